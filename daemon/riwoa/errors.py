@@ -1,0 +1,79 @@
+"""The one tree of errors, each class with its exit code (sysexits.h, 64-78) and a message that says what to do next."""
+
+from __future__ import annotations
+
+
+class RiwoaError(Exception):
+    """Base of every error that riwoa raises on purpose.
+
+    The message is one line: what is wrong, where, and what to do next. Console scripts print it and exit with
+    ``exit_code``; a traceback is only ever shown for a bug.
+    """
+
+    exit_code: int = 70
+
+
+class UsageError(RiwoaError):
+    """The command line was wrong."""
+
+    exit_code = 64
+
+
+class InputError(RiwoaError):
+    """A file that the user named (checkpoint, data, space) is missing, truncated or not what it should be."""
+
+    exit_code = 66
+
+
+class InfeasibleTargetError(RiwoaError):
+    """No architecture of the space can meet the latency target on this device."""
+
+    exit_code = 68
+
+
+class DaemonUnavailableError(RiwoaError):
+    """A verb needs a running daemon and none answers."""
+
+    exit_code = 69
+
+
+class OracleError(RiwoaError):
+    """Evaluations fail for a reason that is not the candidate's (workers die at start, every evaluation fails)."""
+
+    exit_code = 71
+
+
+class TableError(RiwoaError):
+    """The latency table is missing an operator, damaged, or was measured on another device."""
+
+    exit_code = 72
+
+
+class StateDirectoryError(RiwoaError):
+    """The state directory cannot be created or written."""
+
+    exit_code = 73
+
+
+class FullDiskError(RiwoaError):
+    """Writing failed because the disk is full or broken."""
+
+    exit_code = 74
+
+
+class StateLockedError(RiwoaError):
+    """Another daemon holds this state directory."""
+
+    exit_code = 75
+
+
+class ControlError(RiwoaError):
+    """The daemon refused a request on its control socket."""
+
+    exit_code = 77
+
+
+class ConfigError(RiwoaError):
+    """The configuration is invalid; nothing was changed."""
+
+    exit_code = 78

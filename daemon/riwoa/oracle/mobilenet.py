@@ -1,0 +1,55 @@
+"""The Once-for-All MobileNetV3 space and its mapping to OFA's own configuration. No torch.
+
+20 kernels, 20 expansions, 5 depths and the resolution: 46 genes (Cai et al., ICLR 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from riwoa.search.space import Condition, Gene, Space
+
+STAGES = 5
+BLOCKS = 4
+KERNELS = (3, 5, 7)
+EXPANSIONS = (3, 4, 6)
+DEPTHS = (2, 3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class OfaConfig:
+    """OFA's own form of a subnet: 20 kernels, 20 expansions, 5 depths, and the input resolution in pixels."""
+
+    ks: tuple[int, ...]
+    e: tuple[int, ...]
+    d: tuple[int, ...]
+    r: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As OFA's tutorials write it: {"ks": [...], "e": [...], "d": [...], "r": [r]}."""
+        return {"ks": list(self.ks), "e": list(self.e), "d": list(self.d), "r": [self.r]}
+
+
+def mobilenet_space(resolutions: Sequence[int], name: str = "ofa-mobilenetv3") -> Space:
+    """The 46-gene space with the given input resolutions (pixels, ascending)."""
+    genes = [Gene("resolution", tuple(resolutions))]
+    genes += [Gene(f"stage{s}.depth", DEPTHS) for s in range(1, STAGES + 1)]
+    for s in range(1, STAGES + 1):
+        for b in range(1, BLOCKS + 1):
+            condition = Condition(f"stage{s}.depth", b) if b > min(DEPTHS) else None
+            genes.append(Gene(f"stage{s}.block{b}.kernel", KERNELS, active_if=condition))
+            genes.append(Gene(f"stage{s}.block{b}.expand", EXPANSIONS, active_if=condition))
+    return Space(name, tuple(genes))
+
+
+def ofa_config(architecture: Mapping[str, Any]) -> OfaConfig:
+    """OFA's form of an architecture; blocks beyond a stage's depth take the smallest choice (they do not exist)."""
+    pairs = [(s, b) for s in range(1, STAGES + 1) for b in range(1, BLOCKS + 1)]
+    return OfaConfig(
+        ks=tuple(int(architecture.get(f"stage{s}.block{b}.kernel", KERNELS[0])) for s, b in pairs),
+        e=tuple(int(architecture.get(f"stage{s}.block{b}.expand", EXPANSIONS[0])) for s, b in pairs),
+        d=tuple(int(architecture[f"stage{s}.depth"]) for s in range(1, STAGES + 1)),
+        r=int(architecture["resolution"]),
+    )

@@ -1,0 +1,163 @@
+"""What the journal holds, as frozen records. Dicts inside are JSON objects; bytes are opaque to the journal.
+
+Wall-clock fields (``*_unix_s``, ``duration_s``) never enter a digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One search. ``provenance`` is the JSON object that names everything the result depends on.
+
+    It holds at least ``seed``, ``strategy``, ``space``, ``objective``, ``oracle_version``, ``latency_table_sha256``
+    and ``versions`` (of libraries). The digest chain of the run starts from its hash.
+    """
+
+    run_id: int
+    status: str  # "running", "finished" or "abandoned" (superseded by --new-run)
+    provenance: Json
+    created_unix_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigRevisionRecord:
+    """A configuration as applied from ``generation`` on; revision 0 is the one the run began with."""
+
+    run_id: int
+    revision: int
+    generation: int
+    config: Json
+    changed: Json  # dotted key -> [old, new]
+    created_unix_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndividualRecord:
+    """A candidate with its outcome, at (generation, slot)."""
+
+    slot: int
+    operator: str
+    parent: tuple[int, int] | None  # (generation, slot)
+    genotype: bytes  # little-endian float64 vector in the unit cube
+    architecture: Json  # canonical phenotype: active genes only
+    architecture_key: str
+    status: str  # "ok" or "failed"
+    metrics: Json  # raw: accuracy, latency_ms, macs, parameters, ...; empty when failed
+    fitness: float | None
+    fitness_version: str
+    cache_hit: bool
+    request_id: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRecord:
+    """One committed ask -> evaluate -> tell, written in one transaction with its individuals."""
+
+    run_id: int
+    generation: int
+    phase: str  # "search" or "polish"
+    config_revision: int
+    state: bytes  # the strategy's state after tell (population, covariance, basis, ...), opaque
+    counters: Json  # evaluations, cache_hits, failures, stagnation, ...
+    leader: Json | None  # {"generation", "slot", "fitness", "metrics", "architecture_key", "feasible"}
+    inputs: Json  # what the clock decided (timeouts, a dead worker, a deadline); {} in a reference run
+    individuals: tuple[IndividualRecord, ...]
+    joined_requests: tuple[str, ...] = ()  # request ids whose replies joined here; their text enters the digest
+    duration_s: float = 0.0
+    digest: str = ""  # filled by the journal
+    committed_unix_s: float = 0.0  # filled by the journal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRecord:
+    """One finished evaluation, stored when it arrives; key is (oracle_version, architecture_key)."""
+
+    oracle_version: str
+    architecture_key: str
+    architecture: Json
+    status: str  # "ok" or "failed"
+    metrics: Json
+    error: str | None
+    attempts: int
+    worker: str
+    duration_s: float
+    created_unix_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """A language-model request, journaled before it is sent. ``request_id`` is "run/generation/slot"."""
+
+    request_id: str
+    run_id: int
+    generation: int
+    slot: int
+    join_generation: int
+    model: str
+    adapter_sha256: str | None
+    seed: int
+    prompt: str
+    parameters: Json
+    created_unix_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyRecord:
+    """The full answer to a request, stored before it is used."""
+
+    request_id: str
+    status: str  # "ok", "timeout" or "failed"
+    text: str
+    reason: str | None
+    tokens: int
+    duration_s: float
+    created_unix_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BufferEntryRecord:
+    """A semantic success: the whole trace verbatim. Consumed (``consumed_by`` = adapter id), never deleted."""
+
+    entry_id: int
+    run_id: int
+    request_id: str
+    generation: int
+    parent_fitness: float
+    child_fitness: float
+    trace: Json
+    consumed_by: int | None = None
+    created_unix_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRecord:
+    """A LoRA checkpoint: safetensors bytes and the training it came from."""
+
+    adapter_id: int
+    run_id: int
+    generation: int
+    parent_id: int | None
+    sha256: str
+    weights: bytes | None  # None once retention dropped the bytes
+    status: str  # "current", "superseded" or "rejected"
+    training: Json
+    created_unix_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """Something worth telling later: start, resume, reload, worker replaced, refused config, ..."""
+
+    kind: str
+    payload: Json = field(default_factory=dict)
+    run_id: int | None = None
+    generation: int | None = None
+    created_unix_s: float = 0.0
