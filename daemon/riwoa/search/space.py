@@ -95,22 +95,25 @@ class Space:
         return {g.name: i for i, g in enumerate(self.genes)}
 
     @cached_property
-    def _activity(self) -> tuple[tuple[int, int, npt.NDArray[np.bool_]], ...]:
-        """(gene, controlling gene, controlling choice index -> active) for every conditional gene."""
-        rows = []
-        for i, gene in enumerate(self.genes):
-            if gene.active_if is not None:
-                other = self.position[gene.active_if.gene]
-                limit = gene.active_if.at_least
-                table = np.array([float(c) >= limit for c in self.genes[other].choices], dtype=np.bool_)
-                rows.append((i, other, table))
-        return tuple(rows)
+    def _activity(self) -> tuple[IntArray, IntArray, npt.NDArray[np.bool_]]:
+        """Conditional genes (c,), their controlling genes (c,), and controlling choice index -> active (c, most)."""
+        genes = [i for i, g in enumerate(self.genes) if g.active_if is not None]
+        others, table = [], np.zeros((len(genes), int(self.cardinalities.max())), dtype=np.bool_)
+        for row, i in enumerate(genes):
+            condition = self.genes[i].active_if
+            assert condition is not None
+            other = self.position[condition.gene]
+            others.append(other)
+            for j, choice in enumerate(self.genes[other].choices):
+                table[row, j] = float(choice) >= condition.at_least
+        return np.array(genes, dtype=np.int64), np.array(others, dtype=np.int64), table
 
     def canonical(self, indices: IntArray) -> IntArray:
         """Indices with ``-1`` at inactive genes. Shape (..., G) in and out; the input is not changed."""
+        genes, others, table = self._activity
         out = indices.copy()
-        for gene, other, table in self._activity:
-            out[..., gene] = np.where(table[indices[..., other]], out[..., gene], INACTIVE)
+        active = table[np.arange(len(genes)), indices[..., others]]
+        out[..., genes] = np.where(active, out[..., genes], INACTIVE)
         return out
 
     def architecture(self, indices: IntArray) -> dict[str, Choice]:
@@ -139,6 +142,16 @@ class Space:
             if canonical[i] < 0 and out[i] >= 0:
                 raise SpaceError(f"gene {gene.name!r} is inactive in this architecture")
         return out
+
+    def gene_index(self, name: str) -> int:
+        """Number of the gene called ``name``.
+
+        Raises:
+            SpaceError: there is none.
+        """
+        if name not in self.position:
+            raise SpaceError(f"unknown gene {name!r} in space {self.name!r}")
+        return self.position[name]
 
     def choice_index(self, gene: int, choice: object) -> int:
         """Index of ``choice`` in gene number ``gene``; ``True`` is not ``1`` here.

@@ -1,0 +1,383 @@
+"""The ask/tell face of every strategy, and what population strategies share: members, leader, order of calls, state."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from riwoa.search.codec import Codec
+from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.space import IntArray, Space
+
+OPERATORS = ("init", "encircle", "search", "spiral", "semantic", "placebo", "recombine", "restart", "polish")
+Identity = tuple[int, int]  # (generation, slot)
+Snapshot = dict[str, npt.NDArray[np.generic]]
+
+
+class CallOrderError(RuntimeError):
+    """``ask`` and ``tell`` did not alternate."""
+
+
+class SearchInputError(ValueError):
+    """The caller handed the search something it cannot use: the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate to evaluate.
+
+    ``genotype`` has shape (D,). ``parent`` names the individual it derives from; for a "semantic" or "placebo" proposal
+    ``parent_genotype`` is that individual's raw vector, to be patched, and ``genotype`` the spiral to fall back to.
+    """
+
+    slot: int
+    operator: str
+    genotype: FloatArray
+    parent: Identity | None
+    parent_genotype: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An evaluated candidate; ``accuracy`` is a fraction, NaN where the evaluation failed (then latency may be NaN too)."""
+
+    slot: int
+    operator: str
+    genotype: FloatArray
+    accuracy: float
+    latency_ms: float
+    parent: Identity | None
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """The best individual so far; within the latency target as soon as any individual was."""
+
+    genotype: FloatArray
+    indices: IntArray
+    accuracy: float
+    latency_ms: float
+    fitness: float
+    origin: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParameters:
+    """Settings of the strategies. Only those in ``RUN_CHANGEABLE`` may change while a run goes on."""
+
+    population: int = 20
+    generations: int = 50  # the schedule of a ends here
+    p_semantic: float = 0.0  # share of attacks handed to the language model
+    placebo_share: float = 0.1  # share of those handed to a uniform sample of the same grammar
+    elite_fraction: float = 0.5
+    basis_every: int = 5  # generations between eigendecompositions
+    spiral_b: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, low in (("population", 4), ("generations", 1), ("basis_every", 1)):
+            if getattr(self, name) < low:
+                raise SearchInputError(f"{name} must be at least {low}, got {getattr(self, name)!r}")
+        for name in ("p_semantic", "placebo_share", "elite_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise SearchInputError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
+
+
+RUN_CHANGEABLE = frozenset({"generations", "p_semantic", "placebo_share"})
+
+
+class Strategy(Protocol):
+    """Proposes candidates and learns from their outcomes, one generation at a time."""
+
+    name: str
+    generation: int  # the next to ask for, from 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule is over (asking on is allowed for a population strategy)."""
+        ...
+
+    @property
+    def leader(self) -> Leader | None:
+        """The best so far; None until an evaluation succeeded."""
+        ...
+
+    def ask(self) -> list[Proposal]:
+        """The candidates of this generation, slots 0, 1, ...
+
+        Raises:
+            CallOrderError: asked already; tell first.
+        """
+        ...
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn the outcomes of all asked slots; further slots are late joiners and compete for a place.
+
+        Raises:
+            CallOrderError: nothing was asked.
+            SearchInputError: a slot is missing or given twice, a genotype is not in the unit cube, or a metric is invalid.
+        """
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """Everything that ``restore`` needs. Taken between ask and tell it is the state before the ask."""
+        ...
+
+    def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Continue where the snapshot was taken, bit for bit.
+
+        Raises:
+            SearchInputError: the snapshot is of another strategy, space or population.
+        """
+        ...
+
+    def set_objective(self, objective: Objective) -> None:
+        """Judge from now on, and judge the stored raw metrics again, by ``objective``."""
+        ...
+
+    def set_parameters(self, params: SearchParameters) -> None:
+        """Take new settings at a generation boundary.
+
+        Raises:
+            SearchInputError: a setting that cannot change within a run is different.
+        """
+        ...
+
+
+def make_strategy(name: str, space: Space, objective: Objective, seed: int, params: SearchParameters) -> Strategy:
+    """A fresh strategy called "riwoa", "woa" or "random".
+
+    Raises:
+        SearchInputError: no strategy has this name.
+    """
+    from riwoa.search.baselines import RandomSearch, Whale  # they import this module
+    from riwoa.search.riwoa import RotationInvariantWhale
+
+    known: dict[str, type[PopulationStrategy]] = {s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch)}
+    if name not in known:
+        raise SearchInputError(f"no strategy is called {name!r}; choose from {', '.join(known)}")
+    return known[name](space, objective, seed, params)
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Individuals as columns: genotype (n, D), accuracy and latency (n,), origin (n, 2) = (generation, slot)."""
+
+    genotype: FloatArray
+    accuracy: FloatArray
+    latency_ms: FloatArray
+    origin: IntArray
+
+    @staticmethod
+    def empty(dimension: int) -> Members:
+        """No individuals."""
+        return Members(np.empty((0, dimension)), np.empty(0), np.empty(0), np.empty((0, 2), dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.accuracy)
+
+    def take(self, rows: npt.ArrayLike) -> Members:
+        """The individuals at ``rows``, in that order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return Members(self.genotype[index], self.accuracy[index], self.latency_ms[index], self.origin[index])
+
+    def join(self, other: Members) -> Members:
+        """These individuals followed by the others."""
+        return Members(
+            np.concatenate((self.genotype, other.genotype)),
+            np.concatenate((self.accuracy, other.accuracy)),
+            np.concatenate((self.latency_ms, other.latency_ms)),
+            np.concatenate((self.origin, other.origin)),
+        )
+
+
+class PopulationStrategy(ABC):
+    """A strategy that asks ``population`` candidates a generation; subclasses say which, and who survives."""
+
+    name: str
+
+    def __init__(self, space: Space, objective: Objective, seed: int, params: SearchParameters) -> None:
+        self.space = space
+        self.objective = objective
+        self.seed = seed
+        self.params = params
+        self.codec = Codec(space, seed)
+        self.generation = 0
+        self.population = Members.empty(self.codec.dimension)
+        self._best = Members.empty(self.codec.dimension)  # the leader, or nobody
+        self._asked = 0  # slots asked and not yet told
+
+    @abstractmethod
+    def _propose(self) -> list[Proposal]:
+        """The candidates of this generation. Must not change the state."""
+
+    @abstractmethod
+    def _absorb(self, children: Members, parents: IntArray) -> None:
+        """Make the next population from the outcomes of the asked slots.
+
+        ``parents`` (n, 2) are their parents' identities, −1 where there is none.
+        """
+
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule is over."""
+        return self.generation >= self.params.generations
+
+    @property
+    def tau(self) -> float:
+        """Share of the schedule that is over, in [0, 1]."""
+        return min(1.0, self.generation / self.params.generations)
+
+    @property
+    def leader(self) -> Leader | None:
+        """The best so far; None until an evaluation succeeded."""
+        if not len(self._best):
+            return None
+        best = self._best
+        return Leader(
+            genotype=best.genotype[0].copy(),
+            indices=self.codec.decode(best.genotype)[0],
+            accuracy=float(best.accuracy[0]),
+            latency_ms=float(best.latency_ms[0]),
+            fitness=float(self.fitness(best)[0]),
+            origin=(int(best.origin[0, 0]), int(best.origin[0, 1])),
+        )
+
+    def origin(self, row: int) -> Identity:
+        """Identity of the individual that is member number ``row``."""
+        return (int(self.population.origin[row, 0]), int(self.population.origin[row, 1]))
+
+    def fitness(self, members: Members) -> FloatArray:
+        """Fitness under the current objective, −inf for failed individuals. Shape (n,)."""
+        return self.objective.fitness(members.accuracy, members.latency_ms)
+
+    def ask(self) -> list[Proposal]:
+        """See ``Strategy.ask``."""
+        if self._asked:
+            raise CallOrderError("asked twice; tell the outcomes of the first ask before asking again")
+        proposals = self._propose()
+        self._asked = len(proposals)
+        return proposals
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """See ``Strategy.tell``."""
+        if not self._asked:
+            raise CallOrderError("nothing was asked; ask before telling")
+        members, parents = arrange(outcomes, self._asked, self.generation, self.codec)
+        asked = np.arange(self._asked)
+        self._absorb(members.take(asked), parents[: self._asked])
+        for row in range(self._asked, len(members)):
+            self._admit(members.take([row]), parents[row])
+        self._crown(self._best.join(members))
+        self.generation += 1
+        self._asked = 0
+
+    def snapshot(self) -> Snapshot:
+        """See ``Strategy.snapshot``."""
+        state: Snapshot = {"strategy": np.array(self.name), "generation": np.array(self.generation)}
+        for prefix, members in (("population", self.population), ("leader", self._best)):
+            for field in dataclasses.fields(Members):
+                state[f"{prefix}.{field.name}"] = getattr(members, field.name).copy()
+        return state
+
+    def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """See ``Strategy.restore``."""
+        if str(snapshot.get("strategy")) != self.name:
+            raise SearchInputError(f"a snapshot of {snapshot.get('strategy')!s} cannot continue as {self.name}")
+        self.population = self._members(snapshot, "population")
+        self._best = self._members(snapshot, "leader")
+        self.generation = int(np.asarray(snapshot["generation"], dtype=np.int64))
+        self._asked = 0
+
+    def set_objective(self, objective: Objective) -> None:
+        """See ``Strategy.set_objective``; the leader is chosen anew among the population and the old leader."""
+        self.objective = objective
+        self._crown(self._best.join(self.population))
+
+    def set_parameters(self, params: SearchParameters) -> None:
+        """See ``Strategy.set_parameters``."""
+        if self._asked:
+            raise CallOrderError("settings change between generations; tell the outcomes first")
+        for field in dataclasses.fields(SearchParameters):
+            same = getattr(params, field.name) == getattr(self.params, field.name)
+            if not same and field.name not in RUN_CHANGEABLE:
+                raise SearchInputError(f"{field.name} cannot change within a run; start a new run to change it")
+        self.params = params
+
+    def _members(self, snapshot: Mapping[str, npt.NDArray[np.generic]], prefix: str) -> Members:
+        """Members read back, with their shapes checked."""
+        try:
+            columns = {f.name: snapshot[f"{prefix}.{f.name}"] for f in dataclasses.fields(Members)}
+        except KeyError as error:
+            raise SearchInputError(f"the snapshot lacks {error.args[0]!r}") from None
+        genotype = np.array(columns["genotype"], dtype=np.float64)
+        if genotype.ndim != 2 or genotype.shape[1] != self.codec.dimension:
+            raise SearchInputError(
+                f"the snapshot's {prefix} has shape {genotype.shape}; this space needs (n, {self.codec.dimension})"
+            )
+        return Members(
+            genotype,
+            np.array(columns["accuracy"], dtype=np.float64),
+            np.array(columns["latency_ms"], dtype=np.float64),
+            np.array(columns["origin"], dtype=np.int64),
+        )
+
+    def _admit(self, joiner: Members, parent: IntArray) -> None:
+        """A late joiner takes the place of its parent if better, else of the worst member if better than that."""
+        fitness, own = self.fitness(self.population), float(self.fitness(joiner)[0])
+        if not len(fitness):
+            return
+        at_parent = np.flatnonzero(np.all(self.population.origin == parent, axis=1))
+        for row in (*at_parent, int(np.argmin(fitness))):
+            if own > fitness[row]:
+                rows = np.arange(len(fitness))
+                rows[row] = len(fitness)
+                self.population = self.population.join(joiner).take(rows)
+                return
+
+    def _crown(self, candidates: Members) -> None:
+        """Make the best of the candidates leader; among equals the first."""
+        order = self.objective.ranking(candidates.accuracy, candidates.latency_ms)
+        self._best = candidates.take(order[:1])
+
+
+def arrange(outcomes: Sequence[Outcome], asked: int, generation: int, codec: Codec) -> tuple[Members, IntArray]:
+    """Outcomes by slot as members, and their parents' identities, shape (n, 2), −1 where there is none.
+
+    Raises:
+        SearchInputError: see ``Strategy.tell``.
+    """
+    by_slot = sorted(outcomes, key=lambda o: o.slot)
+    slots = [o.slot for o in by_slot]
+    if len(set(slots)) != len(slots):
+        raise SearchInputError(f"a slot was told twice: {slots}")
+    if slots[:asked] != list(range(asked)):
+        raise SearchInputError(f"outcomes must cover the asked slots 0 to {asked - 1}, got {slots}")
+    for o in by_slot:
+        _check_outcome(o, codec.dimension)
+    parents = np.array([o.parent if o.parent is not None else (-1, -1) for o in by_slot], dtype=np.int64)
+    members = Members(
+        np.array([o.genotype for o in by_slot], dtype=np.float64),
+        np.array([o.accuracy for o in by_slot], dtype=np.float64),
+        np.array([o.latency_ms for o in by_slot], dtype=np.float64),
+        np.array([(generation, o.slot) for o in by_slot], dtype=np.int64),
+    )
+    return members, parents
+
+
+def _check_outcome(o: Outcome, dimension: int) -> None:
+    genotype = np.asarray(o.genotype)
+    if genotype.shape != (dimension,) or not np.all((genotype >= 0.0) & (genotype < 1.0)):
+        raise SearchInputError(f"slot {o.slot}: the genotype must be a vector of {dimension} numbers in [0, 1)")
+    if np.isinf(o.accuracy) or (not np.isnan(o.accuracy) and not (np.isfinite(o.latency_ms) and o.latency_ms >= 0.0)):
+        raise SearchInputError(
+            f"slot {o.slot}: metrics must be finite (NaN accuracy for a failure), got "
+            f"accuracy {o.accuracy!r}, latency_ms {o.latency_ms!r}"
+        )
+    if o.operator not in OPERATORS:
+        raise SearchInputError(f"slot {o.slot}: unknown operator {o.operator!r}")
