@@ -21,13 +21,41 @@ class JournalMissingError(StorageError):
     exit_code = 66
 
 
+class JournalUnreadableError(StorageError):
+    """There is a journal but this user cannot read it."""
+
+    exit_code = 66
+
+
+class JournalRefusedError(StorageError):
+    """A record breaks a rule of the journal (a gap in the generations, an unknown run); nothing was written."""
+
+    exit_code = 70
+
+
+class JournalClosedError(StorageError):
+    """The writer was closed before this transaction was handed in; nothing was written."""
+
+    exit_code = 70
+
+
 class JournalUnwritableError(StorageError):
     """The journal cannot be created or written: permissions, a full disk, or an I/O error."""
 
     exit_code = 74
 
 
+class JournalFullError(JournalUnwritableError):
+    """The disk is full. The transaction was rolled back; the writer goes on and it may be submitted again."""
+
+
+class JournalLockedError(StorageError):
+    """Another process holds the journal's write lock."""
+
+    exit_code = 75
+
+
 class JournalVersionError(StorageError):
-    """The journal was written by a newer riwoa; it is left untouched."""
+    """The journal was written by another version of riwoa; it is left untouched."""
 
     exit_code = 76

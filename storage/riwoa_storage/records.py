@@ -24,6 +24,8 @@ class RunRecord:
     status: str  # "running", "finished" or "abandoned" (superseded by --new-run)
     provenance: Json
     created_unix_s: float
+    generations: int = 0  # how many are committed
+    digest: str = ""  # of the last one, or of the provenance before the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,22 @@ class GenerationRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSummary:
+    """A committed generation without its state and individuals: what a progress line or a picture needs."""
+
+    run_id: int
+    generation: int
+    phase: str
+    config_revision: int
+    counters: Json
+    leader: Json | None
+    inputs: Json
+    duration_s: float
+    digest: str
+    committed_unix_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationRecord:
     """One finished evaluation, stored when it arrives; key is (oracle_version, architecture_key)."""
 
@@ -124,7 +142,10 @@ class ReplyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BufferEntryRecord:
-    """A semantic success: the whole trace verbatim. Consumed (``consumed_by`` = adapter id), never deleted."""
+    """A semantic success: the whole trace verbatim. Consumed (``consumed_by`` = adapter id), never deleted.
+
+    The journal assigns ``entry_id``; a record on its way in carries 0.
+    """
 
     entry_id: int
     run_id: int
@@ -139,7 +160,10 @@ class BufferEntryRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterRecord:
-    """A LoRA checkpoint: safetensors bytes and the training it came from."""
+    """A LoRA checkpoint: safetensors bytes and the training it came from.
+
+    The journal assigns ``adapter_id``; a record on its way in carries 0.
+    """
 
     adapter_id: int
     run_id: int

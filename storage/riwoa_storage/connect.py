@@ -1,0 +1,160 @@
+"""How the journal is opened, for reading and for writing, and what SQLite's errors mean to a user.
+
+Kept light on purpose: ``riwoactl status`` imports this file, and pathlib, typing or dataclasses would each cost it
+more than the query does.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+APPLICATION_ID = 0x5269776F  # "Riwo", in the file's header: tells a journal from any other SQLite database
+SCHEMA_VERSION = 1  # number of the newest migration in sql/
+BUSY_TIMEOUT_S = 5.0
+
+# What every writing connection sets and then reads back: a file system may refuse WAL without an error.
+WRITER_PRAGMAS: Mapping[str, tuple[str, object]] = {
+    "journal_mode": ("WAL", "wal"),
+    "synchronous": ("FULL", 2),  # one fsync of the log per commit: a commit survives power loss
+    "foreign_keys": ("ON", 1),
+    "journal_size_limit": (str(64 << 20), 64 << 20),  # the log shrinks again after a reader held it back
+}
+
+
+def journal_path(path: str | os.PathLike[str]) -> str:
+    """The path as an absolute string.
+
+    Raises:
+        JournalMissingError: there is no such file, or it is empty.
+        JournalUnreadableError: this user may not look at it.
+    """
+    from riwoa_storage.errors import JournalMissingError, JournalUnreadableError
+
+    name = os.path.abspath(os.fspath(path))
+    try:
+        info = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise JournalMissingError(
+            f"no journal at {name}: start riwoad (or make run) first, or name another file"
+        ) from None
+    except OSError as error:
+        raise JournalUnreadableError(
+            f"cannot read {name} ({error.strerror}): run as the daemon's user or in its group"
+        ) from None
+    if not os.path.isfile(name):
+        raise JournalMissingError(f"{name} is not a file: name the journal itself, e.g. {name}/journal.db")
+    if info.st_size == 0:
+        raise JournalMissingError(f"{name} is empty: no run was journaled yet; start riwoad (or make run) first")
+    return name
+
+
+def connect_reader(path: str | os.PathLike[str]) -> sqlite3.Connection:
+    """Open an existing journal read-only; works while a writer is open and after it was killed.
+
+    Limit: after the writer's *clean* stop SQLite needs write permission on the directory even to read, because the
+    -wal and -shm files are gone (3.40). ``immutable=1`` would not, and would silently miss what a -wal file holds.
+
+    Raises:
+        JournalMissingError, JournalUnreadableError: see ``journal_path``.
+        JournalCorruptError: the file is not a SQLite database, is damaged, or belongs to another program.
+        JournalVersionError: written by a newer riwoa, or by an older one and not migrated yet.
+    """
+    from riwoa_storage.errors import JournalVersionError
+
+    name = journal_path(path)
+    try:
+        connection = sqlite3.connect(file_uri(name, "ro"), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    except sqlite3.Error as error:
+        raise translate(error, name, reading=True) from error
+    try:
+        version = schema_version(connection, name, reading=True)
+        if version < SCHEMA_VERSION:
+            raise JournalVersionError(
+                f"{name} has schema version {version}, this riwoa reads {SCHEMA_VERSION}: "
+                "start riwoad once to migrate it"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def file_uri(name: str, mode: str) -> str:
+    """SQLite's URI of an absolute path; mode is "ro", or "rwc" (create it)."""
+    for character in "%?#":  # "%" first: the others are escaped with it
+        name = name.replace(character, f"%{ord(character):02x}")
+    return f"file:{name}?mode={mode}"
+
+
+def schema_version(connection: sqlite3.Connection, name: str, *, reading: bool = False) -> int:
+    """Version of the schema; 0 for a database without any table.
+
+    Raises:
+        JournalCorruptError: not a database, damaged, or another program's.
+        JournalVersionError: the version is newer than this code.
+    """
+    from riwoa_storage.errors import JournalCorruptError, JournalVersionError
+
+    try:
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.Error as error:
+        raise translate(error, name, reading=reading) from error
+    if owner != APPLICATION_ID and (tables or version):
+        raise JournalCorruptError(f"{name} is a database of another program: name riwoa's journal, or another --state")
+    if version > SCHEMA_VERSION:
+        raise JournalVersionError(
+            f"{name} has schema version {version}, this riwoa knows {SCHEMA_VERSION}: "
+            "install the newer riwoa again, or use another --state; the file was left untouched"
+        )
+    return int(version)
+
+
+# SQLite's primary result codes (sqlite3.h)
+_BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _CONSTRAINT, _NOTADB = 5, 6, 8, 10, 11, 13, 14, 19, 26
+_PERM, _AUTH = 3, 23
+
+
+def translate(error: sqlite3.Error, name: str, *, reading: bool = False) -> Exception:
+    """The StorageError that a SQLite error means, its message saying what to do next."""
+    from riwoa_storage import errors
+
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == _NOTADB:
+        return errors.JournalCorruptError(f"{name} is not a journal (not a database): name riwoa's journal.db")
+    if code == _CORRUPT or (not code and "decode" in str(error)):  # a TEXT that is no UTF-8 has no code of its own
+        return errors.JournalCorruptError(
+            f"{name} is damaged ({error}): keep a copy, then restore a backup or start afresh with another --state"
+        )
+    if code in (_BUSY, _LOCKED):
+        return errors.JournalLockedError(f"{name} is locked by another process: stop that one, then try again")
+    if code == _CONSTRAINT:
+        return errors.JournalRefusedError(f"{name} refused a record ({error}): nothing was written; report this bug")
+    if reading and code in (_CANTOPEN, _READONLY, _PERM, _AUTH, _IOERR):
+        return errors.JournalUnreadableError(
+            f"cannot read {name} ({error}): run as the daemon's user, or ask a running daemon (riwoactl status)"
+        )
+    if code == _FULL or (code == _IOERR and _disk_is_full(name)):
+        return errors.JournalFullError(f"no space left for {name}: free some space, then start again; nothing is lost")
+    if code in (_CANTOPEN, _READONLY, _PERM, _AUTH):
+        return errors.JournalUnwritableError(
+            f"cannot write {name} ({error}): create its directory and make it writable for this user"
+        )
+    if code == _IOERR:
+        return errors.JournalUnwritableError(f"input/output error on {name}: check the disk (dmesg), then start again")
+    return errors.StorageError(f"{name}: {error}")
+
+
+def _disk_is_full(name: str) -> bool:
+    # A full disk shows as an I/O error where SQLite grows its shared-memory file.
+    try:
+        space = os.statvfs(os.path.dirname(name))
+    except OSError:
+        return False
+    return space.f_bavail * space.f_frsize < 64 << 10

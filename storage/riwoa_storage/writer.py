@@ -1,0 +1,530 @@
+"""The journal's single writer.
+
+One task owns the one connection. Callers hand it whole transactions, never statements, through a bounded queue: two
+tasks that share an aiosqlite connection would share a transaction, and a cancelled ``await commit()`` raises although
+the row was committed.
+
+What every durable method here guarantees
+    Once it has returned, what it wrote survives the death of this process (SIGKILL included), a crash of the operating
+    system and a power cut, as far as the disk honours fsync: WAL with ``synchronous=FULL`` syncs the log at each
+    COMMIT. Until then the transaction is there whole or not at all.
+    If the caller is cancelled, the transaction is finished first, then CancelledError is raised: cancelling neither
+    loses nor splits it.
+    Transactions become durable in the order in which they were handed in.
+
+Limits: a disk that lies about fsync, and a file system without locks (NFS), void the first promise.
+
+What raises: JournalRefusedError (a rule is broken), ValueError and TypeError (a value is no finite JSON) and
+JournalFullError roll back that transaction only, and the writer goes on. Any other failure (an I/O error, after which
+nobody knows what is durable, or a damaged file) stops the writer: it raises here and in every later call; open it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import aiosqlite
+
+from riwoa_storage.connect import BUSY_TIMEOUT_S, WRITER_PRAGMAS, translate
+from riwoa_storage.digest import canonical_fitness, canonical_json, generation_digest, run_digest
+from riwoa_storage.errors import (
+    JournalClosedError,
+    JournalFullError,
+    JournalLockedError,
+    JournalRefusedError,
+    JournalUnwritableError,
+    StorageError,
+)
+from riwoa_storage.failpoint import failpoint
+from riwoa_storage.migrate import migrate
+from riwoa_storage.records import (
+    AdapterRecord,
+    BufferEntryRecord,
+    ConfigRevisionRecord,
+    EvaluationRecord,
+    EventRecord,
+    GenerationRecord,
+    Json,
+    ReplyRecord,
+    RequestRecord,
+)
+
+T = TypeVar("T")
+Work = Callable[[aiosqlite.Connection], Awaitable[T]]  # the statements between BEGIN and COMMIT
+
+QUEUE_LENGTH = 64  # whole transactions; a caller waits when the disk is that far behind
+
+
+class _Job(Generic[T]):
+    """A transaction and the future of its outcome, settled by the owner task alone."""
+
+    def __init__(self, work: Work[T]) -> None:
+        self.work = work
+        self.done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()  # marks it as seen: a cancelled caller may not look
+
+
+class JournalWriter:
+    """Writes the journal; see the module for what survives what. Open with ``await JournalWriter.open(path)``."""
+
+    def __init__(self, connection: aiosqlite.Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._queue: asyncio.Queue[_Job[Any] | None] = asyncio.Queue(maxsize=QUEUE_LENGTH)
+        self._door = asyncio.Lock()  # asyncio.Queue alone lets a newcomer overtake one who waits for room
+        self._closing = False  # nothing more is handed in
+        self._ended = False  # nothing more is taken out
+        self._failure: StorageError | None = None  # set once; ends every later call
+        self._owner = asyncio.create_task(self._own(), name="journal-writer")
+
+    @classmethod
+    async def open(cls, path: Path) -> JournalWriter:
+        """Create or migrate the journal and become its writer.
+
+        The caller holds the state directory's lock: this class does not keep a second daemon out, SQLite merely keeps
+        two from corrupting the file.
+
+        Raises:
+            JournalVersionError, JournalCorruptError: not ours to write; the file is left untouched.
+            JournalUnwritableError, JournalLockedError: cannot be written, or not now.
+        """
+        name = os.path.abspath(path)  # noqa: ASYNC240 computes; touches no file
+        try:
+            await asyncio.to_thread(migrate, path)
+            connection = await aiosqlite.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        except sqlite3.Error as error:
+            raise translate(error, name) from error
+        try:
+            await _set_pragmas(connection, name)
+        except BaseException:
+            await connection.close()
+            raise
+        return cls(connection, name)
+
+    async def __aenter__(self) -> JournalWriter:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Finish what was handed in before, fold the log into the file (unless a reader holds it), close.
+
+        Idempotent. Nothing depends on it for durability: a journal that was never closed loses nothing.
+        """
+        if not self._closing:
+            self._closing = True
+            await _finish_first(self._enqueue(None))
+        await _finish_first(self._owner)
+
+    # -- runs and their configuration ------------------------------------------------------------------------------
+
+    async def begin_run(self, provenance: Json, config: Json) -> int:
+        """Start a run with configuration revision 0; a run that was still running becomes "abandoned".
+
+        Durable on return, in one transaction: there is never a moment without a run or with two running ones.
+        """
+        now = time.time()
+        row = ("running", canonical_json(provenance), run_digest(provenance), now)
+        config_text = canonical_json(config)
+
+        async def work(db: aiosqlite.Connection) -> int:
+            await db.execute("UPDATE runs SET status = 'abandoned' WHERE status = 'running'")
+            run_id = await _insert_id(
+                db, "INSERT INTO runs (status, provenance, digest, created_unix_s) VALUES (?,?,?,?)", row
+            )
+            await db.execute("INSERT INTO config_revisions VALUES (?,0,0,?,'{}',?)", (run_id, config_text, now))
+            return run_id
+
+        return await self._submit(work)
+
+    async def finish_run(self, run_id: int, status: str = "finished") -> None:
+        """Give the run its last status; durable on return. Doing it twice changes nothing.
+
+        Raises:
+            JournalRefusedError: there is no such run, or no such status.
+        """
+
+        async def work(db: aiosqlite.Connection) -> None:
+            cursor = await db.execute("UPDATE runs SET status = ? WHERE run_id = ?", (status, run_id))
+            _require(cursor.rowcount == 1, f"there is no run {run_id} to finish")
+
+        await self._submit(work)
+
+    async def put_config_revision(self, r: ConfigRevisionRecord) -> None:
+        """Store a configuration before the first generation that uses it; durable on return.
+
+        Raises:
+            JournalRefusedError: the revision is not the run's last plus one.
+        """
+        row = (
+            r.run_id,
+            r.revision,
+            r.generation,
+            canonical_json(r.config),
+            canonical_json(r.changed),
+            _when(r.created_unix_s),
+        )
+
+        async def work(db: aiosqlite.Connection) -> None:
+            (count,) = await _one(db, "SELECT count(*) FROM config_revisions WHERE run_id = ?", (r.run_id,))
+            _require(r.revision == count, f"config revision {r.revision} of run {r.run_id} does not follow {count - 1}")
+            await db.execute(f"INSERT INTO config_revisions VALUES ({_marks(row)})", row)
+
+        await self._submit(work)
+
+    # -- evaluations -----------------------------------------------------------------------------------------------
+
+    async def put_evaluation(self, e: EvaluationRecord) -> None:
+        """Store a finished evaluation; durable on return, before and independent of its generation's commit.
+
+        Idempotent on (oracle_version, architecture_key): the first one stays.
+        """
+        await self.put_evaluations((e,))
+
+    async def put_evaluations(self, es: Sequence[EvaluationRecord]) -> None:
+        """Store finished evaluations in one transaction: all durable on return, or none; the first of a key stays."""
+        rows = [_evaluation_row(e) for e in es]
+        await self._insert_all(_INSERT_EVALUATION, rows)
+
+    # -- language-model requests and replies -------------------------------------------------------------------------
+
+    async def put_requests(self, rs: Sequence[RequestRecord]) -> None:
+        """Store a generation's batch of requests, whole, before any of them is sent; durable on return.
+
+        Idempotent on the request's id, so that a batch may be re-issued after a kill.
+        """
+        await self._insert_all(_INSERT_REQUEST, [_request_row(r) for r in rs])
+
+    async def put_reply(self, r: ReplyRecord) -> None:
+        """Store a reply before it is used; durable on return. The first reply to a request stays."""
+        await self.put_replies((r,))
+
+    async def put_replies(self, rs: Sequence[ReplyRecord]) -> None:
+        """Store replies in one transaction: all durable on return, or none. The first reply to a request stays.
+
+        Whoever re-issues a batch must therefore use what the journal holds, not what came back the second time.
+        """
+        await self._insert_all(_INSERT_REPLY, [_reply_row(r) for r in rs])
+
+    # -- generations -------------------------------------------------------------------------------------------------
+
+    async def commit_generation(
+        self,
+        g: GenerationRecord,
+        *,
+        events: Sequence[EventRecord] = (),
+        buffer: Sequence[BufferEntryRecord] = (),
+    ) -> str:
+        """Commit a generation with its individuals, events and buffer entries; returns its digest.
+
+        One transaction: on return all of it is durable, before that none of it is there. This is the point that a
+        killed daemon resumes from.
+
+        Raises:
+            JournalRefusedError: the generation is not the run's last plus one, the run is not running, a joined
+                request has no reply, or a parent does not exist.
+            ValueError, TypeError: a metric is not finite or no JSON.
+        """
+
+        async def work(db: aiosqlite.Connection) -> str:
+            previous = await _head(db, g)
+            digest = generation_digest(previous, g, await _reply_texts(db, g.joined_requests))
+            sealed = replace(g, digest=digest, committed_unix_s=_when(g.committed_unix_s))
+            await db.execute(_INSERT_GENERATION, _generation_row(sealed))
+            await db.executemany(_INSERT_INDIVIDUAL, _individual_rows(g))
+            await db.executemany(_INSERT_BUFFER_ENTRY, [_buffer_row(b) for b in buffer])
+            await db.executemany(_INSERT_EVENT, [_event_row(e) for e in events])
+            await db.execute(
+                "UPDATE runs SET generations = generations + 1, digest = ? WHERE run_id = ?", (digest, g.run_id)
+            )
+            return digest
+
+        return await self._submit(work)
+
+    # -- cognition and events ----------------------------------------------------------------------------------------
+
+    async def put_buffer_entry(self, b: BufferEntryRecord) -> int:
+        """Store a success; returns its id; durable on return."""
+        row = _buffer_row(b)
+
+        async def work(db: aiosqlite.Connection) -> int:
+            return await _insert_id(db, _INSERT_BUFFER_ENTRY, row)
+
+        return await self._submit(work)
+
+    async def put_adapter(
+        self, a: AdapterRecord, *, consumed: Sequence[int] = (), events: Sequence[EventRecord] = ()
+    ) -> int:
+        """Store a checkpoint with the training it came from; returns its id.
+
+        One transaction, durable on return: the weights, the buffer entries marked as consumed by it, and, when it is
+        "current", the run's former current one marked as "superseded".
+
+        Raises:
+            JournalRefusedError: the weights do not match ``sha256``, or an entry is unknown or already consumed.
+        """
+        _require(
+            a.weights is None or sha256(a.weights).hexdigest() == a.sha256,
+            "an adapter's weights do not match its sha256",
+        )
+        row = _adapter_row(a)
+
+        async def work(db: aiosqlite.Connection) -> int:
+            if a.status == "current":
+                await db.execute(
+                    "UPDATE adapters SET status = 'superseded' WHERE run_id = ? AND status = 'current'", (a.run_id,)
+                )
+            adapter_id = await _insert_id(db, _INSERT_ADAPTER, row)
+            cursor = await db.executemany(_CONSUME, [(adapter_id, entry_id, a.run_id) for entry_id in consumed])
+            _require(
+                not consumed or cursor.rowcount == len(consumed), "a buffer entry is unknown or was consumed before"
+            )
+            await db.executemany(_INSERT_EVENT, [_event_row(e) for e in events])
+            return adapter_id
+
+        return await self._submit(work)
+
+    async def put_event(self, e: EventRecord) -> None:
+        """Store an event; durable on return."""
+        await self._insert_all(_INSERT_EVENT, [_event_row(e)])
+
+    # -- the owner task ----------------------------------------------------------------------------------------------
+
+    async def _insert_all(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        async def work(db: aiosqlite.Connection) -> None:
+            await db.executemany(sql, rows)
+
+        if rows:
+            await self._submit(work)
+
+    async def _submit(self, work: Work[T]) -> T:
+        self._raise_if_stopped()
+        job = _Job(work)
+        await _finish_first(self._hand_in(job))
+        return job.done.result()
+
+    async def _hand_in(self, job: _Job[Any]) -> None:
+        await self._enqueue(job)
+        if self._ended:  # while we waited for room: nobody will take the job
+            job.fail(self._stopped())
+        await asyncio.wait((job.done,))
+
+    async def _enqueue(self, job: _Job[Any] | None) -> None:
+        async with self._door:
+            if not self._ended:
+                await self._queue.put(job)
+
+    async def _own(self) -> None:
+        try:
+            while (job := await self._queue.get()) is not None:
+                await self._run(job)
+            if self._failure is None:
+                with contextlib.suppress(sqlite3.Error):  # a full disk must not make closing fail: the log has it all
+                    await self._connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self._closing = self._ended = True
+            while not self._queue.empty():
+                if (job := self._queue.get_nowait()) is not None:
+                    job.fail(self._stopped())
+            with contextlib.suppress(sqlite3.Error):  # what was committed is durable whether closing works or not
+                await self._connection.close()
+
+    async def _run(self, job: _Job[Any]) -> None:
+        if self._failure is not None:  # keep answering, so that nobody waits for ever
+            job.fail(self._stopped())
+            return
+        try:
+            job.done.set_result(await self._transact(job.work))
+        except (StorageError, ValueError, TypeError, OverflowError) as error:
+            job.fail(error)
+        except Exception as error:
+            failure = translate(error, self._name) if isinstance(error, sqlite3.Error) else error
+            if not isinstance(failure, StorageError):
+                failure = StorageError(f"the journal's writer failed on {self._name}: {error!r}; start again")
+            if not isinstance(failure, JournalFullError | JournalLockedError | JournalRefusedError):
+                self._failure = failure
+            failure.__cause__ = error
+            job.fail(failure)
+        except BaseException:  # the loop is being torn down: the transaction was rolled back
+            job.fail(self._stopped())
+            raise
+
+    async def _transact(self, work: Work[T]) -> T:
+        db = self._connection
+        await db.execute("BEGIN IMMEDIATE")
+        try:
+            result = await work(db)
+            failpoint("journal.before_commit")
+            await db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:  # SQLite rolls back by itself when the disk is full
+                await db.execute("ROLLBACK")
+            raise
+        failpoint("journal.after_commit")
+        return result
+
+    def _raise_if_stopped(self) -> None:
+        if self._closing or self._failure is not None:
+            raise self._stopped()
+
+    def _stopped(self) -> StorageError:
+        if self._failure is not None:
+            return type(self._failure)(*self._failure.args)
+        return JournalClosedError(f"the writer of {self._name} is closed: open it again before writing")
+
+
+async def _finish_first(step: Awaitable[T]) -> T:
+    """Await a step to its end even when cancelled meanwhile; then raise the cancellation."""
+    task = asyncio.ensure_future(step)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))  # unlike awaiting it, does not cancel it
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
+
+
+async def _set_pragmas(connection: aiosqlite.Connection, name: str) -> None:
+    for pragma, (value, expected) in WRITER_PRAGMAS.items():
+        try:
+            await connection.execute_fetchall(f"PRAGMA {pragma} = {value}")
+            (actual,) = await _one(connection, f"PRAGMA {pragma}")
+        except sqlite3.Error as error:
+            raise translate(error, name) from error
+        if actual != expected:
+            raise JournalUnwritableError(
+                f"{name}: the file system refuses {pragma} = {value} (it is {actual}): put the state on a local disk"
+            )
+
+
+async def _one(db: aiosqlite.Connection, sql: str, parameters: Iterable[Any] = ()) -> tuple[Any, ...]:
+    (row,) = await db.execute_fetchall(sql, parameters)
+    return tuple(row)
+
+
+async def _insert_id(db: aiosqlite.Connection, sql: str, row: tuple[Any, ...]) -> int:
+    cursor = await db.execute(sql, row)
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+async def _head(db: aiosqlite.Connection, g: GenerationRecord) -> str:
+    """Digest that ``g`` is chained to."""
+    rows = list(await db.execute_fetchall("SELECT status, generations, digest FROM runs WHERE run_id = ?", (g.run_id,)))
+    _require(bool(rows), f"there is no run {g.run_id}")
+    status, count, digest = rows[0]
+    _require(status == "running", f"run {g.run_id} is {status}: begin a new run")
+    _require(g.generation == count, f"generation {g.generation} of run {g.run_id} does not follow {count - 1}")
+    return str(digest)
+
+
+async def _reply_texts(db: aiosqlite.Connection, request_ids: Iterable[str]) -> list[tuple[str, str, str]]:
+    texts = []
+    for request_id in request_ids:
+        rows = list(await db.execute_fetchall("SELECT status, text FROM replies WHERE request_id = ?", (request_id,)))
+        _require(bool(rows), f"request {request_id} joins a generation, but its reply was not journaled first")
+        texts.append((request_id, *rows[0]))
+    return texts
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise JournalRefusedError(f"journal: {message}; nothing was written")
+
+
+def _when(unix_s: float) -> float:
+    return unix_s or time.time()
+
+
+# -- records to rows -------------------------------------------------------------------------------------------------
+
+
+def _marks(row: Sequence[object]) -> str:
+    return ",".join("?" * len(row))
+
+
+_INSERT_EVALUATION = (
+    "INSERT INTO evaluations VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (oracle_version, architecture_key) DO NOTHING"
+)
+_INSERT_REQUEST = "INSERT INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (request_id) DO NOTHING"
+_INSERT_REPLY = "INSERT INTO replies VALUES (?,?,?,?,?,?,?) ON CONFLICT (request_id) DO NOTHING"
+_INSERT_GENERATION = "INSERT INTO generations VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT_INDIVIDUAL = "INSERT INTO individuals VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT_BUFFER_ENTRY = "INSERT INTO buffer_entries VALUES (NULL,?,?,?,?,?,?,NULL,?)"
+_INSERT_ADAPTER = "INSERT INTO adapters VALUES (NULL,?,?,?,?,?,?,?,?)"
+_INSERT_EVENT = "INSERT INTO events VALUES (NULL,?,?,?,?,?)"
+_CONSUME = "UPDATE buffer_entries SET consumed_by = ? WHERE entry_id = ? AND run_id = ? AND consumed_by IS NULL"
+
+
+# fmt: off
+def _evaluation_row(e: EvaluationRecord) -> tuple[Any, ...]:
+    return (
+        e.oracle_version, e.architecture_key, canonical_json(e.architecture), e.status, canonical_json(e.metrics),
+        e.error, e.attempts, e.worker, e.duration_s, _when(e.created_unix_s),
+    )
+
+
+def _request_row(r: RequestRecord) -> tuple[Any, ...]:
+    return (
+        r.request_id, r.run_id, r.generation, r.slot, r.join_generation, r.model, r.adapter_sha256, r.seed, r.prompt,
+        canonical_json(r.parameters), _when(r.created_unix_s),
+    )
+
+
+def _reply_row(r: ReplyRecord) -> tuple[Any, ...]:
+    return (r.request_id, r.status, r.text, r.reason, r.tokens, r.duration_s, _when(r.created_unix_s))
+
+
+def _generation_row(g: GenerationRecord) -> tuple[Any, ...]:
+    return (
+        g.run_id, g.generation, g.phase, g.config_revision, canonical_json(g.counters),
+        None if g.leader is None else canonical_json(g.leader), canonical_json(g.inputs),
+        canonical_json(g.joined_requests), g.duration_s, g.digest, g.committed_unix_s, g.state,
+    )
+
+
+def _individual_rows(g: GenerationRecord) -> list[tuple[Any, ...]]:
+    return [
+        (
+            g.run_id, g.generation, i.slot, i.operator, *(i.parent or (None, None)), i.genotype,
+            canonical_json(i.architecture), i.architecture_key, i.status, canonical_json(i.metrics),
+            canonical_fitness(i.fitness), i.fitness_version, int(i.cache_hit), i.request_id, i.error,
+        )
+        for i in g.individuals
+    ]
+
+
+def _buffer_row(b: BufferEntryRecord) -> tuple[Any, ...]:
+    return (
+        b.run_id, b.request_id, b.generation, b.parent_fitness, b.child_fitness, canonical_json(b.trace),
+        _when(b.created_unix_s),
+    )
+
+
+def _adapter_row(a: AdapterRecord) -> tuple[Any, ...]:
+    return (
+        a.run_id, a.generation, a.parent_id, a.sha256, a.weights, a.status, canonical_json(a.training),
+        _when(a.created_unix_s),
+    )
+
+
+def _event_row(e: EventRecord) -> tuple[Any, ...]:
+    return (e.run_id, e.generation, e.kind, canonical_json(e.payload), _when(e.created_unix_s))
+# fmt: on
