@@ -1,0 +1,284 @@
+"""Configuration: TOML into frozen models; command line over environment over file over defaults.
+
+A value's place is its dotted key, ``oracle.workers``; in the environment ``RIWOA_ORACLE__WORKERS=2``; on the command line
+``--set oracle.workers=2``. Where a key may change while a run goes on, its field says so; every other key is refused on
+reload and, changed while the daemon was stopped, at the start (``--new-run`` is the way out).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError
+
+from riwoa.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "RIWOA_"
+_NOT_KEYS = {"RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_FAILPOINT", "RIWOA_TEST_ORACLES"}
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+def live(default: Any, description: str, **rules: Any) -> Any:
+    """A field that may change in a run; the change applies at the next generation boundary."""
+    return Field(default, description=description, json_schema_extra={"live": True}, **rules)
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are refused, values never change in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class Run(Section):
+    """How long to search, and from which seed."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the run")
+    generations: Positive = live(24, "generations of search before the polish")
+    evaluations: Positive | None = live(None, "stop searching after this many unique evaluations")
+    polish_evaluations: Annotated[int, Field(ge=0)] = live(60, "unique evaluations of the polish; 0 for none")
+    export: bool = live(True, "write the winner's files when the run ends")
+
+
+class ObjectiveSection(Section):
+    """What to look for."""
+
+    latency_ms: Literal["auto"] | Annotated[float, Field(gt=0)] = live(
+        "auto", "latency target of one image in milliseconds; auto = the geometric mean of the attainable range"
+    )
+    exponent: Annotated[float, Field(lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
+
+
+class Search(Section):
+    """Which optimiser, and its settings."""
+
+    strategy: Literal["riwoa", "woa", "random"] = Field("riwoa", description="the optimiser")
+    population: Annotated[int, Field(ge=4)] = Field(20, description="candidates a generation")
+    elite_fraction: Share = Field(0.5, description="share of the population that shapes mean and covariance")
+    basis_every: Positive = Field(5, description="generations between eigendecompositions")
+    p_semantic: Share = live(0.0, "share of attacks handed to the language model")
+    placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
+
+
+class Oracle(Section):
+    """Where accuracies come from."""
+
+    kind: Literal["supernet"] = Field("supernet", description="the kind of oracle")
+    checkpoint: Literal["embedded"] | FilePath = Field("embedded", description="a supernet in OFA's format")
+    width_mult: Annotated[float, Field(gt=0)] = Field(0.25, description="width multiplier of the supernet")
+    n_classes: Positive = Field(10, description="classes of the supernet's head")
+    resolutions: tuple[Positive, ...] = Field((24, 32, 40), min_length=1, description="input resolutions in pixels")
+    data: Literal["digits"] = Field("digits", description="where images come from")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the CPU has it")
+    recalibration_images: Positive = Field(400, description="training images for BatchNorm statistics")
+    validation_views: Positive = Field(8, description="corrupted views of each validation image")
+    batch_images: Positive = Field(200, description="images a forward pass")
+    workers: Literal["auto"] | Positive = Field("auto", description="worker processes; auto = cores / threads")
+    threads: Positive = Field(1, description="threads a worker")
+    timeout_s: Seconds = live(120.0, "longest evaluation before the worker is killed")
+    memory_bytes: Positive = live(4 * 2**30, "resident memory above which a worker is killed")
+
+
+class Latency(Section):
+    """The operator table of this device."""
+
+    threads: Positive = Field(1, description="threads that the network will run with")
+    repeats: Positive = Field(500, description="timed repeats of every operator")
+
+
+class Cognition(Section):
+    """Who writes semantic proposals."""
+
+    provider: Literal["none", "scripted"] = Field("none", description="scripted: deterministic replies, for tests")
+    script: Literal["good", "mixed", "failing", "slow"] = Field("good", description="how the scripted provider answers")
+    lag: Annotated[int, Field(ge=0)] = Field(0, description="generations between a request and its reply's joining")
+    timeout_s: Seconds = live(60.0, "longest wait for the replies of a batch")
+
+
+class Log(Section):
+    """What the daemon says while it works."""
+
+    level: Literal["debug", "info", "warning", "error"] = live("info", "least level that is written")
+    format: Literal["auto", "json", "pretty"] = Field("auto", description="auto = pretty on a terminal")
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    run: Run = Run()
+    objective: ObjectiveSection = ObjectiveSection()
+    search: Search = Search()
+    oracle: Oracle = Oracle()
+    latency: Latency = Latency()
+    cognition: Cognition = Cognition()
+    log: Log = Log()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and for each dotted key where its value came from."""
+
+    config: Config
+    origin: Mapping[str, str]
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Changed keys: dotted key -> (old, new), those that may change in a run and those that may not."""
+
+    live: Mapping[str, tuple[Any, Any]]
+    refused: Mapping[str, tuple[Any, Any]]
+
+
+def leaves(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key and its pydantic field."""
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from leaves(info.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, info
+
+
+def is_live(info: Any) -> bool:
+    """Whether a field may change while a run goes on."""
+    return bool((info.json_schema_extra or {}).get("live"))
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value at a dotted key."""
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """The configuration as a JSON object, as journaled."""
+    return config.model_dump(mode="json")
+
+
+def load(file: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Loaded:
+    """Merge defaults, file, environment and ``key=value`` overrides, then validate the whole.
+
+    Raises:
+        ConfigError: unreadable file, invalid TOML, an unknown key (with the nearest valid one), a wrong value.
+    """
+    environment = os.environ if environment is None else environment
+    layers = [
+        (f"file {file}", _read_file(file) if file else {}),
+        ("environment", _from_environment(environment)),
+        ("command line", _from_overrides(overrides)),
+    ]
+    merged: dict[str, dict[str, Any]] = {}
+    origin = dict.fromkeys((key for key, _ in leaves()), "default")
+    for where, layer in layers:
+        for key, value in _flatten(layer, where):
+            section, name = key.split(".")
+            merged.setdefault(section, {})[name] = value
+            origin[key] = where
+    return Loaded(_validate(merged, origin), origin, file)
+
+
+def difference(old: Config, new: Config) -> Difference:
+    """What changed, sorted by whether it may change in a run."""
+    allowed: dict[str, tuple[Any, Any]] = {}
+    refused: dict[str, tuple[Any, Any]] = {}
+    before, after = as_json(old), as_json(new)
+    for key, info in leaves():
+        section, name = key.split(".")
+        pair = (before[section][name], after[section][name])
+        if pair[0] != pair[1]:
+            (allowed if is_live(info) else refused)[key] = pair
+    return Difference(allowed, refused)
+
+
+def from_journal(data: Mapping[str, Any]) -> Config:
+    """A journaled configuration read back; keys that this version no longer knows are left out."""
+    known = {key for key, _ in leaves()}
+    kept: dict[str, dict[str, Any]] = {}
+    for section, values in data.items():
+        for name, value in values.items():
+            if f"{section}.{name}" in known:
+                kept.setdefault(section, {})[name] = value
+    return _validate(kept, {})
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such configuration file; `riwoactl config show` prints a complete one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for name, text in sorted(environment.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in _NOT_KEYS:
+            continue
+        section, _, key = name[len(ENVIRONMENT_PREFIX) :].lower().partition("__")
+        layer.setdefault(section, {})[key] = _scalar(text)
+    return layer
+
+
+def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot:
+            raise ConfigError(f"--set {text!r} is not of the form section.key=value, for example run.seed=1")
+        layer.setdefault(section, {})[name] = _scalar(value.strip())
+    return layer
+
+
+def _scalar(text: str) -> Any:
+    """TOML's reading of a value where it is one (numbers, booleans, lists), the bare string otherwise."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _flatten(layer: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+    known = dict(leaves())
+    sections = sorted({k.split(".")[0] for k in known})
+    for section, values in layer.items():
+        if section not in sections:
+            raise ConfigError(f"{where}: unknown section {section!r}{_nearest(section, sections)}")
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where}: {section!r} is a section; write its keys below [{section}]")
+        for name, value in values.items():
+            key = f"{section}.{name}"
+            if key not in known:
+                raise ConfigError(f"{where}: unknown key {key!r}{_nearest(key, list(known))}")
+            yield key, value
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    """The nearest valid name; a key in the wrong section is found by its last part."""
+    tail = word.rpartition(".")[2]
+    same_tail = [k for k in known if k.rpartition(".")[2] == tail]
+    found = same_tail or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else f"; valid names: {', '.join(known)}"
+
+
+def _validate(merged: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        reason = first["msg"].lower().removeprefix("input should be ")
+        given = first["input"]
+        raise ConfigError(f"{origin.get(key, 'configuration')}: {key} = {given!r}, should be {reason}") from None

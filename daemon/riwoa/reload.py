@@ -1,0 +1,104 @@
+"""Reload (ruling 17): parse whole, validate whole, hand one new configuration over; a bad file changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from watchfiles import awatch
+
+from riwoa.config import Config, Difference, Loaded, difference, load
+from riwoa.errors import ConfigError
+from riwoa.log import get_logger
+
+_log = get_logger("reload")
+
+
+class Reloader:
+    """Holds the configuration in force, the one waiting for the next generation boundary, and what is wrong with the file.
+
+    Args:
+        loaded: the configuration that the daemon started with.
+        overrides: the command line's ``--set`` values, which stay on top at each reload.
+    """
+
+    def __init__(self, loaded: Loaded, overrides: Sequence[str], on_bad_file: Callable[[str], None]) -> None:
+        self.file = loaded.file
+        self.config = loaded.config
+        self.error: str | None = None
+        self.restart_keys: tuple[str, ...] = ()
+        self._overrides = tuple(overrides)
+        self._pending: Config | None = None
+        self._on_bad_file = on_bad_file
+
+    def reload(self) -> Difference:
+        """Read the file again. Live keys wait for the boundary; keys that need a restart are named and left as they are.
+
+        Raises:
+            ConfigError: the file is bad; the old configuration stays in force.
+        """
+        try:
+            fresh = load(self.file, self._overrides).config
+        except ConfigError as error:
+            if self.error != str(error):
+                self._on_bad_file(str(error))
+            self.error = str(error)
+            raise
+        found = difference(self.config, fresh)
+        self.restart_keys = tuple(found.refused)
+        self.error = None
+        if found.refused:
+            names = ", ".join(found.refused)
+            self.error = f"cannot change in a run, left as they were: {names}; restart with --new-run to apply them"
+            _log.warning("config_keys_refused", keys=list(found.refused))
+        self._pending = _with_live(self.config, fresh, found)
+        return found
+
+    def take(self) -> tuple[Config, Difference] | None:
+        """At a generation boundary: the new configuration and what changed, or None; it is then in force."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return None
+        found = difference(self.config, pending)
+        self.config = pending
+        return (pending, found) if found.live else None
+
+    async def watch(self) -> None:
+        """Reload at every change of the file, for ever. The directory is watched: editors rename, managers swap links."""
+        if self.file is None:
+            return
+        name = self.file.name
+        async for changes in awatch(self.file.absolute().parent, recursive=False, debounce=200, step=50):
+            if any(Path(path).name == name for _, path in changes) or self._is_link():
+                self.try_reload()
+
+    def try_reload(self) -> None:
+        """Reload; a bad file is kept in ``error`` and logged, nothing more."""
+        try:
+            found = self.reload()
+        except ConfigError as error:
+            _log.warning("config_refused", reason=str(error))
+            return
+        if found.live:
+            _log.info("config_reloaded", keys=sorted(found.live))
+
+    def _is_link(self) -> bool:
+        assert self.file is not None
+        return self.file.is_symlink()
+
+
+def _with_live(old: Config, new: Config, found: Difference) -> Config:
+    """The old configuration with the live keys of the new one."""
+    sections: dict[str, dict[str, object]] = {}
+    for key in found.live:
+        section, name = key.split(".")
+        sections.setdefault(section, {})[name] = getattr(getattr(new, section), name)
+    updates = {s: getattr(old, s).model_copy(update=values) for s, values in sections.items()}
+    return old.model_copy(update=updates)
+
+
+async def watch_forever(reloader: Reloader) -> None:
+    """``Reloader.watch`` as a task that ends only by cancellation."""
+    await reloader.watch()
+    await asyncio.Event().wait()

@@ -1,0 +1,106 @@
+"""What the daemon says of itself: one JSON object, for the control socket, status.json, systemd and the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from riwoa import __version__
+
+SCHEMA = 1
+_RATE_WINDOW_S = 60.0
+
+
+class Rate:
+    """Evaluations a second over the last minute, by the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=4096)
+        self._since = time.monotonic()
+
+    def tick(self) -> None:
+        """One more."""
+        self._times.append(time.monotonic())
+
+    def per_s(self) -> float:
+        """Events a second; 0 before the first."""
+        now = time.monotonic()
+        while self._times and now - self._times[0] > _RATE_WINDOW_S:
+            self._times.popleft()
+        span = min(_RATE_WINDOW_S, now - self._since)
+        return len(self._times) / span if self._times and span > 0 else 0.0
+
+
+class StatusBoard:
+    """Collects the parts from whoever knows them and writes status.json whole (tmp, rename), group-readable.
+
+    ``sources`` are called at each look, so that nothing here is ever stale.
+    """
+
+    def __init__(self, path: Path, state_directory: Path) -> None:
+        self.state = "starting"
+        self.message = ""
+        self.sources: dict[str, Callable[[], Any]] = {}
+        self._path = path
+        self._fixed = {
+            "schema": SCHEMA,
+            "version": __version__,
+            "state_directory": str(state_directory),
+            "pid": os.getpid(),
+            "started_unix_s": time.time(),
+        }
+
+    def look(self) -> dict[str, Any]:
+        """The status object now; its keys are documented in the README and stable."""
+        parts = {name: source() for name, source in self.sources.items()}
+        empty: dict[str, Any] = dict.fromkeys(("run", "time_left_s", "leader", "proposals", "config", "evaluations"))
+        return {
+            **self._fixed,
+            "state": self.state,
+            "message": self.message,
+            "updated_unix_s": time.time(),
+            **empty,
+            "pareto": 0,
+            "workers": [],
+            **parts,
+        }
+
+    def write(self) -> None:
+        """Replace status.json. It is a convenience, not a record: a full disk must not stop the search here."""
+        with contextlib.suppress(OSError):
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(self.look()))
+            temporary.chmod(0o640)
+            temporary.replace(self._path)
+
+
+def one_line(status: Mapping[str, Any]) -> str:
+    """For ``systemctl status`` and the terminal."""
+    run, leader, counts = status.get("run"), status.get("leader"), status.get("evaluations")
+    if not run or not counts:
+        return str(status.get("message") or status["state"])
+    parts = [
+        f"{run['phase']} {run['generation']}/{run['generations']}",
+        f"{counts['unique']} evaluations ({counts['per_s']:.1f}/s)",
+    ]
+    if leader:
+        mark = "" if leader["feasible"] else " (misses the target)"
+        target = f" of {run['target_ms']:.3f}" if run.get("target_ms") else ""
+        parts.append(f"leader {100 * leader['accuracy']:.2f} % at {leader['latency_ms']:.3f}{target} ms{mark}")
+    if status.get("time_left_s") is not None:
+        parts.append(f"{duration(status['time_left_s'])} left")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """1 h 02 min, 3 min 20 s, 12 s."""
+    whole = max(0, round(seconds))
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
