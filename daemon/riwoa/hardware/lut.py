@@ -1,0 +1,410 @@
+"""The latency table: measured operators of one device, summed and calibrated into a network's latency. No torch.
+
+A table is one JSON file. It says on which device, with which libraries and settings it was measured, holds statistics
+of every operator of a space, and a straight line from the sum of operators to the time of a whole network, fitted on
+whole networks that were measured among the operators (ruling 6).
+
+What is summed and predicted is the tenth percentile: the time on the device left to itself. Beside other busy
+processes the sum over 237 operators wandered between 60 and 85 ms in medians, and between 56 and 58 in tenth
+percentiles; on a quiet device the two differ by 3 %. The table keeps both, and the spread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from riwoa.errors import TableError
+from riwoa.hardware.probe import Device
+from riwoa.oracle.geometry import Backbone, Operator, all_operators, block_operator, fixed_operators
+from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
+
+SCHEMA = 1
+_MAX_FILE_BYTES = 16 * 2**20
+_MAX_MS = 1e7  # near three hours for one operator: not a latency
+_REBUILD = "run `riwoactl lut build`"
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Statistics of one operator's repeats, in milliseconds; ``p10_ms`` is what gets summed."""
+
+    count: int
+    mean_ms: float
+    std_ms: float
+    p10_ms: float
+    p50_ms: float
+    p90_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the repeats were taken: batch 1, evaluation mode, every operator once a round."""
+
+    compute: str  # "cpu" or "cuda"
+    threads: int
+    repeats: int
+    dtype: str = "float32"
+    memory_format: str = "contiguous"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """``latency = intercept + slope * sum of operators``, and how well that fits the networks it was fitted on.
+
+    ``repeatability`` is the Spearman correlation of the networks' times over even rounds with those over odd rounds:
+    how well half the measurement ranks like the other half bounds what any prediction can show. ``disturbance`` is the
+    networks' median over their tenth percentile, near 1 on a quiet device.
+    """
+
+    intercept_ms: float
+    slope: float
+    networks: int
+    repeats: int
+    spearman: float
+    mean_abs_error_percent: float
+    repeatability: float
+    disturbance: float
+
+
+IDENTITY = Calibration(0.0, 1.0, 0, 0, 0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latencies of every subnet of a backbone on one device."""
+
+    device: Device
+    settings: Settings
+    backbone: Backbone
+    resolutions: tuple[int, ...]
+    entries: Mapping[str, Timing]
+    calibration: Calibration = IDENTITY
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def operator_ms(self, operator: Operator) -> float:
+        """Undisturbed time of one operator, not calibrated.
+
+        Raises:
+            TableError: the operator was not measured.
+        """
+        timing = self.entries.get(operator.key)
+        if timing is None:
+            raise TableError(f"the latency table lacks the operator {operator.key}; {_REBUILD} to measure it")
+        return timing.p10_ms
+
+    def sum_ms(self, config: OfaConfig) -> float:
+        """The plain sum of a subnet's operators, not calibrated.
+
+        Raises:
+            TableError: an operator was not measured.
+        """
+        # Two dictionary look-ups a block, no Operator is built: a search asks this for every candidate.
+        tables = self._blocks(config.r)
+        total = self._fixed_ms(config.r)
+        for stage, depth in enumerate(config.d):
+            start = stage * BLOCKS
+            first, later = tables[stage]
+            total += first[config.ks[start], config.e[start]]
+            for i in range(start + 1, start + depth):
+                total += later[config.ks[i], config.e[i]]
+        return total
+
+    def latency_ms(self, config: OfaConfig) -> float:
+        """Predicted time of one image through the whole subnet on this device.
+
+        Raises:
+            TableError: an operator was not measured.
+        """
+        return self.calibration.intercept_ms + self.calibration.slope * self.sum_ms(config)
+
+    def extremes(self, resolutions: Sequence[int] | None = None) -> tuple[OfaConfig, OfaConfig]:
+        """The fastest and the slowest subnet. Exact: blocks add up, so each is chosen by itself and then the depth.
+
+        Raises:
+            TableError: an operator was not measured.
+        """
+        candidates = [(self._extreme(r, min), self._extreme(r, max)) for r in resolutions or self.resolutions]
+        return min((c[0] for c in candidates), key=self.sum_ms), max((c[1] for c in candidates), key=self.sum_ms)
+
+    def range_ms(self, resolutions: Sequence[int] | None = None) -> tuple[float, float]:
+        """Least and greatest attainable latency over the whole space.
+
+        Raises:
+            TableError: an operator was not measured.
+        """
+        fastest, slowest = self.extremes(resolutions)
+        return self.latency_ms(fastest), self.latency_ms(slowest)
+
+    def missing(self, resolutions: Sequence[int], backbone: Backbone) -> list[str]:
+        """Keys of the space's operators that the table does not hold."""
+        return [op.key for op in all_operators(resolutions, backbone) if op.key not in self.entries]
+
+    def mismatches(self, device: Device, threads: int) -> list[str]:
+        """Why the table does not speak for this device and thread count; empty when it does."""
+        found = self.device.differences(device)
+        if self.settings.threads != threads:
+            found.append(f"threads: {self.settings.threads} is not {threads}")
+        return found
+
+    def require(self, device: Device, threads: int) -> None:
+        """Refuse to answer for another device.
+
+        Raises:
+            TableError: the table was measured on another device or with another number of threads.
+        """
+        found = self.mismatches(device, threads)
+        if found:
+            raise TableError(
+                f"the latency table was measured elsewhere ({'; '.join(found)}); {_REBUILD} on this device"
+            )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of the content; a search's latencies, and so its digest, depend on it."""
+        return _content_hash(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The file's content, without its hash."""
+        return {
+            "kind": "riwoa-latency-table",
+            "schema": SCHEMA,
+            "device": self.device.to_json(),
+            "device_hash": self.device.hash,
+            "libraries": dict(self.libraries),
+            "notes": dict(self.notes),
+            "settings": asdict(self.settings),
+            "backbone": asdict(self.backbone),
+            "resolutions": list(self.resolutions),
+            "calibration": asdict(self.calibration),
+            "entries": {key: asdict(timing) for key, timing in sorted(self.entries.items())},
+        }
+
+    def save(self, path: Path) -> None:
+        """Replace the file whole: a reader, or a power cut, sees the old table or the new one, never a part.
+
+        Raises:
+            OSError: the directory is missing, full or not writable; an old file is then untouched.
+        """
+        text = json.dumps({**self.to_json(), "sha256": self.sha256}, indent=1, allow_nan=False)
+        replace_durably(path, text.encode())
+
+    @staticmethod
+    def load(path: Path) -> LatencyTable:
+        """Read and check a table.
+
+        Raises:
+            TableError: the file is missing, not a table, damaged, of a newer schema, or holds impossible numbers.
+        """
+        try:
+            return _parse(_read(path))
+        except _Invalid as error:
+            raise TableError(f"latency table {path}: {error}; {_REBUILD}") from None
+
+    def _extreme(self, resolution: int, pick: Callable[..., Any]) -> OfaConfig:
+        ks, es, ds = [], [], []
+        for first, later in self._blocks(resolution):
+            (k1, e1), (k2, e2) = pick(first, key=first.__getitem__), pick(later, key=later.__getitem__)
+            ks += [k1] + [k2] * (BLOCKS - 1)
+            es += [e1] + [e2] * (BLOCKS - 1)
+            ds.append(pick(DEPTHS))  # every block takes time
+        return OfaConfig(tuple(ks), tuple(es), tuple(ds), resolution)
+
+    @cached_property
+    def _block_cache(self) -> dict[int, tuple[tuple[_BlockTimes, _BlockTimes], ...]]:
+        return {}
+
+    def _blocks(self, resolution: int) -> tuple[tuple[_BlockTimes, _BlockTimes], ...]:
+        """For each stage: (kernel, expansion) -> milliseconds, of its first block and of a later one."""
+        found = self._block_cache.get(resolution)
+        if found is None:
+            pairs = [(k, e) for k in KERNELS for e in EXPANSIONS]
+
+            def times(stage: int, first: bool) -> _BlockTimes:
+                return {
+                    (k, e): self.operator_ms(block_operator(self.backbone, resolution, stage, first, k, e))
+                    for k, e in pairs
+                }
+
+            found = tuple((times(s, True), times(s, False)) for s in range(1, STAGES + 1))
+            self._block_cache[resolution] = found
+        return found
+
+    @cached_property
+    def _fixed_cache(self) -> dict[int, float]:
+        return {}
+
+    def _fixed_ms(self, resolution: int) -> float:
+        found = self._fixed_cache.get(resolution)
+        if found is None:
+            start, end = fixed_operators(self.backbone, resolution)
+            found = self._fixed_cache[resolution] = sum(self.operator_ms(op) for op in (*start, *end))
+        return found
+
+
+_BlockTimes = dict[tuple[int, int], float]
+
+
+def replace_durably(path: Path, data: bytes) -> None:
+    """Write beside, flush to the disk, rename, flush the directory: survives a power cut whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class _Invalid(ValueError):
+    """What is wrong with the file; the path and the way out are added where it is caught."""
+
+
+def _content_hash(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(_MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise _Invalid("the file does not exist") from None
+    except OSError as error:
+        raise _Invalid(f"cannot be read ({error.strerror})") from None
+    if len(raw) > _MAX_FILE_BYTES:
+        raise _Invalid(f"larger than {_MAX_FILE_BYTES // 2**20} MiB, so it is not a latency table")
+    try:
+        data = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except _Invalid:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _Invalid(f"not valid JSON ({str(error)[:80]})") from None
+    if not isinstance(data, dict) or data.get("kind") != "riwoa-latency-table":
+        raise _Invalid('not a latency table (no "kind": "riwoa-latency-table")')
+    return data
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _Invalid(f"holds {name}, which is not a number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _Invalid("names a key twice")
+    return found
+
+
+def _parse(data: dict[str, Any]) -> LatencyTable:
+    schema = data.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema != SCHEMA:
+        raise _Invalid(f"schema {schema!r} is not {SCHEMA}, the one this version reads")
+    claimed = data.pop("sha256", None)
+    if claimed is not None and claimed != _content_hash(data):
+        raise _Invalid("the content does not match its sha256: the file was damaged or edited")
+    entries = _mapping(data, "entries")
+    if not entries:
+        raise _Invalid("holds no operators")
+    table = LatencyTable(
+        device=_device(data),
+        settings=_settings(_row(Settings, _mapping(data, "settings"), "settings")),
+        backbone=_backbone(_row(Backbone, _mapping(data, "backbone"), "backbone")),
+        resolutions=_resolutions(data.get("resolutions")),
+        entries={key: _timing(key, value) for key, value in entries.items()},
+        calibration=_row(Calibration, _mapping(data, "calibration"), "calibration"),
+        libraries=_mapping(data, "libraries"),
+        notes=_mapping(data, "notes"),
+    )
+    _check_calibration(table)
+    return table
+
+
+def _mapping(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = data.get(name)
+    if not isinstance(value, dict):
+        raise _Invalid(f"{name!r} is missing or not an object")
+    return value
+
+
+def _row(cls: type[_Row], value: object, where: str) -> _Row:
+    """A flat dataclass from an object with exactly its fields, numbers finite."""
+    if not isinstance(value, dict):
+        raise _Invalid(f"{where!r} is not an object")
+    kinds = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
+    if set(value) != set(kinds):
+        raise _Invalid(f"{where!r} needs exactly the fields {sorted(kinds)}")
+    return cls(**{name: _value(value[name], kind, f"{where}.{name}") for name, kind in kinds.items()})
+
+
+def _value(value: object, kind: str, where: str) -> object:
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind == "float" and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_MS:
+        return float(value)
+    raise _Invalid(f"{where!r} holds {str(value)[:40]!r}, not a sensible {kind}")
+
+
+def _device(data: Mapping[str, Any]) -> Device:
+    try:
+        return Device.from_json(_mapping(data, "device"))
+    except ValueError as error:
+        raise _Invalid(str(error)) from None
+
+
+def _settings(settings: Settings) -> Settings:
+    if settings.threads < 1 or settings.repeats < 1 or settings.compute not in ("cpu", "cuda"):
+        raise _Invalid("'settings' needs at least one thread and one repeat, and compute 'cpu' or 'cuda'")
+    return settings
+
+
+def _backbone(backbone: Backbone) -> Backbone:
+    if not (0 < backbone.width_mult <= 100) or not (0 < backbone.n_classes <= 10**6):
+        raise _Invalid(f"the backbone {backbone} is not one")
+    return backbone
+
+
+def _resolutions(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
+        raise _Invalid("'resolutions' is missing or not a list of pixels")
+    if not all(isinstance(r, int) and not isinstance(r, bool) and 1 <= r <= 10**5 for r in value):
+        raise _Invalid("'resolutions' is missing or not a list of pixels")
+    return tuple(value)
+
+
+def _timing(key: str, value: object) -> Timing:
+    timing = _row(Timing, value, key)
+    ordered = 0 < timing.p10_ms <= timing.p50_ms <= timing.p90_ms
+    if not ordered or timing.mean_ms <= 0 or timing.std_ms < 0 or timing.count < 1:
+        raise _Invalid(f"operator {key!r} has impossible statistics (needs 0 < p10 <= p50 <= p90, mean > 0, count > 0)")
+    return timing
+
+
+def _check_calibration(table: LatencyTable) -> None:
+    calibration = table.calibration
+    if not math.isfinite(calibration.intercept_ms) or not calibration.slope > 0:
+        raise _Invalid("the calibration needs a positive slope")
+    if not table.missing(table.resolutions, table.backbone) and table.range_ms()[0] <= 0:
+        raise _Invalid("the calibration gives the fastest network no time at all")
