@@ -52,7 +52,7 @@ def individual(generation: int, slot: int, /, **changes: Any) -> IndividualRecor
     return IndividualRecord(**values)
 
 
-def generation(run_id: int, number: int, *, slots: int = 3, **changes: Any) -> GenerationRecord:
+def generation(run_id: int, number: int, /, *, slots: int = 3, **changes: Any) -> GenerationRecord:
     values: dict[str, Any] = {
         "run_id": run_id,
         "generation": number,
