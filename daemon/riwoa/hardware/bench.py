@@ -83,7 +83,7 @@ class PartialFile:
     def load(self, fallback: Samples) -> Samples:
         """What an earlier, killed measurement of the same table left; ``fallback`` where there is nothing usable."""
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
                 found = Samples(stored["operators"], stored["networks"], int(stored["rounds_done"]))
                 same = bytes(stored["header"]).decode() == self._header
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

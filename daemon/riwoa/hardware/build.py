@@ -60,11 +60,14 @@ def build_table(
 
     Raises:
         TableError: ``compute`` is not available here.
+        UsageError: too few repeats.
         StateDirectoryError: the table cannot be written.
     """
     from riwoa.hardware import bench
 
     bench.require_compute(compute)
+    if repeats < 2 * bench.NETWORK_EVERY:
+        raise UsageError(f"{repeats} repeats are too few to calibrate on; ask for at least {2 * bench.NETWORK_EVERY}")
     ops = all_operators(resolutions, backbone)
     configs = bench.spread_configs(resolutions, CALIBRATION_NETWORKS, seed="calibration")
     empty = LatencyTable(
@@ -85,13 +88,13 @@ def build_table(
     with bench.thread_count(threads):
         items = bench.operator_items(ops, compute), bench.network_items(configs, backbone, compute)
         try:
+            saved.save(samples)  # a directory that cannot be written is noticed before the measurement, not after
             bench.measure(*items, samples, compute, saved, _throttled(progress))
             table = _calibrated(empty, [op.key for op in ops], configs, samples)
             table.save(path)
         except OSError as error:
-            raise StateDirectoryError(
-                f"cannot write the latency table {path}: {error.strerror}; free or fix the directory"
-            ) from error
+            message = f"cannot write the latency table {path}: {error.strerror}; free or fix the directory"
+            raise StateDirectoryError(message) from error
     saved.remove()
     return table
 

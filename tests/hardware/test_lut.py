@@ -1,0 +1,226 @@
+"""The latency table adds up, knows its range, and refuses what it should not believe."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riwoa.errors import TableError
+from riwoa.hardware.lut import Calibration, LatencyTable, Settings, Timing, replace_durably
+from riwoa.hardware.probe import probe
+from riwoa.oracle.geometry import Backbone, all_operators, operators
+from riwoa.oracle.mobilenet import OfaConfig
+
+BACKBONE = Backbone(0.25, 10)
+RESOLUTIONS = (24, 32, 40)
+
+
+def a_table(seed: int = 0) -> LatencyTable:
+    """Made-up but plausible: time grows with MACs, plus noise."""
+    rng = random.Random(seed)
+    entries = {}
+    for op in all_operators(RESOLUTIONS, BACKBONE):
+        ms = round(0.02 + op.macs / 1e7 + rng.random() / 10, 6)
+        entries[op.key] = Timing(500, ms * 1.1, ms / 10, ms, ms * 1.05, ms * 1.2)
+    return LatencyTable(
+        device=probe(),
+        settings=Settings("cpu", threads=1, repeats=500),
+        backbone=BACKBONE,
+        resolutions=RESOLUTIONS,
+        entries=entries,
+        calibration=Calibration(-0.1, 1.25, 24, 100, 0.99, 1.5, 0.98, 1.02),
+        libraries={"torch": "2.13"},
+        notes={"governor": None},
+    )
+
+
+def random_config(rng: random.Random) -> OfaConfig:
+    return OfaConfig(
+        ks=tuple(rng.choice((3, 5, 7)) for _ in range(20)),
+        e=tuple(rng.choice((3, 4, 6)) for _ in range(20)),
+        d=tuple(rng.choice((2, 3, 4)) for _ in range(5)),
+        r=rng.choice(RESOLUTIONS),
+    )
+
+
+def test_latency_is_the_calibrated_sum_of_the_subnets_operators() -> None:
+    table, rng = a_table(), random.Random(1)
+    for _ in range(50):
+        config = random_config(rng)
+        total = sum(table.entries[op.key].p10_ms for op in operators(config, BACKBONE))
+        assert table.sum_ms(config) == pytest.approx(total, rel=1e-12)
+        assert table.latency_ms(config) == pytest.approx(-0.1 + 1.25 * total, rel=1e-12)
+
+
+def test_the_range_is_that_of_exhaustive_choice_and_bounds_every_subnet() -> None:
+    table, rng = a_table(), random.Random(2)
+    fastest, slowest = table.extremes()
+    low, high = table.range_ms()
+    assert (low, high) == (table.latency_ms(fastest), table.latency_ms(slowest))
+    assert low < high
+    for extreme, sign in ((fastest, 1), (slowest, -1)):
+        here = table.latency_ms(extreme)
+        for neighbour in neighbours(extreme):
+            assert sign * table.latency_ms(neighbour) >= sign * here - 1e-12
+    assert all(low <= table.latency_ms(random_config(rng)) <= high for _ in range(500))
+    assert table.range_ms([24])[1] <= high
+
+
+def neighbours(config: OfaConfig) -> list[OfaConfig]:
+    """Every config that differs in one gene; enough to test, since genes contribute independently given the depths."""
+    found = [replace(config, r=r) for r in RESOLUTIONS]
+    for i in range(20):
+        found += [replace(config, ks=(*config.ks[:i], k, *config.ks[i + 1 :])) for k in (3, 5, 7)]
+        found += [replace(config, e=(*config.e[:i], e, *config.e[i + 1 :])) for e in (3, 4, 6)]
+    for s in range(5):
+        found += [replace(config, d=(*config.d[:s], d, *config.d[s + 1 :])) for d in (2, 3, 4)]
+    return found
+
+
+def test_a_latency_costs_less_than_a_hundredth_of_listing_all_operators_of_the_space() -> None:
+    table, config = a_table(), random_config(random.Random(3))
+    table.latency_ms(config)
+
+    def best_s(call: Callable[[], object]) -> float:
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best_s(lambda: table.latency_ms(config)) < best_s(lambda: all_operators(RESOLUTIONS, BACKBONE)) / 20
+
+
+def test_a_table_reads_back_equal_with_the_same_hash(tmp_path: Path) -> None:
+    table = a_table()
+    table.save(tmp_path / "lut.json")
+    found = LatencyTable.load(tmp_path / "lut.json")
+    assert found == table
+    assert found.sha256 == table.sha256
+    assert a_table(seed=1).sha256 != table.sha256
+    assert os.listdir(tmp_path) == ["lut.json"]
+
+
+def test_an_operator_that_was_not_measured_is_named_with_the_way_out() -> None:
+    table, config = a_table(), OfaConfig((3,) * 20, (3,) * 20, (2,) * 5, 48)
+    with pytest.raises(TableError, match=r"lacks the operator mbconv_i24x24x8.*riwoactl lut build"):
+        table.latency_ms(config)
+    assert table.missing(RESOLUTIONS, BACKBONE) == []
+    assert table.missing((48,), BACKBONE)
+
+
+def test_another_device_or_thread_count_is_refused_by_name() -> None:
+    table = a_table()
+    table.require(probe(), threads=1)
+    with pytest.raises(TableError, match=r"threads: 1 is not 4.*riwoactl lut build"):
+        table.require(probe(), threads=4)
+    with pytest.raises(TableError, match="board"):
+        table.require(replace(probe(), board="Jetson Orin Nano"), threads=1)
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> bytes:
+    data = a_table().to_json()
+    change(data)
+    return json.dumps(data).encode()
+
+
+def entry(name: str, value: object) -> Callable[[dict[str, Any]], object]:
+    def change(data: dict[str, Any]) -> None:
+        first = next(iter(data["entries"]))
+        data["entries"][first][name] = value
+
+    return change
+
+
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not valid JSON"),
+    "truncated": (edited(lambda d: None)[:5000], "not valid JSON"),
+    "not utf-8": (b"\xff\xfe\x00{", "not valid JSON"),
+    "deeply nested": (b"[" * 200_000, "not valid JSON"),
+    "another JSON": (b'{"riwoa": 1}', "not a latency table"),
+    "a list": (b"[]", "not a latency table"),
+    "duplicate key": (b'{"kind": 1, "kind": 2}', "twice"),
+    "newer": (edited(lambda d: d.update(schema=2)), "schema 2"),
+    "NaN": (edited(entry("p10_ms", float("nan"))), "NaN"),
+    "infinite": (edited(entry("p10_ms", float("inf"))), "Infinity"),
+    "overflowing": (edited(entry("p10_ms", 1.2345)).replace(b"1.2345", b"1e999", 1), "not a sensible float"),
+    "negative": (edited(entry("p10_ms", -1.0)), "impossible statistics"),
+    "zero": (edited(entry("p10_ms", 0)), "impossible statistics"),
+    "huge": (edited(entry("p90_ms", 1e9)), "not a sensible float"),
+    "huge integer": (edited(entry("p90_ms", 10**400)), "not a sensible float"),
+    "text for a number": (edited(entry("p10_ms", "1")), "not a sensible float"),
+    "boolean for a number": (edited(entry("count", True)), "not a sensible int"),
+    "missing field": (edited(lambda d: next(iter(d["entries"].values())).pop("p10_ms")), "exactly the fields"),
+    "entry is a list": (edited(lambda d: d["entries"].update(x=[1])), "not an object"),
+    "no entries": (edited(lambda d: d.update(entries={})), "no operators"),
+    "no device": (edited(lambda d: d.pop("device")), "'device'"),
+    "falling calibration": (edited(lambda d: d["calibration"].update(slope=-1.0)), "positive slope"),
+    "free networks": (edited(lambda d: d["calibration"].update(intercept_ms=-1e6)), "no time at all"),
+    "no resolutions": (edited(lambda d: d.update(resolutions=[])), "resolutions"),
+    "no threads": (edited(lambda d: d["settings"].update(threads=0)), "at least one thread"),
+    "impossible backbone": (edited(lambda d: d["backbone"].update(width_mult=0.0)), "backbone"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_gets_one_line_that_says_what_and_what_next(tmp_path: Path, name: str) -> None:
+    content, expected = HOSTILE[name]
+    path = tmp_path / "lut.json"
+    path.write_bytes(content)
+    with pytest.raises(TableError) as caught:
+        LatencyTable.load(path)
+    message = str(caught.value)
+    assert expected in message
+    assert str(path) in message
+    assert "riwoactl lut build" in message
+    assert "\n" not in message
+    assert len(message) < 400 + len(str(path))
+
+
+def test_a_damaged_number_is_noticed_by_the_hash(tmp_path: Path) -> None:
+    path = tmp_path / "lut.json"
+    a_table().save(path)
+    path.write_text(path.read_text().replace('"repeats": 500', '"repeats": 501', 1))
+    with pytest.raises(TableError, match="sha256"):
+        LatencyTable.load(path)
+
+
+def test_a_file_without_a_hash_is_a_table_too(tmp_path: Path) -> None:
+    path = tmp_path / "lut.json"
+    path.write_bytes(edited(lambda d: None))
+    assert LatencyTable.load(path) == a_table()
+
+
+def test_missing_directory_and_oversized_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="does not exist"):
+        LatencyTable.load(tmp_path / "none.json")
+    with pytest.raises(TableError, match="cannot be read"):
+        LatencyTable.load(tmp_path)
+    big = tmp_path / "big.json"
+    with big.open("wb") as stream:
+        stream.truncate(17 * 2**20)
+    with pytest.raises(TableError, match="larger than 16 MiB"):
+        LatencyTable.load(big)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lut.json"
+    replace_durably(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        replace_durably(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["lut.json"]
