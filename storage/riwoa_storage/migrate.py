@@ -99,7 +99,7 @@ def _apply(connection: sqlite3.Connection, version: int, script: str, name: str)
 
 
 def _statements(script: str) -> Iterator[str]:
-    # executescript() would commit the transaction we are in.
+    # executescript() would commit the transaction we are in. Two statements must not share a line.
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -139,6 +139,3 @@ CREATE TABLE events (
   payload TEXT NOT NULL,
   created_unix_s REAL NOT NULL
 ) STRICT;
-
-CREATE INDEX buffer_entries_of_run ON buffer_entries (run_id);
-CREATE INDEX events_of_run ON events (run_id);

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from riwoa_storage.errors import JournalMissingError, JournalUnreadableError
+from riwoa_storage.glance import glance
+from riwoa_storage.migrate import migrate
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.writer import JournalWriter
+from tests.storage.samples import CONFIG, ENVIRONMENT, PROVENANCE, PYTHON, evaluation, generation, individual, write_run
+
+HEAVY = {"asyncio", "numpy", "torch", "aiosqlite", "scipy", "pydantic", "riwoa"}
+
+
+def modules_loaded_by(module: str) -> set[str]:
+    code = f"import sys; import {module}; print(*sorted(sys.modules))"
+    done = subprocess.run([PYTHON, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["reader", "replay", "glance", "records", "digest"])
+def test_reading_a_journal_loads_nothing_heavy(module: str) -> None:
+    assert not modules_loaded_by(f"riwoa_storage.{module}") & HEAVY
+
+
+def test_a_glance_for_status_does_not_even_load_dataclasses_typing_or_pathlib() -> None:
+    bare = modules_loaded_by("sys")
+    assert not (modules_loaded_by("riwoa_storage.glance") - bare) & {"dataclasses", "inspect", "typing", "pathlib"}
+
+
+async def test_it_reads_while_the_writer_is_open_and_sees_each_commit(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with await JournalWriter.open(path) as writer:
+        with JournalReader(path) as reader:
+            assert reader.latest_run() is None
+            run_id = await writer.begin_run(PROVENANCE, CONFIG)
+            assert reader.last_generation(run_id) is None
+            for number in range(3):
+                await writer.commit_generation(generation(run_id, number))
+                last = reader.last_generation(run_id)
+                assert last is not None
+                assert last.generation == number
+
+
+async def test_it_reads_after_a_clean_close(tmp_path: Path) -> None:
+    digest = await write_run(tmp_path / "journal.db", 2)
+    with JournalReader(tmp_path / "journal.db") as reader:
+        assert reader.digest_head(1) == digest
+
+
+async def test_a_reader_that_stops_in_the_middle_holds_nobody_back(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 3)
+    with JournalReader(path) as reader:
+        unfinished = [reader.generations(1), reader.generation_summaries(1), reader.individuals(1)]
+        for rows in unfinished:
+            next(iter(rows))
+        async with await JournalWriter.open(path) as writer:
+            await writer.put_evaluation(evaluation("a"))
+        assert os.path.getsize(f"{path}-wal") == 0  # noqa: ASYNC240 a test; folded whole in spite of the reader
+
+
+async def test_it_cannot_write(tmp_path: Path) -> None:
+    await write_run(tmp_path / "journal.db", 1)
+    with JournalReader(tmp_path / "journal.db") as reader, pytest.raises(JournalUnreadableError, match="readonly"):
+        reader._rows("DELETE FROM individuals")
+
+
+async def test_a_cache_decision_sees_committed_generations_of_that_run_only(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 1)
+    async with await JournalWriter.open(path) as writer:
+        run_id = await writer.begin_run(PROVENANCE, CONFIG)
+        await writer.put_evaluation(evaluation("stored, not committed"))
+        failed = individual(0, 1, architecture_key="f", status="failed", metrics={}, fitness=None)
+        first = individual(0, 0, architecture_key="a", metrics={"accuracy": 0.1})
+        await writer.commit_generation(generation(run_id, 0, individuals=(first, failed)))
+        again = individual(1, 0, architecture_key="a", metrics={"accuracy": 0.2}, cache_hit=True)
+        await writer.commit_generation(generation(run_id, 1, individuals=(again,)))
+    with JournalReader(path) as reader:
+        assert reader.committed_metrics(run_id) == {"a": ("ok", {"accuracy": 0.1}), "f": ("failed", {})}
+
+
+async def test_summaries_and_evaluations_stream_past_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("riwoa_storage.reader.PAGE_ROWS", 4)
+    path = tmp_path / "journal.db"
+    async with await JournalWriter.open(path) as writer:
+        await writer.put_evaluations([evaluation(f"k{n}") for n in range(9)])
+    await write_run(path, 9)
+    with JournalReader(path) as reader:
+        assert [s.generation for s in reader.generation_summaries(1)] == list(range(9))
+        assert [s.generation for s in reader.generation_summaries(1, start=7)] == [7, 8]
+        assert [e.architecture_key for e in reader.evaluations("table-1")] == [f"k{n}" for n in range(9)]
+
+
+async def test_a_glance_tells_what_the_reader_tells(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with await JournalWriter.open(path) as writer:
+        assert glance(path) is None
+        run_id = await writer.begin_run(PROVENANCE, CONFIG)
+        seen = glance(path)
+        assert seen is not None
+        assert (seen["status"], seen["generations"], seen["leader"]) == ("running", 0, None)
+        digest = await writer.commit_generation(generation(run_id, 0))
+    seen = glance(path)
+    g = generation(run_id, 0)
+    assert seen is not None
+    assert seen["digest"] == digest
+    assert {key: seen[key] for key in ("counters", "leader", "phase")} == {
+        "counters": g.counters, "leader": g.leader, "phase": g.phase,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("look", [JournalReader, glance])
+def test_what_cannot_be_read_says_what_to_do_next(tmp_path: Path, look: type[JournalReader]) -> None:
+    (tmp_path / "empty.db").touch()
+    for name, message in (
+        ("missing.db", "start riwoad"),
+        ("empty.db", "no run was journaled yet"),
+        (".", "name the journal itself"),
+    ):
+        with pytest.raises(JournalMissingError, match=message) as caught:
+            look(tmp_path / name)
+        assert caught.value.exit_code == 66
+
+
+async def test_a_path_with_characters_of_a_uri_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "50% #1?mode=x.db"
+    digest = await write_run(path, 1)
+    with JournalReader(path) as reader:
+        assert reader.digest_head(1) == digest
+    assert {name.removesuffix("-wal").removesuffix("-shm") for name in os.listdir(tmp_path)} == {path.name}
+
+
+def test_another_user_is_told_to_use_the_daemons_group(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("dropping privileges needs root and setpriv")
+    path = tmp_path / "journal.db"
+    migrate(path)
+    path.chmod(0o600)
+    code = (
+        "import sys\nfrom riwoa_storage.glance import glance\nfrom riwoa_storage.errors import StorageError\n"
+        "try: glance(sys.argv[1])\nexcept StorageError as error: print(type(error).__name__, error)"
+    )
+    drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        parent.chmod(0o755)
+    done = subprocess.run([*drop, PYTHON, "-c", code, str(path)], env=ENVIRONMENT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"the other user cannot even start Python here: {done.stderr.strip()[-200:]}")
+    assert done.stdout.startswith("JournalUnreadableError cannot read")
+    assert "daemon's user" in done.stdout
