@@ -90,7 +90,8 @@ class SubnetEvaluator:
         self._dtype = _DTYPES[dtype]
         self._device = torch.device(device)
         self._batch_size = batch_size
-        self._cache = PrefixCache(prefix_cache_bytes)
+        self._prefix_cache_bytes = prefix_cache_bytes
+        self.forget()
         self._kernels = best_kernels(self._device, self._dtype)
         self._layers = self._layers_in(self._dtype)
 
@@ -111,6 +112,10 @@ class SubnetEvaluator:
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
         }
+
+    def forget(self) -> None:
+        """Drop the activations shared between evaluations: frees memory, changes no result."""
+        self._cache = PrefixCache(self._prefix_cache_bytes)
 
     def evaluate(self, config: OfaConfig | Mapping[str, Any]) -> Evaluation:
         """Accuracy of a subnet on the validation images, its BatchNorm recalibrated; its size.
