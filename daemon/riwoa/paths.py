@@ -1,22 +1,26 @@
-"""Where things lie. Standard library only: ``riwoactl status`` passes through here."""
+"""Where things lie. Light: ``riwoactl status`` passes through here, so no dataclasses, and socket only on use."""
 
 from __future__ import annotations
 
 import os
-import socket
-from dataclasses import dataclass
 from pathlib import Path
+
+TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
+if TYPE_CHECKING:
+    import socket
 
 LOCAL_STATE = ".riwoa"  # what `make run` uses, in the working directory
 SYSTEM_STATE = "/var/lib/riwoa"
 SYSTEM_RUNTIME = "/run/riwoa"
 
 
-@dataclass(frozen=True, slots=True)
 class StatePaths:
     """The files of one state directory."""
 
-    state: Path
+    __slots__ = ("state",)
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
 
     @property
     def journal(self) -> Path:
@@ -95,6 +99,8 @@ def connect(path: Path, timeout_s: float) -> socket.socket:
     Raises:
         OSError: nothing listens there, or it may not be reached.
     """
+    import socket
+
     address, descriptor = socket_address(path)
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(timeout_s)

@@ -1,1 +1,150 @@
-"""ctl."""
+"""riwoactl: one module a verb.
+
+The verb's name is looked up first and its module alone imported: ``riwoactl status`` must start in milliseconds, so
+nothing here may cost more than the standard library's lightest modules (a test holds the list).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from riwoa.errors import UsageError
+
+TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# verb -> (module below riwoa.ctl, what it does)
+VERBS = {
+    "status": ("status", "what the daemon does, or how its last run stands"),
+    "pause": ("control", "start no new evaluations until resumed"),
+    "resume": ("control", "go on after a pause"),
+    "stop": ("control", "finish the transaction and end the daemon"),
+    "reload": ("control", "read the configuration file again"),
+    "verify": ("verify", "check the journal and its digest chain; compare two histories"),
+    "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
+    "export": ("export", "write the winner's files"),
+    "lut": ("lut", "build, check or show this device's latency table"),
+    "supernet": ("supernet", "train a supernet, or check one"),
+    "config": ("config", "show the configuration, or check a file"),
+    "bench": ("bench", "benchmarks: journal, eval, status, embedded"),
+}
+
+EXIT_CODES = """\
+exit codes:
+   0  done; of status: running or finished
+   3  status: stopped, or no run here; verify --against: the histories differ
+   4  status: unhealthy
+  64  the command line is wrong                 71  the oracle fails
+  65  the journal is damaged                    72  the latency table is missing, damaged or another device's
+  66  an input file is missing or damaged       73  the state directory cannot be written
+  68  no architecture meets the latency target  74  reading or writing failed, the disk is full
+  69  no daemon answers                         75  another process holds the state directory
+  70  a bug                                     76  the journal is of another version
+ 130  interrupted                               77  the daemon refused; 78  the configuration is invalid"""
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+_IO_ERROR = 74
+
+
+class Options:
+    """What every verb takes: the state directory, if one was named, and whether to print JSON."""
+
+    __slots__ = ("json", "state")
+
+    def __init__(self, state: str | None = None, json: bool = False) -> None:
+        self.state = state
+        self.json = json
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code. Errors become one line, and with --json an object on standard output too."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = Options(json="--json" in arguments)
+    try:
+        rest = _take_common(arguments, options)
+        code = _dispatch(rest, options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`riwoactl pareto | head`). Python flushes again at exit: give it somewhere to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        own_code: int | None = getattr(error, "exit_code", _IO_ERROR if isinstance(error, OSError) else None)
+        if own_code is None:
+            raise  # a bug: the traceback is the report
+        return _report(error, own_code, options)
+
+
+def _take_common(arguments: list[str], options: Options) -> list[str]:
+    """Take --state and --json out, wherever they stand; what remains is the verb and its own arguments."""
+    rest: list[str] = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--json":
+            options.json = True
+        elif argument == "--state" or argument.startswith("--state="):
+            value = argument[8:] if "=" in argument else next(remaining, "")
+            if not value or value.startswith("-"):
+                raise UsageError("--state needs a directory, for example --state .riwoa")
+            options.state = value
+        else:
+            rest.append(argument)
+    return rest
+
+
+def _dispatch(rest: list[str], options: Options) -> int:
+    if not rest:
+        raise UsageError(f"name a verb: {', '.join(VERBS)}; riwoactl --help tells what they do")
+    verb = rest[0]
+    if verb in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if verb == "--version":
+        from riwoa import __version__
+
+        print(f"riwoactl {__version__}")
+        return 0
+    if verb not in VERBS:
+        raise UsageError(f"unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}{_nearest(verb)}")
+    from importlib import import_module
+
+    code: int = import_module(f"riwoa.ctl.{VERBS[verb][0]}").run(verb, rest[1:], options)
+    return code
+
+
+def usage() -> str:
+    """What ``riwoactl --help`` prints."""
+    verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items())
+    return f"""\
+usage: riwoactl [--state DIR] [--json] VERB ...
+
+{verbs}
+
+  --state DIR  the run's directory (default: $RIWOA_STATE, ./.riwoa, the user's, the service's, the first that exists)
+  --json       print one JSON object
+  --version    print the version
+Both of the first may stand before or after the verb; riwoactl VERB --help tells more.
+
+{EXIT_CODES}"""
+
+
+def _nearest(verb: str) -> str:
+    import difflib
+
+    found = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.4)
+    return f"; did you mean {found[0]!r}?" if found else f"; verbs are {', '.join(VERBS)}"
+
+
+def _report(error: Exception, code: int, options: Options) -> int:
+    message = " ".join(str(error).split()) or type(error).__name__
+    print(f"riwoactl: {message}", file=sys.stderr)
+    if options.json:
+        import json
+
+        print(json.dumps({"error": message, "exit_code": code}))
+    return code

@@ -1,0 +1,96 @@
+"""Talking to the daemon: is one alive, and what does it answer. Light: ``riwoactl status`` imports this."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from riwoa.errors import ControlError, DaemonUnavailableError, RiwoaError
+from riwoa.paths import connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from riwoa.paths import StatePaths
+
+_MOST_BYTES = 1 << 24
+
+
+class SilentError(RiwoaError):
+    """Somebody listens on the control socket but gives no proper answer in time."""
+
+    exit_code = DaemonUnavailableError.exit_code
+
+
+def ask(paths: StatePaths, verb: str, timeout_s: float) -> dict[str, Any]:
+    """Send one verb to the daemon and return its answer.
+
+    Raises:
+        DaemonUnavailableError: no daemon listens.
+        SilentError: one listens, but does not answer in time or not in JSON.
+        ControlError: the daemon refused, or this user may not ask it; exit code as the daemon says.
+    """
+    try:
+        if not paths.socket.exists():  # spares the import of socket where no daemon runs
+            raise FileNotFoundError(paths.socket)
+        client = connect(paths.socket, timeout_s)
+    except PermissionError:
+        raise ControlError(f"not allowed to talk to the daemon at {paths.socket}; run as its user or group") from None
+    except TimeoutError:
+        raise SilentError(f"the daemon at {paths.socket} does not answer; see its log") from None
+    except OSError:
+        raise DaemonUnavailableError(
+            f"no daemon runs on {paths.state}; start one with `riwoad --state {paths.state}` (or make run)"
+        ) from None
+    with client:
+        try:
+            client.sendall(json.dumps({"verb": verb}).encode() + b"\n")
+            answer = json.loads(_line(client))
+        except (OSError, ValueError):
+            raise SilentError(
+                f"the daemon at {paths.socket} gave no answer to {verb!r} within {timeout_s:g} s"
+            ) from None
+    if not isinstance(answer, dict) or not answer.get("ok"):
+        raise _refusal(answer)
+    return answer
+
+
+def _line(client: Any) -> bytes:
+    found = b""
+    while not found.endswith(b"\n") and len(found) < _MOST_BYTES:
+        piece = client.recv(65536)
+        if not piece:
+            break
+        found += piece
+    return found
+
+
+def _refusal(answer: Any) -> RiwoaError:
+    data = answer if isinstance(answer, dict) else {}
+    error = ControlError(str(data.get("error") or "the daemon refused without a reason; see its log"))
+    error.exit_code = int(data.get("exit_code") or error.exit_code)
+    return error
+
+
+def holder(paths: StatePaths) -> int | None:
+    """Process id of the daemon that holds the state directory's lock; None when nobody does, 0 when it is not known.
+
+    A shared lock is tried for an instant: a daemon that starts in this very instant must try twice.
+    """
+    import fcntl
+
+    try:
+        descriptor = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except OSError:
+        text = os.read(descriptor, 32).decode(errors="replace").split()
+        return int(text[0]) if text and text[0].isdigit() else 0
+    finally:
+        os.close(descriptor)

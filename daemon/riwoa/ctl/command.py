@@ -1,0 +1,63 @@
+"""What verbs with arguments of their own share: a parser that speaks riwoa's errors, and JSON or text on demand."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from typing import Any, NoReturn
+
+from riwoa.ctl import Options
+from riwoa.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors exit with 64 like every other wrong command line, naming the nearest word."""
+
+    def __init__(self, verb: str, **settings: Any) -> None:
+        prog = settings.pop("prog", f"riwoactl {verb}")
+        super().__init__(prog=prog, allow_abbrev=False, **settings)
+        # Taken out before any verb sees them; listed here for --help.
+        self.add_argument("--state", metavar="DIR", help="the run's directory")
+        self.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting with 2.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def subverb(verb: str, arguments: list[str], known: dict[str, str]) -> str:
+    """The sub-verb that comes first (``lut build``); with none, or --help, the list of them.
+
+    Raises:
+        UsageError: none was given, or an unknown one.
+        SystemExit: 0 after --help.
+    """
+    if arguments and arguments[0] in known:
+        return arguments[0]
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: riwoactl {verb} {{{','.join(known)}}} ...\n")
+        print("\n".join(f"  {name:<10}{what}" for name, what in known.items()))
+        print(f"\nriwoactl {verb} NAME --help tells more.")
+        raise SystemExit(0)
+    if not arguments:
+        raise UsageError(f"riwoactl {verb} needs one of: {', '.join(known)}")
+    found = difflib.get_close_matches(arguments[0], known, n=1, cutoff=0.4)
+    hint = f"did you mean {found[0]!r}?" if found else f"choose from {', '.join(known)}"
+    raise UsageError(f"riwoactl {verb}: unknown {arguments[0]!r}; {hint}")
+
+
+def emit(options: Options, data: Any, text: str) -> None:
+    """Print the JSON object or the text."""
+    print(json.dumps(data, allow_nan=False) if options.json else text)
+
+
+def columns(rows: list[list[str]]) -> str:
+    """Left-aligned columns, two spaces apart."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)

@@ -1,0 +1,24 @@
+"""``riwoactl pause | resume | stop | reload``: what the running daemon is told over its socket."""
+
+from __future__ import annotations
+
+from riwoa.ctl import VERBS, Options
+from riwoa.ctl.ask import ask
+from riwoa.ctl.command import Parser, emit
+from riwoa.paths import client_state
+
+_TIMEOUT_S = {"pause": 10.0, "resume": 10.0, "reload": 10.0, "stop": 15.0}  # stopping may take the daemon 10 s
+_DONE = {
+    "pause": "paused; evaluations under way still finish. `riwoactl resume` goes on",
+    "resume": "resumed",
+    "reload": "the configuration is read; what changed applies at the next generation (see riwoactl status)",
+    "stop": "stopping; start again to continue where it was",
+}
+
+
+def run(verb: str, arguments: list[str], options: Options) -> int:
+    """Send the verb and say what came of it."""
+    Parser(verb, description=f"{VERBS[verb][1].capitalize()}. Exits 69 where no daemon runs.").parse_args(arguments)
+    answer = ask(client_state(options.state), verb, _TIMEOUT_S[verb])
+    emit(options, answer, str(answer.get("message") or _DONE[verb]))
+    return 0

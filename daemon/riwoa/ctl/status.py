@@ -1,0 +1,264 @@
+"""``riwoactl status``: ask the daemon; else what it last wrote; else the journal; else say that nothing is here.
+
+Exits 0 running or finished, 3 stopped or nothing here, 4 unhealthy. Standard library alone, imported where needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from riwoa.ctl import Options
+from riwoa.ctl.ask import SilentError, ask, holder
+from riwoa.errors import DaemonUnavailableError
+from riwoa.paths import StatePaths, client_state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ANSWER_TIMEOUT_S = 1.0
+STOPPED, UNHEALTHY = 3, 4
+_ENDED = ("finished", "stopped", "unhealthy")  # what a daemon may leave behind in status.json
+_DESCRIPTION = """Show what the daemon does: over its socket where it runs, else from status.json or the journal.
+Exits 0 running or finished, 3 stopped or no run here, 4 unhealthy. The JSON object holds what the daemon wrote, and
+"source": "daemon", "file", "journal" or "none", and "alive": whether a daemon holds the state directory."""
+
+
+def run(verb: str, arguments: list[str], options: Options) -> int:
+    """Print the status; the exit code tells its kind."""
+    if arguments:  # --help, or a mistake: the common case never pays for argparse
+        from riwoa.ctl.command import Parser
+
+        Parser(verb, description=_DESCRIPTION).parse_args(arguments)
+    status = collect(client_state(options.state))
+    print(json.dumps(status) if options.json else render(status))
+    return exit_code(status["state"])
+
+
+def exit_code(state: str) -> int:
+    """0 running or finished, 3 stopped or none, 4 unhealthy."""
+    return {"stopped": STOPPED, "none": STOPPED, "unhealthy": UNHEALTHY}.get(state, 0)
+
+
+def collect(paths: StatePaths) -> dict[str, Any]:
+    """The status object, true at this moment, with ``source`` and ``alive`` added.
+
+    Raises:
+        ControlError: this user may not ask the daemon.
+        StorageError: only the journal is left, and it cannot be read.
+    """
+    silent = ""
+    try:
+        return {**ask(paths, "status", ANSWER_TIMEOUT_S)["status"], "source": "daemon", "alive": True}
+    except DaemonUnavailableError:
+        pass
+    except SilentError as error:
+        silent = str(error)
+    pid = holder(paths)
+    last = _last_words(paths)
+    if pid is not None or silent:
+        return _silent_daemon(paths, pid, last, silent)
+    if last is not None:
+        return _after_the_daemon(last)
+    return _from_journal(paths)
+
+
+def _last_words(paths: StatePaths) -> dict[str, Any] | None:
+    """What status.json holds, None where it is missing or no object (it is replaced whole, so never half-written)."""
+    try:
+        with open(paths.status, "rb") as stream:
+            found = json.load(stream)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("state"), str) else None
+
+
+def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | None, silent: str) -> dict[str, Any]:
+    """The lock is held, yet the socket gives no answer: the daemon just starts, just ends, or hangs."""
+    status = {**_blank(paths), **(last or {}), "source": "file" if last else "none", "alive": True}
+    owns = last is not None and last.get("pid") == pid
+    if not silent and not owns:
+        return {**status, "state": "starting", "pid": pid, "message": f"process {pid} is starting"}
+    if not silent and status["state"] in (*_ENDED, "starting"):
+        return status
+    who = f"process {pid}" if pid else "a process"
+    message = f"{who} holds {paths.state} but does not answer; see its log, or kill it: nothing is lost"
+    return {**status, "state": "unhealthy", "pid": pid, "message": message}
+
+
+def _after_the_daemon(last: dict[str, Any]) -> dict[str, Any]:
+    """A status that outlived its daemon: what claims to run has stopped."""
+    status = {**last, "source": "file", "alive": False, "workers": [], "time_left_s": None}
+    if last["state"] not in _ENDED:
+        status["state"] = "stopped"
+        status["message"] = f"the daemon does not run; state as of {_moment(last.get('updated_unix_s'))}"
+    return status
+
+
+def _from_journal(paths: StatePaths) -> dict[str, Any]:
+    blank = _blank(paths)
+    if not os.path.exists(paths.journal):
+        return {**blank, "message": f"no run in {paths.state}: start one with riwoad or make run"}
+    from riwoa_storage.glance import glance
+
+    seen = glance(paths.journal)
+    if seen is None:
+        return {**blank, "message": f"no run was begun in {paths.state} yet"}
+    leader = seen["leader"]
+    metrics = (leader or {}).get("metrics", {})
+    return {
+        **blank,
+        "source": "journal",
+        "state": "finished" if seen["status"] == "finished" else "stopped",
+        "started_unix_s": seen["created_unix_s"],
+        "updated_unix_s": seen["committed_unix_s"] or seen["created_unix_s"],
+        "run": {
+            "run_id": seen["run_id"],
+            "phase": seen["phase"],
+            "generation": seen["generations"],
+            "digest": seen["digest"],
+        },
+        "leader": leader
+        and {
+            "accuracy": metrics.get("accuracy"),
+            "latency_ms": metrics.get("latency_ms"),
+            "fitness": leader.get("fitness"),
+            "feasible": leader.get("feasible"),
+            "architecture_key": leader.get("architecture_key"),
+            "origin": [leader.get("generation"), leader.get("slot")],
+        },
+        "message": f"the daemon does not run; the journal's last entry is of {_moment(seen['committed_unix_s'])}",
+    }
+
+
+def _blank(paths: StatePaths) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "state": "none",
+        "state_directory": str(paths.state),
+        "source": "none",
+        "alive": False,
+        "pid": None,
+        "run": None,
+        "leader": None,
+        "workers": [],
+        "message": "",
+    }
+
+
+# -- for people ------------------------------------------------------------------------------------------------------
+
+
+def render(status: dict[str, Any]) -> str:
+    """The status as aligned lines."""
+    rows = [("state", _state(status))]
+    if status.get("message"):
+        rows.append(("", status["message"]))
+    rows += _run(status.get("run") or {})
+    rows += _evaluations(status.get("evaluations") or {})
+    if status.get("time_left_s") is not None:
+        rows.append(("time left", f"about {span(status['time_left_s'])}"))
+    rows += _leader(status.get("leader") or {}, (status.get("run") or {}).get("target_ms"))
+    if status.get("pareto"):
+        rows.append(("pareto", f"{status['pareto']} networks (riwoactl pareto)"))
+    rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
+    rows += _proposals(status.get("proposals") or {})
+    rows += _config(status.get("config") or {})
+    rows.append(("files", str(status.get("state_directory"))))
+    return "\n".join(f"{name:<13}{value}" for name, value in rows)
+
+
+def span(seconds: float) -> str:
+    """A duration for people: 55 s, 3 min 10 s, 2 h 5 min."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _state(status: dict[str, Any]) -> str:
+    if not status.get("alive"):
+        return str(status["state"]) if status["state"] != "none" else "no run here"
+    since = status.get("started_unix_s")
+    running = f", for {span(max(0.0, time.time() - since))}" if since else ""
+    return f"{status['state']} (process {status.get('pid') or 'unknown'}{running})"
+
+
+def _run(run: dict[str, Any]) -> list[tuple[str, str]]:
+    if not run:
+        return []
+    parts = [f"{run['run_id']}"]
+    if run.get("strategy"):
+        parts.append(f"{run['strategy']}, seed {run.get('seed')}")
+    if run.get("resumed_from") is not None:
+        parts.append(f"resumed at generation {run['resumed_from']}")
+    total = f" of {run['generations']}" if run.get("generations") else ""
+    phase = f", {run['phase']}" if run.get("phase") else ""
+    rows = [("run", "; ".join(parts)), ("generation", f"{run.get('generation')}{total}{phase}")]
+    return [*rows, ("digest", str(run["digest"])[:16])] if run.get("digest") else rows
+
+
+def _evaluations(counts: dict[str, Any]) -> list[tuple[str, str]]:
+    if not counts:
+        return []
+    text = ", ".join(f"{counts.get(name, 0)} {word}" for name, word in _COUNTS)
+    if counts.get("per_s"):
+        text += f"; {counts['per_s']:.1f} a second"
+    if counts.get("queued"):
+        text += f"; {counts['queued']} waiting"
+    return [("evaluations", text)]
+
+
+_COUNTS = (("unique", "unique"), ("cache_hits", "from the cache"), ("failed", "failed"))
+
+
+def _leader(leader: dict[str, Any], target_ms: float | None) -> list[tuple[str, str]]:
+    if leader.get("accuracy") is None:
+        return []
+    text = f"{100 * leader['accuracy']:.2f} %"
+    if leader.get("latency_ms") is not None:
+        text += f" at {leader['latency_ms']:.3f} ms"
+    if target_ms is not None:
+        text += f" (target {target_ms:.3f} ms{'' if leader.get('feasible') else ', not met yet'})"
+    if leader.get("origin"):
+        text += ", of generation {}, slot {}".format(*leader["origin"])
+    return [("leader", text)]
+
+
+def _worker(worker: dict[str, Any]) -> str:
+    text = f"{worker['name']}  {worker['state']}"
+    if worker.get("job"):
+        text += f" for {worker.get('since_s') or 0:.1f} s"
+    text += f"; {worker.get('done', 0)} done"
+    if worker.get("busy_share") is not None:
+        text += f", {100 * worker['busy_share']:.0f} % busy"
+    return text + (f", {worker['restarts']} restarts" if worker.get("restarts") else "")
+
+
+def _proposals(proposals: dict[str, Any]) -> list[tuple[str, str]]:
+    if not proposals:
+        return []
+    counts = ", ".join(f"{proposals.get(name, 0)} {word}" for name, word in _PROPOSALS)
+    return [("proposals", f"{proposals.get('model')}, lag {proposals.get('lag')}: {counts}")]
+
+
+_PROPOSALS = (("answered", "answered"), ("waiting", "waiting"), ("fallbacks", "fallbacks"))
+
+
+def _config(config: dict[str, Any]) -> list[tuple[str, str]]:
+    if not config:
+        return []
+    rows = [("config", f"{config.get('file') or 'defaults'}, revision {config.get('revision', 0)}")]
+    if config.get("error"):
+        rows.append(("", f"refused, the old one stays: {config['error']}"))
+    if config.get("restart_keys"):
+        rows.append(("", f"need --new-run: {', '.join(config['restart_keys'])}"))
+    return rows
+
+
+def _moment(unix_s: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s)) if unix_s else "an unknown time"

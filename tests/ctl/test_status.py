@@ -1,0 +1,111 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riwoa.ctl import main
+from riwoa.ctl.status import collect, exit_code, render, span
+from riwoa.paths import StatePaths
+
+from .support import daemon, held_lock, individual, status_object, write_journal
+
+
+def test_a_running_daemon_is_asked(tmp_path: Path) -> None:
+    with daemon(tmp_path, {"ok": True, "status": status_object()}) as requests:
+        status = collect(StatePaths(tmp_path))
+    assert requests == [{"verb": "status"}]
+    assert status["source"] == "daemon"
+    assert status["alive"]
+    assert exit_code(status["state"]) == 0
+
+
+def test_a_state_that_claims_to_run_without_a_daemon_is_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "status.json").write_text(json.dumps(status_object()))
+    (tmp_path / "lock").write_text("123\n")  # left behind by SIGKILL, held by nobody
+    assert main(["status", "--state", str(tmp_path)]) == 3
+    out = capsys.readouterr().out
+    assert "the daemon does not run; state as of" in out
+    assert "81.00 % at 1.700 ms" in out
+    assert "oracle-0" not in out
+
+
+@pytest.mark.parametrize(("left_behind", "code"), [("finished", 0), ("stopped", 3), ("unhealthy", 4)])
+def test_the_last_state_of_a_daemon_that_ended_is_kept(left_behind: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(json.dumps(status_object(state=left_behind)))
+    status = collect(StatePaths(tmp_path))
+    assert (status["state"], status["alive"], exit_code(status["state"])) == (left_behind, False, code)
+
+
+def test_a_daemon_that_holds_the_state_but_never_answers_is_unhealthy(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(json.dumps(status_object()))
+    with daemon(tmp_path, None):
+        status = collect(StatePaths(tmp_path))
+    assert status["state"] == "unhealthy"
+    assert exit_code(status["state"]) == 4
+    assert f"process {os.getpid()} holds" in status["message"]
+
+
+def test_a_daemon_that_has_the_lock_but_no_socket_yet_is_starting(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(json.dumps(status_object(pid=1)))  # of the daemon before
+    with held_lock(tmp_path):
+        status = collect(StatePaths(tmp_path))
+    assert (status["state"], status["pid"]) == ("starting", os.getpid())
+
+
+def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
+    with held_lock(tmp_path):
+        pass
+    collect(StatePaths(tmp_path))
+    with held_lock(tmp_path):  # would block were it still held
+        pass
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"no": "state"}'])
+@pytest.mark.parametrize(("finished", "code"), [(True, 0), (False, 3)])
+def test_without_a_usable_status_file_the_journal_speaks(
+    damage: str, finished: bool, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "status.json").write_text(damage)
+    write_journal(tmp_path / "journal.db", [(individual(0, ("a", 0.75, 1.5)),)] * 2, finished=finished)
+    assert main(["status", "--json", "--state", str(tmp_path)]) == code
+    status = json.loads(capsys.readouterr().out)
+    assert status["source"] == "journal"
+    assert status["run"]["generation"] == 2
+    assert status["leader"]["accuracy"] == 0.75
+    assert status["leader"]["origin"] == [1, 0]
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "journal.db").write_bytes(b"not a database, but long enough to look like one" * 100)
+    assert main(["status", "--state", str(tmp_path)]) == 65
+    assert "journal.db is not a journal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"run": None, "leader": None, "evaluations": None, "config": None, "workers": [], "time_left_s": None},
+        {"proposals": {"model": "scripted:good", "lag": 1, "waiting": 2, "answered": 3, "fallbacks": 1}},
+        {"state": "paused", "leader": {"accuracy": 0.5, "latency_ms": 3.0, "feasible": False, "origin": [0, 1]}},
+    ],
+)
+def test_every_shape_of_status_is_readable(changes: dict[str, Any]) -> None:
+    text = render({**status_object(**changes), "alive": True})
+    assert all(line[13:14].strip() and line[12] == " " for line in text.splitlines())
+    assert "None" not in text
+
+
+def test_the_config_error_and_the_target_are_shown() -> None:
+    text = render({**status_object(), "alive": True})
+    assert "oracle.workers = 0, should be positive" in text
+    assert "81.00 % at 1.700 ms (target 1.900 ms)" in text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (61, "1 min 1 s"), (7500, "2 h 5 min")])
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert span(seconds) == text
