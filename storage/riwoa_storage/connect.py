@@ -98,8 +98,10 @@ def schema_version(connection: sqlite3.Connection, name: str, *, reading: bool =
         JournalCorruptError: not a database, damaged, or another program's.
         JournalVersionError: the version is newer than this code.
     """
-    from riwoa_storage.errors import JournalCorruptError, JournalVersionError
+    from riwoa_storage.errors import JournalCorruptError, JournalVersionError, StorageError
 
+    if sqlite3.sqlite_version_info < (3, 37):  # it would call STRICT tables a malformed schema
+        raise StorageError(f"SQLite {sqlite3.sqlite_version} is too old: use a Python with SQLite 3.37 or newer")
     try:
         (owner,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -188,6 +188,14 @@ async def test_configuration_revisions_have_no_gap(path: Path) -> None:
             assert reader.config_revisions(run_id)[1] == revision(run_id, 1)
 
 
+@pytest.mark.parametrize("fitness", [-0.0, 1, 1e300, 5e-324, None])
+async def test_a_fitness_that_sqlite_stores_in_its_own_way_keeps_the_chain_intact(path: Path, fitness: float) -> None:
+    async with await JournalWriter.open(path) as writer:
+        run_id = await writer.begin_run(PROVENANCE, CONFIG)
+        await writer.commit_generation(generation(run_id, 0, individuals=(individual(0, 0, fitness=fitness),)))
+    assert verify(path).ok
+
+
 @pytest.mark.parametrize("metrics", [{"accuracy": float("nan")}, {"latency_ms": float("inf")}])
 async def test_a_non_finite_metric_is_refused_and_leaves_no_trace(path: Path, metrics: dict[str, float]) -> None:
     async with await JournalWriter.open(path) as writer:
@@ -260,6 +268,7 @@ async def test_transactions_become_durable_in_the_order_in_which_they_were_hande
         async with asyncio.TaskGroup() as group:
             for number in range(count):
                 group.create_task(writer.commit_generation(generation(run_id, number, slots=1)))
+                await asyncio.sleep(0)  # newcomers meet others who already wait for room
     assert verify(path).runs[0].generations == count
 
 
@@ -298,11 +307,12 @@ async def test_an_io_error_reaches_the_caller_the_waiting_and_the_later_ones(
             raise BrokenDisk("disk I/O error")
         return await execute(sql, *rest)
 
-    monkeypatch.setattr(writer._connection, "execute", fail)
     calls = [writer.put_evaluation(evaluation(f"k{n}")) for n in range(2 * QUEUE_LENGTH)]
     async with asyncio.timeout(10):
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        with pytest.raises(JournalUnwritableError, match="check the disk"):
+        with monkeypatch.context() as patch:
+            patch.setattr(writer._connection, "execute", fail)
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        with pytest.raises(JournalUnwritableError, match="check the disk"):  # although the disk works again
             await writer.commit_generation(generation(run_id, 0))
         await writer.close()
     assert {type(result) for result in results} == {JournalUnwritableError}
@@ -310,15 +320,36 @@ async def test_an_io_error_reaches_the_caller_the_waiting_and_the_later_ones(
         await writer.commit_generation(generation(run_id, 0))
 
 
-async def test_a_bug_inside_a_transaction_stops_the_writer_without_a_hang(
+async def test_an_unexpected_error_inside_a_transaction_stops_the_writer_without_a_hang(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
     async with await JournalWriter.open(path) as writer:
-        monkeypatch.setattr(writer._connection, "executemany", None)
         async with asyncio.timeout(10):
-            for _ in range(2):
-                with pytest.raises((StorageError, TypeError)):
+            with monkeypatch.context() as patch:
+                patch.setattr(writer._connection, "executemany", fail)
+                with pytest.raises(StorageError, match="can't start new thread"):
                     await writer.put_evaluation(evaluation("a"))
+            with pytest.raises(StorageError, match="can't start new thread"):
+                await writer.put_evaluation(evaluation("a"))
+
+
+async def test_the_death_of_the_owner_task_reaches_everyone_who_waits(path: Path) -> None:
+    writer = await JournalWriter.open(path)
+    calls = [asyncio.create_task(writer.put_evaluation(evaluation(f"k{n}"))) for n in range(3 * QUEUE_LENGTH)]
+    await asyncio.sleep(0.001)
+    writer._owner.cancel()
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        with pytest.raises(JournalClosedError):
+            await writer.put_evaluation(evaluation("late"))
+    written = [f"k{n}" for n, result in enumerate(results) if result is None]
+    assert {type(result) for result in results if result is not None} == {JournalClosedError}
+    with JournalReader(path) as reader:
+        stored = {e.architecture_key for e in reader.evaluations("table-1")}
+    assert stored.issuperset(written)
 
 
 def test_a_loop_that_is_torn_down_without_closing_hangs_nobody_and_loses_nothing(path: Path) -> None:
