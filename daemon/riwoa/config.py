@@ -1,8 +1,8 @@
 """Configuration: TOML into frozen models; command line over environment over file over defaults.
 
-A value's place is its dotted key, ``oracle.workers``; in the environment ``RIWOA_ORACLE__WORKERS=2``; on the command line
-``--set oracle.workers=2``. Where a key may change while a run goes on, its field says so; every other key is refused on
-reload and, changed while the daemon was stopped, at the start (``--new-run`` is the way out).
+A value's place is its dotted key, ``oracle.workers``; in the environment ``RIWOA_ORACLE__WORKERS=2``; on the command
+line ``--set oracle.workers=2``. Where a key may change while a run goes on, its field says so; every other key is
+refused on reload and, changed while the daemon was stopped, at the start (``--new-run`` is the way out).
 """
 
 from __future__ import annotations

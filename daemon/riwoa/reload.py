@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from watchfiles import awatch
@@ -16,24 +16,28 @@ _log = get_logger("reload")
 
 
 class Reloader:
-    """Holds the configuration in force, the one waiting for the next generation boundary, and what is wrong with the file.
+    """The configuration in force, the one waiting for the next boundary, and what is wrong with the file.
 
     Args:
         loaded: the configuration that the daemon started with.
         overrides: the command line's ``--set`` values, which stay on top at each reload.
     """
 
-    def __init__(self, loaded: Loaded, overrides: Sequence[str], on_bad_file: Callable[[str], None]) -> None:
+    def __init__(self, loaded: Loaded, overrides: Sequence[str]) -> None:
         self.file = loaded.file
         self.config = loaded.config
         self.error: str | None = None
         self.restart_keys: tuple[str, ...] = ()
         self._overrides = tuple(overrides)
         self._pending: Config | None = None
-        self._on_bad_file = on_bad_file
+
+    def continue_from(self, in_force: Config) -> None:
+        """Stand on what a resumed run used last; what the daemon was started with waits for the boundary."""
+        self._pending = self._pending or self.config
+        self.config = in_force
 
     def reload(self) -> Difference:
-        """Read the file again. Live keys wait for the boundary; keys that need a restart are named and left as they are.
+        """Read the file again. Live keys wait for the boundary; keys that need a restart are named and left.
 
         Raises:
             ConfigError: the file is bad; the old configuration stays in force.
@@ -41,8 +45,6 @@ class Reloader:
         try:
             fresh = load(self.file, self._overrides).config
         except ConfigError as error:
-            if self.error != str(error):
-                self._on_bad_file(str(error))
             self.error = str(error)
             raise
         found = difference(self.config, fresh)
@@ -65,7 +67,7 @@ class Reloader:
         return (pending, found) if found.live else None
 
     async def watch(self) -> None:
-        """Reload at every change of the file, for ever. The directory is watched: editors rename, managers swap links."""
+        """Reload at every change of the file. The directory is watched: editors rename, managers swap links."""
         if self.file is None:
             return
         name = self.file.name

@@ -59,7 +59,7 @@ class ProposalDesk:
             self._future(request_id).set_result(reply)
 
     async def submit(self, batch: Sequence[RequestRecord]) -> None:
-        """Journal a generation's batch and queue it, whole, unless every reply is there; waits while the queue is full."""
+        """Journal a batch and queue it, whole, unless every reply is there; waits while the queue is full."""
         if all(self._future(r.request_id).done() for r in batch):
             return
         await self._journal.put_requests(batch)
@@ -107,7 +107,12 @@ class ProposalDesk:
         now, spent = time.time(), time.monotonic() - started
         return [
             ReplyRecord(
-                request_id=r.request_id, status=status, text="", reason=reason, tokens=0, duration_s=spent,
+                request_id=r.request_id,
+                status=status,
+                text="",
+                reason=reason,
+                tokens=0,
+                duration_s=spent,
                 created_unix_s=now,
             )
             for r in batch

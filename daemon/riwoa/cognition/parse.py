@@ -1,4 +1,4 @@
-"""From a model's text to a patch: accept thinking tags, take the last JSON object after them, check it against the space."""
+"""From a model's text to a patch: the last JSON object after its thinking, checked against the space (ruling 15)."""
 
 from __future__ import annotations
 

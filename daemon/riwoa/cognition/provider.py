@@ -88,7 +88,7 @@ class ScriptedProvider:
             return ""
         parent = json.loads(request.prompt)["parent"]
         patch = single_change(self._space, parent, draw >> 8)
-        (gene, choice), = patch.items()
+        ((gene, choice),) = patch.items()
         thought = f"{gene} is {parent[gene]!r}; {choice!r} may pay better at this latency."
         return f"<think>{thought}</think>\n{json.dumps(patch)}"
 

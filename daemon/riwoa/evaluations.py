@@ -1,0 +1,133 @@
+"""From architectures to outcomes: what is committed is free, what is stored is not repeated, the rest is evaluated.
+
+Hit or miss is decided by committed generations alone (ruling 4): an evaluation that a killed daemon stored but never
+committed is used again without a word, and counts as the evaluation that it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riwoa.log import get_logger
+from riwoa.oracle.protocol import EvaluationBackend, EvaluationResult
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import EvaluationRecord
+from riwoa_storage.writer import JournalWriter
+
+_log = get_logger("evaluations")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Raw metrics of an architecture, or why there are none. ``hit``: known from a committed generation."""
+
+    metrics: Mapping[str, Any]
+    error: str | None
+    hit: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are metrics."""
+        return self.error is None
+
+
+class Evaluations:
+    """Evaluates a generation's architectures, storing each result as it arrives.
+
+    Args:
+        backend: where misses go.
+        journal: where results are stored; failures are not, they are committed with their generation.
+        journal_path: read for results that an earlier life stored and never committed.
+        oracle_version: what the results hold for.
+        on_result: called at each result that was worked for.
+    """
+
+    def __init__(
+        self,
+        backend: EvaluationBackend,
+        journal: JournalWriter,
+        journal_path: Path,
+        oracle_version: str,
+        on_result: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._backend = backend
+        self._journal = journal
+        self._path = journal_path
+        self._version = oracle_version
+        self._on_result = on_result
+        self._committed: dict[str, Evaluated] = {}
+        self.outstanding = 0
+
+    def commit(self, key: str, evaluated: Evaluated) -> None:
+        """Know this outcome from now on: its generation is committed. The first one stays."""
+        self._committed.setdefault(key, Evaluated(evaluated.metrics, evaluated.error, True))
+
+    async def evaluate(self, wanted: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Evaluated]:
+        """Outcomes of (key, architecture) pairs, in order; the second of two equal keys is a hit of the first.
+
+        Cancelling it cancels what is under way.
+        """
+        new = {key: architecture for key, architecture in wanted if key not in self._committed}
+        fresh = self._stored(new)
+        missing = [key for key in new if key not in fresh]
+        self.outstanding = len(missing)
+        async with asyncio.TaskGroup() as group:
+            tasks = {key: group.create_task(self._work(key, new[key]), name=f"evaluate {key}") for key in missing}
+        fresh |= {key: task.result() for key, task in tasks.items()}
+        return self._in_order([key for key, _ in wanted], fresh)
+
+    def _in_order(self, keys: Sequence[str], fresh: dict[str, Evaluated]) -> list[Evaluated]:
+        found, seen = [], set()
+        for key in keys:
+            known = self._committed.get(key) or fresh[key]
+            found.append(Evaluated(known.metrics, known.error, known.hit or key in seen))
+            seen.add(key)
+        return found
+
+    def _stored(self, new: Mapping[str, Any]) -> dict[str, Evaluated]:
+        found = {}
+        with JournalReader(self._path) as reader:
+            for key in new:
+                record = reader.evaluation(self._version, key)
+                if record is not None and record.status == "ok":
+                    found[key] = Evaluated(record.metrics, None, False)
+        return found
+
+    async def _work(self, key: str, architecture: Mapping[str, Any]) -> Evaluated:
+        result = await (await self._backend.submit(key, architecture))
+        self.outstanding -= 1
+        error = (result.reason or result.status) if result.status != "ok" else _unusable(result.metrics)
+        if error is None:
+            await self._journal.put_evaluation(self._record(key, architecture, result))
+        else:
+            _log.warning("evaluation_failed", architecture=key, reason=error, attempts=result.attempts)
+        self._on_result()
+        return Evaluated(result.metrics if error is None else {}, error, False)
+
+    def _record(self, key: str, architecture: Mapping[str, Any], result: EvaluationResult) -> EvaluationRecord:
+        return EvaluationRecord(
+            oracle_version=self._version,
+            architecture_key=key,
+            architecture=architecture,
+            status="ok",
+            metrics=result.metrics,
+            error=None,
+            attempts=result.attempts,
+            worker="pool",
+            duration_s=result.duration_s,
+            created_unix_s=time.time(),
+        )
+
+
+def _unusable(metrics: Mapping[str, Any]) -> str | None:
+    """Why metrics cannot be ranked: the accuracy is missing, not finite, or no fraction."""
+    accuracy = metrics.get("accuracy")
+    if not isinstance(accuracy, int | float) or not math.isfinite(accuracy) or not 0.0 <= accuracy <= 1.0:
+        return f"the accuracy {accuracy!r} is not a fraction"
+    return None

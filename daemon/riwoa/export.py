@@ -1,0 +1,323 @@
+"""The winner's files: architecture.json, model.safetensors, model.onnx and provenance.json.
+
+The directory is written whole beside its place, flushed to the disk and renamed into it: whoever looks sees the old
+export or the new one. (Linux renames no directory over a full one, so the old one steps aside first; a power cut in
+between leaves neither in place, and exporting again brings it back: everything comes from the journal.)
+
+The model is the recalibrated subnet in float32. A search may have measured in bfloat16, and then the journaled accuracy
+and this model's can differ by a few images; architecture.json holds both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from riwoa import __version__
+from riwoa.errors import FullDiskError, InputError, OracleError, StateDirectoryError
+from riwoa.oracle.build import checkpoint_path
+from riwoa.oracle.data import MEAN, STD, DigitsTask, FloatArray, IntArray, Split, load_digits_task
+from riwoa.oracle.evaluator import SubnetEvaluator
+from riwoa.oracle.mobilenet import OfaConfig, ofa_config
+from riwoa.oracle.ofa_import import import_ofa
+from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.supernet import Supernet
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import Json, RunRecord
+
+SCHEMA = 1
+ONNX_TOLERANCE = 1e-4
+_ONNX_HINT = "pip install 'riwoa[export]'"
+_BATCH_IMAGES = 200
+_LIBRARIES = ("torch", "ofa", "numpy", "safetensors", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """What a run found, as journaled: its leader (within the target as soon as one is), and all it depends on."""
+
+    run: RunRecord
+    leader: Json
+    config: Json
+    fitness_version: str
+
+    @property
+    def architecture(self) -> Json:
+        """The leader's canonical architecture."""
+        found: Json = self.leader["architecture"]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written; ``onnx`` is None, or why there is no model.onnx."""
+
+    directory: Path
+    architecture: Json
+    provenance: Json
+    onnx_left_out: str | None
+
+
+def read_winner(journal: Path, run_id: int | None = None) -> Winner:
+    """The leader of a run (the latest) from its last committed generation.
+
+    Raises:
+        InputError: no run was begun, or no evaluation succeeded in it.
+        StorageError: the journal cannot be read, or there is no such run.
+    """
+    with JournalReader(journal) as reader:
+        run = reader.run(run_id) if run_id is not None else reader.latest_run()
+        if run is None:
+            raise InputError(f"{journal} holds no run yet; start riwoad (or make run) first")
+        last = reader.last_generation(run.run_id)
+        if last is None or last.leader is None:
+            raise InputError(f"run {run.run_id} has no leader yet: no evaluation succeeded; let it run on")
+        revisions = reader.config_revisions(run.run_id)
+    return Winner(run, last.leader, revisions[-1].config if revisions else {}, last.individuals[0].fitness_version)
+
+
+def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: bool = True) -> Exported:
+    """Write the winner of a run (the latest) into ``out``, replacing an older export there.
+
+    Raises:
+        InputError: nothing to export, the checkpoint is missing, or ``out`` holds something else.
+        StateDirectoryError, FullDiskError: ``out`` cannot be written.
+        OracleError: onnxruntime and torch disagree on the model.
+        StorageError: the journal cannot be read.
+    """
+    winner = read_winner(journal, run_id)
+    spec = winner.run.provenance.get("oracle", {})
+    if spec.get("kind") != "supernet":
+        raise InputError(f"run {winner.run.run_id} searched with a {spec.get('kind')!r} oracle, which has no weights")
+    _refuse_foreign(out)
+    config = ofa_config(winner.architecture)
+    task = load_digits_task()
+    net = winning_net(spec, config, task)
+    left_out = _why_no_onnx() if onnx else "not asked for"
+    temporary = out.with_name(f"{out.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        description = _describe(winner, net, config, task, spec)
+        _write(temporary / "model.safetensors", _weights(net, winner, config))
+        if left_out is None:
+            _write_onnx(net, task.views("validation", config.r, 1)[0][:32], temporary / "model.onnx")
+        _write_json(temporary / "architecture.json", description)
+        provenance = _provenance(winner, temporary)
+        _write_json(temporary / "provenance.json", provenance)
+        _put_in_place(temporary, out)
+    except OSError as error:
+        full = error.errno == 28
+        kind, hint = (FullDiskError, "free some space") if full else (StateDirectoryError, "name another with --out")
+        raise kind(f"cannot write {out} ({error.strerror}); {hint}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Exported(out, description, provenance, left_out)
+
+
+def load_exported(directory: Path) -> tuple[nn.Module, int]:
+    """The exported model in evaluation mode and its input resolution, from the files alone.
+
+    Raises:
+        InputError: a file is missing, damaged, or of another model.
+    """
+    try:
+        description = json.loads((directory / "architecture.json").read_bytes())
+        net: nn.Module = import_ofa().MobileNetV3.build_from_config(description["network"])
+        # OFA's own loading is not asked: strict, every weight is there and none besides.
+        nn.Module.load_state_dict(net, load_file(directory / "model.safetensors"))
+        return net.eval(), int(description["resolution"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{directory} holds no intact export ({reason}); run riwoactl export again") from error
+
+
+def winning_net(spec: Json, config: OfaConfig, task: DigitsTask) -> nn.Module:
+    """The standalone float32 subnet, BatchNorm recalibrated as the search did.
+
+    Raises:
+        InputError: the checkpoint is missing or damaged.
+    """
+    named = SupernetSpec(**{name: value for name, value in spec.items() if name != "kind"})
+    supernet = Supernet.load(checkpoint_path(named), named.width_mult, named.n_classes)
+    recalibration = {config.r: task.recalibration(config.r, named.recalibration_images)}
+    validation = {config.r: task.views("validation", config.r, 1)}  # asked for by the evaluator, and not used here
+    evaluator = SubnetEvaluator(supernet, recalibration, validation, dtype="float32", prefix_cache_bytes=0)
+    return evaluator.recalibrated_net(config)
+
+
+def accuracy(net: nn.Module, images: FloatArray, labels: IntArray) -> dict[str, Any]:
+    """Top-1 of a model in batches: {"accuracy", "correct", "images"}."""
+    correct = 0
+    with torch.inference_mode():
+        for start in range(0, len(images), _BATCH_IMAGES):
+            logits = net(torch.from_numpy(images[start : start + _BATCH_IMAGES]))
+            correct += int((logits.argmax(1).numpy() == labels[start : start + _BATCH_IMAGES]).sum())
+    return {"accuracy": correct / len(images), "correct": correct, "images": len(images)}
+
+
+def _describe(winner: Winner, net: Any, config: OfaConfig, task: DigitsTask, spec: Json) -> dict[str, Any]:
+    splits: tuple[Split, ...] = ("validation", "test")
+    return {
+        "schema": SCHEMA,
+        "architecture": dict(winner.architecture),
+        "architecture_key": winner.leader["architecture_key"],
+        "resolution": config.r,
+        "ofa": config.to_json(),
+        "network": net.config,
+        "input": {"name": "images", "shape": ["batch", 3, config.r, config.r], "dtype": "float32"}
+        | {"range_before": [0.0, 1.0], "mean": MEAN, "std": STD},
+        "output": {"name": "logits", "shape": ["batch", spec["n_classes"]]},
+        "journaled": {"metrics": dict(winner.leader["metrics"]), "dtype": spec["dtype"]},
+        "exported": {s: accuracy(net, *task.views(s, config.r, spec["validation_views"])) for s in splits},
+        "fitness": winner.leader["fitness"],
+        "fitness_version": winner.fitness_version,
+        "feasible": winner.leader["feasible"],
+    }
+
+
+def _weights(net: nn.Module, winner: Winner, config: OfaConfig) -> bytes:
+    notes = {
+        "format": "pt",
+        "architecture_key": str(winner.leader["architecture_key"]),
+        "resolution": str(config.r),
+        "run_digest": winner.run.digest,
+        "riwoa": __version__,
+    }
+    return save({name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}, notes)
+
+
+def _provenance(winner: Winner, directory: Path) -> dict[str, Any]:
+    run = winner.run
+    return {
+        "schema": SCHEMA,
+        "digest": run.digest,
+        "run_id": run.run_id,
+        "generations": run.generations,
+        "found_at": [winner.leader["generation"], winner.leader["slot"]],
+        "seed": run.provenance.get("seed"),
+        "latency_table_sha256": run.provenance.get("latency_table_sha256"),
+        "oracle_version": run.provenance.get("oracle_version"),
+        "run": dict(run.provenance),
+        "config": dict(winner.config),
+        "exported_with": {"riwoa": __version__, **_versions()},
+        "files_sha256": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(directory.iterdir())},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+# -- ONNX ------------------------------------------------------------------------------------------------------------
+
+
+def _why_no_onnx() -> str | None:
+    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} not installed: {_ONNX_HINT}, then riwoactl export" if missing else None
+
+
+def _write_onnx(net: nn.Module, images: FloatArray, path: Path) -> None:
+    """Trace, write, and check in onnxruntime on two batch sizes.
+
+    The TorchScript exporter, although torch calls it old: on one core it takes 3 s where the new one took 43, prints
+    nothing, and this fixed graph needs nothing newer.
+
+    Raises:
+        OracleError: the logits differ by more than ``ONNX_TOLERANCE``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net,
+            (torch.from_numpy(images[:2]),),
+            str(path),
+            dynamo=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
+        )
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+    difference = max(onnx_difference(path, net, images[:n]) for n in (1, len(images)))
+    if not difference <= ONNX_TOLERANCE:
+        raise OracleError(
+            f"onnxruntime and torch differ by {difference:.1e} on the exported model (at most {ONNX_TOLERANCE}); "
+            "export with --no-onnx, and report this"
+        )
+
+
+def onnx_difference(path: Path, net: nn.Module, images: FloatArray) -> float:
+    """The largest difference of any logit between onnxruntime and torch."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {"images": images})
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(images)).numpy()
+    return float(np.abs(found - expected).max())
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_foreign(out: Path) -> None:
+    """An export replaces an export, and nothing else that happens to have the name."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "provenance.json").is_file():
+        raise InputError(f"{out} holds files that are no export; name an empty directory with --out")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a directory with --out")
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    _write(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def _put_in_place(temporary: Path, out: Path) -> None:
+    aside = out.with_name(f"{out.name}.old")
+    _flush_directory(temporary)
+    shutil.rmtree(aside, ignore_errors=True)
+    if out.exists():
+        out.rename(aside)
+    temporary.rename(out)
+    _flush_directory(out.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,71 @@
+"""Which latency table a search uses: the state directory's, the shipped one where it fits this device, or a new one."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+
+from riwoa.config import Config
+from riwoa.errors import StateDirectoryError, TableError
+from riwoa.hardware.build import BuildProgress, ProgressCallback, build_table_in_child
+from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.probe import probe
+from riwoa.log import get_logger
+from riwoa.oracle.geometry import Backbone
+
+_log = get_logger("latency")
+
+
+def shipped_table() -> Path:
+    """The table of the reference machine: inside an installed package, else at the root of the checkout."""
+    packaged = Path(str(importlib.resources.files("riwoa"))) / "data" / "latency_lut.json"
+    return packaged if packaged.exists() else Path(__file__).resolve().parents[3] / "latency_lut.json"
+
+
+async def obtain_table(path: Path, config: Config, progress: ProgressCallback | None = None) -> LatencyTable:
+    """The table at ``path``, put there first if need be.
+
+    A table that lies there already was chosen or measured by the user: when it does not fit, it is refused.
+
+    Raises:
+        TableError: the table at ``path`` is damaged, of another device, or lacks operators.
+        StateDirectoryError: the new table cannot be written.
+    """
+    backbone = Backbone(config.oracle.width_mult, config.oracle.n_classes)
+    resolutions, threads = config.oracle.resolutions, config.latency.threads
+    table = _present(path, backbone, config) or _shipped(path, backbone, config)
+    return table or await build_table_in_child(path, backbone, resolutions, threads, config.latency.repeats, progress)
+
+
+def _present(path: Path, backbone: Backbone, config: Config) -> LatencyTable | None:
+    """The table that lies at ``path``, if one does."""
+    if not path.exists():
+        return None
+    table = LatencyTable.load(path)
+    table.require(probe(), config.latency.threads)
+    missing = table.missing(config.oracle.resolutions, backbone)
+    if missing:
+        raise TableError(
+            f"the latency table {path} lacks {len(missing)} operators of this space, first {missing[0]}; "
+            "run `riwoactl lut build`"
+        )
+    return table
+
+
+def _shipped(path: Path, backbone: Backbone, config: Config) -> LatencyTable | None:
+    """The table of the reference machine, copied to ``path``, where this is such a machine."""
+    try:
+        table = LatencyTable.load(shipped_table())
+        differs = table.mismatches(probe(), config.latency.threads)
+        if differs or table.missing(config.oracle.resolutions, backbone):
+            return None
+        table.save(path)
+    except TableError as error:
+        _log.info("shipped_table_unusable", reason=str(error))
+        return None
+    except OSError as error:
+        raise StateDirectoryError(f"cannot write {path} ({error.strerror}); free space or choose --state") from None
+    return table
+
+
+__all__ = ["BuildProgress", "obtain_table", "shipped_table"]

@@ -1,0 +1,50 @@
+"""From the configuration to the oracle's specification and the pool's limits. No torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from riwoa.config import Oracle
+from riwoa.hardware.probe import probe
+from riwoa.oracle.pool import PoolSettings
+from riwoa.oracle.protocol import SupernetSpec
+
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86-64 twice, then arm64
+
+
+def oracle_spec(oracle: Oracle) -> SupernetSpec:
+    """The worker's specification; "auto" is resolved here, once, and enters the oracle's version."""
+    embedded = oracle.checkpoint == "embedded"
+    return SupernetSpec(
+        checkpoint=None if embedded else str(Path(oracle.checkpoint).absolute()),
+        width_mult=oracle.width_mult,
+        n_classes=oracle.n_classes,
+        data=oracle.data,
+        dtype=fastest_dtype() if oracle.dtype == "auto" else oracle.dtype,
+        batch_size=oracle.batch_images,
+        recalibration_images=oracle.recalibration_images,
+        validation_views=oracle.validation_views,
+        threads=oracle.threads,
+    )
+
+
+def pool_settings(oracle: Oracle) -> PoolSettings:
+    """The pool's limits."""
+    return PoolSettings(
+        workers=worker_count(oracle),
+        evaluation_timeout_s=oracle.timeout_s,
+        memory_limit_bytes=oracle.memory_bytes,
+    )
+
+
+def fastest_dtype() -> str:
+    """bfloat16 where the processor multiplies it in hardware; elsewhere it is emulated and slower."""
+    return "bfloat16" if _BFLOAT16_FLAGS.intersection(probe().flags) else "float32"
+
+
+def worker_count(oracle: Oracle) -> int:
+    """Worker processes: as configured, or as many as the usable cores can run at ``threads`` each."""
+    if oracle.workers != "auto":
+        return int(oracle.workers)
+    return max(1, len(os.sched_getaffinity(0)) // oracle.threads)

@@ -1,0 +1,179 @@
+"""The foreground view: live progress on a terminal, a line now and then elsewhere, and the result at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from riwoa.errors import DaemonUnavailableError
+from riwoa.paths import StatePaths, connect
+from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.status import one_line
+from riwoa_storage.reader import JournalReader
+
+Look = Callable[[], Mapping[str, Any]]
+
+_TERMINAL_EVERY_S = 0.5
+_PLAIN_EVERY_S = 10.0
+_BAR_WIDTH = 28
+
+
+def progress_lines(status: Mapping[str, Any]) -> list[str]:
+    """What is going on, a few lines."""
+    lines = [f"riwoa · {status['state']} · {one_line(status)}"]
+    run = status.get("run")
+    if run:
+        done, total = run["generation"], run["generations"]
+        if run["phase"] == "polish":
+            done, total = run.get("polish_spent", 0), run.get("polish_evaluations", 1)
+        filled = min(_BAR_WIDTH, round(_BAR_WIDTH * done / max(1, total)))
+        lines.append(f"  {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {run['phase']} {done} of {total}")
+    lines += [f"  {worker_line(w)}" for w in status.get("workers", [])]
+    proposals = status.get("proposals")
+    if proposals:
+        lines.append(
+            f"  {proposals['model']}: {proposals['answered']} answered, {proposals['waiting']} batches waiting"
+        )
+    config = status.get("config")
+    if config and config.get("error"):
+        lines.append(f"  config: {config['error']}")
+    return lines
+
+
+def worker_line(worker: Mapping[str, Any]) -> str:
+    """One worker: what it does, for how long, and how much it has done."""
+    doing = worker["state"]
+    if worker.get("job"):
+        doing += f" for {worker['since_s']:.1f} s"
+    share = f", {100 * worker['busy_share']:.0f} % busy" if worker.get("busy_share") is not None else ""
+    return f"{worker['name']}: {doing}, {worker['done']} done{share}"
+
+
+async def show_progress(look: Look) -> None:
+    """Draw until cancelled: in place on a terminal, otherwise a line when it changes."""
+    terminal = sys.stdout.isatty()
+    drawn, said, said_s = 0, "", 0.0
+    try:
+        while True:
+            status = look()
+            if terminal:
+                drawn = _redraw(progress_lines(status), drawn)
+            else:
+                line = progress_lines(status)[0]
+                if line != said and time.monotonic() - said_s >= _PLAIN_EVERY_S:
+                    said, said_s = line, time.monotonic()
+                    print(line, flush=True)
+            await asyncio.sleep(_TERMINAL_EVERY_S)
+    finally:
+        if terminal:
+            _redraw([], drawn)
+
+
+def _redraw(lines: list[str], drawn: int) -> int:
+    """Replace the ``drawn`` lines above the cursor; returns how many stand there now."""
+    width = os.get_terminal_size().columns
+    up = f"\x1b[{drawn}F" if drawn else ""
+    sys.stdout.write(up + "\x1b[0J" + "".join(line[: width - 1] + "\n" for line in lines))
+    sys.stdout.flush()
+    return len(lines)
+
+
+def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
+    """The winner, the Pareto front, and where the files lie; for a stopped run, how to go on."""
+    if status["state"] != "finished":
+        print(f"{status['state']}: {status['message'] or one_line(status)}")
+        print(f"journal: {paths.journal}")
+        return
+    with JournalReader(paths.journal) as reader:
+        run = reader.latest_run()
+        assert run is not None, "a finished run is in the journal"
+        last = reader.last_generation(run.run_id)
+        front = _front(reader, run.run_id)
+    assert last is not None
+    assert last.leader is not None
+    leader, metrics = last.leader, last.leader["metrics"]
+    counters = last.counters
+    print(f"\nRun {run.run_id} finished after {last.generation + 1} generations: "
+          f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache.")  # fmt: skip
+    within = "within" if leader["feasible"] else "NOT within"
+    print(f"\nWinner ({within} the target of {run.provenance['target_ms']:.3f} ms)")
+    print(f"  accuracy     {100 * metrics['accuracy']:.2f} % on {metrics['images']} validation images")
+    print(f"  latency      {metrics['latency_ms']:.3f} ms an image, by this device's table")
+    print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
+    print(f"  architecture {architecture_line(leader['architecture'])}")
+    print("\nPareto front (latency ms, accuracy %)")
+    for point in front:
+        mark = "  <- winner" if point.key == leader["architecture_key"] else ""
+        print(f"  {point.latency_ms:8.3f}  {100 * point.accuracy:6.2f}{mark}")
+    print(f"\njournal  {paths.journal}\nexport   {paths.export if paths.export.is_dir() else 'not written'}")
+    print(f"digest   {last.digest}")
+
+
+def architecture_line(architecture: Mapping[str, Any]) -> str:
+    """A MobileNetV3 subnet in one line: resolution, then each stage's blocks as kernel/expansion; any other as JSON."""
+    if "resolution" not in architecture or "stage1.depth" not in architecture:
+        return json.dumps(dict(architecture))
+    stages = []
+    for s in range(1, 6):
+        depth = architecture[f"stage{s}.depth"]
+        blocks = (f"stage{s}.block{b}" for b in range(1, depth + 1))
+        stages.append(" ".join(f"{architecture[b + '.kernel']}/{architecture[b + '.expand']}" for b in blocks))
+    return f"{architecture['resolution']} px | " + " | ".join(stages) + "  (kernel/expansion)"
+
+
+def _front(reader: JournalReader, run_id: int) -> tuple[ParetoPoint, ...]:
+    archive = ParetoArchive()
+    for generation, i in reader.individuals(run_id):
+        if i.status == "ok":
+            metrics = i.metrics
+            point = ParetoPoint(i.architecture_key, metrics["accuracy"], metrics["latency_ms"], (generation, i.slot))
+            archive.add(point)
+    return archive.front()
+
+
+async def attach(paths: StatePaths) -> int:
+    """Show the progress of a daemon that is alive already; Ctrl-C leaves it alone."""
+    status = _ask(paths)
+    print(f"a daemon (process {status['pid']}) already serves {paths.state}; showing its progress, Ctrl-C leaves it be")
+    left = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, left.set)
+
+    def look() -> Mapping[str, Any]:
+        nonlocal status
+        status = _ask(paths)
+        return status
+
+    view = asyncio.create_task(show_progress(look), name="progress")
+    waiting = asyncio.create_task(left.wait(), name="interrupt")
+    await asyncio.wait((view, waiting), return_when=asyncio.FIRST_COMPLETED)
+    gone = view.done()
+    for task in (view, waiting):
+        task.cancel()
+    await asyncio.wait((view, waiting))
+    if gone:
+        status = json.loads(paths.status.read_text())
+        show_end(status, paths)
+    return 0
+
+
+def _ask(paths: StatePaths) -> Mapping[str, Any]:
+    """The status of a live daemon.
+
+    Raises:
+        DaemonUnavailableError: it does not answer.
+    """
+    try:
+        with connect(paths.socket, 2.0) as client, client.makefile("rwb") as stream:
+            stream.write(b'{"verb": "status"}\n')
+            stream.flush()
+            answer: dict[str, Any] = json.loads(stream.readline())
+    except (OSError, ValueError):
+        raise DaemonUnavailableError(f"the daemon that serves {paths.state} no longer answers; start again") from None
+    status: Mapping[str, Any] = answer["status"]
+    return status

@@ -1,0 +1,485 @@
+"""The composition root: builds the rooms, runs them in one task group, and takes them down in order.
+
+Order of stopping: stop asking, drop what is being evaluated (finished evaluations are stored already), finish the
+transaction under way, close the journal, say goodbye. The journal is the only thing that must be closed well, and even
+that is a courtesy: every commit was durable when it happened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from riwoa import __version__
+from riwoa.child import child_environment
+from riwoa.cognition.desk import ProposalDesk
+from riwoa.cognition.provider import ScriptedProvider
+from riwoa.conductor import Conductor
+from riwoa.config import Config, Loaded, as_json, difference, from_journal, load
+from riwoa.control import ControlServer
+from riwoa.errors import (
+    ConfigError,
+    DaemonUnavailableError,
+    InfeasibleTargetError,
+    RiwoaError,
+    StateLockedError,
+    TableError,
+)
+from riwoa.evaluations import Evaluations
+from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.obtain import BuildProgress, obtain_table
+from riwoa.hardware.probe import library_versions
+from riwoa.hardware.target import auto_target_ms
+from riwoa.lock import locked
+from riwoa.log import configure, get_logger
+from riwoa.notify import Notifier
+from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
+from riwoa.oracle.pool import WorkerPool
+from riwoa.oracle.spec import oracle_spec, pool_settings
+from riwoa.paths import StatePaths, daemon_state
+from riwoa.progress import attach, show_end, show_progress
+from riwoa.reload import Reloader, watch_forever
+from riwoa.status import Rate, StatusBoard, one_line
+from riwoa.views import (
+    config_view,
+    current_leader,
+    evaluations_view,
+    finished_view,
+    proposals_view,
+    run_view,
+    workers_view,
+)
+from riwoa_storage.errors import StorageError
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import EventRecord, RunRecord
+from riwoa_storage.writer import JournalWriter
+
+_log = get_logger("service")
+_STATUS_EVERY_S = 1.0
+
+
+class Finished(Exception):
+    """The run is over; unwinds the task group."""
+
+
+class Service:
+    """One daemon on one state directory, from start to exit code."""
+
+    def __init__(self, paths: StatePaths, loaded: Loaded, overrides: Sequence[str], *, new_run: bool) -> None:
+        self.paths = paths
+        self.board = StatusBoard(paths.status, paths.state)
+        self.stopping = asyncio.Event()
+        self.summary: Mapping[str, Any] | None = None  # of a finished run
+        self._loaded = loaded
+        self._overrides = overrides
+        self._new_run = new_run
+        self._notifier = Notifier()
+        self._reloader = Reloader(loaded, overrides)
+        self._conductor: Conductor | None = None
+        self._pool: WorkerPool | None = None
+        self._desk: ProposalDesk | None = None
+        self._evaluations: Evaluations | None = None
+        self._rate = Rate()
+        self._progress_s = time.monotonic()
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Serve until the run is finished, a stop is asked for, or something breaks; returns the exit code.
+
+        Raises:
+            RiwoaError, StorageError: the reason why it cannot go on.
+        """
+        self._install_signals()
+        journal = await JournalWriter.open(self.paths.journal)
+        control = ControlServer(self.paths.socket, self._verbs())
+        try:
+            await control.start()
+            self._notifier.ready()
+            await self._work(journal)
+            return 0
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError):
+                self.board.state = "unhealthy"
+                self.board.message = str(error)
+            raise
+        finally:
+            self._notifier.stopping()
+            self.board.write()
+            await control.close()
+            await journal.close()
+
+    async def _work(self, journal: JournalWriter) -> None:
+        """Run the search beside its attendants until one side ends."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._attend(), name="status")
+                group.create_task(watch_forever(self._reloader), name="reload")
+                search = group.create_task(self._search(group, journal), name="search")
+                stop = group.create_task(self.stopping.wait(), name="stop")
+                await asyncio.wait((search, stop), return_when=asyncio.FIRST_COMPLETED)
+                if search.done():
+                    search.result()
+                else:
+                    self.board.state = "stopped"
+                    self.board.message = "stopped on request; start again to continue"
+                    search.cancel()
+                    await asyncio.wait((search,))
+                raise Finished
+        except* Finished:
+            pass
+        except* (RiwoaError, StorageError) as group_error:
+            raise _first(group_error) from None
+
+    async def _search(self, group: asyncio.TaskGroup, journal: JournalWriter) -> None:
+        if self._report_finished():
+            return
+        table = await self._table()
+        target_ms = self._feasible_target(table)
+        async with contextlib.AsyncExitStack() as stack:
+            pool, version = await self._start_pool(stack)
+            run = await self._run_record(journal, table, target_ms, version)
+            self._desk = self._make_desk(group, journal)
+            self._evaluations = Evaluations(pool, journal, self.paths.journal, version, on_result=self._on_result)
+            conductor = Conductor(
+                journal=journal,
+                journal_path=self.paths.journal,
+                run_id=run,
+                space=mobilenet_space(self._config.oracle.resolutions),
+                latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
+                target_ms=target_ms,
+                evaluations=self._evaluations,
+                desk=self._desk,
+                reloader=self._reloader,
+                on_commit=self._on_commit,
+            )
+            self._conductor = conductor
+            self._show_run()
+            await conductor.run()
+            await journal.finish_run(run)
+        await self._export()
+        self.board.state = "finished"
+        self.board.message = "the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
+
+    # -- the rooms -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _config(self) -> Config:
+        return self._reloader.config
+
+    def _report_finished(self) -> bool:
+        """Whether the latest run is finished and no other was asked for; then there is nothing to do."""
+        with JournalReader(self.paths.journal) as reader:
+            run = reader.latest_run()
+            if run is None or run.status != "finished" or self._new_run:
+                return False
+            last = reader.last_generation(run.run_id)
+        self.board.state = "finished"
+        self.board.message = f"run {run.run_id} is finished; --new-run starts another"
+        if last is not None:
+            for name, part in finished_view(run, last).items():
+                self.board.sources[name] = partial(_same, part)
+        return True
+
+    async def _table(self) -> LatencyTable:
+        self.board.state = "measuring"
+        self.board.message = "measuring the operators of this device"
+
+        def progress(p: BuildProgress) -> None:
+            self._progress()
+            self.board.sources["time_left_s"] = lambda: p.left_s
+            self.board.message = f"measuring the operators of this device: round {p.done} of {p.total}"
+
+        table = await obtain_table(self.paths.latency_table, self._config, progress)
+        self.board.sources.pop("time_left_s", None)
+        return table
+
+    def _feasible_target(self, table: LatencyTable) -> float:
+        """The latency target, refused here, before anything is searched, when nothing can meet it."""
+        low_ms, high_ms = table.range_ms(self._config.oracle.resolutions)
+        wanted = self._loaded.config.objective.latency_ms
+        if wanted != "auto" and float(wanted) < low_ms:
+            raise InfeasibleTargetError(
+                f"objective.latency_ms = {float(wanted):g} ms is out of reach: on this device the space attains "
+                f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
+            )
+        return auto_target_ms(table)
+
+    async def _start_pool(self, stack: contextlib.AsyncExitStack) -> tuple[WorkerPool, str]:
+        self.board.state = "starting"
+        self.board.message = "starting the workers"
+        oracle = self._config.oracle
+        pool = WorkerPool(oracle_spec(oracle), pool_settings(oracle), on_log=_log_worker)
+        stack.push_async_callback(pool.close)
+        info = await pool.start()
+        self._pool = pool
+        self.board.sources["workers"] = lambda: workers_view(pool.stats())
+        return pool, info.version
+
+    def _make_desk(self, group: asyncio.TaskGroup, journal: JournalWriter) -> ProposalDesk | None:
+        cognition = self._config.cognition
+        if cognition.provider == "none":
+            return None
+        space = mobilenet_space(self._config.oracle.resolutions)
+        desk = ProposalDesk(
+            ScriptedProvider(space, cognition.script),
+            journal,
+            lag=cognition.lag,
+            timeout_s=lambda: self._config.cognition.timeout_s,
+            progress=self._progress,
+        )
+        group.create_task(desk.run(), name="proposals")
+        return desk
+
+    async def _run_record(self, journal: JournalWriter, table: LatencyTable, target_ms: float, version: str) -> int:
+        """Begin a run, or continue the one that the journal holds, if it is still the same search."""
+        with JournalReader(self.paths.journal) as reader:
+            run = reader.latest_run()
+            revisions = reader.config_revisions(run.run_id) if run is not None else []
+        if run is None or run.status != "running" or self._new_run:
+            provenance = self._provenance(table, target_ms, version)
+            return await journal.begin_run(provenance, as_json(self._config))
+        _require_same(run, table, version)
+        in_force = from_journal(revisions[-1].config)
+        found = difference(in_force, self._loaded.config)
+        if found.refused:
+            names = ", ".join(f"{key} ({old!r} -> {new!r})" for key, (old, new) in found.refused.items())
+            raise ConfigError(f"run {run.run_id} cannot continue with another {names}; change it back or use --new-run")
+        self._reloader.continue_from(in_force)
+        await journal.put_event(EventRecord(kind="resumed", run_id=run.run_id, created_unix_s=time.time()))
+        return run.run_id
+
+    def _provenance(self, table: LatencyTable, target_ms: float, oracle_version: str) -> dict[str, Any]:
+        config = self._config
+        wanted = config.objective.latency_ms
+        return {
+            "riwoa": __version__,
+            "seed": config.run.seed,
+            "strategy": config.search.strategy,
+            "space": mobilenet_space(config.oracle.resolutions).to_json(),
+            "objective": config.objective.model_dump(mode="json"),
+            "target_ms": target_ms if wanted == "auto" else wanted,
+            "oracle": oracle_spec(config.oracle).to_json(),
+            "oracle_version": oracle_version,
+            "latency_table_sha256": table.sha256,
+            "versions": library_versions(),
+        }
+
+    async def _export(self) -> None:
+        if not self._config.run.export:
+            return
+        self.board.state = "exporting"
+        self.board.message = "writing the winner's files"
+        arguments = ("-m", "riwoa.ctl", "export", "--state", str(self.paths.state), "--json")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, env=child_environment(1), stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            _, stderr = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            # The search is safe in the journal; the files can be written at any time.
+            _log.error("export_failed", reason=stderr.decode(errors="replace").strip()[-500:])
+
+    # -- attendants ----------------------------------------------------------------------------------------------------
+
+    async def _attend(self) -> None:
+        """Once a second: status.json, systemd's status line, and the watchdog while there is progress."""
+        interval_s = self._notifier.watchdog_interval_s
+        while True:
+            self.board.write()
+            self._notifier.status(one_line(self.board.look()))
+            if interval_s is not None and not self._stalled():
+                self._notifier.watchdog()
+            await asyncio.sleep(min(_STATUS_EVERY_S, interval_s / 3 if interval_s else _STATUS_EVERY_S))
+
+    def _stalled(self) -> bool:
+        """Nothing was evaluated, answered or measured for longer than any single piece of work may take."""
+        if self._conductor is not None and not self._conductor.running.is_set():
+            return False
+        patience_s = 2 * self._config.oracle.timeout_s + self._config.cognition.timeout_s + 60
+        return time.monotonic() - self._progress_s > patience_s
+
+    def _progress(self) -> None:
+        self._progress_s = time.monotonic()
+
+    def _on_result(self) -> None:
+        self._progress()
+        self._rate.tick()
+
+    def _on_commit(self) -> None:
+        self._progress()
+        conductor = self._conductor
+        assert conductor is not None
+        self.board.state = "polishing" if conductor.phase == "polish" else "running"
+        self.board.message = ""
+        if not conductor.running.is_set():
+            self.board.state = "paused"
+        self.board.write()
+
+    def _show_run(self) -> None:
+        conductor, evaluations = self._conductor, self._evaluations
+        assert conductor is not None
+        assert evaluations is not None
+        self.board.state = "running"
+        self.board.message = ""
+        self.board.sources |= {
+            "run": lambda: run_view(conductor),
+            "evaluations": lambda: evaluations_view(conductor, evaluations, self._rate),
+            "time_left_s": conductor.time_left_s,
+            "leader": lambda: current_leader(conductor),
+            "pareto": lambda: len(conductor.history.archive),
+            "proposals": lambda: proposals_view(conductor, self._desk),
+            "config": lambda: config_view(conductor, self._reloader),
+        }
+
+    # -- verbs and signals ---------------------------------------------------------------------------------------------
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+
+    def _reload_on_signal(self) -> None:
+        self._notifier.reloading()
+        self._reloader.try_reload()
+        self._notifier.ready()
+
+    def _verbs(self) -> dict[str, Any]:
+        async def status() -> Mapping[str, Any]:
+            return {"status": self.board.look()}
+
+        async def pause() -> Mapping[str, Any]:
+            self._running().clear()
+            self.board.state = "paused"
+            return {"message": "pausing after the generation under way"}
+
+        async def resume() -> Mapping[str, Any]:
+            self._running().set()
+            self.board.state = "running"
+            return {"message": "searching on"}
+
+        async def stop() -> Mapping[str, Any]:
+            self.stopping.set()
+            return {"message": "stopping; everything committed stays"}
+
+        async def reload() -> Mapping[str, Any]:
+            found = self._reloader.reload()
+            return {"applied_next_generation": sorted(found.live), "needs_restart": sorted(found.refused)}
+
+        return {"status": status, "pause": pause, "resume": resume, "stop": stop, "reload": reload}
+
+    def _running(self) -> asyncio.Event:
+        if self._conductor is None:
+            raise DaemonUnavailableError("the search has not begun yet; try again in a moment")
+        return self._conductor.running
+
+
+def _require_same(run: RunRecord, table: LatencyTable, oracle_version: str) -> None:
+    """Refuse to continue a run on other latencies or another oracle: its numbers would no longer be comparable.
+
+    Raises:
+        TableError, ConfigError: say what differs and the way out.
+    """
+    if run.provenance["latency_table_sha256"] != table.sha256:
+        raise TableError(
+            f"run {run.run_id} was begun with another latency table than the one in the state directory; put it back "
+            "or use --new-run"
+        )
+    if run.provenance["oracle_version"] != oracle_version:
+        raise ConfigError(
+            f"run {run.run_id} was begun with another oracle (checkpoint, data, dtype or library versions changed); "
+            "undo the change or use --new-run"
+        )
+
+
+def _same(part: Any) -> Any:
+    return part
+
+
+def _log_worker(slot: int, line: str) -> None:
+    _log.warning("worker_said", worker=slot, line=line)
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    """The first error of a group, however deep."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+# -- the command ----------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``riwoad``: search until finished or told to stop."""
+    options = _parser().parse_args(argv)
+    try:
+        return _main(options)
+    except (RiwoaError, StorageError) as error:
+        print(f"riwoad: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(options: argparse.Namespace) -> int:
+    loaded = load(options.config, options.set)
+    paths = daemon_state(options.state)
+    log = loaded.config.log
+    # In the foreground the progress view owns the terminal; only what went wrong is worth a line between.
+    configure("warning" if options.foreground and log.level == "info" else log.level, log.format)
+    try:
+        with locked(paths):
+            return asyncio.run(_serve(paths, loaded, options))
+    except StateLockedError:
+        if not options.foreground:
+            raise
+        return asyncio.run(attach(paths))
+
+
+async def _serve(paths: StatePaths, loaded: Loaded, options: argparse.Namespace) -> int:
+    service = Service(paths, loaded, options.set, new_run=options.new_run)
+    if not options.foreground:
+        return await service.run()
+    view = asyncio.create_task(show_progress(service.board.look), name="progress")
+    try:
+        code = await service.run()
+    finally:
+        view.cancel()
+        await asyncio.wait((view,))
+    show_end(service.board.look(), paths)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="riwoad",
+        description="Search, unattended and resumable, for the best neural network for this device.",
+        epilog="Exit codes are sysexits: `riwoactl --help` lists them.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; watched and reloaded")
+    parser.add_argument("--state", metavar="DIR", help="the state directory (default: systemd's, else the user's)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, run.seed=1")
+    parser.add_argument("--new-run", action="store_true", help="start another run in the same journal")
+    parser.add_argument("--foreground", action="store_true", help="show progress; attach where a daemon is alive")
+    parser.add_argument("--version", action="version", version=f"riwoad {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

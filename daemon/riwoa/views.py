@@ -1,0 +1,136 @@
+"""The parts of the status object (documented in the README), each from whoever knows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from riwoa.cognition.desk import ProposalDesk
+from riwoa.conductor import Conductor
+from riwoa.evaluations import Evaluations
+from riwoa.oracle.protocol import BackendStats
+from riwoa.reload import Reloader
+from riwoa.status import Rate
+from riwoa_storage.records import GenerationRecord, RunRecord
+
+
+def run_view(conductor: Conductor) -> dict[str, Any]:
+    """Where the run stands."""
+    config = conductor.config
+    return {
+        "run_id": conductor.run_id,
+        "seed": config.run.seed,
+        "strategy": config.search.strategy,
+        "phase": conductor.phase,
+        "generation": conductor.generation,
+        "generations": config.run.generations,
+        "digest": conductor.history.digest,
+        "target_ms": conductor.objective.latency_target_ms,
+        "resumed_from": conductor.resumed_from,
+        "polish_spent": conductor.polish_spent,
+        "polish_evaluations": config.run.polish_evaluations,
+    }
+
+
+def evaluations_view(conductor: Conductor, evaluations: Evaluations, rate: Rate) -> dict[str, Any]:
+    """What the evaluations have come to."""
+    counters = conductor.history.counters
+    return {
+        "unique": counters["evaluations"],
+        "cache_hits": counters["cache_hits"],
+        "failed": counters["failures"],
+        "per_s": rate.per_s(),
+        "queued": evaluations.outstanding,
+    }
+
+
+def current_leader(conductor: Conductor) -> dict[str, Any] | None:
+    """The best individual so far."""
+    leader = conductor.leader
+    if leader is None:
+        return None
+    return {
+        "accuracy": leader.accuracy,
+        "latency_ms": leader.latency_ms,
+        "fitness": leader.fitness,
+        "feasible": bool(conductor.objective.feasible(leader.latency_ms)),
+        "architecture_key": conductor.space.key(leader.indices),
+        "origin": list(leader.origin),
+    }
+
+
+def workers_view(stats: BackendStats) -> list[dict[str, Any]]:
+    """What each worker process is doing."""
+    return [
+        {
+            "name": f"oracle-{w.slot}",
+            "state": w.state,
+            "job": w.job_id,
+            "since_s": w.since_s,
+            "done": w.evaluations,
+            "restarts": w.restarts,
+            "busy_share": w.busy_share,
+            "pid": w.pid,
+        }
+        for w in stats.workers
+    ]
+
+
+def proposals_view(conductor: Conductor, desk: ProposalDesk | None) -> dict[str, Any] | None:
+    """The language model's side, or None."""
+    if desk is None:
+        return None
+    counters = conductor.history.counters
+    return {
+        "model": desk.provider.model,
+        "lag": conductor.config.cognition.lag,
+        "waiting": desk.waiting,
+        "answered": counters["replies"],
+        "fallbacks": counters["fallbacks"],
+        "successes": counters["successes"],
+    }
+
+
+def config_view(conductor: Conductor, reloader: Reloader) -> dict[str, Any]:
+    """The configuration in force and what is wrong with its file."""
+    return {
+        "file": str(reloader.file) if reloader.file else None,
+        "revision": conductor.revision,
+        "error": reloader.error,
+        "restart_keys": list(reloader.restart_keys),
+    }
+
+
+def finished_view(run: RunRecord, last: GenerationRecord) -> dict[str, Any]:
+    """The parts of the status object that a finished run leaves behind."""
+    provenance, leader = run.provenance, last.leader
+    view: dict[str, Any] = {
+        "run": {
+            "run_id": run.run_id,
+            "seed": provenance["seed"],
+            "strategy": provenance["strategy"],
+            "phase": last.phase,
+            "generation": last.generation + 1,
+            "generations": last.generation + 1,
+            "digest": last.digest,
+            "target_ms": provenance["target_ms"],
+            "resumed_from": None,
+        },
+        "evaluations": {
+            "unique": last.counters["evaluations"],
+            "cache_hits": last.counters["cache_hits"],
+            "failed": last.counters["failures"],
+            "per_s": 0.0,
+            "queued": 0,
+        },
+    }
+    if leader is not None:
+        metrics = leader["metrics"]
+        view["leader"] = {
+            "accuracy": metrics["accuracy"],
+            "latency_ms": metrics["latency_ms"],
+            "fitness": leader["fitness"],
+            "feasible": leader["feasible"],
+            "architecture_key": leader["architecture_key"],
+            "origin": [leader["generation"], leader["slot"]],
+        }
+    return view
