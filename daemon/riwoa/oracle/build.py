@@ -1,0 +1,115 @@
+"""Make the oracle that a spec names. Runs in the worker; torch is imported only for a supernet."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from riwoa.errors import InputError, OracleError
+from riwoa.oracle.protocol import Metrics, Oracle, SupernetSpec
+
+if TYPE_CHECKING:
+    from riwoa.oracle.evaluator import SubnetEvaluator
+
+# Raised by hand whenever the evaluator's arithmetic changes, so that cached accuracies of the old one are not used.
+ARITHMETIC_REVISION = 1
+EMBEDDED_SUPERNET = "digits_supernet.safetensors"
+
+
+class SupernetOracle:
+    """Accuracy of subnets of one checkpoint on one task."""
+
+    def __init__(self, version: str, evaluator: SubnetEvaluator) -> None:
+        self._version = version
+        self._evaluator = evaluator
+
+    @property
+    def version(self) -> str:
+        """Hash of everything that decides an accuracy."""
+        return self._version
+
+    def evaluate(self, architecture: Mapping[str, Any]) -> Metrics:
+        """Accuracy, MACs and parameters of one architecture; independent of what was evaluated before."""
+        return cast("Metrics", self._evaluator.evaluate(architecture))
+
+
+def build_oracle(spec: Mapping[str, Any]) -> Oracle:
+    """The oracle of a spec's JSON form.
+
+    Raises:
+        InputError: the checkpoint or the data is missing or damaged.
+        OracleError: the spec names no oracle.
+    """
+    fields = {name: value for name, value in spec.items() if name != "kind"}
+    if spec.get("kind") == "supernet":
+        return _supernet_oracle(SupernetSpec(**fields))
+    if spec.get("kind") == "module" and os.environ.get("RIWOA_TEST_ORACLES") == "1":
+        module, _, function = str(fields["factory"]).partition(":")
+        oracle: Oracle = getattr(importlib.import_module(module), function)(**fields["arguments"])
+        return oracle
+    raise OracleError(f"there is no oracle of kind {spec.get('kind')!r}; check [oracle] in the configuration")
+
+
+def checkpoint_path(spec: SupernetSpec) -> Path:
+    """The spec's checkpoint, or the one inside the package.
+
+    Raises:
+        InputError: the file does not exist.
+    """
+    if spec.checkpoint is not None:
+        if not Path(spec.checkpoint).is_file():
+            raise InputError(f"there is no checkpoint at {spec.checkpoint}; check oracle.checkpoint")
+        return Path(spec.checkpoint)
+    path = Path(str(resources.files("riwoa"))) / "data" / EMBEDDED_SUPERNET
+    if not path.is_file():
+        raise InputError(f"the embedded supernet is missing at {path}; run `riwoactl supernet train digits`")
+    return path
+
+
+def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
+    # Before torch is imported: a wrong name is refused at once.
+    if spec.data != "digits":
+        raise InputError(f"there is no data set {spec.data!r}; the embedded one is 'digits'")
+    path = checkpoint_path(spec)
+    import numpy as np
+    import torch
+
+    from riwoa.oracle.data import load_digits_task, resize
+    from riwoa.oracle.evaluator import SubnetEvaluator
+    from riwoa.oracle.supernet import Supernet
+
+    torch.set_num_threads(spec.threads)
+    supernet = Supernet.load(path, spec.width_mult, spec.n_classes)
+    task = load_digits_task()
+    # Rendering a view costs far more than resizing it, so each is rendered once for all resolutions.
+    canvases = np.concatenate([task.canvas(spec.split, view) for view in range(spec.validation_views)])
+    labels = np.tile(task.labels(spec.split), spec.validation_views)
+    evaluator = SubnetEvaluator(
+        supernet,
+        {r: task.recalibration(r, spec.recalibration_images) for r in task.resolutions},
+        {r: (resize(canvases, r), labels) for r in task.resolutions},
+        dtype=spec.dtype,
+        batch_size=spec.batch_size,
+        prefix_cache_bytes=spec.prefix_cache_bytes,
+    )
+    return SupernetOracle(_version(spec, evaluator.settings(), supernet.weights_sha256(), task.sha256), evaluator)
+
+
+def _version(spec: SupernetSpec, settings: Mapping[str, Any], weights_sha256: str, data_sha256: str) -> str:
+    """Ruling 4. The last bits depend on dtype, batch size, thread count, processor and libraries."""
+    facts = {
+        "weights": weights_sha256,
+        "data": data_sha256,
+        "recalibration_images": spec.recalibration_images,
+        "validation_views": spec.validation_views,
+        "evaluator": dict(settings),
+        "libraries": {name: metadata.version(name) for name in ("torch", "numpy", "ofa")},
+        "revision": ARITHMETIC_REVISION,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()

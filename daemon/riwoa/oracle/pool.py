@@ -1,0 +1,506 @@
+"""The worker processes of this machine: started, watched, killed and replaced. asyncio, no torch.
+
+Each worker evaluates one candidate at a time, since OFA's networks hold shared mutable state (ruling 5). A worker that
+dies, hangs or outgrows its memory is replaced and its candidate tried once more; then it is reported as failed. An
+exception in the evaluation is the candidate's own: reported at once, the worker lives on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from riwoa.child import child_environment, error_from_json
+from riwoa.errors import OracleError, RiwoaError
+from riwoa.oracle.protocol import (
+    MAX_FRAME_BYTES,
+    BackendStats,
+    EvaluationResult,
+    Metrics,
+    OracleInfo,
+    OracleSpec,
+    WorkerState,
+    decode_frame,
+    encode_frame,
+)
+
+LogLine = Callable[[int, str], None]  # slot, one bounded line of a worker's standard error
+
+_ATTEMPTS = 2
+_MAX_LOG_CHARACTERS = 500
+_LAST_WORDS = 20
+_EXIT_GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """Limits of the pool."""
+
+    workers: int = 1
+    queue_size: int = 64
+    evaluation_timeout_s: float = 120.0
+    start_timeout_s: float = 120.0
+    memory_limit_bytes: int | None = None  # resident set of one worker
+    start_attempts: int = 3  # consecutive, of one worker
+    backoff_s: float = 0.5  # before the second attempt; doubles
+    poll_s: float = 0.2  # how often memory is looked at
+
+
+class _WorkerLostError(Exception):
+    """The process is gone or useless; the message is the reason that gets journaled."""
+
+
+class WorkerPool:
+    """An ``EvaluationBackend`` of subprocesses on this machine: ``async with WorkerPool(...)``, or start and close."""
+
+    def __init__(self, spec: OracleSpec, settings: PoolSettings | None = None, on_log: LogLine | None = None) -> None:
+        self._spec = spec
+        self._settings = settings or PoolSettings()
+        self._on_log = on_log
+        self._slots = [_Slot(i) for i in range(self._settings.workers)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._jobs: dict[str, _Job] = {}
+        self._queue: deque[_Job] = deque()
+        self._changed = asyncio.Condition()
+        self._info: OracleInfo | None = None
+        self._error: RiwoaError | None = None
+        self._closed = False
+        self._started_s = time.monotonic()
+        self._completed = self._failed = self._retried = 0
+
+    async def __aenter__(self) -> WorkerPool:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> OracleInfo:
+        """Start every worker; returns when the first is ready, the others join as they come.
+
+        Raises:
+            RiwoaError: what the worker could not start for, of the class and with the message it had there;
+                OracleError when workers keep dying at start.
+        """
+        self._started_s = time.monotonic()
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._serve(s), name=f"oracle-worker-{s.index}") for s in self._slots]
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._info is not None or self._error is not None)
+        if self._error is not None:
+            raise self._error
+        assert self._info is not None
+        return self._info
+
+    async def submit(self, job_id: str, architecture: Mapping[str, Any]) -> asyncio.Future[EvaluationResult]:
+        """Queue a candidate, waiting while the queue is full; ``await`` the future for its result.
+
+        Raises:
+            RiwoaError: the pool has failed, or is closed.
+            ValueError: a job of this id is pending.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._unusable() or len(self._queue) < self._settings.queue_size)
+            if unusable := self._unusable():
+                raise unusable
+            if job_id in self._jobs:
+                raise ValueError(f"job {job_id!r} is already pending")
+            job = _Job(job_id, dict(architecture), asyncio.get_running_loop().create_future())
+            # Whoever awaits the future may itself be cancelled: the job then has no reader and gives its worker back.
+            job.future.add_done_callback(lambda future: self.cancel(job_id) if future.cancelled() else None)
+            self._jobs[job_id] = job
+            self._queue.append(job)
+            self._changed.notify_all()
+            return job.future
+
+    def cancel(self, job_id: str) -> bool:
+        """Give a job up; a worker that is busy with it is killed and replaced. False when it is not pending."""
+        job = self._jobs.get(job_id)
+        if job is None or job.cancelled:
+            return False
+        job.cancelled = True
+        if job in self._queue:
+            self._queue.remove(job)
+            self._finish(job, "cancelled", reason="cancelled")
+            return True
+        for slot in self._slots:
+            if slot.busy_with(job) and slot.worker is not None:
+                slot.worker.kill()
+        return True
+
+    def stats(self) -> BackendStats:
+        """A snapshot."""
+        now_s = time.monotonic()
+        workers = tuple(slot.snapshot(now_s, now_s - self._started_s) for slot in self._slots)
+        return BackendStats(workers, len(self._queue), self._completed, self._failed, self._retried)
+
+    async def close(self) -> None:
+        """Kill the workers; pending jobs end as "cancelled". Idempotent."""
+        if not self._closed and self._error is None:
+            for task in self._tasks:
+                task.cancel()  # once: a second time would interrupt the stopping itself
+        self._closed = True
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._queue.clear()
+        for job in list(self._jobs.values()):
+            self._finish(job, "cancelled", reason="the pool was closed")
+        await self._notify()
+
+    # --- one worker's life -------------------------------------------------------------------------------------------
+
+    async def _serve(self, slot: _Slot) -> None:
+        try:
+            while True:
+                worker = await self._ready(slot)
+                job = await self._next_job(worker)
+                if job is not None:
+                    await self._run(slot, job)
+        except RiwoaError as error:
+            await self._fail(error)
+        except Exception as error:  # a bug here must not leave the conductor waiting for ever
+            await self._fail(OracleError(f"the worker pool failed: {type(error).__name__}: {error}; please report it"))
+        finally:
+            await slot.stop()
+
+    async def _ready(self, slot: _Slot) -> _Worker:
+        """The slot's worker, started if there is none or it died."""
+        failures = 0
+        while slot.worker is None or not slot.worker.alive:
+            await slot.stop()
+            slot.enter("starting")
+            try:
+                await self._start_worker(slot)
+            except _WorkerLostError as lost:
+                await slot.stop()  # it may live and be ready only after we have given up on it
+                failures += 1
+                if failures >= self._settings.start_attempts:
+                    words = slot.last_words()
+                    raise OracleError(
+                        f"oracle worker {slot.index} did not start in {failures} attempts ({lost}){words}; "
+                        "see the daemon's log for its output"
+                    ) from None
+                await asyncio.sleep(self._settings.backoff_s * 2 ** (failures - 1))
+        return slot.worker
+
+    async def _start_worker(self, slot: _Slot) -> None:
+        worker = slot.worker = await _Worker.spawn(self._spec, slot, self._on_log)
+        slot.enter("starting")
+        reply = await worker.ask(
+            {"spec": self._spec.to_json()}, self._settings.start_timeout_s, self._settings, late="start timeout"
+        )
+        if "fatal" in reply:
+            raise error_from_json(reply["fatal"])
+        ready = reply.get("ready")
+        if not isinstance(ready, dict):
+            raise _WorkerLostError("broken frame at start")
+        info = OracleInfo(str(ready["oracle_version"]), int(ready["threads"]), float(ready["load_s"]))
+        if self._info is not None and self._info.version != info.version:
+            raise OracleError(
+                f"worker {slot.index} has oracle version {info.version[:12]}, the first had {self._info.version[:12]}: "
+                "the checkpoint or a library changed while the daemon ran; restart it"
+            )
+        self._info = self._info or info
+        slot.starts += 1
+        slot.enter("idle")
+        worker.when_gone(self._notify)
+        await self._notify()
+
+    async def _next_job(self, worker: _Worker) -> _Job | None:
+        """The next job, or None when the idle worker died."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: bool(self._queue) or not worker.alive)
+            if not worker.alive:
+                return None
+            job = self._queue.popleft()
+            self._changed.notify_all()
+            return job
+
+    async def _run(self, slot: _Slot, job: _Job) -> None:
+        reason, start_s = "", time.monotonic()
+        for attempt in range(1, _ATTEMPTS + 1):
+            job.attempts = attempt
+            slot.job = job
+            worker = await self._ready(slot)
+            if job.cancelled:
+                break
+            start_s = time.monotonic()
+            slot.enter("busy", job)
+            try:
+                reply = await worker.ask(
+                    {"id": job.id, "architecture": job.architecture},
+                    self._settings.evaluation_timeout_s,
+                    self._settings,
+                    late="timeout",
+                )
+                slot.evaluations += 1
+                self._deliver(job, reply, time.monotonic() - start_s)
+                await self._recycle_if_fat(slot, worker)
+                return
+            except _WorkerLostError as lost:
+                reason = str(lost)
+                await worker.stop()
+                if job.cancelled:
+                    break
+                self._retried += attempt < _ATTEMPTS
+            finally:
+                slot.enter("idle")
+        status: Literal["cancelled", "failed"] = "cancelled" if job.cancelled else "failed"
+        self._finish(
+            job, status, reason="cancelled" if job.cancelled else reason, duration_s=time.monotonic() - start_s
+        )
+
+    def _deliver(self, job: _Job, reply: Mapping[str, Any], duration_s: float) -> None:
+        if reply.get("id") != job.id or not ("metrics" in reply) ^ ("error" in reply):
+            raise _WorkerLostError("worker died: it answered something else")
+        if "error" in reply:
+            self._finish(job, "failed", reason=f"error: {reply['error']}", duration_s=duration_s)
+        else:
+            self._finish(job, "ok", metrics=reply["metrics"], duration_s=duration_s)
+
+    async def _recycle_if_fat(self, slot: _Slot, worker: _Worker) -> None:
+        """A worker that kept too much between evaluations costs nobody a result: it is replaced while idle."""
+        limit = self._settings.memory_limit_bytes
+        if limit is not None and (worker.resident_bytes() or 0) > limit:
+            slot.log(f"replaced: {worker.resident_bytes()} bytes resident after an evaluation", self._on_log)
+            await worker.stop()
+
+    def _finish(
+        self,
+        job: _Job,
+        status: Literal["ok", "failed", "cancelled"],
+        *,
+        metrics: Metrics | None = None,
+        reason: str | None = None,
+        duration_s: float = 0.0,
+    ) -> None:
+        self._jobs.pop(job.id, None)
+        self._completed += status == "ok"
+        self._failed += status == "failed"
+        if not job.future.done():
+            job.future.set_result(EvaluationResult(job.id, status, metrics or {}, reason, job.attempts, duration_s))
+
+    async def _fail(self, error: RiwoaError) -> None:
+        """The oracle itself is unusable: everybody who waits is told, and nothing starts any more."""
+        if self._error is None:
+            self._error = error
+        self._queue.clear()
+        for job in list(self._jobs.values()):
+            del self._jobs[job.id]
+            if not job.future.done():
+                job.future.set_exception(self._error)
+                job.future.exception()  # marks it as seen: the conductor may be waiting for another one
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _unusable(self) -> RiwoaError | None:
+        if self._error is not None:
+            return self._error
+        return OracleError("the worker pool is closed") if self._closed else None
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    id: str
+    architecture: dict[str, Any]
+    future: asyncio.Future[EvaluationResult]
+    attempts: int = 0
+    cancelled: bool = False
+
+
+class _Slot:
+    """A place for a worker, with its counters; workers come and go in it."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.worker: _Worker | None = None
+        self.job: _Job | None = None
+        self.evaluations = 0
+        self.starts = 0
+        self._state: Literal["starting", "idle", "busy", "stopped"] = "stopped"
+        self._since_s = time.monotonic()
+        self._busy_s = 0.0
+        self._words: deque[str] = deque(maxlen=_LAST_WORDS)
+
+    def enter(self, state: Literal["starting", "idle", "busy", "stopped"], job: _Job | None = None) -> None:
+        now_s = time.monotonic()
+        if self._state == "busy":
+            self._busy_s += now_s - self._since_s
+        self._state, self._since_s = state, now_s
+        self.job = job if state != "starting" else self.job
+
+    def busy_with(self, job: _Job) -> bool:
+        return self._state == "busy" and self.job is job
+
+    def snapshot(self, now_s: float, pool_s: float) -> WorkerState:
+        busy_s = self._busy_s + (now_s - self._since_s if self._state == "busy" else 0.0)
+        return WorkerState(
+            slot=self.index,
+            pid=self.worker.pid if self.worker is not None and self.worker.alive else None,
+            state=self._state,
+            job_id=self.job.id if self.job is not None else None,
+            since_s=now_s - self._since_s,
+            evaluations=self.evaluations,
+            restarts=max(0, self.starts - 1),
+            busy_share=min(1.0, busy_s / pool_s) if pool_s > 0 else 0.0,
+        )
+
+    def log(self, line: str, on_log: LogLine | None) -> None:
+        self._words.append(line)
+        if on_log is not None:
+            on_log(self.index, line)
+
+    def last_words(self) -> str:
+        """The last line a worker wrote: mostly the exception it died of."""
+        return f": {self._words[-1][:200]}" if self._words else ""
+
+    async def stop(self) -> None:
+        if self.worker is not None:
+            await self.worker.stop()
+            self.worker = None
+        self.enter("stopped", self.job)
+
+
+class _Worker:
+    """One process and its pipes."""
+
+    def __init__(self, process: asyncio.subprocess.Process, slot: _Slot, on_log: LogLine | None) -> None:
+        self._process = process
+        self._log_task = asyncio.create_task(self._read_log(slot, on_log), name=f"oracle-log-{slot.index}")
+        self._gone_task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def spawn(cls, spec: OracleSpec, slot: _Slot, on_log: LogLine | None) -> _Worker:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "riwoa.oracle.worker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=child_environment(spec.threads),
+                start_new_session=True,  # Ctrl-C in a terminal is for the daemon, which then stops its workers in order
+                limit=MAX_FRAME_BYTES,
+            )
+        except OSError as error:
+            raise _WorkerLostError(f"no process: {error.strerror}") from error
+        return cls(process, slot, on_log)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None
+
+    async def ask(
+        self, message: Mapping[str, Any], timeout_s: float, settings: PoolSettings, late: str
+    ) -> dict[str, Any]:
+        """Send a frame and wait for the answer, looking at clock and memory.
+
+        Raises:
+            _WorkerLostError: there is no answer; the process may still live.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        end_s = time.monotonic() + timeout_s
+        with contextlib.suppress(ConnectionError):  # a dead worker shows as the end of its output
+            self._process.stdin.write(encode_frame(message))
+        line = asyncio.ensure_future(self._process.stdout.readline())
+        try:
+            while not line.done():
+                left_s = end_s - time.monotonic()
+                if left_s <= 0:
+                    raise _WorkerLostError(late)
+                if self._too_fat(settings.memory_limit_bytes):
+                    raise _WorkerLostError("memory")
+                await asyncio.wait({line}, timeout=min(left_s, settings.poll_s))
+            return await self._parse(line)
+        finally:
+            line.cancel()
+
+    async def _parse(self, line: asyncio.Future[bytes]) -> dict[str, Any]:
+        try:
+            if not line.result().endswith(b"\n"):
+                raise _WorkerLostError(await self._cause_of_death())
+            return decode_frame(line.result())
+        except ValueError:  # not JSON, or longer than any frame
+            raise _WorkerLostError("worker died: broken frame") from None
+
+    async def _cause_of_death(self) -> str:
+        """Its output has ended, so it should be gone at once."""
+        try:
+            async with asyncio.timeout(_EXIT_GRACE_S):
+                code = await self._process.wait()
+        except TimeoutError:
+            return "worker died: it closed its output"
+        return f"worker died: signal {-code}" if code < 0 else f"worker died: exit status {code}"
+
+    def resident_bytes(self) -> int | None:
+        """Resident set size; None where the kernel does not tell."""
+        try:
+            pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        except (OSError, IndexError):
+            return None
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def _too_fat(self, limit_bytes: int | None) -> bool:
+        return limit_bytes is not None and (self.resident_bytes() or 0) > limit_bytes
+
+    def when_gone(self, call: Callable[[], Any]) -> None:
+        """Await ``call()`` once the process has ended."""
+
+        async def watch() -> None:
+            await self._process.wait()
+            await call()
+
+        self._gone_task = asyncio.create_task(watch(), name=f"oracle-exit-{self.pid}")
+
+    def kill(self) -> None:
+        """SIGKILL to the worker and whatever it started."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Kill, reap, read the log to its end, and close the pipes."""
+        self.kill()
+        await self._process.wait()
+        _, pending = await asyncio.wait({self._log_task}, timeout=_EXIT_GRACE_S)
+        for task in (*pending, *filter(None, [self._gone_task])):
+            task.cancel()
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # the event loop may end before it notices by itself that nobody reads
+        with contextlib.suppress(ConnectionError):
+            await self._process.stdin.wait_closed()
+
+    async def _read_log(self, slot: _Slot, on_log: LogLine | None) -> None:
+        """Lines of standard error, cut to a bounded length however long they are."""
+        assert self._process.stderr is not None
+        rest = b""
+        while chunk := await self._process.stderr.read(4096):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                slot.log(line.decode(errors="replace")[:_MAX_LOG_CHARACTERS], on_log)
+            rest = rest[: 4 * _MAX_LOG_CHARACTERS]
+        if rest:
+            slot.log(rest.decode(errors="replace")[:_MAX_LOG_CHARACTERS], on_log)

@@ -1,0 +1,80 @@
+"""An oracle in a process of its own: ``python -m riwoa.oracle.worker``, one JSON frame a line on its pipes.
+
+In: ``{"spec": ...}`` once, then ``{"id": ..., "architecture": ...}``. Out: ``{"ready": ...}`` or ``{"fatal": ...}``,
+then ``{"id": ..., "metrics": ...}`` or ``{"id": ..., "error": ...}``. It ends with its parent, whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, BinaryIO
+
+from riwoa.child import die_with_parent, error_to_json, take_stdout, watch_stdin
+from riwoa.errors import RiwoaError
+from riwoa.oracle.protocol import Oracle, decode_frame, encode_frame
+
+_MAX_ERROR_CHARACTERS = 300
+
+
+def main() -> int:
+    """Build the oracle that the first frame names, then answer until the input ends."""
+    start_s = time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all of a unit's processes: the daemon says when to stop
+        signal.signal(number, signal.SIG_IGN)
+    die_with_parent()
+    frames = take_stdout()
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    watch_stdin(lines.put)
+    spec = decode_frame(lines.get())["spec"]
+    try:
+        from riwoa.oracle.build import build_oracle
+
+        oracle = build_oracle(spec)
+    except RiwoaError as error:
+        # The same for every worker and every attempt, so the pool stops rather than starting another.
+        _send(frames, {"fatal": error_to_json(error)})
+        return error.exit_code
+    load_s = time.monotonic() - start_s
+    _send(frames, {"ready": {"oracle_version": oracle.version, "threads": spec["threads"], "load_s": load_s}})
+    while True:
+        request = decode_frame(lines.get())
+        _send(frames, {"id": request["id"], **_answer(oracle, request["architecture"])})
+
+
+def _answer(oracle: Oracle, architecture: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {"metrics": _checked(oracle.evaluate(architecture))}
+    except Exception as error:  # the boundary of the process: the candidate fails, the worker lives
+        traceback.print_exc(file=sys.stderr)
+        text = " ".join(str(error).split()) or "no message"
+        return {"error": f"{type(error).__name__}: {text}"[:_MAX_ERROR_CHARACTERS]}
+
+
+def _checked(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Plain finite numbers.
+
+    Raises:
+        ValueError: there is no accuracy, or something is not a finite number.
+    """
+    if "accuracy" not in metrics:
+        raise ValueError("the oracle gave no accuracy")
+    for name, value in metrics.items():
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(f"{name} is not a finite number ({value!r})")
+    return {name: int(value) if isinstance(value, int) else float(value) for name, value in metrics.items()}
+
+
+def _send(frames: BinaryIO, message: Mapping[str, Any]) -> None:
+    frames.write(encode_frame(message))
+    frames.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
