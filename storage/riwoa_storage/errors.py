@@ -34,7 +34,7 @@ class JournalRefusedError(StorageError):
 
 
 class JournalClosedError(StorageError):
-    """The writer was closed before this transaction was handed in; nothing was written."""
+    """The writer was closed before it could say that this transaction is durable."""
 
     exit_code = 70
 

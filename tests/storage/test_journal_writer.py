@@ -5,12 +5,12 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 import pytest
 
 from riwoa_storage.errors import (
@@ -233,16 +233,15 @@ async def test_cancelling_during_the_commit_itself_leaves_the_writer_in_step(
 ) -> None:
     async with await JournalWriter.open(path) as writer:
         run_id = await writer.begin_run(PROVENANCE, CONFIG)
-        execute = writer._connection.execute
+        loop = asyncio.get_running_loop()
 
-        async def cancel_while_committing(sql: str, *rest: Any) -> aiosqlite.Cursor:
-            if sql == "COMMIT":
-                task.cancel()
-                await asyncio.sleep(0)
-            return await execute(sql, *rest)
+        def cancel(name: str) -> None:  # on the connection's thread, between the last statement and COMMIT
+            if name == "journal.before_commit":
+                loop.call_soon_threadsafe(task.cancel)
+                time.sleep(0.02)
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer._connection, "execute", cancel_while_committing)
+            patch.setattr("riwoa_storage.writer.failpoint", cancel)
             task = asyncio.create_task(writer.commit_generation(generation(run_id, 0)))
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -300,17 +299,14 @@ async def test_an_io_error_reaches_the_caller_the_waiting_and_the_later_ones(
 ) -> None:
     writer = await JournalWriter.open(path)
     run_id = await writer.begin_run(PROVENANCE, CONFIG)
-    execute = writer._connection.execute
 
-    async def fail(sql: str, *rest: Any) -> aiosqlite.Cursor:
-        if sql == "COMMIT":
-            raise BrokenDisk("disk I/O error")
-        return await execute(sql, *rest)
+    def fail(_: str) -> None:
+        raise BrokenDisk("disk I/O error")
 
     calls = [writer.put_evaluation(evaluation(f"k{n}")) for n in range(2 * QUEUE_LENGTH)]
     async with asyncio.timeout(10):
         with monkeypatch.context() as patch:
-            patch.setattr(writer._connection, "execute", fail)
+            patch.setattr("riwoa_storage.writer.failpoint", fail)
             results = await asyncio.gather(*calls, return_exceptions=True)
         with pytest.raises(JournalUnwritableError, match="check the disk"):  # although the disk works again
             await writer.commit_generation(generation(run_id, 0))
@@ -323,13 +319,13 @@ async def test_an_io_error_reaches_the_caller_the_waiting_and_the_later_ones(
 async def test_an_unexpected_error_inside_a_transaction_stops_the_writer_without_a_hang(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: Any) -> None:
+    def fail(_: str) -> None:
         raise RuntimeError("can't start new thread")
 
     async with await JournalWriter.open(path) as writer:
         async with asyncio.timeout(10):
             with monkeypatch.context() as patch:
-                patch.setattr(writer._connection, "executemany", fail)
+                patch.setattr("riwoa_storage.writer.failpoint", fail)
                 with pytest.raises(StorageError, match="can't start new thread"):
                     await writer.put_evaluation(evaluation("a"))
             with pytest.raises(StorageError, match="can't start new thread"):
