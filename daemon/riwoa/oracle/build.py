@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +16,7 @@ from riwoa.errors import InputError, OracleError
 from riwoa.oracle.protocol import Metrics, Oracle, SupernetSpec
 
 if TYPE_CHECKING:
+    from riwoa.oracle.data import DigitsTask, FloatArray, IntArray
     from riwoa.oracle.evaluator import SubnetEvaluator
 
 # Raised by hand whenever the evaluator's arithmetic changes, so that cached accuracies of the old one are not used.
@@ -77,23 +79,24 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
     if spec.data != "digits":
         raise InputError(f"there is no data set {spec.data!r}; the embedded one is 'digits'")
     path = checkpoint_path(spec)
-    import numpy as np
-    import torch
+    from riwoa.oracle.data import load_digits_task
 
-    from riwoa.oracle.data import load_digits_task, resize
-    from riwoa.oracle.evaluator import SubnetEvaluator
-    from riwoa.oracle.supernet import Supernet
-
-    torch.set_num_threads(spec.threads)
-    supernet = Supernet.load(path, spec.width_mult, spec.n_classes)
     task = load_digits_task()
-    # Rendering a view costs far more than resizing it, so each is rendered once for all resolutions.
-    canvases = np.concatenate([task.canvas(spec.split, view) for view in range(spec.validation_views)])
-    labels = np.tile(task.labels(spec.split), spec.validation_views)
+    with ThreadPoolExecutor(1, thread_name_prefix="images") as executor:
+        # Both take more than a second: numpy renders while torch is imported.
+        images = executor.submit(_images, task, spec)
+        import torch
+
+        from riwoa.oracle.evaluator import SubnetEvaluator
+        from riwoa.oracle.supernet import Supernet
+
+        torch.set_num_threads(spec.threads)
+        supernet = Supernet.load(path, spec.width_mult, spec.n_classes)
+        recalibration, validation = images.result()
     evaluator = SubnetEvaluator(
         supernet,
-        {r: task.recalibration(r, spec.recalibration_images) for r in task.resolutions},
-        {r: (resize(canvases, r), labels) for r in task.resolutions},
+        recalibration,
+        validation,
         dtype=spec.dtype,
         batch_size=spec.batch_size,
         prefix_cache_bytes=spec.prefix_cache_bytes,
@@ -101,11 +104,30 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
     return SupernetOracle(_version(spec, evaluator.settings(), supernet.weights_sha256(), task.sha256), evaluator)
 
 
+def _images(
+    task: DigitsTask, spec: SupernetSpec
+) -> tuple[dict[int, FloatArray], dict[int, tuple[FloatArray, IntArray]]]:
+    """Recalibration images, and validation images with labels, by resolution.
+
+    Rendering a view costs more than resizing it, so each is rendered once for all resolutions.
+    """
+    import numpy as np
+
+    from riwoa.oracle.data import resize
+
+    training = task.canvas("train", 0)[: spec.recalibration_images]
+    canvases = np.concatenate([task.canvas(spec.split, view) for view in range(spec.validation_views)])
+    labels = np.tile(task.labels(spec.split), spec.validation_views)
+    recalibration = {r: resize(training, r) for r in task.resolutions}
+    return recalibration, {r: (resize(canvases, r), labels) for r in task.resolutions}
+
+
 def _version(spec: SupernetSpec, settings: Mapping[str, Any], weights_sha256: str, data_sha256: str) -> str:
     """Ruling 4. The last bits depend on dtype, batch size, thread count, processor and libraries."""
     facts = {
         "weights": weights_sha256,
         "data": data_sha256,
+        "split": spec.split,
         "recalibration_images": spec.recalibration_images,
         "validation_views": spec.validation_views,
         "evaluator": dict(settings),

@@ -1,0 +1,86 @@
+"""The oracle that a worker makes: the same images as the task's own, and a version that moves with all that matters."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from riwoa.errors import InputError, OracleError
+from riwoa.oracle import build
+from riwoa.oracle.data import load_digits_task
+from riwoa.oracle.mobilenet import mobilenet_space
+from riwoa.oracle.pool import WorkerPool
+from riwoa.oracle.protocol import SupernetSpec
+
+SMALLEST = mobilenet_space((24, 32, 40)).architecture(np.zeros(46, dtype=np.int64))
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> SupernetSpec:
+    from safetensors.torch import save_file
+
+    from riwoa.oracle.geometry import Backbone
+    from riwoa.oracle.supernet import build_network
+
+    path = tmp_path_factory.mktemp("supernet") / "random.safetensors"
+    save_file({k: v.contiguous() for k, v in build_network(Backbone(0.25, 10)).state_dict().items()}, path)
+    return SupernetSpec(checkpoint=str(path), recalibration_images=50, validation_views=1)
+
+
+def test_a_worker_evaluates_exactly_as_the_evaluator_does_here(spec: SupernetSpec) -> None:
+    async def in_a_worker() -> tuple[str, dict[str, float]]:
+        async with WorkerPool(spec) as pool:
+            info = await pool.start()
+            result = await (await pool.submit("a", SMALLEST))
+            assert result.status == "ok", result.reason
+            return info.version, dict(result.metrics)
+
+    version, metrics = asyncio.run(in_a_worker())
+    here = build.build_oracle(spec.to_json())
+    assert version == here.version
+    assert metrics == here.evaluate(SMALLEST)
+    assert metrics["images"] == 400
+    assert metrics["accuracy"] == metrics["correct"] / 400
+
+
+def test_the_images_are_those_of_the_task(spec: SupernetSpec) -> None:
+    task = load_digits_task()
+    for split in ("validation", "test"):
+        recalibration, found = build._images(task, replace(spec, split=split))
+        images, labels = task.views(split, 24, 1)
+        assert np.array_equal(found[24][0], images)
+        assert np.array_equal(found[24][1], labels)
+        assert np.array_equal(recalibration[32], task.recalibration(32, 50))
+
+
+def test_the_version_moves_with_everything_that_decides_an_accuracy_and_with_nothing_else(spec: SupernetSpec) -> None:
+    settings = {"dtype": "float32", "threads": 1}
+
+    def version(spec: SupernetSpec = spec, settings: Any = settings, weights: str = "w", data: str = "d") -> str:
+        return build._version(spec, settings, weights, data)
+
+    others = [
+        version(replace(spec, split="test")),
+        version(replace(spec, recalibration_images=51)),
+        version(replace(spec, validation_views=2)),
+        version(settings={**settings, "threads": 2}),
+        version(weights="x"),
+        version(data="x"),
+    ]
+    assert len({version(), *others}) == len(others) + 1
+    assert version(replace(spec, prefix_cache_bytes=0)) == version()
+    assert version(replace(spec, checkpoint="elsewhere")) == version()
+
+
+def test_what_cannot_be_built_is_refused_before_torch_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no checkpoint at .*none\.pth"):
+        build.build_oracle(SupernetSpec(checkpoint=str(tmp_path / "none.pth")).to_json())
+    with pytest.raises(InputError, match="no data set 'cifar'"):
+        build.build_oracle(SupernetSpec(data="cifar").to_json())
+    with pytest.raises(OracleError, match="no oracle of kind 'table'"):
+        build.build_oracle({"kind": "table"})
