@@ -111,9 +111,9 @@ def _dispatch(rest: list[str], options: Options) -> int:
         return 0
     if verb not in VERBS:
         raise UsageError(f"unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}{_nearest(verb)}")
-    from importlib import import_module
-
-    code: int = import_module(f"riwoa.ctl.{VERBS[verb][0]}").run(verb, rest[1:], options)
+    name = f"riwoa.ctl.{VERBS[verb][0]}"
+    __import__(name)  # importlib's own import_module would cost another import
+    code: int = sys.modules[name].run(verb, rest[1:], options)
     return code
 
 

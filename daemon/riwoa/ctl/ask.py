@@ -31,17 +31,17 @@ def ask(paths: StatePaths, verb: str, timeout_s: float) -> dict[str, Any]:
         SilentError: one listens, but does not answer in time or not in JSON.
         ControlError: the daemon refused, or this user may not ask it; exit code as the daemon says.
     """
+    name = paths.socket_name
     try:
-        if not paths.socket.exists():  # spares the import of socket where no daemon runs
-            raise FileNotFoundError(paths.socket)
-        client = connect(paths.socket, timeout_s)
+        os.stat(name)  # spares the import of socket where no daemon runs
+        client = connect(name, timeout_s)
     except PermissionError:
-        raise ControlError(f"not allowed to talk to the daemon at {paths.socket}; run as its user or group") from None
+        raise ControlError(f"not allowed to talk to the daemon at {name}; run as its user or group") from None
     except TimeoutError:
-        raise SilentError(f"the daemon at {paths.socket} does not answer; see its log") from None
+        raise SilentError(f"the daemon at {name} does not answer; see its log") from None
     except OSError:
         raise DaemonUnavailableError(
-            f"no daemon runs on {paths.state}; start one with `riwoad --state {paths.state}` (or make run)"
+            f"no daemon runs on {paths.directory}; start one with `riwoad --state {paths.directory}` (or make run)"
         ) from None
     with client:
         try:
@@ -49,7 +49,7 @@ def ask(paths: StatePaths, verb: str, timeout_s: float) -> dict[str, Any]:
             answer = json.loads(_line(client))
         except (OSError, ValueError):
             raise SilentError(
-                f"the daemon at {paths.socket} gave no answer to {verb!r} within {timeout_s:g} s"
+                f"the daemon at {name} gave no answer to {verb!r} within {timeout_s:g} s"
             ) from None
     if not isinstance(answer, dict) or not answer.get("ok"):
         raise _refusal(answer)
@@ -81,7 +81,7 @@ def holder(paths: StatePaths) -> int | None:
     import fcntl
 
     try:
-        descriptor = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(paths.name("lock"), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError:

@@ -68,7 +68,7 @@ def collect(paths: StatePaths) -> dict[str, Any]:
 def _last_words(paths: StatePaths) -> dict[str, Any] | None:
     """What status.json holds, None where it is missing or no object (it is replaced whole, so never half-written)."""
     try:
-        with open(paths.status, "rb") as stream:
+        with open(paths.name("status.json"), "rb") as stream:
             found = json.load(stream)
     except (OSError, ValueError):
         return None
@@ -84,7 +84,7 @@ def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | No
     if not silent and status["state"] in (*_ENDED, "starting"):
         return status
     who = f"process {pid}" if pid else "a process"
-    message = f"{who} holds {paths.state} but does not answer; see its log, or kill it: nothing is lost"
+    message = f"{who} holds {paths.directory} but does not answer; see its log, or kill it: nothing is lost"
     return {**status, "state": "unhealthy", "pid": pid, "message": message}
 
 
@@ -99,13 +99,14 @@ def _after_the_daemon(last: dict[str, Any]) -> dict[str, Any]:
 
 def _from_journal(paths: StatePaths) -> dict[str, Any]:
     blank = _blank(paths)
-    if not os.path.exists(paths.journal):
-        return {**blank, "message": f"no run in {paths.state}: start one with riwoad or make run"}
+    journal = paths.name("journal.db")
+    if not os.path.exists(journal):
+        return {**blank, "message": f"no run in {paths.directory}: start one with riwoad or make run"}
     from riwoa_storage.glance import glance
 
-    seen = glance(paths.journal)
+    seen = glance(journal)
     if seen is None:
-        return {**blank, "message": f"no run was begun in {paths.state} yet"}
+        return {**blank, "message": f"no run was begun in {paths.directory} yet"}
     leader = seen["leader"]
     metrics = (leader or {}).get("metrics", {})
     return {
@@ -137,7 +138,7 @@ def _blank(paths: StatePaths) -> dict[str, Any]:
     return {
         "schema": 1,
         "state": "none",
-        "state_directory": str(paths.state),
+        "state_directory": paths.directory,
         "source": "none",
         "alive": False,
         "pid": None,

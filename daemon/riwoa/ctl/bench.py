@@ -1,0 +1,106 @@
+"""``riwoactl bench journal | eval | status | embedded``: each prints one JSON object with a top-level ``ratio``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from riwoa.ctl import Options
+from riwoa.ctl.bar import bar
+from riwoa.ctl.command import Parser, subverb
+from riwoa.errors import UsageError
+from riwoa.paths import client_state, daemon_state
+
+_KNOWN = {
+    "journal": "committed evaluations a second against Optuna's storages",
+    "eval": "subnet evaluations a second against OFA's own way",
+    "status": "riwoactl status against the start of a bare interpreter",
+    "embedded": "RI-IWOA against the baselines on the embedded task",
+}
+
+
+def run(verb: str, arguments: list[str], options: Options) -> int:
+    """Run one benchmark and print its object, with or without --json."""
+    name = subverb(verb, arguments, _KNOWN)
+    runs = {"journal": _journal, "eval": _evaluation, "status": _status, "embedded": _embedded}
+    found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
+    print(json.dumps(found, allow_nan=False))
+    return 0
+
+
+_DESCRIPTIONS = {
+    "journal": "46 genes, 20 evaluations a generation, every commit on the disk. ratio: against Optuna's RDB (SQLite).",
+    "eval": "ratio: the fastest setting against OFA's extraction, recalibration and evaluation.",
+    "status": "ratio: the slower of running and stopped, against `python -c pass`.",
+    "embedded": "Best feasible fitness after a budget of unique evaluations, paired over seeds. ratio: the median over "
+    "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
+}
+
+
+def _journal(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--directory", type=Path, metavar="DIR", help="on the disk to measure (default: the state's)")
+    given = parser.parse_args(arguments)
+    if given.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    from riwoa.bench.journal import bench_journal
+
+    with bar("writing", "round") as advance:
+        place = given.directory or daemon_state(options.state).state
+        return bench_journal(place, given.repeats, progress=lambda done, total: advance(done, total, ""))
+
+
+def _evaluation(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the supernet inside the package")
+    parser.add_argument("--subnets", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    from riwoa.bench.evaluation import bench_evaluation
+
+    return bench_evaluation(given.checkpoint, subnets=given.subnets, threads=given.threads)
+
+
+def _status(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--runs", type=int, default=31, help="interleaved starts of each (default 31)")
+    given = parser.parse_args(arguments)
+    if given.runs < 1:
+        parser.error("--runs must be at least 1")
+    from riwoa.bench.status import bench_status
+
+    with bar("starting", "round") as advance:
+        return bench_status(given.runs, progress=lambda done, total: advance(done, total, ""))
+
+
+def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--budget", type=int, default=200, help="unique evaluations of a search (default 200)")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--strategies", default="riwoa,woa,random", help="separated by commas")
+    out_help = "where evaluations are kept (default: bench_embedded.jsonl in the state directory)"
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help=out_help)
+    parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: as the daemon's)")
+    parser.add_argument("--config", type=Path, metavar="FILE")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    given = parser.parse_args(arguments)
+    if min(given.seeds, given.budget, given.workers) < 1:
+        parser.error("--seeds, --budget and --workers must be at least 1")
+    from riwoa.bench.embedded import Settings, bench_embedded, load_table
+    from riwoa.config import load
+
+    config = load(given.config, given.set).config
+    paths = client_state(options.state)
+    strategies = tuple(given.strategies.split(","))
+    if unknown := set(strategies) - {"riwoa", "woa", "random"}:
+        raise UsageError(f"--strategies: {sorted(unknown)[0]!r} is none of riwoa, woa, random")
+    settings = Settings(seeds=given.seeds, budget=given.budget, workers=given.workers, strategies=strategies)
+    out = given.out or paths.state / "bench_embedded.jsonl"
+
+    async def measure() -> dict[str, Any]:
+        table = await load_table(given.table, paths.latency_table, config)
+        with bar("evaluating", "subnet") as advance:
+            return await bench_embedded(settings, config, table, out, lambda done, total: advance(done, total, ""))
+
+    return asyncio.run(measure())
