@@ -156,7 +156,8 @@ def winning_net(spec: Json, config: OfaConfig, task: DigitsTask) -> nn.Module:
     named = SupernetSpec(**{name: value for name, value in spec.items() if name != "kind"})
     supernet = Supernet.load(checkpoint_path(named), named.width_mult, named.n_classes)
     recalibration = {config.r: task.recalibration(config.r, named.recalibration_images)}
-    validation = {config.r: task.views("validation", config.r, 1)}  # asked for by the evaluator, and not used here
+    # The evaluator asks for validation images, and recalibrates on none of them: one will do.
+    validation = {config.r: (recalibration[config.r][:1], np.zeros(1, dtype=np.int64))}
     evaluator = SubnetEvaluator(supernet, recalibration, validation, dtype="float32", prefix_cache_bytes=0)
     return evaluator.recalibrated_net(config)
 

@@ -135,15 +135,19 @@ def individual(slot: int, point: Point, architecture: Mapping[str, Any] | None =
 def generation(run_id: int, number: int, individuals: tuple[IndividualRecord, ...]) -> GenerationRecord:
     able = [i for i in individuals if i.status == "ok"]
     best = max(able, key=lambda i: (i.metrics["latency_ms"] <= 2.0, i.fitness)) if able else None
-    leader = best and {
-        "generation": number,
-        "slot": best.slot,
-        "fitness": best.fitness,
-        "metrics": dict(best.metrics),
-        "architecture": dict(best.architecture),
-        "architecture_key": best.architecture_key,
-        "feasible": best.metrics["latency_ms"] <= 2.0,
-    }
+    leader = (
+        None
+        if best is None
+        else {
+            "generation": number,
+            "slot": best.slot,
+            "fitness": best.fitness,
+            "metrics": dict(best.metrics),
+            "architecture": dict(best.architecture),
+            "architecture_key": best.architecture_key,
+            "feasible": best.metrics["latency_ms"] <= 2.0,
+        }
+    )
     return GenerationRecord(
         run_id=run_id,
         generation=number,

@@ -48,9 +48,7 @@ def ask(paths: StatePaths, verb: str, timeout_s: float) -> dict[str, Any]:
             client.sendall(json.dumps({"verb": verb}).encode() + b"\n")
             answer = json.loads(_line(client))
         except (OSError, ValueError):
-            raise SilentError(
-                f"the daemon at {name} gave no answer to {verb!r} within {timeout_s:g} s"
-            ) from None
+            raise SilentError(f"the daemon at {name} gave no answer to {verb!r} within {timeout_s:g} s") from None
     if not isinstance(answer, dict) or not answer.get("ok"):
         raise _refusal(answer)
     return answer

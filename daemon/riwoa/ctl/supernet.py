@@ -71,18 +71,22 @@ def _check(arguments: list[str], options: Options) -> int:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the supernet inside the package")
     parser.add_argument("--random", type=int, default=15, metavar="N", help="random subnets (default 15)")
     parser.add_argument("--seed", type=int, default=0, help="of the random subnets")
+    parser.add_argument("--views", type=int, default=8, help="corrupted views of each image (default 8, as a search)")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
-    if given.random < 1 or given.threads < 1:
-        parser.error("--random and --threads must be at least 1")
+    if min(given.random, given.views, given.threads) < 1:
+        parser.error("--random, --views and --threads must be at least 1")
+    import torch
+
+    torch.set_num_threads(given.threads)
     with bar("evaluating", "subnet") as advance:
-        data = check(given.checkpoint, given.random, given.seed, given.threads, lambda d, t: advance(d, t, ""))
+        data = check(given.checkpoint, given.random, given.seed, given.views, lambda d, t: advance(d, t, ""))
     emit(options, data, render(data))
     return 0
 
 
 def check(
-    checkpoint: Path | None, count: int, seed: int, threads: int, progress: Report = lambda done, total: None
+    checkpoint: Path | None, count: int, seed: int, views: int, progress: Report = lambda done, total: None
 ) -> dict[str, Any]:
     """Accuracies of the largest, the smallest and ``count`` random subnets on every split.
 
@@ -90,7 +94,6 @@ def check(
         InputError: the checkpoint is missing or damaged.
     """
     import numpy as np
-    import torch
 
     from riwoa.oracle.build import checkpoint_path
     from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
@@ -99,10 +102,9 @@ def check(
     from riwoa.search.codec import Codec
     from riwoa.search.rng import generator
 
-    torch.set_num_threads(threads)
     spec = SupernetSpec(checkpoint=str(checkpoint) if checkpoint else None)
     path = checkpoint_path(spec)
-    evaluators = _evaluators(Supernet.load(path, spec.width_mult, spec.n_classes))
+    evaluators = _evaluators(Supernet.load(path, spec.width_mult, spec.n_classes), views)
     space = mobilenet_space(evaluators["validation"].resolutions)
     codec = Codec(space, seed)
     extremes = np.array([[len(g.choices) - 1 for g in space.genes], [0 for _ in space.genes]])
@@ -129,19 +131,22 @@ def check(
     }
 
 
-def _evaluators(supernet: Supernet) -> Mapping[str, SubnetEvaluator]:
-    """One a split, so that each keeps its own shared prefixes."""
+def _evaluators(supernet: Supernet, views: int) -> Mapping[str, SubnetEvaluator]:
+    """One a split, at every resolution."""
     from riwoa.oracle.data import load_digits_task
     from riwoa.oracle.evaluator import SubnetEvaluator
 
     task = load_digits_task()
     recalibration = {r: task.recalibration(r) for r in task.resolutions}
     pictures = {
-        "validation": {r: task.views("validation", r) for r in task.resolutions},
-        "test": {r: task.views("test", r) for r in task.resolutions},
+        "validation": {r: task.views("validation", r, views) for r in task.resolutions},
+        "test": {r: task.views("test", r, views) for r in task.resolutions},
         "clean": {r: task.clean("test", r) for r in task.resolutions},
     }
-    return {split: SubnetEvaluator(supernet, recalibration, images) for split, images in pictures.items()}
+    return {
+        split: SubnetEvaluator(supernet, recalibration, images, prefix_cache_bytes=0)
+        for split, images in pictures.items()
+    }
 
 
 def render(data: dict[str, Any]) -> str:

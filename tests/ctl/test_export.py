@@ -1,0 +1,167 @@
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from riwoa.ctl import main
+from riwoa.errors import InputError
+from riwoa.export import accuracy, export_run, load_exported, onnx_difference, read_winner
+from riwoa.oracle.build import build_oracle
+from riwoa.oracle.data import load_digits_task
+from riwoa.oracle.geometry import Backbone
+from riwoa.oracle.mobilenet import mobilenet_space
+from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.supernet import build_network
+from riwoa.oracle.training import write_safetensors
+
+from .support import individual, write_journal
+
+_VIEWS = 1
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory with a run whose leader was measured by the real oracle, in float32."""
+    state = tmp_path_factory.mktemp("state")
+    weights = {k: v.contiguous() for k, v in build_network(Backbone(0.25, 10)).state_dict().items()}
+    write_safetensors(weights, state / "net.safetensors", {})
+    spec = SupernetSpec(
+        checkpoint=str(state / "net.safetensors"), recalibration_images=100, validation_views=_VIEWS
+    ).to_json()
+    space = mobilenet_space((24, 32, 40))
+    genes = np.random.default_rng(0).integers(0, 3, len(space))
+    architecture = space.architecture(genes)
+    measured = build_oracle(spec).evaluate(architecture)["accuracy"]
+    leader = individual(0, (space.key(genes), measured, 1.0), architecture)
+    write_journal(state / "journal.db", [(leader,)], oracle=spec, oracle_version="v", latency_table_sha256="t")
+    return state
+
+
+@pytest.fixture(scope="module")
+def exported(state: Path) -> Path:
+    assert main(["export", "--state", str(state), "--json"]) == 0
+    return state / "export"
+
+
+def described(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / "architecture.json").read_text())
+    return found
+
+
+def test_the_model_loaded_from_its_files_gives_the_journaled_accuracy_to_one_image(
+    exported: Path, state: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("architecture.json", "model.safetensors"):
+        (elsewhere / name).write_bytes((exported / name).read_bytes())
+    net, resolution = load_exported(elsewhere)
+    measured = accuracy(net, *load_digits_task().views("validation", resolution, _VIEWS))
+    journaled = read_winner(state / "journal.db").leader["metrics"]["accuracy"]
+    assert abs(measured["accuracy"] - journaled) * measured["images"] <= 1
+    assert described(exported)["exported"]["validation"] == measured
+    assert described(exported)["journaled"]["metrics"]["accuracy"] == journaled
+
+
+def test_the_test_split_is_measured_too(exported: Path) -> None:
+    found = described(exported)["exported"]["test"]
+    assert found["images"] == 400 * _VIEWS
+    assert found["accuracy"] == found["correct"] / found["images"]
+
+
+def test_the_onnx_model_agrees_with_torch_at_any_batch_size(exported: Path) -> None:
+    net, resolution = load_exported(exported)
+    images = load_digits_task().views("validation", resolution, 1)[0]
+    for n in (1, 5):
+        assert onnx_difference(exported / "model.onnx", net, images[:n]) <= 1e-4
+    assert onnx_difference(exported / "model.onnx", net, images[:5] * np.float32(np.nan)) != 0  # it does compare
+
+
+def test_provenance_names_what_the_result_depends_on(exported: Path, state: Path) -> None:
+    provenance = json.loads((exported / "provenance.json").read_text())
+    run = read_winner(state / "journal.db").run
+    assert (provenance["digest"], provenance["seed"], provenance["latency_table_sha256"]) == (run.digest, 0, "t")
+    assert {"torch", "ofa", "numpy", "onnx", "riwoa"} <= set(provenance["exported_with"])
+    hashes = {f: hashlib.sha256((exported / f).read_bytes()).hexdigest() for f in provenance["files_sha256"]}
+    assert provenance["files_sha256"] == hashes
+    assert set(hashes) == {"architecture.json", "model.onnx", "model.safetensors"}
+
+
+def test_an_export_replaces_the_one_before_whole(state: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "provenance.json").write_text("{}")
+    (out / "left over").write_text("")
+    done = export_run(state / "journal.db", out, onnx=False)
+    assert sorted(f.name for f in out.iterdir()) == ["architecture.json", "model.safetensors", "provenance.json"]
+    assert done.onnx_left_out == "not asked for"
+    assert [f.name for f in tmp_path.iterdir()] == ["out"]
+
+
+def test_without_the_extra_the_rest_is_written_and_a_line_says_what_is_missing(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxruntime" else real(name, *a))
+    assert main(["export", "--state", str(state), "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "pip install 'riwoa[export]'" in out
+    assert "onnxruntime not installed" in out
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(state: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert main(["export", "--state", str(state), "--out", str(tmp_path)]) == 66
+    assert [f.name for f in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_failure_leaves_the_old_export_in_place(exported: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (exported / "provenance.json").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("riwoa.export._write_json", full)
+    assert main(["export", "--state", str(state), "--no-onnx"]) == 74
+    assert (exported / "provenance.json").read_bytes() == before
+    assert not exported.with_name("export.tmp").exists()
+
+
+@pytest.mark.parametrize("damaged", ["architecture.json", "model.safetensors"])
+def test_a_truncated_file_is_refused_by_name_of_the_directory(exported: Path, tmp_path: Path, damaged: str) -> None:
+    for name in ("architecture.json", "model.safetensors"):
+        data = (exported / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 2] if name == damaged else data)
+    with pytest.raises(InputError, match="holds no intact export"):
+        load_exported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("generations", "oracle", "hint"),
+    [
+        ([], {"kind": "supernet"}, "has no leader yet"),
+        ([(individual(0, ("a", float("nan"), 1.0)),)], {"kind": "supernet"}, "has no leader yet"),
+        ([(individual(0, ("a", 0.5, 1.0)),)], {"kind": "module"}, "has no weights"),
+    ],
+)
+def test_nothing_to_export_is_said_in_one_line(
+    generations: list[Any], oracle: dict[str, str], hint: str, tmp_path: Path
+) -> None:
+    write_journal(tmp_path / "journal.db", generations, oracle=oracle)
+    with pytest.raises(InputError, match=hint):
+        export_run(tmp_path / "journal.db", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_checkpoint_exits_66(tmp_path: Path) -> None:
+    spec = SupernetSpec(checkpoint=str(tmp_path / "gone.safetensors")).to_json()
+    space = mobilenet_space((24, 32, 40))
+    genes = np.zeros(len(space), dtype=np.int64)
+    leader = individual(0, (space.key(genes), 0.5, 1.0), space.architecture(genes))
+    write_journal(tmp_path / "journal.db", [(leader,)], oracle=spec)
+    assert main(["export", "--state", str(tmp_path)]) == 66
