@@ -99,6 +99,14 @@ async def test_a_job_id_may_be_pending_only_once() -> None:
         assert (await evaluate(pool, "a")).status == "ok"
 
 
+async def test_an_architecture_without_a_json_form_is_refused_and_harms_nobody() -> None:
+    async with a_pool() as pool:
+        for bad in (float("nan"), object()):
+            with pytest.raises((ValueError, TypeError), match="JSON"):
+                await pool.submit("a", {"kernel": bad})
+        assert (await evaluate(pool, "a")).status == "ok"
+
+
 async def test_a_worker_that_dies_is_replaced_and_its_candidate_tried_once_more(tmp_path: Path) -> None:
     async with a_pool() as pool:
         before = (await evaluate(pool, "a")).metrics["pid"]

@@ -110,15 +110,16 @@ class WorkerPool:
 
         Raises:
             RiwoaError: the pool has failed, or is closed.
-            ValueError: a job of this id is pending.
+            ValueError: a job of this id is pending, or the architecture has no JSON form.
         """
+        frame = encode_frame({"id": job_id, "architecture": architecture})
         async with self._changed:
             await self._changed.wait_for(lambda: self._unusable() or len(self._queue) < self._settings.queue_size)
             if unusable := self._unusable():
                 raise unusable
             if job_id in self._jobs:
                 raise ValueError(f"job {job_id!r} is already pending")
-            job = _Job(job_id, dict(architecture), asyncio.get_running_loop().create_future())
+            job = _Job(job_id, frame, asyncio.get_running_loop().create_future())
             # Whoever awaits the future may itself be cancelled: the job then has no reader and gives its worker back.
             job.future.add_done_callback(lambda future: self.cancel(job_id) if future.cancelled() else None)
             self._jobs[job_id] = job
@@ -199,9 +200,8 @@ class WorkerPool:
     async def _start_worker(self, slot: _Slot) -> None:
         worker = slot.worker = await _Worker.spawn(self._spec, slot, self._on_log)
         slot.enter("starting")
-        reply = await worker.ask(
-            {"spec": self._spec.to_json()}, self._settings.start_timeout_s, self._settings, late="start timeout"
-        )
+        spec = encode_frame({"spec": self._spec.to_json()})
+        reply = await worker.ask(spec, self._settings.start_timeout_s, self._settings, late="start timeout")
         if "fatal" in reply:
             raise error_from_json(reply["fatal"])
         ready = reply.get("ready")
@@ -240,12 +240,7 @@ class WorkerPool:
             start_s = time.monotonic()
             slot.enter("busy", job)
             try:
-                reply = await worker.ask(
-                    {"id": job.id, "architecture": job.architecture},
-                    self._settings.evaluation_timeout_s,
-                    self._settings,
-                    late="timeout",
-                )
+                reply = await worker.ask(job.frame, self._settings.evaluation_timeout_s, self._settings, late="timeout")
                 slot.evaluations += 1
                 self._deliver(job, reply, time.monotonic() - start_s)
                 await self._recycle_if_fat(slot, worker)
@@ -264,7 +259,7 @@ class WorkerPool:
         )
 
     def _deliver(self, job: _Job, reply: Mapping[str, Any], duration_s: float) -> None:
-        if reply.get("id") != job.id or not ("metrics" in reply) ^ ("error" in reply):
+        if reply.get("id") != job.id or ("metrics" in reply) == ("error" in reply):
             raise _WorkerLostError("worker died: it answered something else")
         if "error" in reply:
             self._finish(job, "failed", reason=f"error: {reply['error']}", duration_s=duration_s)
@@ -321,7 +316,7 @@ class WorkerPool:
 @dataclass(eq=False, slots=True)
 class _Job:
     id: str
-    architecture: dict[str, Any]
+    frame: bytes
     future: asyncio.Future[EvaluationResult]
     attempts: int = 0
     cancelled: bool = False
@@ -412,9 +407,7 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.returncode is None
 
-    async def ask(
-        self, message: Mapping[str, Any], timeout_s: float, settings: PoolSettings, late: str
-    ) -> dict[str, Any]:
+    async def ask(self, frame: bytes, timeout_s: float, settings: PoolSettings, late: str) -> dict[str, Any]:
         """Send a frame and wait for the answer, looking at clock and memory.
 
         Raises:
@@ -424,7 +417,7 @@ class _Worker:
         assert self._process.stdout is not None
         end_s = time.monotonic() + timeout_s
         with contextlib.suppress(ConnectionError):  # a dead worker shows as the end of its output
-            self._process.stdin.write(encode_frame(message))
+            self._process.stdin.write(frame)
         line = asyncio.ensure_future(self._process.stdout.readline())
         try:
             while not line.done():
