@@ -16,18 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.cognition.parse import PatchError, parse_patch
 from riwoa.cognition.provider import request_prompt, single_change
 from riwoa.config import Config, as_json
 from riwoa.errors import OracleError
 from riwoa.evaluations import Evaluated, Evaluations
-from riwoa.history import History, Identity, pack_state, unpack_state
+from riwoa.history import Best, History, Identity, genotype_of, pack_state, unpack_state
 from riwoa.log import get_logger
 from riwoa.reload import Reloader
-from riwoa.search.base import Leader, Outcome, Proposal, SearchParameters, Strategy, make_strategy
+from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy, make_strategy
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.polish import BATCH as POLISH_BATCH
@@ -129,7 +127,7 @@ class Conductor:
         self.objective = self._make_objective(config)
         self.strategy: Strategy | Polish = self._make_strategy()
         self.phase = "search"
-        self.history = History()
+        self.history = History(self.objective)
         self.revision = 0
         self.resumed_from: int | None = None
         self.running = asyncio.Event()
@@ -152,9 +150,9 @@ class Conductor:
         return self.strategy.generation
 
     @property
-    def leader(self) -> Leader | None:
+    def leader(self) -> Best | None:
         """The best individual so far."""
-        return self.strategy.leader
+        return self.history.best
 
     def time_left_s(self) -> float | None:
         """To the end of search and polish, from the pace of recent generations; None before the first."""
@@ -204,15 +202,13 @@ class Conductor:
         return self.strategy.finished or (limit is not None and spent >= limit)
 
     def _begin_polish(self) -> None:
-        leader = self.strategy.leader
-        if leader is None:
-            raise OracleError("no evaluation succeeded, so there is nothing to polish; see `riwoactl status` for why")
-        self.strategy = self._make_polish(self.strategy, leader)
+        assert self.leader is not None, "a generation in which every evaluation failed is never committed"
+        self.strategy = self._make_polish(self.leader, self.generation)
         self.phase = "polish"
         self._search_evaluations = self.history.counters["evaluations"]
         self.generation_s = []
         self._late.clear()  # replies that would join beyond the search have nothing to join
-        _log.info("polish_begins", leader=leader.fitness)
+        _log.info("polish_begins", leader=self.leader.fitness)
 
     async def _one_generation(self, started: float) -> None:
         generation = self.generation
@@ -228,14 +224,14 @@ class Conductor:
             )
         individuals = [self._individual(c, e) for c, e in zip(candidates, evaluated, strict=True)]
         self.strategy.tell([self._outcome(c, i) for c, i in zip(candidates, individuals, strict=True)])
+        buffer = self._buffer(generation, individuals)
         record = self._record(generation, individuals, joined_ids, started)
-        digest = await self._journal.commit_generation(record, buffer=self._buffer(record))
+        digest = await self._journal.commit_generation(record, buffer=buffer)
         self._committed(record, evaluated, digest)
 
     def _committed(self, record: GenerationRecord, evaluated: Sequence[Evaluated], digest: str) -> None:
         for individual, outcome in zip(record.individuals, evaluated, strict=True):
             self._evaluations.commit(individual.architecture_key, outcome)
-        self.history.absorb(record.generation, record.individuals)
         self.history.counters = Counter(record.counters)
         self.history.digest = digest
         leader = self.leader
@@ -244,8 +240,8 @@ class Conductor:
             generation=record.generation,
             phase=record.phase,
             evaluations=record.counters["evaluations"],
-            accuracy=leader.accuracy if leader else None,
-            latency_ms=leader.latency_ms if leader else None,
+            accuracy=leader.metrics["accuracy"] if leader else None,
+            latency_ms=leader.metrics["latency_ms"] if leader else None,
             digest=digest[:12],
         )
 
@@ -337,7 +333,6 @@ class Conductor:
         assert self._desk is not None
         assert p.parent is not None
         target = self.objective.latency_target_ms
-        metrics = self.history.metrics.get(p.parent, {})
         return RequestRecord(
             request_id=f"{self.run_id}/{generation}/{p.slot}",
             run_id=self.run_id,
@@ -347,7 +342,7 @@ class Conductor:
             model=self._desk.provider.model,
             adapter_sha256=None,
             seed=_seed(self.config.run.seed, generation, p.slot, "request"),
-            prompt=request_prompt(self.space, self._parent_architecture(p), metrics, target),
+            prompt=request_prompt(self.space, self._parent_architecture(p), self.history.metrics(p.parent), target),
             parameters={},
             created_unix_s=time.time(),
         )
@@ -383,6 +378,8 @@ class Conductor:
     def _record(
         self, generation: int, individuals: list[IndividualRecord], late_ids: tuple[str, ...], started: float
     ) -> GenerationRecord:
+        counters = self._counters(individuals, late_ids)
+        self.history.absorb(generation, individuals)
         used = tuple(i.request_id for i in individuals if i.request_id is not None and i.request_id not in late_ids)
         return GenerationRecord(
             run_id=self.run_id,
@@ -390,17 +387,18 @@ class Conductor:
             phase=self.phase,
             config_revision=self.revision,
             state=pack_state(self.strategy.snapshot()),
-            counters=self._counters(individuals, used + late_ids),
-            leader=self._leader_json(individuals, generation),
+            counters=counters,
+            leader=self.leader.to_json() if self.leader is not None else None,
             inputs={"failed": {str(i.slot): i.error for i in individuals if i.status == "failed"}},
             individuals=tuple(individuals),
             joined_requests=used + late_ids,
             duration_s=time.monotonic() - started,
         )
 
-    def _counters(self, individuals: list[IndividualRecord], replies: tuple[str, ...]) -> dict[str, int]:
+    def _counters(self, individuals: list[IndividualRecord], late_ids: tuple[str, ...]) -> dict[str, int]:
         """Totals of the run including this generation."""
         semantic = sum(i.operator == "semantic" for i in individuals)
+        replies = {i.request_id for i in individuals if i.request_id is not None} | set(late_ids)
         added = {
             "evaluations": sum(not i.cache_hit for i in individuals),
             "cache_hits": sum(i.cache_hit for i in individuals),
@@ -414,50 +412,29 @@ class Conductor:
 
     def _succeeded(self, i: IndividualRecord) -> bool:
         """Ruling 2: a semantic child that is fitter than its parent on the same images."""
-        parent = self._parent_fitness(i)
+        parent = self.history.fitness(i.parent)
         return i.operator == "semantic" and i.fitness is not None and parent is not None and i.fitness > parent
 
-    def _parent_fitness(self, i: IndividualRecord) -> float | None:
-        metrics = self.history.metrics.get(i.parent) if i.parent is not None else None
-        return float(self.objective.fitness(metrics["accuracy"], metrics["latency_ms"])) if metrics else None
-
-    def _buffer(self, record: GenerationRecord) -> list[BufferEntryRecord]:
+    def _buffer(self, generation: int, individuals: Sequence[IndividualRecord]) -> list[BufferEntryRecord]:
         """Successes with their whole trace; the prompt and the text lie in requests and replies under the same id."""
         entries = []
-        for i in record.individuals:
-            parent = self._parent_fitness(i)
-            if self._succeeded(i) and i.request_id is not None and parent is not None and i.fitness is not None:
-                entry = BufferEntryRecord(
-                    entry_id=0,
-                    run_id=self.run_id,
-                    request_id=i.request_id,
-                    generation=record.generation,
-                    parent_fitness=parent,
-                    child_fitness=i.fitness,
-                    trace={"architecture": i.architecture, "metrics": i.metrics},
-                    created_unix_s=time.time(),
-                )
-                entries.append(entry)
+        for i in filter(self._succeeded, individuals):
+            parent = self.history.fitness(i.parent)
+            assert i.request_id is not None
+            assert i.fitness is not None
+            assert parent is not None
+            entry = BufferEntryRecord(
+                entry_id=0,
+                run_id=self.run_id,
+                request_id=i.request_id,
+                generation=generation,
+                parent_fitness=parent,
+                child_fitness=i.fitness,
+                trace={"architecture": i.architecture, "metrics": i.metrics},
+                created_unix_s=time.time(),
+            )
+            entries.append(entry)
         return entries
-
-    def _leader_json(self, individuals: list[IndividualRecord], generation: int) -> dict[str, Any] | None:
-        leader = self.leader
-        if leader is None:
-            return None
-        origin_generation, slot = leader.origin
-        if origin_generation == generation:
-            metrics: Mapping[str, Any] = next(i.metrics for i in individuals if i.slot == slot)
-        else:
-            metrics = self.history.metrics[leader.origin]
-        return {
-            "generation": origin_generation,
-            "slot": slot,
-            "fitness": leader.fitness,
-            "feasible": bool(self.objective.feasible(leader.latency_ms)),
-            "metrics": dict(metrics),
-            "architecture": self.space.architecture(leader.indices),
-            "architecture_key": self.space.key(leader.indices),
-        }
 
     # -- configuration -----------------------------------------------------------------------------------------------
 
@@ -484,7 +461,11 @@ class Conductor:
         _log.info("config_applied", revision=self.revision, keys=sorted(changed))
 
     def _configure(self, config: Config) -> None:
-        self.objective = self._make_objective(config)
+        objective = self._make_objective(config)
+        if objective != self.objective:
+            with JournalReader(self._path) as reader:
+                self.history.judge_by(objective, reader, self.run_id)
+        self.objective = objective
         self.strategy.set_objective(self.objective)
         self.strategy.set_parameters(search_parameters(config, semantic=self._desk is not None))
 
@@ -497,14 +478,15 @@ class Conductor:
         parameters = search_parameters(config, semantic=self._desk is not None)
         return make_strategy(config.search.strategy, self.space, self.objective, config.run.seed, parameters)
 
-    def _make_polish(self, search: Strategy | Polish, leader: Leader) -> Polish:
+    def _make_polish(self, best: Best, start_generation: int) -> Polish:
+        indices = self.codec.decode(genotype_of(best.individual)[None, :])[0]
         return Polish(
             self.space,
             self.objective,
             self.config.run.seed,
-            leader,
+            best.as_leader(indices),
             budget=self.config.run.polish_evaluations,
-            start_generation=search.generation,
+            start_generation=start_generation,
             latency_of=self._latency_of_indices,
         )
 
@@ -516,11 +498,14 @@ class Conductor:
     def _restore(self) -> None:
         """Stand where the last commit stood."""
         with JournalReader(self._path) as reader:
-            self.history, last = History.read(reader, self.run_id)
             self.revision = len(reader.config_revisions(self.run_id)) - 1
+            self.history.digest = reader.digest_head(self.run_id)
+            for generation, individual in reader.individuals(self.run_id):
+                self.history.absorb(generation, (individual,))
             for key, (status, metrics) in reader.committed_metrics(self.run_id).items():
                 raw = {name: value for name, value in metrics.items() if name != "latency_ms"}
                 self._evaluations.commit(key, Evaluated(raw, None if status == "ok" else "failed before", True))
+            last = reader.last_generation(self.run_id)
             if last is not None:
                 self._stand_at(reader, last)
             if self._desk is not None:
@@ -528,18 +513,14 @@ class Conductor:
 
     def _stand_at(self, reader: JournalReader, last: GenerationRecord) -> None:
         self.resumed_from = last.generation
-        snapshot = unpack_state(last.state)
+        self.history.counters = Counter(last.counters)
         if last.phase == "polish":
-            summaries = reader.generation_summaries(self.run_id)
-            *_, searched = (s for s in summaries if s.phase == "search")
+            *_, searched = (s for s in reader.generation_summaries(self.run_id) if s.phase == "search")
             self._search_evaluations = searched.counters["evaluations"]
-            search = self._make_strategy()
-            search.restore(unpack_state(reader.generation(self.run_id, searched.generation).state))
-            assert search.leader is not None
-            self.strategy = self._make_polish(search, search.leader)
+            assert self.leader is not None
+            self.strategy = self._make_polish(self.leader, last.generation + 1)  # the snapshot holds its own start
             self.phase = "polish"
-        self.strategy.restore(snapshot)
-        self.strategy.set_objective(self.objective)
+        self.strategy.restore(unpack_state(last.state))
         _log.info("resumed", generation=last.generation + 1, phase=self.phase, digest=self.history.digest[:12])
 
     def _recover_requests(self, reader: JournalReader) -> None:
@@ -555,8 +536,7 @@ class Conductor:
                 assert individual.parent is not None
                 born, slot = individual.parent
                 parent = next(i for i in reader.generation(self.run_id, born).individuals if i.slot == slot)
-                genotype = np.frombuffer(parent.genotype, dtype="<f8").copy()
-                late = Late(request, individual.parent, genotype)
+                late = Late(request, individual.parent, genotype_of(parent))
                 self._late.setdefault(request.join_generation, []).append(late)
                 batches.setdefault(request.generation, []).append(request)
         self._unsent = [batches[g] for g in sorted(batches)]

@@ -4,53 +4,118 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riwoa.search.base import Leader
+from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.search.space import IntArray
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import GenerationRecord, IndividualRecord
+from riwoa_storage.records import IndividualRecord
 
-Identity = tuple[int, int]
+Identity = tuple[int, int]  # (generation, slot)
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best individual of a run under an objective: within the target as soon as any individual was."""
+
+    generation: int
+    individual: IndividualRecord
+    fitness: float
+    feasible: bool
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Its raw metrics."""
+        return self.individual.metrics
+
+    @property
+    def origin(self) -> Identity:
+        """Where it was found."""
+        return (self.generation, self.individual.slot)
+
+    def to_json(self) -> dict[str, Any]:
+        """As journaled with each generation."""
+        return {
+            "generation": self.generation,
+            "slot": self.individual.slot,
+            "fitness": self.fitness,
+            "feasible": self.feasible,
+            "metrics": dict(self.metrics),
+            "architecture": dict(self.individual.architecture),
+            "architecture_key": self.individual.architecture_key,
+        }
+
+    def as_leader(self, indices: IntArray) -> Leader:
+        """As the polish takes it."""
+        return Leader(
+            genotype=genotype_of(self.individual),
+            indices=indices,
+            accuracy=self.metrics["accuracy"],
+            latency_ms=self.metrics["latency_ms"],
+            fitness=self.fitness,
+            origin=self.origin,
+        )
+
+
 class History:
-    """Counters, Pareto archive, and the committed metrics of every individual."""
+    """Counters, Pareto archive, leader, and the accuracy and latency of every individual."""
 
-    generations: int = 0
-    counters: Counter[str] = field(default_factory=Counter)
-    archive: ParetoArchive = field(default_factory=ParetoArchive)
-    metrics: dict[Identity, Mapping[str, Any]] = field(default_factory=dict)
-    digest: str = ""
+    def __init__(self, objective: Objective) -> None:
+        self.counters: Counter[str] = Counter()
+        self.archive = ParetoArchive()
+        self.digest = ""
+        self.best: Best | None = None
+        self._objective = objective
+        self._metrics: dict[Identity, tuple[float, float]] = {}
 
-    def absorb(self, generation: int, individuals: tuple[IndividualRecord, ...]) -> None:
-        """Take in a committed generation."""
-        self.generations = generation + 1
+    def absorb(self, generation: int, individuals: Iterable[IndividualRecord]) -> None:
+        """Take in the individuals of a generation that is about to be, or is, committed."""
         for i in individuals:
             if i.status != "ok":
                 continue
-            self.metrics[generation, i.slot] = i.metrics
-            point = ParetoPoint(
-                i.architecture_key, i.metrics["accuracy"], i.metrics["latency_ms"], (generation, i.slot)
-            )
-            self.archive.add(point)
+            accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
+            self._metrics[generation, i.slot] = (accuracy, latency_ms)
+            self.archive.add(ParetoPoint(i.architecture_key, accuracy, latency_ms, (generation, i.slot)))
+            self._challenge(generation, i)
 
-    @staticmethod
-    def read(reader: JournalReader, run_id: int) -> tuple[History, GenerationRecord | None]:
-        """The history of a run and its last generation."""
-        history = History(digest=reader.digest_head(run_id))
-        last = None
-        for last in reader.generations(run_id):
-            history.absorb(last.generation, last.individuals)
-        if last is not None:
-            history.counters.update(last.counters)
-        return history, last
+    def metrics(self, identity: Identity | None) -> tuple[float, float] | None:
+        """(accuracy, latency_ms) of an individual; None where it failed or there is none."""
+        return self._metrics.get(identity) if identity is not None else None
+
+    def fitness(self, identity: Identity | None) -> float | None:
+        """Fitness of an individual under the objective in force."""
+        metrics = self.metrics(identity)
+        return float(self._objective.fitness(*metrics)) if metrics is not None else None
+
+    def judge_by(self, objective: Objective, reader: JournalReader, run_id: int) -> None:
+        """Choose the leader anew among all that was ever committed: the target or the exponent changed."""
+        self._objective = objective
+        self.best = None
+        for generation, individual in reader.individuals(run_id):
+            if individual.status == "ok":
+                self._challenge(generation, individual)
+
+    def _challenge(self, generation: int, i: IndividualRecord) -> None:
+        """Make an individual the leader if it is better; among equals the first stays."""
+        accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
+        feasible = bool(self._objective.feasible(latency_ms))
+        challenger = Best(generation, i, float(self._objective.fitness(accuracy, latency_ms)), feasible)
+        best = self.best
+        if best is None or (challenger.feasible, challenger.fitness) > (best.feasible, best.fitness):
+            self.best = challenger
+
+
+def genotype_of(individual: IndividualRecord) -> FloatArray:
+    """The vector of a journaled individual, shape (D,)."""
+    return np.frombuffer(individual.genotype, dtype="<f8").astype(np.float64)
 
 
 def pack_state(snapshot: Mapping[str, npt.NDArray[np.generic]]) -> bytes:

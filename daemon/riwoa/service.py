@@ -60,6 +60,7 @@ from riwoa.views import (
 from riwoa_storage.errors import StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EventRecord, RunRecord
+from riwoa_storage.replay import verify
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
@@ -140,6 +141,7 @@ class Service:
             raise _first(group_error) from None
 
     async def _search(self, group: asyncio.TaskGroup, journal: JournalWriter) -> None:
+        await asyncio.to_thread(verify, self.paths.journal)  # never build on a broken chain
         if self._report_finished():
             return
         table = await self._table()

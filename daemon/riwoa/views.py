@@ -49,11 +49,11 @@ def current_leader(conductor: Conductor) -> dict[str, Any] | None:
     if leader is None:
         return None
     return {
-        "accuracy": leader.accuracy,
-        "latency_ms": leader.latency_ms,
+        "accuracy": leader.metrics["accuracy"],
+        "latency_ms": leader.metrics["latency_ms"],
         "fitness": leader.fitness,
-        "feasible": bool(conductor.objective.feasible(leader.latency_ms)),
-        "architecture_key": conductor.space.key(leader.indices),
+        "feasible": leader.feasible,
+        "architecture_key": leader.individual.architecture_key,
         "origin": list(leader.origin),
     }
 

@@ -28,14 +28,17 @@ class ProposalProvider(Protocol):
         ...
 
 
-def request_prompt(space: Space, parent: Mapping[str, Any], metrics: Mapping[str, Any], target_ms: float | None) -> str:
-    """What the model is told: one JSON object, so that any provider can read it back."""
+def request_prompt(
+    space: Space, parent: Mapping[str, Any], metrics: tuple[float, float] | None, target_ms: float | None
+) -> str:
+    """What the model is told of the parent, its (accuracy, latency_ms) and the target: one JSON object."""
+    accuracy, latency_ms = metrics or (None, None)
     return json.dumps(
         {
             "space": space.name,
             "target_ms": target_ms,
-            "accuracy": metrics.get("accuracy"),
-            "latency_ms": metrics.get("latency_ms"),
+            "accuracy": accuracy,
+            "latency_ms": latency_ms,
             "parent": dict(parent),
         },
         sort_keys=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from riwoa.config import Oracle
 from riwoa.hardware.probe import probe
@@ -38,7 +39,7 @@ def pool_settings(oracle: Oracle) -> PoolSettings:
     )
 
 
-def fastest_dtype() -> str:
+def fastest_dtype() -> Literal["float32", "bfloat16"]:
     """bfloat16 where the processor multiplies it in hardware; elsewhere it is emulated and slower."""
     return "bfloat16" if _BFLOAT16_FLAGS.intersection(probe().flags) else "float32"
 

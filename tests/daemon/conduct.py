@@ -1,0 +1,103 @@
+"""Runs a conductor on a real journal and a real worker process with a cheap landscape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from riwoa.cognition.desk import ProposalDesk
+from riwoa.cognition.provider import ProposalProvider, ScriptedProvider
+from riwoa.conductor import Conductor
+from riwoa.config import as_json, load
+from riwoa.evaluations import Evaluations
+from riwoa.oracle.mobilenet import mobilenet_space
+from riwoa.oracle.pool import PoolSettings, WorkerPool
+from riwoa.oracle.protocol import ModuleSpec
+from riwoa.reload import Reloader
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.writer import JournalWriter
+
+SPACE = mobilenet_space((24, 32, 40))
+SMALL = ("search.population=6", "run.generations=4", "run.polish_evaluations=10", "oracle.workers=1")
+
+
+class StopHere(Exception):
+    """Ends a run after a commit, as a kill would."""
+
+
+def latency_ms(architecture: Mapping[str, Any]) -> float:
+    return sum(v for k, v in architecture.items() if k != "resolution") * architecture["resolution"] / 1000
+
+
+async def conduct(
+    path: Path,
+    *settings: str,
+    target_ms: float = 4.5,
+    stop_after: int | None = None,
+    provider: ProposalProvider | None = None,
+    oracle: Mapping[str, Any] | None = None,
+    reloader: Reloader | None = None,
+    at_commit: Any = None,
+) -> str:
+    """Run to the end (or to ``stop_after`` commits) and return the digest; continues the run in the journal."""
+    loaded = load(None, [*SMALL, *settings], {})
+    reloader = reloader or Reloader(loaded, [])
+    pool_settings = PoolSettings(workers=1, backoff_s=0.01, poll_s=0.05)
+    spec = ModuleSpec(factory="landscape_oracle:landscape", arguments=oracle or {})
+    commits = 0
+
+    def on_commit() -> None:
+        nonlocal commits
+        commits += 1
+        if at_commit is not None:
+            at_commit(conductor)
+        if commits == stop_after:
+            raise StopHere
+
+    async with JournalWriter_open(path) as journal, WorkerPool(spec, pool_settings) as pool:
+        with JournalReader(path) as reader:
+            run = reader.latest_run()
+        run_id = run.run_id if run else await journal.begin_run({"seed": 0}, as_json(reloader.config))
+        desk = None
+        if reloader.config.cognition.provider == "scripted":
+            cognition = reloader.config.cognition
+            answering = provider or ScriptedProvider(SPACE, cognition.script)
+            desk = ProposalDesk(answering, journal, lag=cognition.lag, timeout_s=lambda: cognition.timeout_s)
+        conductor = Conductor(
+            journal=journal,
+            journal_path=path,
+            run_id=run_id,
+            space=SPACE,
+            latency_of=latency_ms,
+            target_ms=target_ms,
+            evaluations=Evaluations(pool, journal, path, "landscape-1"),
+            desk=desk,
+            reloader=reloader,
+            on_commit=on_commit,
+        )
+        answerer = asyncio.create_task(desk.run()) if desk else None
+        try:
+            await conductor.run()
+        except StopHere:
+            pass
+        finally:
+            if answerer is not None:
+                answerer.cancel()
+    with JournalReader(path) as reader:
+        return reader.digest_head(run_id)
+
+
+class JournalWriter_open:
+    """``JournalWriter.open`` as a context."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def __aenter__(self) -> JournalWriter:
+        self._writer = await JournalWriter.open(self._path)
+        return self._writer
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._writer.close()

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riwoa.cognition.provider import ScriptedProvider
+from riwoa.config import load
+from riwoa.errors import OracleError
+from riwoa.reload import Reloader
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import ReplyRecord, RequestRecord
+from riwoa_storage.replay import compare, verify
+from tests.daemon.conduct import SMALL, SPACE, conduct
+
+SUPPORT = Path(__file__).resolve().parent.parent / "support"
+SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9")
+
+
+@pytest.fixture(autouse=True)
+def _test_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("RIWOA_TEST_ORACLES", "1")
+
+
+def individuals(path: Path) -> list[Any]:
+    with JournalReader(path) as reader:
+        return [i for _, i in reader.individuals(1)]
+
+
+async def test_a_run_ends_with_a_leader_within_the_target_and_a_whole_chain(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    digest = await conduct(path)
+    assert verify(path).final_digest == digest
+    with JournalReader(path) as reader:
+        last = reader.last_generation(1)
+    assert last is not None
+    assert last.phase == "polish"
+    assert last.leader is not None
+    assert last.leader["feasible"]
+    assert last.leader["metrics"]["latency_ms"] <= 4.5
+    feasible = [i.metrics["accuracy"] for i in individuals(path) if i.metrics["latency_ms"] <= 4.5]
+    assert last.leader["metrics"]["accuracy"] == max(feasible)
+
+
+@pytest.mark.parametrize("strategy", ["riwoa", "woa", "random"])
+async def test_stopped_after_every_commit_a_run_reaches_the_same_digest(tmp_path: Path, strategy: str) -> None:
+    settings = (f"search.strategy={strategy}", *SEMANTIC, "cognition.script=mixed", "cognition.lag=2")
+    whole = await conduct(tmp_path / "whole.db", *settings)
+    parts = tmp_path / "parts.db"
+    for _ in range(40):
+        with_stop = await conduct(parts, *settings, stop_after=1)
+        if with_stop == whole:
+            break
+    assert compare(tmp_path / "whole.db", parts).same, compare(tmp_path / "whole.db", parts).message
+
+
+async def test_the_seed_decides_the_history(tmp_path: Path) -> None:
+    first = await conduct(tmp_path / "a.db", "run.seed=1")
+    again = await conduct(tmp_path / "b.db", "run.seed=1")
+    other = await conduct(tmp_path / "c.db", "run.seed=2")
+    assert first == again != other
+
+
+async def test_at_lag_zero_a_good_reply_replaces_the_spiral_and_a_bad_one_falls_back(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await conduct(path, *SEMANTIC, "cognition.script=mixed")
+    asked = [i for i in individuals(path) if i.request_id is not None]
+    by_operator = {name: [i for i in asked if i.operator == name] for name in ("semantic", "spiral")}
+    assert by_operator["semantic"]
+    assert by_operator["spiral"]
+    assert all(i.error is None for i in by_operator["semantic"])
+    assert all(i.error for i in by_operator["spiral"])  # the reason is journaled with the fallback
+
+
+async def test_with_lag_the_slot_spirals_and_the_reply_joins_later_as_an_extra_candidate(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await conduct(path, *SEMANTIC, "cognition.lag=2")
+    with JournalReader(path) as reader:
+        generations = [g for g in reader.generations(1) if g.phase == "search"]
+        requests = {r.request_id: r for r in reader.requests(1)}
+    joined = [(g, i) for g in generations for i in g.individuals if i.operator == "semantic"]
+    assert joined
+    for g, i in joined:
+        assert i.slot >= 6
+        assert requests[i.request_id].generation == g.generation - 2
+        assert i.request_id in g.joined_requests
+
+
+async def test_only_semantic_children_that_beat_their_parent_enter_the_buffer(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await conduct(path, *SEMANTIC, "run.generations=8")
+    with JournalReader(path) as reader:
+        entries = reader.buffer(1)
+        fitness = {(g, i.slot): i.fitness for g, i in reader.individuals(1)}
+        expected = {
+            i.request_id for _, i in reader.individuals(1) if i.operator == "semantic" and i.fitness > fitness[i.parent]
+        }
+    assert entries
+    assert {e.request_id for e in entries} == expected
+    assert all(e.child_fitness > e.parent_fitness for e in entries)
+
+
+@pytest.mark.parametrize(("script", "reason"), [("failing", "as it was told to"), ("slow", "no answer within")])
+async def test_a_provider_that_fails_or_hangs_costs_only_its_proposals(
+    tmp_path: Path, script: str, reason: str
+) -> None:
+    path = tmp_path / "journal.db"
+    await conduct(path, *SEMANTIC, f"cognition.script={script}", "cognition.timeout_s=0.05")
+    with JournalReader(path) as reader:
+        replies = reader.replies(1)
+    assert replies
+    assert all(reason in (r.reason or "") for r in replies.values())
+    assert not [i for i in individuals(path) if i.operator == "semantic"]
+    assert verify(path).ok
+
+
+class Counting(ScriptedProvider):
+    """Remembers which requests it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(SPACE, "good")
+        self.seen: list[str] = []
+
+    async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
+        self.seen += [r.request_id for r in batch]
+        return await super().generate(batch)
+
+
+async def test_a_stored_reply_is_never_asked_for_again(tmp_path: Path) -> None:
+    path, provider = tmp_path / "journal.db", Counting()
+    settings = (*SEMANTIC, "cognition.lag=1")
+    for _ in range(12):
+        await conduct(path, *settings, stop_after=1, provider=provider)
+    assert provider.seen
+    assert len(provider.seen) == len(set(provider.seen))
+
+
+async def test_a_failed_candidate_is_journaled_and_the_search_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await conduct(path, oracle={"fail_share": 0.3})
+    failed = [i for i in individuals(path) if i.status == "failed"]
+    assert failed
+    assert all("fails, as it was told to" in i.error for i in failed if not i.cache_hit)
+    assert all(i.fitness is None and not i.metrics for i in failed)
+
+
+async def test_when_everything_fails_nothing_is_committed_and_the_reason_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with pytest.raises(OracleError, match="as it was told to"):
+        await conduct(path, oracle={"fail_share": 1.0})
+    with JournalReader(path) as reader:
+        assert reader.generation_count(1) == 0
+
+
+async def test_a_reload_applies_at_the_next_boundary_and_is_journaled(tmp_path: Path) -> None:
+    path, file = tmp_path / "journal.db", tmp_path / "riwoa.toml"
+    file.write_text("[objective]\nlatency_ms = 4.5\n")
+    reloader = Reloader(load(file, SMALL, {}), SMALL)
+
+    def edit(conductor: Any) -> None:
+        if conductor.generation == 2:
+            file.write_text("[objective]\nlatency_ms = 3.0\n[search]\nbasis_every = 9\n")
+            reloader.reload()
+
+    await conduct(path, reloader=reloader, at_commit=edit)
+    with JournalReader(path) as reader:
+        revisions = reader.config_revisions(1)
+        versions = {g.generation: g.individuals[0].fitness_version for g in reader.generations(1)}
+        last = reader.last_generation(1)
+    assert [r.generation for r in revisions] == [0, 2]
+    assert dict(revisions[1].changed) == {"objective.latency_ms": [4.5, 3.0]}
+    assert "search.basis_every" in (reloader.error or "")  # named, refused, and the rest applied
+    assert "4.5" in versions[1]
+    assert "3.0" in versions[2]
+    assert last is not None
+    assert last.leader is not None
+    # The leader is the best of all that was ever evaluated, whatever the target was then.
+    allowed = [i.metrics["accuracy"] for i in individuals(path) if i.metrics["latency_ms"] <= 3.0]
+    assert last.leader["metrics"]["accuracy"] == max(allowed)
+
+
+async def test_pause_holds_the_search_at_a_boundary(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+
+    def pause(conductor: Any) -> None:
+        conductor.running.clear()
+        asyncio.get_running_loop().call_later(0.3, conductor.running.set)
+
+    await conduct(path, at_commit=pause)
+    with JournalReader(path) as reader:
+        stamps = [g.committed_unix_s for g in reader.generation_summaries(1)]
+    assert min(b - a for a, b in itertools.pairwise(stamps)) >= 0.28
+
+
+async def test_a_run_stops_at_its_evaluation_budget(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await conduct(path, "run.evaluations=10", "run.polish_evaluations=0")
+    with JournalReader(path) as reader:
+        last = reader.last_generation(1)
+    assert last is not None
+    assert 10 <= last.counters["evaluations"] <= 12

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riwoa.config import Config, as_json, difference, from_journal, leaves, load
+from riwoa.errors import ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_defaults_hold_without_any_file() -> None:
+    loaded = load(None, environment={})
+    assert loaded.config == Config()
+    assert set(loaded.origin.values()) == {"default"}
+
+
+def test_command_line_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    file = write(tmp_path / "riwoa.toml", "[run]\nseed = 1\ngenerations = 5\n[search]\npopulation = 8\n")
+    environment = {"RIWOA_RUN__SEED": "2", "RIWOA_RUN__GENERATIONS": "6", "UNRELATED": "x"}
+    loaded = load(file, ["run.seed=3"], environment)
+    assert (loaded.config.run.seed, loaded.config.run.generations, loaded.config.search.population) == (3, 6, 8)
+    assert loaded.origin["run.seed"] == "command line"
+    assert loaded.origin["run.generations"] == "environment"
+    assert loaded.origin["search.population"] == f"file {file}"
+    assert loaded.origin["oracle.workers"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "hints"),
+    [
+        ("[search]\npopulatoin = 8\n", ["'search.populatoin'", "did you mean 'search.population'"]),
+        ("[serach]\npopulation = 8\n", ["'serach'", "did you mean 'search'"]),
+        ("[run]\npopulation = 8\n", ["'run.population'", "did you mean 'search.population'"]),
+        ('[search]\npopulation = "many"\n', ["search.population", "'many'", "integer"]),
+        ("[search]\npopulation = 1\n", ["search.population", "greater than or equal to 4"]),
+        ("[objective]\nlatency_ms = nan\n", ["objective.latency_ms"]),
+        ("[oracle]\ncheckpoint = '/no/such/file.pth'\n", ["oracle.checkpoint", "/no/such/file.pth"]),
+        ("run = 3\n", ["'run' is a section"]),
+        ("[run\n", ["not valid TOML"]),
+    ],
+)
+def test_a_bad_file_is_refused_with_what_where_and_what_next(tmp_path: Path, text: str, hints: list[str]) -> None:
+    file = write(tmp_path / "riwoa.toml", text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, environment={})
+    message = str(caught.value)
+    assert str(file) in message
+    assert "\n" not in message.splitlines()[0]
+    for hint in hints:
+        assert hint in message
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="riwoactl config show"):
+        load(tmp_path / "absent.toml", environment={})
+
+
+def test_an_unknown_environment_variable_is_refused_like_an_unknown_key() -> None:
+    with pytest.raises(ConfigError, match=r"environment: unknown key 'search.popluation'.*search.population"):
+        load(None, environment={"RIWOA_SEARCH__POPLUATION": "3"})
+
+
+def test_an_override_without_a_key_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"section\.key=value"):
+        load(None, ["seed"], {})
+
+
+def test_a_difference_tells_live_keys_from_those_that_need_a_new_run() -> None:
+    old = load(None, [], {}).config
+    new = load(None, ["run.generations=9", "run.seed=4", "objective.latency_ms=2.5"], {}).config
+    found = difference(old, new)
+    assert found.live == {"run.generations": (24, 9), "objective.latency_ms": ("auto", 2.5)}
+    assert found.refused == {"run.seed": (0, 4)}
+    assert not difference(new, new).live
+    assert not difference(new, new).refused
+
+
+def test_a_journaled_configuration_reads_back_and_forgets_keys_it_no_longer_knows() -> None:
+    config = load(None, ["run.seed=7", "oracle.resolutions=[24, 32]"], {}).config
+    data = as_json(config)
+    data["run"]["a_key_of_the_future"] = 1
+    assert from_journal(data) == config
+
+
+def test_every_key_is_described() -> None:
+    assert all(info.description for _, info in leaves())
+
+
+@given(st.text(max_size=200))
+def test_no_file_content_raises_anything_but_a_config_error(text: str) -> None:
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        pass
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(text)
+        file.flush()
+        try:
+            load(Path(file.name), environment={})
+        except ConfigError:
+            pass

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from riwoa.config import load
+from riwoa.errors import ConfigError
+from riwoa.reload import Reloader
+
+
+def reloader_of(file: Path, *overrides: str) -> Reloader:
+    return Reloader(load(file, overrides, {}), overrides)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "riwoa.toml"
+    path.write_text("[run]\ngenerations = 10\n")
+    return path
+
+
+def test_a_live_key_waits_for_the_boundary_and_applies_once(file: Path) -> None:
+    reloader = reloader_of(file)
+    file.write_text("[run]\ngenerations = 12\n")
+    reloader.reload()
+    assert reloader.config.run.generations == 10
+    taken = reloader.take()
+    assert taken is not None
+    assert taken[0].run.generations == 12
+    assert reloader.config.run.generations == 12
+    assert reloader.take() is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[run\n", "[run]\nseed = 'x'\n", "[rnu]\nseed = 1\n", "\x00", "[run]\ngenerations = 0\n"]
+)
+def test_a_bad_file_changes_nothing_and_shows_why_until_it_is_mended(file: Path, text: str) -> None:
+    reloader = reloader_of(file)
+    before = reloader.config
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        reloader.reload()
+    assert reloader.take() is None
+    assert reloader.config is before
+    assert str(file) in (reloader.error or "")
+    file.write_text("[run]\ngenerations = 10\n")
+    reloader.reload()
+    assert reloader.error is None
+
+
+def test_a_key_that_cannot_change_is_named_and_left_while_the_others_apply(file: Path) -> None:
+    reloader = reloader_of(file)
+    file.write_text("[run]\ngenerations = 11\nseed = 5\n[oracle]\nworkers = 3\n")
+    found = reloader.reload()
+    assert set(found.refused) == {"run.seed", "oracle.workers"}
+    assert reloader.restart_keys == ("run.seed", "oracle.workers")
+    assert "run.seed" in (reloader.error or "")
+    assert "--new-run" in (reloader.error or "")
+    taken = reloader.take()
+    assert taken is not None
+    assert (taken[0].run.generations, taken[0].run.seed, taken[0].oracle.workers) == (11, 0, "auto")
+
+
+def test_the_command_line_stays_on_top_of_a_reloaded_file(file: Path) -> None:
+    reloader = reloader_of(file, "run.generations=3")
+    file.write_text("[run]\ngenerations = 12\npolish_evaluations = 7\n")
+    reloader.reload()
+    taken = reloader.take()
+    assert taken is not None
+    assert (taken[0].run.generations, taken[0].run.polish_evaluations) == (3, 7)
+
+
+def test_a_resumed_run_stands_on_its_last_configuration_and_takes_the_new_one_at_the_boundary(file: Path) -> None:
+    reloader = reloader_of(file)
+    journaled = load(None, ["run.generations=5"], {}).config
+    reloader.continue_from(journaled)
+    assert reloader.config.run.generations == 5
+    taken = reloader.take()
+    assert taken is not None
+    assert taken[0].run.generations == 10
+
+
+async def until(condition: object, reloader: Reloader) -> None:
+    async with asyncio.timeout(10):
+        while not (reloader.take() if condition == "taken" else reloader.error):
+            await asyncio.sleep(0.05)
+
+
+async def test_edits_are_seen_however_they_are_made(file: Path) -> None:
+    reloader = reloader_of(file)
+    watch = asyncio.create_task(reloader.watch())
+    await asyncio.sleep(0.5)  # the watcher is up
+    file.write_text("[run]\ngenerations = 12\n")  # truncate and write
+    await until("taken", reloader)
+    new = file.with_suffix(".new")
+    new.write_text("[run]\ngenerations = 13\n")
+    os.replace(new, file)  # as editors do
+    await until("taken", reloader)
+    assert reloader.config.run.generations == 13
+    file.unlink()
+    await until("error", reloader)
+    target = file.with_suffix(".target")
+    target.write_text("[run]\ngenerations = 14\n")
+    file.symlink_to(target)  # as configuration managers do
+    await until("taken", reloader)
+    assert reloader.config.run.generations == 14
+    watch.cancel()

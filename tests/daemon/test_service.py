@@ -1,0 +1,328 @@
+"""The daemon as a user has it: a real process, the embedded supernet, kills and bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riwoa.child import child_environment
+from riwoa.hardware.build import build_table_in_child
+from riwoa.hardware.lut import LatencyTable
+from riwoa.oracle.geometry import Backbone
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.replay import compare, verify
+
+SMALL = (
+    "run.generations=3",
+    "run.polish_evaluations=6",
+    "run.export=false",
+    "search.population=6",
+    "search.p_semantic=0.5",
+    "cognition.provider=scripted",
+    "cognition.script=mixed",
+    "cognition.lag=1",
+    "oracle.validation_views=1",
+    "oracle.recalibration_images=100",
+)
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A latency table of this machine, measured in a hurry."""
+    path = tmp_path_factory.mktemp("table") / "latency_lut.json"
+    asyncio.run(build_table_in_child(path, Backbone(0.25, 10), (24, 32, 40), threads=1, repeats=10))
+    return path
+
+
+@pytest.fixture
+def state(tmp_path: Path, table: Path) -> Path:
+    place = tmp_path / "state"
+    place.mkdir()
+    shutil.copy(table, place / "latency_lut.json")
+    return place
+
+
+def command(state: Path, *arguments: str, settings: Sequence[str] = SMALL) -> list[str]:
+    sets = [part for setting in settings for part in ("--set", setting)]
+    return [sys.executable, "-m", "riwoa.service", "--state", str(state), *sets, *arguments]
+
+
+def run(state: Path, *arguments: str, settings: Sequence[str] = SMALL) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(state, *arguments, settings=settings),
+        env=child_environment(1),
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def ctl(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "riwoa.ctl", *arguments, "--state", str(state)],
+        env=child_environment(1),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextmanager
+def daemon(state: Path, *arguments: str, settings: Sequence[str] = SMALL) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command(state, *arguments, settings=settings),
+        env=child_environment(1),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def status(state: Path) -> dict[str, Any]:
+    answer = ctl(state, "status", "--json")
+    return dict(json.loads(answer.stdout))
+
+
+def wait_for(state: Path, condition: Any, timeout_s: float = 60) -> dict[str, Any]:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        seen = status(state)
+        if condition(seen):
+            return seen
+        time.sleep(0.1)
+    raise AssertionError(f"waited in vain; last status {seen}")
+
+
+def evaluating(seen: dict[str, Any]) -> bool:
+    return any(w["state"] == "busy" for w in seen.get("workers") or [])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(pids: Sequence[int], within_s: float) -> bool:
+    end = time.monotonic() + within_s
+    while any(map(alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+def one_line(text: str) -> str:
+    """The only line of an error; never a traceback."""
+    assert "Traceback" not in text
+    (line,) = [line for line in text.splitlines() if line.startswith("riwoad:")]
+    return line
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_random_moments_and_continued_it_ends_in_the_uninterrupted_digest(
+    state: Path, tmp_path: Path, table: Path
+) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    shutil.copy(table, whole / "latency_lut.json")
+    assert run(whole).returncode == 0
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    kills = 0
+    for _ in range(3):
+        with daemon(state) as process:
+            wait_for(state, lambda s: evaluating(s) or s["state"] in ("finished", "polishing"))
+            time.sleep(rng.uniform(0, 2))
+            kills += process.poll() is None
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert run(state).returncode == 0
+    found = compare(whole / "journal.db", state / "journal.db")
+    assert found.same, f"seed {seed}, {kills} kills: {found.message}"
+    assert verify(state / "journal.db").ok
+
+
+def test_a_running_daemon_holds_its_state_answers_and_stops_in_time(state: Path) -> None:
+    with daemon(state, settings=[*SMALL, "run.generations=500"]) as process:
+        seen = wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 1 and evaluating(s))
+        second = run(state)
+        assert second.returncode == 75
+        assert f"process {process.pid} already serves" in one_line(second.stderr)
+        assert ctl(state, "pause").returncode == 0
+        wait_for(state, lambda s: s["state"] == "paused")
+        assert ctl(state, "resume").returncode == 0
+        wait_for(state, lambda s: s["state"] == "running" and evaluating(s))
+        workers = [w["pid"] for w in seen["workers"]]
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+        assert time.monotonic() - started < 10
+        assert gone(workers, 2)
+    stopped = ctl(state, "status")
+    assert stopped.returncode == 3
+    assert "stopped" in stopped.stdout
+    assert verify(state / "journal.db").ok
+
+
+def test_workers_die_with_a_killed_daemon_and_the_state_is_free(state: Path) -> None:
+    with daemon(state) as process:
+        seen = wait_for(state, evaluating)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert gone([w["pid"] for w in seen["workers"]], 3)
+    assert ctl(state, "status").returncode == 3
+    assert run(state).returncode == 0
+
+
+def test_a_killed_worker_is_replaced_and_its_candidate_not_lost(state: Path) -> None:
+    with daemon(state, settings=[*SMALL, "run.generations=500"]) as process:
+        seen = wait_for(state, evaluating)
+        victim = next(w["pid"] for w in seen["workers"] if w["state"] == "busy")
+        os.kill(victim, signal.SIGKILL)
+        after = wait_for(state, lambda s: s["run"]["generation"] > seen["run"]["generation"] + 1)
+        assert sum(w["restarts"] for w in after["workers"]) == 1
+        assert after["evaluations"]["failed"] == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_finished_run_is_reported_and_another_started_on_request(state: Path) -> None:
+    assert run(state).returncode == 0
+    started = time.monotonic()
+    again = run(state, "--foreground")
+    assert again.returncode == 0
+    assert time.monotonic() - started < 15  # no worker was started for it
+    assert "Winner" in again.stdout
+    assert "Pareto front" in again.stdout
+    assert ctl(state, "status").returncode == 0
+    refused = run(state, settings=[*SMALL, "run.seed=5"])
+    assert refused.returncode == 0  # finished is finished; only an unfinished run is held to its settings
+    assert run(state, "--new-run", settings=[*SMALL, "run.seed=5"]).returncode == 0
+    with JournalReader(state / "journal.db") as reader:
+        assert [(r.run_id, r.status, r.provenance["seed"]) for r in reader.runs()] == [
+            (1, "finished", 0),
+            (2, "finished", 5),
+        ]
+
+
+def test_an_unfinished_run_refuses_keys_that_cannot_change_and_names_the_way_out(state: Path) -> None:
+    with daemon(state, settings=[*SMALL, "run.generations=500"]) as process:
+        wait_for(state, evaluating)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    refused = run(state, settings=[*SMALL, "search.population=7"])
+    assert refused.returncode == 78
+    assert "search.population (6 -> 7)" in one_line(refused.stderr)
+    assert "--new-run" in refused.stderr
+
+
+def edit_file_of(state: Path, text: str) -> Path:
+    file = state.parent / "riwoa.toml"
+    file.write_text(text)
+    return file
+
+
+def test_an_edit_of_the_config_file_applies_and_a_bad_one_shows_in_status(state: Path) -> None:
+    file = edit_file_of(state, "[run]\ngenerations = 500\n")
+    settings = [s for s in SMALL if not s.startswith("run.generations")]
+    with daemon(state, "--config", str(file), settings=settings) as process:
+        wait_for(state, evaluating)
+        file.write_text("[run]\ngenerations = 501\n")
+        wait_for(state, lambda s: s["run"]["generations"] == 501)
+        file.write_text("[run]\ngenerations = 'many'\n")
+        bad = wait_for(state, lambda s: s["config"]["error"])
+        assert "run.generations" in bad["config"]["error"]
+        assert bad["run"]["generations"] == 501
+        file.write_text("[run]\ngenerations = 502\n")
+        process.send_signal(signal.SIGHUP)
+        wait_for(state, lambda s: s["run"]["generations"] == 502 and not s["config"]["error"])
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def refusal(state: Path, code: int, *arguments: str, settings: Sequence[str] = SMALL) -> str:
+    answer = run(state, *arguments, settings=settings)
+    assert answer.returncode == code, answer.stderr
+    return one_line(answer.stderr)
+
+
+def test_an_infeasible_target_is_found_before_the_search_and_the_range_printed(state: Path, table: Path) -> None:
+    low_ms, high_ms = LatencyTable.load(table).range_ms()
+    line = refusal(state, 68, settings=[*SMALL, f"objective.latency_ms={low_ms / 2}"])
+    assert f"{low_ms:.3f} to {high_ms:.3f} ms" in line
+    with JournalReader(state / "journal.db") as reader:
+        assert not reader.runs()
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_valid_one(state: Path) -> None:
+    assert "did you mean 'search.population'" in refusal(state, 78, settings=["search.popluation=3"])
+
+
+def test_a_state_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "--state" in refusal(tmp_path / "file" / "state", 73)
+
+
+def test_a_truncated_checkpoint_is_refused(state: Path, tmp_path: Path) -> None:
+    whole = Path(__file__).resolve().parents[2] / "daemon/riwoa/data/digits_supernet.safetensors"
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole.read_bytes()[:100_000])
+    assert str(cut) in refusal(state, 66, settings=[*SMALL, f"oracle.checkpoint={cut}"])
+
+
+def test_a_table_of_another_device_is_refused(state: Path) -> None:
+    path = state / "latency_lut.json"
+    data = json.loads(path.read_text())
+    data.pop("sha256")
+    data["device"]["cpu"] = "another processor"
+    path.write_text(json.dumps(data))
+    assert "lut build" in refusal(state, 72)
+
+
+def test_a_table_that_lacks_an_operator_is_refused(state: Path) -> None:
+    path = state / "latency_lut.json"
+    data = json.loads(path.read_text())
+    data.pop("sha256")
+    data["entries"].pop(sorted(data["entries"])[0])
+    path.write_text(json.dumps(data))
+    assert "lacks 1 operator" in refusal(state, 72)
+
+
+def test_a_journal_of_a_newer_version_is_left_alone(state: Path) -> None:
+    with sqlite3.connect(state / "journal.db") as db:
+        db.execute("PRAGMA user_version = 999")
+    before = (state / "journal.db").read_bytes()
+    assert "newer" in refusal(state, 76)
+    assert (state / "journal.db").read_bytes() == before
+
+
+def test_a_broken_chain_stops_the_daemon_before_it_adds_to_it(state: Path) -> None:
+    with daemon(state, settings=[*SMALL, "run.generations=500"]) as process:
+        wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 2)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+    with sqlite3.connect(state / "journal.db") as db:
+        db.execute("UPDATE individuals SET fitness = fitness + 0.01 WHERE generation = 1 AND slot = 0")
+    assert "generation 1" in refusal(state, 65, settings=[*SMALL, "run.generations=500"])
