@@ -85,16 +85,17 @@ def build_table(
     header = {**empty.to_json(), "notes": None, "partial": _PARTIAL_SCHEMA, "configs": [c.to_json() for c in configs]}
     saved = bench.PartialFile(path, header)
     samples = saved.load(bench.Samples.empty(len(ops), len(configs), repeats))
-    with bench.thread_count(threads):
-        items = bench.operator_items(ops, compute), bench.network_items(configs, backbone, compute)
-        try:
-            saved.save(samples)  # a directory that cannot be written is noticed before the measurement, not after
-            bench.measure(*items, samples, compute, saved, _throttled(progress))
-            table = _calibrated(empty, [op.key for op in ops], configs, samples)
-            table.save(path)
-        except OSError as error:
-            message = f"cannot write the latency table {path}: {error.strerror}; free or fix the directory"
-            raise StateDirectoryError(message) from error
+    try:
+        saved.save(samples)  # a directory that cannot be written is noticed before the measurement, not after
+        with bench.thread_count(threads):
+            operator_items = bench.operator_items(ops, compute)
+            network_items = bench.network_items(configs, backbone, compute)
+            bench.measure(operator_items, network_items, samples, compute, saved, _throttled(progress))
+        table = _calibrated(empty, [op.key for op in ops], configs, samples)
+        table.save(path)
+    except OSError as error:
+        message = f"cannot write the latency table {path}: {error.strerror}; free or fix the directory"
+        raise StateDirectoryError(message) from error
     saved.remove()
     return table
 
@@ -124,8 +125,9 @@ def check_table(
     compute = table.settings.compute
     samples = bench.Samples.empty(len(ops), networks, rounds * bench.NETWORK_EVERY)
     with bench.thread_count(table.settings.threads):
-        items = bench.operator_items(ops, compute), bench.network_items(configs, table.backbone, compute)
-        bench.measure(*items, samples, compute, progress=_throttled(progress))
+        operator_items = bench.operator_items(ops, compute)
+        network_items = bench.network_items(configs, table.backbone, compute)
+        bench.measure(operator_items, network_items, samples, compute, progress=_throttled(progress))
     expected = [table.operator_ms(op) for op in ops]
     drift = float(sum(bench.undisturbed_ms(samples.operators)) / sum(expected))
     return {
