@@ -37,7 +37,7 @@ RECIPE_VERSION = "digits-views-1"
 
 _SPLIT_SEED = 20_260
 _VIEW_SEEDS: dict[Split, int] = {"train": 11, "validation": 12, "test": 13}
-_MEAN, _STD = 0.50, 0.28  # of the corrupted training views, rounded
+MEAN, STD = 0.50, 0.28  # of the corrupted training views, rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,9 @@ def split_indices(split: Split) -> IntArray:
     return np.sort(order[bounds[start] : bounds[start + 1]]).astype(np.int64)
 
 
-def _affine_coordinates(rng: np.random.Generator, n: int, severity: Severity) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _affine_coordinates(
+    rng: np.random.Generator, n: int, severity: Severity
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Source coordinates (n, H, W) in pixels of the 8x8 scan for each canvas pixel, and the digit's side (n,)."""
     angle = np.deg2rad(rng.uniform(-1, 1, n) * severity.rotation_deg)
     side = rng.uniform(*severity.scale, n) * CANVAS_PX
@@ -201,7 +203,7 @@ def resize(images: ByteArray, resolution: int) -> FloatArray:
     if resolution != CANVAS_PX:
         weights = _area_matrix(resolution)
         scaled = weights @ scaled @ weights.T
-    return np.asarray(scaled * (1 / (255 * _STD)) - _MEAN / _STD, dtype=np.float32)
+    return np.asarray(scaled * (1 / (255 * STD)) - MEAN / STD, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ class DigitsTask:
     def sha256(self) -> str:
         """Hash of everything that decides an image: recipe, constants, scans."""
         scans, labels = _raw()
-        text = f"{RECIPE_VERSION} {HARD} {SPLIT_SIZES} {VIEWS_PER_IMAGE} {_SPLIT_SEED} {_VIEW_SEEDS} {_MEAN} {_STD}"
+        text = f"{RECIPE_VERSION} {HARD} {SPLIT_SIZES} {VIEWS_PER_IMAGE} {_SPLIT_SEED} {_VIEW_SEEDS} {MEAN} {STD}"
         return hashlib.sha256(text.encode() + scans.tobytes() + labels.tobytes()).hexdigest()
 
     def labels(self, split: Split) -> IntArray:
