@@ -197,7 +197,8 @@ def _run(run: dict[str, Any]) -> list[tuple[str, str]]:
         parts.append(f"{run['strategy']}, seed {run.get('seed')}")
     if run.get("resumed_from") is not None:
         parts.append(f"resumed at generation {run['resumed_from']}")
-    total = f" of {run['generations']}" if run.get("generations") else ""
+    # The schedule counts generations of the search; the polish comes on top.
+    total = f" of {run['generations']}" if run.get("generations") and run.get("phase") == "search" else ""
     phase = f", {run['phase']}" if run.get("phase") else ""
     rows = [("run", "; ".join(parts)), ("generation", f"{run.get('generation')}{total}{phase}")]
     return [*rows, ("digest", str(run["digest"])[:16])] if run.get("digest") else rows
