@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from riwoa import ctl
 from riwoa.ctl import Options, main
 
-from .support import environment, riwoactl
+from .support import daemon, environment, individual, riwoactl, status_object, write_journal
 
 
 @pytest.mark.parametrize(
@@ -94,13 +95,11 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 # What the interpreter itself loads varies; these are the costly ones, and everything of riwoa that is not meant for it.
 _ALLOWED_OF_RIWOA = {"riwoa", "riwoa.ctl", "riwoa.ctl.status", "riwoa.ctl.ask", "riwoa.paths", "riwoa.errors"}
 _ALLOWED_OF_STORAGE = {"riwoa_storage", "riwoa_storage.glance", "riwoa_storage.connect", "riwoa_storage.errors"}
-_FORBIDDEN = "argparse asyncio dataclasses inspect numpy pathlib pydantic socket subprocess torch typing".split()
+_FORBIDDEN = "argparse asyncio dataclasses inspect numpy pathlib pydantic subprocess torch typing".split()
 
 
-@pytest.mark.parametrize("source", ["nothing", "file", "journal"])  # with a daemon, socket comes on top
+@pytest.mark.parametrize("source", ["nothing", "file", "journal", "daemon"])
 def test_status_imports_only_what_starts_in_milliseconds(source: str, tmp_path: Path) -> None:
-    from .support import individual, status_object, write_journal
-
     if source == "file":
         (tmp_path / "status.json").write_text(json.dumps(status_object()))
     if source == "journal":
@@ -110,13 +109,15 @@ def test_status_imports_only_what_starts_in_milliseconds(source: str, tmp_path: 
         "print(code, *sorted(set(sys.modules) - before), file=sys.stderr)"
     )
     command = [sys.executable, "-c", program, "status", "--state", str(tmp_path)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    with daemon(tmp_path, {"ok": True, "status": status_object()}) if source == "daemon" else nullcontext():
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     code, *loaded = done.stderr.split()
-    assert code == "3"
+    assert code == ("0" if source == "daemon" else "3")
     assert {m for m in loaded if m.split(".")[0] == "riwoa"} <= _ALLOWED_OF_RIWOA
     assert {m for m in loaded if m.split(".")[0] == "riwoa_storage"} <= _ALLOWED_OF_STORAGE
     assert not [m for m in loaded if m.split(".")[0] in _FORBIDDEN]
     assert ("sqlite3" in loaded) == (source == "journal")
+    assert ("socket" in loaded) == (source == "daemon")
 
 
 def test_the_module_runs_where_the_script_is_not_installed(tmp_path: Path) -> None:
