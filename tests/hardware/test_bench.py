@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from riwoa.child import child_environment
 from riwoa.errors import StateDirectoryError, TableError, UsageError
@@ -178,12 +179,23 @@ def test_too_few_repeats_to_calibrate_on_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_cuda_device_is_refused_before_anything_is_measured() -> None:
     with pytest.raises(TableError, match="choose 'cpu' or 'cuda'"):
-        bench.require_compute("tpu")
-    import torch
-
+        bench.clock_for("tpu", 1)
     if not torch.cuda.is_available():
         with pytest.raises(TableError, match="no CUDA device"):
-            bench.require_compute("cuda")
+            bench.clock_for("cuda", 1)
+
+
+def test_another_busy_process_does_not_change_what_one_thread_is_measured_to_take() -> None:
+    """A module that only waits takes no processor time; with more threads the wall clock has to be used."""
+
+    class Wait(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.02)
+            return x
+
+    item = bench.Timed(Wait(), torch.zeros(1))
+    assert bench.clock_for("cpu", threads=1)(item) < 10
+    assert bench.clock_for("cpu", threads=2)(item) >= 20
 
 
 def test_calibration_networks_span_the_range_and_every_resolution() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CALIBRATION_NETWORKS = 24
 CHECK_NETWORKS = 25
 CHECK_ROUNDS = 100
-_PARTIAL_SCHEMA = 1
+_PARTIAL_SCHEMA = 2
 _REPORT_EVERY_S = 0.25
 
 
@@ -65,7 +65,7 @@ def build_table(
     """
     from riwoa.hardware import bench
 
-    bench.require_compute(compute)
+    clock = bench.clock_for(compute, threads)
     if repeats < 2 * bench.NETWORK_EVERY:
         raise UsageError(f"{repeats} repeats are too few to calibrate on; ask for at least {2 * bench.NETWORK_EVERY}")
     ops = all_operators(resolutions, backbone)
@@ -90,7 +90,7 @@ def build_table(
         with bench.thread_count(threads):
             operator_items = bench.operator_items(ops, compute)
             network_items = bench.network_items(configs, backbone, compute)
-            bench.measure(operator_items, network_items, samples, compute, saved, _throttled(progress))
+            bench.measure(operator_items, network_items, samples, clock, saved, _throttled(progress))
         table = _calibrated(empty, [op.key for op in ops], configs, samples)
         table.save(path)
     except OSError as error:
@@ -118,7 +118,7 @@ def check_table(
     from riwoa.hardware import bench
 
     table.require(probe(), table.settings.threads)
-    bench.require_compute(table.settings.compute)
+    clock = bench.clock_for(table.settings.compute, table.settings.threads)
     configs = bench.random_configs(table.resolutions, networks, seed=f"check {seed}")
     ops = operators(configs[0], table.backbone)
     predicted = [table.latency_ms(c) for c in configs]
@@ -127,7 +127,7 @@ def check_table(
     with bench.thread_count(table.settings.threads):
         operator_items = bench.operator_items(ops, compute)
         network_items = bench.network_items(configs, table.backbone, compute)
-        bench.measure(operator_items, network_items, samples, compute, progress=_throttled(progress))
+        bench.measure(operator_items, network_items, samples, clock, progress=_throttled(progress))
     expected = [table.operator_ms(op) for op in ops]
     drift = float(sum(bench.undisturbed_ms(samples.operators)) / sum(expected))
     return {

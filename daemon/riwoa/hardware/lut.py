@@ -5,7 +5,7 @@ of every operator of a space, and a straight line from the sum of operators to t
 whole networks that were measured among the operators (ruling 6).
 
 What is summed and predicted is the tenth percentile: the time on the device left to itself. Beside other busy
-processes the sum over 237 operators wandered between 60 and 85 ms in medians, and between 56 and 58 in tenth
+processes the wall-time sum over 237 operators wandered between 60 and 85 ms in medians, and between 56 and 58 in tenth
 percentiles; on a quiet device the two differ by 3 %. The table keeps both, and the spread.
 """
 
