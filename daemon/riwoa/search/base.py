@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from riwoa.search.space import IntArray, Space
 OPERATORS = ("init", "encircle", "search", "spiral", "semantic", "placebo", "recombine", "restart", "polish")
 Identity = tuple[int, int]  # (generation, slot)
 Snapshot = dict[str, npt.NDArray[np.generic]]
+LatencyOf = Callable[[IntArray], float | None]  # canonical indices (G,) -> ms, None where it is not free to know
 
 
 class CallOrderError(RuntimeError):
@@ -45,7 +46,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An evaluated candidate; ``accuracy`` is a fraction, NaN where the evaluation failed (then latency may be NaN too)."""
+    """An evaluated candidate; ``accuracy`` is a fraction, NaN where the evaluation failed (latency may then be NaN)."""
 
     slot: int
     operator: str
@@ -78,12 +79,17 @@ class SearchParameters:
     elite_fraction: float = 0.5
     basis_every: int = 5  # generations between eigendecompositions
     spiral_b: float = 1.0
+    elitism: bool = True
+    avoid_duplicates: bool = True
+    signed_spiral: bool = True
+    rotated_encircle: bool = True
+    p_recombine: float = 0.3
 
     def __post_init__(self) -> None:
         for name, low in (("population", 4), ("generations", 1), ("basis_every", 1)):
             if getattr(self, name) < low:
                 raise SearchInputError(f"{name} must be at least {low}, got {getattr(self, name)!r}")
-        for name in ("p_semantic", "placebo_share", "elite_fraction"):
+        for name in ("p_semantic", "placebo_share", "elite_fraction", "p_recombine"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise SearchInputError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
 
@@ -120,7 +126,7 @@ class Strategy(Protocol):
 
         Raises:
             CallOrderError: nothing was asked.
-            SearchInputError: a slot is missing or given twice, a genotype is not in the unit cube, or a metric is invalid.
+            SearchInputError: a slot is missing or told twice, a genotype is outside the unit cube, a metric is invalid.
         """
         ...
 
@@ -149,8 +155,18 @@ class Strategy(Protocol):
         ...
 
 
-def make_strategy(name: str, space: Space, objective: Objective, seed: int, params: SearchParameters) -> Strategy:
+def make_strategy(
+    name: str,
+    space: Space,
+    objective: Objective,
+    seed: int,
+    params: SearchParameters,
+    latency_of: LatencyOf | None = None,
+) -> Strategy:
     """A fresh strategy called "riwoa", "woa" or "random".
+
+    ``latency_of`` tells the latency of a phenotype where it costs nothing (a table); RI-IWOA then asks only networks
+    within the target, as far as it finds them.
 
     Raises:
         SearchInputError: no strategy has this name.
@@ -161,7 +177,7 @@ def make_strategy(name: str, space: Space, objective: Objective, seed: int, para
     known: dict[str, type[PopulationStrategy]] = {s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch)}
     if name not in known:
         raise SearchInputError(f"no strategy is called {name!r}; choose from {', '.join(known)}")
-    return known[name](space, objective, seed, params)
+    return known[name](space, objective, seed, params, latency_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +217,19 @@ class PopulationStrategy(ABC):
 
     name: str
 
-    def __init__(self, space: Space, objective: Objective, seed: int, params: SearchParameters) -> None:
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective,
+        seed: int,
+        params: SearchParameters,
+        latency_of: LatencyOf | None = None,
+    ) -> None:
         self.space = space
         self.objective = objective
         self.seed = seed
         self.params = params
+        self.latency_of = latency_of
         self.codec = Codec(space, seed)
         self.generation = 0
         self.population = Members.empty(self.codec.dimension)
@@ -217,11 +241,8 @@ class PopulationStrategy(ABC):
         """The candidates of this generation. Must not change the state."""
 
     @abstractmethod
-    def _absorb(self, children: Members, parents: IntArray) -> None:
-        """Make the next population from the outcomes of the asked slots.
-
-        ``parents`` (n, 2) are their parents' identities, −1 where there is none.
-        """
+    def _absorb(self, children: Members, late: Members) -> None:
+        """Make the next population from the outcomes of the asked slots and of late joiners."""
 
     @property
     def finished(self) -> bool:
@@ -268,11 +289,9 @@ class PopulationStrategy(ABC):
         """See ``Strategy.tell``."""
         if not self._asked:
             raise CallOrderError("nothing was asked; ask before telling")
-        members, parents = arrange(outcomes, self._asked, self.generation, self.codec)
-        asked = np.arange(self._asked)
-        self._absorb(members.take(asked), parents[: self._asked])
-        for row in range(self._asked, len(members)):
-            self._admit(members.take([row]), parents[row])
+        members = arrange(outcomes, self._asked, self.generation, self.codec)
+        rows = np.arange(len(members))
+        self._absorb(members.take(rows[: self._asked]), members.take(rows[self._asked :]))
         self._crown(self._best.join(members))
         self.generation += 1
         self._asked = 0
@@ -327,27 +346,14 @@ class PopulationStrategy(ABC):
             np.array(columns["origin"], dtype=np.int64),
         )
 
-    def _admit(self, joiner: Members, parent: IntArray) -> None:
-        """A late joiner takes the place of its parent if better, else of the worst member if better than that."""
-        fitness, own = self.fitness(self.population), float(self.fitness(joiner)[0])
-        if not len(fitness):
-            return
-        at_parent = np.flatnonzero(np.all(self.population.origin == parent, axis=1))
-        for row in (*at_parent, int(np.argmin(fitness))):
-            if own > fitness[row]:
-                rows = np.arange(len(fitness))
-                rows[row] = len(fitness)
-                self.population = self.population.join(joiner).take(rows)
-                return
-
     def _crown(self, candidates: Members) -> None:
         """Make the best of the candidates leader; among equals the first."""
         order = self.objective.ranking(candidates.accuracy, candidates.latency_ms)
         self._best = candidates.take(order[:1])
 
 
-def arrange(outcomes: Sequence[Outcome], asked: int, generation: int, codec: Codec) -> tuple[Members, IntArray]:
-    """Outcomes by slot as members, and their parents' identities, shape (n, 2), −1 where there is none.
+def arrange(outcomes: Sequence[Outcome], asked: int, generation: int, codec: Codec) -> Members:
+    """Outcomes as members, ordered by slot.
 
     Raises:
         SearchInputError: see ``Strategy.tell``.
@@ -360,14 +366,12 @@ def arrange(outcomes: Sequence[Outcome], asked: int, generation: int, codec: Cod
         raise SearchInputError(f"outcomes must cover the asked slots 0 to {asked - 1}, got {slots}")
     for o in by_slot:
         _check_outcome(o, codec.dimension)
-    parents = np.array([o.parent if o.parent is not None else (-1, -1) for o in by_slot], dtype=np.int64)
-    members = Members(
+    return Members(
         np.array([o.genotype for o in by_slot], dtype=np.float64),
         np.array([o.accuracy for o in by_slot], dtype=np.float64),
         np.array([o.latency_ms for o in by_slot], dtype=np.float64),
         np.array([(generation, o.slot) for o in by_slot], dtype=np.int64),
     )
-    return members, parents
 
 
 def _check_outcome(o: Outcome, dimension: int) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 from riwoa.search import whale
 from riwoa.search.base import Members, PopulationStrategy, Proposal
 from riwoa.search.rng import generator
-from riwoa.search.space import IntArray
 
 
 class RandomSearch(PopulationStrategy):
@@ -20,12 +19,12 @@ class RandomSearch(PopulationStrategy):
         genotypes = generator(self.seed, self.generation, "random").random(shape)
         return [Proposal(i, "init", g, None) for i, g in enumerate(genotypes)]
 
-    def _absorb(self, children: Members, parents: IntArray) -> None:
+    def _absorb(self, children: Members, late: Members) -> None:
         self.population = children
 
 
 class Whale(PopulationStrategy):
-    """WOA as published, with vector coefficients and RI-IWOA's bounds (reflection): every whale moves, wherever it leads.
+    """WOA as published, with vector coefficients and RI-IWOA's bounds (reflection): every whale moves, better or not.
 
     p < ½ and |A| < 1 encircles the leader, p < ½ and |A| >= 1 searches around a random whale, p >= ½ spirals (Eq. 2.6).
     The phase takes its own scalar draw of A; the moves draw A and C per coordinate, as in RI-IWOA.
@@ -57,5 +56,5 @@ class Whale(PopulationStrategy):
         operators = np.where(attack, "spiral", np.where(far, "search", "encircle"))[:, 0]
         return [Proposal(i, str(operators[i]), g, self.origin(i)) for i, g in enumerate(self.codec.reflect(moved))]
 
-    def _absorb(self, children: Members, parents: IntArray) -> None:
+    def _absorb(self, children: Members, late: Members) -> None:
         self.population = children

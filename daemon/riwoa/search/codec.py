@@ -1,9 +1,9 @@
 """Between genotypes (vectors in the unit cube) and choice indices.
 
-An ordered gene of c choices is one coordinate cut into c equal bins: decoded by floor, encoded at bin centres. A nominal
-gene has no order, so it is c coordinates (logits) decoded by argmax. A linear map (the rotation of the search move) mixes
-ordered coordinates meaningfully; between the logits of nominal genes it can only learn which choices go together, not a
-direction, so rotation invariance promises less there.
+An ordered gene of c choices is one coordinate cut into c equal bins: decoded by floor, encoded at bin centres. A
+nominal gene has no order, so it is c coordinates (logits) decoded by argmax. A linear map (the rotation of the search
+move) mixes ordered coordinates meaningfully; between the logits of nominal genes it can only learn which choices go
+together, not a direction, so rotation invariance promises less there.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Codec:
         widths = np.where(self._nominal, cards, 1)
         self._start = np.concatenate(([0], np.cumsum(widths)))
         self.dimension = int(self._start[-1])
+        # One step of a whole choice is 1 / bins of a coordinate (for a logit, the way from a rival's to the choice's).
+        self.bins: FloatArray = np.repeat(np.where(self._nominal, 1.0 / (CHOSEN - OTHERS), cards), widths)
         self._ordered_genes = np.flatnonzero(~self._nominal)
         self._ordered_columns = self._start[self._ordered_genes]
         self._ordered_cards = cards[self._ordered_genes]
@@ -81,8 +83,8 @@ class Codec:
         if indices.ndim != 2 or indices.shape[1] != len(self.space):
             raise CodecError(f"indices must have shape (n, {len(self.space)}), got {indices.shape}")
         if np.any(indices < -1) or np.any(indices >= cards):
-            gene = self.space.genes[int(np.flatnonzero(np.any((indices < -1) | (indices >= cards), axis=0))[0])]
-            raise CodecError(f"gene {gene.name!r} has {len(gene.choices)} choices; an index is outside them")
+            wrong = self.space.genes[int(np.flatnonzero(np.any((indices < -1) | (indices >= cards), axis=0))[0])]
+            raise CodecError(f"gene {wrong.name!r} has {len(wrong.choices)} choices; an index is outside them")
         out = np.full((len(indices), self.dimension), UNDECIDED)
         ordered = indices[:, self._ordered_genes]
         out[:, self._ordered_columns] = np.where(ordered < 0, UNDECIDED, (ordered + 0.5) / self._ordered_cards)
@@ -104,7 +106,7 @@ class Codec:
         if not np.all(np.isfinite(vectors)):
             raise CodecError("a genotype has a coordinate that is not finite")
         folded = np.mod(vectors, 2.0)
-        return np.minimum(np.minimum(folded, 2.0 - folded), BELOW_ONE)
+        return np.asarray(np.minimum(np.minimum(folded, 2.0 - folded), BELOW_ONE))
 
     def patch(self, vector: FloatArray, changes: Mapping[str, Choice]) -> FloatArray:
         """A copy of one genotype, shape (D,), with named genes set; every other gene keeps its raw coordinates.

@@ -8,11 +8,11 @@ from riwoa.search.fitness import FloatArray
 
 
 def shrunk_covariance(elites: FloatArray) -> FloatArray:
-    """Oracle-approximating shrinkage of the sample covariance towards a multiple of the identity. (k, D) in, (D, D) out.
+    """Sample covariance shrunk towards a multiple of the identity. (k, D) in, (D, D) out.
 
-    With k <= D the sample covariance is singular and its small eigenvalues are noise; the shrinkage intensity is
-    estimated from the data (Chen et al., IEEE Trans. Signal Process. 58, 2010, Eq. 23). The target is a multiple of the
-    identity, not the diagonal, because that is what stays the same when the landscape is rotated.
+    With k <= D the sample covariance is singular and its small eigenvalues are noise; the intensity is estimated from
+    the data (oracle-approximating shrinkage, Chen et al., IEEE Trans. Signal Process. 58, 2010, Eq. 23). The target is
+    a multiple of the identity, not the diagonal: that is what stays the same when the landscape is rotated.
     """
     k, d = elites.shape
     centred = elites - elites.mean(axis=0)
@@ -21,7 +21,7 @@ def shrunk_covariance(elites: FloatArray) -> FloatArray:
     tr_s2 = float(np.sum(s * s))
     denominator = (k + 1.0 - 2.0 / d) * (tr_s2 - d * mu**2)
     rho = 1.0 if denominator <= 0.0 else min(1.0, ((1.0 - 2.0 / d) * tr_s2 + (d * mu) ** 2) / denominator)
-    return (1.0 - rho) * s + rho * mu * np.eye(d)
+    return np.asarray((1.0 - rho) * s + rho * mu * np.eye(d))
 
 
 def eigenbasis(covariance: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -14,7 +14,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Fitness = accuracy · (latency / target)^w with w = 0 within the target and ``exponent`` beyond it (Tan et al., 2019).
+    """Fitness = accuracy · (latency / target)^w, w = 0 within the target and ``exponent`` beyond it (Tan et al., 2019).
 
     Args:
         latency_target_ms: the target, None for none.

@@ -1,12 +1,12 @@
 """Polish: Nelder-Mead around the leader, then its ±1 neighbourhood; asked and told like any strategy.
 
-The algorithm is a generator over a memo of evaluated phenotypes, so its whole state is that memo: a restored polish runs
-the generator again from the start, answers it from the memo, and stands where it stood.
+The algorithm is a generator over a memo of evaluated phenotypes, so its whole state is that memo: a restored polish
+runs the generator again from the start, answers it from the memo, and stands where it stood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from riwoa.search.base import (
     CallOrderError,
+    LatencyOf,
     Leader,
     Outcome,
     Proposal,
@@ -25,16 +26,17 @@ from riwoa.search.base import (
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.rng import generator
-from riwoa.search.space import IntArray, Space
+from riwoa.search.space import Space
 
-LatencyOf = Callable[[IntArray], float | None]  # canonical indices (G,) -> ms, None where it is not known for free
-Steps = Generator[list[FloatArray], None, None]  # yields genotypes to evaluate
+Value = tuple[int, float]  # compared as tuples: failed (0, -inf) < too slow (1, -latency) < judged (2, fitness)
+Batch = list[FloatArray]
 
 REFLECT, EXPAND, CONTRACT, SHRINK = 1.0, 2.0, 0.5, 0.5  # Nelder & Mead (1965)
+MOST_STEPS = 200  # of the simplex: known phenotypes cost nothing, so the budget alone would not end it
 BATCH = 8  # neighbours asked at a time
 
 
-class _BudgetSpent(Exception):
+class _BudgetSpentError(Exception):
     """No further evaluation is allowed."""
 
 
@@ -49,18 +51,22 @@ class _Record:
 
 
 class Polish:
-    """Improves ``leader`` with at most ``budget`` evaluations of phenotypes that it has not seen itself.
+    """Improves ``leader`` with at most ``budget`` evaluations of phenotypes that it has not asked before.
 
     Args:
         space: the space.
-        objective: judges; only networks within the target replace a leader that is within it.
+        objective: judges; a leader within the target is only replaced by networks within it.
         seed: the run's seed.
-        leader: where to start; its metrics are taken as given, and what is returned is never worse.
+        leader: where to start; its metrics are taken as given, and the leader returned is never worse.
         budget: evaluations, 0 for none.
         start_generation: number of the first batch.
-        directions: columns spanning the subspace of the simplex, shape (D, k): leading eigenvectors of the search.
-            None takes random orthonormal ones.
-        latency_of: latency where it is free to know; candidates known to miss the target are then not asked.
+        directions: columns that span the subspace of the simplex, shape (D, k): leading eigenvectors of the search (a
+            simplex in all 46 dimensions would spend its budget on its corners). None takes random ones.
+        latency_of: latency where it is free to know; candidates known to miss the target are then never asked.
+        simplex_share: share of the budget that Nelder-Mead may spend.
+
+    Raises:
+        SearchInputError: a negative budget, or directions of the wrong shape.
     """
 
     name = "polish"
@@ -76,19 +82,21 @@ class Polish:
         start_generation: int,
         directions: FloatArray | None = None,
         latency_of: LatencyOf | None = None,
+        simplex_share: float = 0.25,
     ) -> None:
         if budget < 0:
             raise SearchInputError(f"the polish budget must not be negative, got {budget}")
-        self.space = space
         self.codec = Codec(space, seed)
         self.objective = objective
         self.seed = seed
         self.budget = budget
+        self.simplex_share = simplex_share
         self.generation = start_generation
         self._start = leader
         self._directions = self._orthonormal(directions)
-        self._latency_of = latency_of if latency_of is not None else lambda _: None
+        self._latency_of = latency_of
         self._memo: dict[bytes, _Record] = {}
+        self._waiting = False
         self._rewind()
 
     @property
@@ -112,15 +120,14 @@ class Polish:
         return [Proposal(i, "polish", g.copy(), parent) for i, g in enumerate(self._batch)]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """See ``Strategy.tell``. Late joiners compete too."""
+        """See ``Strategy.tell``. Late joiners compete for the lead."""
         if not self._waiting or self._batch is None:
             raise CallOrderError("nothing was asked; ask before telling")
-        members, _ = arrange(outcomes, len(self._batch), self.generation, self.codec)
+        members = arrange(outcomes, len(self._batch), self.generation, self.codec)
         for row in range(len(members)):
             origin = (int(members.origin[row, 0]), int(members.origin[row, 1]))
-            record = _Record(
-                members.genotype[row], float(members.accuracy[row]), float(members.latency_ms[row]), origin
-            )
+            metrics = float(members.accuracy[row]), float(members.latency_ms[row])
+            record = _Record(members.genotype[row], *metrics, origin)
             self._memo.setdefault(self._key(record.genotype), record)
             self._consider(record)
         self.generation += 1
@@ -129,54 +136,41 @@ class Polish:
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
         records = list(self._memo.values())
-        shape = (len(records), self.codec.dimension)
+        start = self._start
         return {
             "strategy": np.array(self.name),
             "generation": np.array(self.generation),
-            "start.genotype": self._start.genotype.copy(),
-            "start.metrics": np.array([self._start.accuracy, self._start.latency_ms]),
-            "start.origin": np.array(self._start.origin, dtype=np.int64),
             "directions": self._directions.copy(),
-            "memo.genotype": np.array([r.genotype for r in records]).reshape(shape),
-            "memo.metrics": np.array([(r.accuracy, r.latency_ms) for r in records]).reshape(len(records), 2),
-            "memo.origin": np.array([r.origin for r in records], dtype=np.int64).reshape(len(records), 2),
+            **_columns("start", [_Record(start.genotype, start.accuracy, start.latency_ms, start.origin)]),
+            **_columns("memo", records, self.codec.dimension),
         }
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         if str(snapshot.get("strategy")) != self.name:
             raise SearchInputError(f"a snapshot of {snapshot.get('strategy')!s} cannot continue as {self.name}")
-        genotype = np.array(snapshot["start.genotype"], dtype=np.float64)
-        if genotype.shape != (self.codec.dimension,):
-            raise SearchInputError(f"the snapshot has {genotype.size} coordinates, this space {self.codec.dimension}")
-        accuracy, latency_ms = (float(v) for v in np.asarray(snapshot["start.metrics"], dtype=np.float64))
-        g, s = (int(v) for v in np.asarray(snapshot["start.origin"], dtype=np.int64))
-        self._start = self._judged(_Record(genotype, accuracy, latency_ms, (g, s)))
+        (start,) = _records(snapshot, "start")
+        if start.genotype.shape != (self.codec.dimension,):
+            raise SearchInputError(
+                f"the snapshot has {start.genotype.size} coordinates, this space {self.codec.dimension}"
+            )
+        self._start = self._judged(start)
         self._directions = np.array(snapshot["directions"], dtype=np.float64)
         self.generation = int(np.asarray(snapshot["generation"], dtype=np.int64))
-        self._memo = {}
-        for row, metrics, origin in zip(
-            np.asarray(snapshot["memo.genotype"], dtype=np.float64),
-            np.asarray(snapshot["memo.metrics"], dtype=np.float64),
-            np.asarray(snapshot["memo.origin"], dtype=np.int64),
-            strict=True,
-        ):
-            record = _Record(row.copy(), float(metrics[0]), float(metrics[1]), (int(origin[0]), int(origin[1])))
-            self._memo[self._key(row)] = record
+        self._memo = {self._key(r.genotype): r for r in _records(snapshot, "memo")}
         self._rewind()
 
     def set_objective(self, objective: Objective) -> None:
-        """See ``Strategy.set_objective``; the polish plans anew over what it knows."""
+        """See ``Strategy.set_objective``; the polish starts over, with what it knows."""
         if self._waiting:
             raise CallOrderError("the objective changes between generations; tell the outcomes first")
         self.objective = objective
-        self._start = self._judged(
-            _Record(self._start.genotype, self._start.accuracy, self._start.latency_ms, self._start.origin)
-        )
+        start = self._start
+        self._start = self._judged(_Record(start.genotype, start.accuracy, start.latency_ms, start.origin))
         self._rewind()
 
     def set_parameters(self, params: SearchParameters) -> None:
-        """Nothing of the search's settings concerns the polish."""
+        """Nothing in the settings of the search concerns the polish."""
 
     # -- the algorithm -------------------------------------------------------------------------------------------------
 
@@ -185,92 +179,156 @@ class Polish:
         self._leader = self._start
         for record in self._memo.values():
             self._consider(record)
+        self._start_key = self._key(self._start.genotype)
+        self._charged: set[bytes] = set()
         self._steps = self._algorithm()
         self._advance()
 
     def _advance(self) -> None:
         self._waiting = False
         try:
-            self._batch: list[FloatArray] | None = next(self._steps)
-        except (StopIteration, _BudgetSpent):
+            self._batch: Batch | None = next(self._steps)
+        except (StopIteration, _BudgetSpentError):
             self._batch = None
 
-    def _algorithm(self) -> Steps:
-        best = yield from self._nelder_mead(self._start.genotype)
+    def _algorithm(self) -> Generator[Batch, None, None]:
+        best = yield from self._nelder_mead(int(self.simplex_share * self.budget))
         yield from self._neighbours(best)
 
-    def _nelder_mead(self, start: FloatArray) -> Generator[list[FloatArray], None, FloatArray]:
-        """Nelder-Mead in the affine subspace of ``directions`` through ``start``; ends when the simplex is one phenotype."""
-        return start
-        yield []
+    def _nelder_mead(self, limit: int) -> Generator[Batch, None, FloatArray]:
+        """Nelder-Mead in the affine subspace of ``directions`` through the start, in at most ``limit`` evaluations.
 
-    def _neighbours(self, genotype: FloatArray) -> Steps:
-        """Move to the best of each batch of untried neighbours while one is better; ends at a local optimum."""
-        order = generator(self.seed, 0, "polish.order")
+        Ends when all corners are one phenotype: from then on every value is equal. Returns the best genotype it met.
+        """
+        best = self._start.genotype
+        z = self._initial_simplex()
+        try:
+            values = yield from self._values(self._place(z), limit)
+            for _ in range(MOST_STEPS):
+                order = sorted(range(len(values)), key=lambda i: values[i], reverse=True)
+                z, values = z[order], [values[i] for i in order]
+                best = max(best, self._place(z[:1])[0], key=self._value)
+                if len({self._key(g) for g in self._place(z)}) == 1:
+                    break
+                z, values = yield from self._simplex_step(z, values, limit)
+        except _BudgetSpentError:
+            pass
+        return best
+
+    def _simplex_step(
+        self, z: FloatArray, values: list[Value], limit: int
+    ) -> Generator[Batch, None, tuple[FloatArray, list[Value]]]:
+        """One step, maximising. The corners ``z`` (k + 1, k) come best first."""
+        centre, worst = z[:-1].mean(axis=0), z[-1]
+
+        def corner_at(t: float) -> Generator[Batch, None, tuple[Value, FloatArray]]:
+            corner = centre + t * (centre - worst)
+            (value,) = yield from self._values(self._place(corner[None, :]), limit)
+            return value, corner
+
+        value, corner = yield from corner_at(REFLECT)
+        if value > values[0]:
+            further = yield from corner_at(EXPAND)
+            value, corner = max((value, corner), further, key=lambda pair: pair[0])
+        elif value <= values[-2]:
+            known = max(value, values[-1])
+            value, corner = yield from corner_at(CONTRACT if value > values[-1] else -CONTRACT)
+            if value <= known:
+                z = z[0] + SHRINK * (z - z[0])
+                return z, (yield from self._values(self._place(z), limit))
+        return np.concatenate((z[:-1], corner[None, :])), [*values[:-1], value]
+
+    def _initial_simplex(self) -> FloatArray:
+        """Offsets along ``directions``, shape (k + 1, k): the origin, and a step of a whole bin along each.
+
+        The step moves the coordinate that it moves most, counted in bins, by one bin, away from the nearer wall. A
+        smaller simplex would lie on the plateau of one phenotype.
+        """
+        in_bins = self._directions * self.codec.bins[:, None]
+        most, column = np.argmax(np.abs(in_bins), axis=0), np.arange(self._directions.shape[1])
+        inward = np.where(self._start.genotype[most] < 0.5, 1.0, -1.0)
+        return np.concatenate((np.zeros((1, len(column))), np.diag(inward / in_bins[most, column])))
+
+    def _place(self, z: FloatArray) -> Batch:
+        """Genotypes at offsets (m, k) from the start."""
+        return list(self.codec.reflect(self._start.genotype + z @ self._directions.T))
+
+    def _neighbours(self, genotype: FloatArray) -> Generator[Batch, None, None]:
+        """Move to the best of each batch of neighbours while one is better; ends at a local optimum."""
+        draw = generator(self.seed, 0, "polish.order")
         while True:
             candidates = self._single_changes(genotype)
-            candidates = [candidates[i] for i in order.permutation(len(candidates))]
-            for at in range(0, len(candidates), BATCH):
-                batch = candidates[at : at + BATCH]
-                values = yield from self._values(batch)
-                best = int(np.argmax(values))
+            candidates = [candidates[i] for i in draw.permutation(len(candidates))]
+            for first in range(0, len(candidates), BATCH):
+                batch = candidates[first : first + BATCH]
+                values = yield from self._values(batch, self.budget)
+                best = max(range(len(batch)), key=lambda i: values[i])
                 if values[best] > self._value(genotype):
                     genotype = batch[best]
                     break
             else:
                 return
 
-    def _single_changes(self, genotype: FloatArray) -> list[FloatArray]:
-        """Genotypes with one active gene changed: ±1 where ordered, any other choice where nominal; feasible if known."""
+    def _single_changes(self, genotype: FloatArray) -> Batch:
+        """Genotypes with one active gene changed, to ±1 or, where nominal, to any other choice; none too slow."""
         indices = self.codec.decode(genotype[None, :])[0]
         out = []
-        for gene, index in enumerate(indices):
-            for choice in self._alternatives(gene, int(index)):
+        for gene in np.flatnonzero(indices >= 0):
+            for choice in self.codec.space.neighbours(int(gene), int(indices[gene])):
                 changed = genotype.copy()
-                self.codec.set_choice(changed, gene, choice)
-                if not self._known_too_slow(changed):
+                self.codec.set_choice(changed, int(gene), choice)
+                if self._too_slow(changed) is None:
                     out.append(changed)
         return out
 
-    def _alternatives(self, gene: int, index: int) -> list[int]:
-        if index < 0:
-            return []
-        count = len(self.space.genes[gene].choices)
-        if self.space.genes[gene].kind == "nominal":
-            return [c for c in range(count) if c != index]
-        return [c for c in (index - 1, index + 1) if 0 <= c < count]
+    def _values(self, genotypes: Batch, limit: int) -> Generator[Batch, None, list[Value]]:
+        """Their values; yields those that have to be evaluated first.
 
-    def _values(self, genotypes: list[FloatArray]) -> Generator[list[FloatArray], None, list[float]]:
-        """Their values; yields those whose phenotypes are unknown.
+        What is charged depends on the course of the algorithm alone, not on what the memo holds, so that a run over a
+        fuller memo (after a restore) takes the same course.
 
         Raises:
-            _BudgetSpent: they cannot all be known within the budget.
+            _BudgetSpentError: they cannot all be known within ``limit`` charged evaluations.
         """
-        unknown: dict[bytes, FloatArray] = {}
+        new: dict[bytes, FloatArray] = {}
         for g in genotypes:
-            if self._key(g) not in self._memo and self._key(g) != self._key(self._start.genotype):
-                unknown.setdefault(self._key(g), g)
-        if unknown:
-            affordable = list(unknown.values())[: max(0, self.budget - len(self._memo))]
-            if affordable:
-                yield affordable
-            if len(affordable) < len(unknown):
-                raise _BudgetSpent
+            key = self._key(g)
+            if key not in self._charged and key != self._start_key and self._too_slow(g) is None:
+                new.setdefault(key, g)
+        affordable = dict(list(new.items())[: max(0, limit - len(self._charged))])
+        unknown = [g for key, g in affordable.items() if key not in self._memo]
+        asked = unknown[: max(0, self.budget - len(self._memo))]
+        self._charged.update(affordable)
+        if asked:
+            yield asked
+        if len(affordable) < len(new) or len(asked) < len(unknown):
+            raise _BudgetSpentError
         return [self._value(g) for g in genotypes]
 
-    def _value(self, genotype: FloatArray) -> float:
-        """What is maximised: fitness; below every feasible value where the target is missed and the start meets it."""
+    def _value(self, genotype: FloatArray) -> Value:
+        """What is maximised; the phenotype is known or too slow."""
         key = self._key(genotype)
-        accuracy, latency_ms = self._start.accuracy, self._start.latency_ms
-        if key in self._memo:
-            accuracy, latency_ms = self._memo[key].accuracy, self._memo[key].latency_ms
-        fitness = float(self.objective.fitness(accuracy, latency_ms))
-        return fitness if bool(self.objective.feasible(latency_ms)) or not self._start_feasible() else fitness - 1e9
+        if key == self._start_key:
+            return (2, self._start.fitness)
+        if key not in self._memo:
+            return self._too_slow(genotype) or (0, -np.inf)
+        record = self._memo[key]
+        if np.isnan(record.accuracy):
+            return (0, -np.inf)
+        if self._start_feasible and not bool(self.objective.feasible(record.latency_ms)):
+            return (1, -record.latency_ms)
+        return (2, float(self.objective.fitness(record.accuracy, record.latency_ms)))
 
-    def _known_too_slow(self, genotype: FloatArray) -> bool:
+    def _too_slow(self, genotype: FloatArray) -> Value | None:
+        """Its value where it is known for free that it cannot replace a start that meets the target."""
+        if self._latency_of is None or not self._start_feasible:
+            return None
         latency_ms = self._latency_of(self.codec.decode(genotype[None, :])[0])
-        return latency_ms is not None and self._start_feasible() and not bool(self.objective.feasible(latency_ms))
+        if latency_ms is None or bool(self.objective.feasible(latency_ms)):
+            return None
+        return (1, -latency_ms)
 
+    @property
     def _start_feasible(self) -> bool:
         return bool(self.objective.feasible(self._start.latency_ms))
 
@@ -293,11 +351,38 @@ class Polish:
         )
 
     def _key(self, genotype: FloatArray) -> bytes:
-        return self.codec.decode(genotype[None, :])[0].tobytes()
+        return bytes(self.codec.decode(genotype[None, :])[0].tobytes())
 
     def _orthonormal(self, directions: FloatArray | None) -> FloatArray:
+        d = self.codec.dimension
         if directions is None:
-            directions = generator(self.seed, 0, "polish.directions").standard_normal((self.codec.dimension, 4))
-        if directions.ndim != 2 or directions.shape[0] != self.codec.dimension or not np.all(np.isfinite(directions)):
-            raise SearchInputError(f"directions must be finite with shape ({self.codec.dimension}, k)")
+            directions = generator(self.seed, 0, "polish.directions").standard_normal((d, min(d, RANDOM_DIRECTIONS)))
+        if directions.ndim != 2 or len(directions) != d or not 1 <= directions.shape[1] <= d:
+            raise SearchInputError(f"directions must have shape ({d}, 1 to {d}), got {directions.shape}")
+        if not np.all(np.isfinite(directions)):
+            raise SearchInputError("directions must be finite")
         return np.asarray(np.linalg.qr(directions)[0], dtype=np.float64)
+
+
+RANDOM_DIRECTIONS = 4
+
+
+def _columns(prefix: str, records: Sequence[_Record], dimension: int = 0) -> Snapshot:
+    """Records as arrays for a snapshot."""
+    n = len(records)
+    return {
+        f"{prefix}.genotype": np.array([r.genotype for r in records]).reshape(n, -1 if n else dimension),
+        f"{prefix}.metrics": np.array([(r.accuracy, r.latency_ms) for r in records]).reshape(n, 2),
+        f"{prefix}.origin": np.array([r.origin for r in records], dtype=np.int64).reshape(n, 2),
+    }
+
+
+def _records(snapshot: Mapping[str, npt.NDArray[np.generic]], prefix: str) -> list[_Record]:
+    """Records from the arrays of a snapshot."""
+    genotypes = np.array(snapshot[f"{prefix}.genotype"], dtype=np.float64)
+    metrics = np.array(snapshot[f"{prefix}.metrics"], dtype=np.float64)
+    origins = np.array(snapshot[f"{prefix}.origin"], dtype=np.int64)
+    return [
+        _Record(g, float(m[0]), float(m[1]), (int(o[0]), int(o[1])))
+        for g, m, o in zip(genotypes, metrics, origins, strict=True)
+    ]

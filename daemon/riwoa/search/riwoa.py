@@ -1,4 +1,4 @@
-"""RI-IWOA: whale optimisation whose search move is rotation-invariant."""
+"""RI-IWOA: whale optimisation whose moves do not care how the landscape is rotated."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.search import whale
-from riwoa.search.base import Members, PopulationStrategy, Proposal, SearchParameters, Snapshot
+from riwoa.search.base import LatencyOf, Members, PopulationStrategy, Proposal, SearchParameters, Snapshot
 from riwoa.search.covariance import eigenbasis, shrunk_covariance
-from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.fitness import BoolArray, FloatArray, Objective
 from riwoa.search.rng import generator
 from riwoa.search.space import IntArray, Space
 
-MEMORY = 0.3  # weight of the newest elite covariance in the moving average
+NEWEST = 0.3  # weight of the newest elite covariance in the moving average
+REMEMBERED = 4096  # phenotypes that count as evaluated already; older ones are forgotten
+MOST_REPAIRS = 50  # single-choice steps towards a new phenotype within the target
 
 
 class RotationInvariantWhale(PopulationStrategy):
-    """Whale optimisation that searches in the eigenbasis of its elites.
+    """Whale optimisation in the eigenbasis of its elites.
 
     Phases: p >= ½ attacks (spiral, or a language-model slot with the spiral as fallback); else |A| >= 1 searches; else
     encircles. *Search*, with elite mean m and eigenbasis B: y = Bᵀ(x − m), y' = y_r − A ⊙ |C ⊙ y_r − y|, x' = m + B y',
@@ -27,67 +29,190 @@ class RotationInvariantWhale(PopulationStrategy):
 
     name = "riwoa"
 
-    def __init__(self, space: Space, objective: Objective, seed: int, params: SearchParameters) -> None:
-        super().__init__(space, objective, seed, params)
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective,
+        seed: int,
+        params: SearchParameters,
+        latency_of: LatencyOf | None = None,
+    ) -> None:
+        super().__init__(space, objective, seed, params, latency_of)
         d = self.codec.dimension
-        self._covariance: FloatArray = np.eye(d)
+        self._covariance: FloatArray = np.eye(d) / 12.0  # of the uniform distribution
         self._basis: FloatArray = np.eye(d)
+        self._seen = np.empty(0, dtype=np.uint64)
+        self._hash_weights = generator(0, 0, "riwoa.hash").integers(0, 2**64, len(space), dtype=np.uint64)
+        self._steppable = np.flatnonzero(space.cardinalities > 1)
+
+    def directions(self, count: int) -> FloatArray:
+        """The leading eigenvectors as columns, shape (D, count): where the elites differ most. For the polish."""
+        return self._basis[:, :count].copy()
+
+    # -- ask -----------------------------------------------------------------------------------------------------------
 
     def _propose(self) -> list[Proposal]:
         n, d = self.params.population, self.codec.dimension
-        draw = generator(self.seed, self.generation, "riwoa.moves").random
         if not len(self._best):  # nothing is known yet, or everything failed
-            return [Proposal(i, "init", g, None) for i, g in enumerate(draw((n, d)))]
-        a = whale.control(self.tau)
-        p, phase_r, turn, mate, semantic, placebo = draw((6, n, 1))
-        coefficient_a = whale.coefficient_a(a, draw((n, d)))
-        coefficient_c = whale.coefficient_c(draw((n, d)))
-        x, leader = self.population.genotype, self._best.genotype
-        other = (mate[:, 0] * n).astype(np.int64)
-        attack, far = p >= 0.5, np.abs(whale.coefficient_a(a, phase_r)) >= 1.0
-        moved = np.where(
-            attack,
-            whale.spiral(leader, x, 2.0 * turn - 1.0, self.params.spiral_b),
-            np.where(
-                far,
-                self._search(x, other, coefficient_a, coefficient_c),
-                whale.encircle(leader, x, coefficient_a, coefficient_c),
-            ),
-        )
-        model = attack & (semantic < self.params.p_semantic)
-        named = np.where(placebo < self.params.placebo_share, "placebo", "semantic")
-        operators = np.where(model, named, np.where(attack, "spiral", np.where(far, "search", "encircle")))[:, 0]
+            first = generator(self.seed, self.generation, "riwoa.init").random((n, d))
+            return [Proposal(i, "init", g, None) for i, g in enumerate(self._settle(first))]
+        vectors, operators, parents = self._moves()
+        members = self.population
         return [
-            Proposal(i, str(operators[i]), g, self.origin(i), x[i].copy() if model[i, 0] else None)
-            for i, g in enumerate(self.codec.reflect(moved))
+            Proposal(
+                slot,
+                str(operators[slot]),
+                vector,
+                self.origin(int(parents[slot])),
+                members.genotype[slot].copy() if operators[slot] in ("semantic", "placebo") else None,
+            )
+            for slot, vector in enumerate(self._settle(self.codec.reflect(vectors)))
         ]
+
+    def _moves(self) -> tuple[FloatArray, npt.NDArray[np.str_], IntArray]:
+        """Where the members go, by which operator, and from which row of the population. Not yet within the cube."""
+        n, d = self.params.population, self.codec.dimension
+        draw = generator(self.seed, self.generation, "riwoa.moves").random
+        p, phase_r, turn, mate, model, placebo, recombine, mother, father = draw((9, n, 1))
+        a = whale.control(self.tau)
+        axis_a, axis_c = whale.coefficient_a(a, draw((n, d))), whale.coefficient_c(draw((n, d)))
+        attack, far = p >= 0.5, np.abs(whale.coefficient_a(a, phase_r)) >= 1.0
+        crossed = recombine < self.params.p_recombine
+        asked = attack & (model < self.params.p_semantic)
+        elites = self._elite_rows()
+        first, second = elites[_pick(mother, len(elites))], elites[_pick(father, len(elites))]
+        x = self.population.genotype
+        cases = [asked | (attack & ~crossed), crossed, far]
+        moved = np.select(
+            cases,
+            [
+                self._spiral(x, 2.0 * turn - 1.0),
+                np.where(draw((n, d)) < 0.5, x[first], x[second]),
+                self._search(x, _pick(mate, n), axis_a, axis_c),
+            ],
+            self._encircle(x, axis_a, axis_c),
+        )
+        asks = np.where(placebo < self.params.placebo_share, "placebo", "semantic")
+        operators = np.select(cases, [np.where(asked, asks, "spiral"), "recombine", "search"], "encircle")
+        parents = np.where((operators == "recombine")[:, 0], first, np.arange(n))
+        return moved, operators[:, 0], parents
+
+    def _spiral(self, x: FloatArray, turn: FloatArray) -> FloatArray:
+        leader, b = self._best.genotype, self.params.spiral_b
+        return (
+            whale.signed_spiral(leader, x, turn, b) if self.params.signed_spiral else whale.spiral(leader, x, turn, b)
+        )
+
+    def _encircle(self, x: FloatArray, a: FloatArray, c: FloatArray) -> FloatArray:
+        leader = self._best.genotype
+        if not self.params.rotated_encircle:
+            return whale.encircle(leader, x, a, c)
+        mean, basis = self._elite_mean(), self._basis
+        return np.asarray(mean + whale.encircle((leader - mean) @ basis, (x - mean) @ basis, a, c) @ basis.T)
 
     def _search(self, x: FloatArray, other: IntArray, a: FloatArray, c: FloatArray) -> FloatArray:
         """The rotation-invariant search move, shape (n, D)."""
-        mean = self._elites().mean(axis=0)
-        y = (x - mean) @ self._basis
-        return mean + whale.search(y[other], y, a, c) @ self._basis.T
+        mean, basis = self._elite_mean(), self._basis
+        y = (x - mean) @ basis
+        return np.asarray(mean + whale.search(y[other], y, a, c) @ basis.T)
 
-    def _elites(self) -> FloatArray:
-        """Genotypes of the best ``elite_fraction`` of the successful members, at least two where there are."""
-        order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)
-        count = max(2, round(self.params.elite_fraction * self.params.population))
-        chosen = self.population.take(order[:count])
-        return chosen.genotype if len(chosen) else self._best.genotype
+    def _settle(self, vectors: FloatArray) -> FloatArray:
+        """Step single genes at random until each child is new and, where that is known for free, within the target.
 
-    def _absorb(self, children: Members, parents: IntArray) -> None:
-        self.population = children
-        newest = shrunk_covariance(self._elites()) if len(self._elites()) else self._covariance
-        self._covariance = (1.0 - MEMORY) * self._covariance + MEMORY * newest
+        While a child is too slow, only steps that make it faster are taken.
+        """
+        out = vectors.copy()
+        indices = self.codec.decode(out)
+        excess = self._excess_ms(indices)
+        for attempt in range(MOST_REPAIRS):
+            slow = excess > 0.0
+            rows = np.flatnonzero(slow | self._repeated(indices))
+            if not len(rows):
+                break
+            draws = generator(self.seed, self.generation, "riwoa.repair", attempt).random((len(out), 2))
+            stepped = out[rows]
+            for vector, row in zip(stepped, rows, strict=True):
+                self._step(vector, indices[row], draws[row])
+            new_indices = self.codec.decode(stepped)
+            new_excess = self._excess_ms(new_indices)
+            taken = ~slow[rows] | (new_excess < excess[rows])
+            out[rows[taken]] = stepped[taken]
+            indices[rows[taken]] = new_indices[taken]
+            excess[rows[taken]] = new_excess[taken]
+        return out
+
+    def _step(self, vector: FloatArray, indices: IntArray, draws: FloatArray) -> None:
+        """Move one random active gene of a child, in place, to a neighbouring choice."""
+        active = self._steppable[indices[self._steppable] >= 0]
+        if len(active):
+            gene = int(active[int(draws[0] * len(active))])
+            choices = self.space.neighbours(gene, int(indices[gene]))
+            self.codec.set_choice(vector, gene, choices[int(draws[1] * len(choices))])
+
+    def _repeated(self, indices: IntArray) -> BoolArray:
+        """Whether each phenotype was evaluated before or stands in an earlier slot. (n, G) in, (n,) out."""
+        if not self.params.avoid_duplicates:
+            return np.zeros(len(indices), dtype=np.bool_)
+        hashes = self._hashes(indices)
+        repeated = np.ones(len(hashes), dtype=np.bool_)
+        repeated[np.unique(hashes, return_index=True)[1]] = False
+        return np.asarray(repeated | np.isin(hashes, self._seen))
+
+    def _excess_ms(self, indices: IntArray) -> FloatArray:
+        """By how much each phenotype is known to miss the target, 0 where it is not. (n, G) in, (n,) out."""
+        target_ms = self.objective.latency_target_ms
+        if self.latency_of is None or target_ms is None:
+            return np.zeros(len(indices))
+        latency_ms = [self.latency_of(row) for row in indices]
+        return np.array([0.0 if ms is None else max(0.0, ms - target_ms) for ms in latency_ms])
+
+    def _hashes(self, indices: IntArray) -> npt.NDArray[np.uint64]:
+        return np.asarray((indices + 1).astype(np.uint64) @ self._hash_weights)
+
+    # -- tell ----------------------------------------------------------------------------------------------------------
+
+    def _absorb(self, children: Members, late: Members) -> None:
+        told = children.join(late)
+        self._seen = np.concatenate((self._seen, self._hashes(self.codec.decode(told.genotype))))[-REMEMBERED:]
+        self.population = self._survivors(self.population.join(told)) if self.params.elitism else children
+        elites = self.population.genotype[self._elite_rows()]
+        if len(elites) >= 2:
+            self._covariance = (1.0 - NEWEST) * self._covariance + NEWEST * shrunk_covariance(elites)
         if self.generation % self.params.basis_every == 0:
             _, self._basis = eigenbasis(self._covariance)
 
+    def _survivors(self, candidates: Members) -> Members:
+        """The best ``population`` candidates of different phenotypes, best first; repeats and failures fill up."""
+        order = self.objective.ranking(candidates.accuracy, candidates.latency_ms)
+        phenotypes = self.codec.decode(candidates.genotype[order])
+        distinct = order[np.sort(np.unique(self._hashes(phenotypes), return_index=True)[1])]
+        others = np.setdiff1d(np.arange(len(candidates)), distinct)
+        return candidates.take(np.concatenate((distinct, others))[: self.params.population])
+
+    def _elite_rows(self) -> IntArray:
+        """Rows of the best ``elite_fraction`` of the population, best first; failures are never among them."""
+        order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)
+        return order[: max(2, round(self.params.elite_fraction * self.params.population))]
+
+    def _elite_mean(self) -> FloatArray:
+        rows = self._elite_rows()
+        return np.asarray(self.population.genotype[rows].mean(axis=0))
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
-        return super().snapshot() | {"covariance": self._covariance.copy(), "basis": self._basis.copy()}
+        state = super().snapshot()
+        return state | {"covariance": self._covariance.copy(), "basis": self._basis.copy(), "seen": self._seen.copy()}
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._covariance = np.array(snapshot["covariance"], dtype=np.float64)
         self._basis = np.array(snapshot["basis"], dtype=np.float64)
+        self._seen = np.array(snapshot["seen"], dtype=np.uint64)
+
+
+def _pick(uniform: FloatArray, count: int) -> IntArray:
+    """Indices below ``count`` from uniform numbers, shape (n, 1) in, (n,) out."""
+    return np.minimum((uniform[:, 0] * count).astype(np.int64), count - 1)

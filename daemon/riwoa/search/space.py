@@ -8,8 +8,9 @@ A space is written by a user as JSON (or TOML)::
        {"name": "kernel.3", "choices": [3, 5, 7], "active_if": {"gene": "depth", "at_least": 3}},
        {"name": "op",       "choices": ["conv", "pool"], "kind": "nominal"}]}
 
-Words: a *genotype* is a vector in the unit cube (see ``codec``); *indices* are one choice index a gene, ``-1`` where the
-gene is inactive (canonical form); an *architecture* (phenotype) is a JSON object ``{gene: choice}`` of active genes.
+Words: a *genotype* is a vector in the unit cube (see ``codec``); *indices* are one choice index a gene, ``-1`` where
+the gene is inactive (canonical form); an *architecture* (phenotype) is a JSON object ``{gene: choice}`` of active
+genes.
 """
 
 from __future__ import annotations
@@ -165,6 +166,13 @@ class Space:
         raise SpaceError(
             f"gene {self.genes[gene].name!r} has no choice {choice!r}; choose from {list(self.genes[gene].choices)!r}"
         )
+
+    def neighbours(self, gene: int, index: int) -> list[int]:
+        """Choices one step from ``index``: ±1 where the gene is ordered, every other choice where it is nominal."""
+        count = len(self.genes[gene].choices)
+        if self.genes[gene].kind == "nominal":
+            return [c for c in range(count) if c != index]
+        return [c for c in (index - 1, index + 1) if 0 <= c < count]
 
     def key(self, indices: IntArray) -> str:
         """The cache key of one row, shape (G,): canonical choice indices joined by dots, ``_`` where inactive."""

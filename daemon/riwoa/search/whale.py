@@ -39,3 +39,11 @@ def search(other: FloatArray, x: FloatArray, a: FloatArray, c: FloatArray) -> Fl
 def spiral(leader: FloatArray, x: FloatArray, turn: FloatArray, b: float) -> FloatArray:
     """X' = |X* − X|·e^{bl}·cos(2πl) + X*, where ``turn`` is l in [−1, 1].  Eq. (2.5)."""
     return np.abs(leader - x) * np.exp(b * turn) * np.cos(2.0 * np.pi * turn) + leader
+
+
+def signed_spiral(leader: FloatArray, x: FloatArray, turn: FloatArray, b: float) -> FloatArray:
+    """X' = (X − X*)·e^{bl}·cos(2πl) + X*: Eq. (2.5) without the modulus, hence the same in every rotated frame.
+
+    With the modulus every coordinate moves to the same side of the leader, along the diagonals of the axes at hand.
+    """
+    return (x - leader) * np.exp(b * turn) * np.cos(2.0 * np.pi * turn) + leader
