@@ -6,7 +6,7 @@ whole networks that were measured among the operators (ruling 6).
 
 What is summed and predicted is the tenth percentile: the time on the device left to itself. Beside other busy
 processes the wall-time sum over 237 operators wandered between 60 and 85 ms in medians, and between 56 and 58 in tenth
-percentiles; on a quiet device the two differ by 3 %. The table keeps both, and the spread.
+percentiles. The table keeps both, and the spread.
 """
 
 from __future__ import annotations
