@@ -4,7 +4,7 @@ The result is that of ``get_active_subnet``, ``set_running_statistics`` on the r
 and a forward pass over the validation images (within 1e-3 on logits in float32). The time goes down because
 
 - nothing is extracted: weights are cut from the supernet and packed once (``layers``);
-- activations are channels-last and, where the processor multiplies it natively, bfloat16;
+- activations are channels-last and, if asked for, bfloat16 (worth it where the processor multiplies it natively);
 - statistics are found in one pass, and then folded into the weights, so that validation runs one fused kernel a layer
   (``kernels``);
 - depthwise kernels are cut to the part that can meet the picture (a 7x7 kernel on a 2x2 picture is a 3x3 one);
@@ -36,6 +36,8 @@ IntArray = npt.NDArray[np.int64]
 Precision = Literal["float32", "bfloat16"]
 
 RECALIBRATION_BATCH_IMAGES = 200  # OFA's
+# Raised whenever this code computes other bits than before.
+_ARITHMETIC_VERSION = 1
 _DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Larger groups of images fall out of the last-level cache (float32 then takes up to twice as long), smaller ones pay
 # for more calls.
@@ -65,7 +67,8 @@ class SubnetEvaluator:
         supernet: its weights are read at first use of each and must not change afterwards.
         recalibration_images: training images by resolution, (n, 3, r, r) float32.
         validation: by resolution, images (n, 3, r, r) float32 and labels (n,).
-        dtype: precision of activations and weights; statistics, biases and the classifier are float32 always.
+        dtype: precision of activations and weights; the first blocks, statistics, biases and the classifier are
+            float32 always.
         batch_size: validation images a forward pass; None: as many as keep the widest activation in a CPU's cache.
         prefix_cache_bytes: bound on the shared activations; 0 computes everything anew.
         device: where to compute.
@@ -92,7 +95,6 @@ class SubnetEvaluator:
         self._batch_size = batch_size
         self._prefix_cache_bytes = prefix_cache_bytes
         self.forget()
-        self._kernels = best_kernels(self._device, self._dtype)
         self._layers = self._layers_in(self._dtype)
 
     @property
@@ -103,10 +105,11 @@ class SubnetEvaluator:
     def settings(self) -> dict[str, Any]:
         """Everything besides weights and images that decides the last bits of a result, as a JSON object."""
         return {
+            "arithmetic": _ARITHMETIC_VERSION,
             "dtype": self._precision,
             "batch_images": {str(r): self._batch_images(r) for r in self.resolutions},
             "recalibration_batch_images": RECALIBRATION_BATCH_IMAGES,
-            "kernels": self._kernels.name,
+            "kernels": self._layers.kernels.name,
             "threads": torch.get_num_threads(),
             "device": str(self._device),
             "cpu": torch.backends.cpu.get_cpu_capability(),
@@ -175,7 +178,7 @@ class SubnetEvaluator:
         done = 0 if known is None else known[0] + 1
         keep = [i for i in self._affordable(blocks, config.r) if i >= done and prefixes[i] not in self._cache]
 
-        groups = known[1].recalibration if known else self._recalibration_groups(config.r, self._dtype)
+        groups = known[1].recalibration if known else self._recalibration_groups(config.r)
         recalibrated, statistics = _recalibrate(blocks[done:], groups)
         folded = self._fold(blocks[done:], statistics)
 
@@ -194,18 +197,18 @@ class SubnetEvaluator:
 
     def _fold(self, blocks: Sequence[Block], statistics: Sequence[Statistics]) -> list[list[Apply]]:
         rest = iter(statistics)
-        return [[c.folded(self._kernels, next(rest), self._dtype) for c in block.convolutions] for block in blocks]
+        return [[c.folded(self._layers.kernels, next(rest)) for c in block.convolutions] for block in blocks]
 
     def _recalibrate_exactly(self, config: OfaConfig) -> list[Statistics]:
         layers = self._layers if self._dtype == torch.float32 else self._layers_in(torch.float32)
-        return _recalibrate(layers.blocks(config), self._recalibration_groups(config.r, torch.float32))[1]
+        return _recalibrate(layers.blocks(config), self._recalibration_groups(config.r))[1]
 
     def _affordable(self, blocks: Sequence[Block], resolution: int) -> list[int]:
         """The blocks, from the first on, whose outputs the cache can hold together: no memory is spent on others."""
         images = len(self._recalibration[resolution]) + len(self._validation[resolution][0])
         left, positions = self._cache.probation_bytes, []
         for i, block in enumerate(blocks[:-1]):
-            left -= images * block.out_elements * self._dtype.itemsize
+            left -= images * block.out.n_bytes
             if left < 0:
                 break
             positions.append(i)
@@ -215,18 +218,18 @@ class SubnetEvaluator:
         kernels = best_kernels(self._device, dtype)
         return SupernetLayers(self._supernet.network, self._supernet.backbone, kernels, dtype, self._device)
 
-    def _recalibration_groups(self, resolution: int, dtype: torch.dtype) -> list[Tensor]:
+    def _recalibration_groups(self, resolution: int) -> list[Tensor]:
         whole_batches = max(1, self._batch_images(resolution) // RECALIBRATION_BATCH_IMAGES)
         images = self._recalibration[resolution]
-        return list(self._groups(images, whole_batches * RECALIBRATION_BATCH_IMAGES, dtype))
+        return list(self._groups(images, whole_batches * RECALIBRATION_BATCH_IMAGES))
 
     def _validation_groups(self, resolution: int) -> Iterator[Tensor]:
-        return self._groups(self._validation[resolution][0], self._batch_images(resolution), self._dtype)
+        return self._groups(self._validation[resolution][0], self._batch_images(resolution))
 
-    def _groups(self, images: FloatArray, size: int, dtype: torch.dtype) -> Iterator[Tensor]:
+    def _groups(self, images: FloatArray, size: int) -> Iterator[Tensor]:
         for start in range(0, len(images), size):
             group = torch.from_numpy(np.require(images[start : start + size], np.float32, ["C", "W"]))
-            yield group.to(self._device, dtype).contiguous(memory_format=torch.channels_last)
+            yield group.to(self._device).contiguous(memory_format=torch.channels_last)
 
     def _batch_images(self, resolution: int) -> int:
         if self._batch_size is not None:

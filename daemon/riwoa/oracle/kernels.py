@@ -119,8 +119,9 @@ class OneDnnKernels:
 
 
 def best_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The fused kernels where this build of torch has them and they compute the right thing, else the plain ones."""
-    return OneDnnKernels() if device.type == "cpu" and _fused_works(dtype) else PlainKernels()
+    """The fused kernels where this torch has them and they are right in float32 and ``dtype``, else the plain ones."""
+    fused = device.type == "cpu" and all(_fused_works(precision) for precision in {dtype, torch.float32})
+    return OneDnnKernels() if fused else PlainKernels()
 
 
 def fast_dtype() -> torch.dtype:
