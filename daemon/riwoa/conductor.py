@@ -30,6 +30,7 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.polish import BATCH as POLISH_BATCH
 from riwoa.search.polish import Polish
+from riwoa.search.riwoa import RotationInvariantWhale
 from riwoa.search.space import IntArray, Space
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import (
@@ -43,6 +44,7 @@ from riwoa_storage.records import (
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("conductor")
+POLISH_DIRECTIONS = 8
 LatencyOf = Callable[[Mapping[str, Any]], float]  # architecture -> milliseconds
 
 
@@ -96,6 +98,7 @@ class Conductor:
         desk: where semantic requests go, or None.
         reloader: the configuration in force.
         on_commit: called after each commit.
+        on_config: called with each configuration that comes into force.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Conductor:
         desk: ProposalDesk | None,
         reloader: Reloader,
         on_commit: Callable[[], None] = lambda: None,
+        on_config: Callable[[Config], None] = lambda _: None,
     ) -> None:
         self._journal = journal
         self._path = journal_path
@@ -122,6 +126,7 @@ class Conductor:
         self._desk = desk
         self._reloader = reloader
         self._on_commit = on_commit
+        self._on_config = on_config
         config = reloader.config
         self.codec = Codec(space, config.run.seed)
         self.objective = self._make_objective(config)
@@ -203,7 +208,10 @@ class Conductor:
 
     def _begin_polish(self) -> None:
         assert self.leader is not None, "a generation in which every evaluation failed is never committed"
-        self.strategy = self._make_polish(self.leader, self.generation)
+        search = self.strategy
+        # The simplex spans where the elites differ most; a strategy without an eigenbasis leaves it to chance.
+        directions = search.directions(POLISH_DIRECTIONS) if isinstance(search, RotationInvariantWhale) else None
+        self.strategy = self._make_polish(self.leader, self.generation, directions)
         self.phase = "polish"
         self._search_evaluations = self.history.counters["evaluations"]
         self.generation_s = []
@@ -468,6 +476,7 @@ class Conductor:
         self.objective = objective
         self.strategy.set_objective(self.objective)
         self.strategy.set_parameters(search_parameters(config, semantic=self._desk is not None))
+        self._on_config(config)
 
     def _make_objective(self, config: Config) -> Objective:
         wanted = config.objective.latency_ms
@@ -476,9 +485,10 @@ class Conductor:
     def _make_strategy(self) -> Strategy:
         config = self.config
         parameters = search_parameters(config, semantic=self._desk is not None)
-        return make_strategy(config.search.strategy, self.space, self.objective, config.run.seed, parameters)
+        name, seed = config.search.strategy, config.run.seed
+        return make_strategy(name, self.space, self.objective, seed, parameters, self._latency_of_indices)
 
-    def _make_polish(self, best: Best, start_generation: int) -> Polish:
+    def _make_polish(self, best: Best, start_generation: int, directions: FloatArray | None = None) -> Polish:
         indices = self.codec.decode(genotype_of(best.individual)[None, :])[0]
         return Polish(
             self.space,
@@ -487,6 +497,7 @@ class Conductor:
             best.as_leader(indices),
             budget=self.config.run.polish_evaluations,
             start_generation=start_generation,
+            directions=directions,
             latency_of=self._latency_of_indices,
         )
 

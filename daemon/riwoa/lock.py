@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 
 from riwoa.errors import StateDirectoryError, StateLockedError
@@ -27,15 +28,25 @@ def locked(paths: StatePaths) -> Iterator[None]:
             f"the state directory {paths.state} cannot be written ({error.strerror}); choose another with --state"
         ) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(handle):
             holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
             raise StateLockedError(
                 f"process {holder} already serves {paths.state}; `riwoactl --state {paths.state} status` asks it"
-            ) from None
+            )
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(handle)
+
+
+def _take(handle: int) -> bool:
+    """Lock without waiting for a daemon, but for longer than riwoactl holds the lock to see whether one is there."""
+    for _ in range(10):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False

@@ -95,6 +95,9 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
         assert run is not None, "a finished run is in the journal"
         last = reader.last_generation(run.run_id)
         front = _front(reader, run.run_id)
+        confirmed = [
+            e.payload for e in reader.events(run.run_id) if e.kind == "winner_confirmed" and not e.payload["error"]
+        ]
     assert last is not None
     assert last.leader is not None
     leader, metrics = last.leader, last.leader["metrics"]
@@ -104,6 +107,8 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     within = "within" if leader["feasible"] else "NOT within"
     print(f"\nWinner ({within} the target of {run.provenance['target_ms']:.3f} ms)")
     print(f"  accuracy     {100 * metrics['accuracy']:.2f} % on {metrics['images']} validation images")
+    if confirmed:
+        print(f"  in float32   {100 * confirmed[0]['metrics']['accuracy']:.2f} %, as exported")
     print(f"  latency      {metrics['latency_ms']:.3f} ms an image, by this device's table")
     print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
     print(f"  architecture {architecture_line(leader['architecture'])}")

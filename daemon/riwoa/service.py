@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,11 +163,13 @@ class Service:
                 desk=self._desk,
                 reloader=self._reloader,
                 on_commit=self._on_commit,
+                on_config=lambda c: self._on_config(pool, c),
             )
             self._conductor = conductor
             self._show_run()
             await conductor.run()
-            await journal.finish_run(run)
+        await self._confirm(journal, conductor)
+        await journal.finish_run(run)
         await self._export()
         self.board.state = "finished"
         self.board.message = "the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
@@ -275,6 +278,37 @@ class Service:
             "versions": library_versions(),
         }
 
+    async def _confirm(self, journal: JournalWriter, conductor: Conductor) -> None:
+        """Evaluate the winner once more in float32, which is what gets exported, and journal that too.
+
+        A search in bfloat16 ranks the same but may read an image or two differently than the exported model does.
+        """
+        spec = oracle_spec(self._config.oracle)
+        winner = conductor.leader
+        if spec.dtype == "float32" or winner is None:
+            return
+        self.board.message = "confirming the winner in float32"
+        exact = replace(spec, dtype="float32")
+        async with WorkerPool(exact, replace(pool_settings(self._config.oracle), workers=1)) as pool:
+            info = await pool.start()
+            evaluations = Evaluations(pool, journal, self.paths.journal, info.version, on_result=self._on_result)
+            individual = winner.individual
+            (confirmed,) = await evaluations.evaluate([(individual.architecture_key, individual.architecture)])
+        payload = {
+            "architecture_key": individual.architecture_key,
+            "oracle_version": info.version,
+            "metrics": dict(confirmed.metrics),
+            "error": confirmed.error,
+        }
+        event = EventRecord(
+            kind="winner_confirmed",
+            payload=payload,
+            run_id=conductor.run_id,
+            generation=winner.generation,
+            created_unix_s=time.time(),
+        )
+        await journal.put_event(event)
+
     async def _export(self) -> None:
         if not self._config.run.export:
             return
@@ -330,6 +364,11 @@ class Service:
         if not conductor.running.is_set():
             self.board.state = "paused"
         self.board.write()
+
+    def _on_config(self, pool: WorkerPool, config: Config) -> None:
+        pool.set_limits(config.oracle.timeout_s, config.oracle.memory_bytes)
+        log = config.log
+        configure(log.level, log.format)
 
     def _show_run(self) -> None:
         conductor, evaluations = self._conductor, self._evaluations

@@ -311,6 +311,7 @@ def test_a_table_that_lacks_an_operator_is_refused(state: Path) -> None:
 
 
 def test_a_journal_of_a_newer_version_is_left_alone(state: Path) -> None:
+    shutil.copy(Path(__file__).resolve().parents[1] / "golden" / "journal_v1.db", state / "journal.db")
     with sqlite3.connect(state / "journal.db") as db:
         db.execute("PRAGMA user_version = 999")
     before = (state / "journal.db").read_bytes()

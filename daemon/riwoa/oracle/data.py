@@ -135,7 +135,7 @@ def _bilinear(scans: FloatArray, v: FloatArray, u: FloatArray) -> FloatArray:
     rows = np.arange(len(scans))[:, None, None]
     top = flat[rows, base] * (1 - fu) + flat[rows, base + 1] * fu
     bottom = flat[rows, base + 12] * (1 - fu) + flat[rows, base + 13] * fu
-    return (top * (1 - fv) + bottom * fv).astype(np.float32)
+    return np.asarray(top * (1 - fv) + bottom * fv, dtype=np.float32)
 
 
 def _clutter(rng: np.random.Generator, scans: FloatArray, pool: FloatArray, severity: Severity) -> FloatArray:
@@ -169,7 +169,7 @@ def render(rng: np.random.Generator, scans: FloatArray, pool: FloatArray, severi
     if severity.noise > 0:
         level = (rng.uniform(0, 1, (n, 1, 1, 1)) * severity.noise).astype(np.float32)
         image = image + level * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(image, 0, 1, dtype=np.float32)
+    return np.asarray(np.clip(image, 0, 1), dtype=np.float32)
 
 
 def _occlusion_mask(rng: np.random.Generator, n: int, side: FloatArray, severity: Severity) -> FloatArray:
@@ -179,7 +179,7 @@ def _occlusion_mask(rng: np.random.Generator, n: int, side: FloatArray, severity
     grid = np.arange(CANVAS_PX, dtype=np.float32)
     inside_y = np.abs(grid[None] - centre[0][:, None]) < half[0][:, None]
     inside_x = np.abs(grid[None] - centre[1][:, None]) < half[1][:, None]
-    return (1.0 - (inside_y[:, :, None] & inside_x[:, None, :])).astype(np.float32)
+    return np.asarray(1.0 - (inside_y[:, :, None] & inside_x[:, None, :]), dtype=np.float32)
 
 
 @functools.cache
@@ -189,7 +189,7 @@ def _area_matrix(resolution: int) -> FloatArray:
     low, high = edges[:-1, None], edges[1:, None]
     cell = np.arange(CANVAS_PX)[None, :]
     overlap = np.clip(np.minimum(high, cell + 1) - np.maximum(low, cell), 0, None)
-    return (overlap / (high - low)).astype(np.float32)
+    return np.asarray(overlap / (high - low), dtype=np.float32)
 
 
 def quantise(images: FloatArray) -> ByteArray:
@@ -199,10 +199,10 @@ def quantise(images: FloatArray) -> ByteArray:
 
 def resize(images: ByteArray, resolution: int) -> FloatArray:
     """Area resize (n, 3, 40, 40) bytes -> (n, 3, r, r) floats, standardised; r = 40 only standardises."""
-    scaled = images.astype(np.float32)
+    scaled: FloatArray = images.astype(np.float32)
     if resolution != CANVAS_PX:
         weights = _area_matrix(resolution)
-        scaled = weights @ scaled @ weights.T
+        scaled = np.asarray(weights @ scaled @ weights.T, dtype=np.float32)
     return np.asarray(scaled * (1 / (255 * STD)) - MEAN / STD, dtype=np.float32)
 
 

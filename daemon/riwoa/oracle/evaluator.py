@@ -36,8 +36,6 @@ IntArray = npt.NDArray[np.int64]
 Precision = Literal["float32", "bfloat16"]
 
 RECALIBRATION_BATCH_IMAGES = 200  # OFA's
-# Raised whenever this code computes other bits than before.
-_ARITHMETIC_VERSION = 1
 _DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Larger groups of images fall out of the last-level cache (float32 then takes up to twice as long), smaller ones pay
 # for more calls.
@@ -105,7 +103,6 @@ class SubnetEvaluator:
     def settings(self) -> dict[str, Any]:
         """Everything besides weights and images that decides the last bits of a result, as a JSON object."""
         return {
-            "arithmetic": _ARITHMETIC_VERSION,
             "dtype": self._precision,
             "batch_images": {str(r): self._batch_images(r) for r in self.resolutions},
             "recalibration_batch_images": RECALIBRATION_BATCH_IMAGES,

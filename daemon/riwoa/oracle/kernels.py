@@ -124,12 +124,6 @@ def best_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
     return OneDnnKernels() if fused else PlainKernels()
 
 
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where this CPU multiplies it natively (AVX512-BF16 or AMX), else float32: emulated it is slower."""
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
-
-
 @cache
 def _fused_works(dtype: torch.dtype) -> bool:
     """Try every kind of fused call on a small input against the plain one. Private operators: trust nothing."""

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,6 +141,12 @@ class WorkerPool:
             if slot.busy_with(job) and slot.worker is not None:
                 slot.worker.kill()
         return True
+
+    def set_limits(self, evaluation_timeout_s: float, memory_limit_bytes: int | None) -> None:
+        """Other limits, for the evaluations that begin from now on."""
+        self._settings = replace(
+            self._settings, evaluation_timeout_s=evaluation_timeout_s, memory_limit_bytes=memory_limit_bytes
+        )
 
     def stats(self) -> BackendStats:
         """A snapshot."""

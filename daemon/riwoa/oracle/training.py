@@ -21,12 +21,22 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save
 
 from riwoa.errors import InputError
-from riwoa.oracle.data import CLASSES, CLEAN, RESOLUTIONS, DigitsTask, between, load_digits_task, quantise, render, resize
+from riwoa.oracle.data import (
+    CLASSES,
+    CLEAN,
+    RESOLUTIONS,
+    DigitsTask,
+    between,
+    load_digits_task,
+    quantise,
+    render,
+    resize,
+)
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
 from riwoa.oracle.ofa_import import import_ofa
 
@@ -143,14 +153,14 @@ class Trainer:
             group["lr"] = _learning_rate(recipe, self.step)
         self.optimiser.zero_grad(set_to_none=True)
         net.train()
-        net.set_max_net()  # type: ignore[operator]
+        net.set_max_net()
         logits = net(images)
         loss_largest = F.cross_entropy(logits, labels, label_smoothing=0.05)
         loss_largest.backward()  # type: ignore[no-untyped-call]
         soft = F.softmax(logits.detach() / recipe.temperature, dim=1)
         distilled = 0.0
         for setting in _settings(recipe, rng) if self.step >= recipe.largest_only_steps else ():
-            net.set_active_subnet(**setting)  # type: ignore[operator]
+            net.set_active_subnet(**setting)
             loss = F.cross_entropy(net(images) / recipe.temperature, soft)
             loss.backward()  # type: ignore[no-untyped-call]
             distilled += loss.item() / (1 + recipe.random_subnets)

@@ -308,13 +308,18 @@ class PopulationStrategy(ABC):
         """See ``Strategy.restore``."""
         if str(snapshot.get("strategy")) != self.name:
             raise SearchInputError(f"a snapshot of {snapshot.get('strategy')!s} cannot continue as {self.name}")
-        self.population = self._members(snapshot, "population")
+        population = self._members(snapshot, "population")
+        if len(population) not in (0, self.params.population):
+            raise SearchInputError(f"the snapshot has {len(population)} members, not {self.params.population}")
+        self.population = population
         self._best = self._members(snapshot, "leader")
         self.generation = int(np.asarray(snapshot["generation"], dtype=np.int64))
         self._asked = 0
 
     def set_objective(self, objective: Objective) -> None:
         """See ``Strategy.set_objective``; the leader is chosen anew among the population and the old leader."""
+        if self._asked:
+            raise CallOrderError("the objective changes between generations; tell the outcomes first")
         self.objective = objective
         self._crown(self._best.join(self.population))
 

@@ -114,7 +114,7 @@ class Codec:
         Raises:
             SpaceError: an unknown gene or a choice that is not in it.
         """
-        out = self._checked(np.asarray(vector)[None, :])[0].copy()
+        out: FloatArray = self._checked(np.asarray(vector)[None, :])[0].copy()
         for name, choice in changes.items():
             gene = self.space.gene_index(name)
             self.set_choice(out, gene, self.space.choice_index(gene, choice))

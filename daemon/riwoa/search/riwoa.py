@@ -176,7 +176,7 @@ class RotationInvariantWhale(PopulationStrategy):
         self._seen = np.concatenate((self._seen, self._hashes(self.codec.decode(told.genotype))))[-REMEMBERED:]
         self.population = self._survivors(self.population.join(told)) if self.params.elitism else children
         elites = self.population.genotype[self._elite_rows()]
-        if len(elites) >= 2:
+        if len(elites) >= 2:  # the covariance of one point would drag the average towards nothing
             self._covariance = (1.0 - NEWEST) * self._covariance + NEWEST * shrunk_covariance(elites)
         if self.generation % self.params.basis_every == 0:
             _, self._basis = eigenbasis(self._covariance)
@@ -190,8 +190,10 @@ class RotationInvariantWhale(PopulationStrategy):
         return candidates.take(np.concatenate((distinct, others))[: self.params.population])
 
     def _elite_rows(self) -> IntArray:
-        """Rows of the best ``elite_fraction`` of the population, best first; failures are never among them."""
+        """Rows of the best ``elite_fraction`` of the population, best first; failures only where all members are."""
         order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)
+        if not len(order):  # only without elitism: the leader lives on, its population failed
+            return np.arange(len(self.population))
         return order[: max(2, round(self.params.elite_fraction * self.params.population))]
 
     def _elite_mean(self) -> FloatArray:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,7 +68,7 @@ class Space:
         for gene in self.genes:
             if gene.name in seen:
                 raise SpaceError(f"gene {gene.name!r} is declared twice")
-            if len(gene.choices) < 1 or len(set(map(repr, gene.choices))) != len(gene.choices):
+            if len(gene.choices) < 1 or len(set(gene.choices)) != len(gene.choices):  # 1 and 1.0 are not distinct
                 raise SpaceError(f"gene {gene.name!r} needs distinct choices, got {list(gene.choices)!r}")
             if gene.kind not in ("ordered", "nominal"):
                 raise SpaceError(f"gene {gene.name!r}: kind must be 'ordered' or 'nominal', got {gene.kind!r}")
@@ -197,6 +198,8 @@ class Space:
         Raises:
             SpaceError: a key is missing, unknown or of the wrong type.
         """
+        if not isinstance(data, Mapping):
+            raise SpaceError(f"a space is a table with 'name' and 'genes', got {type(data).__name__}")
         try:
             extra = set(data) - {"name", "genes"}
             if extra:
@@ -228,10 +231,15 @@ def _gene(row: Mapping[str, Any]) -> Gene:
     for choice in choices:
         if isinstance(choice, bool) or not isinstance(choice, (str, int, float)):
             raise SpaceError(f"gene {row.get('name', '?')!r}: a choice must be a string or a number, got {choice!r}")
+        if isinstance(choice, float) and not math.isfinite(choice):
+            raise SpaceError(f"gene {row.get('name', '?')!r}: a choice must be finite, got {choice!r}")
     condition = row.get("active_if")
     active_if = None
     if condition is not None:
         if not isinstance(condition, Mapping) or set(condition) != {"gene", "at_least"}:
             raise SpaceError(f"gene {row.get('name', '?')!r}: active_if needs exactly 'gene' and 'at_least'")
-        active_if = Condition(str(condition["gene"]), float(condition["at_least"]))
+        limit = condition["at_least"]
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not math.isfinite(limit):
+            raise SpaceError(f"gene {row.get('name', '?')!r}: at_least must be a number, got {limit!r}")
+        active_if = Condition(str(condition["gene"]), limit)  # as it is written: the hash is over the text
     return Gene(str(row["name"]), tuple(choices), row.get("kind", "ordered"), active_if)
