@@ -30,7 +30,6 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.polish import BATCH as POLISH_BATCH
 from riwoa.search.polish import Polish
-from riwoa.search.riwoa import RotationInvariantWhale
 from riwoa.search.space import IntArray, Space
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import (
@@ -44,7 +43,6 @@ from riwoa_storage.records import (
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("conductor")
-POLISH_DIRECTIONS = 8
 LatencyOf = Callable[[Mapping[str, Any]], float]  # architecture -> milliseconds
 
 
@@ -208,10 +206,7 @@ class Conductor:
 
     def _begin_polish(self) -> None:
         assert self.leader is not None, "a generation in which every evaluation failed is never committed"
-        search = self.strategy
-        # The simplex spans where the elites differ most; a strategy without an eigenbasis leaves it to chance.
-        directions = search.directions(POLISH_DIRECTIONS) if isinstance(search, RotationInvariantWhale) else None
-        self.strategy = self._make_polish(self.leader, self.generation, directions)
+        self.strategy = self._make_polish(self.leader, self.generation)
         self.phase = "polish"
         self._search_evaluations = self.history.counters["evaluations"]
         self.generation_s = []
@@ -488,7 +483,7 @@ class Conductor:
         name, seed = config.search.strategy, config.run.seed
         return make_strategy(name, self.space, self.objective, seed, parameters, self._latency_of_indices)
 
-    def _make_polish(self, best: Best, start_generation: int, directions: FloatArray | None = None) -> Polish:
+    def _make_polish(self, best: Best, start_generation: int) -> Polish:
         indices = self.codec.decode(genotype_of(best.individual)[None, :])[0]
         return Polish(
             self.space,
@@ -497,7 +492,6 @@ class Conductor:
             best.as_leader(indices),
             budget=self.config.run.polish_evaluations,
             start_generation=start_generation,
-            directions=directions,
             latency_of=self._latency_of_indices,
         )
 
