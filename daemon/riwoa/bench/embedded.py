@@ -19,6 +19,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from riwoa.oracle.spec import oracle_spec, pool_settings
 from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy, make_strategy
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
-from riwoa.search.space import Space
+from riwoa.search.space import IntArray, Space
 
 POPULATION = 20
 _MOST_GENERATIONS = 20  # as many times the schedule: a search that only repeats itself has converged
@@ -234,13 +235,18 @@ async def search_all(
             params = SearchParameters(
                 population=POPULATION, generations=max(1, math.ceil(settings.budget / POPULATION))
             )
-            strategy = make_strategy(name, space, aim, seed, params)
+            # As in the daemon: whoever can use the table's latencies beforehand may, they cost nothing.
+            strategy = make_strategy(name, space, aim, seed, params, partial(_latency_ms, space, table))
             return await Search(strategy, seed, space, aim, table, settings.budget).run(evaluator, spend)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(name, seed), name=f"{name}-{seed}") for name, seed in pairs]
     order = {name: i for i, name in enumerate(settings.strategies)}
     return sorted((t.result() for t in tasks), key=lambda f: (order[f.strategy], f.seed))
+
+
+def _latency_ms(space: Space, table: LatencyTable, indices: IntArray) -> float:
+    return table.latency_ms(ofa_config(space.architecture(indices)))
 
 
 _Best = tuple[float, float | None, float | None, str | None, Architecture | None]
