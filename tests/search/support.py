@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from hypothesis import strategies as st
@@ -33,14 +34,16 @@ MIXED = Space(
 def spaces(draw: st.DrawFn) -> Space:
     """Spaces with ordered, nominal and conditional genes, in any mixture."""
     genes: list[Gene] = []
+    kinds: tuple[Literal["ordered", "nominal"], ...] = ("ordered", "nominal")
     for number in range(draw(st.integers(1, 8))):
         controllers = [g for g in genes if g.active_if is None]
         condition = None
-        if controllers and draw(st.booleans()):
+        conditional: bool = draw(st.booleans())
+        if controllers and conditional:
             other = draw(st.sampled_from(controllers))
             condition = Condition(other.name, draw(st.integers(0, len(other.choices))))
         choices: tuple[Choice, ...] = tuple(range(draw(st.integers(1, 5))))
-        genes.append(Gene(f"g{number}", choices, draw(st.sampled_from(("ordered", "nominal"))), condition))
+        genes.append(Gene(f"g{number}", choices, draw(st.sampled_from(kinds)), condition))
     return Space("drawn", tuple(genes))
 
 
@@ -83,6 +86,10 @@ def same(a: list[Proposal], b: list[Proposal]) -> bool:
         (p.slot, p.operator, p.parent) == (q.slot, q.operator, q.parent)
         and np.array_equal(p.genotype, q.genotype)
         and (p.parent_genotype is None) == (q.parent_genotype is None)
-        and (p.parent_genotype is None or np.array_equal(p.parent_genotype, q.parent_genotype))
+        and (
+            p.parent_genotype is None
+            or q.parent_genotype is None
+            or np.array_equal(p.parent_genotype, q.parent_genotype)
+        )
         for p, q in zip(a, b, strict=True)
     )

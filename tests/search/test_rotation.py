@@ -20,7 +20,7 @@ def rotation(seed: int) -> FloatArray:
 def elongated(seed: int, count: int) -> FloatArray:
     """Points of a population that stretches along the axes, off the origin."""
     scales = np.array([2.0, 1.0, 0.5, 0.25, 0.1])
-    return np.random.default_rng(seed).standard_normal((count, D)) * scales + 0.7
+    return np.asarray(np.random.default_rng(seed).standard_normal((count, D)) * scales + 0.7)
 
 
 def draws(a: float) -> tuple[FloatArray, FloatArray]:
@@ -38,7 +38,7 @@ def search_move(x: FloatArray, mates: FloatArray) -> FloatArray:
     a, c = draws(1.5)
     a, c = np.concatenate((a, a)), np.concatenate((c, c))
     other = np.concatenate((np.arange(PAIRS) + PAIRS, np.arange(PAIRS)))
-    return strategy._search(both, other, a, c)[:PAIRS]
+    return np.asarray(strategy._search(both, other, a, c)[:PAIRS])
 
 
 def plain_move(x: FloatArray, mates: FloatArray) -> FloatArray:

@@ -1,4 +1,53 @@
-"""RI-IWOA: whale optimisation whose moves do not care how the landscape is rotated."""
+"""RI-IWOA: whale optimisation whose moves do not care how the landscape is rotated.
+
+What is in and what is out was settled by ablation, each against the rest of the algorithm: 50 (in) and 40 (out) seeds,
+population 20, best feasible accuracy after 200 unique evaluations. OFA's accuracy predictor with its Note10 latency
+table at 20, 25 and 35 ms (46 genes), NAS-Bench-201 CIFAR-100 (6 nominal genes, no target): percentage points. A
+shifted, rotated ellipsoid (20 genes of 64 choices): decades. Negative is a loss; * p < 0.05, ** p < 0.001, paired
+Wilcoxon. (With at most 50 repairs a child; 100 leave none beyond a target that can be met.)
+
+=============================  =======  =======  =======  ======  =========
+taken out                        20 ms    25 ms    35 ms  NB-201  ellipsoid
+=============================  =======  =======  =======  ======  =========
+latency_of (free latency)      -0.85**  -0.52**  -0.23**     0        0
+elitism                         -0.04    -0.03    -0.08*   0.02    -0.06
+avoid_duplicates                -0.01     0.00    -0.02   -0.21*    0.00
+signed_spiral                    0.00     0.02    -0.02    0.11    -0.09*
+rotated_encircle                -0.03    -0.02    -0.09*   0.01    -0.06
+both of these                   -0.04     0.02    -0.03   -0.03    -0.12**
+p_recombine = 0.3               -0.02    -0.03    -0.09*  -0.03    -0.07*
+=============================  =======  =======  =======  ======  =========
+
+=============================  =======  =======  =======  ======  =========
+stayed out                       20 ms    25 ms    35 ms  NB-201  ellipsoid
+=============================  =======  =======  =======  ======  =========
+a = 2(1 - tau^1.5)               0.00     0.00    -0.01    0.00     0.00
+a = 2(1 - tau)^2                 0.09*    0.03     0.02   -0.03    -0.10*
+opposition initialisation        0.04     0.01    -0.02    0.11    -0.06
+adaptive weight of the leader    0.05     0.01    -0.03    0.01     0.06
+Lévy flight on stagnation        0.02    -0.03    -0.01   -0.01     0.00
+restart half on stagnation      -0.01    -0.05*    0.01   -0.01     0.00
+shrinking population (to 8)      0.09*    0.10*    0.00    0.06    -0.04
+three leaders                    0.00     0.00    -0.11*   0.10    -0.07
+recombination in eigenbasis     -0.04    -0.03    -0.11*   0.04    -0.08*
+parents from the top quarter     0.08     0.01    -0.02    0.00    -0.06
+crossing each move with leader   0.13**   0.12*    0.05    0.01    -0.11**
+one more ±1 step each child      0.03     0.04    -0.02   -0.02    -0.07*
+p_recombine = 0.5                0.03     0.03    -0.04    0.13*    0.01
+elite_fraction = 0.25            0.09*    0.07     0.05    0.01    -0.05
+population 14                    0.07     0.10*    0.04    0.12     -0.01
+population 10                    0.08*    0.18**   0.08*   0.17*    -0.20**
+=============================  =======  =======  =======  ======  =========
+
+Crossing with the leader is tied to the axes, and is worth half as much with a population of 14; a smaller constant
+population gives what shrinking one gives. Repairing a child by drawing its move again, up to 10 or 30 times, instead of
+by single steps cost 0.1 to 0.3 points.
+
+On 30 other seeds, mean best at 20 / 25 / 35 ms: RI-IWOA 80.14 / 81.10 / 82.22, WOA 79.15 / 80.45 / 81.84, WOA whose
+children are repaired in the same way 79.94 / 80.80 / 82.06, random 78.53 / 80.06 / 81.46, regularised evolution (20, 5)
+that mutates until within the target 79.55 / 80.86 / 82.30. Without ``latency_of`` RI-IWOA reaches 79.13 / 80.53 /
+82.03: knowing the latency for free is worth more than everything else together.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +65,7 @@ from riwoa.search.space import IntArray, Space
 
 NEWEST = 0.3  # weight of the newest elite covariance in the moving average
 REMEMBERED = 4096  # phenotypes that count as evaluated already; older ones are forgotten
-MOST_REPAIRS = 50  # single-choice steps towards a new phenotype within the target
+MOST_REPAIRS = 100  # single-choice steps towards a new phenotype within the target
 
 
 class RotationInvariantWhale(PopulationStrategy):
@@ -44,10 +93,6 @@ class RotationInvariantWhale(PopulationStrategy):
         self._seen = np.empty(0, dtype=np.uint64)
         self._hash_weights = generator(0, 0, "riwoa.hash").integers(0, 2**64, len(space), dtype=np.uint64)
         self._steppable = np.flatnonzero(space.cardinalities > 1)
-
-    def directions(self, count: int) -> FloatArray:
-        """The leading eigenvectors as columns, shape (D, count): where the elites differ most. For the polish."""
-        return self._basis[:, :count].copy()
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
