@@ -76,10 +76,10 @@ class Oracle(Section):
     width_mult: Annotated[float, Field(gt=0)] = Field(0.25, description="width multiplier of the supernet")
     n_classes: Positive = Field(10, description="classes of the supernet's head")
     resolutions: tuple[Positive, ...] = Field((24, 32, 40), min_length=1, description="input resolutions in pixels")
-    data: Literal["digits"] = Field("digits", description="where images come from")
+    data: Literal["digits"] | FilePath = Field("digits", description="the embedded digits, or an .npz file of images")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the CPU has it")
     recalibration_images: Positive = Field(400, description="training images for BatchNorm statistics")
-    validation_views: Positive = Field(8, description="corrupted views of each validation image")
+    validation_views: Positive = Field(8, description="corrupted views of each digit; a file's images are shown once")
     batch_images: Positive = Field(200, description="images a forward pass")
     workers: Literal["auto"] | Positive = Field("auto", description="worker processes; auto = cores / threads")
     threads: Positive = Field(1, description="threads a worker")
@@ -277,8 +277,15 @@ def _validate(merged: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
+        first, *others = error.errors()
         key = ".".join(str(part) for part in first["loc"][:2])
-        reason = first["msg"].lower().removeprefix("input should be ")
+        # A key that takes several kinds of values has an error of each.
+        alike = [first, *(e for e in others if e["loc"][:2] == first["loc"][:2])]
+        reason = " or ".join(dict.fromkeys(_wanted(e["type"], e["msg"]) for e in alike))
         given = first["input"]
         raise ConfigError(f"{origin.get(key, 'configuration')}: {key} = {given!r}, should be {reason}") from None
+
+
+def _wanted(kind: str, message: str) -> str:
+    """What pydantic would have accepted."""
+    return "an existing file" if kind == "path_not_file" else message.lower().removeprefix("input should be ")

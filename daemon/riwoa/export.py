@@ -31,12 +31,13 @@ from torch import nn
 from riwoa import __version__
 from riwoa.errors import FullDiskError, InputError, OracleError, StateDirectoryError
 from riwoa.oracle.build import checkpoint_path
-from riwoa.oracle.data import MEAN, STD, DigitsTask, FloatArray, IntArray, Split, load_digits_task
+from riwoa.oracle.data import FloatArray, IntArray, Split
 from riwoa.oracle.evaluator import SubnetEvaluator
 from riwoa.oracle.mobilenet import OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import Supernet
+from riwoa.oracle.tasks import ImageTask, check_task, load_task
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Json, RunRecord
 
@@ -106,14 +107,16 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
         raise InputError(f"run {winner.run.run_id} searched with a {spec.get('kind')!r} oracle, which has no weights")
     _refuse_foreign(out)
     config = ofa_config(winner.architecture)
-    task = load_digits_task()
-    net = winning_net(spec, config, task)
+    named = SupernetSpec.from_json(spec)
+    task = load_task(named.data)
+    check_task(task, named)
+    net = winning_net(named, config, task)
     left_out = _why_no_onnx() if onnx else "not asked for"
     temporary = out.with_name(f"{out.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        description = _describe(winner, net, config, task, spec)
+        description = _describe(winner, net, config, task, named)
         _write(temporary / "model.safetensors", _weights(net, winner, config))
         if left_out is None:
             _write_onnx(net, task.views("validation", config.r, 1)[0][:32], temporary / "model.onnx")
@@ -147,15 +150,14 @@ def load_exported(directory: Path) -> tuple[nn.Module, int]:
         raise InputError(f"{directory} holds no intact export ({reason}); run riwoactl export again") from error
 
 
-def winning_net(spec: Json, config: OfaConfig, task: DigitsTask) -> nn.Module:
+def winning_net(spec: SupernetSpec, config: OfaConfig, task: ImageTask) -> nn.Module:
     """The standalone float32 subnet, BatchNorm recalibrated as the search did.
 
     Raises:
         InputError: the checkpoint is missing or damaged.
     """
-    named = SupernetSpec(**{name: value for name, value in spec.items() if name != "kind"})
-    supernet = Supernet.load(checkpoint_path(named), named.width_mult, named.n_classes)
-    recalibration = {config.r: task.recalibration(config.r, named.recalibration_images)}
+    supernet = Supernet.load(checkpoint_path(spec), spec.width_mult, spec.n_classes)
+    recalibration = {config.r: task.recalibration(config.r, spec.recalibration_images)}
     # The evaluator asks for validation images, and recalibrates on none of them: one will do.
     validation = {config.r: (recalibration[config.r][:1], np.zeros(1, dtype=np.int64))}
     evaluator = SubnetEvaluator(supernet, recalibration, validation, dtype="float32", prefix_cache_bytes=0)
@@ -172,8 +174,9 @@ def accuracy(net: nn.Module, images: FloatArray, labels: IntArray) -> dict[str, 
     return {"accuracy": correct / len(images), "correct": correct, "images": len(images)}
 
 
-def _describe(winner: Winner, net: Any, config: OfaConfig, task: DigitsTask, spec: Json) -> dict[str, Any]:
-    splits: tuple[Split, ...] = ("validation", "test")
+def _describe(winner: Winner, net: Any, config: OfaConfig, task: ImageTask, spec: SupernetSpec) -> dict[str, Any]:
+    judged: tuple[Split, ...] = ("validation", "test")
+    splits = [split for split in judged if split in task.splits]
     return {
         "schema": SCHEMA,
         "architecture": dict(winner.architecture),
@@ -182,10 +185,10 @@ def _describe(winner: Winner, net: Any, config: OfaConfig, task: DigitsTask, spe
         "ofa": config.to_json(),
         "network": net.config,
         "input": {"name": "images", "shape": ["batch", 3, config.r, config.r], "dtype": "float32"}
-        | {"range_before": [0.0, 1.0], "mean": MEAN, "std": STD},
-        "output": {"name": "logits", "shape": ["batch", spec["n_classes"]]},
-        "journaled": {"metrics": dict(winner.leader["metrics"]), "dtype": spec["dtype"]},
-        "exported": {s: accuracy(net, *task.views(s, config.r, spec["validation_views"])) for s in splits},
+        | {"range_before": [0.0, 1.0], "mean": list(task.mean), "std": list(task.std)},
+        "output": {"name": "logits", "shape": ["batch", spec.n_classes]},
+        "journaled": {"metrics": dict(winner.leader["metrics"]), "dtype": spec.dtype},
+        "exported": {s: accuracy(net, *task.views(s, config.r, spec.validation_views)) for s in splits},
         "fitness": winner.leader["fitness"],
         "fitness_version": winner.fitness_version,
         "feasible": winner.leader["feasible"],

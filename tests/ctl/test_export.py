@@ -165,3 +165,27 @@ def test_a_missing_checkpoint_exits_66(tmp_path: Path) -> None:
     leader = individual(0, (space.key(genes), 0.5, 1.0), space.architecture(genes))
     write_journal(tmp_path / "journal.db", [(leader,)], oracle=spec)
     assert main(["export", "--state", str(tmp_path)]) == 66
+
+
+def test_a_run_on_own_images_is_exported_with_them_and_without_a_test_split_that_is_not_there(
+    state: Path, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 24, 24, 3), np.uint8)
+    labels = np.arange(40) % 10
+    np.savez(tmp_path / "own.npz", train_images=images, validation_images=images[:40], validation_labels=labels)
+    spec = SupernetSpec(
+        checkpoint=str(state / "net.safetensors"),
+        data=str(tmp_path / "own.npz"),
+        resolutions=(24,),
+        recalibration_images=50,
+    ).to_json()
+    space = mobilenet_space((24,))
+    genes = np.zeros(len(space), dtype=np.int64)
+    measured = build_oracle(spec).evaluate(space.architecture(genes))["accuracy"]
+    leader = individual(0, (space.key(genes), measured, 1.0), space.architecture(genes))
+    write_journal(tmp_path / "journal.db", [(leader,)], oracle=spec)
+    found = export_run(tmp_path / "journal.db", tmp_path / "out", onnx=False).architecture
+    assert list(found["exported"]) == ["validation"]
+    assert found["exported"]["validation"]["images"] == 40
+    assert abs(found["exported"]["validation"]["accuracy"] - measured) * 40 <= 1
+    assert found["input"]["mean"] == [0.485, 0.456, 0.406]

@@ -51,7 +51,8 @@ def test_a_worker_evaluates_exactly_as_the_evaluator_does_here(spec: SupernetSpe
 def test_the_images_are_those_of_the_task(spec: SupernetSpec) -> None:
     task = load_digits_task()
     for split in ("validation", "test"):
-        recalibration, found = build._images(task, replace(spec, split=split))
+        recalibration, found, data_sha256 = build._images(load_digits_task(), replace(spec, split=split))
+        assert data_sha256 == task.sha256
         images, labels = task.views(split, 24, 1)
         assert np.array_equal(found[24][0], images)
         assert np.array_equal(found[24][1], labels)
@@ -68,6 +69,7 @@ def test_the_version_moves_with_everything_that_decides_an_accuracy_and_with_not
         version(replace(spec, split="test")),
         version(replace(spec, recalibration_images=51)),
         version(replace(spec, validation_views=2)),
+        version(replace(spec, batch_size=100)),
         version(settings={**settings, "threads": 2}),
         version(weights="x"),
         version(data="x"),
@@ -75,12 +77,14 @@ def test_the_version_moves_with_everything_that_decides_an_accuracy_and_with_not
     assert len({version(), *others}) == len(others) + 1
     assert version(replace(spec, prefix_cache_bytes=0)) == version()
     assert version(replace(spec, checkpoint="elsewhere")) == version()
+    assert version(replace(spec, resolutions=(24,))) == version()
+    assert version(settings={**settings, "batch_images": {"24": 200}}) == version()
 
 
 def test_what_cannot_be_built_is_refused_before_torch_is_needed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no checkpoint at .*none\.pth"):
         build.build_oracle(SupernetSpec(checkpoint=str(tmp_path / "none.pth")).to_json())
-    with pytest.raises(InputError, match="no data set 'cifar'"):
+    with pytest.raises(InputError, match="no image file at cifar"):
         build.build_oracle(SupernetSpec(data="cifar").to_json())
     with pytest.raises(OracleError, match="no oracle of kind 'table'"):
         build.build_oracle({"kind": "table"})

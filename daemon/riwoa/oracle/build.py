@@ -16,8 +16,9 @@ from riwoa.errors import InputError, OracleError
 from riwoa.oracle.protocol import Metrics, Oracle, SupernetSpec
 
 if TYPE_CHECKING:
-    from riwoa.oracle.data import DigitsTask, FloatArray, IntArray
+    from riwoa.oracle.data import FloatArray, IntArray
     from riwoa.oracle.evaluator import SubnetEvaluator
+    from riwoa.oracle.tasks import ImageTask
 
 # Raised by hand whenever the evaluator's arithmetic changes, so that cached accuracies of the old one are not used.
 ARITHMETIC_REVISION = 1
@@ -48,12 +49,11 @@ def build_oracle(spec: Mapping[str, Any]) -> Oracle:
         InputError: the checkpoint or the data is missing or damaged.
         OracleError: the spec names no oracle.
     """
-    fields = {name: value for name, value in spec.items() if name != "kind"}
     if spec.get("kind") == "supernet":
-        return _supernet_oracle(SupernetSpec(**fields))
+        return _supernet_oracle(SupernetSpec.from_json(spec))
     if spec.get("kind") == "module" and os.environ.get("RIWOA_TEST_ORACLES") == "1":
-        module, _, function = str(fields["factory"]).partition(":")
-        oracle: Oracle = getattr(importlib.import_module(module), function)(**fields["arguments"])
+        module, _, function = str(spec["factory"]).partition(":")
+        oracle: Oracle = getattr(importlib.import_module(module), function)(**spec["arguments"])
         return oracle
     raise OracleError(f"there is no oracle of kind {spec.get('kind')!r}; check [oracle] in the configuration")
 
@@ -75,15 +75,14 @@ def checkpoint_path(spec: SupernetSpec) -> Path:
 
 
 def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
-    # Before torch is imported: a wrong name is refused at once.
-    if spec.data != "digits":
-        raise InputError(f"there is no data set {spec.data!r}; the embedded one is 'digits'")
+    # Before torch is imported: a wrong name, or data of another task, is refused at once.
     path = checkpoint_path(spec)
-    from riwoa.oracle.data import load_digits_task
+    from riwoa.oracle.tasks import check_task, load_task
 
-    task = load_digits_task()
+    task = load_task(spec.data)
+    check_task(task, spec)
     with ThreadPoolExecutor(1, thread_name_prefix="images") as executor:
-        # Both take more than a second: numpy renders while torch is imported.
+        # Both take more than a second: numpy renders, or reads and hashes the file, while torch is imported.
         images = executor.submit(_images, task, spec)
         import torch
 
@@ -92,7 +91,7 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
 
         torch.set_num_threads(spec.threads)
         supernet = Supernet.load(path, spec.width_mult, spec.n_classes)
-        recalibration, validation = images.result()
+        recalibration, validation, data_sha256 = images.result()
     evaluator = SubnetEvaluator(
         supernet,
         recalibration,
@@ -101,36 +100,32 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         batch_size=spec.batch_size,
         prefix_cache_bytes=spec.prefix_cache_bytes,
     )
-    return SupernetOracle(_version(spec, evaluator.settings(), supernet.weights_sha256(), task.sha256), evaluator)
+    return SupernetOracle(_version(spec, evaluator.settings(), supernet.weights_sha256(), data_sha256), evaluator)
 
 
 def _images(
-    task: DigitsTask, spec: SupernetSpec
-) -> tuple[dict[int, FloatArray], dict[int, tuple[FloatArray, IntArray]]]:
-    """Recalibration images, and validation images with labels, by resolution.
-
-    Rendering a view costs more than resizing it, so each is rendered once for all resolutions.
-    """
-    import numpy as np
-
-    from riwoa.oracle.data import resize
-
-    training = task.canvas("train", 0)[: spec.recalibration_images]
-    canvases = np.concatenate([task.canvas(spec.split, view) for view in range(spec.validation_views)])
-    labels = np.tile(task.labels(spec.split), spec.validation_views)
-    recalibration = {r: resize(training, r) for r in task.resolutions}
-    return recalibration, {r: (resize(canvases, r), labels) for r in task.resolutions}
+    task: ImageTask, spec: SupernetSpec
+) -> tuple[dict[int, FloatArray], dict[int, tuple[FloatArray, IntArray]], str]:
+    """Recalibration images, and validation images with labels, by resolution; the task's hash."""
+    recalibration = {r: task.recalibration(r, spec.recalibration_images) for r in spec.resolutions}
+    validation = {r: task.views(spec.split, r, spec.validation_views) for r in spec.resolutions}
+    return recalibration, validation, task.sha256
 
 
 def _version(spec: SupernetSpec, settings: Mapping[str, Any], weights_sha256: str, data_sha256: str) -> str:
-    """Ruling 4. The last bits depend on dtype, batch size, thread count, processor and libraries."""
+    """Ruling 4. The last bits depend on dtype, batch size, thread count, processor and libraries.
+
+    The resolutions are left out: a result depends on its own alone, so one of 24 px holds whatever else is prepared.
+    The evaluator lists its batches by resolution; the size they follow from (None: its own rule) says the same.
+    """
     facts = {
         "weights": weights_sha256,
         "data": data_sha256,
         "split": spec.split,
         "recalibration_images": spec.recalibration_images,
         "validation_views": spec.validation_views,
-        "evaluator": dict(settings),
+        "batch_size": spec.batch_size,
+        "evaluator": {name: value for name, value in settings.items() if name != "batch_images"},
         "libraries": {name: metadata.version(name) for name in ("torch", "numpy", "ofa")},
         "revision": ARITHMETIC_REVISION,
     }

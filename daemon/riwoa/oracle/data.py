@@ -1,9 +1,9 @@
 """The embedded task: scikit-learn's handwritten digits, made hard by fixed corruptions. numpy only, no torch.
 
-The 1,797 real 8x8 scans (Alpaydin & Kaynak 1998, shipped inside scikit-learn) are split once, by a fixed seed, into train,
-validation and test. A *view* places a digit on a 40 px canvas with a random affine map (rotation, scale, shear,
-translation), colours it, and corrupts it (blur, noise, occlusion, clutter, contrast). Views of validation and test are
-fixed by counter-based seeds, several an image, so that every subnet meets the same pictures on every machine.
+The 1,797 real 8x8 scans (Alpaydin & Kaynak 1998, shipped inside scikit-learn) are split once, by a fixed seed, into
+train, validation and test. A *view* places a digit on a 40 px canvas with a random affine map (rotation, scale, shear,
+translation), colours it, and corrupts it (noise, occlusion, clutter, contrast). Views of validation and test are fixed
+by counter-based seeds, several an image, so that every subnet meets the same pictures on every machine.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import hashlib
 import importlib.util
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -183,13 +183,28 @@ def _occlusion_mask(rng: np.random.Generator, n: int, side: FloatArray, severity
 
 
 @functools.cache
-def _area_matrix(resolution: int) -> FloatArray:
-    """(resolution, 40) area-averaging weights: each output pixel is the mean of the canvas it covers."""
-    edges = np.linspace(0, CANVAS_PX, resolution + 1)
+def _resize_matrix(side_px: int, resolution: int) -> FloatArray:
+    """(resolution, side_px) weights of one axis, each row summing to 1.
+
+    Smaller: each output pixel is the mean of what it covers (nothing aliases). Larger: bilinear, edges repeated.
+    """
+    cell = np.arange(side_px)[None, :]
+    if resolution > side_px:
+        centre = np.clip((np.arange(resolution) + 0.5) * (side_px / resolution) - 0.5, 0, side_px - 1)
+        return np.asarray(np.clip(1 - np.abs(centre[:, None] - cell), 0, None), dtype=np.float32)
+    edges = np.linspace(0, side_px, resolution + 1)
     low, high = edges[:-1, None], edges[1:, None]
-    cell = np.arange(CANVAS_PX)[None, :]
     overlap = np.clip(np.minimum(high, cell + 1) - np.maximum(low, cell), 0, None)
     return np.asarray(overlap / (high - low), dtype=np.float32)
+
+
+def resize_pixels(images: ByteArray, resolution: int) -> FloatArray:
+    """Square images (n, 3, s, s) in bytes -> (n, 3, r, r) floats on 0 to 255; r = s changes the type alone."""
+    pixels: FloatArray = images.astype(np.float32)
+    if resolution == images.shape[-1]:
+        return pixels
+    weights = _resize_matrix(images.shape[-1], resolution)
+    return np.asarray(weights @ pixels @ weights.T, dtype=np.float32)
 
 
 def quantise(images: FloatArray) -> ByteArray:
@@ -198,23 +213,26 @@ def quantise(images: FloatArray) -> ByteArray:
 
 
 def resize(images: ByteArray, resolution: int) -> FloatArray:
-    """Area resize (n, 3, 40, 40) bytes -> (n, 3, r, r) floats, standardised; r = 40 only standardises."""
-    scaled: FloatArray = images.astype(np.float32)
-    if resolution != CANVAS_PX:
-        weights = _area_matrix(resolution)
-        scaled = np.asarray(weights @ scaled @ weights.T, dtype=np.float32)
-    return np.asarray(scaled * (1 / (255 * STD)) - MEAN / STD, dtype=np.float32)
+    """Canvases (n, 3, 40, 40) in bytes -> (n, 3, r, r) floats, standardised; r = 40 only standardises."""
+    return np.asarray(resize_pixels(images, resolution) * (1 / (255 * STD)) - MEAN / STD, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class DigitsTask:
-    """The embedded classification task: 10 classes, 3 channels, inputs of 24, 32 or 40 px.
+    """The embedded classification task: 10 classes, 3 channels, inputs of 24, 32 or 40 px (others are resized to).
 
     Every method is a pure function of the constants above: two processes, two machines, two years give the same arrays.
+    Canvases are kept once drawn, since drawing one costs more than resizing it to every resolution.
     """
 
     resolutions: Sequence[int] = RESOLUTIONS
     n_classes: int = CLASSES
+    name: ClassVar[str] = "the embedded digits"
+    mean: ClassVar[tuple[float, ...]] = (MEAN,) * 3
+    std: ClassVar[tuple[float, ...]] = (STD,) * 3
+    splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
+    training_images: ClassVar[int] = SPLIT_SIZES["train"]
+    _canvases: dict[tuple[Split, int], ByteArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -232,9 +250,13 @@ class DigitsTask:
         return _raw()[0][split_indices(split)]
 
     def canvas(self, split: Split, view: int) -> ByteArray:
-        """View number ``view`` of every image of a split, (n, 3, 40, 40), 8 bits a channel as a camera gives."""
-        rng = np.random.Generator(np.random.Philox(key=_VIEW_SEEDS[split], counter=[0, 0, 0, view]))
-        return quantise(render(rng, self.scans(split), self.scans("train"), HARD))
+        """View number ``view`` of every image of a split, (n, 3, 40, 40), 8 bits a channel; not to be written to."""
+        if (split, view) not in self._canvases:
+            rng = np.random.Generator(np.random.Philox(key=_VIEW_SEEDS[split], counter=[0, 0, 0, view]))
+            drawn = quantise(render(rng, self.scans(split), self.scans("train"), HARD))
+            drawn.flags.writeable = False
+            self._canvases[split, view] = drawn
+        return self._canvases[split, view]
 
     def views(self, split: Split, resolution: int, n_views: int = VIEWS_PER_IMAGE) -> tuple[FloatArray, IntArray]:
         """Corrupted views, (n_views * n, 3, r, r) standardised, and their labels; view-major order."""

@@ -18,23 +18,32 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupernetSpec:
-    """An oracle over a supernet checkpoint, on the embedded digits; everything that decides an accuracy is here."""
+    """An oracle over a supernet checkpoint and images; everything that decides an accuracy is here."""
 
     checkpoint: str | None = None  # None: the supernet that ships inside the package
     width_mult: float = 0.25
     n_classes: int = 10
-    data: str = "digits"
+    data: str = "digits"  # or the absolute path of an .npz file of images (riwoa.oracle.images)
+    resolutions: tuple[int, ...] = (24, 32, 40)  # prepared input sizes; a result depends on its own alone
     split: Literal["validation", "test"] = "validation"  # a search never sees "test"; it judges winners afterwards
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: int | None = None  # None: what fits the processor's cache
     recalibration_images: int = 400
-    validation_views: int = 8
+    validation_views: int = 8  # of the digits; the images of a file are shown once
     prefix_cache_bytes: int = 256 * 2**20  # changes the speed of an evaluation, never its result
     threads: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The first frame that a worker gets."""
-        return {"kind": "supernet", **asdict(self)}
+        return {"kind": "supernet", **asdict(self), "resolutions": list(self.resolutions)}
+
+    @classmethod
+    def from_json(cls, frame: Mapping[str, Any]) -> SupernetSpec:
+        """The specification of ``to_json``; what older ones did not say takes its default."""
+        fields = {name: value for name, value in frame.items() if name != "kind"}
+        if "resolutions" in fields:
+            fields["resolutions"] = tuple(fields["resolutions"])
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

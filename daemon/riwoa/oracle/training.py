@@ -1,11 +1,11 @@
-"""Train an Once-for-All supernet: sandwich rule with distillation from the largest subnet (``riwoactl supernet train``).
+"""Train an Once-for-All supernet (``riwoactl supernet train``): sandwich rule, distillation from the largest subnet.
 
-Each step draws one input resolution and trains the largest subnet on the labels, then the smallest and two random ones on
+Each step draws one input resolution and trains the largest subnet on the labels, then the smallest and random ones on
 the largest one's softened predictions ("sandwich rule" and in-place distillation: Yu & Huang, ICCV 2019; BigNAS, 2020).
 Weights are averaged exponentially (EMA); BatchNorm statistics are not kept, since every subnet is recalibrated anyway.
 
-Reproducible by seed at a fixed thread count: each step's images and subnets come from a counter-based generator keyed by
-(seed, step). Resumable: the whole state goes to one file (tmp, fsync, rename) and training continues from its step.
+Reproducible by seed at a fixed thread count: each step's images and subnets come from a counter-based generator keyed
+by (seed, step). Resumable: the whole state goes to one file (tmp, fsync, rename) and training continues from its step.
 """
 
 from __future__ import annotations
