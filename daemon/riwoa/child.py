@@ -30,12 +30,12 @@ def child_environment(threads: int, extra: Mapping[str, str] | None = None) -> d
     return {**os.environ, **held, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)), **(extra or {})}
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent dies. Where it cannot, ``watch_stdin`` alone remains."""
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel for a signal when the parent dies. Where it cannot, ``watch_stdin`` alone remains."""
     if not sys.platform.startswith("linux"):
         return
     try:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     except (OSError, AttributeError):
         return
 

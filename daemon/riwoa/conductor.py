@@ -43,6 +43,7 @@ from riwoa_storage.records import (
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("conductor")
+KEPT_LATENCIES = 100_000
 LatencyOf = Callable[[Mapping[str, Any]], float]  # architecture -> milliseconds
 
 
@@ -71,15 +72,9 @@ class Late:
 
 def search_parameters(config: Config, *, semantic: bool) -> SearchParameters:
     """The optimiser's settings; without a provider no slot is semantic."""
-    s = config.search
-    return SearchParameters(
-        population=s.population,
-        generations=config.run.generations,
-        p_semantic=s.p_semantic if semantic else 0.0,
-        placebo_share=s.placebo_share,
-        elite_fraction=s.elite_fraction,
-        basis_every=s.basis_every,
-    )
+    settings = config.search.model_dump(exclude={"strategy"})
+    settings["p_semantic"] = config.search.p_semantic if semantic else 0.0
+    return SearchParameters(generations=config.run.generations, **settings)
 
 
 class Conductor:
@@ -128,6 +123,7 @@ class Conductor:
         config = reloader.config
         self.codec = Codec(space, config.run.seed)
         self.objective = self._make_objective(config)
+        self._latencies: dict[bytes, float] = {}
         self.strategy: Strategy | Polish = self._make_strategy()
         self.phase = "search"
         self.history = History(self.objective)
@@ -496,7 +492,13 @@ class Conductor:
         )
 
     def _latency_of_indices(self, indices: IntArray) -> float:
-        return self._latency_of(self.space.architecture(indices))
+        """What a search may ask for free, several times a candidate: the last answers are kept."""
+        key = indices.tobytes()
+        if key not in self._latencies:
+            if len(self._latencies) >= KEPT_LATENCIES:
+                self._latencies.clear()
+            self._latencies[key] = self._latency_of(self.space.architecture(indices))
+        return self._latencies[key]
 
     # -- resuming ----------------------------------------------------------------------------------------------------
 

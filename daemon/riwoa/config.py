@@ -64,6 +64,11 @@ class Search(Section):
     population: Annotated[int, Field(ge=4)] = Field(20, description="candidates a generation")
     elite_fraction: Share = Field(0.5, description="share of the population that shapes mean and covariance")
     basis_every: Positive = Field(5, description="generations between eigendecompositions")
+    elitism: bool = Field(True, description="RI-IWOA: parents and children compete for a place")
+    avoid_duplicates: bool = Field(True, description="RI-IWOA: step away from architectures evaluated before")
+    signed_spiral: bool = Field(True, description="RI-IWOA: the spiral keeps the sign of the distance")
+    rotated_encircle: bool = Field(True, description="RI-IWOA: encircle in the eigenbasis too")
+    p_recombine: Share = Field(0.3, description="RI-IWOA: share of geometric moves that cross two elites instead")
     p_semantic: Share = live(0.0, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
 

@@ -31,6 +31,6 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger that says which room speaks."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind(room=name)
+    """A logger that says which room speaks. Lazy: modules make theirs before ``configure`` is called."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=name)
     return logger

@@ -14,7 +14,7 @@ from typing import Any
 from riwoa.errors import DaemonUnavailableError
 from riwoa.paths import StatePaths, connect
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
-from riwoa.status import one_line
+from riwoa.status import one_line, steps
 from riwoa_storage.reader import JournalReader
 
 Look = Callable[[], Mapping[str, Any]]
@@ -29,9 +29,7 @@ def progress_lines(status: Mapping[str, Any]) -> list[str]:
     lines = [f"riwoa · {status['state']} · {one_line(status)}"]
     run = status.get("run")
     if run:
-        done, total = run["generation"], run["generations"]
-        if run["phase"] == "polish":
-            done, total = run.get("polish_spent", 0), run.get("polish_evaluations", 1)
+        done, total = steps(run)
         filled = min(_BAR_WIDTH, round(_BAR_WIDTH * done / max(1, total)))
         lines.append(f"  {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {run['phase']} {done} of {total}")
     lines += [f"  {worker_line(w)}" for w in status.get("workers", [])]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
-from riwoa.child import child_environment
+from riwoa.child import child_environment, die_with_parent
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.conductor import Conductor
@@ -75,14 +75,16 @@ class Finished(Exception):
 class Service:
     """One daemon on one state directory, from start to exit code."""
 
-    def __init__(self, paths: StatePaths, loaded: Loaded, overrides: Sequence[str], *, new_run: bool) -> None:
+    def __init__(
+        self, paths: StatePaths, loaded: Loaded, overrides: Sequence[str], *, new_run: bool, foreground: bool
+    ) -> None:
         self.paths = paths
         self.board = StatusBoard(paths.status, paths.state)
         self.stopping = asyncio.Event()
-        self.summary: Mapping[str, Any] | None = None  # of a finished run
         self._loaded = loaded
         self._overrides = overrides
         self._new_run = new_run
+        self._foreground = foreground
         self._notifier = Notifier()
         self._reloader = Reloader(loaded, overrides)
         self._conductor: Conductor | None = None
@@ -367,8 +369,7 @@ class Service:
 
     def _on_config(self, pool: WorkerPool, config: Config) -> None:
         pool.set_limits(config.oracle.timeout_s, config.oracle.memory_bytes)
-        log = config.log
-        configure(log.level, log.format)
+        configure_log(config, foreground=self._foreground)
 
     def _show_run(self) -> None:
         conductor, evaluations = self._conductor, self._evaluations
@@ -447,6 +448,12 @@ def _require_same(run: RunRecord, table: LatencyTable, oracle_version: str) -> N
         )
 
 
+def configure_log(config: Config, *, foreground: bool) -> None:
+    """Logs as configured; in the foreground the progress view owns the terminal and only trouble gets a line."""
+    quiet = foreground and config.log.level == "info"
+    configure("warning" if quiet else config.log.level, config.log.format)
+
+
 def _same(part: Any) -> Any:
     return part
 
@@ -481,9 +488,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     loaded = load(options.config, options.set)
     paths = daemon_state(options.state)
-    log = loaded.config.log
-    # In the foreground the progress view owns the terminal; only what went wrong is worth a line between.
-    configure("warning" if options.foreground and log.level == "info" else log.level, log.format)
+    configure_log(loaded.config, foreground=options.foreground)
     try:
         with locked(paths):
             return asyncio.run(_serve(paths, loaded, options))
@@ -494,9 +499,10 @@ def _main(options: argparse.Namespace) -> int:
 
 
 async def _serve(paths: StatePaths, loaded: Loaded, options: argparse.Namespace) -> int:
-    service = Service(paths, loaded, options.set, new_run=options.new_run)
+    service = Service(paths, loaded, options.set, new_run=options.new_run, foreground=options.foreground)
     if not options.foreground:
         return await service.run()
+    die_with_parent(signal.SIGTERM)  # a foreground run must not outlive its terminal or its `make`
     view = asyncio.create_task(show_progress(service.board.look), name="progress")
     try:
         code = await service.run()

@@ -85,8 +85,9 @@ def one_line(status: Mapping[str, Any]) -> str:
     run, leader, counts = status.get("run"), status.get("leader"), status.get("evaluations")
     if not run or not counts:
         return str(status.get("message") or status["state"])
+    done, total = steps(run)
     parts = [
-        f"{run['phase']} {run['generation']}/{run['generations']}",
+        f"{run['phase']} {done}/{total}",
         f"{counts['unique']} evaluations ({counts['per_s']:.1f}/s)",
     ]
     if leader:
@@ -96,6 +97,13 @@ def one_line(status: Mapping[str, Any]) -> str:
     if status.get("time_left_s") is not None:
         parts.append(f"{duration(status['time_left_s'])} left")
     return " · ".join(parts)
+
+
+def steps(run: Mapping[str, Any]) -> tuple[int, int]:
+    """How far the phase is and how far it goes: generations of the search, evaluations of the polish."""
+    if run["phase"] == "polish" and "polish_spent" in run:
+        return run["polish_spent"], run["polish_evaluations"]
+    return run["generation"], run["generations"]
 
 
 def duration(seconds: float) -> str:

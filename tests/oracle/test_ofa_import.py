@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 
 import pytest
+
 from riwoa.oracle.ofa_import import _torchvision_placeholder, import_ofa
 
 DAEMON = Path(__file__).parents[2] / "daemon"

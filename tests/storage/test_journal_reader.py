@@ -62,7 +62,7 @@ async def test_a_reader_that_stops_in_the_middle_holds_nobody_back(tmp_path: Pat
             next(iter(rows))
         async with await JournalWriter.open(path) as writer:
             await writer.put_evaluation(evaluation("a"))
-        assert os.path.getsize(f"{path}-wal") == 0  # noqa: ASYNC240 a test; folded whole in spite of the reader
+        assert os.path.getsize(f"{path}-wal") == 0
 
 
 async def test_it_cannot_write(tmp_path: Path) -> None:
