@@ -169,6 +169,15 @@ def test_a_running_daemon_holds_its_state_answers_and_stops_in_time(state: Path)
         second = run(state)
         assert second.returncode == 75
         assert f"process {process.pid} already serves" in one_line(second.stderr)
+        attached = subprocess.Popen(
+            command(state, "--foreground"), env=child_environment(1), stdout=subprocess.PIPE, text=True
+        )
+        assert attached.stdout is not None
+        assert f"process {process.pid}" in attached.stdout.readline()
+        time.sleep(1)
+        attached.send_signal(signal.SIGINT)
+        assert attached.wait(timeout=10) == 0
+        assert process.poll() is None
         assert ctl(state, "pause").returncode == 0
         wait_for(state, lambda s: s["state"] == "paused")
         assert ctl(state, "resume").returncode == 0
@@ -193,6 +202,17 @@ def test_workers_die_with_a_killed_daemon_and_the_state_is_free(state: Path) -> 
         assert gone([w["pid"] for w in seen["workers"]], 3)
     assert ctl(state, "status").returncode == 3
     assert run(state).returncode == 0
+
+
+def test_a_foreground_daemon_does_not_outlive_what_started_it(state: Path) -> None:
+    line = " ".join(command(state, "--foreground", settings=[*SMALL, "run.generations=500"]))
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f"{line}; true"], env=child_environment(1), stdout=subprocess.DEVNULL
+    ) as make:
+        seen = wait_for(state, evaluating)
+        make.send_signal(signal.SIGKILL)
+        assert gone([seen["pid"], *(w["pid"] for w in seen["workers"])], 12)
+    assert ctl(state, "status").returncode == 3
 
 
 def test_a_killed_worker_is_replaced_and_its_candidate_not_lost(state: Path) -> None:
