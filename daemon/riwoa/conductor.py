@@ -25,12 +25,13 @@ from riwoa.evaluations import Evaluated, Evaluations
 from riwoa.history import Best, History, Identity, genotype_of, pack_state, unpack_state
 from riwoa.log import get_logger
 from riwoa.reload import Reloader
-from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy, make_strategy
+from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.polish import BATCH as POLISH_BATCH
 from riwoa.search.polish import Polish
 from riwoa.search.space import IntArray, Space
+from riwoa.search.strategies import make_strategy
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import (
     BufferEntryRecord,

@@ -18,7 +18,6 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from torch import nn
 
 from riwoa import __version__
 from riwoa.errors import FullDiskError, InputError, OracleError, StateDirectoryError
+from riwoa.hardware.probe import library_versions
 from riwoa.oracle.build import checkpoint_path
 from riwoa.oracle.data import FloatArray, IntArray, Split
 from riwoa.oracle.evaluator import SubnetEvaluator
@@ -219,19 +219,9 @@ def _provenance(winner: Winner, directory: Path) -> dict[str, Any]:
         "oracle_version": run.provenance.get("oracle_version"),
         "run": dict(run.provenance),
         "config": dict(winner.config),
-        "exported_with": {"riwoa": __version__, **_versions()},
+        "exported_with": {"riwoa": __version__, **library_versions(_LIBRARIES)},
         "files_sha256": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(directory.iterdir())},
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 # -- ONNX ------------------------------------------------------------------------------------------------------------

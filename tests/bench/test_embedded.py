@@ -86,7 +86,8 @@ async def test_a_search_that_only_repeats_itself_ends(tmp_path: Path) -> None:
     tiny = Space("tiny", tuple(g for g in SPACE.genes))
     file = EvaluationFile(tmp_path / "e.jsonl")
     from riwoa.bench.embedded import Search
-    from riwoa.search.base import Outcome, SearchParameters, make_strategy
+    from riwoa.search.base import Outcome, SearchParameters
+    from riwoa.search.strategies import make_strategy
 
     class Stuck:
         """Asks one architecture for ever."""

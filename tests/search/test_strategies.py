@@ -17,11 +17,11 @@ from riwoa.search.base import (
     SearchInputError,
     SearchParameters,
     Strategy,
-    make_strategy,
 )
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
+from riwoa.search.strategies import make_strategy
 from tests.search.support import MIXED, MOBILE, Landscape, advance, hill, outcomes, same, spaces
 
 NAMES = ("riwoa", "woa", "random")

@@ -35,10 +35,11 @@ from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import EvaluationBackend
 from riwoa.oracle.spec import oracle_spec, pool_settings
-from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy, make_strategy
+from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
+from riwoa.search.strategies import make_strategy
 
 POPULATION = 20
 _MOST_GENERATIONS = 20  # as many times the schedule: a search that only repeats itself has converged

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +22,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from riwoa.hardware.bench import thread_count
 from riwoa.oracle.build import checkpoint_path
 from riwoa.oracle.data import load_digits_task
 from riwoa.oracle.evaluator import RECALIBRATION_BATCH_IMAGES, FloatArray, IntArray, SubnetEvaluator
@@ -88,7 +88,7 @@ def bench_evaluation(
         InputError: the checkpoint is missing or damaged.
     """
     task = task or _digits(checkpoint)
-    with _threads(threads):
+    with thread_count(threads):
         contenders = _contenders(task)
         configs = generation(sorted(task.validation), subnets, seed)
         seconds, logits = _race(contenders, configs, rounds, progress)
@@ -226,13 +226,3 @@ def _spearman(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float |
     if len(set(a.tolist())) < 2 or len(set(b.tolist())) < 2:
         return None
     return float(scipy.stats.spearmanr(a, b).statistic)
-
-
-@contextmanager
-def _threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

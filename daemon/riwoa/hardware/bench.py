@@ -32,6 +32,7 @@ from riwoa.hardware.lut import Timing, replace_durably
 from riwoa.oracle.geometry import Backbone, Operator
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa.oracle.ofa_import import import_ofa
+from riwoa.oracle.supernet import build_network
 
 NETWORK_EVERY = 5  # rounds: a network takes as long as twenty operators and there are fewer of them
 _WARM_UP_ROUNDS = 3
@@ -176,14 +177,7 @@ def operator_items(operators: Sequence[Operator], compute: str) -> list[Timed]:
 
 def network_items(configs: Sequence[OfaConfig], backbone: Backbone, compute: str) -> list[Timed]:
     """Extracted subnets, weights random: values do not change how long they take."""
-    supernet = import_ofa().OFAMobileNetV3(
-        n_classes=backbone.n_classes,
-        dropout_rate=0,
-        width_mult=backbone.width_mult,
-        ks_list=list(KERNELS),
-        expand_ratio_list=list(EXPANSIONS),
-        depth_list=list(DEPTHS),
-    )
+    supernet: Any = build_network(backbone)
     items = []
     for config in configs:
         supernet.set_active_subnet(ks=list(config.ks), e=list(config.e), d=list(config.d))

@@ -108,10 +108,10 @@ def notes(root: Path = Path("/")) -> dict[str, Any]:
 
 
 @functools.cache
-def library_versions() -> dict[str, str]:
-    """Versions of python, torch, ofa and numpy, read from package metadata: nothing is imported."""
+def library_versions(names: tuple[str, ...] = _LIBRARIES) -> dict[str, str]:
+    """Versions of python and of those libraries that are installed, from package metadata: nothing is imported."""
     found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in names:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

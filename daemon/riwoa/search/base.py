@@ -155,31 +155,6 @@ class Strategy(Protocol):
         ...
 
 
-def make_strategy(
-    name: str,
-    space: Space,
-    objective: Objective,
-    seed: int,
-    params: SearchParameters,
-    latency_of: LatencyOf | None = None,
-) -> Strategy:
-    """A fresh strategy called "riwoa", "woa" or "random".
-
-    ``latency_of`` tells the latency of a phenotype where it costs nothing (a table); RI-IWOA then asks only networks
-    within the target, as far as it finds them.
-
-    Raises:
-        SearchInputError: no strategy has this name.
-    """
-    from riwoa.search.baselines import RandomSearch, Whale  # they import this module
-    from riwoa.search.riwoa import RotationInvariantWhale
-
-    known: dict[str, type[PopulationStrategy]] = {s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch)}
-    if name not in known:
-        raise SearchInputError(f"no strategy is called {name!r}; choose from {', '.join(known)}")
-    return known[name](space, objective, seed, params, latency_of)
-
-
 @dataclass(frozen=True, slots=True)
 class Members:
     """Individuals as columns: genotype (n, D), accuracy and latency (n,), origin (n, 2) = (generation, slot)."""

@@ -1,0 +1,31 @@
+"""Every strategy by its name."""
+
+from __future__ import annotations
+
+from riwoa.search.base import LatencyOf, PopulationStrategy, SearchInputError, SearchParameters, Strategy
+from riwoa.search.baselines import RandomSearch, Whale
+from riwoa.search.fitness import Objective
+from riwoa.search.riwoa import RotationInvariantWhale
+from riwoa.search.space import Space
+
+
+def make_strategy(
+    name: str,
+    space: Space,
+    objective: Objective,
+    seed: int,
+    params: SearchParameters,
+    latency_of: LatencyOf | None = None,
+) -> Strategy:
+    """A fresh strategy called "riwoa", "woa" or "random".
+
+    ``latency_of`` tells the latency of a phenotype where it costs nothing (a table); RI-IWOA then asks only networks
+    within the target, as far as it finds them.
+
+    Raises:
+        SearchInputError: no strategy has this name.
+    """
+    known: dict[str, type[PopulationStrategy]] = {s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch)}
+    if name not in known:
+        raise SearchInputError(f"no strategy is called {name!r}; choose from {', '.join(known)}")
+    return known[name](space, objective, seed, params, latency_of)
