@@ -44,6 +44,7 @@ from riwoa_storage.records import (
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("conductor")
+BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
 KEPT_LATENCIES = 100_000
 LatencyOf = Callable[[Mapping[str, Any]], float]  # architecture -> milliseconds
 
@@ -133,6 +134,7 @@ class Conductor:
         self.running = asyncio.Event()
         self.running.set()  # cleared by pause
         self.generation_s: list[float] = []  # recent durations, for the time left
+        self._barren = 0
         self._search_evaluations = 0  # spent when the polish began
         self._late: dict[int, list[Late]] = {}  # by the generation in which they join
         self._unsent: list[list[RequestRecord]] = []  # batches that a killed daemon left without replies
@@ -189,7 +191,7 @@ class Conductor:
             await self._apply_reload()
             if self.phase == "search" and self._search_over():
                 self._begin_polish()
-            if self.phase == "polish" and (self.strategy.finished or self.config.run.polish_evaluations == 0):
+            if self.phase == "polish" and self.strategy.finished:
                 return
             started = time.monotonic()
             await self._one_generation(started)
@@ -217,17 +219,26 @@ class Conductor:
         joined, joined_ids = await self._joiners(generation, len(asked))
         candidates = [*asked, *joined]
         evaluated = await self._evaluations.evaluate([(c.key, c.architecture) for c in candidates])
-        if all(not e.ok for e in evaluated):
-            raise OracleError(
-                f"every evaluation of generation {generation} failed, first: {evaluated[0].error}; mend it and start "
-                "again, nothing is lost"
-            )
+        self._require_life(generation, evaluated)
         individuals = [self._individual(c, e) for c, e in zip(candidates, evaluated, strict=True)]
         self.strategy.tell([self._outcome(c, i) for c, i in zip(candidates, individuals, strict=True)])
         buffer = self._buffer(generation, individuals)
         record = self._record(generation, individuals, joined_ids, started)
         digest = await self._journal.commit_generation(record, buffer=buffer)
         self._committed(record, evaluated, digest)
+
+    def _require_life(self, generation: int, evaluated: Sequence[Evaluated]) -> None:
+        """Stop, committing nothing, when it is the oracle that fails and not the candidates.
+
+        A candidate may fail for ever, and a polish often asks one at a time, so a barren generation is journaled like
+        any other; but not the first, and not one after the other.
+        """
+        self._barren = 0 if any(e.ok for e in evaluated) else self._barren + 1
+        if self._barren and (self.leader is None or self._barren >= BARREN_GENERATIONS):
+            raise OracleError(
+                f"every evaluation of generation {generation} failed, first: {evaluated[0].error}; mend it and start "
+                "again, nothing is lost"
+            )
 
     def _committed(self, record: GenerationRecord, evaluated: Sequence[Evaluated], digest: str) -> None:
         for individual, outcome in zip(record.individuals, evaluated, strict=True):
@@ -468,6 +479,8 @@ class Conductor:
         self.objective = objective
         self.strategy.set_objective(self.objective)
         self.strategy.set_parameters(search_parameters(config, semantic=self._desk is not None))
+        if isinstance(self.strategy, Polish):
+            self.strategy.set_budget(config.run.polish_evaluations)
         self._on_config(config)
 
     def _make_objective(self, config: Config) -> Objective:
@@ -510,9 +523,7 @@ class Conductor:
             self.history.digest = reader.digest_head(self.run_id)
             for generation, individual in reader.individuals(self.run_id):
                 self.history.absorb(generation, (individual,))
-            for key, (status, metrics) in reader.committed_metrics(self.run_id).items():
-                raw = {name: value for name, value in metrics.items() if name != "latency_ms"}
-                self._evaluations.commit(key, Evaluated(raw, None if status == "ok" else "failed before", True))
+                self._evaluations.commit(individual.architecture_key, _evaluated(individual))
             last = reader.last_generation(self.run_id)
             if last is not None:
                 self._stand_at(reader, last)
@@ -529,6 +540,8 @@ class Conductor:
             self.strategy = self._make_polish(self.leader, last.generation + 1)  # the snapshot holds its own start
             self.phase = "polish"
         self.strategy.restore(unpack_state(last.state))
+        # The objective may have changed after this state was committed and before the kill.
+        self.strategy.set_objective(self.objective)
         _log.info("resumed", generation=last.generation + 1, phase=self.phase, digest=self.history.digest[:12])
 
     def _recover_requests(self, reader: JournalReader) -> None:
@@ -548,6 +561,12 @@ class Conductor:
                 self._late.setdefault(request.join_generation, []).append(late)
                 batches.setdefault(request.generation, []).append(request)
         self._unsent = [batches[g] for g in sorted(batches)]
+
+
+def _evaluated(i: IndividualRecord) -> Evaluated:
+    """What the evaluation of a committed individual had given."""
+    raw = {name: value for name, value in i.metrics.items() if name != "latency_ms"}
+    return Evaluated(raw, i.error if i.status == "failed" else None, True)
 
 
 def _parent_genotype(p: Proposal) -> FloatArray:

@@ -15,16 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from riwoa.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "RIWOA_"
 _NOT_KEYS = {"RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_FAILPOINT", "RIWOA_TEST_ORACLES"}
 
+MOST_PX = 1024  # no MobileNet is searched for larger inputs
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+def restart(default: Any, description: str, **rules: Any) -> Any:
+    """A field that may change when the daemon is started again, without a new run: it decides no result."""
+    return Field(default, description=description, json_schema_extra={"restart": True}, **rules)
 
 
 def live(default: Any, description: str, **rules: Any) -> Any:
@@ -35,7 +41,7 @@ def live(default: Any, description: str, **rules: Any) -> Any:
 class Section(BaseModel):
     """A table of the file: unknown keys are refused, values never change in place."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Run(Section):
@@ -73,20 +79,28 @@ class Search(Section):
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
 
 
+def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
+    if list(values) != sorted(set(values)) or values[-1] > MOST_PX:
+        raise ValueError(f"distinct, ascending and at most {MOST_PX}")
+    return values
+
+
 class Oracle(Section):
     """Where accuracies come from."""
 
     kind: Literal["supernet"] = Field("supernet", description="the kind of oracle")
-    checkpoint: Literal["embedded"] | FilePath = Field("embedded", description="a supernet in OFA's format")
+    checkpoint: str = restart("embedded", "a supernet in OFA's format: embedded, or a path")
     width_mult: Annotated[float, Field(gt=0)] = Field(0.25, description="width multiplier of the supernet")
     n_classes: Positive = Field(10, description="classes of the supernet's head")
-    resolutions: tuple[Positive, ...] = Field((24, 32, 40), min_length=1, description="input resolutions in pixels")
-    data: Literal["digits"] | FilePath = Field("digits", description="the embedded digits, or an .npz file of images")
+    resolutions: Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(_ascending)] = Field(
+        (24, 32, 40), min_length=1, description="input resolutions in pixels, ascending"
+    )
+    data: str = restart("digits", "the embedded digits, or the path of an .npz file of images")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the CPU has it")
     recalibration_images: Positive = Field(400, description="training images for BatchNorm statistics")
     validation_views: Positive = Field(8, description="corrupted views of each digit; a file's images are shown once")
     batch_images: Positive = Field(200, description="images a forward pass")
-    workers: Literal["auto"] | Positive = Field("auto", description="worker processes; auto = cores / threads")
+    workers: Literal["auto"] | Positive = restart("auto", description="worker processes; auto = cores / threads")
     threads: Positive = Field(1, description="threads a worker")
     timeout_s: Seconds = live(120.0, "longest evaluation before the worker is killed")
     memory_bytes: Positive = live(4 * 2**30, "resident memory above which a worker is killed")
@@ -112,7 +126,7 @@ class Log(Section):
     """What the daemon says while it works."""
 
     level: Literal["debug", "info", "warning", "error"] = live("info", "least level that is written")
-    format: Literal["auto", "json", "pretty"] = Field("auto", description="auto = pretty on a terminal")
+    format: Literal["auto", "json", "pretty"] = restart("auto", description="auto = pretty on a terminal")
 
 
 class Config(Section):
@@ -156,6 +170,11 @@ def leaves(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[
 def is_live(info: Any) -> bool:
     """Whether a field may change while a run goes on."""
     return bool((info.json_schema_extra or {}).get("live"))
+
+
+def may_restart(key: str) -> bool:
+    """Whether a key may change between two lives of one run."""
+    return bool((dict(leaves())[key].json_schema_extra or {}).get("restart"))
 
 
 def value_of(config: Config, key: str) -> Any:
@@ -293,4 +312,6 @@ def _validate(merged: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
 
 def _wanted(kind: str, message: str) -> str:
     """What pydantic would have accepted."""
-    return "an existing file" if kind == "path_not_file" else message.lower().removeprefix("input should be ")
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    return message.lower().removeprefix("input should be ")

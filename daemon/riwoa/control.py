@@ -38,31 +38,33 @@ class ControlServer:
         Raises:
             StateDirectoryError: the socket cannot be created.
         """
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        address, descriptor = socket_address(self._path)
         try:
-            mask = os.umask(0o177)
-            try:
-                listener.bind(address)
-            finally:
-                os.umask(mask)
+            self._bind(listener)
         except OSError as error:
             listener.close()
             raise StateDirectoryError(f"cannot listen on {self._path} ({error}); check the directory") from None
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
         listener.setblocking(False)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_FRAME_BYTES)
+
+    def _bind(self, listener: socket.socket) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        address, descriptor = socket_address(self._path)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(address)
+        finally:
+            os.umask(mask)
+            if descriptor is not None:
+                os.close(descriptor)
 
     async def close(self) -> None:
         """Stop listening and remove the socket."""
         if self._server is not None:
             self._server.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

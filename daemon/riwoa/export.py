@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from riwoa import __version__
-from riwoa.errors import FullDiskError, InputError, OracleError, StateDirectoryError
+from riwoa.child import die_with_parent, watch_stdin
+from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.build import checkpoint_path
 from riwoa.oracle.data import FloatArray, IntArray, Split
@@ -38,6 +40,7 @@ from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import Supernet
 from riwoa.oracle.tasks import ImageTask, check_task, load_task
+from riwoa_storage.errors import StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Json, RunRecord
 
@@ -315,3 +318,19 @@ def _flush_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m riwoa.export JOURNAL DIRECTORY``: the daemon's child, which does not outlive it."""
+    die_with_parent()
+    watch_stdin()
+    try:
+        export_run(Path(arguments[0]), Path(arguments[1]))
+    except (RiwoaError, StorageError) as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

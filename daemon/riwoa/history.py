@@ -30,6 +30,7 @@ class Best:
     individual: IndividualRecord
     fitness: float
     feasible: bool
+    target_ms: float | None
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -48,6 +49,7 @@ class Best:
             "slot": self.individual.slot,
             "fitness": self.fitness,
             "feasible": self.feasible,
+            "target_ms": self.target_ms,
             "metrics": dict(self.metrics),
             "architecture": dict(self.individual.architecture),
             "architecture_key": self.individual.architecture_key,
@@ -107,7 +109,8 @@ class History:
         """Make an individual the leader if it is better; among equals the first stays."""
         accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
         feasible = bool(self._objective.feasible(latency_ms))
-        challenger = Best(generation, i, float(self._objective.fitness(accuracy, latency_ms)), feasible)
+        fitness = float(self._objective.fitness(accuracy, latency_ms))
+        challenger = Best(generation, i, fitness, feasible, self._objective.latency_target_ms)
         best = self.best
         if best is None or (challenger.feasible, challenger.fitness) > (best.feasible, best.fitness):
             self.best = challenger
@@ -120,8 +123,9 @@ def genotype_of(individual: IndividualRecord) -> FloatArray:
 
 def pack_state(snapshot: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
     """A strategy's snapshot as the bytes of an uncompressed npz: the same arrays give the same bytes."""
+    columns: dict[str, Any] = {k: snapshot[k] for k in sorted(snapshot)}
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{k: snapshot[k] for k in sorted(snapshot)})
+    np.savez(buffer, **columns)
     return buffer.getvalue()
 
 

@@ -33,8 +33,9 @@ def locked(paths: StatePaths) -> Iterator[None]:
             raise StateLockedError(
                 f"process {holder} already serves {paths.state}; `riwoactl --state {paths.state} status` asks it"
             )
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, only its owner's name is lost
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(handle)

@@ -103,7 +103,7 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     print(f"\nRun {run.run_id} finished after {last.generation + 1} generations: "
           f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache.")  # fmt: skip
     within = "within" if leader["feasible"] else "NOT within"
-    print(f"\nWinner ({within} the target of {run.provenance['target_ms']:.3f} ms)")
+    print(f"\nWinner ({within} the target of {leader['target_ms']:.3f} ms)")
     print(f"  accuracy     {100 * metrics['accuracy']:.2f} % on {metrics['images']} validation images")
     if confirmed:
         print(f"  in float32   {100 * confirmed[0]['metrics']['accuracy']:.2f} %, as exported")
@@ -114,8 +114,19 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     for point in front:
         mark = "  <- winner" if point.key == leader["architecture_key"] else ""
         print(f"  {point.latency_ms:8.3f}  {100 * point.accuracy:6.2f}{mark}")
-    print(f"\njournal  {paths.journal}\nexport   {paths.export if paths.export.is_dir() else 'not written'}")
+    exported = exported_digest(paths) == last.digest
+    print(f"\njournal  {paths.journal}")
+    print(f"export   {paths.export if exported else 'not written; `riwoactl export` writes it'}")
     print(f"digest   {last.digest}")
+
+
+def exported_digest(paths: StatePaths) -> str | None:
+    """Digest of the run whose winner lies in the export directory; None where there is none."""
+    try:
+        found = json.loads((paths.export / "provenance.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found.get("digest") if isinstance(found, dict) else None
 
 
 def architecture_line(architecture: Mapping[str, Any]) -> str:
@@ -155,14 +166,25 @@ async def attach(paths: StatePaths) -> int:
     view = asyncio.create_task(show_progress(look), name="progress")
     waiting = asyncio.create_task(left.wait(), name="interrupt")
     await asyncio.wait((view, waiting), return_when=asyncio.FIRST_COMPLETED)
-    gone = view.done()
+    if view.done() and not isinstance(view.exception(), DaemonUnavailableError):
+        view.result()  # a failure of the view itself
+    ended = view.done()
     for task in (view, waiting):
         task.cancel()
     await asyncio.wait((view, waiting))
-    if gone:
-        status = json.loads(paths.status.read_text())
-        show_end(status, paths)
-    return 0
+    return _show_last(paths) if ended else 0
+
+
+def _show_last(paths: StatePaths) -> int:
+    """How it stands once the daemon is gone; the exit code is that of `riwoactl status`."""
+    try:
+        last = json.loads(paths.status.read_text())
+    except (OSError, ValueError):
+        raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue") from None
+    if last["state"] not in ("finished", "unhealthy"):
+        last = {**last, "state": "stopped", "message": "the daemon is gone; start again to continue"}
+    show_end(last, paths)
+    return {"finished": 0, "unhealthy": 4}.get(last["state"], 3)
 
 
 def _ask(paths: StatePaths) -> Mapping[str, Any]:
@@ -176,7 +198,7 @@ def _ask(paths: StatePaths) -> Mapping[str, Any]:
             stream.write(b'{"verb": "status"}\n')
             stream.flush()
             answer: dict[str, Any] = json.loads(stream.readline())
-    except (OSError, ValueError):
+        status: Mapping[str, Any] = answer["status"]
+    except (OSError, ValueError, KeyError):
         raise DaemonUnavailableError(f"the daemon that serves {paths.state} no longer answers; start again") from None
-    status: Mapping[str, Any] = answer["status"]
     return status

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from watchfiles import awatch
 
 from riwoa.config import Config, Difference, Loaded, difference, load
-from riwoa.errors import ConfigError
+from riwoa.errors import RiwoaError
 from riwoa.log import get_logger
 
 _log = get_logger("reload")
@@ -29,6 +29,7 @@ class Reloader:
         self.error: str | None = None
         self.restart_keys: tuple[str, ...] = ()
         self._overrides = tuple(overrides)
+        self.check: Callable[[Config], None] = lambda _: None  # refuses what parses but cannot be met here
         self._pending: Config | None = None
 
     def continue_from(self, in_force: Config) -> None:
@@ -40,11 +41,12 @@ class Reloader:
         """Read the file again. Live keys wait for the boundary; keys that need a restart are named and left.
 
         Raises:
-            ConfigError: the file is bad; the old configuration stays in force.
+            RiwoaError: the file is bad, or its target is out of reach; the old configuration stays in force.
         """
         try:
             fresh = load(self.file, self._overrides).config
-        except ConfigError as error:
+            self.check(fresh)
+        except RiwoaError as error:
             self.error = str(error)
             raise
         found = difference(self.config, fresh)
@@ -71,7 +73,9 @@ class Reloader:
         if self.file is None:
             return
         name = self.file.name
-        async for changes in awatch(self.file.absolute().parent, recursive=False, debounce=200, step=50):
+        async for changes in awatch(
+            self.file.absolute().parent, watch_filter=None, recursive=False, debounce=200, step=50
+        ):
             if any(Path(path).name == name for _, path in changes) or self._is_link():
                 self.try_reload()
 
@@ -79,7 +83,7 @@ class Reloader:
         """Reload; a bad file is kept in ``error`` and logged, nothing more."""
         try:
             found = self.reload()
-        except ConfigError as error:
+        except RiwoaError as error:
             _log.warning("config_refused", reason=str(error))
             return
         if found.live:
@@ -101,6 +105,10 @@ def _with_live(old: Config, new: Config, found: Difference) -> Config:
 
 
 async def watch_forever(reloader: Reloader) -> None:
-    """``Reloader.watch`` as a task that ends only by cancellation."""
-    await reloader.watch()
+    """``Reloader.watch`` as a task that ends only by cancellation, even where the file cannot be watched."""
+    try:
+        await reloader.watch()
+    except (OSError, RuntimeError) as error:
+        reloader.error = f"edits of {reloader.file} are not seen ({error}); send SIGHUP or `riwoactl reload` instead"
+        _log.warning("config_not_watched", reason=str(error))
     await asyncio.Event().wait()

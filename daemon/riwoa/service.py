@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -17,14 +18,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from riwoa import __version__
 from riwoa.child import child_environment, die_with_parent
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.conductor import Conductor
-from riwoa.config import Config, Loaded, as_json, difference, from_journal, load
+from riwoa.config import Config, Loaded, as_json, difference, from_journal, load, may_restart
 from riwoa.control import ControlServer
 from riwoa.errors import (
     ConfigError,
@@ -33,6 +34,7 @@ from riwoa.errors import (
     RiwoaError,
     StateLockedError,
     TableError,
+    UsageError,
 )
 from riwoa.evaluations import Evaluations
 from riwoa.hardware.lut import LatencyTable
@@ -46,7 +48,7 @@ from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import oracle_spec, pool_settings
 from riwoa.paths import StatePaths, daemon_state
-from riwoa.progress import attach, show_end, show_progress
+from riwoa.progress import attach, exported_digest, show_end, show_progress
 from riwoa.reload import Reloader, watch_forever
 from riwoa.status import Rate, StatusBoard, one_line
 from riwoa.views import (
@@ -66,6 +68,7 @@ from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
 _STATUS_EVERY_S = 1.0
+_WRITE_EVERY_S = 15.0
 
 
 class Finished(Exception):
@@ -118,8 +121,10 @@ class Service:
         finally:
             self._notifier.stopping()
             self.board.write()
-            await control.close()
-            await journal.close()
+            try:
+                await control.close()
+            finally:
+                await journal.close()
 
     async def _work(self, journal: JournalWriter) -> None:
         """Run the search beside its attendants until one side ends."""
@@ -144,14 +149,17 @@ class Service:
             raise _first(group_error) from None
 
     async def _search(self, group: asyncio.TaskGroup, journal: JournalWriter) -> None:
-        await asyncio.to_thread(verify, self.paths.journal)  # never build on a broken chain
-        if self._report_finished():
+        # Beside the slow starts, but before anything is written: never build on a broken chain.
+        checking = group.create_task(asyncio.to_thread(verify, self.paths.journal), name="verify")
+        if await self._report_finished():
             return
+        run_before = self._unfinished()
         table = await self._table()
         target_ms = self._feasible_target(table)
         async with contextlib.AsyncExitStack() as stack:
             pool, version = await self._start_pool(stack)
-            run = await self._run_record(journal, table, target_ms, version)
+            await checking
+            run = await self._run_record(journal, run_before, table, target_ms, version)
             self._desk = self._make_desk(group, journal)
             self._evaluations = Evaluations(pool, journal, self.paths.journal, version, on_result=self._on_result)
             conductor = Conductor(
@@ -174,7 +182,8 @@ class Service:
         await journal.finish_run(run)
         await self._export()
         self.board.state = "finished"
-        self.board.message = "the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
+        if not self.board.message.startswith("not exported"):
+            self.board.message = "the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
 
     # -- the rooms -----------------------------------------------------------------------------------------------------
 
@@ -182,19 +191,37 @@ class Service:
     def _config(self) -> Config:
         return self._reloader.config
 
-    def _report_finished(self) -> bool:
-        """Whether the latest run is finished and no other was asked for; then there is nothing to do."""
+    async def _report_finished(self) -> bool:
+        """Whether the latest run is finished and no other was asked for; then at most its export is missing."""
         with JournalReader(self.paths.journal) as reader:
             run = reader.latest_run()
             if run is None or run.status != "finished" or self._new_run:
                 return False
             last = reader.last_generation(run.run_id)
-        self.board.state = "finished"
-        self.board.message = f"run {run.run_id} is finished; --new-run starts another"
         if last is not None:
             for name, part in finished_view(run, last).items():
                 self.board.sources[name] = partial(_same, part)
+            if exported_digest(self.paths) != last.digest:
+                await self._export()
+        self.board.state = "finished"
+        self.board.message = self.board.message or f"run {run.run_id} is finished; --new-run starts another"
         return True
+
+    def _unfinished(self) -> RunRecord | None:
+        """The run to continue, if its configuration allows it; the configuration it used last is then in force."""
+        with JournalReader(self.paths.journal) as reader:
+            run = reader.latest_run()
+            if run is None or run.status != "running" or self._new_run:
+                return None
+            in_force = from_journal(reader.config_revisions(run.run_id)[-1].config)
+        refused = difference(in_force, self._loaded.config).refused
+        names = [f"{key} ({old!r} -> {new!r})" for key, (old, new) in refused.items() if not may_restart(key)]
+        if names:
+            raise ConfigError(
+                f"run {run.run_id} cannot continue with another {', '.join(names)}; change it back or use --new-run"
+            )
+        self._reloader.continue_from(in_force)
+        return run
 
     async def _table(self) -> LatencyTable:
         self.board.state = "measuring"
@@ -210,15 +237,20 @@ class Service:
         return table
 
     def _feasible_target(self, table: LatencyTable) -> float:
-        """The latency target, refused here, before anything is searched, when nothing can meet it."""
+        """What "auto" stands for; a target that nothing can meet is refused here, before anything is searched."""
         low_ms, high_ms = table.range_ms(self._config.oracle.resolutions)
-        wanted = self._loaded.config.objective.latency_ms
-        if wanted != "auto" and float(wanted) < low_ms:
-            raise InfeasibleTargetError(
-                f"objective.latency_ms = {float(wanted):g} ms is out of reach: on this device the space attains "
-                f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
-            )
-        return auto_target_ms(table)
+
+        def check(config: Config) -> None:
+            wanted = config.objective.latency_ms
+            if wanted != "auto" and float(wanted) < low_ms:
+                raise InfeasibleTargetError(
+                    f"objective.latency_ms = {float(wanted):g} ms is out of reach: on this device the space attains "
+                    f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
+                )
+
+        check(self._loaded.config)
+        self._reloader.check = check
+        return auto_target_ms(table, self._config.oracle.resolutions)
 
     async def _start_pool(self, stack: contextlib.AsyncExitStack) -> tuple[WorkerPool, str]:
         self.board.state = "starting"
@@ -246,21 +278,14 @@ class Service:
         group.create_task(desk.run(), name="proposals")
         return desk
 
-    async def _run_record(self, journal: JournalWriter, table: LatencyTable, target_ms: float, version: str) -> int:
-        """Begin a run, or continue the one that the journal holds, if it is still the same search."""
-        with JournalReader(self.paths.journal) as reader:
-            run = reader.latest_run()
-            revisions = reader.config_revisions(run.run_id) if run is not None else []
-        if run is None or run.status != "running" or self._new_run:
+    async def _run_record(
+        self, journal: JournalWriter, run: RunRecord | None, table: LatencyTable, target_ms: float, version: str
+    ) -> int:
+        """Begin a run, or continue the unfinished one, if it is still the same search."""
+        if run is None:
             provenance = self._provenance(table, target_ms, version)
             return await journal.begin_run(provenance, as_json(self._config))
         _require_same(run, table, version)
-        in_force = from_journal(revisions[-1].config)
-        found = difference(in_force, self._loaded.config)
-        if found.refused:
-            names = ", ".join(f"{key} ({old!r} -> {new!r})" for key, (old, new) in found.refused.items())
-            raise ConfigError(f"run {run.run_id} cannot continue with another {names}; change it back or use --new-run")
-        self._reloader.continue_from(in_force)
         await journal.put_event(EventRecord(kind="resumed", run_id=run.run_id, created_unix_s=time.time()))
         return run.run_id
 
@@ -315,29 +340,40 @@ class Service:
         if not self._config.run.export:
             return
         self.board.state = "exporting"
-        self.board.message = "writing the winner's files"
-        arguments = ("-m", "riwoa.ctl", "export", "--state", str(self.paths.state), "--json")
+        self.board.message = ""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, env=child_environment(1), stdout=asyncio.subprocess.DEVNULL,
+            *(sys.executable, "-m", "riwoa.export", str(self.paths.journal), str(self.paths.export.absolute())),
+            env=child_environment(1),
+            stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
+            stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            start_new_session=True,
+        )
+        assert process.stderr is not None
         try:
-            _, stderr = await process.communicate()
+            stderr = await process.stderr.read()
+            await process.wait()
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
         if process.returncode != 0:
             # The search is safe in the journal; the files can be written at any time.
-            _log.error("export_failed", reason=stderr.decode(errors="replace").strip()[-500:])
+            reason = stderr.decode(errors="replace").strip().rpartition("\n")[2][-500:]
+            _log.error("export_failed", reason=reason)
+            self.board.message = f"not exported: {reason}; `riwoactl export` tries again"
 
     # -- attendants ----------------------------------------------------------------------------------------------------
 
     async def _attend(self) -> None:
         """Once a second: status.json, systemd's status line, and the watchdog while there is progress."""
         interval_s = self._notifier.watchdog_interval_s
+        written, written_s = "", 0.0
         while True:
-            self.board.write()
+            # Commits write it too; between them a flash card is spared.
+            if self.board.state != written or time.monotonic() - written_s >= _WRITE_EVERY_S:
+                written, written_s = self.board.state, time.monotonic()
+                self.board.write()
             self._notifier.status(one_line(self.board.look()))
             if interval_s is not None and not self._stalled():
                 self._notifier.watchdog()
@@ -359,13 +395,16 @@ class Service:
 
     def _on_commit(self) -> None:
         self._progress()
-        conductor = self._conductor
-        assert conductor is not None
-        self.board.state = "polishing" if conductor.phase == "polish" else "running"
-        self.board.message = ""
-        if not conductor.running.is_set():
-            self.board.state = "paused"
+        self._show_state()
         self.board.write()
+
+    def _show_state(self) -> None:
+        """What a search under way is called."""
+        conductor = self._conductor
+        if conductor is None or self.board.state not in ("running", "polishing", "paused"):
+            return
+        searching = "polishing" if conductor.phase == "polish" else "running"
+        self.board.state = searching if conductor.running.is_set() else "paused"
 
     def _on_config(self, pool: WorkerPool, config: Config) -> None:
         pool.set_limits(config.oracle.timeout_s, config.oracle.memory_bytes)
@@ -406,12 +445,13 @@ class Service:
 
         async def pause() -> Mapping[str, Any]:
             self._running().clear()
-            self.board.state = "paused"
+            self._show_state()
             return {"message": "pausing after the generation under way"}
 
         async def resume() -> Mapping[str, Any]:
             self._running().set()
-            self.board.state = "running"
+            self._progress()
+            self._show_state()
             return {"message": "searching on"}
 
         async def stop() -> Mapping[str, Any]:
@@ -475,14 +515,18 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``riwoad``: search until finished or told to stop."""
-    options = _parser().parse_args(argv)
     try:
-        return _main(options)
+        return _main(_parser().parse_args(argv))
     except (RiwoaError, StorageError) as error:
         print(f"riwoad: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        _log.exception("bug")
+        first = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        print(f"riwoad: a bug: {type(first).__name__}: {first}; please report it with the log above", file=sys.stderr)
+        return RiwoaError.exit_code
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -513,13 +557,25 @@ async def _serve(paths: StatePaths, loaded: Loaded, options: argparse.Namespace)
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see riwoad --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="riwoad",
         description="Search, unattended and resumable, for the best neural network for this device.",
         epilog="Exit codes are sysexits: `riwoactl --help` lists them.",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; watched and reloaded")
+    environment = os.environ.get("RIWOA_CONFIG")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=Path(environment) if environment else None,
+        help="a TOML file; watched and reloaded (default: $RIWOA_CONFIG)",
+    )
     parser.add_argument("--state", metavar="DIR", help="the state directory (default: systemd's, else the user's)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, run.seed=1")
     parser.add_argument("--new-run", action="store_true", help="start another run in the same journal")

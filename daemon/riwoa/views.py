@@ -112,7 +112,7 @@ def finished_view(run: RunRecord, last: GenerationRecord) -> dict[str, Any]:
             "generation": last.generation + 1,
             "generations": last.generation + 1,
             "digest": last.digest,
-            "target_ms": provenance["target_ms"],
+            "target_ms": leader["target_ms"] if leader is not None else None,
             "resumed_from": None,
         },
         "evaluations": {

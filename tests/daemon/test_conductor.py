@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from riwoa.cognition.provider import ScriptedProvider
-from riwoa.config import load
+from riwoa.config import from_journal, load
 from riwoa.errors import OracleError
 from riwoa.reload import Reloader
 from riwoa_storage.reader import JournalReader
@@ -57,6 +57,51 @@ async def test_stopped_after_every_commit_a_run_reaches_the_same_digest(tmp_path
         if with_stop == whole:
             break
     assert compare(tmp_path / "whole.db", parts).same, compare(tmp_path / "whole.db", parts).message
+
+
+async def test_failures_and_repeats_of_failures_are_the_same_after_every_kill(tmp_path: Path) -> None:
+    settings, oracle = ("search.strategy=woa", "run.generations=16", "run.polish_evaluations=30"), {"fail_share": 0.3}
+    whole = await conduct(tmp_path / "whole.db", *settings, oracle=oracle)
+    parts = tmp_path / "parts.db"
+    for _ in range(60):
+        if await conduct(parts, *settings, oracle=oracle, stop_after=3) == whole:
+            break
+    found = compare(tmp_path / "whole.db", parts)
+    assert found.same, found.message
+    assert any(i.cache_hit and i.status == "failed" for i in individuals(parts))
+
+
+async def test_a_kill_between_a_reload_and_its_first_commit_changes_nothing(tmp_path: Path) -> None:
+    def edits(file: Path, reloader: Reloader, *, stop: bool) -> Any:
+        def edit(conductor: Any) -> None:
+            if conductor.phase == "search" and conductor.generation == 3:
+                file.write_text("[objective]\nlatency_ms = 3.0\n")
+                reloader.reload()
+            if conductor.phase == "polish" and conductor.polish_spent >= 4 and "polish" not in file.read_text():
+                file.write_text("[objective]\nlatency_ms = 3.0\n[run]\npolish_evaluations = 24\n")
+                reloader.reload()
+
+        return edit
+
+    digests = []
+    for name, kills in (("whole", False), ("parts", True)):
+        path, file = tmp_path / f"{name}.db", tmp_path / f"{name}.toml"
+        file.write_text("[objective]\nlatency_ms = 4.5\n")
+        overrides = [s for s in SMALL if not s.startswith("run.polish")]
+        for _ in range(60):
+            reloader = Reloader(load(file, overrides, {}), overrides)
+            if path.exists():
+                with JournalReader(path) as reader:
+                    reloader.continue_from(from_journal(reader.config_revisions(1)[-1].config))
+            at_commit = edits(file, reloader, stop=kills)
+            digest = await conduct(path, reloader=reloader, at_commit=at_commit, stop_after=1 if kills else None)
+            if not kills or digest == digests[0]:
+                break
+        digests.append(digest)
+    found = compare(tmp_path / "whole.db", tmp_path / "parts.db")
+    assert found.same, found.message
+    with JournalReader(tmp_path / "parts.db") as reader:
+        assert len(reader.config_revisions(1)) == 3
 
 
 async def test_the_seed_decides_the_history(tmp_path: Path) -> None:

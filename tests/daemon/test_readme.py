@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from riwoa.config import Config, is_live, leaves, value_of
+from riwoa.config import Config, is_live, leaves, may_restart, value_of
 from riwoa.ctl import VERBS
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
@@ -14,7 +14,7 @@ def test_the_readme_lists_every_configuration_key_with_its_default() -> None:
         value = value_of(Config(), key)
         value = list(value) if isinstance(value, tuple) else value
         default = "not set" if value is None else f"`{json.dumps(value)}`"
-        live = "yes" if is_live(info) else ""
+        live = "yes" if is_live(info) else "at restart" if may_restart(key) else ""
         assert f"| `{key}` | {default} | {live} | {info.description} |" in README, key
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
 from riwoa.ctl import Options
+from riwoa.ctl.ask import holder
 from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, subverb
-from riwoa.errors import StateDirectoryError
+from riwoa.errors import StateDirectoryError, StateLockedError
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.target import auto_target_ms
-from riwoa.paths import client_state, daemon_state
+from riwoa.paths import StatePaths, client_state, daemon_state
 
 _KNOWN = {
     "build": "time every operator of the space on this device; killed and run again, it continues",
@@ -46,6 +48,8 @@ def _build(arguments: list[str], options: Options) -> int:
     config = load(given.config, given.set).config
     path = given.table or daemon_state(options.state).latency_table
     _make_directory(path.parent)
+    if given.table is None:
+        _keep(daemon_state(options.state))
     with bar("timing", "round") as advance:
 
         def progress(p: BuildProgress) -> None:
@@ -58,6 +62,20 @@ def _build(arguments: list[str], options: Options) -> int:
         table = asyncio.run(work)
     emit(options, summary(path, table), render(summary(path, table)))
     return 0
+
+
+def _keep(paths: StatePaths) -> None:
+    """Set the present table aside: an unfinished run can only be continued with the one it was begun with.
+
+    Raises:
+        StateLockedError: a daemon is using it.
+    """
+    if (process := holder(paths)) is not None:
+        raise StateLockedError(f"process {process or 'unknown'} serves {paths.state}; stop it first: riwoactl stop")
+    if paths.latency_table.exists():
+        kept = paths.latency_table.with_suffix(".previous.json")
+        paths.latency_table.replace(kept)
+        print(f"the table that was there is now {kept}", file=sys.stderr)
 
 
 def _make_directory(path: Path) -> None:

@@ -11,7 +11,7 @@ import time
 
 from riwoa.ctl import Options
 from riwoa.ctl.ask import SilentError, ask, holder
-from riwoa.errors import DaemonUnavailableError
+from riwoa.errors import ControlError, DaemonUnavailableError
 from riwoa.paths import StatePaths, client_state
 
 TYPE_CHECKING = False
@@ -56,6 +56,11 @@ def collect(paths: StatePaths) -> dict[str, Any]:
         pass
     except SilentError as error:
         silent = str(error)
+    except ControlError as error:
+        last = _last_words(paths)  # group-readable for this very reader
+        if last is None:
+            raise
+        return {**last, "source": "file", "alive": True, "message": str(error)}
     pid = holder(paths)
     last = _last_words(paths)
     if pid is not None or silent:

@@ -169,6 +169,20 @@ class Polish:
         self._start = self._judged(_Record(start.genotype, start.accuracy, start.latency_ms, start.origin))
         self._rewind()
 
+    def set_budget(self, budget: int) -> None:
+        """Another budget; the polish plans anew over what it knows.
+
+        Raises:
+            CallOrderError: outcomes are outstanding.
+            SearchInputError: a negative budget.
+        """
+        if self._waiting:
+            raise CallOrderError("the budget changes between generations; tell the outcomes first")
+        if budget < 0:
+            raise SearchInputError(f"the polish budget must not be negative, got {budget}")
+        self.budget = budget
+        self._rewind()
+
     def set_parameters(self, params: SearchParameters) -> None:
         """Nothing in the settings of the search concerns the polish."""
 
