@@ -60,11 +60,11 @@ async def test_stopped_after_every_commit_a_run_reaches_the_same_digest(tmp_path
 
 
 async def test_failures_and_repeats_of_failures_are_the_same_after_every_kill(tmp_path: Path) -> None:
-    settings, oracle = ("search.strategy=woa", "run.generations=16", "run.polish_evaluations=30"), {"fail_share": 0.3}
+    settings, oracle = ("search.strategy=woa", "run.generations=40"), {"fail_share": 0.3}
     whole = await conduct(tmp_path / "whole.db", *settings, oracle=oracle)
     parts = tmp_path / "parts.db"
     for _ in range(60):
-        if await conduct(parts, *settings, oracle=oracle, stop_after=3) == whole:
+        if await conduct(parts, *settings, oracle=oracle, stop_after=6) == whole:
             break
     found = compare(tmp_path / "whole.db", parts)
     assert found.same, found.message
