@@ -48,7 +48,7 @@ class Run(Section):
     """How long to search, and from which seed."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the run")
-    generations: Positive = live(24, "generations of search before the polish")
+    generations: Positive = live(40, "generations of search before the polish")
     evaluations: Positive | None = live(None, "stop searching after this many unique evaluations")
     polish_evaluations: Annotated[int, Field(ge=0)] = live(60, "unique evaluations of the polish; 0 for none")
     export: bool = live(True, "write the winner's files when the run ends")

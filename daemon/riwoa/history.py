@@ -33,6 +33,11 @@ class Best:
     target_ms: float | None
 
     @property
+    def rank(self) -> tuple[bool, float, float]:
+        """Greater is better: within the target, then fitter, then faster."""
+        return (self.feasible, self.fitness, -float(self.metrics["latency_ms"]))
+
+    @property
     def metrics(self) -> Mapping[str, Any]:
         """Its raw metrics."""
         return self.individual.metrics
@@ -106,13 +111,13 @@ class History:
                 self._challenge(generation, individual)
 
     def _challenge(self, generation: int, i: IndividualRecord) -> None:
-        """Make an individual the leader if it is better; among equals the first stays."""
+        """Make an individual the leader if it is better; among equals the faster, then the first."""
         accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
         feasible = bool(self._objective.feasible(latency_ms))
         fitness = float(self._objective.fitness(accuracy, latency_ms))
         challenger = Best(generation, i, fitness, feasible, self._objective.latency_target_ms)
         best = self.best
-        if best is None or (challenger.feasible, challenger.fitness) > (best.feasible, best.fitness):
+        if best is None or challenger.rank > best.rank:
             self.best = challenger
 
 
