@@ -347,3 +347,25 @@ def test_a_broken_chain_stops_the_daemon_before_it_adds_to_it(state: Path) -> No
     with sqlite3.connect(state / "journal.db") as db:
         db.execute("UPDATE individuals SET fitness = fitness + 0.01 WHERE generation = 1 AND slot = 0")
     assert "generation 1" in refusal(state, 65, settings=[*SMALL, "run.generations=500"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_ends_the_daemon_in_one_line_and_room_lets_it_go_on(tmp_path: Path, table: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("this machine does not let us mount a tmpfs")
+    try:
+        shutil.copy(table, small / "latency_lut.json")
+        endless = [*SMALL, "run.generations=500"]
+        assert "nothing is lost" in refusal(small, 74, settings=endless)
+        assert ctl(small, "status").returncode in (3, 4)  # unhealthy, if there was room left to say so
+        before = verify(small / "journal.db").runs[0].generations
+        subprocess.run(["mount", "-o", "remount,size=40m", str(small)], check=True)
+        with daemon(small, settings=endless) as process:
+            wait_for(small, lambda s: s.get("run") and s["run"]["generation"] > before + 1)
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
