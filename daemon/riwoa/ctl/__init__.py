@@ -28,7 +28,7 @@ VERBS = {
     "lut": ("lut", "build, check or show this device's latency table"),
     "supernet": ("supernet", "train a supernet, or check one"),
     "config": ("config", "show the configuration, or check a file"),
-    "bench": ("bench", "benchmarks: journal, eval, status, embedded"),
+    "bench": ("bench", "benchmarks: journal, eval, status, resume, embedded"),
 }
 
 EXIT_CODES = """\

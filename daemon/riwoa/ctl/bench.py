@@ -1,4 +1,4 @@
-"""``riwoactl bench journal | eval | status | embedded``: each prints one JSON object with a top-level ``ratio``."""
+"""``riwoactl bench NAME``: each prints one JSON object with a top-level ``ratio``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _KNOWN = {
     "journal": "committed evaluations a second against Optuna's storages",
     "eval": "subnet evaluations a second against OFA's own way",
     "status": "riwoactl status against the start of a bare interpreter",
+    "resume": "from SIGKILL to the first new evaluation",
     "embedded": "RI-IWOA against the baselines on the embedded task",
 }
 
@@ -25,7 +26,7 @@ _KNOWN = {
 def run(verb: str, arguments: list[str], options: Options) -> int:
     """Run one benchmark and print its object, with or without --json."""
     name = subverb(verb, arguments, _KNOWN)
-    runs = {"journal": _journal, "eval": _evaluation, "status": _status, "embedded": _embedded}
+    runs = {"journal": _journal, "eval": _evaluation, "status": _status, "resume": _resume, "embedded": _embedded}
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
     print(json.dumps(found, allow_nan=False))
     return 0
@@ -35,6 +36,7 @@ _DESCRIPTIONS = {
     "journal": "46 genes, 20 evaluations a generation, every commit on the disk. ratio: against Optuna's RDB (SQLite).",
     "eval": "ratio: the fastest setting against OFA's extraction, recalibration and evaluation.",
     "status": "ratio: the slower of running and stopped, against `python -c pass`.",
+    "resume": "A search is killed and started again. ratio: start to first new evaluation by the imports' own time.",
     "embedded": "Best feasible fitness after a budget of unique evaluations, paired over seeds. ratio: the median over "
     "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
 }
@@ -72,6 +74,21 @@ def _status(parser: Parser, arguments: list[str], options: Options) -> dict[str,
 
     with bar("starting", "round") as advance:
         return bench_status(given.runs, progress=lambda done, total: advance(done, total, ""))
+
+
+def _resume(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: the state's, else shipped)")
+    given = parser.parse_args(arguments)
+    if given.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    from riwoa.bench.resume import bench_resume
+    from riwoa.hardware.obtain import shipped_table
+
+    own = client_state(options.state).latency_table
+    table = given.table or (own if own.exists() else shipped_table())
+    with bar("killing", "round") as advance:
+        return bench_resume(table, given.rounds, progress=lambda done, total: advance(done, total, ""))
 
 
 def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:

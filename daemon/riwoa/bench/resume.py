@@ -1,0 +1,94 @@
+"""From SIGKILL to the first new evaluation, beyond what importing the libraries takes anyway.
+
+A real search is killed while it evaluates and started again; the clock runs from that start until the journal holds an
+evaluation more. From it goes the time of importing the daemon and, in a worker, torch and ofa, measured in the same
+round in bare processes: nobody starts faster than that.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from riwoa.child import child_environment
+from riwoa.errors import OracleError
+from riwoa_storage.errors import StorageError
+from riwoa_storage.reader import JournalReader
+
+_PATIENCE_S = 120.0
+_IMPORTS = {
+    "daemon": "import riwoa.service",
+    "worker": "import riwoa.oracle.evaluator; from riwoa.oracle.ofa_import import import_ofa; import_ofa()",
+}
+
+
+def bench_resume(
+    table: Path, rounds: int = 5, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """``ratio``: seconds from the start to the first new evaluation by the seconds of the imports; medians.
+
+    Raises:
+        OracleError: the daemon does not evaluate.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-resume-") as folder:
+        state = Path(folder)
+        shutil.copy(table, state / "latency_lut.json")
+        _until_evaluated(state)
+        rows = []
+        for done in range(rounds):
+            imports_s = {name: _seconds([sys.executable, "-c", code]) for name, code in _IMPORTS.items()}
+            rows.append({"start_s": _until_evaluated(state), **{f"import_{n}_s": s for n, s in imports_s.items()}})
+            progress(done + 1, rounds)
+    start_s = statistics.median(r["start_s"] for r in rows)
+    import_s = statistics.median(r["import_daemon_s"] + r["import_worker_s"] for r in rows)
+    return {
+        "bench": "resume",
+        "ratio": start_s / import_s,
+        "start_to_evaluation_s": start_s,
+        "imports_s": import_s,
+        "beyond_imports_s": start_s - import_s,
+        "rows": rows,
+    }
+
+
+def _seconds(command: list[str]) -> float:
+    started = time.monotonic()
+    subprocess.run(command, env=child_environment(1), check=True)
+    return time.monotonic() - started
+
+
+def _until_evaluated(state: Path) -> float:
+    """Start the daemon, wait for one evaluation more, kill it; seconds until then."""
+    before = _evaluations(state)
+    command = [sys.executable, "-m", "riwoa.service", "--state", str(state), "--set", "run.generations=100000"]
+    started = time.monotonic()
+    with subprocess.Popen(command, env=child_environment(1), stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            while _evaluations(state) == before:
+                if daemon.poll() is not None or time.monotonic() - started > _PATIENCE_S:
+                    raise OracleError("the daemon evaluated nothing; run riwoad by hand on a fresh --state to see why")
+                time.sleep(0.02)
+            return time.monotonic() - started
+        finally:
+            daemon.send_signal(signal.SIGKILL)
+            daemon.communicate()
+
+
+def _evaluations(state: Path) -> int:
+    """Evaluations that the journal holds."""
+    try:
+        with JournalReader(state / "journal.db") as reader:
+            run = reader.latest_run()
+            if run is None:
+                return 0
+            return sum(1 for _ in reader.evaluations(run.provenance["oracle_version"]))
+    except StorageError:
+        return 0
