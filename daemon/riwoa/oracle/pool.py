@@ -171,6 +171,9 @@ class WorkerPool:
 
     async def _serve(self, slot: _Slot) -> None:
         try:
+            if slot.index > 0:
+                # The first worker has every core for its imports: what a kill costs is the wait for one evaluation.
+                await self._first_ready()
             while True:
                 worker = await self._ready(slot)
                 job = await self._next_job(worker)
@@ -182,6 +185,10 @@ class WorkerPool:
             await self._fail(OracleError(f"the worker pool failed: {type(error).__name__}: {error}; please report it"))
         finally:
             await slot.stop()
+
+    async def _first_ready(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._info is not None or self._error is not None)
 
     async def _ready(self, slot: _Slot) -> _Worker:
         """The slot's worker, started if there is none or it died."""
