@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.obtain import shipped_table
+from riwoa.oracle.data import CLASSES, RESOLUTIONS
+from riwoa.oracle.geometry import Backbone
+
+
+def test_the_shipped_table_covers_the_embedded_space_with_every_repeat() -> None:
+    table = LatencyTable.load(shipped_table())
+    assert table.missing(RESOLUTIONS, Backbone(0.25, CLASSES)) == []
+    assert {timing.count for timing in table.entries.values()} == {500}
+    assert table.calibration.networks >= 20
