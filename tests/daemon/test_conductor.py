@@ -72,7 +72,7 @@ async def test_failures_and_repeats_of_failures_are_the_same_after_every_kill(tm
 
 
 async def test_a_kill_between_a_reload_and_its_first_commit_changes_nothing(tmp_path: Path) -> None:
-    def edits(file: Path, reloader: Reloader, *, stop: bool) -> Any:
+    def edits(file: Path, reloader: Reloader) -> Any:
         def edit(conductor: Any) -> None:
             if conductor.phase == "search" and conductor.generation == 3:
                 file.write_text("[objective]\nlatency_ms = 3.0\n")
@@ -93,7 +93,7 @@ async def test_a_kill_between_a_reload_and_its_first_commit_changes_nothing(tmp_
             if path.exists():
                 with JournalReader(path) as reader:
                     reloader.continue_from(from_journal(reader.config_revisions(1)[-1].config))
-            at_commit = edits(file, reloader, stop=kills)
+            at_commit = edits(file, reloader)
             digest = await conduct(path, reloader=reloader, at_commit=at_commit, stop_after=1 if kills else None)
             if not kills or digest == digests[0]:
                 break
