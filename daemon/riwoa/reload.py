@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from watchfiles import awatch
@@ -56,7 +56,7 @@ class Reloader:
             names = ", ".join(found.refused)
             self.error = f"cannot change in a run, left as they were: {names}; restart with --new-run to apply them"
             _log.warning("config_keys_refused", keys=list(found.refused))
-        self._pending = _with_live(self.config, fresh, found)
+        self._pending = with_keys(self.config, fresh, found.live)
         return found
 
     def take(self) -> tuple[Config, Difference] | None:
@@ -94,10 +94,10 @@ class Reloader:
         return self.file.is_symlink()
 
 
-def _with_live(old: Config, new: Config, found: Difference) -> Config:
-    """The old configuration with the live keys of the new one."""
+def with_keys(old: Config, new: Config, keys: Iterable[str]) -> Config:
+    """The old configuration with some keys of the new one."""
     sections: dict[str, dict[str, object]] = {}
-    for key in found.live:
+    for key in keys:
         section, name = key.split(".")
         sections.setdefault(section, {})[name] = getattr(getattr(new, section), name)
     updates = {s: getattr(old, s).model_copy(update=values) for s, values in sections.items()}

@@ -49,7 +49,7 @@ from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import oracle_spec, pool_settings
 from riwoa.paths import StatePaths, daemon_state
 from riwoa.progress import attach, exported_digest, show_end, show_progress
-from riwoa.reload import Reloader, watch_forever
+from riwoa.reload import Reloader, watch_forever, with_keys
 from riwoa.status import Rate, StatusBoard, one_line
 from riwoa.views import (
     config_view,
@@ -91,7 +91,6 @@ class Service:
         self._notifier = Notifier()
         self._reloader = Reloader(loaded, overrides)
         self._conductor: Conductor | None = None
-        self._pool: WorkerPool | None = None
         self._desk: ProposalDesk | None = None
         self._evaluations: Evaluations | None = None
         self._rate = Rate()
@@ -151,7 +150,7 @@ class Service:
     async def _search(self, group: asyncio.TaskGroup, journal: JournalWriter) -> None:
         # Beside the slow starts, but before anything is written: never build on a broken chain.
         checking = group.create_task(asyncio.to_thread(verify, self.paths.journal), name="verify")
-        if await self._report_finished():
+        if await self._report_finished(checking):
             return
         run_before = self._unfinished()
         table = await self._table()
@@ -191,13 +190,14 @@ class Service:
     def _config(self) -> Config:
         return self._reloader.config
 
-    async def _report_finished(self) -> bool:
+    async def _report_finished(self, checking: asyncio.Task[Any]) -> bool:
         """Whether the latest run is finished and no other was asked for; then at most its export is missing."""
         with JournalReader(self.paths.journal) as reader:
             run = reader.latest_run()
             if run is None or run.status != "finished" or self._new_run:
                 return False
             last = reader.last_generation(run.run_id)
+        await checking
         if last is not None:
             for name, part in finished_view(run, last).items():
                 self.board.sources[name] = partial(_same, part)
@@ -215,12 +215,13 @@ class Service:
                 return None
             in_force = from_journal(reader.config_revisions(run.run_id)[-1].config)
         refused = difference(in_force, self._loaded.config).refused
-        names = [f"{key} ({old!r} -> {new!r})" for key, (old, new) in refused.items() if not may_restart(key)]
+        restarted = [key for key in refused if may_restart(key)]
+        names = [f"{key} ({old!r} -> {new!r})" for key, (old, new) in refused.items() if key not in restarted]
         if names:
             raise ConfigError(
                 f"run {run.run_id} cannot continue with another {', '.join(names)}; change it back or use --new-run"
             )
-        self._reloader.continue_from(in_force)
+        self._reloader.continue_from(with_keys(in_force, self._loaded.config, restarted))
         return run
 
     async def _table(self) -> LatencyTable:
@@ -259,7 +260,6 @@ class Service:
         pool = WorkerPool(oracle_spec(oracle), pool_settings(oracle), on_log=_log_worker)
         stack.push_async_callback(pool.close)
         info = await pool.start()
-        self._pool = pool
         self.board.sources["workers"] = lambda: workers_view(pool.stats())
         return pool, info.version
 

@@ -255,6 +255,11 @@ def test_an_unfinished_run_refuses_keys_that_cannot_change_and_names_the_way_out
     assert refused.returncode == 78
     assert "search.population (6 -> 7)" in one_line(refused.stderr)
     assert "--new-run" in refused.stderr
+    more = [*SMALL, "run.generations=500", "oracle.workers=3"]  # decides no result, so it may change at a restart
+    with daemon(state, settings=more) as process:
+        assert len(wait_for(state, evaluating)["workers"]) == 3
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
 
 
 def edit_file_of(state: Path, text: str) -> Path:
