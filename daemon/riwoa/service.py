@@ -85,7 +85,6 @@ class Service:
         self.board = StatusBoard(paths.status, paths.state)
         self.stopping = asyncio.Event()
         self._loaded = loaded
-        self._overrides = overrides
         self._new_run = new_run
         self._foreground = foreground
         self._notifier = Notifier()

@@ -24,7 +24,6 @@ from riwoa_storage.records import (
     GenerationRecord,
     GenerationSummary,
     IndividualRecord,
-    Json,
     ReplyRecord,
     RequestRecord,
     RunRecord,
@@ -151,19 +150,6 @@ class JournalReader:
             sql = "SELECT * FROM individuals WHERE run_id = ? AND generation = ? ORDER BY slot"
             for row in self._rows(sql, run_id, generation):
                 yield generation, self._individual(row)
-
-    def committed_metrics(self, run_id: int) -> dict[str, tuple[str, Json]]:
-        """architecture_key -> (status, metrics) over the run's committed generations.
-
-        What decides between a cache hit and a miss (ruling 4): an evaluation that was stored but not committed with a
-        generation is not in it, so that a resumed run counts as an uninterrupted one does.
-        """
-        sql = "SELECT architecture_key, status, metrics FROM individuals WHERE run_id = ? ORDER BY generation, slot"
-        committed: dict[str, tuple[str, Json]] = {}
-        for row in self._rows(sql, run_id):
-            if row["architecture_key"] not in committed:
-                committed[row["architecture_key"]] = (row["status"], self._json(row, "metrics"))
-        return committed
 
     # -- evaluations -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from riwoa.reload import Reloader
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
+from riwoa_storage.writer import JournalWriter
 from tests.daemon.conduct import SMALL, SPACE, conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
@@ -240,6 +241,20 @@ async def test_pause_holds_the_search_at_a_boundary(tmp_path: Path) -> None:
     with JournalReader(path) as reader:
         stamps = [g.committed_unix_s for g in reader.generation_summaries(1)]
     assert min(b - a for a, b in itertools.pairwise(stamps)) >= 0.28
+
+
+async def test_an_evaluation_stored_but_never_committed_is_used_again_and_counts_as_an_evaluation(
+    tmp_path: Path,
+) -> None:
+    whole, path = tmp_path / "whole.db", tmp_path / "journal.db"
+    digest = await conduct(whole)
+    await conduct(path, stop_after=1)
+    with JournalReader(whole) as reader:
+        uncommitted = [e for e in reader.evaluations("landscape-1")]
+    async with await JournalWriter.open(path) as writer:
+        await writer.put_evaluations(uncommitted)  # as a daemon killed just before a commit leaves them
+    # An oracle that can no longer evaluate anything: whatever is asked must come from what is stored.
+    assert await conduct(path, oracle={"fail_share": 1.0}) == digest
 
 
 async def test_a_run_stops_at_its_evaluation_budget(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from riwoa_storage.glance import glance
 from riwoa_storage.migrate import migrate
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
-from tests.storage.samples import CONFIG, ENVIRONMENT, PROVENANCE, PYTHON, evaluation, generation, individual, write_run
+from tests.storage.samples import CONFIG, ENVIRONMENT, PROVENANCE, PYTHON, evaluation, generation, write_run
 
 HEAVY = {"asyncio", "numpy", "torch", "aiosqlite", "scipy", "pydantic", "riwoa"}
 
@@ -69,21 +69,6 @@ async def test_it_cannot_write(tmp_path: Path) -> None:
     await write_run(tmp_path / "journal.db", 1)
     with JournalReader(tmp_path / "journal.db") as reader, pytest.raises(JournalUnreadableError, match="readonly"):
         reader._rows("DELETE FROM individuals")
-
-
-async def test_a_cache_decision_sees_committed_generations_of_that_run_only(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    await write_run(path, 1)
-    async with await JournalWriter.open(path) as writer:
-        run_id = await writer.begin_run(PROVENANCE, CONFIG)
-        await writer.put_evaluation(evaluation("stored, not committed"))
-        failed = individual(0, 1, architecture_key="f", status="failed", metrics={}, fitness=None)
-        first = individual(0, 0, architecture_key="a", metrics={"accuracy": 0.1})
-        await writer.commit_generation(generation(run_id, 0, individuals=(first, failed)))
-        again = individual(1, 0, architecture_key="a", metrics={"accuracy": 0.2}, cache_hit=True)
-        await writer.commit_generation(generation(run_id, 1, individuals=(again,)))
-    with JournalReader(path) as reader:
-        assert reader.committed_metrics(run_id) == {"a": ("ok", {"accuracy": 0.1}), "f": ("failed", {})}
 
 
 async def test_summaries_and_evaluations_stream_past_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
