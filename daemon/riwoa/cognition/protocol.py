@@ -1,0 +1,202 @@
+"""What the daemon and the language-model process say to each other. No torch, no numpy.
+
+Frames are lines of JSON (``riwoa.oracle.protocol.encode_frame``). In: ``{"spec": ...}`` once, then one of
+
+- ``{"op": "adapter", "path": ... | null}``: use these LoRA weights from now on (null: the bare model);
+- ``{"op": "generate", "requests": [...], "settings": {...}}``;
+- ``{"op": "train", "job": {...}}``: train a copy of the adapter in use; the adapter in use does not change.
+
+Out: ``{"ready": {...}}`` or ``{"fatal": ...}``, then for each frame any number of ``{"progress": {...}}`` and one
+``{"ok": {...}}`` or ``{"error": {"class": ..., "message": ...}}``. Weights travel as files (safetensors), never inline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+Choice = str | int | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A language model on disk and how to load it."""
+
+    name: str  # as journaled with every request
+    directory: str  # weights (safetensors), config, tokenizer and chat template, as transformers saves them
+    quantization: Literal["none", "nf4"] = "none"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    lora_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    use_fast_tokenizer: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """The first frame's ``spec``."""
+        return {**asdict(self), "lora_modules": list(self.lora_modules)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelSpec:
+        """The specification of ``to_json``."""
+        return cls(**{**data, "lora_modules": tuple(data["lora_modules"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSettings:
+    """How the model writes; the same for a whole batch."""
+
+    grammar: bool = True  # constrain the patch; the reasoning is free either way
+    thinking_tokens: int = 48  # budget of the reasoning; then its end is forced
+    least_thinking_tokens: int = 32  # the model cannot end its reasoning sooner
+    patch_tokens: int = 96  # budget of what follows the reasoning
+    temperature: float = 0.7
+    top_p: float = 0.95
+    batch: int = 32  # requests in one forward pass at most
+
+    def to_json(self) -> dict[str, Any]:
+        """As sent and as journaled with every request."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request for a patch. ``choices``: the genes that may change, each with the choices that change it."""
+
+    id: str
+    seed: int
+    system: str
+    prompt: str
+    choices: Mapping[str, tuple[Choice, ...]]
+    most_genes: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As sent."""
+        return {**asdict(self), "choices": {g: list(c) for g, c in self.choices.items()}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Ask:
+        """The request of ``to_json``."""
+        return cls(**{**data, "choices": {g: tuple(c) for g, c in data["choices"].items()}})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What the model wrote: reasoning and patch, verbatim. ``thinking_tokens`` of its ``tokens`` are reasoning."""
+
+    id: str
+    text: str
+    tokens: int
+    thinking_tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As sent back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A successful trace to learn from: the prompt as asked and the text as written."""
+
+    id: str
+    system: str
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """One online training of the adapter.
+
+    ``held_out`` are successes that no training has seen or will see; ``probes`` are fixed for the whole run.
+    """
+
+    examples: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    probes: tuple[Ask, ...]
+    settings: GenerationSettings  # for the probes
+    seed: int
+    weights_path: str  # where the new adapter is written
+    epochs: int = 2
+    learning_rate: float = 1e-3
+    batch: int = 8
+
+    def to_json(self) -> dict[str, Any]:
+        """As sent."""
+        return {**asdict(self), "probes": [p.to_json() for p in self.probes], "settings": self.settings.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrainingJob:
+        """The job of ``to_json``."""
+        return cls(
+            **{
+                **data,
+                "examples": tuple(Example(**e) for e in data["examples"]),
+                "held_out": tuple(Example(**e) for e in data["held_out"]),
+                "probes": tuple(Ask.from_json(p) for p in data["probes"]),
+                "settings": GenerationSettings(**data["settings"]),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the gate judges an adapter by."""
+
+    held_out_loss: float | None  # mean over the held-out replies' tokens; None without held-out successes
+    held_out_losses: tuple[float, ...]  # of each held-out example
+    valid_without_grammar: int  # of the probes, written without the grammar
+    distinct_with_grammar: int  # different patches among the probes
+    probes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a training gave."""
+
+    sha256: str  # of the weights file
+    losses: tuple[float, ...]  # of each optimiser step
+    tokens: int  # replies' tokens learned from, an epoch
+    duration_s: float
+    before: Measured
+    after: Measured
+
+    def to_json(self) -> dict[str, Any]:
+        """As sent back and as journaled with the adapter."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Trained:
+        """The record of ``to_json``."""
+
+        def measured(row: Mapping[str, Any]) -> Measured:
+            return Measured(**{**row, "held_out_losses": tuple(row["held_out_losses"])})
+
+        return cls(
+            **{
+                **data,
+                "losses": tuple(data["losses"]),
+                "before": measured(data["before"]),
+                "after": measured(data["after"]),
+            }
+        )
+
+
+class Writer(Protocol):
+    """What the process holds: the language model (``riwoa.cognition.language_model``), or a test's stand-in."""
+
+    def use_adapter(self, path: str | None) -> None:
+        """Write with these LoRA weights from now on; None for the bare model.
+
+        Raises:
+            AdapterError: unreadable, or made for another model; the adapter in use stays.
+        """
+
+    def generate(self, requests: tuple[Ask, ...], settings: GenerationSettings) -> list[Written]:
+        """A reply to each request, in order."""
+
+    def train(self, job: TrainingJob) -> Trained:
+        """Train, measure, write the weights; what ``generate`` uses is afterwards what it was before."""
