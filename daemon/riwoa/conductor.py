@@ -74,7 +74,7 @@ class Late:
 
 def search_parameters(config: Config, *, semantic: bool) -> SearchParameters:
     """The optimiser's settings; without a provider no slot is semantic."""
-    settings = config.search.model_dump(exclude={"strategy"})
+    settings = config.search.model_dump(exclude={"strategy", "adapt_semantic"})
     settings["p_semantic"] = config.search.p_semantic if semantic else 0.0
     return SearchParameters(generations=config.run.generations, **settings)
 

@@ -75,8 +75,9 @@ class Search(Section):
     signed_spiral: bool = Field(True, description="RI-IWOA: the spiral keeps the sign of the distance")
     rotated_encircle: bool = Field(True, description="RI-IWOA: encircle in the eigenbasis too")
     p_recombine: Share = Field(0.3, description="RI-IWOA: share of geometric moves that cross two elites instead")
-    p_semantic: Share = live(0.0, "share of attacks handed to the language model")
+    p_semantic: Share = live(0.5, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
+    adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
 
 
 def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -114,12 +115,46 @@ class Latency(Section):
 
 
 class Cognition(Section):
-    """Who writes semantic proposals."""
+    """Who writes semantic proposals, and how they learn."""
 
-    provider: Literal["none", "scripted"] = Field("none", description="scripted: deterministic replies, for tests")
+    provider: Literal["model", "scripted", "none"] = Field(
+        "model", description="a language model; scripted: deterministic replies, for tests; none: geometric moves only"
+    )
+    model: str = Field("auto", min_length=1, description="auto, a name that `riwoactl model list` knows, or a path")
     script: Literal["good", "mixed", "failing", "slow"] = Field("good", description="how the scripted provider answers")
-    lag: Annotated[int, Field(ge=0)] = Field(0, description="generations between a request and its reply's joining")
-    timeout_s: Seconds = live(60.0, "longest wait for the replies of a batch")
+    lag: Annotated[int, Field(ge=0)] = Field(1, description="generations between a request and its reply's joining")
+    timeout_s: Seconds = live(120.0, "longest wait for the replies of a batch")
+    memory_bytes: Positive = live(6 * 2**30, "resident memory above which the model's process is killed")
+    threads: Positive = Field(1, description="threads of the model's process")
+    template: Literal["auto", "compact", "full"] = Field("auto", description="prompt; auto = what suits the model")
+    grammar: bool = Field(True, description="constrain the patch to legal choices that change the parent")
+    thinking_tokens: Literal["auto"] | Positive = Field(
+        "auto", description="most tokens of reasoning; auto = the model's"
+    )
+    temperature: Literal["auto"] | Annotated[float, Field(ge=0.0)] = Field("auto", description="auto = the model's")
+    top_p: Literal["auto"] | Annotated[float, Field(gt=0.0, le=1.0)] = Field("auto", description="auto = the model's")
+    patch_genes: Positive = Field(1, description="genes that a patch, or a placebo, changes at most")
+    success_margin: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="a success is fitter than its parent by more than this"
+    )
+    breaker_failures: Positive = Field(3, description="failed batches in a row after which the model is left alone")
+    breaker_rest: Positive = Field(10, description="batches it is left alone for, before one trial")
+    train: bool = Field(True, description="learn from successes while the search goes on")
+    train_after: Positive = Field(32, description="new successes that start a training")
+    train_lag: Positive = Field(2, description="generations between a training's start and its adapter's swap")
+    train_timeout_s: Seconds = live(1800.0, "longest training")
+    train_batch: Positive = Field(8, description="successes an optimiser step")
+    epochs: Positive = Field(2, description="passes over the successes of a training")
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0.0)] = Field(
+        "auto", description="auto = what suits the size of the model"
+    )
+    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.05, description="dropout of the adapter in training"
+    )
+    held_out_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        0.25, description="share of successes that only judge adapters, never train one"
+    )
+    probes: Positive = Field(24, description="fixed requests that judge an adapter's validity and variety")
 
 
 class Log(Section):

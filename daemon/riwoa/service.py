@@ -264,7 +264,7 @@ class Service:
 
     def _make_desk(self, group: asyncio.TaskGroup, journal: JournalWriter) -> ProposalDesk | None:
         cognition = self._config.cognition
-        if cognition.provider == "none":
+        if cognition.provider != "scripted":
             return None
         space = mobilenet_space(self._config.oracle.resolutions)
         desk = ProposalDesk(

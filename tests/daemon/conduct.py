@@ -20,7 +20,14 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
 
 SPACE = mobilenet_space((24, 32, 40))
-SMALL = ("search.population=6", "run.generations=4", "run.polish_evaluations=10", "oracle.workers=1")
+SMALL = (
+    "search.population=6",
+    "run.generations=4",
+    "run.polish_evaluations=10",
+    "oracle.workers=1",
+    "cognition.provider=none",
+    "cognition.lag=0",
+)
 
 
 class StopHere(Exception):

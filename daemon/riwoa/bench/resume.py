@@ -69,6 +69,7 @@ def _until_evaluated(state: Path) -> float:
     """Start the daemon, wait for one evaluation more, kill it; seconds until then."""
     before = _evaluations(state)
     command = [sys.executable, "-m", "riwoa.service", "--state", str(state), "--set", "run.generations=100000"]
+    command += ["--set", "cognition.provider=none"]  # the oracle's side is what is timed
     started = time.monotonic()
     with subprocess.Popen(command, env=child_environment(1), stderr=subprocess.PIPE, text=True) as daemon:
         try:
