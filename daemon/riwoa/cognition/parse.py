@@ -4,66 +4,118 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from riwoa.search.space import Choice, Space, SpaceError
 
-_THINKING_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+MOST_REASON_CHARACTERS = 200
+_TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE | re.ASCII)
 # Only the end of a text can hold the last object; the bound keeps a megabyte of braces cheap.
-_TAIL_CHARACTERS = 16_384
-_DECODER = json.JSONDecoder()
+_TAIL_CHARACTERS = 8_192
+_SHOWN_CHARACTERS = 60
+# Pairs, not a mapping: a gene that is named twice must be seen, and a nested object must not pass for a choice.
+_DECODER = json.JSONDecoder(object_pairs_hook=tuple)
+_Pairs = tuple[tuple[str, Any], ...]
 
 
 class PatchError(ValueError):
-    """The text holds no usable patch; the message is the journaled reason."""
+    """The text holds no usable patch; the message is the journaled reason: one printable line of bounded length."""
+
+    def __init__(self, reason: str) -> None:
+        cut = reason[:MOST_REASON_CHARACTERS]
+        super().__init__("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in cut))
 
 
-def parse_patch(text: str, space: Space, parent: Mapping[str, Any]) -> dict[str, Choice]:
+def split_thinking(text: str) -> tuple[str, str]:
+    """The reasoning, without its tags, and the answer after it.
+
+    The opening tag may be missing (some templates write it into the prompt), and there may be no reasoning at all. A
+    text that ends while still thinking has no answer.
+    """
+    tags = list(_TAG.finditer(text))
+    if not tags:
+        return "", text
+    thinking_ended = tags[-1].group().startswith("</")
+    end = tags[-1].end() if thinking_ended else len(text)
+    return _TAG.sub("", text[:end]).strip(), text[end:]
+
+
+def parse_patch(
+    text: str,
+    space: Space,
+    parent: Mapping[str, Any],
+    *,
+    choices: Mapping[str, Sequence[Choice]] | None = None,
+    most_genes: int | None = None,
+) -> dict[str, Choice]:
     """The patch in ``text``: genes of ``parent`` (an architecture: active genes only) with new choices.
 
     Genes that keep their choice are dropped; what remains changes the parent.
 
+    Args:
+        text: whatever the model wrote.
+        space: the space of the parent.
+        parent: what the patch changes.
+        choices: what the request offered; without it, every legal choice.
+        most_genes: how many genes the patch may change; without it, any number.
+
     Raises:
-        PatchError: no JSON object, a nested one, an unknown or inactive gene, an illegal choice, or no change. No other
-            exception leaves this function, whatever the text.
+        PatchError: no JSON object, a nested one, a gene unknown, inactive or named twice, a choice illegal or not
+            offered, too many changes, or none. No other exception leaves this function, whatever the text.
     """
-    found = _last_object(text)
     patch: dict[str, Choice] = {}
-    for gene, choice in found.items():
-        if gene not in space.position:
-            raise PatchError(f"unknown gene {gene[:60]!r}")
-        if gene not in parent:
-            raise PatchError(f"gene {gene!r} is inactive in the parent")
-        if isinstance(choice, bool) or not isinstance(choice, str | int | float):
-            raise PatchError(f"gene {gene!r} needs a plain choice")
-        try:
-            index = space.choice_index(space.position[gene], choice)
-        except SpaceError as error:
-            raise PatchError(str(error)[:200]) from None
-        legal = space.genes[space.position[gene]].choices[index]
-        if legal != parent[gene]:
-            patch[gene] = legal
+    named: set[str] = set()
+    for gene, choice in _last_object(split_thinking(text)[1]):
+        legal = _legal(space, parent, gene, choice)
+        if gene in named:
+            raise PatchError(f"gene {gene!r} is named twice")
+        named.add(gene)
+        if legal == parent[gene]:
+            continue
+        if choices is not None and legal not in choices.get(gene, ()):
+            raise PatchError(f"{gene!r}: {_shown(legal)} was not offered")
+        patch[gene] = legal
     if not patch:
         raise PatchError("the patch changes nothing")
+    if most_genes is not None and len(patch) > most_genes:
+        raise PatchError(f"the patch changes {len(patch)} genes, more than {most_genes}")
     return patch
 
 
-def _last_object(text: str) -> dict[str, Any]:
-    """The last balanced JSON object after the last closing thinking tag."""
-    ends = list(_THINKING_ENDS.finditer(text))
-    answer = text[ends[-1].end() :] if ends else text
+def _legal(space: Space, parent: Mapping[str, Any], gene: str, choice: object) -> Choice:
+    """The space's own spelling of a choice (32 where the model wrote 32.0)."""
+    if gene not in space.position:
+        raise PatchError(f"unknown gene {_shown(gene)}")
+    if gene not in parent:
+        raise PatchError(f"gene {gene!r} is inactive in the parent")
+    if isinstance(choice, bool) or not isinstance(choice, str | int | float):
+        raise PatchError(f"gene {gene!r} needs a plain choice")
+    known = space.genes[space.position[gene]].choices
+    try:
+        return known[space.choice_index(space.position[gene], choice)]
+    except SpaceError:
+        raise PatchError(f"gene {gene!r} has no choice {_shown(choice)}; choose from {list(known)!r}") from None
+
+
+def _shown(value: object) -> str:
+    """What the model wrote, in ASCII, so that look-alikes show, and not all of it."""
+    text = ascii(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _last_object(answer: str) -> _Pairs:
+    """The pairs of the last balanced JSON object."""
     answer = answer[-_TAIL_CHARACTERS:]
-    found: dict[str, Any] | None = None
+    found: _Pairs | None = None
     start = answer.find("{")
     while start >= 0:
         try:
-            value, end = _DECODER.raw_decode(answer, start)
+            found, end = _DECODER.raw_decode(answer, start)
         except (ValueError, RecursionError):
             start = answer.find("{", start + 1)
-            continue
-        found = value
-        start = answer.find("{", end)
+        else:
+            start = answer.find("{", end)
     if found is None:
         raise PatchError("no JSON object in the answer")
     return found
