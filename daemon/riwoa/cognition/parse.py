@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from riwoa.search.space import Choice, Space, SpaceError
+from riwoa.search.space import Choice, Space
 
 MOST_REASON_CHARACTERS = 200
 _TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE | re.ASCII)
@@ -65,37 +65,63 @@ def parse_patch(
             offered, too many changes, or none. No other exception leaves this function, whatever the text.
     """
     patch: dict[str, Choice] = {}
-    named: set[str] = set()
-    for gene, choice in _last_object(split_thinking(text)[1]):
-        legal = _legal(space, parent, gene, choice)
-        if gene in named:
-            raise PatchError(f"gene {gene!r} is named twice")
-        named.add(gene)
+    for gene, choice in _pairs(text):
+        if gene not in space.position:
+            raise PatchError(f"unknown gene {_shown(gene)}")
+        if gene not in parent:
+            raise PatchError(f"gene {gene!r} is inactive in the parent")
+        legal = _legal(gene, choice, space.genes[space.position[gene]].choices)
         if legal == parent[gene]:
             continue
         if choices is not None and legal not in choices.get(gene, ()):
-            raise PatchError(f"{gene!r}: {_shown(legal)} was not offered")
+            raise PatchError(f"gene {gene!r}: {_shown(legal)} was not offered")
         patch[gene] = legal
+    return _sized(patch, most_genes)
+
+
+def offered_patch(
+    text: str, choices: Mapping[str, Sequence[Choice]], most_genes: int | None = None
+) -> dict[str, Choice]:
+    """As ``parse_patch`` where only the offer is known: every gene of the patch must be an offered one.
+
+    Raises:
+        PatchError: as there.
+    """
+    patch: dict[str, Choice] = {}
+    for gene, choice in _pairs(text):
+        if gene not in choices:
+            raise PatchError(f"gene {_shown(gene)} was not offered")
+        patch[gene] = _legal(gene, choice, choices[gene])
+    return _sized(patch, most_genes)
+
+
+def _pairs(text: str) -> _Pairs:
+    """What the answer says, each gene once."""
+    pairs = _last_object(split_thinking(text)[1])
+    named: set[str] = set()
+    for gene, _ in pairs:
+        if gene in named:
+            raise PatchError(f"gene {_shown(gene)} is named twice")
+        named.add(gene)
+    return pairs
+
+
+def _legal(gene: str, choice: object, known: Sequence[Choice]) -> Choice:
+    """The space's own spelling of a choice (32 where the model wrote 32.0)."""
+    if isinstance(choice, bool) or not isinstance(choice, str | int | float):
+        raise PatchError(f"gene {gene!r} needs a plain choice")
+    for legal in known:
+        if legal == choice:
+            return legal
+    raise PatchError(f"gene {gene!r} has no choice {_shown(choice)}; choose from {list(known)!r}")
+
+
+def _sized(patch: dict[str, Choice], most_genes: int | None) -> dict[str, Choice]:
     if not patch:
         raise PatchError("the patch changes nothing")
     if most_genes is not None and len(patch) > most_genes:
         raise PatchError(f"the patch changes {len(patch)} genes, more than {most_genes}")
     return patch
-
-
-def _legal(space: Space, parent: Mapping[str, Any], gene: str, choice: object) -> Choice:
-    """The space's own spelling of a choice (32 where the model wrote 32.0)."""
-    if gene not in space.position:
-        raise PatchError(f"unknown gene {_shown(gene)}")
-    if gene not in parent:
-        raise PatchError(f"gene {gene!r} is inactive in the parent")
-    if isinstance(choice, bool) or not isinstance(choice, str | int | float):
-        raise PatchError(f"gene {gene!r} needs a plain choice")
-    known = space.genes[space.position[gene]].choices
-    try:
-        return known[space.choice_index(space.position[gene], choice)]
-    except SpaceError:
-        raise PatchError(f"gene {gene!r} has no choice {_shown(choice)}; choose from {list(known)!r}") from None
 
 
 def _shown(value: object) -> str:
