@@ -77,3 +77,17 @@ class ConfigError(RiwoaError):
     """The configuration is invalid; nothing was changed."""
 
     exit_code = 78
+
+
+class CognitionError(RiwoaError):
+    """The language model's side fails; the search goes on geometrically."""
+
+
+class ModelError(CognitionError):
+    """No language model can be used: missing, damaged, or not loadable here."""
+
+    exit_code = 66
+
+
+class AdapterError(CognitionError):
+    """LoRA weights are unreadable or were made for another model."""

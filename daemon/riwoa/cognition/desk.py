@@ -1,33 +1,76 @@
-"""The proposal queue with lag (ruling 9): batches of requests go to the provider while evaluation goes on.
+"""Where work for the language model waits (ruling 9): batches of requests and trainings, done one at a time, in order.
 
 A batch is journaled before it is sent and its replies before they are used, so a resumed run reads the same texts. What
 the clock decides here, a timeout or a provider's failure, becomes a reply too, with its status and reason: a journaled
-input like any other.
+input like any other. A training's outcome goes to ``on_trained``, which journals it, before anybody may use it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from riwoa.cognition.provider import ProposalProvider
+from riwoa.cognition.adapters import AdapterFiles
+from riwoa.cognition.protocol import Trained, TrainingJob
+from riwoa.cognition.provider import ProposalProvider, ProviderStats
+from riwoa.errors import AdapterError
 from riwoa.log import get_logger
 from riwoa_storage.records import ReplyRecord, RequestRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("cognition")
+_MAX_REASON_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutcome:
+    """How a training ended: its record with the adapter's bytes (safetensors), or the reason why there are none."""
+
+    trained: Trained | None
+    weights: bytes | None
+    reason: str | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeskStats:
+    """A snapshot for the status."""
+
+    waiting: int  # batches in the queue
+    trainings_waiting: int
+    busy_share: float  # of the time since the desk opened
+    answered: int  # replies, failed ones included
+    failed: int
+    trainings: int  # that ended, failed ones included
+    provider: ProviderStats
+
+
+@dataclass(frozen=True, slots=True)
+class _Training:
+    generation: int
+    job: TrainingJob
+    adapter_sha256: str | None
+
+
+_Work = tuple[RequestRecord, ...] | _Training
 
 
 class ProposalDesk:
-    """Takes batches, hands them one at a time to the provider, keeps the replies until they join.
+    """Takes batches and trainings, hands them one at a time to the provider, keeps what comes back until it is used.
 
     Args:
         provider: who answers.
         journal: where requests and replies are stored.
-        lag: generations a reply may take; bounds the batches that wait.
-        timeout_s: patience for one batch, read anew for each.
-        progress: called at each reply batch (the watchdog's evidence).
+        lag: generations a reply may take; bounds the work that waits.
+        timeout_s: patience for one batch, read anew for each; the provider's start is not counted.
+        train_timeout_s: patience for one training, likewise.
+        adapters: the files of the adapters that requests name; without it every one of them is refused.
+        progress: called at each sign of life (the watchdog's evidence).
+
+    ``on_trained(generation, outcome)`` is awaited when a training has ended, before ``collect_training`` returns it.
     """
 
     def __init__(
@@ -37,21 +80,47 @@ class ProposalDesk:
         *,
         lag: int,
         timeout_s: Callable[[], float],
+        train_timeout_s: Callable[[], float] = lambda: 1800.0,
+        adapters: AdapterFiles | None = None,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.provider = provider
-        self.busy_s = 0.0
-        self.answered = 0
+        self.adapters = adapters
+        self.on_trained: Callable[[int, TrainingOutcome], Awaitable[None]] | None = None
         self._journal = journal
         self._timeout_s = timeout_s
+        self._train_timeout_s = train_timeout_s
         self._progress = progress
-        self._queue: asyncio.Queue[tuple[RequestRecord, ...]] = asyncio.Queue(maxsize=lag + 1)
+        # A training beside the batches under way.
+        self._queue: asyncio.Queue[_Work] = asyncio.Queue(maxsize=lag + 2)
         self._replies: dict[str, asyncio.Future[ReplyRecord]] = {}
+        self._outcomes: dict[int, asyncio.Future[TrainingOutcome]] = {}
+        self._waiting = self._trainings_waiting = 0
+        self._answered = self._failed = self._trainings = 0
+        self._opened_s = time.monotonic()
+        self._busy_s = 0.0
+        self._busy_since_s: float | None = None
 
     @property
     def waiting(self) -> int:
         """Batches in the queue."""
-        return self._queue.qsize()
+        return self._waiting
+
+    def stats(self) -> DeskStats:
+        """A snapshot."""
+        now_s = time.monotonic()
+        busy_s = self._busy_s + (now_s - self._busy_since_s if self._busy_since_s is not None else 0.0)
+        return DeskStats(
+            waiting=self._waiting,
+            trainings_waiting=self._trainings_waiting,
+            busy_share=min(1.0, busy_s / max(1e-9, now_s - self._opened_s)),
+            answered=self._answered,
+            failed=self._failed,
+            trainings=self._trainings,
+            provider=self.provider.stats(),
+        )
+
+    # -- those who ask -----------------------------------------------------------------------------------------------
 
     def recover(self, replies: Mapping[str, ReplyRecord]) -> None:
         """Replies that the journal holds already; their requests will not be sent again."""
@@ -59,10 +128,14 @@ class ProposalDesk:
             self._future(request_id).set_result(reply)
 
     async def submit(self, batch: Sequence[RequestRecord]) -> None:
-        """Journal a batch and queue it, whole, unless every reply is there; waits while the queue is full."""
+        """Journal a batch and queue it, whole, unless every reply is there; waits while the queue is full.
+
+        All requests of a batch name one adapter.
+        """
         if all(self._future(r.request_id).done() for r in batch):
             return
         await self._journal.put_requests(batch)
+        self._waiting += 1
         await self._queue.put(tuple(batch))
 
     async def collect(self, request_ids: Iterable[str]) -> list[ReplyRecord]:
@@ -73,36 +146,62 @@ class ProposalDesk:
             del self._replies[i]
         return replies
 
+    async def submit_training(self, generation: int, job: TrainingJob, *, adapter_sha256: str | None) -> None:
+        """Queue the training that ``generation`` triggered, of a copy of this adapter (None: a fresh one).
+
+        ``job.weights_path`` is ``adapters.new()``. Waits while the queue is full.
+        """
+        self._outcome(generation)
+        self._trainings_waiting += 1
+        await self._queue.put(_Training(generation, job, adapter_sha256))
+
+    async def collect_training(self, generation: int) -> TrainingOutcome:
+        """The outcome of the training that ``generation`` triggered; waits for it and then forgets it.
+
+        Raises:
+            KeyError: none was submitted.
+        """
+        outcome = await asyncio.shield(self._outcomes[generation])
+        del self._outcomes[generation]
+        return outcome
+
+    # -- the one consumer --------------------------------------------------------------------------------------------
+
     async def run(self) -> None:
-        """Answer batches until cancelled."""
+        """Do what is queued until cancelled."""
+        self._opened_s = time.monotonic()
         while True:
-            batch = await self._queue.get()
-            started = time.monotonic()
-            replies = await self._answer(batch)
-            self.busy_s += time.monotonic() - started
-            self.answered += len(replies)
-            # A batch re-issued after a kill may hold answered requests: what is journaled first stays (ruling 12).
-            fresh = [r for r in replies if not self._future(r.request_id).done()]
-            await self._journal.put_replies(fresh)
-            for reply in fresh:
-                self._future(reply.request_id).set_result(reply)
+            work = await self._queue.get()
+            self._busy_since_s = time.monotonic()
+            try:
+                await (self._train(work) if isinstance(work, _Training) else self._serve(work))
+            finally:
+                self._busy_s += time.monotonic() - self._busy_since_s
+                self._busy_since_s = None
             self._progress()
 
-    def _future(self, request_id: str) -> asyncio.Future[ReplyRecord]:
-        if request_id not in self._replies:
-            self._replies[request_id] = asyncio.get_running_loop().create_future()
-        return self._replies[request_id]
+    async def _serve(self, batch: Sequence[RequestRecord]) -> None:
+        self._waiting -= 1
+        replies = await self._answer(batch)
+        self._answered += len(replies)
+        self._failed += sum(r.status != "ok" for r in replies)
+        # A batch re-issued after a kill may hold answered requests: what is journaled first stays (ruling 12).
+        fresh = [r for r in replies if not self._future(r.request_id).done()]
+        await self._journal.put_replies(fresh)
+        for reply in fresh:
+            self._future(reply.request_id).set_result(reply)
 
     async def _answer(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
         started = time.monotonic()
         patience_s = self._timeout_s()
         try:
+            await self._prepare(batch[0].adapter_sha256)
             async with asyncio.timeout(patience_s):
                 return await self.provider.generate(batch)
         except TimeoutError:
             status, reason = "timeout", f"no answer within {patience_s:g} s"
         except Exception as error:  # a provider may fail in any way; the search goes on geometrically
-            status, reason = "failed", f"{type(error).__name__}: {error}"[:500]
+            status, reason = "failed", _reason(error)
         _log.warning("proposals_failed", status=status, reason=reason, requests=len(batch))
         now, spent = time.time(), time.monotonic() - started
         return [
@@ -117,3 +216,54 @@ class ProposalDesk:
             )
             for r in batch
         ]
+
+    async def _train(self, work: _Training) -> None:
+        self._trainings_waiting -= 1
+        outcome = await self._trained(work)
+        self._trainings += 1
+        if self.on_trained is not None:
+            await self.on_trained(work.generation, outcome)
+        self._outcome(work.generation).set_result(outcome)
+
+    async def _trained(self, work: _Training) -> TrainingOutcome:
+        started = time.monotonic()
+        patience_s = self._train_timeout_s()
+        try:
+            await self._prepare(work.adapter_sha256)
+            async with asyncio.timeout(patience_s):
+                trained = await self.provider.train(work.job, lambda _: self._progress())
+            if self.adapters is None:
+                raise AdapterError("there is no place for the weights")
+            weights = await self.adapters.take(Path(work.job.weights_path), trained.sha256)
+            return TrainingOutcome(trained, weights, None, time.monotonic() - started)
+        except TimeoutError:
+            reason = f"no end of the training within {patience_s:g} s"
+        except Exception as error:  # as above
+            reason = _reason(error)
+        _log.warning("training_failed", generation=work.generation, reason=reason)
+        return TrainingOutcome(None, None, reason, time.monotonic() - started)
+
+    async def _prepare(self, adapter_sha256: str | None) -> None:
+        """Have the provider started, with this adapter in use."""
+        await self.provider.start()
+        self._progress()
+        path = None
+        if adapter_sha256 is not None:
+            if self.adapters is None:
+                raise AdapterError(f"adapter {adapter_sha256[:12]} is nowhere to be had")
+            path = await self.adapters.file(adapter_sha256)
+        await self.provider.use_adapter(adapter_sha256, path)
+
+    def _future(self, request_id: str) -> asyncio.Future[ReplyRecord]:
+        if request_id not in self._replies:
+            self._replies[request_id] = asyncio.get_running_loop().create_future()
+        return self._replies[request_id]
+
+    def _outcome(self, generation: int) -> asyncio.Future[TrainingOutcome]:
+        if generation not in self._outcomes:
+            self._outcomes[generation] = asyncio.get_running_loop().create_future()
+        return self._outcomes[generation]
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARACTERS]

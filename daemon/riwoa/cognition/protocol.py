@@ -7,16 +7,18 @@ Frames are lines of JSON (``riwoa.oracle.protocol.encode_frame``). In: ``{"spec"
 - ``{"op": "train", "job": {...}}``: train a copy of the adapter in use; the adapter in use does not change.
 
 Out: ``{"ready": {...}}`` or ``{"fatal": ...}``, then for each frame any number of ``{"progress": {...}}`` and one
-``{"ok": {...}}`` or ``{"error": {"class": ..., "message": ...}}``. Weights travel as files (safetensors), never inline.
+``{"ok": {...}}`` or ``{"error": {"class": ..., "message": ...}}``; "ok" holds ``replies`` or ``trained``, and the
+``batch`` that memory allowed. Weights travel as files (safetensors), never inline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 Choice = str | int | float
+Progress = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,20 @@ class ModelSpec:
     def from_json(cls, data: Mapping[str, Any]) -> ModelSpec:
         """The specification of ``to_json``."""
         return cls(**{**data, "lora_modules": tuple(data["lora_modules"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterSpec:
+    """A writer made by a named function, ``package.module:function``; for tests alone (RIWOA_TEST_WRITERS=1)."""
+
+    factory: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "test"
+    threads: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The first frame's ``spec``."""
+        return {**asdict(self), "arguments": dict(self.arguments)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +204,8 @@ class Trained:
 class Writer(Protocol):
     """What the process holds: the language model (``riwoa.cognition.language_model``), or a test's stand-in."""
 
+    on_progress: Progress  # set by the process; called at each training step
+
     def use_adapter(self, path: str | None) -> None:
         """Write with these LoRA weights from now on; None for the bare model.
 
@@ -196,7 +214,15 @@ class Writer(Protocol):
         """
 
     def generate(self, requests: tuple[Ask, ...], settings: GenerationSettings) -> list[Written]:
-        """A reply to each request, in order."""
+        """A reply to each request, in order.
+
+        Raises:
+            MemoryError, torch.OutOfMemoryError: ``settings.batch`` is too large; tried again with half of it.
+        """
 
     def train(self, job: TrainingJob) -> Trained:
-        """Train, measure, write the weights; what ``generate`` uses is afterwards what it was before."""
+        """Train, measure, write the weights; what ``generate`` uses is afterwards what it was before.
+
+        Raises:
+            MemoryError, torch.OutOfMemoryError: as for ``generate``.
+        """

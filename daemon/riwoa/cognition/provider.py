@@ -7,25 +7,77 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from riwoa.cognition.parse import PatchError
+from riwoa.cognition.protocol import Measured, Progress, Trained, TrainingJob
+from riwoa.errors import AdapterError, CognitionError
 from riwoa.search.space import Choice, Space
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
+ProviderState = Literal["stopped", "starting", "ready", "generating", "training", "breaker open", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderStats:
+    """A snapshot for the status."""
+
+    state: ProviderState
+    reason: str | None = None  # the last failure, while nothing has succeeded since
+    breaker_left: int = 0  # batches that are still turned away
+    adapter_sha256: str | None = None
+    tokens: int = 0
+    tokens_per_s: float | None = None  # while generating; None before the first batch
+    restarts: int = 0
+    pid: int | None = None
+    resident_bytes: int | None = None
+
 
 class ProposalProvider(Protocol):
-    """Answers whole batches; a reply a request, in order."""
+    """Answers whole batches and learns; one operation at a time. Cancelling one gives it up, at once."""
 
     model: str
 
+    async def start(self) -> None:
+        """Be ready to answer, if that takes time; no other method's patience then pays for it. Idempotent.
+
+        Raises:
+            CognitionError: it cannot be made ready (ModelError: nor will it ever be).
+        """
+
     async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
-        """Replies to every request of the batch. Cancelled when the desk's patience ends."""
-        ...
+        """Replies to every request of the batch, in order. Cancelled when the desk's patience ends.
+
+        Raises:
+            CognitionError: the batch failed.
+        """
+
+    async def use_adapter(self, sha256: str | None, path: Path | None) -> None:
+        """Answer with these LoRA weights from now on; None for the bare model. Nothing happens if they are in use.
+
+        Raises:
+            AdapterError: the weights are missing, damaged or another model's; the adapter in use stays.
+            CognitionError: the provider failed.
+        """
+
+    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+        """Train a copy of the adapter in use and write it to ``job.weights_path``; the adapter in use stays.
+
+        Args:
+            job: what to learn.
+            on_progress: called at each step: proof of life.
+
+        Raises:
+            CognitionError: the training failed.
+        """
 
     async def close(self) -> None:
-        """Give back whatever the provider holds."""
-        ...
+        """Give back whatever the provider holds. Idempotent."""
+
+    def stats(self) -> ProviderStats:
+        """What is going on."""
 
 
 def request_prompt(
@@ -48,8 +100,9 @@ def request_prompt(
 class ScriptedProvider:
     """Deterministic replies from the request's seed: the same request gets the same text on every machine.
 
-    ``script``: "good" (always a legal one-gene patch), "mixed" (some garbage, some empty), "failing" (raises), "slow"
-    (sleeps beyond any patience). The text has the shape of a reasoning model's: thinking, then one JSON object.
+    ``script``: "good" (always a legal one-gene patch, every training helps), "mixed" (some garbage, some empty; half
+    of the trainings collapse), "failing" (raises), "slow" (sleeps beyond any patience). The text has the shape of a
+    reasoning model's: thinking, then one JSON object; it depends on the adapter in use.
     """
 
     def __init__(self, space: Space, script: str, delay_s: float = 0.0) -> None:
@@ -57,19 +110,68 @@ class ScriptedProvider:
         self._space = space
         self._script = script
         self._delay_s = delay_s
+        self._adapter: str | None = None
+        self._state: ProviderState = "ready"
+        self._tokens = 0
+        self._busy_s = 0.0
+
+    async def start(self) -> None:
+        """See ``ProposalProvider.start``."""
 
     async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
         """See ``ProposalProvider.generate``."""
         started = time.monotonic()
-        if self._script == "slow":
-            await asyncio.sleep(3600)
-        if self._script == "failing":
-            raise RuntimeError("the scripted model fails, as it was told to")
-        await asyncio.sleep(self._delay_s)
-        return [self._reply(request, time.monotonic() - started) for request in batch]
+        await self._act("generating")
+        duration_s = time.monotonic() - started
+        replies = [self._reply(request, duration_s) for request in batch]
+        self._tokens += sum(r.tokens for r in replies)
+        self._busy_s += duration_s
+        return replies
+
+    async def use_adapter(self, sha256: str | None, path: Path | None) -> None:
+        """See ``ProposalProvider.use_adapter``."""
+        if sha256 == self._adapter:
+            return
+        if path is not None and hashlib.sha256(await asyncio.to_thread(path.read_bytes)).hexdigest() != sha256:
+            raise AdapterError(f"{path}: not the adapter {sha256}")
+        self._adapter = sha256
+
+    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+        """See ``ProposalProvider.train``: weights and numbers are made up from the job's seed, examples and adapter."""
+        await self._act("training")
+        on_progress({"step": 1, "steps": 1})
+        ids = [e.id for e in (*job.examples, *job.held_out)]
+        draw = hashlib.sha256(json.dumps([job.seed, ids, self._adapter]).encode()).digest()
+        weights = _safetensors(draw)
+        await asyncio.to_thread(Path(job.weights_path).write_bytes, weights)
+        collapsed = self._script == "mixed" and draw[0] % 2 == 1
+        return Trained(
+            sha256=hashlib.sha256(weights).hexdigest(),
+            losses=(2.0, 1.5),
+            tokens=sum(len(e.text.split()) for e in job.examples),
+            duration_s=0.0,
+            before=_measured(job, 2.0, 1.0),
+            after=_measured(job, 1.5, 0.5 if collapsed else 1.0),
+        )
 
     async def close(self) -> None:
         """See ``ProposalProvider.close``."""
+        self._state = "stopped"
+
+    def stats(self) -> ProviderStats:
+        """See ``ProposalProvider.stats``."""
+        pace = self._tokens / self._busy_s if self._busy_s > 0 else None
+        return ProviderStats(state=self._state, adapter_sha256=self._adapter, tokens=self._tokens, tokens_per_s=pace)
+
+    async def _act(self, state: ProviderState) -> None:
+        """Take the time, or fail, as the script says."""
+        if self._script == "failing":
+            raise CognitionError("the scripted model fails, as it was told to")
+        self._state = state
+        try:
+            await asyncio.sleep(3600 if self._script == "slow" else self._delay_s)
+        finally:
+            self._state = "ready"
 
     def _reply(self, request: RequestRecord, duration_s: float) -> ReplyRecord:
         text = self._text(request)
@@ -84,16 +186,42 @@ class ScriptedProvider:
         )
 
     def _text(self, request: RequestRecord) -> str:
-        draw = int.from_bytes(hashlib.sha256(f"{request.seed}".encode()).digest()[:8], "big")
+        key = f"{request.seed}" if self._adapter is None else f"{request.seed}:{self._adapter}"
+        draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
         if self._script == "mixed" and draw % 4 == 0:
             return "<think>I lost the thread.</think> {{{ not json"
         if self._script == "mixed" and draw % 4 == 1:
             return ""
-        parent = json.loads(request.prompt)["parent"]
-        patch = single_change(self._space, parent, draw >> 8)
+        parent, patch = self._patch(request, draw >> 8)
         ((gene, choice),) = patch.items()
         thought = f"{gene} is {parent[gene]!r}; {choice!r} may pay better at this latency."
         return f"<think>{thought}</think>\n{json.dumps(patch)}"
+
+    def _patch(self, request: RequestRecord, draw: int) -> tuple[Mapping[str, Any], dict[str, Choice]]:
+        """The parent, and one of the changes on offer."""
+        if "choices" not in request.parameters:
+            parent = json.loads(request.prompt)["parent"]
+            return parent, single_change(self._space, parent, draw)
+        offered = [(gene, choice) for gene, choices in request.parameters["choices"].items() for choice in choices]
+        gene, choice = offered[draw % len(offered)]
+        return request.parameters["parent"], {gene: choice}
+
+
+def _measured(job: TrainingJob, loss: float, distinct_share: float) -> Measured:
+    return Measured(
+        held_out_loss=loss if job.held_out else None,
+        held_out_losses=(loss,) * len(job.held_out),
+        valid_without_grammar=len(job.probes),
+        distinct_with_grammar=round(distinct_share * len(job.probes)),
+        probes=len(job.probes),
+    )
+
+
+def _safetensors(content: bytes) -> bytes:
+    """A file of one tensor of bytes in the safetensors format."""
+    header = {"scripted": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content
 
 
 def single_change(space: Space, parent: Mapping[str, Any], draw: int) -> dict[str, Choice]:
