@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riwoa.cognition.parse import PatchError, parse_patch
+from riwoa.cognition.parse import MOST_REASON_CHARACTERS, PatchError, offered_patch, parse_patch, split_thinking
 from riwoa.cognition.provider import single_change
 from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.search.codec import Codec
+from riwoa.search.space import Choice
 
 SPACE = mobilenet_space((24, 32, 40))
 PARENT = {
@@ -39,42 +40,169 @@ def test_genes_that_keep_their_choice_are_dropped() -> None:
     ("text", "reason"),
     [
         ("", "no JSON object"),
+        ("\x00\ufeff\ud800", "no JSON object"),
         ("<think>endless", "no JSON object"),
+        ('<think>{"resolution": 32}', "no JSON object"),  # never stopped thinking
+        ('<think>a</think>{"resolution": 32}<think>no, wait', "no JSON object"),
         ('{"resolution": 32', "no JSON object"),
-        ('{"colour": 1}', "unknown gene 'colour'"),
-        ('{"stage1.block4.kernel": 5}', "inactive"),
-        ('{"resolution": 33}', "no choice 33"),
-        ('{"resolution": NaN}', "no choice nan"),
-        ('{"resolution": true}', "plain choice"),
-        ('{"resolution": {"resolution": 32}}', "plain choice"),
-        ('{"resolution": 24}', "changes nothing"),
         ('{"resolution": 32}</think>', "no JSON object"),
-        ('{"r\u0435solution": 32}', "unknown gene"),
+        ("{'resolution': 32}", "no JSON object"),
+        ('{"resolution": \uff13\uff12}', "no JSON object"),  # full-width digits
+        ('\uff5b"resolution": 32\uff5d', "no JSON object"),  # full-width braces
+        ('{"resolution": ' + "9" * 5000 + "}", "no JSON object"),
+        ("[" * 100_000, "no JSON object"),
+        ('{"resolution": "\x00"}', "no JSON object"),
+        ("{}", "changes nothing"),
+        ('{"resolution": 24}', "changes nothing"),
+        ('{"colour": 1}', "unknown gene 'colour'"),
+        ('{"patch": {"resolution": 32}}', "unknown gene 'patch'"),
+        ('{"r\u0435solution": 32}', r"unknown gene 'r\\u0435solution'"),  # a Cyrillic letter, shown as one
+        ('{"Resolution": 32}', "unknown gene 'Resolution'"),
+        ('{"": 32}', "unknown gene ''"),
+        ('{"stage1.block4.kernel": 5}', "inactive"),
+        ('{"resolution": 32, "resolution": 40}', "named twice"),
+        ('{"resolution": 24, "resolution": 40}', "named twice"),
+        ('{"resolution": 33}', r"no choice 33; choose from \[24, 32, 40\]"),
+        ('{"resolution": "32"}', "no choice '32'"),
+        ('{"resolution": "\uff13\uff12"}', r"no choice '\\uff13\\uff12'"),
+        ('{"resolution": NaN}', "no choice nan"),
+        ('{"resolution": -Infinity}', "no choice -inf"),
+        ('{"resolution": 1e999}', "no choice inf"),
+        ('{"resolution": ' + "9" * 4000 + "}", r"no choice 9{60}\.\.\."),
+        ('{"resolution": true}', "plain choice"),
+        ('{"resolution": null}', "plain choice"),
+        ('{"resolution": [32]}', "plain choice"),
+        ('{"resolution": {}}', "plain choice"),
+        ('{"resolution": {"resolution": 32}}', "plain choice"),
     ],
 )
 def test_an_unusable_patch_is_refused_with_its_reason(text: str, reason: str) -> None:
     with pytest.raises(PatchError, match=reason):
-        parse_patch(text, SPACE, PARENT)
+        parse_patch(text, SPACE, PARENT, choices={"resolution": (40,)})
 
 
-def test_a_megabyte_of_braces_is_refused_quickly() -> None:
-    started = time.monotonic()
-    for text in ("{" * 2**20, '{"a":' * 2**18, "{}" * 2**19):
-        with pytest.raises(PatchError):
-            parse_patch(text, SPACE, PARENT)
-    assert time.monotonic() - started < 5
-
-
-@given(
-    st.text()
-    | st.recursive(st.none() | st.floats() | st.text(), lambda x: st.dictionaries(st.text(), x)).map(json.dumps)
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n{"resolution": 40}\n```',
+        '\ufeff{"resolution": 40.0}\x00\ud800',
+        'Sure! Here is a {patch}: {"resolution":\t40} \u2713',
+        '{{"resolution": 40}}',
+        '{"resolution": 32} or rather {"resolution": 40} {',
+        'it was written without its opening tag</think>{"resolution": 40}',
+        '<thinking>a<think>b</think>c {"colour": 1}</thinking> {"resolution": 40}',
+        "x" * 2**20 + '{"resolution": 40}',
+    ],
 )
-def test_no_text_raises_anything_but_a_patch_error(text: str) -> None:
+def test_a_patch_is_found_in_what_models_write_around_it(text: str) -> None:
+    assert parse_patch(text, SPACE, PARENT, choices={"resolution": (40,)}, most_genes=1) == {"resolution": 40}
+
+
+def test_a_patch_must_stay_within_what_was_offered() -> None:
+    offered = {"resolution": (32,), "stage1.depth": (3, 4)}
+    text = '{"resolution": 32, "stage1.depth": 3, "stage2.depth": 2}'
+    assert parse_patch(text, SPACE, PARENT, choices=offered) == {"resolution": 32, "stage1.depth": 3}
+    with pytest.raises(PatchError, match="'resolution': 40 was not offered"):
+        parse_patch('{"resolution": 40}', SPACE, PARENT, choices=offered)
+    with pytest.raises(PatchError, match=r"'stage2\.depth': 3 was not offered"):
+        parse_patch('{"stage2.depth": 3}', SPACE, PARENT, choices=offered)
+
+
+def test_a_patch_may_change_only_so_many_genes_and_those_that_it_repeats_do_not_count() -> None:
+    text = '{"resolution": 32, "stage1.depth": 3, "stage2.depth": 2}'
+    assert len(parse_patch(text, SPACE, PARENT, most_genes=2)) == 2
+    with pytest.raises(PatchError, match="changes 2 genes, more than 1"):
+        parse_patch(text, SPACE, PARENT, most_genes=1)
+
+
+def test_where_only_the_offer_is_known_every_gene_must_be_an_offered_one() -> None:
+    offered = {"resolution": (32, 40), "stage1.depth": (3, 4)}
+    assert offered_patch('<think>x</think>{"resolution": 32.0}', offered, 1) == {"resolution": 32}
+    for text, reason in (
+        ('{"resolution": 24}', r"no choice 24; choose from \[32, 40\]"),
+        ('{"stage2.depth": 3}', "'stage2.depth' was not offered"),
+        ('{"resolution": 32, "stage1.depth": 3}', "changes 2 genes"),
+        ('{"resolution": true}', "plain choice"),
+        ("{}", "changes nothing"),
+    ):
+        with pytest.raises(PatchError, match=reason):
+            offered_patch(text, offered, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("<think>a</think>\nb", ("a", "\nb")),
+        ("<THINKING> a\n</thinking>b", ("a", "b")),
+        ("a</think>b", ("a", "b")),
+        ("<think>a</think>b<think>c</think>d", ("abc", "d")),
+        ("<think>a</think>b<think>c", ("abc", "")),
+        ("<think>a", ("a", "")),
+        ("<think></think>b", ("", "b")),
+        ("<thin\u212a>a</thin\u212a>b", ("", "<thin\u212a>a</thin\u212a>b")),  # the Kelvin sign is no k
+        ("b", ("", "b")),
+        ("", ("", "")),
+    ],
+)
+def test_a_reply_is_split_into_reasoning_and_answer(text: str, parts: tuple[str, str]) -> None:
+    assert split_thinking(text) == parts
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["{", '{"a":', '{"a":[1,', '{"a":{}, "b":', '{"', '{"\\"', "{}", "[", "<think>", "</think>", "<a>{</think>"],
+)
+def test_a_megabyte_of_anything_is_refused_within_a_second(unit: str) -> None:
+    text = unit * (2**20 // len(unit))
+    started = time.process_time()
+    with pytest.raises(PatchError):
+        parse_patch(text, SPACE, PARENT)
+    assert time.process_time() - started < 1
+
+
+_NAMES = (
+    st.sampled_from(["resolution", "stage1.depth", "stage1.block4.kernel", "r\u0435solution", "colour"]) | st.text()
+)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.sampled_from([24, 32, 40.0, "32", 1e308]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=3),
+)
+_PIECES = (
+    st.text(st.characters(exclude_categories=()))  # lone surrogates too
+    | st.sampled_from(["<think>", "</think>", "</thinking>", "{", "}", '{"', "\x00", "\ufeff", "```json\n", "9" * 5000])
+    | st.dictionaries(_NAMES, _VALUES, max_size=3).map(json.dumps)
+    | st.dictionaries(_NAMES, _VALUES, max_size=3).map(lambda x: json.dumps(x, ensure_ascii=False)[:-1])
+)
+
+
+@given(st.lists(_PIECES, max_size=6).map("".join), st.sampled_from([None, {}, {"resolution": (32, 40)}]))
+def test_no_text_raises_anything_but_a_patch_error_with_a_short_printable_reason(
+    text: str, choices: dict[str, tuple[int, ...]] | None
+) -> None:
+    reasoning, answer = split_thinking(text)
+    assert len(reasoning) + len(answer) <= len(text)
+    patch, reason = _read(text, choices)
+    assert reason.isprintable()
+    assert len(reason) <= MOST_REASON_CHARACTERS
+    assert bool(patch) != bool(reason)
+    for gene, choice in patch.items():
+        assert choice != PARENT[gene]
+        assert choice in SPACE.genes[SPACE.position[gene]].choices
+
+
+def _read(text: str, choices: dict[str, tuple[int, ...]] | None) -> tuple[dict[str, Choice], str]:
     try:
-        patch = parse_patch(text, SPACE, PARENT)
-    except PatchError:
-        return
-    assert patch
+        return parse_patch(text, SPACE, PARENT, choices=choices, most_genes=1), ""
+    except PatchError as error:
+        return {}, str(error)
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=400))
+def test_a_reason_from_anywhere_becomes_one_short_printable_line(reason: str) -> None:
+    told = str(PatchError(reason))
+    assert told.isprintable()
+    assert len(told) <= MOST_REASON_CHARACTERS
+    told.encode()
 
 
 @given(st.integers(min_value=0, max_value=2**60), st.integers(min_value=0, max_value=2**32))
