@@ -8,15 +8,10 @@ exception in the evaluation is the candidate's own: reported at once, the worker
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from riwoa.child import child_environment, error_from_json
@@ -29,16 +24,14 @@ from riwoa.oracle.protocol import (
     OracleInfo,
     OracleSpec,
     WorkerState,
-    decode_frame,
     encode_frame,
 )
+from riwoa.peer import Peer, PeerLimits, PeerLostError
 
 LogLine = Callable[[int, str], None]  # slot, one bounded line of a worker's standard error
 
 _ATTEMPTS = 2
-_MAX_LOG_CHARACTERS = 500
 _LAST_WORDS = 20
-_EXIT_GRACE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +46,6 @@ class PoolSettings:
     start_attempts: int = 3  # consecutive, of one worker
     backoff_s: float = 0.5  # before the second attempt; doubles
     poll_s: float = 0.2  # how often memory is looked at
-
-
-class _WorkerLostError(Exception):
-    """The process is gone or useless; the message is the reason that gets journaled."""
 
 
 class WorkerPool:
@@ -190,7 +179,7 @@ class WorkerPool:
         async with self._changed:
             await self._changed.wait_for(lambda: self._info is not None or self._error is not None)
 
-    async def _ready(self, slot: _Slot) -> _Worker:
+    async def _ready(self, slot: _Slot) -> Peer:
         """The slot's worker, started if there is none or it died."""
         failures = 0
         while slot.worker is None or not slot.worker.alive:
@@ -198,7 +187,7 @@ class WorkerPool:
             slot.enter("starting")
             try:
                 await self._start_worker(slot)
-            except _WorkerLostError as lost:
+            except PeerLostError as lost:
                 await slot.stop()  # it may live and be ready only after we have given up on it
                 failures += 1
                 if failures >= self._settings.start_attempts:
@@ -211,15 +200,21 @@ class WorkerPool:
         return slot.worker
 
     async def _start_worker(self, slot: _Slot) -> None:
-        worker = slot.worker = await _Worker.spawn(self._spec, slot, self._on_log)
+        worker = slot.worker = await Peer.spawn(
+            "riwoa.oracle.worker",
+            child_environment(self._spec.threads),
+            lambda line: slot.log(line, self._on_log),
+            name=f"oracle-{slot.index}",
+            max_frame_bytes=MAX_FRAME_BYTES,
+        )
         slot.enter("starting")
         spec = encode_frame({"spec": self._spec.to_json()})
-        reply = await worker.ask(spec, self._settings.start_timeout_s, self._settings, late="start timeout")
+        reply = await worker.ask(spec, self._limits(self._settings.start_timeout_s), late="start timeout")
         if "fatal" in reply:
             raise error_from_json(reply["fatal"])
         ready = reply.get("ready")
         if not isinstance(ready, dict):
-            raise _WorkerLostError("broken frame at start")
+            raise PeerLostError("broken frame at start")
         info = OracleInfo(str(ready["oracle_version"]), int(ready["threads"]), float(ready["load_s"]))
         if self._info is not None and self._info.version != info.version:
             raise OracleError(
@@ -232,7 +227,10 @@ class WorkerPool:
         worker.when_gone(self._notify)
         await self._notify()
 
-    async def _next_job(self, worker: _Worker) -> _Job | None:
+    def _limits(self, timeout_s: float) -> PeerLimits:
+        return PeerLimits(timeout_s, self._settings.memory_limit_bytes, self._settings.poll_s)
+
+    async def _next_job(self, worker: Peer) -> _Job | None:
         """The next job, or None when the idle worker died."""
         async with self._changed:
             await self._changed.wait_for(lambda: bool(self._queue) or not worker.alive)
@@ -253,12 +251,12 @@ class WorkerPool:
             start_s = time.monotonic()
             slot.enter("busy", job)
             try:
-                reply = await worker.ask(job.frame, self._settings.evaluation_timeout_s, self._settings, late="timeout")
+                reply = await worker.ask(job.frame, self._limits(self._settings.evaluation_timeout_s), late="timeout")
                 slot.evaluations += 1
                 self._deliver(job, reply, time.monotonic() - start_s)
                 await self._recycle_if_fat(slot, worker)
                 return
-            except _WorkerLostError as lost:
+            except PeerLostError as lost:
                 reason = str(lost)
                 await worker.stop()
                 if job.cancelled:
@@ -273,16 +271,15 @@ class WorkerPool:
 
     def _deliver(self, job: _Job, reply: Mapping[str, Any], duration_s: float) -> None:
         if reply.get("id") != job.id or ("metrics" in reply) == ("error" in reply):
-            raise _WorkerLostError("worker died: it answered something else")
+            raise PeerLostError("worker died: it answered something else")
         if "error" in reply:
             self._finish(job, "failed", reason=f"error: {reply['error']}", duration_s=duration_s)
         else:
             self._finish(job, "ok", metrics=reply["metrics"], duration_s=duration_s)
 
-    async def _recycle_if_fat(self, slot: _Slot, worker: _Worker) -> None:
+    async def _recycle_if_fat(self, slot: _Slot, worker: Peer) -> None:
         """A worker that kept too much between evaluations costs nobody a result: it is replaced while idle."""
-        limit = self._settings.memory_limit_bytes
-        if limit is not None and (worker.resident_bytes() or 0) > limit:
+        if worker.fatter_than(self._settings.memory_limit_bytes):
             slot.log(f"replaced: {worker.resident_bytes()} bytes resident after an evaluation", self._on_log)
             await worker.stop()
 
@@ -340,7 +337,7 @@ class _Slot:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.worker: _Worker | None = None
+        self.worker: Peer | None = None
         self.job: _Job | None = None
         self.evaluations = 0
         self.starts = 0
@@ -386,127 +383,3 @@ class _Slot:
             await self.worker.stop()
             self.worker = None
         self.enter("stopped", self.job)
-
-
-class _Worker:
-    """One process and its pipes."""
-
-    def __init__(self, process: asyncio.subprocess.Process, slot: _Slot, on_log: LogLine | None) -> None:
-        self._process = process
-        self._log_task = asyncio.create_task(self._read_log(slot, on_log), name=f"oracle-log-{slot.index}")
-        self._gone_task: asyncio.Task[None] | None = None
-
-    @classmethod
-    async def spawn(cls, spec: OracleSpec, slot: _Slot, on_log: LogLine | None) -> _Worker:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "riwoa.oracle.worker"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=child_environment(spec.threads),
-                start_new_session=True,  # Ctrl-C in a terminal is for the daemon, which then stops its workers in order
-                limit=MAX_FRAME_BYTES,
-            )
-        except OSError as error:
-            raise _WorkerLostError(f"no process: {error.strerror}") from error
-        return cls(process, slot, on_log)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.returncode is None
-
-    async def ask(self, frame: bytes, timeout_s: float, settings: PoolSettings, late: str) -> dict[str, Any]:
-        """Send a frame and wait for the answer, looking at clock and memory.
-
-        Raises:
-            _WorkerLostError: there is no answer; the process may still live.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        end_s = time.monotonic() + timeout_s
-        with contextlib.suppress(ConnectionError):  # a dead worker shows as the end of its output
-            self._process.stdin.write(frame)
-        line = asyncio.ensure_future(self._process.stdout.readline())
-        try:
-            while not line.done():
-                left_s = end_s - time.monotonic()
-                if left_s <= 0:
-                    raise _WorkerLostError(late)
-                if self._too_fat(settings.memory_limit_bytes):
-                    raise _WorkerLostError("memory")
-                await asyncio.wait({line}, timeout=min(left_s, settings.poll_s))
-            return await self._parse(line)
-        finally:
-            line.cancel()
-
-    async def _parse(self, line: asyncio.Future[bytes]) -> dict[str, Any]:
-        try:
-            if not line.result().endswith(b"\n"):
-                raise _WorkerLostError(await self._cause_of_death())
-            return decode_frame(line.result())
-        except ValueError:  # not JSON, or longer than any frame
-            raise _WorkerLostError("worker died: broken frame") from None
-
-    async def _cause_of_death(self) -> str:
-        """Its output has ended, so it should be gone at once."""
-        try:
-            async with asyncio.timeout(_EXIT_GRACE_S):
-                code = await self._process.wait()
-        except TimeoutError:
-            return "worker died: it closed its output"
-        return f"worker died: signal {-code}" if code < 0 else f"worker died: exit status {code}"
-
-    def resident_bytes(self) -> int | None:
-        """Resident set size; None where the kernel does not tell."""
-        try:
-            pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
-        except (OSError, IndexError):
-            return None
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-    def _too_fat(self, limit_bytes: int | None) -> bool:
-        return limit_bytes is not None and (self.resident_bytes() or 0) > limit_bytes
-
-    def when_gone(self, call: Callable[[], Any]) -> None:
-        """Await ``call()`` once the process has ended."""
-
-        async def watch() -> None:
-            await self._process.wait()
-            await call()
-
-        self._gone_task = asyncio.create_task(watch(), name=f"oracle-exit-{self.pid}")
-
-    def kill(self) -> None:
-        """SIGKILL to the worker and whatever it started."""
-        if self.alive:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-
-    async def stop(self) -> None:
-        """Kill, reap, read the log to its end, and close the pipes."""
-        self.kill()
-        await self._process.wait()
-        _, pending = await asyncio.wait({self._log_task}, timeout=_EXIT_GRACE_S)
-        for task in (*pending, *filter(None, [self._gone_task])):
-            task.cancel()
-        assert self._process.stdin is not None
-        self._process.stdin.close()  # the event loop may end before it notices by itself that nobody reads
-        with contextlib.suppress(ConnectionError):
-            await self._process.stdin.wait_closed()
-
-    async def _read_log(self, slot: _Slot, on_log: LogLine | None) -> None:
-        """Lines of standard error, cut to a bounded length however long they are."""
-        assert self._process.stderr is not None
-        rest = b""
-        while chunk := await self._process.stderr.read(4096):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                slot.log(line.decode(errors="replace")[:_MAX_LOG_CHARACTERS], on_log)
-            rest = rest[: 4 * _MAX_LOG_CHARACTERS]
-        if rest:
-            slot.log(rest.decode(errors="replace")[:_MAX_LOG_CHARACTERS], on_log)

@@ -1,0 +1,140 @@
+"""The language model in a process of its own: ``python -m riwoa.cognition.worker``, frames as in ``protocol``.
+
+It answers one frame at a time and survives whatever an operation raises; a load that fails ends it. When memory runs
+out, the operation is tried again with half the batch, down to one request at a time. It ends with its parent.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import queue
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, BinaryIO, TypeVar
+
+from riwoa.child import die_with_parent, error_to_json, take_stdout, watch_stdin
+from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, TrainingJob, Writer
+from riwoa.errors import ModelError, RiwoaError
+from riwoa.oracle.protocol import decode_frame, encode_frame
+
+_MAX_ERROR_CHARACTERS = 500
+_T = TypeVar("_T")
+
+
+def main() -> int:
+    """Load the model that the first frame names, then answer until the input ends."""
+    start_s = time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all of a unit's processes: the daemon says when to stop
+        signal.signal(number, signal.SIG_IGN)
+    die_with_parent()
+    frames = take_stdout()
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    watch_stdin(lines.put)
+    try:
+        writer = _load(decode_frame(lines.get())["spec"])
+    except RiwoaError as error:
+        _send(frames, {"fatal": error_to_json(error)})
+        return error.exit_code
+    writer.on_progress = lambda step: _send(frames, {"progress": step})
+    _send(frames, {"ready": {"load_s": time.monotonic() - start_s}})
+    while True:
+        _send(frames, _answer(writer, decode_frame(lines.get())))
+
+
+def _load(spec: Mapping[str, Any]) -> Writer:
+    """The writer of a specification.
+
+    Raises:
+        ModelError: it cannot be loaded here.
+    """
+    if "factory" in spec:
+        return _test_writer(spec)
+    from riwoa.cognition.language_model import LanguageModel
+
+    return LanguageModel.load(ModelSpec.from_json(spec))
+
+
+def _test_writer(spec: Mapping[str, Any]) -> Writer:
+    if os.environ.get("RIWOA_TEST_WRITERS") != "1":
+        raise ModelError("writers by name are for tests alone; name a model")
+    module, _, function = str(spec["factory"]).partition(":")
+    writer: Writer = getattr(importlib.import_module(module), function)(**spec["arguments"])
+    return writer
+
+
+def _answer(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {"ok": _do(writer, frame)}
+    except Exception as error:  # the boundary of the process: the operation fails, the model lives
+        traceback.print_exc(file=sys.stderr)
+        text = " ".join(str(error).split()) or "no message"
+        return {"error": {"class": type(error).__name__, "message": text[:_MAX_ERROR_CHARACTERS]}}
+
+
+def _do(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
+    match frame["op"]:
+        case "adapter":
+            writer.use_adapter(frame["path"])
+            return {}
+        case "generate":
+            requests = tuple(Ask.from_json(r) for r in frame["requests"])
+            settings = GenerationSettings(**frame["settings"])
+            replies, batch = _as_memory_allows(
+                lambda most: writer.generate(requests, replace(settings, batch=most)),
+                min(settings.batch, len(requests)),
+            )
+            return {"replies": [r.to_json() for r in replies], "batch": batch}
+        case "train":
+            job = TrainingJob.from_json(frame["job"])
+            # Only how many probes are written at once: the size of a training step is the model's to divide.
+            trained, batch = _as_memory_allows(
+                lambda most: writer.train(replace(job, settings=replace(job.settings, batch=most))), job.settings.batch
+            )
+            return {"trained": trained.to_json(), "batch": batch}
+    raise ValueError(f"no operation {frame['op']!r}")
+
+
+def _as_memory_allows(work: Callable[[int], _T], batch: int) -> tuple[_T, int]:
+    """``work(batch)``, with half the batch each time that memory runs out, and the batch that went through.
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError: one at a time is too much.
+    """
+    while True:
+        try:
+            return work(batch), batch
+        except Exception as error:
+            if batch <= 1 or not _out_of_memory(error):
+                raise
+            print(f"out of memory with a batch of {batch}", file=sys.stderr, flush=True)
+        # Outside the handler: the exception's frames held what is to be freed.
+        batch //= 2
+        _free_memory()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Also torch's on a CPU, a RuntimeError that its allocator's name gives away."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _send(frames: BinaryIO, message: Mapping[str, Any]) -> None:
+    frames.write(encode_frame(message))
+    frames.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
