@@ -20,7 +20,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from riwoa.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "RIWOA_"
-_NOT_KEYS = {"RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_FAILPOINT", "RIWOA_TEST_ORACLES"}
+_NOT_KEYS = {
+    *("RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_MODELS"),
+    *("RIWOA_FAILPOINT", "RIWOA_TEST_ORACLES", "RIWOA_TEST_WRITERS"),
+}
 
 MOST_PX = 1024  # no MobileNet is searched for larger inputs
 Positive = Annotated[int, Field(ge=1)]

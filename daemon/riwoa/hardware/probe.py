@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # Instruction sets that the kernels of torch are chosen by; the other flags change with kernel and firmware updates.
 _RELEVANT_FLAGS = frozenset(
     "sse4_2 avx avx2 fma f16c avx512f avx512bw avx512vl avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_tile amx_bf16 "
     "amx_int8 asimd asimddp asimdhp fphp sve sve2 bf16 i8mm svebf16 svei8mm".split()
 )
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86-64 twice, then arm64
 _CPU_FIELDS = (
     "model name", "vendor_id", "cpu family", "model", "stepping", "cache size",
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Hardware",
@@ -97,6 +98,11 @@ def probe(root: Path = Path("/")) -> Device:
         memory_gib=_memory_gib(_read(root / "proc/meminfo")),
         gpus=_gpus(root / "proc/driver/nvidia/gpus"),
     )
+
+
+def fastest_dtype() -> Literal["float32", "bfloat16"]:
+    """bfloat16 where the processor multiplies it in hardware; elsewhere it is emulated and slower."""
+    return "bfloat16" if _BFLOAT16_FLAGS.intersection(probe().flags) else "float32"
 
 
 def notes(root: Path = Path("/")) -> dict[str, Any]:

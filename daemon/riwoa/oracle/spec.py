@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from riwoa.config import Oracle
-from riwoa.hardware.probe import probe
+from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.pool import PoolSettings
 from riwoa.oracle.protocol import SupernetSpec
-
-_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86-64 twice, then arm64
 
 
 def oracle_spec(oracle: Oracle) -> SupernetSpec:
@@ -38,11 +35,6 @@ def pool_settings(oracle: Oracle) -> PoolSettings:
         evaluation_timeout_s=oracle.timeout_s,
         memory_limit_bytes=oracle.memory_bytes,
     )
-
-
-def fastest_dtype() -> Literal["float32", "bfloat16"]:
-    """bfloat16 where the processor multiplies it in hardware; elsewhere it is emulated and slower."""
-    return "bfloat16" if _BFLOAT16_FLAGS.intersection(probe().flags) else "float32"
 
 
 def worker_count(oracle: Oracle) -> int:

