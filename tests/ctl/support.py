@@ -29,7 +29,7 @@ OBJECTIVE = Objective(2.0)
 def environment(**extra: str) -> dict[str, str]:
     roots = os.pathsep.join(str(REPOSITORY / root) for root in ("daemon", "storage"))
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RIWOA_") and k != "STATE_DIRECTORY"}
-    return {**clean, "PYTHONPATH": roots, **extra}
+    return {**clean, "RIWOA_MODELS": os.environ["RIWOA_MODELS"], "PYTHONPATH": roots, **extra}
 
 
 def riwoactl(*arguments: str | Path, cwd: Path | None = None, **extra: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,119 @@
+"""Language models for tests: the real embedded one, once a machine, and a tiny random one that loads in no time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riwoa.cognition.fetch import pull
+from riwoa.cognition.models import EMBEDDED, EMBEDDED_DIRECTORY, check_directory, choose
+from riwoa.cognition.protocol import ModelSpec
+from riwoa.errors import RiwoaError
+
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(autouse=True)
+def no_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test depends on what models this machine has: "auto" finds none unless a test points it to one."""
+    empty = tmp_path_factory.getbasetemp() / "no-models"
+    empty.mkdir(exist_ok=True)
+    monkeypatch.setenv("RIWOA_MODELS", str(empty))
+    monkeypatch.setenv("HF_HUB_CACHE", str(empty / "hub"))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    return empty
+
+
+@pytest.fixture(scope="session")
+def embedded_home(request: pytest.FixtureRequest) -> Path:
+    """A models directory that holds the embedded model: fetched once, kept between runs in pytest's cache."""
+    home = Path(request.config.cache.mkdir("riwoa-models"))
+    try:
+        pull(EMBEDDED, print, home)
+    except RiwoaError as error:
+        pytest.skip(f"the embedded model cannot be had here: {error}")
+    return home
+
+
+@pytest.fixture(scope="session")
+def embedded_model(embedded_home: Path) -> ModelSpec:
+    """SmolLM2-135M-Instruct on the CPU, one thread."""
+    return choose(EMBEDDED, home=embedded_home, accelerator=lambda: None).spec
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> ModelSpec:
+    """A random Llama of two layers that loads in a blink and writes nonsense; same tokenizer as the embedded model.
+
+    Offline, where that one cannot be had, with a small tokenizer trained on the spot.
+    """
+    directory = tmp_path_factory.mktemp("models") / "tiny-llama"
+    try:
+        home: Path = request.getfixturevalue("embedded_home")
+        save = _copy_tokenizer(home / EMBEDDED_DIRECTORY)
+    except pytest.skip.Exception:
+        save = _train_tokenizer
+    save_tiny_llama(directory, save)
+    return replace(choose(str(directory), accelerator=lambda: None).spec, dtype="float32")
+
+
+def save_tiny_llama(directory: Path, save_tokenizer: Callable[[Path], int], seed: int = 0) -> None:
+    """Write a random Llama of two layers whose vocabulary is that of the tokenizer that ``save_tokenizer`` writes."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    directory.mkdir(parents=True, exist_ok=True)
+    config = LlamaConfig(
+        vocab_size=save_tokenizer(directory),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(directory)
+    check_directory(directory)
+
+
+def _copy_tokenizer(source: Path) -> Callable[[Path], int]:
+    def save(directory: Path) -> int:
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(source / name, directory / name)
+        return int(check_directory(source).config["vocab_size"])
+
+    return save
+
+
+def _train_tokenizer(directory: Path) -> int:
+    """A byte-level BPE of a few hundred tokens: any text can be written in it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(["stage1.block1.kernel: 7 expand: 6 depth too slow accuracy latency ms"] * 8, trainer)
+    make: Any = PreTrainedTokenizerFast
+    fast = make(tokenizer_object=tokenizer, bos_token=special[1], eos_token=special[2], pad_token=special[2])
+    fast.chat_template = _CHAT_TEMPLATE
+    fast.save_pretrained(directory)
+    return len(fast)
