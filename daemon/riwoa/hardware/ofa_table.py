@@ -6,6 +6,7 @@ resolution is first asked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,11 @@ class OfaLatencyTable:
                 loaded = yaml.load(
                     file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
                 )
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise TableError(f"{file}: cannot be read ({error})") from None
+            except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise TableError(
+                    f"{file}: cannot be read ({reason}); a table of OFA's is needed for each resolution"
+                ) from None
             if not isinstance(loaded, Mapping):
                 raise TableError(f"{file}: not one of OFA's tables: a mapping from operators to their timings")
             self._tables[resolution] = loaded
@@ -88,6 +92,9 @@ class OfaLatencyTable:
     @staticmethod
     def _mean(table: Mapping[str, Any], key: str) -> float:
         try:
-            return float(table[key]["mean"])
+            mean_ms = float(table[key]["mean"])
         except (KeyError, TypeError, ValueError):
             raise TableError(f"no timing of {key} in OFA's table") from None
+        if not (math.isfinite(mean_ms) and mean_ms >= 0):
+            raise TableError(f"the timing of {key} in OFA's table is {mean_ms}, no time")
+        return mean_ms
