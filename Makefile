@@ -1,4 +1,4 @@
-# Two commands for a user: `make run` and `make test`. Everything is installed into .venv; nothing else is touched.
+# Two commands for a user: `make run` and `make test`. Everything is installed into .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,9 @@ ARGS ?=
 
 .PHONY: run test check lint clean
 
+# The embedded language model (94 MB, once) goes where `riwoactl model list` says; without it the search is geometric.
 run: $(VENV)/.installed-run
+	@$(BIN)/riwoactl model pull smollm2 >/dev/null || echo "no language model for now; searching without it"
 	@$(BIN)/riwoad --foreground --state $(STATE) $(ARGS)
 
 test: $(VENV)/.installed-dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,15 +33,33 @@ def no_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return empty
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch the embedded model before the first test runs, where any wants it: no test's time limit pays for that."""
+    if any({"embedded_home", "tiny_llama"} & set(getattr(item, "fixturenames", ())) for item in session.items):
+        _fetch_embedded(_home(session.config))
+
+
 @pytest.fixture(scope="session")
 def embedded_home(request: pytest.FixtureRequest) -> Path:
     """A models directory that holds the embedded model: fetched once, kept between runs in pytest's cache."""
-    home = Path(request.config.cache.mkdir("riwoa-models"))
+    home = _home(request.config)
+    if (error := _fetch_embedded(home)) is not None:
+        pytest.skip(f"the embedded model cannot be had here: {error}")
+    return home
+
+
+def _home(config: pytest.Config) -> Path:
+    return Path(config.cache.mkdir("riwoa-models"))
+
+
+@functools.cache
+def _fetch_embedded(home: Path) -> RiwoaError | None:
+    """Fetch the embedded model; the reason where that is not possible."""
     try:
         pull(EMBEDDED, print, home)
     except RiwoaError as error:
-        pytest.skip(f"the embedded model cannot be had here: {error}")
-    return home
+        return error
+    return None
 
 
 @pytest.fixture(scope="session")

@@ -81,12 +81,10 @@ def _present(directory: Path, say: Say) -> ModelFiles | None:
     if not directory.is_dir():
         return None
     try:
-        files = check_directory(directory)
+        return check_directory(directory)
     except ModelError as error:
         say(f"{error}; fetching it again")
         return None
-    say(f"{directory} is there already")
-    return files
 
 
 # -- the embedded model --------------------------------------------------------------------------------------------
@@ -159,7 +157,6 @@ def _convert_once(source: Path, directory: Path, say: Say) -> ModelFiles:
         _put_in_place(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    say(f"{directory} is ready")
     return check_directory(directory)
 
 
@@ -225,7 +222,6 @@ def _pull_hub(repository: str, directory: Path, say: Say) -> ModelFiles:
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     check_directory(partial)
     _put_in_place(partial, directory)
-    say(f"{directory} is ready")
     return check_directory(directory)
 
 

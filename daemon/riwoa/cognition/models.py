@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from riwoa.cognition.accelerator import Accelerator, probe_accelerator
-from riwoa.cognition.protocol import ModelSpec
+from riwoa.cognition.protocol import GenerationSettings, ModelSpec
+from riwoa.config import Cognition
 from riwoa.errors import ModelError
 from riwoa.hardware.probe import fastest_dtype
 
@@ -166,8 +167,8 @@ def _auto(home: Path, device: Accelerator | None) -> tuple[ModelFiles, str]:
         return check_directory(_hub_files(home, PREFERRED)), f"{PREFERRED}: its files and a CUDA GPU are here"
     embedded = home / EMBEDDED_DIRECTORY
     if not embedded.is_dir():
-        raise ModelError(f"no language model in {home}; {_PULL_EMBEDDED} ({why_not})")
-    return check_directory(embedded), f"the embedded model ({why_not})"
+        raise ModelError(f"no language model in {home} ({why_not}); {_PULL_EMBEDDED}")
+    return check_directory(embedded), f"the embedded model: {why_not}"
 
 
 def _why_not_preferred(home: Path, device: Accelerator | None) -> str | None:
@@ -180,7 +181,7 @@ def _why_not_preferred(home: Path, device: Accelerator | None) -> str | None:
     try:
         _hub_files(home, PREFERRED)
     except ModelError:
-        return f"`riwoactl model pull {PREFERRED}` would bring the larger model for {device.name}"
+        return f"{PREFERRED} is not here; `riwoactl model pull {PREFERRED}` brings it for {device.name}"
     return None
 
 
@@ -224,6 +225,19 @@ def _hub_files(home: Path, repository: str) -> Path:
     if snapshot.is_dir():
         return snapshot
     raise ModelError(f"{repository} is neither in {home} nor in {_hub_cache()}; run `riwoactl model pull {repository}`")
+
+
+def present(home: Path | None = None) -> list[ModelFiles | ModelError]:
+    """Every model in ``models_home()``, or what is wrong with it."""
+    home = models_home() if home is None else home
+    found: list[ModelFiles | ModelError] = []
+    for directory in sorted(home.iterdir()) if home.is_dir() else ():
+        if directory.is_dir() and directory.suffix not in (".tmp", ".partial", ".download"):
+            try:
+                found.append(check_directory(directory))
+            except ModelError as error:
+                found.append(error)
+    return found
 
 
 def _hub_cache() -> Path:
@@ -279,6 +293,18 @@ def recommended(spec: ModelSpec) -> Recommended:
         thinking_tokens=1024 if large else 48,
         template="full" if large else "compact",
         learning_rate=2e-4 if large else 1e-3,
+    )
+
+
+def generation_settings(cognition: Cognition, advice: Recommended) -> GenerationSettings:
+    """How the model writes: what is configured, and the advice where that says "auto"."""
+    budget = advice.thinking_tokens if cognition.thinking_tokens == "auto" else int(cognition.thinking_tokens)
+    return GenerationSettings(
+        grammar=cognition.grammar,
+        thinking_tokens=budget,
+        least_thinking_tokens=min(budget, GenerationSettings().least_thinking_tokens),
+        temperature=advice.temperature if cognition.temperature == "auto" else float(cognition.temperature),
+        top_p=advice.top_p if cognition.top_p == "auto" else float(cognition.top_p),
     )
 
 

@@ -27,6 +27,7 @@ VERBS = {
     "export": ("export", "write the winner's files"),
     "lut": ("lut", "build, check or show this device's latency table"),
     "supernet": ("supernet", "train a supernet, or check one"),
+    "model": ("model", "pull, check or list language models"),
     "config": ("config", "show the configuration, or check a file"),
     "bench": ("bench", "benchmarks: journal, eval, status, resume, embedded"),
 }

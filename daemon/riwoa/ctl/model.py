@@ -1,0 +1,114 @@
+"""``riwoactl model pull | check | list``: the language models of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from riwoa.ctl import Options
+from riwoa.ctl.command import Parser, columns, emit, subverb
+
+_KNOWN = {
+    "pull": "bring a model to this machine: smollm2, a hub id (org/name), or the conversion of a GGUF file",
+    "check": "start the configured model and measure it: memory, speed, 4-bit",
+    "list": "show the models that are here, and which one the configuration means",
+}
+
+
+def run(verb: str, arguments: list[str], options: Options) -> int:
+    """Dispatch to pull, check or list."""
+    name = subverb(verb, arguments, _KNOWN)
+    return {"pull": _pull, "check": _check, "list": _list}[name](arguments[1:], options)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _pull(arguments: list[str], options: Options) -> int:
+    parser = Parser("model pull", description="What is here already stays; killed and run again, it begins anew.")
+    parser.add_argument("model", help="smollm2, org/name, or FILE.gguf")
+    given = parser.parse_args(arguments)
+    from riwoa.cognition.fetch import pull
+
+    files = pull(given.model, _say)
+    data = {"model": files.name, "directory": str(files.directory), "parameters": files.parameters}
+    emit(options, data, f"{files.name}: {files.parameters / 1e6:.0f} million parameters in {files.directory}")
+    return 0
+
+
+def _configured(name: str, arguments: list[str], description: str) -> Any:
+    from riwoa.config import load
+
+    parser = Parser(f"model {name}", description=description)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="where cognition.model and its settings come from")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    given = parser.parse_args(arguments)
+    return load(given.config, given.set).config
+
+
+def _check(arguments: list[str], options: Options) -> int:
+    config = _configured("check", arguments, "Loads the model in a process of its own, as the daemon does.")
+    from riwoa.cognition.check import check_model
+
+    data = asyncio.run(check_model(config, _say)).to_json()
+    emit(options, data, render(data))
+    return 0
+
+
+def render(data: dict[str, Any]) -> str:
+    """The measurements as aligned lines."""
+    settings, advice = data["settings"], data["advice"]
+    memory = "unknown" if data["memory_bytes"] is None else f"{data['memory_bytes'] / 2**20:,.0f} MiB resident"
+    if data["vram_bytes"] is not None:
+        memory += f", {data['vram_bytes'] / 2**20:,.0f} MiB on the GPU"
+    quantization = "" if data["quantization"] == "none" else f"{data['quantization']}, computed in "
+    rows = [
+        ["model", data["model"]],
+        ["why", data["reason"]],
+        ["files", data["directory"]],
+        ["runs in", f"{quantization}{data['dtype']} on {data['device']}, {data['threads']} thread(s)"],
+        ["settings", f"temperature {settings['temperature']:g}, top-p {settings['top_p']:g}, "
+                     f"{settings['thinking_tokens']} tokens of reasoning, {advice['template']} prompts"],
+        ["loaded in", f"{data['load_s']:.1f} s"],
+        ["memory", memory],
+        ["speed", f"{data['tokens_per_s_alone']:.1f} tokens/s alone, {data['tokens_per_s_batch']:.1f} in a batch of 8"],
+        ["4-bit", "works here" if data["four_bit"] else f"no: {data['four_bit_reason']}"],
+    ]  # fmt: skip
+    return columns(rows)
+
+
+def _list(arguments: list[str], options: Options) -> int:
+    config = _configured("list", arguments, "What lies in the models directory ($RIWOA_MODELS moves it).")
+    from riwoa.cognition.models import ModelFiles, choose, models_home, present
+    from riwoa.errors import ModelError
+
+    models: list[dict[str, Any]] = []
+    for found in present():
+        if isinstance(found, ModelFiles):
+            sizes = {"parameters": found.parameters, "bytes": found.weights_bytes}
+            models.append({"model": found.name, "directory": str(found.directory), **sizes})
+        else:
+            models.append({"error": str(found)})
+    data: dict[str, Any] = {"home": str(models_home()), "models": models, "configured": config.cognition.model}
+    try:
+        chosen = choose(config.cognition.model, memory_bytes=config.cognition.memory_bytes)
+        data |= {"chosen": chosen.spec.name, "reason": chosen.reason}
+    except ModelError as error:
+        data |= {"chosen": None, "reason": str(error)}
+    emit(options, data, _render_list(data))
+    return 0
+
+
+def _render_list(data: dict[str, Any]) -> str:
+    rows = [
+        [m["model"], f"{m['parameters'] / 1e6:,.0f} M parameters", f"{m['bytes'] / 2**20:,.0f} MiB", m["directory"]]
+        for m in data["models"]
+        if "model" in m
+    ]
+    lines = [columns(rows)] if rows else [f"no models in {data['home']}"]
+    lines += [m["error"] for m in data["models"] if "error" in m]
+    chosen = data["chosen"] or "none, a search goes on geometrically"
+    return "\n".join([*lines, f"cognition.model = {data['configured']}: {chosen}; {data['reason']}"])
