@@ -37,6 +37,14 @@ class PeerLostError(Exception):
     """The process is gone or useless; the message is the reason that gets journaled."""
 
 
+class PeerLateError(PeerLostError):
+    """It took too long."""
+
+
+class PeerMemoryError(PeerLostError):
+    """It grew too large."""
+
+
 class Peer:
     """One process and its pipes. Whoever gives up an ``ask``, by cancelling it or by its error, stops the process."""
 
@@ -128,9 +136,9 @@ class Peer:
             while not line.done():
                 left_s = end_s - time.monotonic()
                 if left_s <= 0:
-                    raise PeerLostError(late)
+                    raise PeerLateError(late)
                 if self.fatter_than(limits.memory_bytes):
-                    raise PeerLostError("memory")
+                    raise PeerMemoryError("memory")
                 await asyncio.wait({line}, timeout=min(left_s, limits.poll_s))
             return await self._parse(line)
         finally:

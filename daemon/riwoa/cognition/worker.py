@@ -44,7 +44,8 @@ def main() -> int:
     writer.on_progress = lambda step: _send(frames, {"progress": step})
     _send(frames, {"ready": {"load_s": time.monotonic() - start_s}})
     while True:
-        _send(frames, _answer(writer, decode_frame(lines.get())))
+        frames.write(_answer(writer, lines.get()))
+        frames.flush()
 
 
 def _load(spec: Mapping[str, Any]) -> Writer:
@@ -68,13 +69,13 @@ def _test_writer(spec: Mapping[str, Any]) -> Writer:
     return writer
 
 
-def _answer(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(writer: Writer, line: bytes) -> bytes:
     try:
-        return {"ok": _do(writer, frame)}
+        return encode_frame({"ok": _do(writer, decode_frame(line))})
     except Exception as error:  # the boundary of the process: the operation fails, the model lives
         traceback.print_exc(file=sys.stderr)
         text = " ".join(str(error).split()) or "no message"
-        return {"error": {"class": type(error).__name__, "message": text[:_MAX_ERROR_CHARACTERS]}}
+        return encode_frame({"error": {"class": type(error).__name__, "message": text[:_MAX_ERROR_CHARACTERS]}})
 
 
 def _do(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def _do(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
             settings = GenerationSettings(**frame["settings"])
             replies, batch = _as_memory_allows(
                 lambda most: writer.generate(requests, replace(settings, batch=most)),
-                min(settings.batch, len(requests)),
+                max(1, min(settings.batch, len(requests))),
             )
             return {"replies": [r.to_json() for r in replies], "batch": batch}
         case "train":
