@@ -1,9 +1,92 @@
-"""Prompts made from what the search knows; the words are data files (``riwoa/data/prompts``), frozen by tests."""
+"""Prompts made from what the search knows; the words are data files (``riwoa/data/prompts``), frozen by tests.
+
+The system message holds what is the same for every request of a run, so that the model's process computes it once.
+"""
 
 from __future__ import annotations
 
-from riwoa.cognition.protocol import Ask
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from string import Template as Words
+from typing import Literal
+
+from riwoa.cognition.protocol import Ask, Choice
+from riwoa.search.space import Space
 from riwoa_storage.records import RequestRecord
+
+Offered = Mapping[str, Sequence[Choice]]
+LatencyAfter = Callable[[Mapping[str, Choice]], float]  # of the parent with this patch, in milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """An earlier patch: what it changed, and what came of it."""
+
+    patch: Mapping[str, Choice]
+    before: Mapping[str, Choice]  # the parent's choices of the same genes
+    gain: float | None = None  # of fitness, where the child was evaluated
+    reason: str | None = None  # why it was rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the search knows of one parent."""
+
+    space: Space
+    parent: Mapping[str, Choice]  # active genes only
+    accuracy: float | None
+    latency_ms: float | None
+    target_ms: float | None
+    layer_ms: Mapping[str, float]  # layer ("stage1.block2") -> milliseconds in the latency table; {} when unknown
+    latency_after: LatencyAfter | None  # the table is free to ask
+    successes: Sequence[Remembered] = ()
+    rejected: Sequence[Remembered] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The words of a prompt and how much of each part it holds."""
+
+    name: str
+    system: str
+    user: str
+    options: int  # changes that are listed
+    memories: int  # successes, and as many rejected patches
+
+
+@cache
+def load_template(name: Literal["compact", "full"]) -> Template:
+    """A template of the package."""
+    table = json.loads((files("riwoa") / "data" / "prompts" / f"{name}.json").read_text(encoding="utf-8"))
+    return Template(name, "\n".join(table["system"]), "\n".join(table["user"]), table["options"], table["memories"])
+
+
+def compose(situation: Situation, choices: Offered, template: Template) -> tuple[str, str]:
+    """The system message and the request.
+
+    Args:
+        situation: what is known.
+        choices: the genes that may change, each with the choices on offer.
+        template: the words.
+    """
+    s = situation
+    values = {
+        "space": s.space.name,
+        "choices": _choices(s.space),
+        "target": "none" if s.target_ms is None else f"{s.target_ms:.2f} ms",
+        "accuracy": "unknown" if s.accuracy is None else f"{100 * s.accuracy:.2f} %",
+        "latency": "unknown" if s.latency_ms is None else f"{s.latency_ms:.2f} ms",
+        "context": _context(s),
+        "layers": "\n".join(_layers(s)),
+        "options": "\n".join(_options(s, choices, template.options)),
+        "successes": _told(s.successes, template.memories, "none yet"),
+        "rejected": _told(s.rejected, template.memories, "none yet"),
+    }
+    system = Words(template.system).substitute({k: values[k] for k in ("space", "choices")})
+    return system, Words(template.user).substitute(values)
 
 
 def ask_of(request: RequestRecord) -> Ask:
@@ -17,3 +100,72 @@ def ask_of(request: RequestRecord) -> Ask:
         choices={gene: tuple(choices) for gene, choices in p["choices"].items()},
         most_genes=p["most_genes"],
     )
+
+
+def _choices(space: Space) -> str:
+    """Legal choices, once for genes that are alike: ``kernel 3 5 7``."""
+    alike: dict[str, None] = {}
+    for gene in space.genes:
+        alike[f"{gene.name.rpartition('.')[2]} {' '.join(map(str, gene.choices))}"] = None
+    return "; ".join(alike)
+
+
+def _context(s: Situation) -> str:
+    if s.target_ms is None or s.latency_ms is None:
+        return "no latency target: raise accuracy"
+    room_ms = s.target_ms - s.latency_ms
+    if room_ms < 0:
+        return f"too slow by {-room_ms:.2f} ms: reduce"
+    return f"headroom {room_ms:.2f} ms: spend it on accuracy"
+
+
+def _layers(s: Situation) -> list[str]:
+    """One line a top part: its own genes, then each layer's choices and its share of the latency.
+
+    ``stage1 depth 2 | 5/3 8% | 3/4 6%``
+    """
+    total_ms = s.latency_ms or sum(s.layer_ms.values())
+    parts: dict[str, list[str]] = {}
+    inner: dict[str, dict[str, list[str]]] = {}
+    for gene, choice in s.parent.items():
+        top, *rest = gene.split(".")
+        if len(rest) < 2:
+            parts.setdefault(top, []).append(" ".join([*rest, str(choice)]))
+        else:
+            parts.setdefault(top, [])
+            inner.setdefault(top, {}).setdefault(rest[0], []).append(str(choice))
+    lines = []
+    for top, own in parts.items():
+        line = " ".join([top, *own])
+        for layer, values in inner.get(top, {}).items():
+            part_ms = s.layer_ms.get(f"{top}.{layer}")
+            share = f" {100 * part_ms / total_ms:.0f}%" if part_ms is not None and total_ms > 0 else ""
+            line += f" | {'/'.join(values)}{share}"
+        lines.append(line)
+    return lines
+
+
+def _options(s: Situation, choices: Offered, most: int) -> list[str]:
+    """Changes of one gene that the latency table lets through, those that spend most first.
+
+    While nothing comes within the target, the greatest cuts instead. Without a table, some of the offered changes.
+    """
+    single = [(gene, choice) for gene, offered in choices.items() for choice in offered]
+    if s.latency_after is None or s.latency_ms is None:
+        step = max(1, len(single) // most)
+        return [json.dumps({gene: choice}) for gene, choice in single[::step][:most]]
+    after = [(s.latency_after({gene: choice}), gene, choice) for gene, choice in single]
+    fits = [row for row in after if s.target_ms is None or row[0] <= s.target_ms]
+    ranked = sorted(fits, key=lambda row: -row[0]) or sorted(after, key=lambda row: row[0])
+    return [f"{json.dumps({gene: choice})} {ms - s.latency_ms:+.2f} ms" for ms, gene, choice in ranked[:most]]
+
+
+def _told(memories: Sequence[Remembered], most: int, nothing: str) -> str:
+    """The newest ``most`` memories in one line."""
+    return "; ".join(_memory(m) for m in memories[-most:]) or nothing
+
+
+def _memory(m: Remembered) -> str:
+    changes = ", ".join(f"{gene} {m.before.get(gene, '?')} to {choice}" for gene, choice in m.patch.items())
+    outcome = f"{100 * m.gain:+.2f} %" if m.gain is not None else m.reason or "rejected"
+    return f"{changes}: {outcome}" if changes else outcome

@@ -1,0 +1,363 @@
+"""The language model in its process: it writes patches in batches and learns from those that worked. Needs torch.
+
+Writing has two parts. The reasoning is sampled freely up to a budget, between ``<think>`` and ``</think>``; the end tag
+is forced when the budget is spent, and cannot come before the least. Then the patch, under a grammar of its own for
+each request or, without one, to the end of the text.
+
+What is written depends on the batch (requests, seeds, settings), the adapter, the thread count and the library
+versions, never on what was written before: each row draws from its own counter-based stream (ruling 13), and the
+prefix that the prompts share is computed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import llguidance
+import llguidance.hf
+import llguidance.torch
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
+
+from riwoa.cognition import training
+from riwoa.cognition.grammar import patch_grammar
+from riwoa.cognition.lora import Lora
+from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, Trained, TrainingJob, Written
+from riwoa.errors import ModelError
+
+OPENING, CLOSING = "<think>\n", "\n</think>\n"
+_CLOSED = "</think>"
+_LIKELIEST = 256  # tokens that the nucleus is looked for in before the whole vocabulary is sorted
+
+
+class LanguageModel:
+    """A causal language model with one LoRA adapter; implements ``protocol.Writer``."""
+
+    def __init__(self, spec: ModelSpec, model: Any, tokenizer: Any) -> None:
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.lora = Lora(model, spec)
+        self.device = torch.device(spec.device)
+        self._grammar_tokens = llguidance.hf.from_tokenizer(tokenizer, n_vocab=model.config.vocab_size)
+        self._ends = _end_tokens(model, tokenizer)
+        self._angles = torch.tensor(_tokens_with("<", tokenizer), device=self.device)
+        self.piece = 8  # examples in one backward pass; halved when memory runs out
+        self.on_progress: Callable[[Mapping[str, Any]], None] = lambda _: None  # called at each training step
+        self._closing = tokenizer(CLOSING, add_special_tokens=False).input_ids
+        self._prefix = _Prefix()
+
+    @classmethod
+    def load(cls, spec: ModelSpec) -> LanguageModel:
+        """Read a model from its directory.
+
+        Raises:
+            ModelError: files are missing or unreadable, or 4-bit loading is not possible here.
+        """
+        torch.set_num_threads(spec.threads)
+        options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype)}
+        if spec.quantization == "nf4":
+            if spec.device != "cuda":
+                raise ModelError(
+                    "4-bit NF4 needs a CUDA GPU: on a CPU it is slower than float32 and, once it has generated, trains "
+                    "with zero gradients; use the embedded model (cognition.model = smollm2)"
+                )
+            options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=torch.bfloat16,
+            )
+            options["device_map"] = {"": 0}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(spec.directory, use_fast=spec.use_fast_tokenizer)
+            model: Any = AutoModelForCausalLM.from_pretrained(spec.directory, use_safetensors=True, **options)
+        except Exception as error:  # transformers raises whatever its readers met
+            raise ModelError(f"{spec.directory}: cannot be loaded ({type(error).__name__}: {error})"[:500]) from None
+        if spec.quantization == "none":
+            model = model.to(spec.device)
+        if tokenizer.chat_template is None:
+            raise ModelError(f"{spec.directory}: its tokenizer has no chat template; an instruct model is needed")
+        return cls(spec, model.eval(), tokenizer)
+
+    # -- Writer ------------------------------------------------------------------------------------------------------
+
+    def use_adapter(self, path: str | None) -> None:
+        """See ``Writer.use_adapter``."""
+        self.lora.use(None if path is None else Path(path))
+        self._prefix = _Prefix()
+
+    @torch.inference_mode()
+    def generate(self, requests: tuple[Ask, ...], settings: GenerationSettings) -> list[Written]:
+        """See ``Writer.generate``."""
+        written: list[Written] = []
+        for start in range(0, len(requests), settings.batch):
+            rows = self._rows(requests[start : start + settings.batch], settings)
+            written += self._write(rows, settings)
+        return written
+
+    def train(self, job: TrainingJob) -> Trained:
+        """See ``Writer.train``."""
+        try:
+            return training.train(self, job)
+        finally:
+            self._prefix = _Prefix()
+
+    # -- prompts -----------------------------------------------------------------------------------------------------
+
+    def prompt_ids(self, system: str, prompt: str) -> list[int]:
+        """Token ids of a request up to the opening of its reasoning, shape (tokens,)."""
+        return self._ids(self._rendered(system, prompt))
+
+    def reply_ids(self, text: str) -> list[int]:
+        """Token ids of a reply after the opening of its reasoning, with the end of the text, shape (tokens,)."""
+        return [*self._ids(text.removeprefix(OPENING)), self.tokenizer.eos_token_id]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _rendered(self, system: str, prompt: str) -> str:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        # Some reasoning models' templates open the reasoning themselves.
+        return text if text.rstrip().endswith("<think>") else text + OPENING
+
+    def _shared(self, system: str) -> list[int]:
+        """The tokens that every request with this system message begins with; a function of the message alone."""
+        first, second = self.prompt_ids(system, "a"), self.prompt_ids(system, "1")
+        return first[: _common(first, second)]
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def _rows(self, requests: Sequence[Ask], settings: GenerationSettings) -> list[_Row]:
+        steps = settings.thinking_tokens + len(self._closing) + settings.patch_tokens
+        return [
+            _Row(
+                request,
+                self.prompt_ids(request.system, request.prompt),
+                np.random.Generator(np.random.Philox(key=request.seed)).random(steps + 1),
+                self._matcher(request) if settings.grammar else None,
+            )
+            for request in requests
+        ]
+
+    def _matcher(self, request: Ask) -> Any:
+        grammar = patch_grammar(request.choices, request.most_genes)
+        matcher = llguidance.LLMatcher(self._grammar_tokens, llguidance.LLMatcher.grammar_from_lark(grammar))
+        if matcher.is_error():
+            raise ValueError(f"the grammar of request {request.id} is refused: {matcher.get_error()}")
+        return matcher
+
+    def _write(self, rows: list[_Row], settings: GenerationSettings) -> list[Written]:
+        logits, state = self._read_prompts(rows)
+        while True:
+            live = [row for row in rows if not row.done]
+            self._draw(live, logits, settings)
+            left = [i for i, row in enumerate(live) if not row.done]
+            if not left:
+                return [row.written(self.tokenizer) for row in rows]
+            if len(left) < len(live):
+                state.keep(left)
+            logits = state.step(self.lora.model, [live[i].ids[-1] for i in left])
+
+    def _read_prompts(self, rows: list[_Row]) -> tuple[torch.Tensor, _State]:
+        """Last logits of each prompt, (rows, vocabulary), and the caches to go on from."""
+        prefix, cache = self._prefix_of(rows)
+        rests = [row.prompt[len(prefix) :] for row in rows]
+        longest = max(map(len, rests))
+        pad = [longest - len(rest) for rest in rests]
+        ids = torch.tensor([[0] * n + rest for n, rest in zip(pad, rests, strict=True)], device=self.device)
+        mask = torch.ones((len(rows), len(prefix) + longest), dtype=torch.long, device=self.device)
+        for i, n in enumerate(pad):
+            mask[i, len(prefix) : len(prefix) + n] = 0
+        state = _State(cache, mask)
+        return state.read(self.lora.model, ids), state
+
+    def _prefix_of(self, rows: list[_Row]) -> tuple[list[int], DynamicCache]:
+        """The shared prefix of the batch and its cache, one copy a row."""
+        systems = {row.request.system for row in rows}
+        prefix = self._shared(next(iter(systems))) if len(systems) == 1 else []
+        cache = DynamicCache()
+        if prefix:
+            if self._prefix.ids != prefix:
+                filled = DynamicCache()
+                ids = torch.tensor([prefix], device=self.device)
+                self.lora.model(ids, past_key_values=filled, use_cache=True, logits_to_keep=1)
+                layers = [(layer.keys, layer.values) for layer in filled.layers]  # type: ignore[union-attr]
+                self._prefix = _Prefix(prefix, layers)
+            for i, (keys, values) in enumerate(self._prefix.layers):
+                # expand, not repeat: the copy is made where the first own token is appended.
+                shape = (len(rows), -1, -1, -1)
+                cache.update(keys.expand(shape), values.expand(shape), i)
+        return prefix, cache
+
+    # -- sampling ----------------------------------------------------------------------------------------------------
+
+    def _draw(self, rows: Sequence[_Row], logits: torch.Tensor, settings: GenerationSettings) -> None:
+        """Append one token to every row."""
+        logits = logits.float()
+        self._constrain(rows, logits, settings)
+        uniform = torch.tensor([row.uniform[len(row.ids)] for row in rows], device=self.device)
+        drawn = _nucleus(logits, uniform, settings.temperature, settings.top_p).tolist()
+        for row, token in zip(rows, drawn, strict=True):
+            self._append(row, row.forced.pop(0) if row.forced else token, settings)
+
+    def _constrain(self, rows: Sequence[_Row], logits: torch.Tensor, settings: GenerationSettings) -> None:
+        """Forbid what a row may not write next, in place; logits (rows, vocabulary)."""
+        masked = [i for i, row in enumerate(rows) if row.answering and row.matcher is not None]
+        if masked:
+            width = self._grammar_tokens.vocab_size
+            bitmask = llguidance.torch.allocate_token_bitmask(len(masked), width)
+            for j, i in enumerate(masked):
+                llguidance.torch.fill_next_token_bitmask(rows[i].matcher, bitmask, j)
+            allowed = logits[masked][:, :width].contiguous()
+            llguidance.torch.apply_token_bitmask_inplace(allowed, bitmask.to(logits.device))
+            logits[masked] = -torch.inf
+            logits[masked, :width] = allowed
+        for i, row in enumerate(rows):
+            if not row.answering:
+                logits[i, self._ends] = -torch.inf
+                if len(row.ids) < settings.least_thinking_tokens:
+                    logits[i, self._angles] = -torch.inf  # no tag can begin
+
+    def _append(self, row: _Row, token: int, settings: GenerationSettings) -> None:
+        row.ids.append(token)
+        if not row.answering:
+            self._think_on(row, settings)
+        elif row.matcher is not None:
+            row.matcher.consume_token(token)
+            row.done = row.matcher.is_stopped()
+        else:
+            row.done = token in self._ends
+        row.done = row.done or row.answer_tokens >= settings.patch_tokens
+
+    def _think_on(self, row: _Row, settings: GenerationSettings) -> None:
+        """See whether the reasoning is over: closed by the model, or its budget spent."""
+        if row.closing:
+            if not row.forced:
+                row.answer_from = len(row.ids)
+            return
+        if len(row.ids) >= settings.least_thinking_tokens and _CLOSED in self._tail(row):
+            row.thinking_tokens = row.answer_from = len(row.ids)
+        elif len(row.ids) >= settings.thinking_tokens:
+            row.thinking_tokens = len(row.ids)
+            row.closing, row.forced = True, list(self._closing)
+
+    def _tail(self, row: _Row) -> str:
+        return str(self.tokenizer.decode(row.ids[-8:]))
+
+
+@dataclass(slots=True)
+class _Row:
+    """A reply while it is written."""
+
+    request: Ask
+    prompt: list[int]
+    uniform: np.ndarray[Any, np.dtype[np.float64]]  # one draw a token
+    matcher: Any  # of the grammar, or None
+    ids: list[int] = field(default_factory=list)
+    forced: list[int] = field(default_factory=list)
+    closing: bool = False
+    answer_from: int | None = None  # where the answer begins in ids
+    thinking_tokens: int = 0
+    done: bool = False
+
+    @property
+    def answering(self) -> bool:
+        return self.answer_from is not None
+
+    @property
+    def answer_tokens(self) -> int:
+        return 0 if self.answer_from is None else len(self.ids) - self.answer_from
+
+    def written(self, tokenizer: Any) -> Written:
+        text = tokenizer.decode(self.ids, skip_special_tokens=True)
+        return Written(
+            id=self.request.id,
+            text=OPENING + text,
+            tokens=len(self.ids),
+            thinking_tokens=self.thinking_tokens,
+        )
+
+
+class _State:
+    """Key-value caches of the rows under way, and which positions of them count."""
+
+    def __init__(self, cache: DynamicCache, mask: torch.Tensor) -> None:
+        self._cache = cache
+        self._mask = mask  # (rows, positions), 1 where a token stands
+
+    def read(self, model: Any, ids: torch.Tensor) -> torch.Tensor:
+        """Feed (rows, tokens); logits after the last one, (rows, vocabulary)."""
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        out = model(
+            ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return torch.as_tensor(out.logits[:, -1])
+
+    def step(self, model: Any, tokens: Sequence[int]) -> torch.Tensor:
+        """One more token in every row."""
+        one = self._mask.new_ones((len(tokens), 1))
+        self._mask = torch.cat([self._mask, one], dim=1)
+        return self.read(model, torch.tensor(tokens, device=one.device)[:, None])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop the rows that are done."""
+        index = torch.tensor(rows, device=self._mask.device)
+        self._cache.batch_select_indices(index)
+        self._mask = self._mask[index]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    ids: list[int] = field(default_factory=list)
+    layers: list[tuple[Any, Any]] = field(default_factory=list)
+
+
+def _nucleus(logits: torch.Tensor, uniform: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+    """One token a row from the smallest set that holds ``top_p`` of the probability (Holtzman et al., 2020).
+
+    Args:
+        logits: (rows, vocabulary), -inf where forbidden.
+        uniform: (rows,) draws from [0, 1).
+        temperature: 0 takes the likeliest.
+        top_p: in (0, 1].
+    """
+    if temperature <= 0.0:
+        return logits.argmax(-1)
+    probability = torch.softmax(logits / temperature, dim=-1)
+    ranked, tokens = probability.topk(min(_LIKELIEST, probability.shape[-1]), dim=-1)
+    if bool((ranked.sum(-1) < top_p).any()) and ranked.shape[-1] < probability.shape[-1]:
+        ranked, tokens = probability.sort(dim=-1, descending=True)
+    mass = ranked.cumsum(-1)
+    ranked = ranked.masked_fill(mass - ranked >= top_p, 0.0)
+    mass = ranked.cumsum(-1)
+    chosen = torch.searchsorted(mass, (uniform.to(mass.dtype) * mass[:, -1])[:, None], right=True)
+    last = (ranked > 0).sum(-1, keepdim=True) - 1
+    return tokens.gather(-1, torch.minimum(chosen, last))[:, 0]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end a text: the tokenizer's and those that the checkpoint's generation settings name."""
+    named = model.generation_config.eos_token_id
+    several = named if isinstance(named, list) else [named]
+    return sorted({t for t in [tokenizer.eos_token_id, *several] if t is not None})
+
+
+def _tokens_with(text: str, tokenizer: Any) -> list[int]:
+    return sorted(i for token, i in tokenizer.get_vocab().items() if text in token)
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common prefix."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )

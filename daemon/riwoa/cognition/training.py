@@ -1,0 +1,183 @@
+"""Online LoRA training on successful traces, and the measurements its gate judges by. Needs torch.
+
+Causal language modelling with the prompt masked: only the reply's tokens (reasoning, patch, end of text) carry loss.
+The embedding of the prompt is still computed, but its logits are not (they would be most of the memory).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from riwoa.cognition.parse import PatchError, offered_patch
+from riwoa.cognition.protocol import Ask, Example, Measured, Trained, TrainingJob
+
+if TYPE_CHECKING:
+    from riwoa.cognition.language_model import LanguageModel
+
+_WARM_UP_SHARE = 0.1  # of the steps
+_CLIP = 1.0  # norm of the gradient
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Token ids of prompt and reply; ``start`` is where the reply begins."""
+
+    ids: list[int]
+    start: int
+
+
+def train(model: LanguageModel, job: TrainingJob) -> Trained:
+    """Train a copy of the adapter in use, measure before and after, write the weights, go back to what was in use.
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError: one example at a time and with checkpointing there is not enough memory.
+    """
+    started = time.monotonic()
+    in_use = model.lora.current()
+    try:
+        before = measure(model, job)
+        samples = [_sample(model, e) for e in job.examples]
+        losses = _fit(model, samples, job)
+        after = measure(model, job)
+        file = Path(job.weights_path)
+        model.lora.save(file)
+    finally:
+        model.lora.set(in_use)
+    return Trained(
+        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        losses=tuple(losses),
+        tokens=sum(len(s.ids) - s.start for s in samples),
+        duration_s=time.monotonic() - started,
+        before=before,
+        after=after,
+    )
+
+
+def measure(model: LanguageModel, job: TrainingJob) -> Measured:
+    """Held-out loss, validity without the grammar and distinct patches with it, of the weights as they are."""
+    losses = held_out_losses(model, job.held_out)
+    free = model.generate(job.probes, replace(job.settings, grammar=False))
+    bound = model.generate(job.probes, replace(job.settings, grammar=True))
+    return Measured(
+        held_out_loss=float(np.mean(losses)) if losses else None,
+        held_out_losses=tuple(losses),
+        valid_without_grammar=sum(_valid(ask, w.text) for ask, w in zip(job.probes, free, strict=True)),
+        distinct_with_grammar=len({w.text.rpartition("</think>")[2].strip() for w in bound}),
+        probes=len(job.probes),
+    )
+
+
+@torch.inference_mode()
+def held_out_losses(model: LanguageModel, examples: Sequence[Example]) -> list[float]:
+    """Mean loss of each example's reply, one at a time: the same whatever else is measured."""
+    return [float(_loss(model, [_sample(model, e)])) for e in examples]
+
+
+# -- fitting -----------------------------------------------------------------------------------------------------------
+
+
+def _fit(model: LanguageModel, samples: Sequence[_Sample], job: TrainingJob) -> list[float]:
+    """AdamW over the examples; the mean loss of each step."""
+    # The starting point is the adapter in use, or a fresh one, whose B is zero: the same function as the bare model.
+    model.lora.begin_training()
+    parameters = model.lora.parameters()
+    optimiser = torch.optim.AdamW(parameters, lr=job.learning_rate, weight_decay=0.0)
+    batches = list(_batches(samples, job))
+    warm_up = max(1, round(_WARM_UP_SHARE * len(batches)))
+    losses: list[float] = []
+    with _training(model, job.seed):
+        for step, batch in enumerate(batches):
+            for group in optimiser.param_groups:
+                group["lr"] = job.learning_rate * min((step + 1) / warm_up, (len(batches) - step) / len(batches))
+            losses.append(_backward(model, batch))
+            torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            model.on_progress({"step": step + 1, "steps": len(batches), "loss": losses[-1]})
+    return losses
+
+
+def _batches(samples: Sequence[_Sample], job: TrainingJob) -> Iterator[list[_Sample]]:
+    """Every example once an epoch, in an order of its own."""
+    for epoch in range(job.epochs):
+        order = np.random.Generator(np.random.Philox(key=[job.seed, epoch])).permutation(len(samples))
+        for start in range(0, len(order), job.batch):
+            yield [samples[i] for i in order[start : start + job.batch]]
+
+
+def _backward(model: LanguageModel, batch: Sequence[_Sample]) -> float:
+    """Gradients of the batch's mean loss over its reply tokens; in smaller pieces where memory asks for it.
+
+    When a single example does not fit, activations are computed again in the backward pass (gradient checkpointing).
+    """
+    tokens = sum(len(s.ids) - s.start for s in batch)
+    piece = min(len(batch), model.piece)
+    while True:
+        try:
+            total = 0.0
+            for start in range(0, len(batch), piece):
+                part = batch[start : start + piece]
+                loss = _loss(model, part) * (sum(len(s.ids) - s.start for s in part) / tokens)
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach())
+            return total
+        except (MemoryError, torch.OutOfMemoryError):
+            for parameter in model.lora.parameters():
+                parameter.grad = None
+            if piece > 1:
+                piece = model.piece = piece // 2
+            elif not model.lora.checkpointing:
+                model.lora.checkpoint()
+            else:
+                raise
+
+
+def _loss(model: LanguageModel, samples: Sequence[_Sample]) -> torch.Tensor:
+    """Mean cross-entropy over the reply tokens of right-padded samples."""
+    longest = max(len(s.ids) for s in samples)
+    first = min(s.start for s in samples)
+    ids = torch.zeros((len(samples), longest), dtype=torch.long, device=model.device)
+    mask = torch.zeros_like(ids)
+    labels = torch.full_like(ids, -100)
+    for i, s in enumerate(samples):
+        ids[i, : len(s.ids)] = torch.tensor(s.ids)
+        mask[i, : len(s.ids)] = 1
+        labels[i, s.start : len(s.ids)] = torch.tensor(s.ids[s.start :])
+    out = model.lora.model(ids, attention_mask=mask, use_cache=False, logits_to_keep=longest - first + 1)
+    logits = out.logits[:, :-1].float()  # of the tokens from ``first`` on
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, first:].flatten(), ignore_index=-100)
+
+
+def _sample(model: LanguageModel, example: Example) -> _Sample:
+    prompt = model.prompt_ids(example.system, example.prompt)
+    return _Sample(prompt + model.reply_ids(example.text), len(prompt))
+
+
+def _valid(ask: Ask, text: str) -> bool:
+    try:
+        offered_patch(text, ask.choices, ask.most_genes)
+    except PatchError:
+        return False
+    return True
+
+
+@contextmanager
+def _training(model: LanguageModel, seed: int) -> Iterator[None]:
+    """Dropout on, drawn from its own seed; afterwards torch's generator and the mode are what they were."""
+    before = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    model.lora.model.train()
+    try:
+        yield
+    finally:
+        model.lora.model.eval()
+        torch.random.set_rng_state(before)
