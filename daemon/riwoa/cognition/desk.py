@@ -135,8 +135,8 @@ class ProposalDesk:
         if all(self._future(r.request_id).done() for r in batch):
             return
         await self._journal.put_requests(batch)
-        self._waiting += 1
         await self._queue.put(tuple(batch))
+        self._waiting += 1
 
     async def collect(self, request_ids: Iterable[str]) -> list[ReplyRecord]:
         """The replies to these requests, in order; waits for those that are missing and then forgets them."""
@@ -152,8 +152,8 @@ class ProposalDesk:
         ``job.weights_path`` is ``adapters.new()``. Waits while the queue is full.
         """
         self._outcome(generation)
-        self._trainings_waiting += 1
         await self._queue.put(_Training(generation, job, adapter_sha256))
+        self._trainings_waiting += 1
 
     async def collect_training(self, generation: int) -> TrainingOutcome:
         """The outcome of the training that ``generation`` triggered; waits for it and then forgets it.

@@ -179,6 +179,8 @@ class LanguageModelProvider:
         )
 
     def _state_now(self, alive: bool) -> ProviderState:
+        if self._closed:
+            return "stopped"
         if self._doing is not None:
             return self._doing
         if self._breaker.left:

@@ -1,0 +1,446 @@
+"""Batches and trainings wait in one ordered queue; replies and outcomes are durable before they are used."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riwoa.cognition.adapters import AdapterFiles, journaled
+from riwoa.cognition.desk import ProposalDesk, TrainingOutcome
+from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
+from riwoa.cognition.protocol import Ask, Example, GenerationSettings, Progress, Trained, TrainingJob, WriterSpec
+from riwoa.cognition.provider import ScriptedProvider
+from riwoa.errors import AdapterError
+from riwoa.oracle.mobilenet import mobilenet_space
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import AdapterRecord, ReplyRecord, RequestRecord
+from riwoa_storage.writer import JournalWriter
+
+SUPPORT = Path(__file__).resolve().parent.parent / "support"
+SPACE = mobilenet_space((24, 32, 40))
+
+
+def requests(*prompts: str, generation: int = 0, adapter: str | None = None) -> list[RequestRecord]:
+    return [
+        RequestRecord(
+            request_id=f"1/{generation}/{i}",
+            run_id=1,
+            generation=generation,
+            slot=i,
+            join_generation=generation + 1,
+            model="test",
+            adapter_sha256=adapter,
+            seed=i,
+            prompt=prompt,
+            parameters={
+                "system": "",
+                "choices": {"a": [3, 5], "b": ["x"]},
+                "most_genes": 1,
+                "parent": {"a": 7, "b": "y"},
+                "settings": GenerationSettings().to_json(),
+            },
+            created_unix_s=0.0,
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+class Recorded(ScriptedProvider):
+    """Notes what it is asked for, in order."""
+
+    def __init__(self, script: str = "good", delay_s: float = 0.0) -> None:
+        super().__init__(SPACE, script, delay_s)
+        self.seen: list[str] = []
+
+    async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
+        self.seen.append(f"batch {batch[0].generation}")
+        return await super().generate(batch)
+
+    async def use_adapter(self, sha256: str | None, path: Path | None) -> None:
+        self.seen.append(f"adapter {sha256[:2] if sha256 else None}")
+        await super().use_adapter(sha256, path)
+
+    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+        self.seen.append(f"training {job.seed}")
+        return await super().train(job, on_progress)
+
+
+class Office:
+    """A desk on a real journal, at work."""
+
+    def __init__(self, path: Path, journal: JournalWriter) -> None:
+        self.journal, self.path = journal, path / "journal.db"
+        self.adapters = AdapterFiles(path / "cache" / "adapters", journaled(self.path))
+        self.signs = 0
+        self._stack = contextlib.AsyncExitStack()
+
+    def desk(self, provider: Any, **options: Any) -> ProposalDesk:
+        def progress() -> None:
+            self.signs += 1
+
+        defaults: dict[str, Any] = {"lag": 2, "timeout_s": lambda: 20.0, "adapters": self.adapters}
+        desk = ProposalDesk(provider, self.journal, progress=progress, **{**defaults, **options})
+        task = asyncio.create_task(desk.run())
+        self._stack.push_async_callback(self._end, task, provider)
+        return desk
+
+    def job(self, seed: int = 1, *prompts: str) -> TrainingJob:
+        examples = tuple(Example(id=str(i), system="", prompt=p, text="t") for i, p in enumerate(prompts or ("a",)))
+        probe = Ask(id="p", seed=1, system="", prompt="p", choices={"a": (1,)})
+        return TrainingJob(
+            examples=examples,
+            held_out=examples[:1],
+            probes=(probe,) * 4,
+            settings=GenerationSettings(),
+            seed=seed,
+            weights_path=str(self.adapters.new()),
+        )
+
+    async def put_adapter(self, data: bytes) -> str:
+        sha256 = hashlib.sha256(data).hexdigest()
+        await self.journal.put_adapter(
+            AdapterRecord(
+                adapter_id=0,
+                run_id=1,
+                generation=0,
+                parent_id=None,
+                sha256=sha256,
+                weights=data,
+                status="current",
+                training={},
+            )
+        )
+        return sha256
+
+    @staticmethod
+    async def _end(task: asyncio.Task[None], provider: Any) -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await provider.close()
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    journal = await JournalWriter.open(tmp_path / "journal.db")
+    await journal.begin_run({"seed": 0}, {})
+    office = Office(tmp_path, journal)
+    yield office
+    await office.close()
+    await journal.close()
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """An engine with a real process that does what prompts say."""
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("RIWOA_TEST_WRITERS", "1")
+
+    def make(**limits: Any) -> LanguageModelProvider:
+        spec = WriterSpec(factory="writers:scripted", arguments={"log": str(tmp_path / "log")})
+        return LanguageModelProvider(spec, limits=lambda: EngineLimits(poll_s=0.05, **limits))
+
+    return make
+
+
+async def answers(desk: ProposalDesk, *batch: RequestRecord) -> list[ReplyRecord]:
+    await desk.submit(batch)
+    return await desk.collect(r.request_id for r in batch)
+
+
+async def train(desk: ProposalDesk, job: TrainingJob, adapter: str | None = None) -> TrainingOutcome:
+    await desk.submit_training(1, job, adapter_sha256=adapter)
+    return await desk.collect_training(1)
+
+
+# -- order and durability ----------------------------------------------------------------------------------------------
+
+
+async def test_batches_and_trainings_are_done_in_the_order_of_their_submission(office: Office) -> None:
+    provider = Recorded(delay_s=0.1)
+    desk = office.desk(provider)
+    await desk.submit(requests("a", generation=0))
+    await asyncio.sleep(0.01)  # it is being answered
+    await desk.submit_training(1, office.job(7), adapter_sha256=None)
+    await desk.submit(requests("a", generation=2))
+    assert (desk.stats().waiting, desk.stats().trainings_waiting) == (1, 1)
+    await desk.collect(["1/2/0"])
+    assert [s for s in provider.seen if not s.startswith("adapter")] == ["batch 0", "training 7", "batch 2"]
+    assert (await desk.collect_training(1)).trained is not None
+
+
+async def test_the_queue_is_bounded(office: Office) -> None:
+    desk = office.desk(Recorded(delay_s=60), lag=0)
+    await desk.submit(requests("a", generation=0))
+    await asyncio.sleep(0.05)  # it is being answered
+    for generation in (1, 2):
+        await desk.submit(requests("a", generation=generation))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await desk.submit(requests("a", generation=3))
+
+
+async def test_replies_are_journaled_before_they_can_be_collected(office: Office) -> None:
+    desk = office.desk(Recorded())
+    (reply,) = await answers(desk, *requests("a"))
+    with JournalReader(office.path) as reader:
+        assert reader.replies(1) == {"1/0/0": reply}
+
+
+async def test_a_training_is_told_before_it_can_be_collected(office: Office) -> None:
+    desk, told = office.desk(Recorded()), []
+
+    async def on_trained(generation: int, outcome: TrainingOutcome) -> None:
+        await asyncio.sleep(0.05)
+        told.append((generation, outcome))
+
+    desk.on_trained = on_trained
+    outcome = await train(desk, office.job())
+    assert told == [(1, outcome)]
+
+
+async def test_an_outcome_that_was_never_asked_for_is_not_waited_for(office: Office) -> None:
+    with pytest.raises(KeyError):
+        await office.desk(Recorded()).collect_training(5)
+
+
+async def test_stored_replies_are_not_asked_for_again(office: Office) -> None:
+    provider = Recorded()
+    desk, batch = office.desk(provider), requests("a", "b")
+    (reply,) = await office.desk(Recorded()).provider.generate(batch[:1])
+    desk.recover({reply.request_id: reply})
+    replies = await answers(desk, *batch)  # one of two is missing: the batch goes whole
+    assert replies[0] is reply
+    desk.recover({r.request_id: r for r in replies})
+    await answers(desk, *batch)
+    assert provider.seen.count("batch 0") == 1
+
+
+# -- adapters ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_written_with_the_adapter_that_its_requests_name(office: Office, engine: Any) -> None:
+    desk = office.desk(engine())
+    first, second = await office.put_adapter(b"first"), await office.put_adapter(b"second")
+    used = []
+    for generation, adapter in enumerate([None, first, second, first, None]):
+        (reply,) = await answers(desk, *requests("x", generation=generation, adapter=adapter))
+        used.append(reply.text.split("|")[1])
+    assert used == ["bare", "first", "second", "first", "bare"]
+
+
+async def test_what_a_training_wrote_is_used_once_it_is_journaled(office: Office, engine: Any) -> None:
+    desk = office.desk(engine())
+    outcome = await train(desk, office.job(), None)
+    assert (outcome.weights, outcome.reason) == (b"trained on bare", None)
+    assert outcome.trained is not None
+    (reply,) = await answers(desk, *requests("x", adapter=outcome.trained.sha256))
+    assert reply.text.split("|")[1] == "trained on bare"
+    again = await train(desk, office.job(), outcome.trained.sha256)
+    assert again.weights == b"trained on trained on bare"
+
+
+async def test_a_batch_whose_adapter_cannot_be_used_fails_with_the_reason(office: Office, engine: Any) -> None:
+    desk = office.desk(engine())
+    corrupt = await office.put_adapter(b"corrupt")
+    (gone,) = await answers(desk, *requests("x", adapter="f" * 64))
+    assert (gone.status, gone.reason) == ("failed", "AdapterError: adapter ffffffffffff is gone from the journal")
+    (refused,) = await answers(desk, *requests("x", generation=1, adapter=corrupt))
+    assert (refused.status, refused.reason) == ("failed", "AdapterError: corrupt: not LoRA weights")
+    (good,) = await answers(desk, *requests("x", generation=2))
+    assert good.status == "ok"
+
+
+async def test_a_damaged_copy_is_mended_from_the_journal(office: Office) -> None:
+    sha256 = await office.put_adapter(b"first")
+    path = await office.adapters.file(sha256)
+    for damage in (b"", b"firsT", b"first and more"):
+        path.write_bytes(damage)
+        assert (await office.adapters.file(sha256)).read_bytes() == b"first"
+    path.unlink()
+    assert (await office.adapters.file(sha256)).read_bytes() == b"first"
+    assert [p.name for p in path.parent.iterdir()] == [f"{sha256}.safetensors"]
+
+
+async def test_bytes_that_are_not_their_name_are_refused(tmp_path: Path) -> None:
+    files = AdapterFiles(tmp_path, lambda _: b"something else")
+    with pytest.raises(AdapterError, match="damaged in the journal"):
+        await files.file("a" * 64)
+    new = files.new()
+    with pytest.raises(AdapterError, match="left no weights"):
+        await files.take(new, "a" * 64)
+    new.write_bytes(b"half")
+    with pytest.raises(AdapterError, match="not those that it reported"):
+        await files.take(new, "a" * 64)
+    assert not list(tmp_path.glob("a*"))
+
+
+async def test_few_copies_are_kept_and_the_one_in_use_is_among_them(tmp_path: Path) -> None:
+    contents = {hashlib.sha256(bytes([i])).hexdigest(): bytes([i]) for i in range(10)}
+    files = AdapterFiles(tmp_path, contents.get)
+    first = next(iter(contents))
+    for sha256 in contents:
+        await files.file(sha256)
+        await files.file(first)
+    copies = {p.stem for p in tmp_path.iterdir()}
+    assert first in copies
+    assert len(copies) == 4
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_without_an_answer_in_time_fails_and_the_next_is_answered(office: Office, engine: Any) -> None:
+    desk = office.desk(engine(), timeout_s=lambda: 0.5)
+    replies = await answers(desk, *requests("sleep 60", "b"))
+    assert [(r.status, r.reason) for r in replies] == [("timeout", "no answer within 0.5 s")] * 2
+    (reply,) = await answers(desk, *requests("x", generation=1))
+    assert reply.status == "ok"
+    assert (desk.stats().answered, desk.stats().failed, desk.stats().provider.restarts) == (3, 2, 1)
+
+
+async def test_the_providers_start_costs_no_patience(office: Office) -> None:
+    class Slow(Recorded):
+        async def start(self) -> None:
+            await asyncio.sleep(0.3)
+
+    (reply,) = await answers(office.desk(Slow(), timeout_s=lambda: 0.1), *requests("x"))
+    assert reply.status == "ok"
+
+
+async def test_while_the_breaker_is_open_batches_are_turned_away_at_once(office: Office, engine: Any) -> None:
+    desk = office.desk(engine(breaker_failures=1, breaker_rest=2))
+    reasons = []
+    for generation, prompt in enumerate(["die", "x", "x", "x"]):
+        (reply,) = await answers(desk, *requests(prompt, generation=generation))
+        reasons.append(reply.reason)
+    assert "signal 9" in reasons[0]
+    assert "circuit breaker open (1 batches left)" in reasons[1]
+    assert "circuit breaker open (0 batches left)" in reasons[2]
+    assert reasons[3] is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        ("raise bad weather", "CognitionError: ValueError: bad weather second line"),
+        ("die", "CognitionError: the language model's process was lost (worker died: signal 9)"),
+        ("sleep 60", "no end of the training within 0.5 s"),
+        ("nan", "CognitionError: ValueError: Out of range float values are not JSON compliant: nan"),
+    ],
+)
+async def test_a_training_that_fails_says_why_and_leaves_nothing(
+    office: Office, engine: Any, prompt: str, reason: str
+) -> None:
+    desk = office.desk(engine(), train_timeout_s=lambda: 0.5)
+    outcome = await train(desk, office.job(1, prompt))
+    assert outcome.trained is None
+    assert outcome.weights is None
+    assert (outcome.reason or "").startswith(reason[:60])
+    (reply,) = await answers(desk, *requests("x"))
+    assert reply.status == "ok"
+
+
+async def test_a_process_killed_in_mid_training_fails_the_training_and_the_next_one_succeeds(
+    office: Office, engine: Any
+) -> None:
+    provider = engine()
+    desk = office.desk(provider)
+    await desk.submit_training(1, office.job(1, "a", "sleep 60"), adapter_sha256=None)
+    async with asyncio.timeout(10):
+        while not office.signs or provider.stats().state != "training":
+            await asyncio.sleep(0.01)
+    os.kill(provider.stats().pid or 0, signal.SIGKILL)
+    assert "signal 9" in ((await desk.collect_training(1)).reason or "")
+    assert (await train(desk, office.job())).weights == b"trained on bare"
+
+
+async def test_each_step_of_a_training_is_a_sign_of_life(office: Office, engine: Any) -> None:
+    desk = office.desk(engine())
+    await train(desk, office.job(1, *"abcdefgh"))
+    assert office.signs >= 8
+
+
+async def test_stopping_the_desk_in_mid_generation_takes_no_time(office: Office, engine: Any) -> None:
+    provider = engine()
+    desk = office.desk(provider)
+    await desk.submit(requests("sleep 60"))
+    async with asyncio.timeout(10):
+        while provider.stats().state != "generating":
+            await asyncio.sleep(0.01)
+    started = time.monotonic()
+    await office.close()
+    assert time.monotonic() - started < 2
+    with JournalReader(office.path) as reader:  # it will be asked again, whole
+        assert not reader.replies(1)
+
+
+async def test_the_statistics_say_what_is_going_on(office: Office, engine: Any) -> None:
+    desk = office.desk(engine())
+    assert desk.stats().provider.state == "stopped"
+    await desk.submit(requests("sleep 0.4"))
+    async with asyncio.timeout(10):
+        while desk.stats().provider.state != "generating":
+            await asyncio.sleep(0.01)
+    assert 0 < desk.stats().busy_share <= 1
+    await desk.collect(["1/0/0"])
+    await asyncio.sleep(0.02)
+    stats = desk.stats()
+    assert (stats.waiting, stats.answered, stats.failed, stats.provider.state) == (0, 1, 0, "ready")
+    assert 0 < stats.busy_share < 1
+
+
+# -- the script --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_script_writes_one_of_the_changes_on_offer() -> None:
+    provider = ScriptedProvider(SPACE, "good")
+    batch = [replace(r, seed=seed) for seed in range(50) for r in requests("any words")]
+    texts = [r.text for r in await provider.generate(batch)]
+    patches = {t.partition("</think>\n")[2] for t in texts}
+    assert patches == {'{"a": 3}', '{"a": 5}', '{"b": "x"}'}
+    assert all(t.startswith("<think>") for t in texts)
+
+
+async def test_the_script_writes_differently_with_another_adapter(tmp_path: Path) -> None:
+    provider = ScriptedProvider(SPACE, "good")
+    batch = [replace(r, seed=seed) for seed in range(50) for r in requests("any words")]
+    bare = [r.text for r in await provider.generate(batch)]
+    path = tmp_path / "adapter"
+    path.write_bytes(b"weights")
+    await provider.use_adapter(hashlib.sha256(b"weights").hexdigest(), path)
+    assert [r.text for r in await provider.generate(batch)] != bare
+    with pytest.raises(AdapterError):
+        await provider.use_adapter("a" * 64, path)
+
+
+async def test_the_same_job_gives_the_same_weights_and_half_of_the_mixed_ones_collapse(office: Office) -> None:
+    good, mixed = ScriptedProvider(SPACE, "good"), ScriptedProvider(SPACE, "mixed")
+    first, second = [await good.train(office.job(3), lambda _: None) for _ in range(2)]
+    assert first == second
+    assert (first.after.held_out_loss or 0) < (first.before.held_out_loss or 0)
+    assert first.after.distinct_with_grammar == first.before.distinct_with_grammar
+    trained = [await mixed.train(office.job(seed), lambda _: None) for seed in range(40)]
+    collapsed = sum(t.after.distinct_with_grammar < 0.9 * t.before.distinct_with_grammar for t in trained)
+    assert 10 < collapsed < 30
+
+
+async def test_the_scripts_weights_are_a_safetensors_file(office: Office) -> None:
+    job = office.job()
+    await ScriptedProvider(SPACE, "good").train(job, lambda _: None)
+    from safetensors.numpy import load_file
+
+    assert load_file(job.weights_path)["scripted"].shape == (32,)
