@@ -8,74 +8,43 @@ already been evaluated or answered.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from riwoa.candidate import Candidate, candidate
 from riwoa.cognition.desk import ProposalDesk
-from riwoa.cognition.parse import PatchError, parse_patch
-from riwoa.cognition.provider import request_prompt, single_change
 from riwoa.config import Config, as_json
+from riwoa.credit import Child, Tally, tallied, tallies_to_json
 from riwoa.errors import OracleError
-from riwoa.evaluations import Evaluated, Evaluations
-from riwoa.history import Best, History, Identity, genotype_of, pack_state, unpack_state
+from riwoa.evaluations import Evaluated, Evaluations, Round
+from riwoa.history import Best, History, genotype_of, pack_state, unpack_state
+from riwoa.learning import Learning
 from riwoa.log import get_logger
 from riwoa.reload import Reloader
+from riwoa.search.bandit import semantic_share
 from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy
 from riwoa.search.codec import Codec
-from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.fitness import Objective
 from riwoa.search.polish import BATCH as POLISH_BATCH
 from riwoa.search.polish import Polish
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import make_strategy
+from riwoa.semantics import Joined, LatencyOf, LayerMs, Semantics, Style, style_of
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import (
-    BufferEntryRecord,
-    ConfigRevisionRecord,
-    EventRecord,
-    GenerationRecord,
-    IndividualRecord,
-    RequestRecord,
-)
+from riwoa_storage.records import ConfigRevisionRecord, EventRecord, GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("conductor")
 BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
 KEPT_LATENCIES = 100_000
-LatencyOf = Callable[[Mapping[str, Any]], float]  # architecture -> milliseconds
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A genotype on its way to an outcome, with where it came from."""
-
-    slot: int
-    operator: str
-    genotype: FloatArray
-    parent: Identity | None
-    key: str
-    architecture: Mapping[str, Any]
-    request_id: str | None = None
-    error: str | None = None  # why a semantic slot fell back to the spiral
-
-
-@dataclass(frozen=True, slots=True)
-class Late:
-    """A request under way whose reply joins a later generation."""
-
-    request: RequestRecord
-    parent: Identity
-    parent_genotype: FloatArray
-
-
-def search_parameters(config: Config, *, semantic: bool) -> SearchParameters:
-    """The optimiser's settings; without a provider no slot is semantic."""
-    settings = config.search.model_dump(exclude={"strategy", "adapt_semantic"})
-    settings["p_semantic"] = config.search.p_semantic if semantic else 0.0
+def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
+    """The optimiser's settings, with the share of attacks that are semantic."""
+    settings = config.search.model_dump(exclude={"strategy", "adapt_semantic"}) | {"p_semantic": p_semantic}
     return SearchParameters(generations=config.run.generations, **settings)
 
 
@@ -91,6 +60,8 @@ class Conductor:
         target_ms: the latency target that "auto" stands for on this device.
         evaluations: where accuracies come from.
         desk: where semantic requests go, or None.
+        style: how the model writes; what suits no model in particular if not given.
+        layer_ms: latency of an architecture's layers, for prompts.
         reloader: the configuration in force.
         on_commit: called after each commit.
         on_config: called with each configuration that comes into force.
@@ -108,6 +79,8 @@ class Conductor:
         evaluations: Evaluations,
         desk: ProposalDesk | None,
         reloader: Reloader,
+        style: Style | None = None,
+        layer_ms: LayerMs = lambda _: {},
         on_commit: Callable[[], None] = lambda: None,
         on_config: Callable[[Config], None] = lambda _: None,
     ) -> None:
@@ -118,7 +91,6 @@ class Conductor:
         self._latency_of = latency_of
         self._auto_target_ms = target_ms
         self._evaluations = evaluations
-        self._desk = desk
         self._reloader = reloader
         self._on_commit = on_commit
         self._on_config = on_config
@@ -126,9 +98,13 @@ class Conductor:
         self.codec = Codec(space, config.run.seed)
         self.objective = self._make_objective(config)
         self._latencies: dict[bytes, float] = {}
-        self.strategy: Strategy | Polish = self._make_strategy()
         self.phase = "search"
         self.history = History(self.objective)
+        self.semantics: Semantics | None = None
+        self.learning: Learning | None = None
+        if desk is not None:
+            self._take_on(desk, style or style_of(config.cognition), layer_ms)
+        self.strategy: Strategy | Polish = self._make_strategy()
         self.revision = 0
         self.resumed_from: int | None = None
         self.running = asyncio.Event()
@@ -136,8 +112,30 @@ class Conductor:
         self.generation_s: list[float] = []  # recent durations, for the time left
         self._barren = 0
         self._search_evaluations = 0  # spent when the polish began
-        self._late: dict[int, list[Late]] = {}  # by the generation in which they join
-        self._unsent: list[list[RequestRecord]] = []  # batches that a killed daemon left without replies
+
+    def _take_on(self, desk: ProposalDesk, style: Style, layer_ms: LayerMs) -> None:
+        """Propose with a language model, and let it learn."""
+        semantics = self.semantics = Semantics(
+            desk=desk,
+            codec=self.codec,
+            run_id=self.run_id,
+            history=self.history,
+            known=self._evaluations.known,
+            latency_of=self._latency_of,
+            layer_ms=layer_ms,
+            style=style,
+            config=self.config,
+        )
+        probes, target_ms = self.config.cognition.probes, self._auto_target_ms
+        self.learning = Learning(
+            journal=self._journal,
+            journal_path=self._path,
+            desk=desk,
+            run_id=self.run_id,
+            config=self.config,
+            style=style,
+            probes=lambda: semantics.probes(probes, target_ms),
+        )
 
     # -- for those who look on ---------------------------------------------------------------------------------------
 
@@ -170,6 +168,16 @@ class Conductor:
         return per_evaluation_s * max(0, left)
 
     @property
+    def p_semantic(self) -> float:
+        """Share of attacks that are semantic: none without a model; what pays, if the configuration says so."""
+        if self.semantics is None:
+            return 0.0
+        if not self.config.search.adapt_semantic:
+            return self.config.search.p_semantic
+        semantic, spiral = (self.history.tallies.get(name, Tally()) for name in ("semantic", "spiral"))
+        return semantic_share(semantic.recent, spiral.recent)
+
+    @property
     def polish_spent(self) -> int:
         """Evaluations of the polish so far."""
         return self.history.counters["evaluations"] - self._search_evaluations if self.phase == "polish" else 0
@@ -182,10 +190,7 @@ class Conductor:
         Raises:
             OracleError: a whole generation failed; nothing of it is committed.
         """
-        self._restore()
-        for batch in self._unsent:
-            assert self._desk is not None
-            await self._desk.submit(batch)
+        await self._restore()
         while True:
             await self.running.wait()
             await self._apply_reload()
@@ -209,23 +214,55 @@ class Conductor:
         self.phase = "polish"
         self._search_evaluations = self.history.counters["evaluations"]
         self.generation_s = []
-        self._late.clear()  # replies that would join beyond the search have nothing to join
+        if self.semantics is not None:
+            self.semantics.drop()
         _log.info("polish_begins", leader=self.leader.fitness)
 
     async def _one_generation(self, started: float) -> None:
         generation = self.generation
+        inputs = await self._swap(generation)
         proposals = self.strategy.ask()
-        asked = await self._asked(generation, proposals)
-        joined, joined_ids = await self._joiners(generation, len(asked))
-        candidates = [*asked, *joined]
-        evaluated = await self._evaluations.evaluate([(c.key, c.architecture) for c in candidates])
+        async with self._evaluations.round() as work:
+            candidates, joined = await self._candidates(generation, proposals, work)
+        evaluated = work.outcomes([c.key for c in candidates])
         self._require_life(generation, evaluated)
         individuals = [self._individual(c, e) for c, e in zip(candidates, evaluated, strict=True)]
         self.strategy.tell([self._outcome(c, i) for c, i in zip(candidates, individuals, strict=True)])
-        buffer = self._buffer(generation, individuals)
-        record = self._record(generation, individuals, joined_ids, started)
-        digest = await self._journal.commit_generation(record, buffer=buffer)
-        self._committed(record, evaluated, digest)
+        self.history.absorb(generation, individuals)
+        await self._commit(generation, individuals, joined, inputs, started)
+        for individual, outcome in zip(individuals, evaluated, strict=True):
+            self._evaluations.commit(individual.architecture_key, outcome)
+
+    async def _swap(self, generation: int) -> dict[str, Any]:
+        """What the boundary brings: an adapter that is due, or why there is none; the share of semantic slots."""
+        if self.learning is None or self.semantics is None or self.phase != "search":
+            return {}
+        if self.config.search.adapt_semantic:
+            self.strategy.set_parameters(search_parameters(self.config, self.p_semantic))
+        failed = await self.learning.boundary(generation)
+        return {} if failed is None else {"training_failed": failed}
+
+    async def _candidates(
+        self, generation: int, proposals: Sequence[Proposal], work: Round
+    ) -> tuple[list[Candidate], Joined]:
+        """All candidates of a generation; each is being evaluated as soon as it is known, while the model writes."""
+        if self.semantics is None or self.learning is None or self.phase != "search":
+            asked = [candidate(self.codec, p) for p in proposals]
+            work.add([(c.key, c.architecture) for c in asked])
+            return asked, Joined()
+        adapter = self.learning.in_force(generation)
+        slots = await self.semantics.ask(
+            generation,
+            proposals,
+            target_ms=self.objective.latency_target_ms,
+            adapter_sha256=adapter.sha256 if adapter is not None else None,
+            writes=self.learning.writes(generation),
+        )
+        work.add([(c.key, c.architecture) for c in slots.values()])
+        joined = await self.semantics.join(generation, len(proposals))
+        work.add([(c.key, c.architecture) for c in joined.candidates])
+        slots |= {c.slot: c for c in joined.candidates}
+        return [slots[slot] for slot in sorted(slots)], joined
 
     def _require_life(self, generation: int, evaluated: Sequence[Evaluated]) -> None:
         """Stop, committing nothing, when it is the oracle that fails and not the candidates.
@@ -240,11 +277,49 @@ class Conductor:
                 "again, nothing is lost"
             )
 
-    def _committed(self, record: GenerationRecord, evaluated: Sequence[Evaluated], digest: str) -> None:
-        for individual, outcome in zip(record.individuals, evaluated, strict=True):
-            self._evaluations.commit(individual.architecture_key, outcome)
-        self.history.counters = Counter(record.counters)
-        self.history.digest = digest
+    async def _commit(
+        self,
+        generation: int,
+        individuals: Sequence[IndividualRecord],
+        joined: Joined,
+        inputs: Mapping[str, Any],
+        started: float,
+    ) -> None:
+        rejected, entries = {}, []
+        if self.semantics is not None:
+            rejected = self.semantics.rejections(individuals, joined, self._won)
+            entries = self.semantics.entries(generation, individuals, joined, self._won)
+        failed = {str(i.slot): i.error for i in individuals if i.status == "failed"}
+        children = [self._child(i) for i in individuals if i.parent is not None]
+        tallies = tallied(self.history.tallies, children, {"semantic": len(joined.rejected)})
+        record = GenerationRecord(
+            run_id=self.run_id,
+            generation=generation,
+            phase=self.phase,
+            config_revision=self.revision,
+            state=pack_state(self.strategy.snapshot()),
+            counters={**self._counters(individuals, joined), "operators": tallies_to_json(tallies)},
+            leader=self.leader.to_json() if self.leader is not None else None,
+            inputs={"failed": failed, "rejected": rejected, **inputs},
+            individuals=tuple(individuals),
+            joined_requests=joined.request_ids,
+            duration_s=time.monotonic() - started,
+        )
+        digest = await self._journal.commit_generation(record, buffer=entries, events=self._events(record))
+        self.history.committed(record.counters, digest)
+        self._tell(record, digest)
+        if self.semantics is not None and self.learning is not None and self.phase == "search":
+            self.semantics.committed(individuals, joined, entries, rejected)
+            await self.learning.committed(generation, successes=bool(entries))
+
+    def _events(self, g: GenerationRecord) -> list[EventRecord]:
+        if "training_failed" not in g.inputs:
+            return []
+        payload = {"reason": g.inputs["training_failed"]}
+        event = EventRecord(kind="training_failed", payload=payload, run_id=g.run_id, generation=g.generation)
+        return [replace(event, created_unix_s=time.time())]
+
+    def _tell(self, record: GenerationRecord, digest: str) -> None:
         leader = self.leader
         _log.info(
             "generation_committed",
@@ -255,111 +330,6 @@ class Conductor:
             latency_ms=leader.metrics["latency_ms"] if leader else None,
             digest=digest[:12],
         )
-
-    # -- candidates --------------------------------------------------------------------------------------------------
-
-    def _candidate(self, p: Proposal, **changes: Any) -> Candidate:
-        genotype = changes.pop("genotype", p.genotype)
-        indices: IntArray = self.codec.decode(genotype[None, :])[0]
-        return Candidate(
-            slot=changes.pop("slot", p.slot),
-            operator=changes.pop("operator", p.operator),
-            genotype=genotype,
-            parent=p.parent,
-            key=self.space.key(indices),
-            architecture=self.space.architecture(indices),
-            **changes,
-        )
-
-    async def _asked(self, generation: int, proposals: Sequence[Proposal]) -> list[Candidate]:
-        """The asked slots: placebos drawn, semantic ones requested and, in the reference mode, waited for."""
-        candidates = {p.slot: self._candidate(p) for p in proposals if p.operator not in ("semantic", "placebo")}
-        for p in proposals:
-            if p.operator == "placebo":
-                candidates[p.slot] = self._placebo(generation, p)
-        semantic = [p for p in proposals if p.operator == "semantic"]
-        candidates |= await self._semantic(generation, semantic)
-        return [candidates[p.slot] for p in proposals]
-
-    def _placebo(self, generation: int, p: Proposal) -> Candidate:
-        """Ruling 20: a uniform draw from the patches that a request would have been offered."""
-        draw = _seed(self.config.run.seed, generation, p.slot, "placebo")
-        try:
-            patch = single_change(self.space, self._parent_architecture(p), draw)
-        except PatchError as error:
-            return self._candidate(p, operator="spiral", error=str(error))
-        return self._candidate(p, genotype=self.codec.patch(_parent_genotype(p), patch))
-
-    async def _semantic(self, generation: int, proposals: Sequence[Proposal]) -> dict[int, Candidate]:
-        if not proposals:
-            return {}
-        assert self._desk is not None, "without a provider no slot is semantic"
-        lag = self.config.cognition.lag
-        batch = [self._request(generation, p, lag) for p in proposals]
-        await self._desk.submit(batch)
-        if lag > 0:
-            for p, request in zip(proposals, batch, strict=True):
-                assert p.parent is not None
-                late = Late(request, p.parent, _parent_genotype(p))
-                self._late.setdefault(generation + lag, []).append(late)
-            return {p.slot: self._candidate(p, operator="spiral") for p in proposals}
-        replies = await self._desk.collect(r.request_id for r in batch)
-        found = {}
-        for p, reply in zip(proposals, replies, strict=True):
-            try:
-                patch = self._read(reply.text, reply.status, reply.reason, self._parent_architecture(p))
-            except PatchError as error:
-                found[p.slot] = self._candidate(p, operator="spiral", request_id=reply.request_id, error=str(error))
-            else:
-                genotype = self.codec.patch(_parent_genotype(p), patch)
-                found[p.slot] = self._candidate(p, genotype=genotype, request_id=reply.request_id)
-        return found
-
-    async def _joiners(self, generation: int, first_slot: int) -> tuple[list[Candidate], tuple[str, ...]]:
-        """Replies that join here (ruling 9) as extra candidates, and the ids of all of them."""
-        late = self._late.pop(generation, [])
-        if not late:
-            return [], ()
-        assert self._desk is not None
-        replies = await self._desk.collect(item.request.request_id for item in late)
-        found: list[Candidate] = []
-        for item, reply in zip(late, replies, strict=True):
-            slot = first_slot + len(found)
-            proposal = Proposal(slot, "semantic", item.parent_genotype, item.parent, item.parent_genotype)
-            try:
-                patch = self._read(reply.text, reply.status, reply.reason, self._parent_architecture(proposal))
-            except PatchError as error:
-                _log.info("late_reply_unusable", request=reply.request_id, reason=str(error))
-                continue
-            genotype = self.codec.patch(item.parent_genotype, patch)
-            found.append(self._candidate(proposal, genotype=genotype, request_id=reply.request_id))
-        return found, tuple(item.request.request_id for item in late)
-
-    def _read(self, text: str, status: str, reason: str | None, parent: Mapping[str, Any]) -> dict[str, Any]:
-        if status != "ok":
-            raise PatchError(reason or status)
-        return parse_patch(text, self.space, parent)
-
-    def _request(self, generation: int, p: Proposal, lag: int) -> RequestRecord:
-        assert self._desk is not None
-        assert p.parent is not None
-        target = self.objective.latency_target_ms
-        return RequestRecord(
-            request_id=f"{self.run_id}/{generation}/{p.slot}",
-            run_id=self.run_id,
-            generation=generation,
-            slot=p.slot,
-            join_generation=generation + lag,
-            model=self._desk.provider.model,
-            adapter_sha256=None,
-            seed=_seed(self.config.run.seed, generation, p.slot, "request"),
-            prompt=request_prompt(self.space, self._parent_architecture(p), self.history.metrics(p.parent), target),
-            parameters={},
-            created_unix_s=time.time(),
-        )
-
-    def _parent_architecture(self, p: Proposal) -> dict[str, Any]:
-        return self.space.architecture(self.codec.decode(_parent_genotype(p)[None, :])[0])
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -386,66 +356,32 @@ class Conductor:
         accuracy = i.metrics.get("accuracy", float("nan"))
         return Outcome(c.slot, c.operator, c.genotype, accuracy, i.metrics.get("latency_ms", float("nan")), c.parent)
 
-    def _record(
-        self, generation: int, individuals: list[IndividualRecord], late_ids: tuple[str, ...], started: float
-    ) -> GenerationRecord:
-        counters = self._counters(individuals, late_ids)
-        self.history.absorb(generation, individuals)
-        used = tuple(i.request_id for i in individuals if i.request_id is not None and i.request_id not in late_ids)
-        return GenerationRecord(
-            run_id=self.run_id,
-            generation=generation,
-            phase=self.phase,
-            config_revision=self.revision,
-            state=pack_state(self.strategy.snapshot()),
-            counters=counters,
-            leader=self.leader.to_json() if self.leader is not None else None,
-            inputs={"failed": {str(i.slot): i.error for i in individuals if i.status == "failed"}},
-            individuals=tuple(individuals),
-            joined_requests=used + late_ids,
-            duration_s=time.monotonic() - started,
-        )
-
-    def _counters(self, individuals: list[IndividualRecord], late_ids: tuple[str, ...]) -> dict[str, int]:
+    def _counters(self, individuals: Sequence[IndividualRecord], joined: Joined) -> dict[str, int]:
         """Totals of the run including this generation."""
-        semantic = sum(i.operator == "semantic" for i in individuals)
-        replies = {i.request_id for i in individuals if i.request_id is not None} | set(late_ids)
+        semantic = [i for i in individuals if i.operator == "semantic"]
         added = {
             "evaluations": sum(not i.cache_hit for i in individuals),
             "cache_hits": sum(i.cache_hit for i in individuals),
             "failures": sum(i.status == "failed" and not i.cache_hit for i in individuals),
-            "replies": len(replies),
-            "semantic": semantic,
-            "fallbacks": len(replies) - semantic,
-            "successes": sum(self._succeeded(i) for i in individuals),
+            "replies": len(joined.request_ids),
+            "semantic": len(semantic),
+            "fallbacks": len(joined.request_ids) - len(semantic),
+            "successes": sum(map(self._won, semantic)),
         }
         return {name: self.history.counters[name] + value for name, value in added.items()}
 
-    def _succeeded(self, i: IndividualRecord) -> bool:
-        """Ruling 2: a semantic child that is fitter than its parent on the same images."""
+    def _gain(self, i: IndividualRecord) -> float | None:
+        """Fitness beyond the parent's on the same images; None where either could not be evaluated."""
         parent = self.history.fitness(i.parent)
-        return i.operator == "semantic" and i.fitness is not None and parent is not None and i.fitness > parent
+        return i.fitness - parent if i.fitness is not None and parent is not None else None
 
-    def _buffer(self, generation: int, individuals: Sequence[IndividualRecord]) -> list[BufferEntryRecord]:
-        """Successes with their whole trace; the prompt and the text lie in requests and replies under the same id."""
-        entries = []
-        for i in filter(self._succeeded, individuals):
-            parent = self.history.fitness(i.parent)
-            assert i.request_id is not None
-            assert i.fitness is not None
-            assert parent is not None
-            entry = BufferEntryRecord(
-                entry_id=0,
-                run_id=self.run_id,
-                request_id=i.request_id,
-                generation=generation,
-                parent_fitness=parent,
-                child_fitness=i.fitness,
-                trace={"architecture": i.architecture, "metrics": i.metrics},
-                created_unix_s=time.time(),
-            )
-            entries.append(entry)
-        return entries
+    def _won(self, i: IndividualRecord) -> bool:
+        """Ruling 2: fitter than its parent by more than the margin."""
+        gain = self._gain(i)
+        return gain is not None and gain > self.config.cognition.success_margin
+
+    def _child(self, i: IndividualRecord) -> Child:
+        return Child(i.operator, self._gain(i), self._won(i), i.cache_hit)
 
     # -- configuration -----------------------------------------------------------------------------------------------
 
@@ -478,7 +414,7 @@ class Conductor:
                 self.history.judge_by(objective, reader, self.run_id)
         self.objective = objective
         self.strategy.set_objective(self.objective)
-        self.strategy.set_parameters(search_parameters(config, semantic=self._desk is not None))
+        self.strategy.set_parameters(search_parameters(config, self.p_semantic))
         if isinstance(self.strategy, Polish):
             self.strategy.set_budget(config.run.polish_evaluations)
         self._on_config(config)
@@ -489,7 +425,7 @@ class Conductor:
 
     def _make_strategy(self) -> Strategy:
         config = self.config
-        parameters = search_parameters(config, semantic=self._desk is not None)
+        parameters = search_parameters(config, self.p_semantic)
         name, seed = config.search.strategy, config.run.seed
         return make_strategy(name, self.space, self.objective, seed, parameters, self._latency_of_indices)
 
@@ -516,7 +452,7 @@ class Conductor:
 
     # -- resuming ----------------------------------------------------------------------------------------------------
 
-    def _restore(self) -> None:
+    async def _restore(self) -> None:
         """Stand where the last commit stood."""
         with JournalReader(self._path) as reader:
             self.revision = len(reader.config_revisions(self.run_id)) - 1
@@ -527,12 +463,15 @@ class Conductor:
             last = reader.last_generation(self.run_id)
             if last is not None:
                 self._stand_at(reader, last)
-            if self._desk is not None:
-                self._recover_requests(reader)
+            if self.semantics is not None and self.learning is not None:
+                searching = self.phase == "search"
+                self.semantics.restore(reader, self.generation, joins=searching)
+                await self.semantics.resend()  # before a training that was triggered after them
+                await self.learning.restore(reader, self.generation, searching=searching)
 
     def _stand_at(self, reader: JournalReader, last: GenerationRecord) -> None:
         self.resumed_from = last.generation
-        self.history.counters = Counter(last.counters)
+        self.history.committed(last.counters, last.digest)
         if last.phase == "polish":
             *_, searched = (s for s in reader.generation_summaries(self.run_id) if s.phase == "search")
             self._search_evaluations = searched.counters["evaluations"]
@@ -544,37 +483,8 @@ class Conductor:
         self.strategy.set_objective(self.objective)
         _log.info("resumed", generation=last.generation + 1, phase=self.phase, digest=self.history.digest[:12])
 
-    def _recover_requests(self, reader: JournalReader) -> None:
-        """Replies that are stored, and late requests that have yet to join; their batches are sent again, whole."""
-        assert self._desk is not None
-        answered = reader.replies(self.run_id)
-        waiting = [r for r in reader.requests(self.run_id) if r.join_generation >= self.generation]
-        self._desk.recover({r.request_id: answered[r.request_id] for r in waiting if r.request_id in answered})
-        batches: dict[int, list[RequestRecord]] = {}
-        for request in waiting:
-            if request.generation < self.generation and self.phase == "search":
-                individual = reader.generation(self.run_id, request.generation).individuals[request.slot]
-                assert individual.parent is not None
-                born, slot = individual.parent
-                parent = next(i for i in reader.generation(self.run_id, born).individuals if i.slot == slot)
-                late = Late(request, individual.parent, genotype_of(parent))
-                self._late.setdefault(request.join_generation, []).append(late)
-                batches.setdefault(request.generation, []).append(request)
-        self._unsent = [batches[g] for g in sorted(batches)]
-
 
 def _evaluated(i: IndividualRecord) -> Evaluated:
     """What the evaluation of a committed individual had given."""
     raw = {name: value for name, value in i.metrics.items() if name != "latency_ms"}
     return Evaluated(raw, i.error if i.status == "failed" else None, True)
-
-
-def _parent_genotype(p: Proposal) -> FloatArray:
-    assert p.parent_genotype is not None, f"a {p.operator} proposal names its parent's genotype"
-    return p.parent_genotype
-
-
-def _seed(seed: int, generation: int, slot: int, purpose: str) -> int:
-    """A 48-bit seed for whoever is outside numpy, keyed as every draw is (ruling 13)."""
-    text = f"{seed}/{generation}/{slot}/{purpose}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")

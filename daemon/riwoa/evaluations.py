@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,45 @@ class Evaluated:
         return self.error is None
 
 
+Wanted = tuple[str, Mapping[str, Any]]  # key and architecture
+
+
+class Round:
+    """One generation's evaluations: each architecture is worked for once, whenever it is added."""
+
+    def __init__(self, evaluations: Evaluations, group: asyncio.TaskGroup) -> None:
+        self._evaluations = evaluations
+        self._group = group
+        self._fresh: dict[str, Evaluated] = {}
+        self._tasks: dict[str, asyncio.Task[Evaluated]] = {}
+
+    def add(self, wanted: Sequence[Wanted]) -> None:
+        """Begin the evaluation of what is neither committed nor in this round already; does not wait."""
+        new = {key: a for key, a in wanted if not self._evaluations.known(key) and key not in self._tasks}
+        new = {key: a for key, a in new.items() if key not in self._fresh}
+        self._fresh |= self._evaluations.stored(new)
+        for key, architecture in new.items():
+            if key not in self._fresh:
+                work = self._evaluations.work(key, architecture)
+                self._tasks[key] = self._group.create_task(work, name=f"evaluate {key}")
+
+    def settle(self) -> None:
+        """Take the results; all tasks are done."""
+        self._fresh |= {key: task.result() for key, task in self._tasks.items()}
+
+    def outcomes(self, keys: Sequence[str]) -> list[Evaluated]:
+        """Outcomes by key, in order, once the round is over; the second of two equal keys is a hit of the first.
+
+        So hits follow from the order of the keys and from committed generations, not from when they were added.
+        """
+        found, seen = [], set()
+        for key in keys:
+            known = self._evaluations.committed(key) or self._fresh[key]
+            found.append(Evaluated(known.metrics, known.error, known.hit or key in seen))
+            seen.add(key)
+        return found
+
+
 class Evaluations:
     """Evaluates a generation's architectures, storing each result as it arrives.
 
@@ -62,35 +102,38 @@ class Evaluations:
         self._version = oracle_version
         self._on_result = on_result
         self._committed: dict[str, Evaluated] = {}
-        self.outstanding = 0
+        self.outstanding = 0  # worked for at this moment, or waiting for it
 
     def commit(self, key: str, evaluated: Evaluated) -> None:
         """Know this outcome from now on: its generation is committed. The first one stays."""
         self._committed.setdefault(key, Evaluated(evaluated.metrics, evaluated.error, True))
 
-    async def evaluate(self, wanted: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Evaluated]:
+    def committed(self, key: str) -> Evaluated | None:
+        """The outcome of this architecture in a committed generation."""
+        return self._committed.get(key)
+
+    def known(self, key: str) -> bool:
+        """Whether there is one."""
+        return key in self._committed
+
+    async def evaluate(self, wanted: Sequence[Wanted]) -> list[Evaluated]:
         """Outcomes of (key, architecture) pairs, in order; the second of two equal keys is a hit of the first.
 
         Cancelling it cancels what is under way.
         """
-        new = {key: architecture for key, architecture in wanted if key not in self._committed}
-        fresh = self._stored(new)
-        missing = [key for key in new if key not in fresh]
-        self.outstanding = len(missing)
+        async with self.round() as work:
+            work.add(wanted)
+        return work.outcomes([key for key, _ in wanted])
+
+    @asynccontextmanager
+    async def round(self) -> AsyncIterator[Round]:
+        """Work of one generation, that may be added in parts; leaving the context waits for all of it."""
         async with asyncio.TaskGroup() as group:
-            tasks = {key: group.create_task(self._work(key, new[key]), name=f"evaluate {key}") for key in missing}
-        fresh |= {key: task.result() for key, task in tasks.items()}
-        return self._in_order([key for key, _ in wanted], fresh)
+            yield (work := Round(self, group))
+        work.settle()
 
-    def _in_order(self, keys: Sequence[str], fresh: dict[str, Evaluated]) -> list[Evaluated]:
-        found, seen = [], set()
-        for key in keys:
-            known = self._committed.get(key) or fresh[key]
-            found.append(Evaluated(known.metrics, known.error, known.hit or key in seen))
-            seen.add(key)
-        return found
-
-    def _stored(self, new: Mapping[str, Any]) -> dict[str, Evaluated]:
+    def stored(self, new: Mapping[str, Any]) -> dict[str, Evaluated]:
+        """Results that an earlier life stored and never committed; they count as the evaluations that they were."""
         found = {}
         with JournalReader(self._path) as reader:
             for key in new:
@@ -99,9 +142,13 @@ class Evaluations:
                     found[key] = Evaluated(record.metrics, None, False)
         return found
 
-    async def _work(self, key: str, architecture: Mapping[str, Any]) -> Evaluated:
-        result = await (await self._backend.submit(key, architecture))
-        self.outstanding -= 1
+    async def work(self, key: str, architecture: Mapping[str, Any]) -> Evaluated:
+        """Evaluate an architecture and store its result."""
+        self.outstanding += 1
+        try:
+            result = await (await self._backend.submit(key, architecture))
+        finally:
+            self.outstanding -= 1
         error = (result.reason or result.status) if result.status != "ok" else _unusable(result.metrics)
         if error is None:
             await self._journal.put_evaluation(self._record(key, architecture, result))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from riwoa.credit import Tally, tallies_from_json
 from riwoa.search.base import Leader
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
@@ -73,10 +74,11 @@ class Best:
 
 
 class History:
-    """Counters, Pareto archive, leader, and the accuracy and latency of every individual."""
+    """Counters, credit, Pareto archive, leader, and the accuracy and latency of every individual."""
 
     def __init__(self, objective: Objective) -> None:
         self.counters: Counter[str] = Counter()
+        self.tallies: dict[str, Tally] = {}  # by operator
         self.archive = ParetoArchive()
         self.digest = ""
         self.best: Best | None = None
@@ -92,6 +94,12 @@ class History:
             self._metrics[generation, i.slot] = (accuracy, latency_ms)
             self.archive.add(ParetoPoint(i.architecture_key, accuracy, latency_ms, (generation, i.slot)))
             self._challenge(generation, i)
+
+    def committed(self, counters: Mapping[str, Any], digest: str) -> None:
+        """Stand on a committed generation's totals."""
+        self.counters = Counter({name: count for name, count in counters.items() if isinstance(count, int)})
+        self.tallies = tallies_from_json(counters.get("operators", {}))
+        self.digest = digest
 
     def metrics(self, identity: Identity | None) -> tuple[float, float] | None:
         """(accuracy, latency_ms) of an individual; None where it failed or there is none."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +17,14 @@ import numpy as np
 
 from riwoa.candidate import Candidate, candidate, parent_genotype
 from riwoa.cognition.desk import ProposalDesk
+from riwoa.cognition.models import Recommended
 from riwoa.cognition.parse import PatchError, parse_patch, split_thinking
-from riwoa.cognition.prompt import Remembered, Situation, Template, compose, load_template
+from riwoa.cognition.prompt import Situation, Template, compose, load_template
 from riwoa.cognition.protocol import Ask, Choice, GenerationSettings
-from riwoa.config import Cognition
+from riwoa.config import Cognition, Config
 from riwoa.history import History, Identity, genotype_of
+from riwoa.log import get_logger
+from riwoa.memories import Memories, in_order
 from riwoa.search.base import Proposal
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
@@ -31,14 +33,43 @@ from riwoa_storage.digest import relative_request_id
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import BufferEntryRecord, IndividualRecord, ReplyRecord, RequestRecord
 
+_log = get_logger("semantics")
 WORSE = "worse than its parent"
 NOT_EVALUATED = "could not be evaluated"
-BEST_SHOWN, BEST_AMONG = 3, 20  # successes in a prompt, and among how many of the last
-REJECTED_KEPT = 8  # as many as the longest template can show
+# What "auto" means where no model is asked: the scripted provider heeds none of it.
+_UNMODELLED = Recommended(temperature=0.7, top_p=0.95, thinking_tokens=48, template="compact", learning_rate=1e-3)
 Offered = dict[str, tuple[Choice, ...]]
 Known = Callable[[str], bool]  # architecture key -> evaluated in a committed generation, or asked for already
 LatencyOf = Callable[[Mapping[str, Any]], float]  # architecture -> milliseconds
-LayerMs = Callable[[Mapping[str, Any]], Mapping[str, float]]  # architecture -> milliseconds of each layer
+LayerMs = Callable[[Mapping[str, Any]], Mapping[str, float]]  # architecture -> layer -> milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How the model writes and learns: the configuration with every "auto" resolved."""
+
+    settings: GenerationSettings
+    template: Template
+    learning_rate: float
+
+
+def style_of(cognition: Cognition, recommended: Recommended = _UNMODELLED) -> Style:
+    """The style of a configuration for a model with these recommendations (``cognition.models.recommended``)."""
+
+    def resolved(value: Any, auto: Any) -> Any:
+        return auto if value == "auto" else value
+
+    thinking_tokens = resolved(cognition.thinking_tokens, recommended.thinking_tokens)
+    least = min(GenerationSettings().least_thinking_tokens, thinking_tokens)
+    settings = GenerationSettings(
+        grammar=cognition.grammar,
+        thinking_tokens=thinking_tokens,
+        least_thinking_tokens=least,
+        temperature=resolved(cognition.temperature, recommended.temperature),
+        top_p=resolved(cognition.top_p, recommended.top_p),
+    )
+    template = load_template(resolved(cognition.template, recommended.template))
+    return Style(settings, template, resolved(cognition.learning_rate, recommended.learning_rate))
 
 
 def offered_choices(codec: Codec, genotype: FloatArray, known: Known) -> Offered:
@@ -82,3 +113,349 @@ def seed_of(seed: int, generation: int, slot: int, purpose: str) -> int:
     """A 48-bit seed for whoever is outside numpy, keyed as every draw is (ruling 13)."""
     text = f"{seed}/{generation}/{slot}/{purpose}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request under way."""
+
+    request: RequestRecord
+    parent: Identity
+    genotype: FloatArray  # the parent's
+    proposal: Proposal | None  # whose slot waits for the reply; None where the slot spiralled and the reply joins
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A usable reply: what a success is learned from."""
+
+    request: RequestRecord
+    text: str
+    patch: Mapping[str, Choice]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What the replies due in a generation came to. ``rejected``: "generation/slot" of the request -> reason."""
+
+    candidates: tuple[Candidate, ...] = ()
+    request_ids: tuple[str, ...] = ()  # of every reply that was due, usable or not
+    answers: Mapping[str, Answer] = field(default_factory=dict)  # by request id
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    parents: Mapping[str, Mapping[str, Choice]] = field(
+        default_factory=dict
+    )  # that the requests showed, named likewise
+
+
+class Semantics:
+    """Asks for patches and reads what comes back.
+
+    Args:
+        desk: where requests go.
+        codec: of the run's space and seed.
+        run_id: the run.
+        history: metrics of committed individuals.
+        known: whether an architecture was evaluated in a committed generation.
+        latency_of: latency of an architecture, free to ask.
+        layer_ms: latency of its layers, likewise; {} where only the sum is known.
+        style: how the model writes.
+        config: the run's.
+    """
+
+    def __init__(
+        self,
+        *,
+        desk: ProposalDesk,
+        codec: Codec,
+        run_id: int,
+        history: History,
+        known: Known,
+        latency_of: LatencyOf,
+        layer_ms: LayerMs,
+        style: Style,
+        config: Config,
+    ) -> None:
+        self.desk = desk
+        self.style = style
+        self.memories = Memories()
+        self._codec = codec
+        self._run_id = run_id
+        self._seed = config.run.seed
+        self._lag = config.cognition.lag
+        self._most_genes = config.cognition.patch_genes
+        self._history = history
+        self._known = known
+        self._latency_of = latency_of
+        self._layer_ms = layer_ms
+        self._due: dict[int, list[Asked]] = {}  # by the generation that they join
+        self._unsent: list[list[RequestRecord]] = []  # batches that a killed daemon left without replies
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        generation: int,
+        proposals: Sequence[Proposal],
+        *,
+        target_ms: float | None,
+        adapter_sha256: str | None,
+        writes: bool,
+    ) -> dict[int, Candidate]:
+        """Send the requests of a generation; the candidates of all slots that wait for no reply.
+
+        Args:
+            generation: which.
+            proposals: all of its slots.
+            target_ms: the latency target in force.
+            adapter_sha256: the adapter in force.
+            writes: false while text generation is paused: semantic slots then spiral.
+        """
+        semantic = [p for p in proposals if p.operator == "semantic"]
+        slots = {p.slot: candidate(self._codec, p) for p in proposals if p.operator not in ("semantic", "placebo")}
+        if self._lag > 0 or not writes:
+            slots |= {p.slot: self._spiral(p) for p in semantic}
+        keys = {c.key for c in slots.values()}
+        for p in (p for p in proposals if p.operator == "placebo"):
+            slots[p.slot] = self._placebo(generation, p, keys)
+            keys.add(slots[p.slot].key)
+        offers = [(p, self._offered(p, keys)) for p in semantic if writes]
+        slots |= {p.slot: self._spiral(p) for p, offered in offers if not offered}
+        batch = [
+            self._asked_for(p, self._request(generation, p, offered, target_ms, adapter_sha256))
+            for p, offered in offers
+            if offered
+        ]
+        if batch:
+            self._due.setdefault(generation + self._lag, []).extend(batch)
+            await self.desk.submit([asked.request for asked in batch])
+        return slots
+
+    def _spiral(self, p: Proposal, **changes: Any) -> Candidate:
+        return candidate(self._codec, p, operator="spiral", **changes)
+
+    def _asked_for(self, p: Proposal, request: RequestRecord) -> Asked:
+        assert p.parent is not None
+        return Asked(request, p.parent, parent_genotype(p), p if self._lag == 0 else None)
+
+    def _offered(self, p: Proposal, keys: set[str]) -> Offered:
+        return offered_choices(self._codec, parent_genotype(p), lambda key: key in keys or self._known(key))
+
+    def _placebo(self, generation: int, p: Proposal, keys: set[str]) -> Candidate:
+        """Ruling 20: a uniform draw from the patches that a request would have been offered."""
+        rng = generator(self._seed, generation, "placebo", p.slot)
+        try:
+            patch = placebo_patch(self._offered(p, keys), self._most_genes, rng)
+        except PatchError as error:
+            return self._spiral(p, error=str(error))
+        return candidate(self._codec, p, genotype=self._codec.patch(parent_genotype(p), patch))
+
+    def _request(
+        self, generation: int, p: Proposal, offered: Offered, target_ms: float | None, adapter_sha256: str | None
+    ) -> RequestRecord:
+        accuracy, latency_ms = self._history.metrics(p.parent) or (None, None)
+        situation = self._situation(parent_genotype(p), accuracy, latency_ms, target_ms, self.memories)
+        system, prompt = compose(situation, offered, self.style.template)
+        return RequestRecord(
+            request_id=f"{self._run_id}/{generation}/{p.slot}",
+            run_id=self._run_id,
+            generation=generation,
+            slot=p.slot,
+            join_generation=generation + self._lag,
+            model=self.desk.provider.model,
+            adapter_sha256=adapter_sha256,
+            seed=seed_of(self._seed, generation, p.slot, "request"),
+            prompt=prompt,
+            parameters={
+                "system": system,
+                "choices": {gene: list(choices) for gene, choices in offered.items()},
+                "most_genes": self._most_genes,
+                "parent": dict(situation.parent),
+                "settings": self.style.settings.to_json(),
+            },
+            created_unix_s=time.time(),
+        )
+
+    def _situation(
+        self,
+        genotype: FloatArray,
+        accuracy: float | None,
+        latency_ms: float | None,
+        target_ms: float | None,
+        memories: Memories,
+    ) -> Situation:
+        parent = self._architecture(genotype)
+        return Situation(
+            space=self._codec.space,
+            parent=parent,
+            accuracy=accuracy,
+            latency_ms=self._latency_of(parent) if latency_ms is None else latency_ms,
+            target_ms=target_ms,
+            layer_ms=self._layer_ms(parent),
+            latency_after=lambda patch: self._latency_of(self._architecture(self._codec.patch(genotype, patch))),
+            successes=memories.successes,
+            rejected=memories.rejected,
+        )
+
+    def _architecture(self, genotype: FloatArray) -> dict[str, Choice]:
+        return self._codec.space.architecture(self._codec.decode(genotype[None, :])[0])
+
+    def probes(self, count: int, target_ms: float) -> tuple[Ask, ...]:
+        """The fixed requests that judge adapters: random architectures of the run's seed, without any history."""
+        genotypes = generator(self._seed, 0, "probes").random((count, self._codec.dimension))
+        return tuple(self._probe(i, genotype, target_ms) for i, genotype in enumerate(genotypes))
+
+    def _probe(self, number: int, genotype: FloatArray, target_ms: float) -> Ask:
+        offered = offered_choices(self._codec, genotype, lambda _: False)
+        system, prompt = compose(
+            self._situation(genotype, None, None, target_ms, Memories()), offered, self.style.template
+        )
+        seed = seed_of(self._seed, 0, number, "probe")
+        return Ask(
+            id=f"probe/{number}",
+            seed=seed,
+            system=system,
+            prompt=prompt,
+            choices=offered,
+            most_genes=self._most_genes,
+        )
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def join(self, generation: int, first_slot: int) -> Joined:
+        """Wait for the replies that are due (ruling 9) and read them: in their own slots, or as extra candidates."""
+        due = self._due.pop(generation, [])
+        if not due:
+            return Joined()
+        replies = await self.desk.collect(asked.request.request_id for asked in due)
+        candidates: list[Candidate] = []
+        answers: dict[str, Answer] = {}
+        rejected: dict[str, str] = {}
+        free = iter(range(first_slot, first_slot + len(due)))
+        for asked, reply in zip(due, replies, strict=True):
+            try:
+                answers[reply.request_id] = answer = self._read(asked.request, reply)
+            except PatchError as error:
+                rejected[relative_request_id(reply.request_id)] = str(error)
+                _log.info("reply_unusable", request=reply.request_id, reason=str(error))
+                if asked.proposal is not None:
+                    candidates.append(self._spiral(asked.proposal, request_id=reply.request_id, error=str(error)))
+                continue
+            slot = next(free) if asked.proposal is None else asked.proposal.slot
+            proposal = Proposal(slot, "semantic", asked.genotype, asked.parent, asked.genotype)
+            genotype = self._codec.patch(asked.genotype, answer.patch)
+            candidates.append(candidate(self._codec, proposal, genotype=genotype, request_id=reply.request_id))
+        ids = tuple(asked.request.request_id for asked in due)
+        parents = {relative_request_id(a.request.request_id): a.request.parameters["parent"] for a in due}
+        return Joined(tuple(candidates), ids, answers, rejected, parents)
+
+    def _read(self, request: RequestRecord, reply: ReplyRecord) -> Answer:
+        if reply.status != "ok":
+            raise PatchError(reply.reason or reply.status)
+        p = request.parameters
+        patch = parse_patch(
+            reply.text, self._codec.space, p["parent"], choices=p["choices"], most_genes=p["most_genes"]
+        )
+        return Answer(request, reply.text, patch)
+
+    # -- what came of it ---------------------------------------------------------------------------------------------
+
+    def entries(
+        self, generation: int, individuals: Sequence[IndividualRecord], joined: Joined, won: Callable[[Any], bool]
+    ) -> list[BufferEntryRecord]:
+        """Successes with their whole trace, verbatim; a reply without reasoning teaches none."""
+        found = []
+        for i in individuals:
+            answer = joined.answers.get(i.request_id or "")
+            if answer is None or not won(i):
+                continue
+            reasoning, _ = split_thinking(answer.text)
+            parent_fitness = self._history.fitness(i.parent)
+            assert i.fitness is not None
+            assert parent_fitness is not None
+            if reasoning:
+                trace = _trace(answer, reasoning, i)
+                found.append(
+                    BufferEntryRecord(
+                        entry_id=0,
+                        run_id=self._run_id,
+                        request_id=answer.request.request_id,
+                        generation=generation,
+                        parent_fitness=parent_fitness,
+                        child_fitness=i.fitness,
+                        trace=trace,
+                        created_unix_s=time.time(),
+                    )
+                )
+        return found
+
+    def rejections(
+        self, individuals: Sequence[IndividualRecord], joined: Joined, won: Callable[[Any], bool]
+    ) -> dict[str, str]:
+        """Why each reply that was due is no success, by "generation/slot" of its request; wins are not in it."""
+        found = dict(joined.rejected)
+        for i in individuals:
+            if i.request_id is not None and i.request_id in joined.answers and not won(i):
+                found[relative_request_id(i.request_id)] = WORSE if i.status == "ok" else NOT_EVALUATED
+        return found
+
+    def committed(
+        self,
+        individuals: Sequence[IndividualRecord],
+        joined: Joined,
+        entries: Sequence[BufferEntryRecord],
+        rejected: Mapping[str, str],
+    ) -> None:
+        """Remember a committed generation for the prompts of the next ones."""
+        self.memories.succeeded(entries)
+        of = {relative_request_id(i.request_id): i for i in individuals if i.request_id is not None}
+        self.memories.failed(in_order(rejected), of, joined.parents)
+
+    # -- resume ------------------------------------------------------------------------------------------------------
+
+    def restore(self, reader: JournalReader, generation: int, *, joins: bool) -> None:
+        """Stand before ``generation``: stored replies, requests that have yet to join, memories.
+
+        ``joins``: false in the polish, where no reply joins any more.
+        """
+        self.memories.restore(reader, self._run_id)
+        waiting = reader.requests_joining(self._run_id, generation)
+        answered = {r.request_id: reply for r in waiting if (reply := reader.reply(r.request_id)) is not None}
+        self.desk.recover(answered)
+        batches: dict[int, list[RequestRecord]] = {}
+        for request in waiting:
+            if joins and request.generation < generation:
+                self._due.setdefault(request.join_generation, []).append(self._asked_before(reader, request))
+                batches.setdefault(request.generation, []).append(request)
+        self._unsent = [batches[g] for g in sorted(batches)]
+
+    def _asked_before(self, reader: JournalReader, request: RequestRecord) -> Asked:
+        spiral = reader.individual(self._run_id, request.generation, request.slot)
+        assert spiral is not None
+        assert spiral.parent is not None
+        parent = reader.individual(self._run_id, *spiral.parent)
+        assert parent is not None
+        return Asked(request, spiral.parent, genotype_of(parent), None)
+
+    async def resend(self) -> None:
+        """Send the batches again, whole, that a killed daemon left without replies."""
+        for batch in self._unsent:
+            await self.desk.submit(batch)
+        self._unsent = []
+
+    def drop(self) -> None:
+        """Forget the requests under way: beyond the search there is nothing to join."""
+        self._due.clear()
+
+
+def _trace(answer: Answer, reasoning: str, i: IndividualRecord) -> dict[str, Any]:
+    return {
+        "system": answer.request.parameters["system"],
+        "prompt": answer.request.prompt,
+        "text": answer.text,
+        "reasoning": reasoning,
+        "patch": dict(answer.patch),
+        "architecture": i.architecture,
+        "metrics": i.metrics,
+        "parent_architecture": answer.request.parameters["parent"],
+        "adapter_sha256": answer.request.adapter_sha256,
+    }

@@ -151,6 +151,36 @@ class JournalReader:
             for row in self._rows(sql, run_id, generation):
                 yield generation, self._individual(row)
 
+    def individual(self, run_id: int, generation: int, slot: int) -> IndividualRecord | None:
+        """One committed individual."""
+        rows = self._rows(
+            "SELECT * FROM individuals WHERE run_id = ? AND generation = ? AND slot = ?", run_id, generation, slot
+        )
+        return self._individual(rows[0]) if rows else None
+
+    def individual_of(self, request_id: str) -> IndividualRecord | None:
+        """The committed individual that a request came to."""
+        request = self.request(request_id)
+        if request is None:
+            return None
+        rows = self._rows(  # by its run and the generation it joined: those are indexed
+            "SELECT * FROM individuals WHERE run_id = ? AND generation = ? AND request_id = ?",
+            request.run_id,
+            request.join_generation,
+            request_id,
+        )
+        return self._individual(rows[0]) if rows else None
+
+    def operator_seconds(self, run_id: int, oracle_version: str, start: int, end: int) -> dict[str, float]:
+        """Wall seconds of evaluation by operator, in generations ``start`` to ``end`` (excluded)."""
+        sql = (
+            "SELECT operator, sum(duration_s) AS spent_s FROM individuals JOIN evaluations "
+            "ON oracle_version = ? AND evaluations.architecture_key = individuals.architecture_key "
+            "WHERE run_id = ? AND generation >= ? AND generation < ? AND cache_hit = 0 GROUP BY operator"
+        )
+        rows = self._rows(sql, oracle_version, run_id, start, end)
+        return {row["operator"]: float(row["spent_s"]) for row in rows}
+
     # -- evaluations -----------------------------------------------------------------------------------------------
 
     def evaluation(self, oracle_version: str, key: str) -> EvaluationRecord | None:
@@ -181,7 +211,28 @@ class JournalReader:
             False: "AND request_id IN (SELECT request_id FROM replies)",
         }[unanswered]
         rows = self._rows(f"SELECT * FROM requests WHERE run_id = ? {condition} ORDER BY generation, slot", run_id)
-        return [RequestRecord(**_without(row, "parameters"), parameters=self._json(row, "parameters")) for row in rows]
+        return [self._request(row) for row in rows]
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        """One request."""
+        rows = self._rows("SELECT * FROM requests WHERE request_id = ?", request_id)
+        return self._request(rows[0]) if rows else None
+
+    def requests_joining(self, run_id: int, start: int) -> list[RequestRecord]:
+        """Requests whose replies join generation ``start`` or later, by generation and slot."""
+        sql = "SELECT * FROM requests WHERE run_id = ? AND join_generation >= ? ORDER BY generation, slot"
+        return [self._request(row) for row in self._rows(sql, run_id, start)]
+
+    def writing_seconds(self, run_id: int, start: int, end: int) -> float:
+        """Wall seconds that batches of requests took which joined generations ``start`` to ``end`` (excluded).
+
+        The requests of a generation are one batch, and each of its replies carries the time of the whole.
+        """
+        sql = (
+            "SELECT max(duration_s) AS spent_s FROM replies JOIN requests USING (request_id) "
+            "WHERE run_id = ? AND join_generation >= ? AND join_generation < ? GROUP BY generation"
+        )
+        return sum(float(row["spent_s"]) for row in self._rows(sql, run_id, start, end))
 
     def replies(self, run_id: int) -> dict[str, ReplyRecord]:
         """request_id -> reply."""
@@ -195,15 +246,28 @@ class JournalReader:
         rows = self._rows("SELECT * FROM replies WHERE request_id = ?", request_id)
         return ReplyRecord(**_without(rows[0])) if rows else None
 
-    def buffer(self, run_id: int) -> list[BufferEntryRecord]:
-        """Successes of the run, oldest first, consumed ones included."""
-        rows = self._rows("SELECT * FROM buffer_entries WHERE run_id = ? ORDER BY entry_id", run_id)
+    def buffer(self, run_id: int, *, after: int = 0) -> list[BufferEntryRecord]:
+        """Successes of the run with ids above ``after``, oldest first, consumed ones included."""
+        sql = "SELECT * FROM buffer_entries WHERE run_id = ? AND entry_id > ? ORDER BY entry_id"
+        rows = self._rows(sql, run_id, after)
         return [BufferEntryRecord(**_without(row, "trace"), trace=self._json(row, "trace")) for row in rows]
 
-    def adapters(self, run_id: int) -> list[AdapterRecord]:
-        """Checkpoints of the run with their weights, oldest first."""
-        rows = self._rows("SELECT * FROM adapters WHERE run_id = ? ORDER BY adapter_id", run_id)
-        return [AdapterRecord(**_without(row, "training"), training=self._json(row, "training")) for row in rows]
+    def adapters(self, run_id: int, *, weights: bool = True) -> list[AdapterRecord]:
+        """Checkpoints of the run, oldest first; without their weights (None) if said."""
+        column = "weights" if weights else "NULL AS weights"
+        sql = (
+            f"SELECT adapter_id, run_id, generation, parent_id, sha256, {column}, status, training, created_unix_s "
+            "FROM adapters WHERE run_id = ? ORDER BY adapter_id"
+        )
+        return [
+            AdapterRecord(**_without(row, "training"), training=self._json(row, "training"))
+            for row in self._rows(sql, run_id)
+        ]
+
+    def weights(self, adapter_id: int) -> bytes | None:
+        """The bytes of one checkpoint; None where retention dropped them."""
+        rows = self._rows("SELECT weights FROM adapters WHERE adapter_id = ?", adapter_id)
+        return rows[0]["weights"] if rows else None
 
     def events(self, run_id: int | None = None, *, limit: int = 100) -> list[EventRecord]:
         """The last ``limit`` events, of one run or of all, oldest of them first."""
@@ -291,6 +355,9 @@ class JournalReader:
             metrics=self._json(row, "metrics"),
             cache_hit=bool(row["cache_hit"]),
         )
+
+    def _request(self, row: Row) -> RequestRecord:
+        return RequestRecord(**_without(row, "parameters"), parameters=self._json(row, "parameters"))
 
     def _evaluation(self, row: Row) -> EvaluationRecord:
         return EvaluationRecord(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.cognition.provider import ProposalProvider, ScriptedProvider
 from riwoa.conductor import Conductor
@@ -71,7 +72,14 @@ async def conduct(
         if reloader.config.cognition.provider == "scripted":
             cognition = reloader.config.cognition
             answering = provider or ScriptedProvider(SPACE, cognition.script)
-            desk = ProposalDesk(answering, journal, lag=cognition.lag, timeout_s=lambda: cognition.timeout_s)
+            desk = ProposalDesk(
+                answering,
+                journal,
+                lag=cognition.lag,
+                timeout_s=lambda: cognition.timeout_s,
+                train_timeout_s=lambda: cognition.train_timeout_s,
+                adapters=AdapterFiles(path.parent / f"{path.stem}.adapters", journaled(path)),
+            )
         conductor = Conductor(
             journal=journal,
             journal_path=path,

@@ -1,0 +1,119 @@
+"""What each operator is worth: proposals, wins over the parent, gain. From committed individuals, so deterministic.
+
+The tallies lie in the counters of each generation; seconds are wall times, joined when somebody looks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from riwoa.search.bandit import DISCOUNT
+
+CONFIDENCE_Z = 1.959963984540054  # two-sided 95 %
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """An operator's proposals so far, of those that had a parent to beat."""
+
+    proposals: int = 0  # asked for: a request whose reply was due, or a candidate
+    valid: int = 0  # that became a candidate
+    repeats: int = 0  # of an architecture evaluated before: they cost nothing and find nothing
+    wins: int = 0  # fitter than the parent by more than the success margin
+    gain: float = 0.0  # fitness of child - fitness of parent, summed over the wins
+    recent_proposals: float = 0.0  # discounted, for the bandit
+    recent_wins: float = 0.0
+
+    @property
+    def recent(self) -> tuple[float, float]:
+        """Discounted (wins, proposals)."""
+        return self.recent_wins, self.recent_proposals
+
+    def later(self, new: Tally) -> Tally:
+        """This tally after one more generation."""
+        return Tally(
+            proposals=self.proposals + new.proposals,
+            valid=self.valid + new.valid,
+            repeats=self.repeats + new.repeats,
+            wins=self.wins + new.wins,
+            gain=self.gain + new.gain,
+            recent_proposals=DISCOUNT * self.recent_proposals + new.proposals,
+            recent_wins=DISCOUNT * self.recent_wins + new.wins,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A candidate's outcome beside its parent's; ``gain`` is None where either could not be evaluated."""
+
+    operator: str
+    gain: float | None
+    won: bool
+    repeat: bool
+
+
+Tallies = Mapping[str, Tally]
+
+
+def tallied(before: Tallies, children: Iterable[Child], unusable: Mapping[str, int]) -> dict[str, Tally]:
+    """The tallies after a generation; ``unusable`` counts proposals that came to no candidate, by operator."""
+    new = {operator: Tally(proposals=count) for operator, count in unusable.items() if count}
+    for c in children:
+        t = new.get(c.operator, Tally())
+        new[c.operator] = Tally(
+            proposals=t.proposals + 1,
+            valid=t.valid + 1,
+            repeats=t.repeats + c.repeat,
+            wins=t.wins + c.won,
+            gain=t.gain + (c.gain if c.won and c.gain is not None else 0.0),
+        )
+    return {name: before.get(name, Tally()).later(new.get(name, Tally())) for name in sorted({*before, *new})}
+
+
+def tallies_from_json(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Tally]:
+    """The tallies of a journaled generation; what another version counted besides is left out."""
+    known = {f.name for f in fields(Tally)}
+    return {name: Tally(**{k: v for k, v in row.items() if k in known}) for name, row in data.items()}
+
+
+def tallies_to_json(tallies: Tallies) -> dict[str, dict[str, Any]]:
+    """As journaled."""
+    return {name: asdict(tally) for name, tally in tallies.items()}
+
+
+def wilson(wins: int, proposals: int, z: float = CONFIDENCE_Z) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson, 1927); (0, 1) without a proposal."""
+    if proposals == 0:
+        return 0.0, 1.0
+    p, n = wins / proposals, proposals
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def credit_rows(tallies: Tallies, seconds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """For those who look on: each operator's counts, win rate of its proposals with interval, and gain.
+
+    ``seconds``: what its proposals cost, writing and evaluation together; gain per second is None where that is not
+    known. ``mean_gain`` is what a proposal brought on average, losers bringing nothing: they leave the population.
+    """
+    rows = {}
+    for name, t in tallies.items():
+        low, high = wilson(t.wins, t.proposals)
+        spent_s = seconds.get(name, 0.0)
+        rows[name] = {
+            "proposals": t.proposals,
+            "valid": t.valid,
+            "repeats": t.repeats,
+            "wins": t.wins,
+            "win_rate": t.wins / t.proposals if t.proposals else None,
+            "win_rate_low": low,
+            "win_rate_high": high,
+            "mean_gain": t.gain / t.proposals if t.proposals else None,
+            "seconds": spent_s,
+            "gain_per_s": t.gain / spent_s if spent_s > 0 else None,
+        }
+    return rows

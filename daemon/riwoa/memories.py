@@ -1,0 +1,83 @@
+"""What a prompt is told of earlier patches: rebuilt from the journal at every start, the same as if never stopped."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from riwoa.cognition.prompt import Remembered
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import BufferEntryRecord, IndividualRecord
+
+BEST_SHOWN, BEST_AMONG = 3, 20  # successes in a prompt, and among how many of the last
+REJECTED_KEPT = 8  # no template shows more
+
+
+class Memories:
+    """The last successes and the last rejected patches of a run, by its committed generations."""
+
+    def __init__(self) -> None:
+        self._successes: deque[Remembered] = deque(maxlen=BEST_AMONG)
+        self._rejected: deque[Remembered] = deque(maxlen=REJECTED_KEPT)
+
+    @property
+    def successes(self) -> list[Remembered]:
+        """The best of the last successes, newest last; among equal gains the newer."""
+        by_gain = sorted(enumerate(self._successes), key=lambda pair: (pair[1].gain or 0.0, pair[0]))
+        return [memory for _, memory in sorted(by_gain[-BEST_SHOWN:], key=lambda pair: pair[0])]
+
+    @property
+    def rejected(self) -> list[Remembered]:
+        """The last rejected patches, newest last; a reply without a patch has an empty one."""
+        return list(self._rejected)
+
+    def succeeded(self, entries: Iterable[BufferEntryRecord]) -> None:
+        """Remember the successes of a committed generation."""
+        for entry in entries:
+            patch, parent = entry.trace["patch"], entry.trace["parent_architecture"]
+            gain = entry.child_fitness - entry.parent_fitness
+            self._successes.append(Remembered(patch, {gene: parent[gene] for gene in patch}, gain=gain))
+
+    def failed(
+        self,
+        rejected: Iterable[tuple[str, str]],
+        individuals: Mapping[str, IndividualRecord],
+        parents: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Remember the rejected patches of a committed generation.
+
+        Args:
+            rejected: ("generation/slot" of the request, reason), in order.
+            individuals: what came of these requests; a spiral, or nothing, where the reply held no patch.
+            parents: the architectures that they showed.
+        """
+        for name, reason in rejected:
+            patch, parent = {}, parents[name]
+            if name in individuals and individuals[name].operator == "semantic":
+                patch = changed(parent, individuals[name].architecture)
+            self._rejected.append(Remembered(patch, {gene: parent[gene] for gene in patch}, reason=reason))
+
+    def restore(self, reader: JournalReader, run_id: int) -> None:
+        """Remember what the journal holds."""
+        self.succeeded(reader.buffer(run_id)[-BEST_AMONG:])
+        last: deque[tuple[str, str]] = deque(maxlen=REJECTED_KEPT)
+        for summary in reader.generation_summaries(run_id):
+            last.extend(in_order(summary.inputs.get("rejected", {})))
+        individuals, parents = {}, {}
+        for name, _ in last:
+            request = reader.request(f"{run_id}/{name}")
+            parents[name] = request.parameters["parent"] if request is not None else {}
+            if (individual := reader.individual_of(f"{run_id}/{name}")) is not None:
+                individuals[name] = individual
+        self.failed(last, individuals, parents)
+
+
+def in_order(rejected: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(name, reason) by generation and slot of the requests: JSON objects come back sorted as text."""
+    return sorted(rejected.items(), key=lambda row: [int(part) for part in row[0].split("/")])
+
+
+def changed(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices of the child that differ, of genes that are active in both."""
+    return {gene: child[gene] for gene in parent if gene in child and child[gene] != parent[gene]}
