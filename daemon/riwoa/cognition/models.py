@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from riwoa.cognition.accelerator import Accelerator, probe_accelerator
-from riwoa.cognition.protocol import GenerationSettings, ModelSpec
-from riwoa.config import Cognition
+from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import ModelError
 from riwoa.hardware.probe import fastest_dtype
 
@@ -293,18 +292,6 @@ def recommended(spec: ModelSpec) -> Recommended:
         thinking_tokens=1024 if large else 48,
         template="full" if large else "compact",
         learning_rate=2e-4 if large else 1e-3,
-    )
-
-
-def generation_settings(cognition: Cognition, advice: Recommended) -> GenerationSettings:
-    """How the model writes: what is configured, and the advice where that says "auto"."""
-    budget = advice.thinking_tokens if cognition.thinking_tokens == "auto" else int(cognition.thinking_tokens)
-    return GenerationSettings(
-        grammar=cognition.grammar,
-        thinking_tokens=budget,
-        least_thinking_tokens=min(budget, GenerationSettings().least_thinking_tokens),
-        temperature=advice.temperature if cognition.temperature == "auto" else float(cognition.temperature),
-        top_p=advice.top_p if cognition.top_p == "auto" else float(cognition.top_p),
     )
 
 

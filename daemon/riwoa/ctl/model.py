@@ -51,7 +51,7 @@ def _configured(name: str, arguments: list[str], description: str) -> Any:
 
 def _check(arguments: list[str], options: Options) -> int:
     config = _configured("check", arguments, "Loads the model in a process of its own, as the daemon does.")
-    from riwoa.cognition.check import check_model
+    from riwoa.bench.model import check_model
 
     data = asyncio.run(check_model(config, _say)).to_json()
     emit(options, data, render(data))
@@ -60,7 +60,7 @@ def _check(arguments: list[str], options: Options) -> int:
 
 def render(data: dict[str, Any]) -> str:
     """The measurements as aligned lines."""
-    settings, advice = data["settings"], data["advice"]
+    settings = data["settings"]
     memory = "unknown" if data["memory_bytes"] is None else f"{data['memory_bytes'] / 2**20:,.0f} MiB resident"
     if data["vram_bytes"] is not None:
         memory += f", {data['vram_bytes'] / 2**20:,.0f} MiB on the GPU"
@@ -71,7 +71,7 @@ def render(data: dict[str, Any]) -> str:
         ["files", data["directory"]],
         ["runs in", f"{quantization}{data['dtype']} on {data['device']}, {data['threads']} thread(s)"],
         ["settings", f"temperature {settings['temperature']:g}, top-p {settings['top_p']:g}, "
-                     f"{settings['thinking_tokens']} tokens of reasoning, {advice['template']} prompts"],
+                     f"{settings['thinking_tokens']} tokens of reasoning, {data['template']} prompts"],
         ["loaded in", f"{data['load_s']:.1f} s"],
         ["memory", memory],
         ["speed", f"{data['tokens_per_s_alone']:.1f} tokens/s alone, {data['tokens_per_s_batch']:.1f} in a batch of 8"],

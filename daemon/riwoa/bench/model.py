@@ -11,14 +11,15 @@ from typing import Any
 
 from riwoa.cognition.accelerator import NO_GPU, probe_accelerator
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
-from riwoa.cognition.models import Recommended, Resolved, choose, generation_settings, recommended
-from riwoa.cognition.prompt import Situation, compose, load_template
+from riwoa.cognition.models import Resolved, choose, recommended
+from riwoa.cognition.prompt import Situation, compose
 from riwoa.cognition.protocol import GenerationSettings
 from riwoa.config import Config
 from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
+from riwoa.semantics import Style, offered_choices, style_of
 from riwoa_storage.records import RequestRecord
 
 BATCH = 8
@@ -37,7 +38,7 @@ class Checked:
     device: str
     threads: int
     settings: GenerationSettings
-    advice: Recommended
+    template: str
     load_s: float
     memory_bytes: int | None  # resident set of the process, after writing
     vram_bytes: int | None  # as the driver accounts to the process; None on a CPU, or where it does not tell
@@ -66,8 +67,7 @@ async def check_model(config: Config, say: Callable[[str], None] = lambda _: Non
         lora_dropout=cognition.lora_dropout,
         memory_bytes=cognition.memory_bytes,
     )
-    advice = recommended(found.spec)
-    settings = generation_settings(cognition, advice)
+    style = style_of(cognition, recommended(found.spec))
     limits = EngineLimits(memory_limit_bytes=cognition.memory_bytes)
     provider = LanguageModelProvider(found.spec, limits=lambda: limits)
     try:
@@ -76,21 +76,17 @@ async def check_model(config: Config, say: Callable[[str], None] = lambda _: Non
         await provider.start()
         load_s = time.monotonic() - started
         say("writing")
-        return await _measured(provider, found, settings, advice, _space(config), load_s)
+        return await _measured(provider, found, style, mobilenet_space(config.oracle.resolutions), load_s)
     finally:
         await provider.close()
 
 
 async def _measured(
-    provider: LanguageModelProvider,
-    found: Resolved,
-    settings: GenerationSettings,
-    advice: Recommended,
-    space: Space,
-    load_s: float,
+    provider: LanguageModelProvider, found: Resolved, style: Style, space: Space, load_s: float
 ) -> Checked:
-    timed = replace(settings, thinking_tokens=min(settings.thinking_tokens, _MOST_THINKING_TOKENS))
-    requests = [_request(space, advice, timed, i) for i in range(2 + BATCH)]
+    budget = min(style.settings.thinking_tokens, _MOST_THINKING_TOKENS)
+    timed = replace(style, settings=replace(style.settings, thinking_tokens=budget))
+    requests = [_request(space, timed, i) for i in range(2 + BATCH)]
     # The first pays for kernels chosen and the shared prefix computed.
     await provider.generate(requests[:1])
     alone_s, alone, sample = await _timed(provider, requests[1:2])
@@ -104,8 +100,8 @@ async def _measured(
         dtype=found.spec.dtype,
         device=found.spec.device if device is None else device.name,
         threads=found.spec.threads,
-        settings=settings,
-        advice=advice,
+        settings=style.settings,
+        template=style.template.name,
         load_s=load_s,
         memory_bytes=stats.resident_bytes,
         vram_bytes=_vram_bytes(stats.pid),
@@ -124,22 +120,14 @@ async def _timed(provider: LanguageModelProvider, requests: list[RequestRecord])
     return time.monotonic() - started, sum(r.tokens for r in replies), replies[0].text
 
 
-def _space(config: Config) -> Space:
-    return mobilenet_space(config.oracle.resolutions)
-
-
-def _request(space: Space, advice: Recommended, settings: GenerationSettings, number: int) -> RequestRecord:
+def _request(space: Space, style: Style, number: int) -> RequestRecord:
     """As a search would ask about a random parent of which nothing is known yet."""
     codec = Codec(space, 0)
-    vector = generator(0, number, "model.check").random((1, codec.dimension))
-    parent = space.architecture(codec.decode(vector)[0])
-    choices = {
-        gene.name: [c for c in gene.choices if c != parent[gene.name]]
-        for gene in space.genes
-        if gene.name in parent and len(gene.choices) > 1
-    }
+    genotype = generator(0, number, "model.check").random(codec.dimension)
+    parent = space.architecture(codec.decode(genotype[None, :])[0])
+    choices = offered_choices(codec, genotype, lambda _: False)
     situation = Situation(space, parent, None, None, None, {}, None)
-    system, prompt = compose(situation, choices, load_template(advice.template))
+    system, prompt = compose(situation, choices, style.template)
     return RequestRecord(
         request_id=f"check/0/{number}",
         run_id=0,
@@ -152,10 +140,10 @@ def _request(space: Space, advice: Recommended, settings: GenerationSettings, nu
         prompt=prompt,
         parameters={
             "system": system,
-            "choices": choices,
+            "choices": {gene: list(offered) for gene, offered in choices.items()},
             "most_genes": 1,
             "parent": dict(parent),
-            "settings": settings.to_json(),
+            "settings": style.settings.to_json(),
         },
         created_unix_s=time.time(),
     )
