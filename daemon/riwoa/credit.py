@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from riwoa.search.bandit import DISCOUNT
+from riwoa_storage.reader import JournalReader
 
 CONFIDENCE_Z = 1.959963984540054  # two-sided 95 %
 
@@ -117,3 +119,31 @@ def credit_rows(tallies: Tallies, seconds: Mapping[str, float]) -> dict[str, dic
             "gain_per_s": t.gain / spent_s if spent_s > 0 else None,
         }
     return rows
+
+
+class OperatorSeconds:
+    """What each operator's proposals cost in wall time: evaluations, and for the language model's the writing too.
+
+    Args:
+        journal_path: where the times lie; read for generations that were committed since the last look.
+        run_id: the run.
+        oracle_version: whose evaluations count.
+    """
+
+    def __init__(self, journal_path: Path, run_id: int, oracle_version: str) -> None:
+        self._path = journal_path
+        self._run_id = run_id
+        self._version = oracle_version
+        self._generations = 0  # counted so far
+        self._seconds: dict[str, float] = {}
+
+    def until(self, generation: int) -> Mapping[str, float]:
+        """Seconds by operator in the generations before this one."""
+        if generation > self._generations:
+            start, self._generations = self._generations, generation
+            with JournalReader(self._path) as reader:
+                spent = reader.operator_seconds(self._run_id, self._version, start, generation)
+                writing_s = reader.writing_seconds(self._run_id, start, generation)
+            for operator, seconds in {**spent, "semantic": spent.get("semantic", 0.0) + writing_s}.items():
+                self._seconds[operator] = self._seconds.get(operator, 0.0) + seconds
+        return dict(self._seconds)

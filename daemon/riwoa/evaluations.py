@@ -99,7 +99,7 @@ class Evaluations:
         self._backend = backend
         self._journal = journal
         self._path = journal_path
-        self._version = oracle_version
+        self.oracle_version = oracle_version
         self._on_result = on_result
         self._committed: dict[str, Evaluated] = {}
         self.outstanding = 0  # worked for at this moment, or waiting for it
@@ -137,7 +137,7 @@ class Evaluations:
         found = {}
         with JournalReader(self._path) as reader:
             for key in new:
-                record = reader.evaluation(self._version, key)
+                record = reader.evaluation(self.oracle_version, key)
                 if record is not None and record.status == "ok":
                     found[key] = Evaluated(record.metrics, None, False)
         return found
@@ -159,7 +159,7 @@ class Evaluations:
 
     def _record(self, key: str, architecture: Mapping[str, Any], result: EvaluationResult) -> EvaluationRecord:
         return EvaluationRecord(
-            oracle_version=self._version,
+            oracle_version=self.oracle_version,
             architecture_key=key,
             architecture=architecture,
             status="ok",

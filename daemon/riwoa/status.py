@@ -59,7 +59,9 @@ class StatusBoard:
     def look(self) -> dict[str, Any]:
         """The status object now; its keys are documented in the README and stable."""
         parts = {name: source() for name, source in self.sources.items()}
-        empty: dict[str, Any] = dict.fromkeys(("run", "time_left_s", "leader", "proposals", "config", "evaluations"))
+        empty: dict[str, Any] = dict.fromkeys(
+            ("run", "time_left_s", "leader", "proposals", "config", "evaluations", "cognition")
+        )
         return {
             **self._fixed,
             "state": self.state,

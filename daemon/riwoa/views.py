@@ -6,7 +6,9 @@ from typing import Any
 
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.conductor import Conductor
+from riwoa.credit import OperatorSeconds, credit_rows, tallies_from_json
 from riwoa.evaluations import Evaluations
+from riwoa.learning import Learning
 from riwoa.oracle.protocol import BackendStats
 from riwoa.reload import Reloader
 from riwoa.status import Rate
@@ -79,15 +81,47 @@ def proposals_view(conductor: Conductor, desk: ProposalDesk | None) -> dict[str,
     """The language model's side, or None."""
     if desk is None:
         return None
-    counters = conductor.history.counters
+    counters, stats = conductor.history.counters, desk.stats()
+    provider = stats.provider
     return {
         "model": desk.provider.model,
+        "state": provider.state,
+        "reason": provider.reason,
+        "breaker_left": provider.breaker_left,
         "lag": conductor.config.cognition.lag,
-        "waiting": desk.waiting,
+        "p_semantic": conductor.p_semantic,
+        "waiting": stats.waiting,
+        "trainings_waiting": stats.trainings_waiting,
+        "busy_share": stats.busy_share,
+        "tokens_per_s": provider.tokens_per_s,
+        "restarts": provider.restarts,
+        "pid": provider.pid,
+        "resident_bytes": provider.resident_bytes,
         "answered": counters["replies"],
         "fallbacks": counters["fallbacks"],
         "successes": counters["successes"],
+        "learning": learning_view(conductor.learning, conductor.generation) if conductor.learning else None,
     }
+
+
+def learning_view(learning: Learning, generation: int) -> dict[str, Any]:
+    """The adapter in force and the trainings; ``swap``: the generation that the one under way is for."""
+    adapter, training = learning.in_force(generation), learning.under_way
+    return {
+        "adapter": adapter.sha256 if adapter else None,
+        "since_generation": adapter.generation if adapter else None,
+        "accepted": learning.accepted,
+        "rejected": learning.rejected,
+        "failed": learning.failed,
+        "unconsumed": learning.unconsumed,
+        "swap": training.swap if training else None,
+        "unusable": list(learning.unusable),
+    }
+
+
+def operators_view(conductor: Conductor, seconds: OperatorSeconds) -> dict[str, dict[str, Any]]:
+    """What each operator is worth so far."""
+    return credit_rows(conductor.history.tallies, seconds.until(conductor.generation))
 
 
 def config_view(conductor: Conductor, reloader: Reloader) -> dict[str, Any]:
@@ -122,6 +156,7 @@ def finished_view(run: RunRecord, last: GenerationRecord) -> dict[str, Any]:
             "per_s": 0.0,
             "queued": 0,
         },
+        "operators": credit_rows(tallies_from_json(last.counters.get("operators", {})), {}),
     }
     if leader is not None:
         metrics = leader["metrics"]

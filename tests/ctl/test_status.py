@@ -11,6 +11,25 @@ from riwoa.paths import StatePaths
 
 from .support import daemon, held_lock, individual, status_object, write_journal
 
+PROPOSALS: dict[str, Any] = {
+    "model": "smollm2@1234", "state": "breaker open", "breaker_left": 4, "reason": "killed by signal 9", "lag": 1,
+    "waiting": 1, "busy_share": 0.93, "tokens_per_s": 61.2, "restarts": 2, "answered": 40, "fallbacks": 3,
+    "learning": {
+        "adapter": "ab" * 32, "since_generation": 12, "accepted": 2, "rejected": 1, "failed": 0, "unconsumed": 7,
+        "swap": None, "unusable": ["cd" * 32],
+    },
+}  # fmt: skip
+OPERATORS: dict[str, Any] = {
+    "spiral": {
+        "proposals": 50, "valid": 50, "repeats": 0, "wins": 10, "win_rate": 0.2, "win_rate_low": 0.112,
+        "win_rate_high": 0.33, "mean_gain": 0.001, "seconds": 0.0, "gain_per_s": None,
+    },
+    "semantic": {
+        "proposals": 40, "valid": 37, "repeats": 2, "wins": 16, "win_rate": 0.4, "win_rate_low": 0.263,
+        "win_rate_high": 0.554, "mean_gain": 0.004, "seconds": 80.0, "gain_per_s": 0.002,
+    },
+}  # fmt: skip
+
 
 def test_a_running_daemon_is_asked(tmp_path: Path) -> None:
     with daemon(tmp_path, {"ok": True, "status": status_object()}) as requests:
@@ -91,6 +110,8 @@ def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
         {},
         {"run": None, "leader": None, "evaluations": None, "config": None, "workers": [], "time_left_s": None},
         {"proposals": {"model": "scripted:good", "lag": 1, "waiting": 2, "answered": 3, "fallbacks": 1}},
+        {"proposals": PROPOSALS, "operators": OPERATORS},
+        {"proposals": {**PROPOSALS, "learning": {**PROPOSALS["learning"], "adapter": None, "swap": 9}}},
         {"state": "paused", "leader": {"accuracy": 0.5, "latency_ms": 3.0, "feasible": False, "origin": [0, 1]}},
     ],
 )
@@ -98,6 +119,17 @@ def test_every_shape_of_status_is_readable(changes: dict[str, Any]) -> None:
     text = render({**status_object(**changes), "alive": True})
     assert all(line[13:14].strip() and line[12] == " " for line in text.splitlines())
     assert "None" not in text
+
+
+def test_the_language_model_its_adapter_and_each_operators_credit_are_shown() -> None:
+    text = render({**status_object(proposals=PROPOSALS, operators=OPERATORS), "alive": True})
+    assert "smollm2@1234 (breaker open, 4 batches left: killed by signal 9), lag 1: 40 answered, 1 waiting" in text
+    assert "93 % busy, 61 tokens a second, 2 restarts" in text
+    assert "abababababab, since generation 12; trainings: 2 accepted, 1 rejected, 0 failed" in text
+    assert "damaged or gone, an older one is used: cdcdcdcdcdcd" in text
+    semantic = "semantic  16 of 40 beat the parent: 40 % (26 to 55), mean gain 0.400 %, 0.2000 % a second"
+    assert f"{semantic}; 3 not valid; 2 repeats" in text
+    assert text.index("semantic  16") < text.index("spiral    10")  # the most winning first
 
 
 def test_the_config_error_and_the_target_are_shown() -> None:

@@ -171,6 +171,7 @@ def render(status: dict[str, Any]) -> str:
         rows.append(("pareto", f"{status['pareto']} networks (riwoactl pareto)"))
     rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
     rows += _proposals(status.get("proposals") or {})
+    rows += _operators(status.get("operators") or {})
     rows += _config(status.get("config") or {})
     rows.append(("files", str(status.get("state_directory"))))
     return "\n".join(f"{name:<13}{value}" for name, value in rows)
@@ -249,11 +250,62 @@ def _worker(worker: dict[str, Any]) -> str:
 def _proposals(proposals: dict[str, Any]) -> list[tuple[str, str]]:
     if not proposals:
         return []
+    doing = f" ({_doing(proposals)})" if proposals.get("state") else ""
     counts = ", ".join(f"{proposals.get(name, 0)} {word}" for name, word in _PROPOSALS)
-    return [("proposals", f"{proposals.get('model')}, lag {proposals.get('lag')}: {counts}")]
+    text = f"{proposals.get('model')}{doing}, lag {proposals.get('lag')}: {counts}"
+    if proposals.get("busy_share") is not None:
+        text += f"; {100 * proposals['busy_share']:.0f} % busy"
+    if proposals.get("tokens_per_s") is not None:
+        text += f", {proposals['tokens_per_s']:.0f} tokens a second"
+    text += f", {proposals['restarts']} restarts" if proposals.get("restarts") else ""
+    return [("proposals", text), *_learning(proposals.get("learning") or {})]
 
 
 _PROPOSALS = (("answered", "answered"), ("waiting", "waiting"), ("fallbacks", "fallbacks"))
+
+
+def _doing(proposals: dict[str, Any]) -> str:
+    left = f", {proposals['breaker_left']} batches left" if proposals.get("breaker_left") else ""
+    reason = f": {proposals['reason']}" if proposals.get("reason") else ""
+    return f"{proposals['state']}{left}{reason}"
+
+
+def _learning(learning: dict[str, Any]) -> list[tuple[str, str]]:
+    if not learning:
+        return []
+    adapter = learning.get("adapter")
+    text = f"{adapter[:12]}, since generation {learning.get('since_generation')}" if adapter else "none yet"
+    text += "; trainings: " + ", ".join(f"{learning.get(name, 0)} {name}" for name in _TRAININGS)
+    if learning.get("swap") is not None:
+        text += f"; one is under way for generation {learning['swap']}"
+    else:
+        text += f"; {learning.get('unconsumed', 0)} successes to learn from"
+    rows = [("adapter", text)]
+    if learning.get("unusable"):
+        names = ", ".join(sha256[:12] for sha256 in learning["unusable"])
+        rows.append(("", f"damaged or gone, an older one is used: {names}"))
+    return rows
+
+
+_TRAININGS = ("accepted", "rejected", "failed")
+
+
+def _operators(operators: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """Per-operator credit, the most winning first."""
+    counted = [(name, row) for name, row in operators.items() if row.get("proposals")]
+    ranked = sorted(counted, key=lambda pair: -pair[1]["win_rate"])
+    return [("credit" if i == 0 else "", _credit(name, row)) for i, (name, row) in enumerate(ranked)]
+
+
+def _credit(name: str, row: dict[str, Any]) -> str:
+    text = f"{name:<9} {row['wins']} of {row['proposals']} beat the parent: {100 * row['win_rate']:.0f} %"
+    text += f" ({100 * row['win_rate_low']:.0f} to {100 * row['win_rate_high']:.0f})"
+    text += f", mean gain {100 * row['mean_gain']:.3f} %"
+    if row.get("gain_per_s") is not None:
+        text += f", {100 * row['gain_per_s']:.4f} % a second"
+    if row["valid"] < row["proposals"]:
+        text += f"; {row['proposals'] - row['valid']} not valid"
+    return text + (f"; {row['repeats']} repeats" if row.get("repeats") else "")
 
 
 def _config(config: dict[str, Any]) -> list[tuple[str, str]]:

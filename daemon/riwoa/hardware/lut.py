@@ -128,6 +128,21 @@ class LatencyTable:
         """
         return self.calibration.intercept_ms + self.calibration.slope * self.sum_ms(config)
 
+    def layers_ms(self, config: OfaConfig) -> dict[str, float]:
+        """What each block ("stage1.block2") adds to ``latency_ms``; stem, head and intercept belong to none.
+
+        Raises:
+            TableError: an operator was not measured.
+        """
+        tables = self._blocks(config.r)
+        found = {}
+        for stage, depth in enumerate(config.d):
+            for block in range(depth):
+                i = stage * BLOCKS + block
+                times = tables[stage][0 if block == 0 else 1]
+                found[f"stage{stage + 1}.block{block + 1}"] = self.calibration.slope * times[config.ks[i], config.e[i]]
+        return found
+
     def extremes(self, resolutions: Sequence[int] | None = None) -> tuple[OfaConfig, OfaConfig]:
         """The fastest and the slowest subnet. Exact: blocks add up, so each is chosen by itself and then the depth.
 
