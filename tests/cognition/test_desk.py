@@ -339,7 +339,7 @@ async def test_while_the_breaker_is_open_batches_are_turned_away_at_once(office:
         ("raise bad weather", "CognitionError: ValueError: bad weather second line"),
         ("die", "CognitionError: the language model's process was lost (worker died: signal 9)"),
         ("sleep 60", "no end of the training within 0.5 s"),
-        ("nan", "CognitionError: ValueError: Out of range float values are not JSON compliant: nan"),
+        ("diverge", "CognitionError: FloatingPointError: the training diverged"),
     ],
 )
 async def test_a_training_that_fails_says_why_and_leaves_nothing(

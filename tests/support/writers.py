@@ -51,16 +51,16 @@ class ScriptedWriter:
         self._note("train")
         for i, example in enumerate(job.examples):
             self._act(example.prompt)
-            self.on_progress({"step": i + 1, "steps": len(job.examples)})
+            loss = float("nan") if example.prompt == "diverge" else 1.0
+            self.on_progress({"step": i + 1, "steps": len(job.examples), "loss": loss})
         weights = f"trained on {self._adapter}".encode()
         Path(job.weights_path).write_bytes(weights)
-        loss = float("nan") if job.examples[0].prompt == "nan" else 1.0
         measured = Measured(
             held_out_loss=None, held_out_losses=(), valid_without_grammar=0, distinct_with_grammar=0, probes=0
         )
         return Trained(
             sha256=hashlib.sha256(weights).hexdigest(),
-            losses=(loss,),
+            losses=(1.0,),
             tokens=1,
             duration_s=0.1,
             before=measured,

@@ -41,7 +41,7 @@ def main() -> int:
     except RiwoaError as error:
         _send(frames, {"fatal": error_to_json(error)})
         return error.exit_code
-    writer.on_progress = lambda step: _send(frames, {"progress": step})
+    writer.on_progress = lambda step: _report(frames, step)
     _send(frames, {"ready": {"load_s": time.monotonic() - start_s}})
     while True:
         frames.write(_answer(writer, lines.get()))
@@ -130,6 +130,18 @@ def _free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _report(frames: BinaryIO, step: Mapping[str, Any]) -> None:
+    """A step of a training.
+
+    Raises:
+        FloatingPointError: its loss is no number; the training need not go on.
+    """
+    try:
+        _send(frames, {"progress": step})
+    except ValueError:
+        raise FloatingPointError(f"the training diverged: {dict(step)}") from None
 
 
 def _send(frames: BinaryIO, message: Mapping[str, Any]) -> None:
