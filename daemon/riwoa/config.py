@@ -123,7 +123,9 @@ class Cognition(Section):
     provider: Literal["model", "scripted", "none"] = Field(
         "model", description="a language model; scripted: deterministic replies, for tests; none: geometric moves only"
     )
-    model: str = Field("auto", min_length=1, description="auto, a name that `riwoactl model list` knows, or a path")
+    model: str = restart(
+        "auto", "auto, smollm2, a hub id (org/name), a directory or a GGUF file; see `riwoactl model`", min_length=1
+    )
     script: Literal["good", "mixed", "failing", "slow"] = Field("good", description="how the scripted provider answers")
     lag: Annotated[int, Field(ge=0)] = Field(1, description="generations between a request and its reply's joining")
     timeout_s: Seconds = live(120.0, "longest wait for the replies of a batch")

@@ -22,11 +22,12 @@ from typing import Any, NoReturn
 
 from riwoa import __version__
 from riwoa.child import child_environment, die_with_parent
+from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.desk import ProposalDesk
-from riwoa.cognition.provider import ScriptedProvider
 from riwoa.conductor import Conductor
 from riwoa.config import Config, Loaded, as_json, difference, from_journal, load, may_restart
 from riwoa.control import ControlServer
+from riwoa.credit import OperatorSeconds
 from riwoa.errors import (
     ConfigError,
     DaemonUnavailableError,
@@ -49,6 +50,7 @@ from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import oracle_spec, pool_settings
 from riwoa.paths import StatePaths, daemon_state
 from riwoa.progress import attach, exported_digest, show_end, show_progress
+from riwoa.provision import Provision, provide
 from riwoa.reload import Reloader, watch_forever, with_keys
 from riwoa.status import Rate, StatusBoard, one_line
 from riwoa.views import (
@@ -56,6 +58,7 @@ from riwoa.views import (
     current_leader,
     evaluations_view,
     finished_view,
+    operators_view,
     proposals_view,
     run_view,
     workers_view,
@@ -154,11 +157,12 @@ class Service:
         run_before = self._unfinished()
         table = await self._table()
         target_ms = self._feasible_target(table)
+        provision = await self._provide(run_before)
         async with contextlib.AsyncExitStack() as stack:
-            pool, version = await self._start_pool(stack)
+            pool, version = await self._start_pool(stack, provision)
             await checking
-            run = await self._run_record(journal, run_before, table, target_ms, version)
-            self._desk = self._make_desk(group, journal)
+            run = await self._run_record(journal, run_before, table, target_ms, version, provision)
+            self._desk = self._make_desk(group, stack, journal, provision)
             self._evaluations = Evaluations(pool, journal, self.paths.journal, version, on_result=self._on_result)
             conductor = Conductor(
                 journal=journal,
@@ -166,9 +170,11 @@ class Service:
                 run_id=run,
                 space=mobilenet_space(self._config.oracle.resolutions),
                 latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
+                layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
                 target_ms=target_ms,
                 evaluations=self._evaluations,
                 desk=self._desk,
+                style=provision.style,
                 reloader=self._reloader,
                 on_commit=self._on_commit,
                 on_config=lambda c: self._on_config(pool, c),
@@ -252,40 +258,68 @@ class Service:
         self._reloader.check = check
         return auto_target_ms(table, self._config.oracle.resolutions)
 
-    async def _start_pool(self, stack: contextlib.AsyncExitStack) -> tuple[WorkerPool, str]:
+    async def _provide(self, run: RunRecord | None) -> Provision:
+        """Who writes proposals in this run; shown from now on."""
+        space = mobilenet_space(self._config.oracle.resolutions)
+        provision = await provide(lambda: self._config.cognition, run, space, _log_model)
+        self.board.sources["cognition"] = provision.view
+        if provision.state in ("geometric only", "model gone") and self._config.cognition.provider == "model":
+            _log.warning("no_language_model", state=provision.state, reason=provision.reason)
+        return provision
+
+    async def _start_pool(self, stack: contextlib.AsyncExitStack, provision: Provision) -> tuple[WorkerPool, str]:
         self.board.state = "starting"
         self.board.message = "starting the workers"
         oracle = self._config.oracle
-        pool = WorkerPool(oracle_spec(oracle), pool_settings(oracle), on_log=_log_worker)
+        settings = pool_settings(oracle, kept_cores=provision.busy_cores)
+        pool = WorkerPool(oracle_spec(oracle), settings, on_log=_log_worker)
         stack.push_async_callback(pool.close)
         info = await pool.start()
         self.board.sources["workers"] = lambda: workers_view(pool.stats())
         return pool, info.version
 
-    def _make_desk(self, group: asyncio.TaskGroup, journal: JournalWriter) -> ProposalDesk | None:
-        cognition = self._config.cognition
-        if cognition.provider != "scripted":
+    def _make_desk(
+        self, group: asyncio.TaskGroup, stack: contextlib.AsyncExitStack, journal: JournalWriter, provision: Provision
+    ) -> ProposalDesk | None:
+        if provision.provider is None:
             return None
-        space = mobilenet_space(self._config.oracle.resolutions)
         desk = ProposalDesk(
-            ScriptedProvider(space, cognition.script),
+            provision.provider,
             journal,
-            lag=cognition.lag,
+            lag=self._config.cognition.lag,
             timeout_s=lambda: self._config.cognition.timeout_s,
+            train_timeout_s=lambda: self._config.cognition.train_timeout_s,
+            adapters=AdapterFiles(Path(self.paths.name("cache")) / "adapters", journaled(self.paths.journal)),
             progress=self._progress,
         )
-        group.create_task(desk.run(), name="proposals")
+        stack.push_async_callback(provision.provider.close)
+        work = group.create_task(desk.run(), name="proposals")
+
+        async def stop_work() -> None:
+            work.cancel()
+            await asyncio.wait((work,))
+
+        # Before the provider closes (callbacks run backwards): work cut short by a stop is no failure to be journaled.
+        stack.push_async_callback(stop_work)
         return desk
 
     async def _run_record(
-        self, journal: JournalWriter, run: RunRecord | None, table: LatencyTable, target_ms: float, version: str
+        self,
+        journal: JournalWriter,
+        run: RunRecord | None,
+        table: LatencyTable,
+        target_ms: float,
+        version: str,
+        provision: Provision,
     ) -> int:
         """Begin a run, or continue the unfinished one, if it is still the same search."""
         if run is None:
-            provenance = self._provenance(table, target_ms, version)
+            provenance = {**self._provenance(table, target_ms, version), **provision.provenance()}
             return await journal.begin_run(provenance, as_json(self._config))
         _require_same(run, table, version)
-        await journal.put_event(EventRecord(kind="resumed", run_id=run.run_id, created_unix_s=time.time()))
+        payload = {"cognition": provision.view()}
+        event = EventRecord(kind="resumed", run_id=run.run_id, payload=payload, created_unix_s=time.time())
+        await journal.put_event(event)
         return run.run_id
 
     def _provenance(self, table: LatencyTable, target_ms: float, oracle_version: str) -> dict[str, Any]:
@@ -383,6 +417,8 @@ class Service:
         if self._conductor is not None and not self._conductor.running.is_set():
             return False
         patience_s = 2 * self._config.oracle.timeout_s + self._config.cognition.timeout_s + 60
+        if self._desk is not None and self._desk.stats().provider.state == "training":
+            patience_s += self._config.cognition.train_timeout_s  # the generation that swaps adapters waits for it
         return time.monotonic() - self._progress_s > patience_s
 
     def _progress(self) -> None:
@@ -415,6 +451,7 @@ class Service:
         assert evaluations is not None
         self.board.state = "running"
         self.board.message = ""
+        seconds = OperatorSeconds(self.paths.journal, conductor.run_id, evaluations.oracle_version)
         self.board.sources |= {
             "run": lambda: run_view(conductor),
             "evaluations": lambda: evaluations_view(conductor, evaluations, self._rate),
@@ -422,6 +459,7 @@ class Service:
             "leader": lambda: current_leader(conductor),
             "pareto": lambda: len(conductor.history.archive),
             "proposals": lambda: proposals_view(conductor, self._desk),
+            "operators": lambda: operators_view(conductor, seconds),
             "config": lambda: config_view(conductor, self._reloader),
         }
 
@@ -499,6 +537,10 @@ def _same(part: Any) -> Any:
 
 def _log_worker(slot: int, line: str) -> None:
     _log.warning("worker_said", worker=slot, line=line)
+
+
+def _log_model(line: str) -> None:
+    _log.info("model_said", line=line)
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

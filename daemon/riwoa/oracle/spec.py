@@ -28,17 +28,17 @@ def oracle_spec(oracle: Oracle) -> SupernetSpec:
     )
 
 
-def pool_settings(oracle: Oracle) -> PoolSettings:
-    """The pool's limits."""
+def pool_settings(oracle: Oracle, kept_cores: int = 0) -> PoolSettings:
+    """The pool's limits; ``kept_cores`` are left to others where the number of workers is ours to choose."""
     return PoolSettings(
-        workers=worker_count(oracle),
+        workers=worker_count(oracle, kept_cores),
         evaluation_timeout_s=oracle.timeout_s,
         memory_limit_bytes=oracle.memory_bytes,
     )
 
 
-def worker_count(oracle: Oracle) -> int:
+def worker_count(oracle: Oracle, kept_cores: int = 0) -> int:
     """Worker processes: as configured, or as many as the usable cores can run at ``threads`` each."""
     if oracle.workers != "auto":
         return int(oracle.workers)
-    return max(1, len(os.sched_getaffinity(0)) // oracle.threads)
+    return max(1, (len(os.sched_getaffinity(0)) - kept_cores) // oracle.threads)
