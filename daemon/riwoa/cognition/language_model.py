@@ -24,6 +24,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
 
 from riwoa.cognition import training
+from riwoa.cognition.cache import growing_cache
 from riwoa.cognition.grammar import patch_grammar
 from riwoa.cognition.lora import Lora
 from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, Trained, TrainingJob, Written
@@ -180,7 +181,7 @@ class LanguageModel:
         """The shared prefix of the batch and its cache, one copy a row."""
         systems = {row.request.system for row in rows}
         prefix = self._shared(next(iter(systems))) if len(systems) == 1 else []
-        cache = DynamicCache()
+        cache = growing_cache()
         if prefix:
             if self._prefix.ids != prefix:
                 filled = DynamicCache()
