@@ -1,5 +1,7 @@
 """The winner's files: architecture.json, model.safetensors, model.onnx and provenance.json.
 
+Where the run's language model learned, ``adapter/`` holds its LoRA weights too, as PEFT loads them.
+
 The directory is written whole beside its place, flushed to the disk and renamed into it: whoever looks sees the old
 export or the new one. (Linux renames no directory over a full one, so the old one steps aside first; a power cut in
 between leaves neither in place, and exporting again brings it back: everything comes from the journal.)
@@ -17,7 +19,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from torch import nn
 
 from riwoa import __version__
 from riwoa.child import die_with_parent, watch_stdin
+from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.build import checkpoint_path
@@ -42,12 +45,28 @@ from riwoa.oracle.supernet import Supernet
 from riwoa.oracle.tasks import ImageTask, check_task, load_task
 from riwoa_storage.errors import StorageError
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import Json, RunRecord
+from riwoa_storage.records import AdapterRecord, Json, RunRecord
 
 SCHEMA = 1
 ONNX_TOLERANCE = 1e-4
 _ONNX_HINT = "pip install 'riwoa[export]'"
 _BATCH_IMAGES = 200
+_ADAPTER_README = """\
+---
+library_name: peft
+---
+A LoRA adapter (rank {rank}) that riwoa trained on the proposals that won during its search.
+
+Base model: `{name}` (a name and the fingerprint of its files; `riwoactl model list` shows where it lies).
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("the base model's directory")
+model = PeftModel.from_pretrained(base, "this directory")
+```
+"""
 _LIBRARIES = ("torch", "ofa", "numpy", "safetensors", "onnx", "onnxruntime")
 
 
@@ -59,6 +78,7 @@ class Winner:
     leader: Json
     config: Json
     fitness_version: str
+    adapter: AdapterRecord | None = None  # in force at the end, whole
 
     @property
     def architecture(self) -> Json:
@@ -92,7 +112,20 @@ def read_winner(journal: Path, run_id: int | None = None) -> Winner:
         if last is None or last.leader is None:
             raise InputError(f"run {run.run_id} has no leader yet: no evaluation succeeded; let it run on")
         revisions = reader.config_revisions(run.run_id)
-    return Winner(run, last.leader, revisions[-1].config if revisions else {}, last.individuals[0].fitness_version)
+        adapters = reader.adapters(run.run_id)
+    config = revisions[-1].config if revisions else {}
+    learned = run.provenance.get("model_spec") is not None  # a script in a model's place learns nothing real
+    adapter = _in_force(adapters, last.generation) if learned else None
+    return Winner(run, last.leader, config, last.individuals[0].fitness_version, adapter)
+
+
+def _in_force(adapters: Sequence[AdapterRecord], generation: int) -> AdapterRecord | None:
+    """The newest accepted adapter whose bytes are there and whole, as a resumed search would take it."""
+    for row in reversed(adapters):
+        whole = row.weights is not None and hashlib.sha256(row.weights).hexdigest() == row.sha256
+        if whole and row.status != "rejected" and row.generation <= generation:
+            return row
+    return None
 
 
 def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: bool = True) -> Exported:
@@ -124,6 +157,8 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
         if left_out is None:
             _write_onnx(net, task.views("validation", config.r, 1)[0][:32], temporary / "model.onnx")
         _write_json(temporary / "architecture.json", description)
+        if winner.adapter is not None:
+            _write_adapter(winner.adapter, winner.run, temporary / "adapter")
         provenance = _provenance(winner, temporary)
         _write_json(temporary / "provenance.json", provenance)
         _put_in_place(temporary, out)
@@ -220,11 +255,36 @@ def _provenance(winner: Winner, directory: Path) -> dict[str, Any]:
         "seed": run.provenance.get("seed"),
         "latency_table_sha256": run.provenance.get("latency_table_sha256"),
         "oracle_version": run.provenance.get("oracle_version"),
+        "model": run.provenance.get("model"),
+        "adapter": None if winner.adapter is None else winner.adapter.sha256,
         "run": dict(run.provenance),
         "config": dict(winner.config),
         "exported_with": {"riwoa": __version__, **library_versions(_LIBRARIES)},
-        "files_sha256": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(directory.iterdir())},
+        "files_sha256": {
+            file.relative_to(directory).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(directory.rglob("*"))
+            if file.is_file()
+        },
     }
+
+
+# -- the adapter ------------------------------------------------------------------------------------------------------
+
+
+def _write_adapter(adapter: AdapterRecord, run: RunRecord, directory: Path) -> None:
+    """A directory that ``peft.PeftModel.from_pretrained(base, directory)`` loads."""
+    from riwoa.cognition.lora import lora_config
+
+    spec = ModelSpec.from_json(run.provenance["model_spec"])
+    config = lora_config(spec)
+    config.base_model_name_or_path = spec.name
+    config.inference_mode = True
+    directory.mkdir()
+    config.save_pretrained(str(directory))
+    assert adapter.weights is not None, "only whole adapters are exported"
+    _write(directory / "adapter_model.safetensors", adapter.weights)
+    _write(directory / "README.md", _ADAPTER_README.format(name=spec.name, rank=spec.lora_rank).encode())
+    _flush_directory(directory)
 
 
 # -- ONNX ------------------------------------------------------------------------------------------------------------

@@ -1,12 +1,20 @@
+import asyncio
 import hashlib
 import importlib.util
 import json
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
+from riwoa.cognition.lora import Lora
+from riwoa.cognition.protocol import ModelSpec
 from riwoa.ctl import main
 from riwoa.errors import InputError
 from riwoa.export import accuracy, export_run, load_exported, onnx_difference, read_winner
@@ -17,6 +25,8 @@ from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import build_network
 from riwoa.oracle.training import write_safetensors
+from riwoa_storage.records import AdapterRecord
+from riwoa_storage.writer import JournalWriter
 
 from .support import individual, write_journal
 
@@ -89,6 +99,65 @@ def test_provenance_names_what_the_result_depends_on(exported: Path, state: Path
     hashes = {f: hashlib.sha256((exported / f).read_bytes()).hexdigest() for f in provenance["files_sha256"]}
     assert provenance["files_sha256"] == hashes
     assert set(hashes) == {"architecture.json", "model.onnx", "model.safetensors"}
+
+
+def journal_adapters(path: Path, weights: Sequence[tuple[bytes, str, bytes | None]]) -> None:
+    """Adapters of run 1 in order: (weights as named by their hash, status, bytes as stored)."""
+
+    async def write() -> None:
+        async with await JournalWriter.open(path) as journal:
+            for named, status, stored in weights:
+                row = AdapterRecord(
+                    adapter_id=0, run_id=1, generation=0, parent_id=None, sha256=hashlib.sha256(named).hexdigest(),
+                    weights=named, status=status, training={},
+                )  # fmt: skip
+                await journal.put_adapter(row)
+                if stored != named:
+                    with sqlite3.connect(path) as db:
+                        db.execute("UPDATE adapters SET weights = ? WHERE sha256 = ?", (stored, row.sha256))
+
+    asyncio.run(write())
+
+
+def learned_weights(model: ModelSpec, scale: float, file: Path) -> bytes:
+    """A LoRA adapter that changes what the model says."""
+    base = AutoModelForCausalLM.from_pretrained(model.directory, dtype=torch.float32)
+    lora = Lora(base, model)
+    lora.set({name: torch.full_like(tensor, scale) for name, tensor in lora.state().items()})
+    lora.save(file)
+    return file.read_bytes()
+
+
+def test_the_adapter_in_force_is_exported_as_peft_loads_it(
+    state: Path, tmp_path: Path, tiny_llama: ModelSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = tmp_path / "journal.db"
+    run = read_winner(state / "journal.db").run
+    leader = read_winner(state / "journal.db").leader
+    individuals = (individual(0, (leader["architecture_key"], 0.5, 1.0), leader["architecture"]),)
+    write_journal(
+        journal, [individuals], oracle=run.provenance["oracle"], model=tiny_llama.name, model_spec=tiny_llama.to_json()
+    )
+    older, newest, rejected = (learned_weights(tiny_llama, s, tmp_path / f"{s}.safetensors") for s in (0.3, 0.2, 0.1))
+    # The newest one is damaged in the journal: a search would go back to the one before, and so does its export.
+    stored = [(older, "current", older), (newest, "current", newest[:-1]), (rejected, "rejected", rejected)]
+    journal_adapters(journal, stored)
+    assert main(["export", "--state", str(tmp_path), "--no-onnx", "--json"]) == 0
+    assert "adapter/adapter_model.safetensors" in json.loads(capsys.readouterr().out)["files"]
+    adapter = tmp_path / "export" / "adapter"
+    assert (adapter / "adapter_model.safetensors").read_bytes() == older
+    assert tiny_llama.name in (adapter / "README.md").read_text()
+    tokens = torch.arange(3, 40)[None]
+    base: Any = AutoModelForCausalLM.from_pretrained(tiny_llama.directory, dtype=torch.float32)
+    with torch.inference_mode():
+        plain = base(tokens).logits
+        loaded = PeftModel.from_pretrained(base, str(adapter))(tokens).logits
+    own = Lora(AutoModelForCausalLM.from_pretrained(tiny_llama.directory, dtype=torch.float32), tiny_llama)
+    own.use(tmp_path / "0.3.safetensors")
+    with torch.inference_mode():
+        used = own.model(tokens).logits
+    assert torch.allclose(loaded, used, atol=1e-5)
+    assert not torch.allclose(loaded, plain, atol=1e-3)
 
 
 def test_an_export_replaces_the_one_before_whole(state: Path, tmp_path: Path) -> None:
