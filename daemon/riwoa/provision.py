@@ -19,7 +19,6 @@ from riwoa.cognition.protocol import ModelSpec, Progress, Trained, TrainingJob
 from riwoa.cognition.provider import ProposalProvider, ProviderStats, ScriptedProvider
 from riwoa.config import Cognition
 from riwoa.errors import ConfigError, ModelError
-from riwoa.search.space import Space
 from riwoa.semantics import Style, style_of
 from riwoa_storage.records import ReplyRecord, RequestRecord, RunRecord
 
@@ -102,7 +101,7 @@ class AbsentProvider:
         return ProviderStats(state="unavailable", reason=str(self._error))
 
 
-async def provide(cognition: Configured, run: RunRecord | None, space: Space, on_log: OnLog) -> Provision:
+async def provide(cognition: Configured, run: RunRecord | None, on_log: OnLog) -> Provision:
     """Decide for a new run, or for the one that is continued.
 
     Raises:
@@ -112,7 +111,7 @@ async def provide(cognition: Configured, run: RunRecord | None, space: Space, on
     if settings.provider == "none":
         return Provision(None, style_of(settings), "cognition.provider = none")
     if settings.provider == "scripted":
-        return Provision(ScriptedProvider(space, settings.script), style_of(settings), "scripted, as configured")
+        return Provision(ScriptedProvider(settings.script), style_of(settings), "scripted, as configured")
     try:
         found = await asyncio.to_thread(_found, settings, run)
     except ModelError as error:

@@ -260,8 +260,7 @@ class Service:
 
     async def _provide(self, run: RunRecord | None) -> Provision:
         """Who writes proposals in this run; shown from now on."""
-        space = mobilenet_space(self._config.oracle.resolutions)
-        provision = await provide(lambda: self._config.cognition, run, space, _log_model)
+        provision = await provide(lambda: self._config.cognition, run, _log_model)
         self.board.sources["cognition"] = provision.view
         if provision.state in ("geometric only", "model gone") and self._config.cognition.provider == "model":
             _log.warning("no_language_model", state=provision.state, reason=provision.reason)

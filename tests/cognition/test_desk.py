@@ -21,13 +21,11 @@ from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.protocol import Ask, Example, GenerationSettings, Progress, Trained, TrainingJob, WriterSpec
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.errors import AdapterError
-from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, ReplyRecord, RequestRecord
 from riwoa_storage.writer import JournalWriter
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
-SPACE = mobilenet_space((24, 32, 40))
 
 
 def requests(*prompts: str, generation: int = 0, adapter: str | None = None) -> list[RequestRecord]:
@@ -59,7 +57,7 @@ class Recorded(ScriptedProvider):
     """Notes what it is asked for, in order."""
 
     def __init__(self, script: str = "good", delay_s: float = 0.0) -> None:
-        super().__init__(SPACE, script, delay_s)
+        super().__init__(script, delay_s)
         self.seen: list[str] = []
 
     async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
@@ -407,7 +405,7 @@ async def test_the_statistics_say_what_is_going_on(office: Office, engine: Any) 
 
 
 async def test_the_script_writes_one_of_the_changes_on_offer() -> None:
-    provider = ScriptedProvider(SPACE, "good")
+    provider = ScriptedProvider("good")
     batch = [replace(r, seed=seed) for seed in range(50) for r in requests("any words")]
     texts = [r.text for r in await provider.generate(batch)]
     patches = {t.partition("</think>\n")[2] for t in texts}
@@ -416,7 +414,7 @@ async def test_the_script_writes_one_of_the_changes_on_offer() -> None:
 
 
 async def test_the_script_writes_differently_with_another_adapter(tmp_path: Path) -> None:
-    provider = ScriptedProvider(SPACE, "good")
+    provider = ScriptedProvider("good")
     batch = [replace(r, seed=seed) for seed in range(50) for r in requests("any words")]
     bare = [r.text for r in await provider.generate(batch)]
     path = tmp_path / "adapter"
@@ -428,7 +426,7 @@ async def test_the_script_writes_differently_with_another_adapter(tmp_path: Path
 
 
 async def test_the_same_job_gives_the_same_weights_and_half_of_the_mixed_ones_collapse(office: Office) -> None:
-    good, mixed = ScriptedProvider(SPACE, "good"), ScriptedProvider(SPACE, "mixed")
+    good, mixed = ScriptedProvider("good"), ScriptedProvider("mixed")
     first, second = [await good.train(office.job(3), lambda _: None) for _ in range(2)]
     assert first == second
     assert (first.after.held_out_loss or 0) < (first.before.held_out_loss or 0)
@@ -440,7 +438,7 @@ async def test_the_same_job_gives_the_same_weights_and_half_of_the_mixed_ones_co
 
 async def test_the_scripts_weights_are_a_safetensors_file(office: Office) -> None:
     job = office.job()
-    await ScriptedProvider(SPACE, "good").train(job, lambda _: None)
+    await ScriptedProvider("good").train(job, lambda _: None)
     from safetensors.numpy import load_file
 
     assert load_file(job.weights_path)["scripted"].shape == (32,)

@@ -71,7 +71,7 @@ async def conduct(
         desk = None
         if reloader.config.cognition.provider == "scripted":
             cognition = reloader.config.cognition
-            answering = provider or ScriptedProvider(SPACE, cognition.script)
+            answering = provider or ScriptedProvider(cognition.script)
             desk = ProposalDesk(
                 answering,
                 journal,

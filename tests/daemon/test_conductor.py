@@ -16,7 +16,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
-from tests.daemon.conduct import SMALL, SPACE, conduct
+from tests.daemon.conduct import SMALL, conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9")
@@ -169,7 +169,7 @@ class Counting(ScriptedProvider):
     """Remembers which requests it was sent."""
 
     def __init__(self) -> None:
-        super().__init__(SPACE, "good")
+        super().__init__("good")
         self.seen: list[str] = []
 
     async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:

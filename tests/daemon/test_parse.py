@@ -3,15 +3,16 @@ from __future__ import annotations
 import json
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from riwoa.cognition.parse import MOST_REASON_CHARACTERS, PatchError, offered_patch, parse_patch, split_thinking
-from riwoa.cognition.provider import single_change
 from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.search.codec import Codec
 from riwoa.search.space import Choice
+from riwoa.semantics import offered_choices, placebo_patch
 
 SPACE = mobilenet_space((24, 32, 40))
 PARENT = {
@@ -205,12 +206,10 @@ def test_a_reason_from_anywhere_becomes_one_short_printable_line(reason: str) ->
     told.encode()
 
 
-@given(st.integers(min_value=0, max_value=2**60), st.integers(min_value=0, max_value=2**32))
-def test_a_placebo_patch_is_always_legal_and_changes_one_gene(draw: int, seed: int) -> None:
-    import numpy as np
-
-    genotype = np.random.default_rng(seed).random((1, Codec(SPACE, 0).dimension))
-    parent = SPACE.architecture(Codec(SPACE, 0).decode(genotype)[0])
-    patch = single_change(SPACE, parent, draw)
-    assert parse_patch(json.dumps(patch), SPACE, parent) == patch
-    assert len(patch) == 1
+@given(st.integers(min_value=0, max_value=2**32), st.integers(min_value=1, max_value=3))
+def test_a_placebo_patch_is_always_legal_and_no_larger_than_asked(seed: int, most_genes: int) -> None:
+    rng, codec = np.random.default_rng(seed), Codec(SPACE, 0)
+    genotype = rng.random(codec.dimension)
+    patch = placebo_patch(offered_choices(codec, genotype, lambda _: False), most_genes, rng)
+    assert parse_patch(json.dumps(patch), SPACE, SPACE.architecture(codec.decode(genotype[None, :])[0])) == patch
+    assert 1 <= len(patch) <= most_genes

@@ -6,15 +6,13 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from riwoa.cognition.parse import PatchError
 from riwoa.cognition.protocol import Measured, Progress, Trained, TrainingJob
 from riwoa.errors import AdapterError, CognitionError
-from riwoa.search.space import Choice, Space
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
 ProviderState = Literal["stopped", "starting", "ready", "generating", "training", "breaker open", "unavailable"]
@@ -80,23 +78,6 @@ class ProposalProvider(Protocol):
         """What is going on."""
 
 
-def request_prompt(
-    space: Space, parent: Mapping[str, Any], metrics: tuple[float, float] | None, target_ms: float | None
-) -> str:
-    """What the model is told of the parent, its (accuracy, latency_ms) and the target: one JSON object."""
-    accuracy, latency_ms = metrics or (None, None)
-    return json.dumps(
-        {
-            "space": space.name,
-            "target_ms": target_ms,
-            "accuracy": accuracy,
-            "latency_ms": latency_ms,
-            "parent": dict(parent),
-        },
-        sort_keys=True,
-    )
-
-
 class ScriptedProvider:
     """Deterministic replies from the request's seed: the same request gets the same text on every machine.
 
@@ -105,9 +86,8 @@ class ScriptedProvider:
     reasoning model's: thinking, then one JSON object; it depends on the adapter in use.
     """
 
-    def __init__(self, space: Space, script: str, delay_s: float = 0.0) -> None:
+    def __init__(self, script: str, delay_s: float = 0.0) -> None:
         self.model = f"scripted:{script}"
-        self._space = space
         self._script = script
         self._delay_s = delay_s
         self._adapter: str | None = None
@@ -192,19 +172,12 @@ class ScriptedProvider:
             return "<think>I lost the thread.</think> {{{ not json"
         if self._script == "mixed" and draw % 4 == 1:
             return ""
-        parent, patch = self._patch(request, draw >> 8)
-        ((gene, choice),) = patch.items()
-        thought = f"{gene} is {parent[gene]!r}; {choice!r} may pay better at this latency."
-        return f"<think>{thought}</think>\n{json.dumps(patch)}"
-
-    def _patch(self, request: RequestRecord, draw: int) -> tuple[Mapping[str, Any], dict[str, Choice]]:
-        """The parent, and one of the changes on offer."""
-        if "choices" not in request.parameters:
-            parent = json.loads(request.prompt)["parent"]
-            return parent, single_change(self._space, parent, draw)
+        # One of the changes on offer.
         offered = [(gene, choice) for gene, choices in request.parameters["choices"].items() for choice in choices]
-        gene, choice = offered[draw % len(offered)]
-        return request.parameters["parent"], {gene: choice}
+        gene, choice = offered[(draw >> 8) % len(offered)]
+        before = request.parameters["parent"][gene]
+        thought = f"{gene} is {before!r}; {choice!r} may pay better at this latency."
+        return f"<think>{thought}</think>\n{json.dumps({gene: choice})}"
 
 
 def _measured(job: TrainingJob, loss: float, distinct_share: float) -> Measured:
@@ -222,22 +195,3 @@ def _safetensors(content: bytes) -> bytes:
     header = {"scripted": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + content
-
-
-def single_change(space: Space, parent: Mapping[str, Any], draw: int) -> dict[str, Choice]:
-    """A uniform one-gene patch of an architecture, chosen by an integer: also the placebo of ruling 20.
-
-    Raises:
-        PatchError: every active gene has one choice only, so nothing can change.
-    """
-    options = [
-        (gene.name, choice)
-        for gene in space.genes
-        if gene.name in parent
-        for choice in gene.choices
-        if choice != parent[gene.name]
-    ]
-    if not options:
-        raise PatchError("nothing in this architecture can change")
-    name, choice = options[draw % len(options)]
-    return {name: choice}
