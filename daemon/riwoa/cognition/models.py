@@ -419,6 +419,6 @@ def _fingerprint(directory: Path, config: Mapping[str, Any], template: str, weig
         with file.open("rb") as stream:
             digest.update(stream.read(min(size, 2**20)))
             for i in range(_SAMPLES):
-                stream.seek(size * i // _SAMPLES)
+                stream.seek(max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
                 digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:8]
