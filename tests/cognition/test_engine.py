@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from riwoa.child import child_environment
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.protocol import Example, GenerationSettings, ModelSpec, TrainingJob, WriterSpec
 from riwoa.cognition.provider import ProposalProvider
@@ -476,6 +479,47 @@ async def test_closing_ends_a_batch_under_way_without_starting_another_process(m
     with pytest.raises(CognitionError, match="closed"):
         await batch
     assert lines(tmp_path).count("started") == 1
+
+
+async def test_closing_while_the_process_starts_leaves_none_behind(make: Make, tmp_path: Path) -> None:
+    engine = make()
+    starting = asyncio.create_task(engine.start())
+    await asyncio.sleep(0)  # it is on its way
+    await engine.close()
+    with pytest.raises(CognitionError, match="closed"):
+        await starting
+    await engine.close()
+    assert engine.stats().pid is None
+    assert not (tmp_path / "log").exists()
+
+
+PARENT = """
+import asyncio
+from riwoa.child import child_environment
+from riwoa.cognition.engine import LanguageModelProvider
+from riwoa.cognition.protocol import WriterSpec
+
+async def main():
+    engine = LanguageModelProvider(WriterSpec(factory="writers:scripted"))
+    await engine.start()
+    print(engine.stats().pid, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_process_dies_with_a_parent_that_is_killed(make: Make) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=child_environment(1))
+    assert parent.stdout is not None
+    stat = Path(f"/proc/{int(parent.stdout.readline())}/stat")
+    assert stat.exists()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    async with asyncio.timeout(5):
+        while stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+            await asyncio.sleep(0.02)
 
 
 async def test_a_directory_without_a_model_is_a_model_error(tmp_path: Path) -> None:

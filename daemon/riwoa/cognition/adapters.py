@@ -80,11 +80,14 @@ class AdapterFiles:
         """Whole or not at all, after a power cut too: the name appears once the bytes are on the disk."""
         self._directory.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        with part.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
+        try:
+            with part.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
         copies = sorted(self._directory.glob("?" * 64 + ".safetensors"), key=lambda p: p.stat().st_mtime_ns)
         for old in copies[:-_KEPT]:
             old.unlink(missing_ok=True)

@@ -263,6 +263,9 @@ class LanguageModelProvider:
             name="cognition",
             max_frame_bytes=_MAX_FRAME_BYTES,
         )
+        if self._closed:  # meanwhile
+            self._drop()
+            raise PeerLostError("closed")
         answer = await self._ask(peer, {"spec": self._spec.to_json()}, self._limits().start_timeout_s)
         if isinstance(answer.get("fatal"), dict):
             self._drop()
