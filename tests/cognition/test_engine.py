@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -414,7 +414,8 @@ async def test_an_adapter_chosen_while_the_breaker_is_open_is_used_by_the_trial(
 
 
 async def test_a_training_shows_life_and_leaves_the_adapter_in_use(make: Make, tmp_path: Path) -> None:
-    engine, steps = make(), []
+    engine = make()
+    steps: list[Mapping[str, Any]] = []
     await engine.use_adapter("a" * 64, adapter(tmp_path, "first"))
     trained = await engine.train(training(tmp_path / "w", "a", "b"), steps.append)
     assert [s["step"] for s in steps] == [1, 2]

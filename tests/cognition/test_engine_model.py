@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,8 @@ async def test_it_writes_learns_and_swaps_its_adapter_and_a_kill_in_mid_training
     assert all(patches)
     assert all(choice in CHOICES[gene] for patch in patches for gene, choice in patch.items())
 
-    files, steps = AdapterFiles(tmp_path, lambda _: None), []
+    files = AdapterFiles(tmp_path, lambda _: None)
+    steps: list[Mapping[str, Any]] = []
     first = await engine.train(job(files), steps.append)
     assert len(steps) == len(first.losses) == 4
     assert (first.after.held_out_loss or 0) < (first.before.held_out_loss or 0)

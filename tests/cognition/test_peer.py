@@ -41,7 +41,8 @@ async def ask(peer: Peer, code: str, limits: PeerLimits = PATIENT, **options: An
 
 
 async def test_an_answer_comes_back_after_its_progress(spawn: Spawn) -> None:
-    peer, steps = await spawn(), []
+    peer = await spawn()
+    steps: list[Any] = []
     code = """[print('{"progress": %d}' % i) for i in range(3)]; print('{"ok": 1}')"""
     assert await ask(peer, code, on_progress=steps.append) == {"ok": 1}
     assert steps == [0, 1, 2]

@@ -39,7 +39,7 @@ class Process:
 
     def hear(self) -> dict[str, Any]:
         assert self.popen.stdout is not None
-        return json.loads(self.popen.stdout.readline())
+        return dict(json.loads(self.popen.stdout.readline()))
 
     def ask(self, frame: Mapping[str, Any] | str) -> dict[str, Any]:
         self.say(frame)
