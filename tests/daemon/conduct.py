@@ -18,6 +18,7 @@ from riwoa.oracle.pool import PoolSettings, WorkerPool
 from riwoa.oracle.protocol import ModuleSpec
 from riwoa.reload import Reloader
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import GenerationRecord
 from riwoa_storage.writer import JournalWriter
 
 SPACE = mobilenet_space((24, 32, 40))
@@ -48,8 +49,13 @@ async def conduct(
     oracle: Mapping[str, Any] | None = None,
     reloader: Reloader | None = None,
     at_commit: Any = None,
+    before_commit: Any = None,
+    on_result: Any = lambda: None,
 ) -> str:
-    """Run to the end (or to ``stop_after`` commits) and return the digest; continues the run in the journal."""
+    """Run to the end (or to ``stop_after`` commits) and return the digest; continues the run in the journal.
+
+    ``before_commit(record)`` and ``at_commit(conductor)`` may raise ``StopHere``.
+    """
     loaded = load(None, [*SMALL, *settings], {})
     reloader = reloader or Reloader(loaded, [])
     pool_settings = PoolSettings(workers=1, backoff_s=0.01, poll_s=0.05)
@@ -65,6 +71,8 @@ async def conduct(
             raise StopHere
 
     async with JournalWriter_open(path) as journal, WorkerPool(spec, pool_settings) as pool:
+        if before_commit is not None:
+            _watch_commits(journal, before_commit)
         with JournalReader(path) as reader:
             run = reader.latest_run()
         run_id = run.run_id if run else await journal.begin_run({"seed": 0}, as_json(reloader.config))
@@ -87,7 +95,7 @@ async def conduct(
             space=SPACE,
             latency_of=latency_ms,
             target_ms=target_ms,
-            evaluations=Evaluations(pool, journal, path, "landscape-1"),
+            evaluations=Evaluations(pool, journal, path, "landscape-1", on_result),
             desk=desk,
             reloader=reloader,
             on_commit=on_commit,
@@ -102,6 +110,16 @@ async def conduct(
                 answerer.cancel()
     with JournalReader(path) as reader:
         return reader.digest_head(run_id)
+
+
+def _watch_commits(journal: JournalWriter, before_commit: Any) -> None:
+    commit = journal.commit_generation
+
+    async def watched(record: GenerationRecord, **more: Any) -> str:
+        before_commit(record)
+        return await commit(record, **more)
+
+    journal.commit_generation = watched  # type: ignore[method-assign]
 
 
 class JournalWriter_open:

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riwoa.credit import (
+    Child,
+    OperatorSeconds,
+    Tally,
+    credit_rows,
+    tallied,
+    tallies_from_json,
+    tallies_to_json,
+    wilson,
+)
+from riwoa_storage.reader import JournalReader
+from tests.daemon.conduct import conduct
+
+SUPPORT = Path(__file__).resolve().parent.parent / "support"
+SETTINGS = (
+    "cognition.provider=scripted",
+    "search.p_semantic=0.7",
+    "cognition.script=mixed",
+    "search.placebo_share=0.3",
+)
+
+
+@pytest.fixture(autouse=True)
+def _test_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("RIWOA_TEST_ORACLES", "1")
+
+
+@pytest.mark.parametrize(
+    ("wins", "proposals", "low", "high"),
+    [(0, 0, 0.0, 1.0), (0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilsons_interval_has_its_published_values(wins: int, proposals: int, low: float, high: float) -> None:
+    assert wilson(wins, proposals) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6))
+def test_the_interval_holds_the_rate(wins: int, more: int) -> None:
+    low, high = wilson(wins, wins + more)
+    assert 0.0 <= low <= wins / (wins + more) + 1e-12
+    assert wins / (wins + more) - 1e-12 <= high <= 1.0
+
+
+def test_a_generation_adds_to_the_tallies_and_discounts_what_is_recent() -> None:
+    children = [
+        Child("semantic", 0.2, True, False),
+        Child("semantic", -0.1, False, True),
+        Child("spiral", None, False, False),
+    ]
+    first = tallied({}, children, {"semantic": 2})
+    assert first["semantic"] == Tally(4, 2, 1, 1, 0.2, 4.0, 1.0)
+    assert first["spiral"] == Tally(1, 1, 0, 0, 0.0, 1.0, 0.0)
+    second = tallied(first, [Child("spiral", 0.1, True, False)], {})
+    assert second["semantic"] == Tally(4, 2, 1, 1, 0.2, 4.0 * 0.95, 0.95)
+    assert second["spiral"] == Tally(2, 2, 0, 1, 0.1, 1.95, 1.0)
+    assert tallies_from_json(json.loads(json.dumps(tallies_to_json(second)))) == second
+
+
+def test_gain_a_second_needs_seconds() -> None:
+    rows = credit_rows({"spiral": Tally(10, 10, 0, 4, 0.5)}, {})
+    assert rows["spiral"]["gain_per_s"] is None
+    assert rows["spiral"]["mean_gain"] == 0.05
+    assert credit_rows({"spiral": Tally(10, 10, 0, 4, 0.5)}, {"spiral": 5.0})["spiral"]["gain_per_s"] == 0.1
+
+
+async def test_the_credit_in_the_journal_is_that_of_its_individuals(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await conduct(path, *SETTINGS, "cognition.lag=1", "run.generations=8", "cognition.train=false")
+    with JournalReader(path) as reader:
+        last = reader.last_generation(1)
+        everybody = {(g, i.slot): i for g, i in reader.individuals(1)}
+        due = [r for r in reader.requests(1) if r.join_generation < 8]
+    assert last is not None
+    tallies = tallies_from_json(last.counters["operators"])
+    children = [i for i in everybody.values() if i.parent is not None]
+    assert {"semantic", "placebo", "spiral", "polish"} <= tallies.keys()
+    for name, tally in tallies.items():
+        own = [i for i in children if i.operator == name]
+        gains = [i.fitness - everybody[i.parent].fitness for i in own]
+        assert tally.valid == len(own)
+        assert tally.wins == sum(gain > 0 for gain in gains)
+        assert tally.gain == pytest.approx(sum(gain for gain in gains if gain > 0))
+        assert tally.proposals == (len(due) if name == "semantic" else len(own))
+    assert tallies["semantic"].valid < tallies["semantic"].proposals  # the script writes some garbage
+
+
+async def test_seconds_are_read_from_the_journal_once_a_generation_and_add_up(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    seconds: list[Any] = []
+
+    def look(conductor: Any) -> None:
+        if not seconds:
+            seconds.append(OperatorSeconds(path, 1, "landscape-1"))
+        seconds.append(dict(seconds[0].until(conductor.generation)))
+
+    await conduct(path, *SETTINGS, "cognition.lag=1", at_commit=look)
+    whole = dict(OperatorSeconds(path, 1, "landscape-1").until(10**6))
+    assert seconds[-1] == pytest.approx(whole)
+    with JournalReader(path) as reader:
+        spent = Counter[str]()
+        durations = {e.architecture_key: e.duration_s for e in reader.evaluations("landscape-1")}
+        for _, i in reader.individuals(1):
+            if not i.cache_hit:
+                spent[i.operator] += durations[i.architecture_key]
+        batches: dict[int, float] = {}
+        for request_id, reply in reader.replies(1).items():
+            generation = int(request_id.split("/")[1])
+            if generation + 1 < reader.generation_count(1):
+                batches[generation] = max(batches.get(generation, 0.0), reply.duration_s)
+    assert whole["spiral"] == pytest.approx(spent["spiral"])
+    assert whole["semantic"] == pytest.approx(spent["semantic"] + sum(batches.values()))
+
+
+async def test_the_bandit_moves_the_share_by_committed_wins_alone(tmp_path: Path) -> None:
+    shares: dict[str, list[float]] = {"whole": [], "parts": []}
+    settings = (*SETTINGS, "search.adapt_semantic=true", "run.generations=10", "run.polish_evaluations=0")
+    digests = [
+        await conduct(tmp_path / "whole.db", *settings, at_commit=lambda c: shares["whole"].append(c.p_semantic))
+    ]
+    for _ in range(20):
+        digest = await conduct(
+            tmp_path / "parts.db", *settings, stop_after=1, at_commit=lambda c: shares["parts"].append(c.p_semantic)
+        )
+        if digest == digests[0]:
+            break
+    assert digest == digests[0]
+    assert shares["parts"][:10] == shares["whole"]
+    assert len(set(shares["whole"])) > 3
+    assert all(0.05 <= share <= 0.95 for share in shares["whole"])

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riwoa.cognition.protocol import Progress, Trained, TrainingJob
+from riwoa.cognition.provider import ScriptedProvider
+from riwoa.errors import CognitionError
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import AdapterRecord, GenerationRecord
+from riwoa_storage.replay import compare, verify
+from tests.daemon.conduct import StopHere, conduct
+
+SUPPORT = Path(__file__).resolve().parent.parent / "support"
+# A target that nothing misses: about half of all changes help, so there is much to learn from.
+EASY_MS = 100.0
+LEARNING = (
+    "cognition.provider=scripted",
+    "search.p_semantic=0.9",
+    "run.generations=12",
+    "run.polish_evaluations=0",
+    "cognition.lag=1",
+    "cognition.train_after=2",
+)
+LIVES = 60
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _test_oracles() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SUPPORT))
+        patch.setenv("RIWOA_TEST_ORACLES", "1")
+        yield
+
+
+class Pupil(ScriptedProvider):
+    """Counts its trainings by seed; may hang in them, or fail in the first, whenever it is tried."""
+
+    def __init__(
+        self, trained: Counter[int], *, script: str = "good", hangs: bool = False, fails: bool = False
+    ) -> None:
+        super().__init__(script)
+        self._trained = trained
+        self._hangs = hangs
+        self._fails = fails
+
+    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+        self._trained[job.seed] += 1
+        if self._hangs:
+            await asyncio.sleep(3600)
+        if self._fails and len(self._trained) == 1:
+            raise CognitionError("this training fails, as it was told to")
+        return await super().train(job, on_progress)
+
+
+def adapters(path: Path) -> list[AdapterRecord]:
+    with JournalReader(path) as reader:
+        return reader.adapters(1)
+
+
+def told(path: Path) -> list[Any]:
+    """What no digest covers and what must not depend on kills: adapters, who consumed what, every word of a prompt."""
+    with JournalReader(path) as reader:
+        rows = [(a.generation, a.parent_id, a.sha256, a.status, a.weights) for a in reader.adapters(1)]
+        entries = [(e.request_id, dict(e.trace), e.consumed_by) for e in reader.buffer(1)]
+        return [rows, entries, [(r.request_id, r.adapter_sha256, r.prompt, r.parameters) for r in reader.requests(1)]]
+
+
+async def run(path: Path, *settings: str, provider: ScriptedProvider | None = None, **how: Any) -> str:
+    return await conduct(path, *LEARNING, *settings, provider=provider, target_ms=EASY_MS, **how)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("once") / "whole.db"
+    asyncio.run(run(path))
+    return path
+
+
+@pytest.fixture
+def whole(once: Path, tmp_path: Path) -> Path:
+    """A run that was never stopped."""
+    shutil.copytree(once.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / once.name
+
+
+def test_successes_train_adapters_that_every_later_request_names(whole: Path) -> None:
+    rows = adapters(whole)
+    assert len(rows) >= 2
+    with JournalReader(whole) as reader:
+        requests = reader.requests(1)
+    for request in requests:
+        in_force = [a.sha256 for a in rows if a.status != "rejected" and a.generation <= request.generation]
+        assert request.adapter_sha256 == (in_force[-1] if in_force else None)
+    for row in rows:
+        trigger = row.training["trigger"]
+        assert row.generation == trigger + 2
+        assert trigger + 1 not in {r.generation for r in requests}  # no text while the model learns
+        assert trigger in {r.generation for r in requests}
+
+
+def test_a_training_takes_the_oldest_successes_and_never_learns_from_those_held_out(whole: Path) -> None:
+    with JournalReader(whole) as reader:
+        entries = reader.buffer(1)
+    held_out = {e.entry_id for e in entries[3::4]}
+    consumed = [i for a in adapters(whole) for i in a.training["consumed"]]
+    assert consumed == [e.entry_id for e in entries[: len(consumed)]]
+    assert [e.consumed_by for e in entries[: len(consumed)]] == [
+        a.adapter_id for a in adapters(whole) for _ in a.training["consumed"]
+    ]
+    for row in adapters(whole):
+        assert len(row.training["consumed"]) >= 2
+        assert set(row.training["held_out"]) == {i for i in held_out if i <= row.training["consumed"][-1]}
+        assert row.training["verdict"]["accepted"] is (row.status != "rejected")
+
+
+def test_a_success_is_kept_with_its_whole_trace_verbatim(whole: Path) -> None:
+    with JournalReader(whole) as reader:
+        entries, replies = reader.buffer(1), reader.replies(1)
+        requests = {r.request_id: r for r in reader.requests(1)}
+        individuals = {i.request_id: i for _, i in reader.individuals(1)}
+    assert entries
+    for entry in entries:
+        request, child = requests[entry.request_id], individuals[entry.request_id]
+        assert entry.trace["prompt"] == request.prompt
+        assert entry.trace["system"] == request.parameters["system"]
+        assert entry.trace["text"] == replies[entry.request_id].text
+        assert entry.trace["reasoning"] in entry.trace["text"]
+        assert entry.trace["reasoning"]
+        assert entry.trace["adapter_sha256"] == request.adapter_sha256
+        ((gene, choice),) = entry.trace["patch"].items()
+        assert child.architecture[gene] == choice != entry.trace["parent_architecture"][gene]
+        assert entry.trace["architecture"] == child.architecture
+
+
+async def test_stopped_after_every_commit_it_learns_the_same(tmp_path: Path, whole: Path) -> None:
+    parts, trained = tmp_path / "parts.db", Counter[int]()
+    for _ in range(LIVES):
+        await run(parts, provider=Pupil(trained), stop_after=1)
+        if compare(whole, parts).same:
+            break
+    found = compare(whole, parts)
+    assert found.same, found.message
+    assert told(parts) == told(whole)
+
+
+async def test_killed_before_every_commit_it_learns_the_same(tmp_path: Path, whole: Path) -> None:
+    """Among them the commit that triggers a training, and the one of the generation that swaps its adapter in."""
+    parts, trained = tmp_path / "parts.db", Counter[int]()
+    killed: set[int] = set()
+
+    def kill(record: GenerationRecord) -> None:
+        if record.generation not in killed:
+            killed.add(record.generation)
+            raise StopHere
+
+    for _ in range(LIVES):
+        await run(parts, provider=Pupil(trained), before_commit=kill)
+        if compare(whole, parts).same:
+            break
+    found = compare(whole, parts)
+    assert found.same, found.message
+    assert told(parts) == told(whole)
+    assert len(killed) == 12
+
+
+async def test_killed_within_every_training_it_trains_again_and_learns_the_same(tmp_path: Path, whole: Path) -> None:
+    parts, trained, seen = tmp_path / "parts.db", Counter[int](), 0
+    with JournalReader(whole) as reader:
+        digest = reader.digest_head(1)
+    for _ in range(LIVES):
+        hung = Pupil(trained, hangs=True)
+        task = asyncio.create_task(run(parts, provider=hung))
+        while not task.done() and sum(trained.values()) == seen:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait((task,))
+        before = len(adapters(parts))
+        if await run(parts, provider=Pupil(trained), at_commit=stop_when_an_adapter_came(parts, before)) == digest:
+            break
+        seen = sum(trained.values())
+    found = compare(whole, parts)
+    assert found.same, found.message
+    assert told(parts) == told(whole)
+    assert set(trained.values()) == {2}  # the one that was killed and the one that was not
+
+
+def stop_when_an_adapter_came(path: Path, before: int) -> Any:
+    def stop(conductor: Any) -> None:
+        if conductor.learning.under_way is None and len(adapters(path)) > before:
+            raise StopHere
+
+    return stop
+
+
+async def test_an_adapter_that_is_journaled_but_not_yet_swapped_in_is_swapped_in_by_the_next_life(
+    tmp_path: Path,
+) -> None:
+    settings = ("cognition.train_lag=4",)
+    await run(tmp_path / "whole.db", *settings)
+    parts, trained, between = tmp_path / "parts.db", Counter[int](), []
+
+    def note(conductor: Any) -> None:
+        between.extend(a.generation for a in adapters(parts) if a.generation > conductor.generation)
+
+    for _ in range(LIVES):
+        await run(parts, *settings, provider=Pupil(trained), at_commit=note, stop_after=1)
+        if compare(tmp_path / "whole.db", parts).same:
+            break
+    assert between, "no life ended between an adapter's row and its swap"
+    assert told(parts) == told(tmp_path / "whole.db")
+    # One kill may fall into a training; after its row was journaled none is trained again.
+    assert all(count <= 2 for count in trained.values())
+
+
+async def test_rejected_adapters_are_kept_and_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await run(path, "cognition.script=mixed", "run.generations=30", provider=Pupil(Counter(), script="mixed"))
+    rejected = [a for a in adapters(path) if a.status == "rejected"]
+    assert rejected
+    assert all(a.weights for a in rejected)
+    assert all("(rejected)" in " ".join(a.training["verdict"]["reasons"]) for a in rejected)
+    with JournalReader(path) as reader:
+        used = {r.adapter_sha256 for r in reader.requests(1)}
+        events = Counter(e.kind for e in reader.events(1))
+    assert not used & {a.sha256 for a in rejected}
+    assert events["adapter_rejected"] == len(rejected)
+
+
+async def test_a_failed_training_consumes_nothing_is_an_input_and_waits_for_more(tmp_path: Path) -> None:
+    path, trained = tmp_path / "journal.db", Counter[int]()
+    await run(path, "run.generations=14", provider=Pupil(trained, fails=True))
+    with JournalReader(path) as reader:
+        failed = [s for s in reader.generation_summaries(1) if "training_failed" in s.inputs]
+        events = [e for e in reader.events(1) if e.kind == "training_failed"]
+        entries = reader.buffer(1)
+    (summary,) = failed
+    assert "as it was told to" in summary.inputs["training_failed"]
+    (event,) = events
+    assert event.generation == summary.generation
+    first = adapters(path)[0]
+    assert len(first.training["consumed"]) >= 4  # twice as many as for the first try
+    assert first.training["consumed"][0] == entries[0].entry_id
+
+
+async def test_a_failed_training_is_resumed_as_it_was(tmp_path: Path) -> None:
+    for name, stop in (("whole", None), ("parts", 1)):
+        trained = Counter[int]()
+        for _ in range(LIVES):
+            await run(tmp_path / f"{name}.db", provider=Pupil(trained, fails=True), stop_after=stop)
+            if stop is None or compare(tmp_path / "whole.db", tmp_path / "parts.db").same:
+                break
+    assert told(tmp_path / "whole.db") == told(tmp_path / "parts.db")
+    assert compare(tmp_path / "whole.db", tmp_path / "parts.db").same
+
+
+async def test_without_training_there_are_successes_and_no_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await run(path, "cognition.train=false")
+    assert not adapters(path)
+    with JournalReader(path) as reader:
+        assert reader.buffer(1)
+
+
+@pytest.fixture
+def damaged(whole: Path) -> Iterator[tuple[Path, list[AdapterRecord]]]:
+    """A run whose last adapter was damaged while the daemon was stopped, some generations before its end."""
+    rows = adapters(whole)
+    with sqlite3.connect(whole) as db:
+        db.execute("UPDATE adapters SET weights = x'00' WHERE adapter_id = ?", (rows[-1].adapter_id,))
+    return whole, rows  # type: ignore[return-value]
+
+
+async def test_a_damaged_adapter_falls_back_to_the_last_good_one_and_says_so(
+    damaged: tuple[Path, list[AdapterRecord]],
+) -> None:
+    path, rows = damaged
+    generations: list[Any] = []
+
+    def look(conductor: Any) -> None:
+        generations.append(conductor)
+        raise StopHere
+
+    with JournalReader(path) as reader:
+        last = reader.generation_count(1)
+    await run(path, f"run.generations={last + 2}", at_commit=look)
+    (conductor,) = generations
+    assert conductor.learning.unusable == [rows[-1].sha256]
+    with JournalReader(path) as reader:
+        (event,) = [e for e in reader.events(1) if e.kind == "adapter_unusable"]
+        asked = [r for r in reader.requests(1) if r.generation == last]
+    assert event.payload["sha256"] == rows[-1].sha256
+    assert asked
+    assert {r.adapter_sha256 for r in asked} == {rows[-2].sha256}
+
+
+async def test_the_chain_of_a_run_that_learned_is_whole(whole: Path) -> None:
+    assert verify(whole).ok

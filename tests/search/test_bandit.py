@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riwoa.search.bandit import DISCOUNT, LEAST, MOST, semantic_share
+
+COUNTS = st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)).map(lambda pair: (min(pair), max(pair)))
+
+
+def test_without_evidence_both_operators_get_the_same() -> None:
+    assert semantic_share((0, 0), (0, 0)) == 0.5
+
+
+def test_the_share_is_the_ratio_of_posterior_means() -> None:
+    assert semantic_share((3, 8), (1, 8)) == pytest.approx((4 / 10) / (4 / 10 + 2 / 10))
+
+
+@given(COUNTS, COUNTS)
+def test_neither_operator_ever_falls_silent(semantic: tuple[float, float], spiral: tuple[float, float]) -> None:
+    assert LEAST <= semantic_share(semantic, spiral) <= MOST
+
+
+@given(COUNTS, COUNTS, st.floats(0.1, 100))
+def test_another_win_never_lowers_the_share(
+    semantic: tuple[float, float], spiral: tuple[float, float], more: float
+) -> None:
+    won = (semantic[0] + more, semantic[1] + more)
+    lost = (semantic[0], semantic[1] + more)
+    assert semantic_share(lost, spiral) <= semantic_share(semantic, spiral) <= semantic_share(won, spiral)
+
+
+def test_what_paid_long_ago_is_forgotten() -> None:
+    recent = (40.0, 40.0)
+    for _ in range(60):  # generations in which nothing was won any more
+        recent = (DISCOUNT * recent[0], DISCOUNT * recent[1] + 3)
+    assert semantic_share(recent, (10, 20)) < 0.2
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (-1, 3)])
+def test_impossible_counts_are_refused(counts: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="wins of"):
+        semantic_share(counts, (0, 0))
