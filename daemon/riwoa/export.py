@@ -273,16 +273,11 @@ def _provenance(winner: Winner, directory: Path) -> dict[str, Any]:
 
 def _write_adapter(adapter: AdapterRecord, run: RunRecord, directory: Path) -> None:
     """A directory that ``peft.PeftModel.from_pretrained(base, directory)`` loads."""
-    from riwoa.cognition.lora import lora_config
+    from riwoa.cognition.lora import write_peft_directory
 
     spec = ModelSpec.from_json(run.provenance["model_spec"])
-    config = lora_config(spec)
-    config.base_model_name_or_path = spec.name
-    config.inference_mode = True
-    directory.mkdir()
-    config.save_pretrained(str(directory))
     assert adapter.weights is not None, "only whole adapters are exported"
-    _write(directory / "adapter_model.safetensors", adapter.weights)
+    write_peft_directory(spec, adapter.weights, directory)
     _write(directory / "README.md", _ADAPTER_README.format(name=spec.name, rank=spec.lora_rank).encode())
     _flush_directory(directory)
 

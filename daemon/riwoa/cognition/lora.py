@@ -30,6 +30,19 @@ def lora_config(spec: ModelSpec) -> LoraConfig:
     )
 
 
+def write_peft_directory(spec: ModelSpec, weights: bytes, directory: Path) -> None:
+    """A new directory that ``peft.PeftModel.from_pretrained(base, directory)`` loads, on the disk on return."""
+    config = lora_config(spec)
+    config.base_model_name_or_path = spec.name
+    config.inference_mode = True
+    directory.mkdir()
+    config.save_pretrained(str(directory))
+    file = directory / "adapter_model.safetensors"
+    file.write_bytes(weights)
+    _flush(file)
+    _flush(directory)
+
+
 class Lora:
     """A model with one adapter, in use or not."""
 
@@ -72,14 +85,9 @@ class Lora:
         """Write the weights: tmp, fsync, rename, fsync of the directory."""
         temporary = file.with_suffix(".tmp")
         save_file({k: v.contiguous().cpu() for k, v in sorted(self.state().items())}, temporary)
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
+        _flush(temporary)
         temporary.replace(file)
-        directory = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _flush(file.parent)
 
     def begin_training(self) -> None:
         """Enable the adapter where it is; a bare model's is a fresh one, which changes nothing yet."""
@@ -109,6 +117,15 @@ class Lora:
         if not all(bool(torch.isfinite(v).all()) for v in state.values()):
             raise AdapterError(f"{file.name}: holds weights that are not finite")
         return state
+
+
+def _flush(path: Path) -> None:
+    """Make a file's bytes, or a directory's names, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

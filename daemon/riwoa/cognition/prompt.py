@@ -145,19 +145,25 @@ def _layers(s: Situation) -> list[str]:
     return lines
 
 
-def _options(s: Situation, choices: Offered, most: int) -> list[str]:
-    """Changes of one gene that the latency table lets through, those that spend most first.
+def listed_changes(s: Situation, choices: Offered, most: int) -> list[tuple[dict[str, Choice], float | None]]:
+    """The (patch, milliseconds) that a prompt lists: changes of one gene that the latency table lets through.
 
-    While nothing comes within the target, the greatest cuts instead. Without a table, some of the offered changes.
+    Those that spend most come first. While nothing comes within the target, the greatest cuts instead. Without a
+    table, some of the offered changes, without milliseconds.
     """
     single = [(gene, choice) for gene, offered in choices.items() for choice in offered]
     if s.latency_after is None or s.latency_ms is None:
         step = max(1, len(single) // most)
-        return [json.dumps({gene: choice}) for gene, choice in single[::step][:most]]
+        return [({gene: choice}, None) for gene, choice in single[::step][:most]]
     after = [(s.latency_after({gene: choice}), gene, choice) for gene, choice in single]
     fits = [row for row in after if s.target_ms is None or row[0] <= s.target_ms]
     ranked = sorted(fits, key=lambda row: -row[0]) or sorted(after, key=lambda row: row[0])
-    return [f"{json.dumps({gene: choice})} {ms - s.latency_ms:+.2f} ms" for ms, gene, choice in ranked[:most]]
+    return [({gene: choice}, ms - s.latency_ms) for ms, gene, choice in ranked[:most]]
+
+
+def _options(s: Situation, choices: Offered, most: int) -> list[str]:
+    rows = listed_changes(s, choices, most)
+    return [json.dumps(patch) + ("" if ms is None else f" {ms:+.2f} ms") for patch, ms in rows]
 
 
 def _told(memories: Sequence[Remembered], most: int, nothing: str) -> str:

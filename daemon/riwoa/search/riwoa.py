@@ -148,6 +148,10 @@ class RotationInvariantWhale(PopulationStrategy):
             whale.signed_spiral(leader, x, turn, b) if self.params.signed_spiral else whale.spiral(leader, x, turn, b)
         )
 
+    def spirals(self, rows: IntArray, turns: FloatArray) -> FloatArray:
+        """The children that the spiral makes of some members now, (n, D); ``turns`` in [-1, 1], (n,)."""
+        return self._settle(self.codec.reflect(self._spiral(self.population.genotype[rows], turns[:, None])))
+
     def _encircle(self, x: FloatArray, a: FloatArray, c: FloatArray) -> FloatArray:
         leader = self._best.genotype
         if not self.params.rotated_encircle:

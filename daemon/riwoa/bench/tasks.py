@@ -1,0 +1,151 @@
+"""The two tasks that proposals are judged on: OFA's predictor with its Note10 table, and the embedded supernet."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from riwoa.bench.embedded import EvaluationFile, Evaluator, objective
+from riwoa.config import Config
+from riwoa.errors import InputError
+from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.ofa_table import OfaLatencyTable
+from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
+from riwoa.oracle.pool import WorkerPool
+from riwoa.oracle.predictor import AccuracyPredictor
+from riwoa.oracle.spec import oracle_spec, pool_settings
+from riwoa.search.fitness import Objective
+from riwoa.search.space import Space
+
+PREDICTOR_TARGET_MS = 25.0
+PREDICTOR_RESOLUTIONS_PX = (160, 176, 192, 208, 224)
+Architecture = Mapping[str, Any]
+
+
+class Task(Protocol):
+    """A space with an aim, latencies that are free and accuracies that may not be."""
+
+    name: str
+    space: Space
+    aim: Objective
+    facts: Mapping[str, Any]
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Of the whole network."""
+        ...
+
+    def layers_ms(self, architecture: Architecture) -> Mapping[str, float]:
+        """Of its parts."""
+        ...
+
+    async def accuracies(self, architectures: Sequence[Architecture]) -> list[float]:
+        """Fractions, in order; NaN where an evaluation failed."""
+        ...
+
+
+class PredictorTask:
+    """OFA's ImageNet predictor and Note10 latencies, target 25 ms."""
+
+    name = "predictor"
+
+    def __init__(self, folder: Path) -> None:
+        self._predictor = AccuracyPredictor.load(folder / "acc_predictor.pth")
+        self._table = OfaLatencyTable(folder / "latency_table@note10")
+        self._latencies: dict[tuple[Any, ...], float] = {}
+        self.space = mobilenet_space(PREDICTOR_RESOLUTIONS_PX)
+        self.aim = Objective(PREDICTOR_TARGET_MS, -1.0)
+        self.facts: Mapping[str, Any] = {"target_ms": PREDICTOR_TARGET_MS, "device": "note10"}
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """See ``Task.latency_ms``."""
+        key = tuple(architecture.items())
+        if key not in self._latencies:
+            self._latencies[key] = self._table.latency_ms(ofa_config(architecture))
+        return self._latencies[key]
+
+    def layers_ms(self, architecture: Architecture) -> Mapping[str, float]:
+        """See ``Task.layers_ms``."""
+        return self._table.layers_ms(ofa_config(architecture))
+
+    async def accuracies(self, architectures: Sequence[Architecture]) -> list[float]:
+        """See ``Task.accuracies``."""
+        return [float(a) for a in self._predictor.accuracies([ofa_config(x) for x in architectures])]
+
+
+class EmbeddedTask:
+    """The supernet of the package, on the embedded digits, and this device's latency table."""
+
+    name = "embedded"
+
+    def __init__(self, config: Config, table: LatencyTable, evaluator: Evaluator) -> None:
+        self._table = table
+        self._evaluator = evaluator
+        self._latencies: dict[tuple[Any, ...], float] = {}
+        self.space = mobilenet_space(config.oracle.resolutions)
+        self.aim = objective(config, table)
+        self.facts: Mapping[str, Any] = {"target_ms": self.aim.latency_target_ms, "latency_table_sha256": table.sha256}
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """See ``Task.latency_ms``."""
+        key = tuple(architecture.items())
+        if key not in self._latencies:
+            self._latencies[key] = self._table.latency_ms(ofa_config(architecture))
+        return self._latencies[key]
+
+    def layers_ms(self, architecture: Architecture) -> Mapping[str, float]:
+        """See ``Task.layers_ms``."""
+        return self._table.layers_ms(ofa_config(architecture))
+
+    async def accuracies(self, architectures: Sequence[Architecture]) -> list[float]:
+        """See ``Task.accuracies``."""
+        keys = [self.space.key(self.space.indices(a)) for a in architectures]
+        rows = zip(keys, architectures, strict=True)
+        return list(await asyncio.gather(*(self._evaluator.accuracy(key, a) for key, a in rows)))
+
+
+def predictor_folder() -> Path:
+    """Where OFA's published predictor and tables lie: ``once-for-all`` in RIWOA_DATA, or in ``../shared/data``.
+
+    Raises:
+        InputError: nowhere.
+    """
+    places = [os.environ.get("RIWOA_DATA"), "../shared/data"]
+    for place in filter(None, places):
+        folder = Path(place, "once-for-all")
+        if (folder / "acc_predictor.pth").exists():
+            return folder
+    raise InputError(
+        "OFA's acc_predictor.pth and latency_table@note10 are needed: put them into a folder once-for-all and name its "
+        "parent in RIWOA_DATA, or leave this task out with --tasks embedded"
+    )
+
+
+@asynccontextmanager
+async def open_task(name: str, config: Config, table: LatencyTable, out: Path, workers: int = 1) -> AsyncIterator[Task]:
+    """A task, ready to be asked; evaluations of the supernet are kept in ``out``.
+
+    Raises:
+        InputError: unknown, or its files are missing.
+        RiwoaError: the oracle cannot be made.
+    """
+    if name == "predictor":
+        yield PredictorTask(predictor_folder())
+        return
+    if name != "embedded":
+        raise InputError(f"no task {name!r}; there are predictor and embedded")
+    file = EvaluationFile(out)
+    try:
+        async with AsyncExitStack() as stack:
+            limits = replace(pool_settings(config.oracle), workers=workers)
+            pool = await stack.enter_async_context(WorkerPool(oracle_spec(config.oracle), limits))
+            version = (await pool.start()).version
+            yield EmbeddedTask(
+                config, table, Evaluator(pool, version, file, mobilenet_space(config.oracle.resolutions))
+            )
+    finally:
+        file.close()
