@@ -20,13 +20,21 @@ _KNOWN = {
     "status": "riwoactl status against the start of a bare interpreter",
     "resume": "from SIGKILL to the first new evaluation",
     "embedded": "RI-IWOA against the baselines on the embedded task",
+    "overlap": "evaluation and generation at the same time against alternating them",
 }
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
     """Run one benchmark and print its object, with or without --json."""
     name = subverb(verb, arguments, _KNOWN)
-    runs = {"journal": _journal, "eval": _evaluation, "status": _status, "resume": _resume, "embedded": _embedded}
+    runs = {
+        "journal": _journal,
+        "eval": _evaluation,
+        "status": _status,
+        "resume": _resume,
+        "embedded": _embedded,
+        "overlap": _overlap,
+    }
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
     print(json.dumps(found, allow_nan=False))
     return 0
@@ -39,6 +47,8 @@ _DESCRIPTIONS = {
     "resume": "A search is killed and started again. ratio: start to first new evaluation by the imports' own time.",
     "embedded": "Best feasible fitness after a budget of unique evaluations, paired over seeds. ratio: the median over "
     "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
+    "overlap": "`make run`'s own generations at one thread a worker. ratio: seconds alternating by seconds overlapped, "
+    "the median over rounds; its bound is (Te + Tm) / max(Te, Tm).",
 }
 
 
@@ -119,5 +129,37 @@ def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[st
         table = await load_table(given.table, paths.latency_table, config)
         with bar("evaluating", "subnet") as advance:
             return await bench_embedded(settings, config, table, out, lambda done, total: advance(done, total, ""))
+
+    return asyncio.run(measure())
+
+
+def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--generations", type=int, default=8, help="timed, after the first (default 8)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of the three ways (default 3)")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: as the daemon's)")
+    parser.add_argument("--config", type=Path, metavar="FILE")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    given = parser.parse_args(arguments)
+    if min(given.generations, given.repeats) < 1:
+        parser.error("--generations and --repeats must be at least 1")
+    from riwoa.bench.embedded import load_table
+    from riwoa.bench.overlap import bench_overlap
+    from riwoa.config import load
+    from riwoa.log import configure
+
+    configure("warning", "auto")  # a line a generation would bury the bar
+    config, own = load(given.config, given.set).config, client_state(options.state).latency_table
+
+    async def measure() -> dict[str, Any]:
+        table = await load_table(given.table, own, config)
+        with bar("searching", "way") as advance:
+            return await bench_overlap(
+                table,
+                generations=given.generations,
+                repeats=given.repeats,
+                file=given.config,
+                overrides=given.set,
+                progress=advance,
+            )
 
     return asyncio.run(measure())
