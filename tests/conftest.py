@@ -79,7 +79,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
         home: Path = request.getfixturevalue("embedded_home")
         save = _copy_tokenizer(home / EMBEDDED_DIRECTORY)
     except pytest.skip.Exception:
-        save = _train_tokenizer
+        save = train_tokenizer
     save_tiny_llama(directory, save)
     return replace(choose(str(directory), accelerator=lambda: None).spec, dtype="float32")
 
@@ -118,7 +118,7 @@ def _copy_tokenizer(source: Path) -> Callable[[Path], int]:
     return save
 
 
-def _train_tokenizer(directory: Path) -> int:
+def train_tokenizer(directory: Path) -> int:
     """A byte-level BPE of a few hundred tokens: any text can be written in it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

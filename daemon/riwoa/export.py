@@ -275,7 +275,7 @@ def _write_adapter(adapter: AdapterRecord, run: RunRecord, directory: Path) -> N
     """A directory that ``peft.PeftModel.from_pretrained(base, directory)`` loads."""
     from riwoa.cognition.lora import write_peft_directory
 
-    spec = ModelSpec.from_json(run.provenance["model_spec"])
+    spec = ModelSpec.from_json({"directory": "", **run.provenance["model_spec"]})
     assert adapter.weights is not None, "only whole adapters are exported"
     write_peft_directory(spec, adapter.weights, directory)
     _write(directory / "README.md", _ADAPTER_README.format(name=spec.name, rank=spec.lora_rank).encode())

@@ -8,8 +8,8 @@ where that is gone, somebody who fails every request: the search then goes on ge
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,14 @@ class Provision:
         return self.spec.threads if self.spec is not None and self.spec.device == "cpu" else 0
 
     def provenance(self) -> dict[str, Any]:
-        """What a run journals of it."""
-        return {
-            "model": None if self.provider is None else self.provider.model,
-            "model_reason": self.reason,
-            "model_spec": None if self.spec is None else self.spec.to_json(),
-        }
+        """What the run's results depend on; where the files lie is none of it."""
+        spec = {} if self.spec is None else self.spec.to_json()
+        spec.pop("directory", None)
+        return {"model": None if self.provider is None else self.provider.model, "model_spec": spec or None}
+
+    def event(self) -> dict[str, Any]:
+        """What is journaled beside that, each time the daemon starts."""
+        return {**self.view(), "directory": None if self.spec is None else self.spec.directory}
 
     def view(self) -> dict[str, Any]:
         """For the status object."""
@@ -101,8 +103,10 @@ class AbsentProvider:
         return ProviderStats(state="unavailable", reason=str(self._error))
 
 
-async def provide(cognition: Configured, run: RunRecord | None, on_log: OnLog) -> Provision:
-    """Decide for a new run, or for the one that is continued.
+async def provide(
+    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None = None
+) -> Provision:
+    """Decide for a new run, or for the one that is continued, whose model lay in ``directory`` last.
 
     Raises:
         ConfigError: the run was begun with another model than the one that is here.
@@ -113,7 +117,7 @@ async def provide(cognition: Configured, run: RunRecord | None, on_log: OnLog) -
     if settings.provider == "scripted":
         return Provision(ScriptedProvider(settings.script), style_of(settings), "scripted, as configured")
     try:
-        found = await asyncio.to_thread(_found, settings, run)
+        found = await asyncio.to_thread(_found, settings, run, directory)
     except ModelError as error:
         return _without_model(settings, run, str(error))
     if run is not None and run.provenance.get("model") is None:
@@ -131,30 +135,35 @@ def _without_model(settings: Cognition, run: RunRecord | None, reason: str) -> P
     return Provision(AbsentProvider(begun_with, reason), style_of(settings), reason)
 
 
-def _found(settings: Cognition, run: RunRecord | None) -> Resolved:
+def _found(settings: Cognition, run: RunRecord | None, directory: str | None) -> Resolved:
     """The configured model; for a run that was begun with one, that one.
 
     Raises:
         ModelError: there is none.
         ConfigError: there is another one.
     """
-    begun_with = None if run is None else run.provenance.get("model")
     found = _chosen(settings, settings.model)
-    if run is None or begun_with in (None, found.spec.name):
+    if run is None or (begun_with := run.provenance.get("model")) is None:
         return found
+    if _same(found.spec.name, begun_with):
+        return Resolved(replace(found.spec, name=begun_with), found.reason)
     # "auto" may mean another model by now, while the run's own is still where it was.
-    before: Mapping[str, Any] = run.provenance.get("model_spec") or {}
     try:
-        same = _chosen(settings, str(before.get("directory", "")))
+        same = _chosen(settings, directory or "")
     except ModelError:
         same = None
-    if same is not None and same.spec.name == begun_with:
+    if same is not None and _same(same.spec.name, begun_with):
         return Resolved(same.spec, f"the model that run {run.run_id} was begun with")
     raise ConfigError(
         f"run {run.run_id} was begun with the model {begun_with}, cognition.model = {settings.model} is "
-        f"{found.spec.name} here; put its files back ({before.get('directory')}), name another copy of them in "
-        "cognition.model, or use --new-run"
+        f"{found.spec.name} here; put its files back ({directory}), name another copy of them in cognition.model, or "
+        "use --new-run"
     )
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names carry one fingerprint: a directory may be moved and renamed."""
+    return one.rpartition("@")[2] == other.rpartition("@")[2]
 
 
 def _chosen(settings: Cognition, model: str) -> Resolved:

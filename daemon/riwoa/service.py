@@ -260,11 +260,19 @@ class Service:
 
     async def _provide(self, run: RunRecord | None) -> Provision:
         """Who writes proposals in this run; shown from now on."""
-        provision = await provide(lambda: self._config.cognition, run, _log_model)
+        provision = await provide(lambda: self._config.cognition, run, _log_model, self._model_directory(run))
         self.board.sources["cognition"] = provision.view
         if provision.state in ("geometric only", "model gone") and self._config.cognition.provider == "model":
             _log.warning("no_language_model", state=provision.state, reason=provision.reason)
         return provision
+
+    def _model_directory(self, run: RunRecord | None) -> str | None:
+        """Where the model of a run that is continued lay last."""
+        if run is None:
+            return None
+        with JournalReader(self.paths.journal) as reader:
+            told = [e.payload["directory"] for e in reader.events(run.run_id, limit=10_000) if e.kind == "cognition"]
+        return next((directory for directory in reversed(told) if directory), None)
 
     async def _start_pool(self, stack: contextlib.AsyncExitStack, provision: Provision) -> tuple[WorkerPool, str]:
         self.board.state = "starting"
@@ -314,12 +322,14 @@ class Service:
         """Begin a run, or continue the unfinished one, if it is still the same search."""
         if run is None:
             provenance = {**self._provenance(table, target_ms, version), **provision.provenance()}
-            return await journal.begin_run(provenance, as_json(self._config))
-        _require_same(run, table, version)
-        payload = {"cognition": provision.view()}
-        event = EventRecord(kind="resumed", run_id=run.run_id, payload=payload, created_unix_s=time.time())
+            run_id = await journal.begin_run(provenance, as_json(self._config))
+        else:
+            _require_same(run, table, version)
+            run_id = run.run_id
+            await journal.put_event(EventRecord(kind="resumed", run_id=run_id, created_unix_s=time.time()))
+        event = EventRecord(kind="cognition", run_id=run_id, payload=provision.event(), created_unix_s=time.time())
         await journal.put_event(event)
-        return run.run_id
+        return run_id
 
     def _provenance(self, table: LatencyTable, target_ms: float, oracle_version: str) -> dict[str, Any]:
         config = self._config

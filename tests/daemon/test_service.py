@@ -25,6 +25,7 @@ from riwoa.hardware.lut import LatencyTable
 from riwoa.oracle.geometry import Backbone
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
+from tests.conftest import save_tiny_llama, train_tokenizer
 
 SMALL = (
     "run.generations=3",
@@ -132,6 +133,17 @@ def gone(pids: Sequence[int], within_s: float) -> bool:
     return not any(map(alive, pids))
 
 
+def trainings(state: Path) -> list[Any]:
+    """Each adapter that a run trained up to the end of its search, and what it consumed."""
+    with JournalReader(state / "journal.db") as reader:
+        searched = sum(s.phase == "search" for s in reader.generation_summaries(1))
+        return [
+            (a.generation, a.sha256, a.status, a.training["consumed"])
+            for a in reader.adapters(1)
+            if a.generation < searched
+        ]
+
+
 def one_line(text: str) -> str:
     """The only line of an error; never a traceback."""
     assert "Traceback" not in text
@@ -139,27 +151,33 @@ def one_line(text: str) -> str:
     return line
 
 
+LEARNS = (*SMALL, "run.generations=8", "search.p_semantic=0.9", "cognition.script=good", "cognition.train_after=2")
+
+
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("settings", [SMALL, LEARNS], ids=["searching", "learning"])
 def test_killed_at_random_moments_and_continued_it_ends_in_the_uninterrupted_digest(
-    state: Path, tmp_path: Path, table: Path
+    settings: Sequence[str], state: Path, tmp_path: Path, table: Path
 ) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
     shutil.copy(table, whole / "latency_lut.json")
-    assert run(whole).returncode == 0
+    assert run(whole, settings=settings).returncode == 0
     seed = random.SystemRandom().randrange(2**32)
     rng = random.Random(seed)
     kills = 0
     for _ in range(3):
-        with daemon(state) as process:
+        with daemon(state, settings=settings) as process:
             wait_for(state, lambda s: evaluating(s) or s["state"] in ("finished", "polishing"))
             time.sleep(rng.uniform(0, 2))
             kills += process.poll() is None
             process.send_signal(signal.SIGKILL)
             process.wait()
-    assert run(state).returncode == 0
+    assert run(state, settings=settings).returncode == 0
     found = compare(whole / "journal.db", state / "journal.db")
     assert found.same, f"seed {seed}, {kills} kills: {found.message}"
+    assert trainings(whole) == trainings(state)
+    assert bool(trainings(whole)) is (settings is LEARNS)
     assert verify(state / "journal.db").ok
 
 
@@ -282,6 +300,46 @@ def test_an_edit_of_the_config_file_applies_and_a_bad_one_shows_in_status(state:
         file.write_text("[run]\ngenerations = 502\n")
         process.send_signal(signal.SIGHUP)
         wait_for(state, lambda s: s["run"]["generations"] == 502 and not s["config"]["error"])
+
+
+# -- the language model ------------------------------------------------------------------------------------------------
+
+
+def test_without_a_model_the_search_is_geometric_and_status_says_what_to_do(state: Path) -> None:
+    assert run(state, settings=[*SMALL, "run.generations=1", "cognition.provider=model"]).returncode == 0
+    shown = status(state)["cognition"]
+    assert shown["state"] == "geometric only"
+    assert "riwoactl model pull smollm2" in shown["reason"]
+    with JournalReader(state / "journal.db") as reader:
+        (only,) = reader.runs()
+    assert only.provenance["model"] is None
+
+
+def test_a_run_keeps_to_its_model_and_outlives_it(state: Path, tmp_path: Path) -> None:
+    model = tmp_path / "mine"
+    save_tiny_llama(model, train_tokenizer)
+    settings = [*SMALL, "run.generations=6", "search.p_semantic=1.0", "cognition.provider=model",
+                "cognition.thinking_tokens=4", f"cognition.model={model}"]  # fmt: skip
+    with daemon(state, settings=settings) as process:
+        seen = wait_for(state, lambda s: s.get("proposals") and s["proposals"]["answered"], 90)
+        assert seen["cognition"]["model"].startswith("mine@")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    with JournalReader(state / "journal.db") as reader:
+        replies = reader.replies(1).values()
+        assert reader.runs()[0].provenance["model"] == seen["cognition"]["model"]
+    # Written by the model; what the stop cut short is no failure of the model.
+    assert replies
+    assert all(r.status == "ok" and r.text.startswith("<think>") for r in replies)
+    save_tiny_llama(model, train_tokenizer, seed=1)
+    line = refusal(state, 78, settings=settings)
+    assert seen["cognition"]["model"] in line
+    assert "--new-run" in line
+    shutil.rmtree(model)
+    assert run(state, settings=settings).returncode == 0
+    assert status(state)["cognition"]["state"] == "model gone"
+    with JournalReader(state / "journal.db") as reader:
+        assert any(r.status == "failed" and "is gone" in str(r.reason) for r in reader.replies(1).values())
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
