@@ -250,15 +250,15 @@ class Conductor:
             asked = [candidate(self.codec, p) for p in proposals]
             work.add([(c.key, c.architecture) for c in asked])
             return asked, Joined()
-        adapter = self.learning.in_force(generation)
-        slots = await self.semantics.ask(
-            generation,
-            proposals,
-            target_ms=self.objective.latency_target_ms,
-            adapter_sha256=adapter.sha256 if adapter is not None else None,
-            writes=self.learning.writes(generation),
-        )
+        writes = self.learning.writes(generation)
+        slots = self.semantics.begin(generation, proposals, writes=writes)
         work.add([(c.key, c.architecture) for c in slots.values()])
+        if writes:
+            adapter, target_ms = self.learning.in_force(generation), self.objective.latency_target_ms
+            sha256 = adapter.sha256 if adapter is not None else None
+            mute = await self.semantics.ask(generation, proposals, slots, target_ms=target_ms, adapter_sha256=sha256)
+            work.add([(c.key, c.architecture) for c in mute.values()])
+            slots |= mute
         joined = await self.semantics.join(generation, len(proposals))
         work.add([(c.key, c.architecture) for c in joined.candidates])
         slots |= {c.slot: c for c in joined.candidates}

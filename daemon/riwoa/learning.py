@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ class Learning:
         self._seed = config.run.seed
         self._settings = config.cognition
         self._style = style
-        self._probes = probes
+        self._probes = cache(probes)
         self._successes: list[Success] = []
         self._adapters: list[Adapter] = []
         self._failed: list[int] = []  # generations that failed trainings were inputs of

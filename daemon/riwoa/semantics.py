@@ -7,6 +7,7 @@ so a resumed run asks the same.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -192,24 +193,8 @@ class Semantics:
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    async def ask(
-        self,
-        generation: int,
-        proposals: Sequence[Proposal],
-        *,
-        target_ms: float | None,
-        adapter_sha256: str | None,
-        writes: bool,
-    ) -> dict[int, Candidate]:
-        """Send the requests of a generation; the candidates of all slots that wait for no reply.
-
-        Args:
-            generation: which.
-            proposals: all of its slots.
-            target_ms: the latency target in force.
-            adapter_sha256: the adapter in force.
-            writes: false while text generation is paused: semantic slots then spiral.
-        """
+    def begin(self, generation: int, proposals: Sequence[Proposal], *, writes: bool) -> dict[int, Candidate]:
+        """The candidates of a generation's slots that wait for no reply; ``writes``: whether the others will ask."""
         semantic = [p for p in proposals if p.operator == "semantic"]
         slots = {p.slot: candidate(self._codec, p) for p in proposals if p.operator not in ("semantic", "placebo")}
         if self._lag > 0 or not writes:
@@ -218,17 +203,38 @@ class Semantics:
         for p in (p for p in proposals if p.operator == "placebo"):
             slots[p.slot] = self._placebo(generation, p, keys)
             keys.add(slots[p.slot].key)
-        offers = [(p, self._offered(p, keys)) for p in semantic if writes]
-        slots |= {p.slot: self._spiral(p) for p, offered in offers if not offered}
-        batch = [
-            self._asked_for(p, self._request(generation, p, offered, target_ms, adapter_sha256))
-            for p, offered in offers
-            if offered
-        ]
+        return slots
+
+    async def ask(
+        self,
+        generation: int,
+        proposals: Sequence[Proposal],
+        begun: Mapping[int, Candidate],
+        *,
+        target_ms: float | None,
+        adapter_sha256: str | None,
+    ) -> dict[int, Candidate]:
+        """Send the requests of a generation, while what has begun is evaluated; the slots that found nothing to ask.
+
+        Args:
+            generation: which.
+            proposals: all of its slots.
+            begun: what ``begin`` returned: nothing of it is offered again.
+            target_ms: the latency target in force.
+            adapter_sha256: the adapter in force.
+        """
+        keys = {c.key for c in begun.values()}
+        semantic = [p for p in proposals if p.operator == "semantic"]
+        # A prompt takes some 10 ms, most of it to ask the latency table about each change; a thread keeps none waiting.
+        requests = await asyncio.to_thread(
+            lambda: [self._request(generation, p, keys, target_ms, adapter_sha256) for p in semantic]
+        )
+        batch = [self._asked_for(p, r) for p, r in zip(semantic, requests, strict=True) if r is not None]
         if batch:
             self._due.setdefault(generation + self._lag, []).extend(batch)
             await self.desk.submit([asked.request for asked in batch])
-        return slots
+        mute = [p for p, request in zip(semantic, requests, strict=True) if request is None]
+        return {p.slot: self._spiral(p) for p in mute if p.slot not in begun}
 
     def _spiral(self, p: Proposal, **changes: Any) -> Candidate:
         return candidate(self._codec, p, operator="spiral", **changes)
@@ -250,8 +256,12 @@ class Semantics:
         return candidate(self._codec, p, genotype=self._codec.patch(parent_genotype(p), patch))
 
     def _request(
-        self, generation: int, p: Proposal, offered: Offered, target_ms: float | None, adapter_sha256: str | None
-    ) -> RequestRecord:
+        self, generation: int, p: Proposal, keys: set[str], target_ms: float | None, adapter_sha256: str | None
+    ) -> RequestRecord | None:
+        """The request of a slot; None where there is nothing to change."""
+        offered = self._offered(p, keys)
+        if not offered:
+            return None
         accuracy, latency_ms = self._history.metrics(p.parent) or (None, None)
         situation = self._situation(parent_genotype(p), accuracy, latency_ms, target_ms, self.memories)
         system, prompt = compose(situation, offered, self.style.template)

@@ -142,7 +142,13 @@ class Patient(ScriptedProvider):
         while not (self.conductor.generation == generation and self.conductor._evaluations.outstanding == 0):
             self._evaluated.clear()
             await self._evaluated.wait()
-        self.queued.append(self.conductor.semantics.desk.waiting)
+        desk = self.conductor.semantics.desk
+        if self._lag > 0:
+            for _ in range(500):  # the next batch is composed meanwhile
+                if desk.waiting:
+                    break
+                await asyncio.sleep(0.01)
+        self.queued.append(desk.waiting)
         return await super().generate(batch)
 
 
