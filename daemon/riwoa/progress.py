@@ -38,6 +38,9 @@ def progress_lines(status: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  {proposals['model']}: {proposals['answered']} answered, {proposals['waiting']} batches waiting"
         )
+    cognition = status.get("cognition")
+    if cognition and cognition["state"] in ("geometric only", "model gone"):
+        lines.append(f"  {cognition['state']}: {cognition['reason']}")
     config = status.get("config")
     if config and config.get("error"):
         lines.append(f"  config: {config['error']}")

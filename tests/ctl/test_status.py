@@ -40,6 +40,13 @@ def test_a_running_daemon_is_asked(tmp_path: Path) -> None:
     assert exit_code(status["state"]) == 0
 
 
+@pytest.mark.parametrize("state", ["geometric only", "model gone"])
+def test_why_no_model_writes_is_shown(state: str) -> None:
+    text = render(status_object(cognition={"state": state, "model": None, "reason": "run something"}))
+    assert f"{state}: run something" in text
+    assert "run something" not in render(status_object(cognition={"state": "model", "reason": "run something"}))
+
+
 def test_a_state_that_claims_to_run_without_a_daemon_is_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

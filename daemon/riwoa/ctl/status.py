@@ -170,6 +170,7 @@ def render(status: dict[str, Any]) -> str:
     if status.get("pareto"):
         rows.append(("pareto", f"{status['pareto']} networks (riwoactl pareto)"))
     rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
+    rows += _without_model(status.get("cognition") or {})
     rows += _proposals(status.get("proposals") or {})
     rows += _operators(status.get("operators") or {})
     rows += _config(status.get("config") or {})
@@ -245,6 +246,13 @@ def _worker(worker: dict[str, Any]) -> str:
     if worker.get("busy_share") is not None:
         text += f", {100 * worker['busy_share']:.0f} % busy"
     return text + (f", {worker['restarts']} restarts" if worker.get("restarts") else "")
+
+
+def _without_model(cognition: dict[str, Any]) -> list[tuple[str, str]]:
+    """Why no model writes proposals, where one should."""
+    if cognition.get("state") not in ("geometric only", "model gone"):
+        return []
+    return [("model", f"{cognition['state']}: {cognition.get('reason')}")]
 
 
 def _proposals(proposals: dict[str, Any]) -> list[tuple[str, str]]:
