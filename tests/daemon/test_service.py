@@ -151,7 +151,14 @@ def one_line(text: str) -> str:
     return line
 
 
-LEARNS = (*SMALL, "run.generations=8", "search.p_semantic=0.9", "cognition.script=good", "cognition.train_after=2")
+LEARNS = (
+    *SMALL,
+    "run.generations=6",
+    "objective.latency_ms=1000",  # nothing misses it: half of all changes help
+    "search.p_semantic=0.9",
+    "cognition.script=good",
+    "cognition.train_after=2",
+)
 
 
 @pytest.mark.timeout(300)

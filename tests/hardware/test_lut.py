@@ -16,7 +16,7 @@ import pytest
 from riwoa.errors import TableError
 from riwoa.hardware.lut import Calibration, LatencyTable, Settings, Timing, replace_durably
 from riwoa.hardware.probe import probe
-from riwoa.oracle.geometry import Backbone, all_operators, operators
+from riwoa.oracle.geometry import Backbone, all_operators, fixed_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
 
 BACKBONE = Backbone(0.25, 10)
@@ -58,6 +58,18 @@ def test_latency_is_the_calibrated_sum_of_the_subnets_operators() -> None:
         total = sum(table.entries[op.key].p10_ms for op in operators(config, BACKBONE))
         assert table.sum_ms(config) == pytest.approx(total, rel=1e-12)
         assert table.latency_ms(config) == pytest.approx(-0.1 + 1.25 * total, rel=1e-12)
+
+
+def test_layers_and_what_belongs_to_none_make_up_the_latency() -> None:
+    table, rng = a_table(), random.Random(3)
+    for _ in range(50):
+        config = random_config(rng)
+        layers = table.layers_ms(config)
+        assert list(layers) == [f"stage{s + 1}.block{b + 1}" for s, depth in enumerate(config.d) for b in range(depth)]
+        every = operators(config, BACKBONE)
+        start, end = fixed_operators(BACKBONE, config.r)
+        blocks = [op for op in every if op.key not in {o.key for o in (*start, *end)}]
+        assert sum(layers.values()) == pytest.approx(1.25 * sum(table.entries[op.key].p10_ms for op in blocks))
 
 
 def test_the_range_is_that_of_exhaustive_choice_and_bounds_every_subnet() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,20 @@ from riwoa_storage.glance import glance
 from riwoa_storage.migrate import migrate
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
-from tests.storage.samples import CONFIG, ENVIRONMENT, PROVENANCE, PYTHON, evaluation, generation, write_run
+from tests.storage.samples import (
+    CONFIG,
+    ENVIRONMENT,
+    PROVENANCE,
+    PYTHON,
+    adapter,
+    buffer_entry,
+    evaluation,
+    generation,
+    reply,
+    request,
+    write_run,
+    write_semantic_run,
+)
 
 HEAVY = {"asyncio", "numpy", "torch", "aiosqlite", "scipy", "pydantic", "riwoa"}
 
@@ -81,6 +96,56 @@ async def test_summaries_and_evaluations_stream_past_one_page(tmp_path: Path, mo
         assert [s.generation for s in reader.generation_summaries(1)] == list(range(9))
         assert [s.generation for s in reader.generation_summaries(1, start=7)] == [7, 8]
         assert [e.architecture_key for e in reader.evaluations("table-1")] == [f"k{n}" for n in range(9)]
+
+
+async def test_requests_and_what_came_of_them_are_found_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await write_semantic_run(path)
+    with JournalReader(path) as reader:
+        child, asked = reader.individual_of("1/0/2"), reader.request("1/0/2")
+        assert child is not None
+        assert child == reader.individual(1, 1, 3)
+        assert child.request_id == "1/0/2"
+        assert asked == request(1, 0, 2)
+        assert reader.requests_joining(1, 1) == [asked]
+        assert reader.requests_joining(1, 2) == []
+        assert (reader.request("1/9/9"), reader.individual_of("1/9/9"), reader.individual(1, 9, 9)) == (None,) * 3
+
+
+async def test_an_adapters_bytes_are_read_apart_from_its_record_and_the_buffer_in_parts(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with await JournalWriter.open(path) as writer:
+        run_id = await writer.begin_run(PROVENANCE, CONFIG)
+        await writer.put_requests([request(run_id, 0, slot) for slot in range(3)])
+        ids = [await writer.put_buffer_entry(buffer_entry(run_id, f"{run_id}/0/{slot}", 0)) for slot in range(3)]
+        adapter_id = await writer.put_adapter(adapter(run_id, 1, b"weights"))
+    with JournalReader(path) as reader:
+        (row,) = reader.adapters(run_id, weights=False)
+        assert row.weights is None
+        assert replace(row, weights=b"weights") == reader.adapters(run_id)[0]
+        assert reader.weights(adapter_id) == b"weights"
+        assert reader.weights(99) is None
+        assert [e.entry_id for e in reader.buffer(run_id, after=ids[0])] == ids[1:]
+
+
+async def test_seconds_count_what_was_worked_for_once_and_a_batch_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+
+    async def before(writer: JournalWriter, run_id: int) -> None:
+        keys = {i.architecture_key for n in range(3) for i in generation(run_id, n).individuals}
+        await writer.put_evaluations([evaluation(key, duration_s=2.0) for key in sorted(keys)])
+        await writer.put_requests([request(run_id, 0, slot) for slot in range(2)])
+        await writer.put_replies([reply(f"{run_id}/0/{slot}", duration_s=5.0) for slot in range(2)])
+
+    await write_run(path, 3, before=before)
+    with JournalReader(path) as reader:
+        worked = [(g, i) for g, i in reader.individuals(1) if not i.cache_hit]
+        for start, end in ((0, 3), (1, 2)):
+            found = reader.operator_seconds(1, "table-1", start, end)
+            assert found == Counter(i.operator for g, i in worked for _ in range(2) if start <= g < end)
+        assert reader.operator_seconds(1, "another oracle", 0, 3) == {}
+        assert reader.writing_seconds(1, 0, 3) == 5.0
+        assert reader.writing_seconds(1, 0, 1) == 0.0  # they join generation 1
 
 
 async def test_a_glance_tells_what_the_reader_tells(tmp_path: Path) -> None:
