@@ -46,6 +46,7 @@ class LanguageModel:
         self._grammar_tokens = llguidance.hf.from_tokenizer(tokenizer, n_vocab=model.config.vocab_size)
         self._ends = _end_tokens(model, tokenizer)
         self._angles = torch.tensor(_tokens_with("<", tokenizer), device=self.device)
+        self.probed: dict[bytes, tuple[int, int]] = {}  # what adapters' probes came to; see training
         self.piece = 8  # examples in one backward pass; halved when memory runs out
         self.on_progress: Callable[[Mapping[str, Any]], None] = lambda _: None  # called at each training step
         self._closing = tokenizer(CLOSING, add_special_tokens=False).input_ids

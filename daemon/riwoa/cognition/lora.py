@@ -72,6 +72,10 @@ class Lora:
         """The weights in use; None for the bare model."""
         return None if self._bare else self.state()
 
+    def current_or_fresh(self) -> State:
+        """The weights in use; a fresh adapter's, which change nothing, where the model is bare."""
+        return self._fresh if self._bare else self.state()
+
     def set(self, state: State | None) -> None:
         """Switch to these weights, or to the bare model."""
         self._bare = state is None

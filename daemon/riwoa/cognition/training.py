@@ -7,6 +7,7 @@ The embedding of the prompt is still computed, but its logits are not (they woul
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from riwoa.cognition.memory import as_memory_allows, free_memory, out_of_memory
 from riwoa.cognition.parse import PatchError, offered_patch
 from riwoa.cognition.protocol import Ask, Example, Measured, Trained, TrainingJob
 
@@ -55,7 +57,7 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
     return Trained(
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         losses=tuple(losses),
-        tokens=sum(len(s.ids) - s.start for s in samples),
+        tokens=sum(map(_reply_tokens, samples)),
         duration_s=time.monotonic() - started,
         before=before,
         after=after,
@@ -65,15 +67,40 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
 def measure(model: LanguageModel, job: TrainingJob) -> Measured:
     """Held-out loss, validity without the grammar and distinct patches with it, of the weights as they are."""
     losses = held_out_losses(model, job.held_out)
-    free = model.generate(job.probes, replace(job.settings, grammar=False))
-    bound = model.generate(job.probes, replace(job.settings, grammar=True))
+    valid, distinct = _probed(model, job)
     return Measured(
         held_out_loss=float(np.mean(losses)) if losses else None,
         held_out_losses=tuple(losses),
-        valid_without_grammar=sum(_valid(ask, w.text) for ask, w in zip(job.probes, free, strict=True)),
-        distinct_with_grammar=len({w.text.rpartition("</think>")[2].strip() for w in bound}),
+        valid_without_grammar=valid,
+        distinct_with_grammar=distinct,
         probes=len(job.probes),
     )
+
+
+def _probed(model: LanguageModel, job: TrainingJob) -> tuple[int, int]:
+    """(valid without the grammar, distinct with it) among the probes.
+
+    The probes are fixed, so what was counted after one training need not be counted again before the next.
+    """
+    key = hashlib.sha256(json.dumps([p.to_json() for p in job.probes] + [job.settings.to_json()]).encode())
+    for name, weights in sorted(model.lora.current_or_fresh().items()):
+        key.update(name.encode() + weights.float().cpu().numpy().tobytes())
+    if key.digest() not in model.probed:
+        free = _written(model, job, grammar=False)
+        bound = _written(model, job, grammar=True)
+        model.probed[key.digest()] = (
+            sum(_valid(ask, text) for ask, text in zip(job.probes, free, strict=True)),
+            len({text.rpartition("</think>")[2].strip() for text in bound}),
+        )
+    return model.probed[key.digest()]
+
+
+def _written(model: LanguageModel, job: TrainingJob, *, grammar: bool) -> list[str]:
+    settings = replace(job.settings, grammar=grammar)
+    written, _ = as_memory_allows(
+        lambda most: model.generate(job.probes, replace(settings, batch=most)), settings.batch
+    )
+    return [w.text for w in written]
 
 
 @torch.inference_mode()
@@ -119,26 +146,35 @@ def _backward(model: LanguageModel, batch: Sequence[_Sample]) -> float:
 
     When a single example does not fit, activations are computed again in the backward pass (gradient checkpointing).
     """
-    tokens = sum(len(s.ids) - s.start for s in batch)
-    piece = min(len(batch), model.piece)
     while True:
+        piece = min(len(batch), model.piece)
         try:
-            total = 0.0
-            for start in range(0, len(batch), piece):
-                part = batch[start : start + piece]
-                loss = _loss(model, part) * (sum(len(s.ids) - s.start for s in part) / tokens)
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += float(loss.detach())
-            return total
-        except (MemoryError, torch.OutOfMemoryError):
-            for parameter in model.lora.parameters():
-                parameter.grad = None
-            if piece > 1:
-                piece = model.piece = piece // 2
-            elif not model.lora.checkpointing:
-                model.lora.checkpoint()
-            else:
+            return _in_pieces(model, batch, piece)
+        except Exception as error:
+            if not out_of_memory(error) or (piece == 1 and model.lora.checkpointing):
                 raise
+        # Outside the handler: the exception's frames held what is to be freed.
+        for parameter in model.lora.parameters():
+            parameter.grad = None
+        free_memory()
+        if piece > 1:
+            model.piece = piece // 2
+        else:
+            model.lora.checkpoint()
+
+
+def _in_pieces(model: LanguageModel, batch: Sequence[_Sample], piece: int) -> float:
+    tokens, total = sum(map(_reply_tokens, batch)), 0.0
+    for start in range(0, len(batch), piece):
+        part = batch[start : start + piece]
+        loss = _loss(model, part) * (sum(map(_reply_tokens, part)) / tokens)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total
+
+
+def _reply_tokens(s: _Sample) -> int:
+    return len(s.ids) - s.start
 
 
 def _loss(model: LanguageModel, samples: Sequence[_Sample]) -> torch.Tensor:

@@ -6,7 +6,6 @@ out, the operation is tried again with half the batch, down to one request at a 
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import queue
@@ -14,17 +13,17 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from riwoa.child import die_with_parent, error_to_json, take_stdout, watch_stdin
+from riwoa.cognition.memory import as_memory_allows
 from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, TrainingJob, Writer
 from riwoa.errors import ModelError, RiwoaError
 from riwoa.oracle.protocol import decode_frame, encode_frame
 
 _MAX_ERROR_CHARACTERS = 500
-_T = TypeVar("_T")
 
 
 def main() -> int:
@@ -86,50 +85,16 @@ def _do(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
         case "generate":
             requests = tuple(Ask.from_json(r) for r in frame["requests"])
             settings = GenerationSettings(**frame["settings"])
-            replies, batch = _as_memory_allows(
+            replies, batch = as_memory_allows(
                 lambda most: writer.generate(requests, replace(settings, batch=most)),
                 max(1, min(settings.batch, len(requests))),
             )
             return {"replies": [r.to_json() for r in replies], "batch": batch}
         case "train":
             job = TrainingJob.from_json(frame["job"])
-            # Only how many probes are written at once: the size of a training step is the model's to divide.
-            trained, batch = _as_memory_allows(
-                lambda most: writer.train(replace(job, settings=replace(job.settings, batch=most))), job.settings.batch
-            )
-            return {"trained": trained.to_json(), "batch": batch}
+            # A training divides its own steps and probes: repeating all of it would waste what it had done.
+            return {"trained": writer.train(job).to_json()}
     raise ValueError(f"no operation {frame['op']!r}")
-
-
-def _as_memory_allows(work: Callable[[int], _T], batch: int) -> tuple[_T, int]:
-    """``work(batch)``, with half the batch each time that memory runs out, and the batch that went through.
-
-    Raises:
-        MemoryError, torch.OutOfMemoryError: one at a time is too much.
-    """
-    while True:
-        try:
-            return work(batch), batch
-        except Exception as error:
-            if batch <= 1 or not _out_of_memory(error):
-                raise
-            print(f"out of memory with a batch of {batch}", file=sys.stderr, flush=True)
-        # Outside the handler: the exception's frames held what is to be freed.
-        batch //= 2
-        _free_memory()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Also torch's on a CPU, a RuntimeError that its allocator's name gives away."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
-
-
-def _free_memory() -> None:
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _report(frames: BinaryIO, step: Mapping[str, Any]) -> None:
