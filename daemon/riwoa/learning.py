@@ -126,8 +126,9 @@ class Learning:
 
     @property
     def under_way(self) -> Training | None:
-        """The training under way, from its trigger to its swap."""
-        return self._training
+        """The training under way; None once its adapter is journaled, if the swap is still to come."""
+        t = self._training
+        return t if t is not None and all(a.generation != t.swap for a in self._adapters) else None
 
     @property
     def accepted(self) -> int:
