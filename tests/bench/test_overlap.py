@@ -34,6 +34,7 @@ SMALL = (
 )
 
 
+@pytest.mark.timeout(400)  # seven starts of torch, one after the other where the cores are taken
 async def test_goes_the_same_search_every_way_and_reports_ratios(tiny_llama: ModelSpec) -> None:
     news: list[str] = []
     found = await bench_overlap(

@@ -27,6 +27,7 @@ from typing import Any
 
 from riwoa.bench.turns import TurnBackend, TurnProvider, Turns
 from riwoa.cognition.desk import ProposalDesk
+from riwoa.cognition.provider import ProposalProvider
 from riwoa.conductor import Conductor
 from riwoa.config import Config, Loaded, as_json, load
 from riwoa.errors import CognitionError, ModelError, RiwoaError
@@ -36,8 +37,9 @@ from riwoa.hardware.target import auto_target_ms
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import oracle_spec, pool_settings
-from riwoa.provision import Provision, provide
+from riwoa.provision import provide
 from riwoa.reload import Reloader
+from riwoa.semantics import Style
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
 
@@ -103,8 +105,7 @@ async def bench_overlap(
         RiwoaError: the oracle or the model fails.
     """
     base = load(file, overrides).config
-    provision = await _provided(base)  # says at once what is missing
-    assert provision.provider is not None, "what is provided is a model"
+    model = (await _writer(base))[0].model  # says at once what is missing
     cores = len(os.sched_getaffinity(0))
     rows = []
     for repeat in range(repeats):
@@ -117,7 +118,7 @@ async def bench_overlap(
             passed[way.name] = await _pass(way, loaded, table, generations)
         rows.append(row(seed, passed))
     progress(3 * repeats, 3 * repeats, "")
-    return summary(rows, {"generations": generations, "cores": cores, "model": provision.provider.model})
+    return summary(rows, {"generations": generations, "cores": cores, "model": model})
 
 
 def _settings(base: Config, way: Way, seed: int, generations: int) -> list[str]:
@@ -126,21 +127,22 @@ def _settings(base: Config, way: Way, seed: int, generations: int) -> list[str]:
         f"run.seed={seed}",
         f"run.generations={max(base.run.generations, generations + 2)}",
         f"oracle.workers={way.workers}",
+        "oracle.threads=1",
         f"cognition.threads={way.threads}",
         "cognition.train=false",
     ]
 
 
-async def _provided(config: Config) -> Provision:
-    """The language model, as the daemon would find it for a new run.
+async def _writer(config: Config) -> tuple[ProposalProvider, Style]:
+    """The language model, as the daemon would find it for a new run, and how it writes.
 
     Raises:
         ModelError: there is none.
     """
     found = await provide(lambda: config.cognition, None, lambda _: None)
-    if found.state != "model":
+    if found.provider is None or found.state != "model":
         raise ModelError(f"there is nothing to overlap without a language model: {found.reason}")
-    return found
+    return found.provider, found.style
 
 
 # -- one way -----------------------------------------------------------------------------------------------------------
@@ -153,16 +155,16 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
     clock = _Clock(turns, generations)
     async with AsyncExitStack() as stack:
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-overlap-"))) / "journal.db"
-        provision = await _provided(config)
-        assert provision.provider is not None, "what is provided is a model"
-        stack.push_async_callback(provision.provider.close)
+        provider, style = await _writer(config)
+        stack.push_async_callback(provider.close)
         pool = WorkerPool(oracle_spec(config.oracle), pool_settings(config.oracle))
         stack.push_async_callback(pool.close)
-        oracle, _ = await asyncio.gather(pool.start(), provision.provider.start())
+        oracle, _ = await asyncio.gather(pool.start(), provider.start())
         journal = await JournalWriter.open(path)
         stack.push_async_callback(journal.close)
-        provider = TurnProvider(provision.provider, turns)
-        desk = ProposalDesk(provider, journal, lag=config.cognition.lag, timeout_s=lambda: _PATIENCE_S)
+        desk = ProposalDesk(
+            TurnProvider(provider, turns), journal, lag=config.cognition.lag, timeout_s=lambda: _PATIENCE_S
+        )
         conductor = Conductor(
             journal=journal,
             journal_path=path,
@@ -173,7 +175,7 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
             target_ms=auto_target_ms(table, config.oracle.resolutions),
             evaluations=Evaluations(TurnBackend(pool, turns), journal, path, oracle.version),
             desk=desk,
-            style=provision.style,
+            style=style,
             reloader=Reloader(loaded, []),
             on_commit=lambda: clock.committed(conductor),
         )
