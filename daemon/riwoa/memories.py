@@ -50,9 +50,12 @@ class Memories:
         Args:
             rejected: ("generation/slot" of the request, reason), in order.
             individuals: what came of these requests; a spiral, or nothing, where the reply held no patch.
-            parents: the architectures that they showed.
+            parents: the architectures that they showed; none where no reply was written, of which there is nothing to
+                remember.
         """
         for name, reason in rejected:
+            if name not in parents:
+                continue
             patch, parent = {}, parents[name]
             if name in individuals and individuals[name].operator == "semantic":
                 patch = changed(parent, individuals[name].architecture)
@@ -61,15 +64,21 @@ class Memories:
     def restore(self, reader: JournalReader, run_id: int) -> None:
         """Remember what the journal holds."""
         self.succeeded(reader.buffer(run_id)[-BEST_AMONG:])
-        last: deque[tuple[str, str]] = deque(maxlen=REJECTED_KEPT)
+        rejected: list[tuple[str, str]] = []
         for summary in reader.generation_summaries(run_id):
-            last.extend(in_order(summary.inputs.get("rejected", {})))
+            rejected += in_order(summary.inputs.get("rejected", {}))
+        last: deque[tuple[str, str]] = deque()
         individuals, parents = {}, {}
-        for name, _ in last:
-            request = reader.request(f"{run_id}/{name}")
-            parents[name] = request.parameters["parent"] if request is not None else {}
+        for name, reason in reversed(rejected):
+            reply, request = reader.reply(f"{run_id}/{name}"), reader.request(f"{run_id}/{name}")
+            if reply is None or reply.status != "ok" or request is None:
+                continue
+            last.appendleft((name, reason))
+            parents[name] = request.parameters["parent"]
             if (individual := reader.individual_of(f"{run_id}/{name}")) is not None:
                 individuals[name] = individual
+            if len(last) == REJECTED_KEPT:
+                break
         self.failed(last, individuals, parents)
 
 

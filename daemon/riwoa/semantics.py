@@ -143,9 +143,7 @@ class Joined:
     request_ids: tuple[str, ...] = ()  # of every reply that was due, usable or not
     answers: Mapping[str, Answer] = field(default_factory=dict)  # by request id
     rejected: Mapping[str, str] = field(default_factory=dict)
-    parents: Mapping[str, Mapping[str, Choice]] = field(
-        default_factory=dict
-    )  # that the requests showed, named likewise
+    parents: Mapping[str, Mapping[str, Choice]] = field(default_factory=dict)  # of written replies' requests
 
 
 class Semantics:
@@ -355,7 +353,11 @@ class Semantics:
             genotype = self._codec.patch(asked.genotype, answer.patch)
             candidates.append(candidate(self._codec, proposal, genotype=genotype, request_id=reply.request_id))
         ids = tuple(asked.request.request_id for asked in due)
-        parents = {relative_request_id(a.request.request_id): a.request.parameters["parent"] for a in due}
+        parents = {
+            relative_request_id(asked.request.request_id): asked.request.parameters["parent"]
+            for asked, reply in zip(due, replies, strict=True)
+            if reply.status == "ok"
+        }
         return Joined(tuple(candidates), ids, answers, rejected, parents)
 
     def _read(self, request: RequestRecord, reply: ReplyRecord) -> Answer:

@@ -239,6 +239,32 @@ async def test_rejected_replies_are_journaled_with_their_reason_and_told_to_the_
     assert any("no JSON object in the answer" in r.prompt for r in requests)
 
 
+class Moody(ScriptedProvider):
+    """Fails every other generation and writes garbage in the rest."""
+
+    def __init__(self) -> None:
+        super().__init__("mixed")
+
+    async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
+        if batch[0].generation % 2:
+            raise RuntimeError("a mood")
+        return await super().generate(batch)
+
+
+async def test_a_model_is_told_of_its_own_words_and_not_of_failures_of_its_process(tmp_path: Path) -> None:
+    settings, whole, parts = (*SEMANTIC, "run.generations=10"), tmp_path / "whole.db", tmp_path / "parts.db"
+    await conduct(whole, *settings, provider=Moody())
+    for _ in range(6):
+        await conduct(parts, *settings, provider=Moody(), stop_after=2)
+    with JournalReader(whole) as a, JournalReader(parts) as b:
+        prompts = [r.prompt for r in a.requests(1)]
+        assert prompts == [r.prompt for r in b.requests(1)]
+        reasons = {r for s in a.generation_summaries(1) for r in s.inputs["rejected"].values()}
+    assert any("a mood" in reason for reason in reasons)
+    assert not any("a mood" in prompt for prompt in prompts)
+    assert any("no JSON object" in prompt for prompt in prompts)
+
+
 async def test_prompts_tell_of_the_best_successes_and_are_the_same_after_every_kill(tmp_path: Path) -> None:
     settings = (*SEMANTIC, "cognition.script=mixed", "cognition.lag=2", "run.generations=8", "cognition.train=false")
     whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
