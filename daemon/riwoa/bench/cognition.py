@@ -42,7 +42,7 @@ from riwoa.cognition.prompt import Remembered, ask_of, compose, listed_changes
 from riwoa.cognition.protocol import Choice, Example, GenerationSettings, ModelSpec, Trained, TrainingJob
 from riwoa.config import Config
 from riwoa.credit import wilson
-from riwoa.errors import ModelError, OracleError
+from riwoa.errors import ModelError, OracleError, UsageError
 from riwoa.hardware.lut import LatencyTable
 from riwoa.provision import provide
 from riwoa.search.fitness import FloatArray
@@ -67,12 +67,10 @@ class Settings:
     proposals: int = 500  # of each operator at the judging parents
     trainings: int = 5
     round_proposals: int = 96  # of each training round
-    probes: int = 24
+    probes: int = 16
     speed_requests: int = 32
-    generations: tuple[int, ...] = (3, 7, 11, 15, 19)  # at which parents are taken
-    parents_a_search: int = 60  # about; decides how many searches there are
     epochs: int = 2
-    batch: int = 8
+    batch: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +94,19 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+
+    async def same(self, what: Mapping[str, Any]) -> None:
+        """Refuse to mix what was made otherwise.
+
+        Raises:
+            UsageError: the folder holds steps of another model or of other settings.
+        """
+
+        async def make() -> Mapping[str, Any]:
+            return what
+
+        if await self.step("made_with", make) != json.loads(json.dumps(what)):
+            raise UsageError(f"{self.folder} holds steps of another model or of other settings; name another --out")
 
     async def step(self, name: str, make: Callable[[], Awaitable[Any]]) -> Any:
         """The step's result: read, or made and written."""
@@ -196,6 +207,8 @@ class Bench:
             CognitionError: the language model fails.
         """
         s = self._settings
+        writing = {**self._style.settings.to_json(), "learning_rate": self._style.learning_rate}
+        await self._kept.same({"model": self._spec.name, "settings": asdict(s), "writing": writing})
         pool = await self._parents(TRAINING_SEEDS, s.trainings * s.round_proposals)
         rounds: list[dict[str, Any]] = []
         held_out: list[dict[str, str]] = []
@@ -237,13 +250,13 @@ class Bench:
     # -- training ----------------------------------------------------------------------------------------------------
 
     async def _parents(self, seeds: Sequence[int], count: int) -> list[Parent]:
-        searches = math.ceil(count / self._settings.parents_a_search)
+        searches = math.ceil(count / self._task.parents_a_search)
         found: list[Parent] = []
         self._say(f"{self._task.name}: parents from {searches} searches")
         while len(found) < count:
             if searches > len(seeds):
                 raise OracleError(f"{len(seeds)} searches gave {len(found)} different parents, {count} are wanted")
-            found = await collect_parents(self._task, seeds[:searches], self._settings.generations, count)
+            found = await collect_parents(self._task, seeds[:searches], self._task.parents_at, count)
             searches += 1
         return found
 
@@ -395,7 +408,7 @@ class Bench:
         await self._use(adapter)
         replies, seconds = await self._replies(requests)
         outcomes = await self._outcomes(parents, [self._read(r, t) for r, t in zip(requests, replies, strict=True)])
-        free, _ = await self._replies(requests[:100], replace(self._style.settings, grammar=False))
+        free, _ = await self._replies(requests[:48], replace(self._style.settings, grammar=False))
         valid = sum(self._read(r, t) is not None for r, t in zip(requests, free, strict=False))
         return {
             "outcomes": [asdict(o) for o in outcomes],

@@ -34,6 +34,8 @@ class Task(Protocol):
     space: Space
     aim: Objective
     facts: Mapping[str, Any]
+    parents_at: tuple[int, ...]  # generations of a search that give parents: fewer where evaluations cost
+    parents_a_search: int  # about
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Of the whole network."""
@@ -52,6 +54,8 @@ class PredictorTask:
     """OFA's ImageNet predictor and Note10 latencies, target 25 ms."""
 
     name = "predictor"
+    parents_at = (3, 7, 11, 15, 19)
+    parents_a_search = 60
 
     def __init__(self, folder: Path) -> None:
         self._predictor = AccuracyPredictor.load(folder / "acc_predictor.pth")
@@ -81,6 +85,8 @@ class EmbeddedTask:
     """The supernet of the package, on the embedded digits, and this device's latency table."""
 
     name = "embedded"
+    parents_at = (2, 4, 6, 8)
+    parents_a_search = 50
 
     def __init__(self, config: Config, table: LatencyTable, evaluator: Evaluator) -> None:
         self._table = table

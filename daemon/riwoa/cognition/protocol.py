@@ -71,7 +71,7 @@ class GenerationSettings:
     patch_tokens: int = 96  # budget of what follows the reasoning
     temperature: float = 0.7
     top_p: float = 0.95
-    batch: int = 32  # requests in one forward pass at most
+    batch: int = 16  # requests in one forward pass at most; more are slower on a CPU
 
     def to_json(self) -> dict[str, Any]:
         """As sent and as journaled with every request."""
@@ -138,7 +138,7 @@ class TrainingJob:
     weights_path: str  # where the new adapter is written
     epochs: int = 2
     learning_rate: float = 1e-3
-    batch: int = 8
+    batch: int = 4
 
     def to_json(self) -> dict[str, Any]:
         """As sent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ _KNOWN = {
     "status": "riwoactl status against the start of a bare interpreter",
     "resume": "from SIGKILL to the first new evaluation",
     "embedded": "RI-IWOA against the baselines on the embedded task",
+    "cognition": "the language model's proposals before and after training, beside placebo and spiral",
     "overlap": "evaluation and generation at the same time against alternating them",
 }
 
@@ -33,6 +35,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "status": _status,
         "resume": _resume,
         "embedded": _embedded,
+        "cognition": _cognition,
         "overlap": _overlap,
     }
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
@@ -47,6 +50,8 @@ _DESCRIPTIONS = {
     "resume": "A search is killed and started again. ratio: start to first new evaluation by the imports' own time.",
     "embedded": "Best feasible fitness after a budget of unique evaluations, paired over seeds. ratio: the median over "
     "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
+    "cognition": "Proposals at the same parents. ratio: win rate over the parent after training by the placebo's. "
+    "Steps are kept in --out: killed and run again, it continues.",
     "overlap": "`make run`'s own generations at one thread a worker. ratio: seconds alternating by seconds overlapped, "
     "the median over rounds; its bound is (Te + Tm) / max(Te, Tm).",
 }
@@ -131,6 +136,38 @@ def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[st
             return await bench_embedded(settings, config, table, out, lambda done, total: advance(done, total, ""))
 
     return asyncio.run(measure())
+
+
+def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--tasks", default="predictor,embedded", help="separated by commas (default: both)")
+    parser.add_argument("--proposals", type=int, default=500, help="of each operator (default 500)")
+    parser.add_argument("--trainings", type=int, default=5)
+    parser.add_argument("--round", type=int, default=96, help="proposals before each training (default 96)")
+    out_help = "where steps are kept (default: bench_cognition in the state directory)"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=out_help)
+    parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: as the daemon's)")
+    parser.add_argument("--config", type=Path, metavar="FILE")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    given = parser.parse_args(arguments)
+    if min(given.proposals, given.trainings, given.round) < 1:
+        parser.error("--proposals, --trainings and --round must be at least 1")
+    from riwoa.bench.cognition import Settings, bench_cognition
+    from riwoa.bench.embedded import load_table
+    from riwoa.config import load
+
+    config, paths = load(given.config, given.set).config, client_state(options.state)
+    settings = Settings(proposals=given.proposals, trainings=given.trainings, round_proposals=given.round)
+    out, tasks = given.out or paths.state / "bench_cognition", tuple(given.tasks.split(","))
+
+    async def measure() -> dict[str, Any]:
+        table = await load_table(given.table, paths.latency_table, config)
+        return await bench_cognition(config, table, out, tasks=tasks, settings=settings, say=_say)
+
+    return asyncio.run(measure())
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:

@@ -1,0 +1,251 @@
+"""The language model itself: a real (tiny, random) Llama with the real tokenizer, grammar and LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from riwoa.cognition.language_model import LanguageModel
+from riwoa.cognition.parse import offered_patch, split_thinking
+from riwoa.cognition.protocol import Ask, Example, GenerationSettings, ModelSpec, TrainingJob
+from riwoa.errors import AdapterError, ModelError
+
+SETTINGS = GenerationSettings(
+    thinking_tokens=12, least_thinking_tokens=8, patch_tokens=48, batch=4, temperature=1.0, top_p=1.0
+)
+GENES = {f"stage{s}.block{b}.kernel": (3, 5, 7) for s in (1, 2) for b in (1, 2)}
+
+
+def ask(i: int, most_genes: int = 1) -> Ask:
+    prompt = "parent " + "x " * (i % 3) + str(i)  # of different lengths, so that batches are padded
+    return Ask(id=str(i), seed=i, system="You patch.", prompt=prompt, choices=GENES, most_genes=most_genes)
+
+
+ASKS = tuple(ask(i) for i in range(9))
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_llama: ModelSpec) -> LanguageModel:
+    return LanguageModel.load(tiny_llama)
+
+
+@pytest.fixture
+def model(loaded: LanguageModel) -> Iterator[LanguageModel]:
+    yield loaded
+    loaded.use_adapter(None)
+    loaded.piece = 8
+
+
+def examples(count: int) -> tuple[Example, ...]:
+    text = '<think>\nwiden the last stage, it is cheap there\n</think>\n{"stage2.block2.kernel": 7}'
+    return tuple(Example(id=str(i), system="You patch.", prompt=f"parent {i}", text=text) for i in range(count))
+
+
+def job(tmp_path: Path, **changes: Any) -> TrainingJob:
+    fields = {
+        "examples": examples(6),
+        "held_out": examples(2),
+        "probes": ASKS[:3],
+        "settings": SETTINGS,
+        "seed": 5,
+        "weights_path": str(tmp_path / "adapter.safetensors"),
+        "epochs": 3,
+        "learning_rate": 2e-2,
+        "batch": 4,
+    }
+    return TrainingJob(**(fields | changes))
+
+
+def texts(model: LanguageModel, asks: tuple[Ask, ...] = ASKS, settings: GenerationSettings = SETTINGS) -> list[str]:
+    return [w.text for w in model.generate(asks, settings)]
+
+
+@pytest.mark.parametrize("most_genes", [1, 3])
+def test_with_the_grammar_every_patch_is_an_offered_one(model: LanguageModel, most_genes: int) -> None:
+    asks = tuple(ask(i, most_genes) for i in range(24))
+    for request, text in zip(asks, texts(model, asks), strict=True):
+        assert 1 <= len(offered_patch(text, request.choices, request.most_genes)) <= most_genes
+
+
+def test_reasoning_keeps_to_its_budget_and_to_its_least(model: LanguageModel) -> None:
+    for written in model.generate(ASKS, SETTINGS):
+        assert SETTINGS.least_thinking_tokens <= written.thinking_tokens <= SETTINGS.thinking_tokens
+        reasoning, answer = split_thinking(written.text)
+        assert reasoning
+        assert answer.strip().startswith("{")
+
+
+def test_without_the_grammar_the_text_is_free_and_bounded(model: LanguageModel) -> None:
+    free = replace(SETTINGS, grammar=False, patch_tokens=10)
+    for written in model.generate(ASKS, free):
+        assert written.tokens <= free.thinking_tokens + 8 + free.patch_tokens
+    assert texts(model, settings=free) != texts(model)
+
+
+def test_the_same_requests_give_the_same_texts_whatever_was_written_before(model: LanguageModel) -> None:
+    first = texts(model)
+    texts(model, ASKS[3:5])
+    assert texts(model) == first
+
+
+def test_another_seed_gives_another_text(model: LanguageModel) -> None:
+    other = tuple(replace(a, seed=a.seed + 1000) for a in ASKS)
+    assert all(a != b for a, b in zip(texts(model), texts(model, other), strict=True))
+
+
+def test_padding_and_the_shared_prefix_change_no_text(model: LanguageModel) -> None:
+    """In float32 a row's logits in a batch are those of the row alone, to far less than any draw can see."""
+    assert texts(model, settings=replace(SETTINGS, batch=1)) == texts(model, settings=replace(SETTINGS, batch=9))
+
+
+def test_writing_agrees_with_the_model_run_in_full_at_every_token(model: LanguageModel) -> None:
+    """The cache, its growth past its room, the prefix and the positions against one plain forward pass."""
+    greedy = replace(SETTINGS, temperature=0.0, grammar=False, thinking_tokens=90, patch_tokens=4)
+    (row,) = rows = model._rows(ASKS[2:3], greedy)
+    with torch.inference_mode():
+        model._write(rows, greedy)
+    ids, reply = row.prompt, row.ids[: greedy.thinking_tokens]
+    with torch.inference_mode():
+        logits = model.lora.model(torch.tensor([ids + reply])).logits[0]
+    told = logits[len(ids) - 1 : -1].clone()
+    told[:, model._ends] = -torch.inf
+    told[: greedy.least_thinking_tokens, model._angles] = -torch.inf
+    assert told.argmax(-1).tolist() == reply
+
+
+def test_having_written_it_trains_and_the_loss_falls(model: LanguageModel, tmp_path: Path) -> None:
+    texts(model)
+    trained = model.train(job(tmp_path))
+    assert trained.losses[-1] < trained.losses[0]
+    assert trained.before.held_out_loss is not None
+    assert trained.after.held_out_loss is not None
+    assert trained.after.held_out_loss < trained.before.held_out_loss - 0.1
+
+
+def test_training_changes_nothing_in_use_until_the_adapter_is_used(model: LanguageModel, tmp_path: Path) -> None:
+    before = texts(model)
+    trained = model.train(job(tmp_path))
+    assert texts(model) == before
+    model.use_adapter(str(tmp_path / "adapter.safetensors"))
+    assert texts(model) != before
+    model.use_adapter(None)
+    assert texts(model) == before
+    assert len(trained.sha256) == 64
+
+
+def test_the_same_job_gives_the_same_weights(model: LanguageModel, tmp_path: Path) -> None:
+    first = model.train(job(tmp_path))
+    again = model.train(job(tmp_path))
+    assert first.sha256 == again.sha256
+    assert first.before == again.before
+    assert model.train(job(tmp_path, seed=6)).sha256 != first.sha256
+
+
+def test_a_second_training_goes_on_from_the_adapter_in_use(model: LanguageModel, tmp_path: Path) -> None:
+    first = model.train(job(tmp_path))
+    model.use_adapter(str(tmp_path / "adapter.safetensors"))
+    second = model.train(job(tmp_path, weights_path=str(tmp_path / "second.safetensors")))
+    assert second.before.held_out_loss == pytest.approx(first.after.held_out_loss, abs=1e-5)
+    assert second.after.held_out_loss is not None
+    assert second.before.held_out_loss is not None
+    assert second.after.held_out_loss < second.before.held_out_loss
+
+
+def test_the_weights_load_in_peft_and_give_the_same_loss(
+    model: LanguageModel, tiny_llama: ModelSpec, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from riwoa.cognition.lora import write_peft_directory
+
+    trained = model.train(job(tmp_path))
+    write_peft_directory(tiny_llama, (tmp_path / "adapter.safetensors").read_bytes(), tmp_path / "peft")
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama.directory, dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(base, str(tmp_path / "peft")).eval()
+    example = examples(1)[0]
+    prompt, reply = model.prompt_ids(example.system, example.prompt), model.reply_ids(example.text)
+    labels = torch.tensor([[-100] * len(prompt) + reply])
+    with torch.inference_mode():
+        loss = float(tuned(torch.tensor([prompt + reply]), labels=labels).loss)
+    assert loss == pytest.approx(trained.after.held_out_losses[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_short_of_memory_a_step_is_divided_and_then_checkpointed(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The step's gradient is the same in pieces; the allocator's refusal is the only thing that is not real here."""
+    from riwoa.cognition import training
+
+    whole = model.train(job(tmp_path)).losses
+    real, sizes = training._loss, []
+
+    def starving(m: LanguageModel, samples: Any) -> torch.Tensor:
+        sizes.append(len(samples))
+        if torch.is_grad_enabled() and len(samples) > 1:
+            raise error
+        return real(m, samples)
+
+    monkeypatch.setattr(training, "_loss", starving)
+    pieces = model.train(job(tmp_path)).losses
+    assert max(sizes) == 4
+    assert model.piece == 1
+    assert pieces == pytest.approx(whole, rel=1e-3)
+
+
+def test_a_training_that_no_division_helps_says_so_and_leaves_the_adapter_in_use(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from riwoa.cognition import training
+
+    before = texts(model)
+
+    def starving(m: LanguageModel, samples: Any, piece: int) -> float:
+        raise MemoryError
+
+    monkeypatch.setattr(training, "_in_pieces", starving)
+    with pytest.raises(MemoryError):
+        model.train(job(tmp_path))
+    monkeypatch.undo()
+    assert texts(model) == before
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut", "other shape", "nan", "missing"])
+def test_a_bad_adapter_is_refused_and_the_one_in_use_stays(model: LanguageModel, tmp_path: Path, damage: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = tmp_path / "adapter.safetensors"
+    model.train(job(tmp_path, epochs=1))
+    model.use_adapter(str(file))
+    before = texts(model)
+    bad = tmp_path / "bad.safetensors"
+    state = load_file(file)
+    name = sorted(state)[0]
+    match damage:
+        case "garbage":
+            bad.write_bytes(b"not weights at all" * 100)
+        case "cut":
+            bad.write_bytes(file.read_bytes()[:-100])
+        case "other shape":
+            save_file({**state, name: state[name][:, :3].contiguous()}, bad)
+        case "nan":
+            save_file({**state, name: torch.full_like(state[name], float("nan"))}, bad)
+    with pytest.raises(AdapterError):
+        model.use_adapter(str(bad))
+    assert texts(model) == before
+
+
+def test_four_bits_without_a_gpu_are_refused_with_the_reason(tiny_llama: ModelSpec) -> None:
+    with pytest.raises(ModelError, match="zero gradients"):
+        LanguageModel.load(replace(tiny_llama, quantization="nf4"))
+
+
+def test_a_directory_without_tokenizer_or_weights_is_refused(tiny_llama: ModelSpec, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        LanguageModel.load(replace(tiny_llama, directory=str(tmp_path)))
