@@ -54,7 +54,7 @@ class PredictorTask:
     """OFA's ImageNet predictor and Note10 latencies, target 25 ms."""
 
     name = "predictor"
-    parents_at = (3, 7, 11, 15, 19)
+    parents_at: tuple[int, ...] = (3, 7, 11, 15, 19)
     parents_a_search = 60
 
     def __init__(self, folder: Path) -> None:
@@ -85,7 +85,7 @@ class EmbeddedTask:
     """The supernet of the package, on the embedded digits, and this device's latency table."""
 
     name = "embedded"
-    parents_at = (2, 4, 6, 8)
+    parents_at: tuple[int, ...] = (2, 4, 6, 8)
     parents_a_search = 50
 
     def __init__(self, config: Config, table: LatencyTable, evaluator: Evaluator) -> None:
