@@ -148,7 +148,7 @@ class Cognition(Section):
     train_after: Positive = Field(32, description="new successes that start a training")
     train_lag: Positive = Field(2, description="generations between a training's start and its adapter's swap")
     train_timeout_s: Seconds = live(1800.0, "longest training")
-    train_batch: Positive = Field(8, description="successes an optimiser step")
+    train_batch: Positive = Field(4, description="successes an optimiser step")
     epochs: Positive = Field(2, description="passes over the successes of a training")
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0.0)] = Field(
         "auto", description="auto = what suits the size of the model"
@@ -159,7 +159,7 @@ class Cognition(Section):
     held_out_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
         0.25, description="share of successes that only judge adapters, never train one"
     )
-    probes: Positive = Field(24, description="fixed requests that judge an adapter's validity and variety")
+    probes: Positive = Field(16, description="fixed requests that judge an adapter's validity and variety")
 
 
 class Log(Section):
