@@ -25,7 +25,7 @@ from typing import Any
 from riwoa.cognition.adapters import AdapterFiles
 from riwoa.cognition.desk import ProposalDesk, TrainingOutcome
 from riwoa.cognition.gate import judge
-from riwoa.cognition.protocol import Ask, Example, TrainingJob
+from riwoa.cognition.protocol import Ask, Example, TrainingJob, one_of_each
 from riwoa.config import Config
 from riwoa.log import get_logger
 from riwoa.semantics import Style, seed_of
@@ -216,7 +216,7 @@ class Learning:
     def _job(self, t: Training, files: AdapterFiles, entries: Mapping[int, BufferEntryRecord]) -> TrainingJob:
         held_out = {s.entry_id for s in self._successes if s.held_out}
         return TrainingJob(
-            examples=tuple(_example(entries[i]) for i in t.taken if i not in held_out),
+            examples=one_of_each(_example(entries[i]) for i in t.taken if i not in held_out),
             held_out=tuple(_example(entries[i]) for i in t.held_out),
             probes=self._probes(),
             settings=self._style.settings,

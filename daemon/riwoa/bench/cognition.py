@@ -39,7 +39,15 @@ from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.gate import judge
 from riwoa.cognition.parse import PatchError, offered_patch
 from riwoa.cognition.prompt import Remembered, ask_of, compose, listed_changes
-from riwoa.cognition.protocol import Choice, Example, GenerationSettings, ModelSpec, Trained, TrainingJob
+from riwoa.cognition.protocol import (
+    Choice,
+    Example,
+    GenerationSettings,
+    ModelSpec,
+    Trained,
+    TrainingJob,
+    one_of_each,
+)
 from riwoa.config import Config
 from riwoa.credit import wilson
 from riwoa.errors import ModelError, OracleError, UsageError
@@ -299,7 +307,7 @@ class Bench:
     async def _train(self, number: int, taught: list[dict[str, str]], kept: list[dict[str, str]]) -> Trained:
         probes = self._requests(await self._parents(TRAINING_SEEDS, self._settings.probes), "probe", memories=False)
         job = TrainingJob(
-            examples=tuple(Example(**e) for e in taught),
+            examples=one_of_each(Example(**e) for e in taught),
             held_out=tuple(Example(**e) for e in kept),
             probes=tuple(ask_of(r) for r in probes),
             settings=self._style.settings,

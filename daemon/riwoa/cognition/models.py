@@ -291,7 +291,7 @@ def recommended(spec: ModelSpec) -> Recommended:
         top_p=float(files.generation.get("top_p", makers[1])),
         thinking_tokens=1024 if large else 48,
         template="full" if large else "compact",
-        learning_rate=2e-4 if large else 1e-3,
+        learning_rate=2e-4 if large else 3e-4,
     )
 
 

@@ -13,7 +13,7 @@ Out: ``{"ready": {...}}`` or ``{"fatal": ...}``, then for each frame any number 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -121,6 +121,15 @@ class Example:
     system: str
     prompt: str
     text: str
+
+
+def one_of_each(examples: Iterable[Example]) -> tuple[Example, ...]:
+    """The newest example of each answer, in order.
+
+    A patch that won often would be learned as often and proposed ever more: repeats are what a model collapses on.
+    """
+    newest = {example.text.rpartition("</think>")[2].strip(): example for example in examples}
+    return tuple(newest.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
