@@ -114,6 +114,8 @@ def test_a_parent_that_is_too_slow_is_to_be_reduced_least_first() -> None:
     _, prompt = compose(slow, CHOICES, load_template("compact"))
     assert "too slow by 0.10 ms: reduce." in prompt
     assert prompt.endswith('Changes that fit:\n{"stage1.block1.kernel": 3} -0.20 ms')
+    _, prompt = compose(situation(9.0), CHOICES, load_template("compact"))
+    assert "\nNo single change fits; those that save most:\n" in prompt
     hopeless = listed_changes(situation(9.0), CHOICES, 2)
     assert [patch for patch, _ in hopeless] == [{"stage1.block1.kernel": 3}, {"stage1.block1.kernel": 7}]
 
@@ -124,7 +126,7 @@ def test_without_target_and_table_it_says_what_is_known() -> None:
     assert prompt.startswith("Target none, now unknown, accuracy unknown: no latency target: raise accuracy.")
     assert "Worked: none yet.\nFailed: none yet." in prompt
     assert '{"resolution": 32}\n' in prompt
-    assert "ms" not in prompt.partition("Changes that fit:")[2]
+    assert "ms" not in prompt.partition("Some changes:")[2]
 
 
 def test_a_nominal_space_without_layers_can_be_told() -> None:
@@ -134,10 +136,16 @@ def test_a_nominal_space_without_layers_can_be_told() -> None:
             "genes": [{"name": f"edge{i}", "choices": ["none", "conv"], "kind": "nominal"} for i in (1, 2)],
         }
     )
-    told = replace(situation(), space=cell, parent={"edge1": "none", "edge2": "conv"}, latency_after=None, layer_ms={})
+    told = replace(
+        situation(),
+        space=cell,
+        parent={"edge1": "none", "edge2": "conv", "edge.3": "conv"},
+        latency_after=None,
+        layer_ms={},
+    )
     system, prompt = compose(told, {"edge1": ("conv",)}, load_template("compact"))
     assert "edge1 none conv; edge2 none conv" in system
-    assert "edge1 none\nedge2 conv\n" in prompt
+    assert "edge1 none\nedge2 conv\nedge.3 conv\n" in prompt
     assert prompt.endswith('{"edge1": "conv"}')
 
 

@@ -20,6 +20,7 @@ Every step is kept in a folder, so a killed benchmark run again continues.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 import sys
@@ -61,6 +62,7 @@ from riwoa_storage.records import ReplyRecord, RequestRecord
 SEED = 90_001  # of everything that is drawn here
 JUDGED_SEEDS = range(910_000, 910_100)
 TRAINING_SEEDS = range(920_000, 920_100)
+PROBE_SEEDS = range(930_000, 930_010)
 HELD_OUT_EVERY = 4
 CHUNK = 32  # requests in one batch
 _BOOTSTRAPS = 10_000
@@ -216,7 +218,13 @@ class Bench:
         """
         s = self._settings
         writing = {**self._style.settings.to_json(), "learning_rate": self._style.learning_rate}
-        await self._kept.same({"model": self._spec.name, "settings": asdict(s), "writing": writing})
+        made_with = {
+            "model": self._spec.name,
+            "settings": asdict(s),
+            "writing": writing,
+            "task": dict(self._task.facts),
+        }
+        await self._kept.same({**made_with, "template": asdict(self._style.template)})
         pool = await self._parents(TRAINING_SEEDS, s.trainings * s.round_proposals)
         rounds: list[dict[str, Any]] = []
         held_out: list[dict[str, str]] = []
@@ -233,6 +241,7 @@ class Bench:
             "task": self._task.name,
             **self._task.facts,
             "operators": judged,
+            "adapter_judged": adapter is not None,  # false: every training was rejected, "after" is the bare model
             "comparisons": _comparisons(judged),
             "trainings": [{k: v for k, v in r.items() if k not in ("held_out_after", "memories")} for r in rounds],
             "learning": await self._learning(rounds, adapter, held_out),
@@ -305,7 +314,7 @@ class Bench:
         return one
 
     async def _train(self, number: int, taught: list[dict[str, str]], kept: list[dict[str, str]]) -> Trained:
-        probes = self._requests(await self._parents(TRAINING_SEEDS, self._settings.probes), "probe", memories=False)
+        probes = self._requests(await self._parents(PROBE_SEEDS, self._settings.probes), "probe", memories=False)
         job = TrainingJob(
             examples=one_of_each(Example(**e) for e in taught),
             held_out=tuple(Example(**e) for e in kept),
@@ -325,7 +334,8 @@ class Bench:
         return self._kept.folder / f"adapter{number}.safetensors"
 
     async def _use(self, adapter: Path | None) -> None:
-        await self._provider.use_adapter(None if adapter is None else adapter.stem, adapter)
+        sha256 = None if adapter is None else await asyncio.to_thread(_sha256, adapter)
+        await self._provider.use_adapter(sha256, adapter)
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -463,7 +473,7 @@ class Bench:
             "held_out_change": float(fell.mean()) if len(fell) else None,
             "held_out_change_95": _bootstrap(fell) if len(fell) else None,
         }
-        if adapter is not None:
+        if adapter is not None and held_out:
             number = max(i for i, r in enumerate(rounds) if r["accepted"])
             used = rounds[number]["held_out_after"]
             here = trained[number].after.held_out_loss
@@ -474,6 +484,10 @@ class Bench:
             elsewhere = (await self._kept.step("reloaded", reload))["loss"]
             result |= {"loss_here": here, "loss_reloaded": elsewhere, "reload_difference": abs(here - elsewhere)}
         return result
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _example(request: RequestRecord, reply: ReplyRecord) -> dict[str, str]:

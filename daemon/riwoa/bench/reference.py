@@ -34,7 +34,8 @@ def main() -> int:
 
 def _prompt(tokenizer: Any, row: dict[str, str]) -> torch.Tensor:
     messages = [{"role": "system", "content": row["system"]}, {"role": "user", "content": row["prompt"]}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + _THINK
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = text if text.rstrip().endswith("<think>") else text + _THINK
     ids: torch.Tensor = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
     return ids
 

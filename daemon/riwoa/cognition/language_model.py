@@ -18,7 +18,7 @@ from typing import Any
 
 import llguidance
 import llguidance.hf
-import llguidance.torch
+import llguidance.numpy
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
@@ -90,7 +90,7 @@ class LanguageModel:
     def use_adapter(self, path: str | None) -> None:
         """See ``Writer.use_adapter``."""
         self.lora.use(None if path is None else Path(path))
-        self._prefix = _Prefix()
+        self.weights_changed()
 
     @torch.inference_mode()
     def generate(self, requests: tuple[Ask, ...], settings: GenerationSettings) -> list[Written]:
@@ -103,10 +103,11 @@ class LanguageModel:
 
     def train(self, job: TrainingJob) -> Trained:
         """See ``Writer.train``."""
-        try:
-            return training.train(self, job)
-        finally:
-            self._prefix = _Prefix()
+        return training.train(self, job)
+
+    def weights_changed(self) -> None:
+        """Forget what was computed with other weights."""
+        self._prefix = _Prefix()
 
     # -- prompts -----------------------------------------------------------------------------------------------------
 
@@ -212,13 +213,14 @@ class LanguageModel:
         masked = [i for i, row in enumerate(rows) if row.answering and row.matcher is not None]
         if masked:
             width = self._grammar_tokens.vocab_size
-            bitmask = llguidance.torch.allocate_token_bitmask(len(masked), width)
+            packed = llguidance.numpy.allocate_token_bitmask(len(masked), width)
             for j, i in enumerate(masked):
-                llguidance.torch.fill_next_token_bitmask(rows[i].matcher, bitmask, j)
-            allowed = logits[masked][:, :width].contiguous()
-            llguidance.torch.apply_token_bitmask_inplace(allowed, bitmask.to(logits.device))
-            logits[masked] = -torch.inf
-            logits[masked, :width] = allowed
+                llguidance.numpy.fill_next_token_bitmask(rows[i].matcher, packed, j)
+            # Unpacked here: llguidance's own application compiles a kernel, which needs a C++ compiler at run time.
+            bits = np.unpackbits(packed.view(np.uint8), axis=1, bitorder="little")[:, : logits.shape[1]]
+            allowed = torch.zeros((len(masked), logits.shape[1]), dtype=torch.bool)
+            allowed[:, : bits.shape[1]] = torch.from_numpy(bits).bool()
+            logits[masked] = logits[masked].masked_fill(~allowed.to(logits.device), -torch.inf)
         for i, row in enumerate(rows):
             if not row.answering:
                 logits[i, self._ends] = -torch.inf

@@ -81,6 +81,7 @@ def compose(situation: Situation, choices: Offered, template: Template) -> tuple
         "latency": "unknown" if s.latency_ms is None else f"{s.latency_ms:.2f} ms",
         "context": _context(s),
         "layers": "\n".join(_layers(s)),
+        "heading": _heading(s, choices),
         "options": "\n".join(_options(s, choices, template.options)),
         "successes": _told(s.successes, template.memories, "none yet"),
         "rejected": _told(s.rejected, template.memories, "none yet"),
@@ -106,7 +107,9 @@ def _choices(space: Space) -> str:
     """Legal choices, once for genes that are alike: ``kernel 3 5 7``."""
     alike: dict[str, None] = {}
     for gene in space.genes:
-        alike[f"{gene.name.rpartition('.')[2]} {' '.join(map(str, gene.choices))}"] = None
+        tail = gene.name.rpartition(".")[2]
+        name = gene.name if tail.isdigit() else tail
+        alike[f"{name} {' '.join(map(str, gene.choices))}"] = None
     return "; ".join(alike)
 
 
@@ -129,7 +132,9 @@ def _layers(s: Situation) -> list[str]:
     inner: dict[str, dict[str, list[str]]] = {}
     for gene, choice in s.parent.items():
         top, *rest = gene.split(".")
-        if len(rest) < 2:
+        if len(rest) < 2 and "".join(rest).isdigit():  # "edge.0": the number is part of the name
+            parts.setdefault(gene, []).append(str(choice))
+        elif len(rest) < 2:
             parts.setdefault(top, []).append(" ".join([*rest, str(choice)]))
         else:
             parts.setdefault(top, [])
@@ -159,6 +164,13 @@ def listed_changes(s: Situation, choices: Offered, most: int) -> list[tuple[dict
     fits = [row for row in after if s.target_ms is None or row[0] <= s.target_ms]
     ranked = sorted(fits, key=lambda row: -row[0]) or sorted(after, key=lambda row: row[0])
     return [({gene: choice}, ms - s.latency_ms) for ms, gene, choice in ranked[:most]]
+
+
+def _heading(s: Situation, choices: Offered) -> str:
+    if s.latency_after is None or s.latency_ms is None or s.target_ms is None:
+        return "Some changes"
+    fits = any(s.latency_after({g: c}) <= s.target_ms for g, offered in choices.items() for c in offered)
+    return "Changes that fit" if fits else "No single change fits; those that save most"
 
 
 def _options(s: Situation, choices: Offered, most: int) -> list[str]:

@@ -49,11 +49,13 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
         before = measure(model, job)
         samples = [_sample(model, e) for e in job.examples]
         losses = _fit(model, samples, job)
+        model.weights_changed()
         after = measure(model, job)
         file = Path(job.weights_path)
         model.lora.save(file)
     finally:
         model.lora.set(in_use)
+        model.weights_changed()
     return Trained(
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         losses=tuple(losses),
