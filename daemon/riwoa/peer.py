@@ -45,6 +45,10 @@ class PeerMemoryError(PeerLostError):
     """It grew too large."""
 
 
+class PeerKilledError(PeerLostError):
+    """SIGKILL ended it, as the kernel does when the machine's memory runs out."""
+
+
 class Peer:
     """One process and its pipes. Whoever gives up an ``ask``, by cancelling it or by its error, stops the process."""
 
@@ -147,19 +151,20 @@ class Peer:
     async def _parse(self, line: asyncio.Future[bytes]) -> dict[str, Any]:
         try:
             if not line.result().endswith(b"\n"):
-                raise PeerLostError(await self._cause_of_death())
+                raise await self._death()
             return decode_frame(line.result())
         except (ValueError, RecursionError):  # not JSON, or longer or deeper than any frame
             raise PeerLostError("worker died: broken frame") from None
 
-    async def _cause_of_death(self) -> str:
-        """Its output has ended, so it should be gone at once."""
+    async def _death(self) -> PeerLostError:
+        """Its output has ended, so it should be gone at once; from what."""
         try:
             async with asyncio.timeout(_EXIT_GRACE_S):
                 code = await self._process.wait()
         except TimeoutError:
-            return "worker died: it closed its output"
-        return f"worker died: signal {-code}" if code < 0 else f"worker died: exit status {code}"
+            return PeerLostError("worker died: it closed its output")
+        cause = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return (PeerKilledError if code == -signal.SIGKILL else PeerLostError)(f"worker died: {cause}")
 
     def resident_bytes(self) -> int | None:
         """Resident set size; None where the kernel does not tell."""
@@ -207,7 +212,13 @@ class Peer:
         while chunk := await self._process.stderr.read(4096):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                on_line(line.decode(errors="replace")[:_MAX_LOG_CHARACTERS])
+                on_line(_shown(line))
             rest = rest[: 4 * _MAX_LOG_CHARACTERS]
         if rest:
-            on_line(rest.decode(errors="replace")[:_MAX_LOG_CHARACTERS])
+            on_line(_shown(rest))
+
+
+def _shown(line: bytes) -> str:
+    """A line for journals, logs and terminals: bounded and printable, whatever a child or its libraries wrote."""
+    text = line[: 4 * _MAX_LOG_CHARACTERS].decode(errors="replace")[:_MAX_LOG_CHARACTERS]
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)

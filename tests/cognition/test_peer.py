@@ -110,6 +110,16 @@ async def test_the_log_is_read_to_its_end_and_cut_to_lines_of_bounded_length(spa
     assert max(map(len, lines)) <= 500
 
 
+async def test_the_log_holds_nothing_that_a_terminal_would_obey(spawn: Spawn) -> None:
+    lines: list[str] = []
+    peer = await spawn(lines.append)
+    await ask(
+        peer, r"""sys.stderr.write('\x1b[2Jgone\x07\ta\rb\u202e\x9b\n'); sys.stderr.flush(); print('{"ok": 1}')"""
+    )
+    await peer.stop()
+    assert lines == ["?[2Jgone? a b??"]
+
+
 async def test_when_gone_tells_of_a_death_that_nobody_asked_about(spawn: Spawn) -> None:
     peer, gone = await spawn(), asyncio.Event()
 
