@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,9 @@ def embedded_home(request: pytest.FixtureRequest) -> Path:
 
 
 def _home(config: pytest.Config) -> Path:
-    return Path(config.cache.mkdir("riwoa-models"))
+    if config.pluginmanager.has_plugin("cacheprovider"):
+        return Path(config.cache.mkdir("riwoa-models"))
+    return Path(tempfile.gettempdir(), "riwoa-test-models")
 
 
 @functools.cache
