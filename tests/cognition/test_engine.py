@@ -257,6 +257,13 @@ async def test_a_process_that_outgrows_its_memory_is_replaced_and_gets_half_the_
     assert {r.text.split("|")[2] for r in await generate(engine, *"abcdefgh")} == {"2"}
 
 
+async def test_a_process_without_room_for_one_request_is_replaced(make: Make) -> None:
+    engine = make()
+    before = (await said(engine))[3]
+    assert await fails(engine, "starve") == "MemoryError: no message"
+    assert (await said(engine))[3] != before
+
+
 async def test_a_process_that_keeps_too_much_is_replaced_after_it_has_answered(make: Make) -> None:
     engine = make(limits={"memory_limit_bytes": 200 * 2**20, "poll_s": 5.0})
     first = (await generate(engine, "keep", "b"))[1].text.split("|")
@@ -284,6 +291,15 @@ async def test_the_breaker_opens_after_failures_in_a_row_and_closes_after_a_good
     assert len(lines(tmp_path)) == asked  # nothing reached the process
     assert (await generate(engine, order))[0].status == "ok"
     assert (engine.stats().state, engine.stats().reason) == ("ready", None)
+
+
+async def test_the_trial_gets_a_fresh_process_since_a_broken_one_may_still_answer(make: Make) -> None:
+    engine = make(limits=BREAKER)
+    await fails(engine, "sour")
+    assert "CUDA error" in await fails(engine, "fresh")  # the process lives, and is of no use
+    for _ in range(3):
+        assert "open" in await fails(engine, "fresh")
+    assert (await generate(engine, "fresh"))[0].status == "ok"
 
 
 async def test_a_trial_that_fails_opens_the_breaker_again_at_once(make: Make) -> None:
@@ -410,6 +426,32 @@ async def test_an_adapter_chosen_while_the_breaker_is_open_is_used_by_the_trial(
     assert (await said(engine))[1] == "first"
 
 
+async def test_an_adapter_that_the_trial_refuses_is_refused_again_and_the_one_before_it_is_used(
+    make: Make, tmp_path: Path
+) -> None:
+    engine = make(limits={"breaker_failures": 1, "breaker_rest": 1})
+    await engine.use_adapter("a" * 64, adapter(tmp_path, "first"))
+    await fails(engine, "die")
+    bad = adapter(tmp_path, "corrupt")
+    await engine.use_adapter("b" * 64, bad)
+    await fails(engine)
+    for _ in range(2):
+        with pytest.raises(AdapterError):
+            await engine.use_adapter("b" * 64, bad)
+    assert (await said(engine))[1] == "first"
+    assert engine.stats().adapter_sha256 == "a" * 64
+
+
+async def test_an_adapter_in_use_whose_file_spoils_is_refused_once(make: Make, tmp_path: Path) -> None:
+    engine = make()
+    path = adapter(tmp_path, "first")
+    await engine.use_adapter("a" * 64, path)
+    path.write_text("corrupt")
+    with pytest.raises(AdapterError):
+        await generate(engine, "die")  # the next process reads it again
+    assert (await said(engine))[1] == "bare"
+
+
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
@@ -427,9 +469,8 @@ async def test_a_training_shows_life_and_leaves_the_adapter_in_use(make: Make, t
 @pytest.mark.parametrize(
     ("prompt", "reason"),
     [
-        ("die", "signal 9"),
+        ("leave", "exit status 3"),
         ("raise bad weather", "ValueError: bad weather second line"),
-        ("leak", "memory"),
         ("sleep 60", "no answer within 1 s"),
         ("starve", "MemoryError"),
         ('forge {"ok":{"trained":{"losses":3},"batch":1}}', "it answered something else"),
@@ -443,18 +484,45 @@ async def test_a_training_that_fails_is_not_repeated_and_leaves_the_breaker_alon
     engine = make(limits=limits)
     with pytest.raises(CognitionError, match=reason):
         await engine.train(training(tmp_path / "w", prompt), lambda _: None)
-    trainings = lines(tmp_path).count("train")
-    assert trainings == (6 if prompt == "starve" else 1)  # there, the child itself tries 32, 16, ... 1
+    assert lines(tmp_path).count("train") == 1
     assert (await said(engine))[0] == "x"
 
 
-async def test_a_process_killed_in_mid_training_fails_the_training_and_no_more(make: Make, tmp_path: Path) -> None:
+async def test_a_process_killed_in_mid_training_trains_again_with_the_adapter_in_use(
+    make: Make, tmp_path: Path
+) -> None:
     engine = make()
-    work = asyncio.create_task(engine.train(training(tmp_path / "w", "a", "sleep 60"), lambda _: None))
+    await engine.use_adapter("a" * 64, adapter(tmp_path, "first"))
+    work = asyncio.create_task(engine.train(training(tmp_path / "w", "a", "sleep 1"), lambda _: None))
     await until_busy(engine, "training")
     os.kill(engine.stats().pid or 0, signal.SIGKILL)
-    with pytest.raises(CognitionError, match="signal 9"):
-        await work
+    await work
+    assert (tmp_path / "w").read_text() == "trained on first"
+    assert engine.stats().restarts == 1
+
+
+async def test_a_training_that_the_kernel_ends_for_its_memory_is_tried_in_less_and_so_are_those_after_it(
+    make: Make, tmp_path: Path
+) -> None:
+    engine = make()
+    for _ in range(2):
+        await engine.train(training(tmp_path / "w", "crowd 2"), lambda _: None)
+    assert [line for line in lines(tmp_path) if "at once" in line] == ["8 at once", "2 at once", "2 at once"]
+
+
+@pytest.mark.parametrize(("prompt", "reason"), [("crowd 0", "signal 9"), ("leak", "memory")])
+async def test_a_training_for_which_there_is_no_memory_however_frugal_is_given_up(
+    make: Make, tmp_path: Path, prompt: str, reason: str
+) -> None:
+    engine = make(limits={"memory_limit_bytes": 200 * 2**20, "breaker_failures": 1})
+    with pytest.raises(CognitionError, match=reason):
+        await engine.train(training(tmp_path / "w", prompt), lambda _: None)
+    assert lines(tmp_path).count("train") == 3
+    if prompt != "leak":
+        assert lines(tmp_path)[-1] == "1 at once, checkpointing"
+    with pytest.raises(CognitionError, match=reason):
+        await engine.train(training(tmp_path / "w", prompt), lambda _: None)
+    assert lines(tmp_path).count("train") == 4
     assert (await said(engine))[0] == "x"
 
 

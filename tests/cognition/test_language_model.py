@@ -221,6 +221,25 @@ def test_short_of_memory_a_step_is_divided_and_then_checkpointed(
     assert pieces == pytest.approx(whole, rel=1e-3)
 
 
+def test_a_training_is_as_frugal_from_the_start_as_its_job_says(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from riwoa.cognition import training
+
+    whole = model.train(job(tmp_path)).losses
+    real, sizes = training._loss, []
+
+    def noted(m: LanguageModel, samples: Any) -> torch.Tensor:
+        sizes.append(len(samples))
+        return real(m, samples)
+
+    monkeypatch.setattr(training, "_loss", noted)
+    pieces = model.train(job(tmp_path, piece=2, checkpointing=True)).losses
+    assert max(sizes) == 2
+    assert model.lora.checkpointing
+    assert pieces == pytest.approx(whole, rel=1e-3)
+
+
 def test_a_training_that_no_division_helps_says_so_and_leaves_the_adapter_in_use(
     model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ class ScriptedWriter:
 
     def train(self, job: TrainingJob) -> Trained:
         self._note("train")
+        self._job = job
         for i, example in enumerate(job.examples):
             self._act(example.prompt)
             loss = float("nan") if example.prompt == "diverge" else 1.0
@@ -87,6 +88,19 @@ class ScriptedWriter:
         if not Path(marker).exists():
             Path(marker).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _crowd(self, room: str) -> None:
+        self._note(f"{self._job.piece} at once{', checkpointing' if self._job.checkpointing else ''}")
+        if self._job.piece > int(room):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _sour(self, _: str) -> None:
+        self._spoilt = True
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def _fresh(self, _: str) -> None:
+        if getattr(self, "_spoilt", False):
+            self._sour("")
 
     def _failuntil(self, marker: str) -> None:
         if not Path(marker).exists():

@@ -2,7 +2,8 @@
 
 Cancelling an operation kills the process, since nothing else stops a computation; the next operation starts another,
 which gets the adapter in use before anything else. A batch whose process dies is tried once more. After repeated
-failures the circuit breaker opens: it is counted in batches, so that no clock decides what is asked of the model.
+failures the circuit breaker opens: it is counted in batches, so that no clock decides what is asked of the model. The
+process goes with it, and the trial gets a fresh one: a GPU's error outlives the batch that met it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.child import child_environment, error_from_json
+from riwoa.cognition.memory import says_out_of_memory
 from riwoa.cognition.prompt import ask_of
 from riwoa.cognition.protocol import (
     GenerationSettings,
@@ -30,10 +32,13 @@ from riwoa.cognition.protocol import (
 from riwoa.cognition.provider import ProviderState, ProviderStats
 from riwoa.errors import AdapterError, CognitionError
 from riwoa.oracle.protocol import encode_frame
-from riwoa.peer import Peer, PeerLateError, PeerLimits, PeerLostError, PeerMemoryError
+from riwoa.peer import Peer, PeerKilledError, PeerLateError, PeerLimits, PeerLostError, PeerMemoryError
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
 _ATTEMPTS = 2
+# Examples in one backward pass and whether activations are computed again, from fast to small. The process divides its
+# own steps when an allocation fails; these are for when the kernel or the memory limit ended it instead.
+_FRUGALITY = ((8, False), (2, False), (1, True))
 _MAX_FRAME_BYTES = 2**24  # the replies to hundreds of requests, reasoning included
 _STRANGE = "worker died: it answered something else"
 # Only what is on the disk: a model is pulled beforehand, by a person.
@@ -102,8 +107,10 @@ class LanguageModelProvider:
         self._peer: Peer | None = None
         self._killed: Peer | None = None  # not yet reaped
         self._wanted: tuple[str | None, Path | None] = (None, None)  # the adapter in use: sha256 and file
+        self._taken: tuple[str | None, Path | None] = (None, None)  # the last one that a process accepted
         self._given: str | None = None  # the adapter that the running process has
         self._most: int | None = None  # requests at once, after memory ran out
+        self._frugality = 0  # of trainings, likewise
         self._doing: ProviderState | None = None
         self._words: deque[str] = deque(maxlen=1)
         self._closed = False
@@ -134,28 +141,29 @@ class LanguageModelProvider:
     async def use_adapter(self, sha256: str | None, path: Path | None) -> None:
         """See ``ProposalProvider.use_adapter``; while the breaker is open, the weights wait for the trial."""
         async with self._one_at_a_time:
-            before = self._wanted
             self._wanted = (sha256, path)
-            if sha256 == before[0] or self._breaker.left:
-                return
-            try:
+            if not self._breaker.left:
                 with self._counted():
                     await self._ready()
-            except AdapterError:
-                self._wanted = before
-                raise
 
     async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
-        """See ``ProposalProvider.train``. A failure is told, never tried again, and leaves the breaker alone."""
+        """See ``ProposalProvider.train``. A failure is told and leaves the breaker alone.
+
+        Only one of memory is tried again, while there is a more frugal way.
+        """
         async with self._one_at_a_time:
             if self._breaker.left:
                 raise self._breaker.refusal()
             with self._told():
-                peer = await self._ready()
-                with self._state("training"):
-                    answer = await self._call(peer, {"op": "train", "job": job.to_json()}, on_progress)
-                with self._understood(peer):
-                    return Trained.from_json(answer["trained"])
+                while True:
+                    try:
+                        return await self._trained(job, on_progress)
+                    except (PeerMemoryError, PeerKilledError) as lost:
+                        if self._closed or self._frugality + 1 == len(_FRUGALITY):
+                            raise
+                        self._frugality += 1
+                        piece, _ = _FRUGALITY[self._frugality]
+                        self._log(f"training again, {piece} examples at once: the process was lost ({lost})")
 
     async def close(self) -> None:
         """See ``ProposalProvider.close``."""
@@ -229,17 +237,37 @@ class LanguageModelProvider:
         self._writing_s += duration_s
         return replies
 
+    async def _trained(self, job: TrainingJob, on_progress: Progress) -> Trained:
+        peer = await self._ready()
+        piece, checkpointing = _FRUGALITY[self._frugality]
+        frugal = replace(job, piece=min(job.piece, piece), checkpointing=job.checkpointing or checkpointing)
+        with self._state("training"):
+            answer = await self._call(peer, {"op": "train", "job": frugal.to_json()}, on_progress)
+        with self._understood(peer):
+            return Trained.from_json(answer["trained"])
+
     # -- the process -------------------------------------------------------------------------------------------------
 
     async def _ready(self) -> Peer:
-        """The process, with the adapter in use."""
+        """The process, with the adapter in use.
+
+        Raises:
+            AdapterError: it is refused, whenever it was chosen; the one before is in use again.
+        """
         peer = await self._running()
         sha256, path = self._wanted
         if self._given != sha256:
             with self._state("starting"):
                 frame = {"op": "adapter", "path": None if path is None else str(path)}
-                await self._call(peer, frame, timeout_s=self._limits().start_timeout_s)
+                try:
+                    await self._call(peer, frame, timeout_s=self._limits().start_timeout_s)
+                except AdapterError:
+                    if self._taken[0] == sha256:
+                        self._taken = (None, None)
+                    self._wanted = self._taken
+                    raise
             self._given = sha256
+        self._taken = self._wanted
         return peer
 
     async def _running(self) -> Peer:
@@ -286,13 +314,15 @@ class LanguageModelProvider:
 
         Raises:
             PeerLostError: the process is useless; it is killed.
-            CognitionError: the operation failed; the process lives.
+            CognitionError: the operation failed; the process lives, unless it has no memory left.
         """
         answer = await self._ask(peer, frame, timeout_s or self._limits().operation_timeout_s, on_progress)
         if peer.fatter_than(self._limits().memory_limit_bytes):
             self._log(f"replaced: {peer.resident_bytes()} bytes resident after an operation")
             self._drop()
         if isinstance(answer.get("error"), dict):
+            if says_out_of_memory(str(answer["error"].get("class")), str(answer["error"].get("message"))):
+                self._drop()  # it had no room for the least that it tries: what it holds is in the way
             raise _failure(answer["error"])
         if not isinstance(answer.get("ok"), dict):
             raise self._strange()
@@ -346,6 +376,8 @@ class LanguageModelProvider:
             raise
         except (CognitionError, asyncio.CancelledError) as error:
             self._breaker.failed(str(error) or "no answer in time", self._limits())
+            if self._breaker.left:
+                self._drop()
             raise
 
     @contextlib.contextmanager

@@ -12,8 +12,13 @@ _T = TypeVar("_T")
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether it says so; torch does it with a class of its own on a GPU, and with a RuntimeError on a CPU."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    return isinstance(error, MemoryError) or says_out_of_memory(type(error).__name__, str(error))
+
+
+def says_out_of_memory(name: str, message: str) -> bool:
+    """The same of an error from another process: its class's name and its message."""
+    named = name in ("MemoryError", "OutOfMemoryError")
+    return named or (name == "RuntimeError" and "DefaultCPUAllocator" in message)
 
 
 def free_memory() -> None:

@@ -147,7 +147,9 @@ class TrainingJob:
     weights_path: str  # where the new adapter is written
     epochs: int = 2
     learning_rate: float = 1e-3
-    batch: int = 4
+    batch: int = 4  # examples a step
+    piece: int = 8  # examples in one backward pass at most: a step's gradient is summed over its pieces
+    checkpointing: bool = False  # compute activations again in the backward pass: slower, in less memory
 
     def to_json(self) -> dict[str, Any]:
         """As sent."""

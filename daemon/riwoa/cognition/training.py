@@ -44,6 +44,9 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
         MemoryError, torch.OutOfMemoryError: one example at a time and with checkpointing there is not enough memory.
     """
     started = time.monotonic()
+    model.piece = min(model.piece, job.piece)
+    if job.checkpointing and not model.lora.checkpointing:
+        model.lora.checkpoint()
     in_use = model.lora.current()
     try:
         before = measure(model, job)
