@@ -109,8 +109,9 @@ class Learning:
         self._failed: list[int] = []  # generations that failed trainings were inputs of
         self._training: Training | None = None
         self._submitted = False  # in this life
-        self.unusable: list[str] = []  # hashes of adapters whose bytes are gone or damaged
+        self.unusable: list[str] = []  # hashes of adapters whose bytes are gone or damaged, or that the model refused
         desk.on_trained = self._journal_outcome
+        desk.on_refused = self._journal_refusal
 
     # -- for those who ask -------------------------------------------------------------------------------------------
 
@@ -274,6 +275,24 @@ class Learning:
             s.consumed = s.consumed or s.entry_id in t.taken
         _log.info(event.kind, adapter=row.sha256[:12], generation=t.swap, reasons=list(verdict.reasons))
 
+    async def _journal_refusal(self, generation: int, sha256: str, reason: str) -> None:
+        """Later requests use the newest good adapter before; the event keeps a restart from trying this one again."""
+        if sha256 not in self.unusable:
+            self.unusable.append(sha256)
+            await self._leave_out(sha256, generation, reason, refused=True)
+
+    async def _leave_out(self, sha256: str, generation: int, reason: str, *, refused: bool) -> None:
+        payload = {"sha256": sha256, "reason": reason, "refused": refused}
+        event = EventRecord(
+            kind="adapter_unusable",
+            payload=payload,
+            run_id=self._run_id,
+            generation=generation,
+            created_unix_s=time.time(),
+        )
+        await self._journal.put_event(event)
+        _log.warning("adapter_unusable", adapter=sha256[:12], reason=reason)
+
     # -- resume ------------------------------------------------------------------------------------------------------
 
     async def restore(self, reader: JournalReader, generation: int, *, searching: bool) -> None:
@@ -285,6 +304,8 @@ class Learning:
             s.generation for s in reader.generation_summaries(self._run_id) if "training_failed" in s.inputs
         ]
         self._take_in(reader)
+        told = [e for e in reader.events(self._run_id, limit=-1) if e.kind == "adapter_unusable"]
+        self.unusable = [e.payload["sha256"] for e in told if e.payload.get("refused")]
         await self._check_weights(reader, generation)
         if not searching:
             return
@@ -298,7 +319,7 @@ class Learning:
 
     async def _check_weights(self, reader: JournalReader, generation: int) -> None:
         """Leave out the newest adapters as long as their bytes are not what their hashes say."""
-        for adapter in reversed([a for a in self._adapters if a.accepted]):
+        for adapter in reversed([a for a in self._adapters if a.accepted and a.sha256 not in self.unusable]):
             weights = reader.weights(adapter.adapter_id)
             if weights is not None and hashlib.sha256(weights).hexdigest() == adapter.sha256:
                 if adapter.generation <= generation:
@@ -306,16 +327,7 @@ class Learning:
                 continue
             self.unusable.append(adapter.sha256)
             reason = "gone" if weights is None else "damaged"
-            payload = {"sha256": adapter.sha256, "reason": f"its weights in the journal are {reason}"}
-            event = EventRecord(
-                kind="adapter_unusable",
-                payload=payload,
-                run_id=self._run_id,
-                generation=generation,
-                created_unix_s=time.time(),
-            )
-            await self._journal.put_event(event)
-            _log.warning("adapter_unusable", adapter=adapter.sha256[:12], reason=reason)
+            await self._leave_out(adapter.sha256, generation, f"its weights in the journal are {reason}", refused=False)
 
 
 def _example(entry: BufferEntryRecord) -> Example:

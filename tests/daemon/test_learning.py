@@ -12,7 +12,7 @@ import pytest
 
 from riwoa.cognition.protocol import Progress, Trained, TrainingJob
 from riwoa.cognition.provider import ScriptedProvider
-from riwoa.errors import CognitionError
+from riwoa.errors import AdapterError, CognitionError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, GenerationRecord
 from riwoa_storage.replay import compare, verify
@@ -309,6 +309,51 @@ async def test_a_damaged_adapter_falls_back_to_the_last_good_one_and_says_so(
     assert event.payload["sha256"] == rows[-1].sha256
     assert asked
     assert {r.adapter_sha256 for r in asked} == {rows[-2].sha256}
+
+
+class Refusing(Pupil):
+    """Will not have the second adapter that it is given, however often."""
+
+    def __init__(self) -> None:
+        super().__init__(Counter())
+        self.given: list[str] = []
+
+    async def use_adapter(self, sha256: str | None, path: Path | None) -> None:
+        if sha256 is not None and sha256 not in self.given:
+            self.given.append(sha256)
+        if sha256 is not None and self.given.index(sha256) == 1:
+            raise AdapterError("not for this model")
+        await super().use_adapter(sha256, path)
+
+
+async def test_an_adapter_that_is_refused_in_service_gives_way_to_the_one_before_it_also_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    path, provider = tmp_path / "journal.db", Refusing()
+    await run(path, provider=provider)
+    refused = provider.given[1]
+    with JournalReader(path) as reader:
+        (event,) = [e for e in reader.events(1) if e.kind == "adapter_unusable"]
+        named = [r.adapter_sha256 for r in reader.requests(1)]
+        replies = reader.replies(1)
+        failed = {r.generation for r in reader.requests(1) if replies[r.request_id].status == "failed"}
+        last = reader.generation_count(1)
+    assert (event.payload["sha256"], event.payload["reason"]) == (refused, "not for this model")
+    assert event.generation in failed
+    assert len(failed) <= 2  # the batch that found out, and one that was on its way
+    after = named[len(named) - named[::-1].index(refused) :]
+    assert after
+    assert after[0] == provider.given[0]
+    resumed: list[Any] = []
+
+    def look(conductor: Any) -> None:
+        resumed.append(conductor)
+        raise StopHere
+
+    await run(path, f"run.generations={last + 2}", at_commit=look, provider=provider)
+    assert resumed[0].learning.unusable == [refused]
+    with JournalReader(path) as reader:
+        assert len([e for e in reader.events(1) if e.kind == "adapter_unusable"]) == 1
 
 
 async def test_the_chain_of_a_run_that_learned_is_whole(whole: Path) -> None:

@@ -8,8 +8,9 @@ input like any other. A training's outcome goes to ``on_trained``, which journal
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,9 @@ class ProposalDesk:
         adapters: the files of the adapters that requests name; without it every one of them is refused.
         progress: called at each sign of life (the watchdog's evidence).
 
-    ``on_trained(generation, outcome)`` is awaited when a training has ended, before ``collect_training`` returns it.
+    ``on_trained(generation, outcome)`` is awaited when a training has ended, before ``collect_training`` returns it;
+    ``on_refused(generation, sha256, reason)`` when the adapter that a batch or a training of a generation names cannot
+    be used, before its replies or its outcome can be collected.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class ProposalDesk:
         self.provider = provider
         self.adapters = adapters
         self.on_trained: Callable[[int, TrainingOutcome], Awaitable[None]] | None = None
+        self.on_refused: Callable[[int, str, str], Awaitable[None]] | None = None
         self._journal = journal
         self._timeout_s = timeout_s
         self._train_timeout_s = train_timeout_s
@@ -195,9 +199,9 @@ class ProposalDesk:
         started = time.monotonic()
         patience_s = self._timeout_s()
         try:
-            await self._prepare(batch[0].adapter_sha256)
-            async with asyncio.timeout(patience_s):
-                return await self.provider.generate(batch)
+            async with self._with_adapter(batch[0].generation, batch[0].adapter_sha256):
+                async with asyncio.timeout(patience_s):
+                    return await self.provider.generate(batch)
         except TimeoutError:
             status, reason = "timeout", f"no answer within {patience_s:g} s"
         except Exception as error:  # a provider may fail in any way; the search goes on geometrically
@@ -229,9 +233,9 @@ class ProposalDesk:
         started = time.monotonic()
         patience_s = self._train_timeout_s()
         try:
-            await self._prepare(work.adapter_sha256)
-            async with asyncio.timeout(patience_s):
-                trained = await self.provider.train(work.job, lambda _: self._progress())
+            async with self._with_adapter(work.generation, work.adapter_sha256):
+                async with asyncio.timeout(patience_s):
+                    trained = await self.provider.train(work.job, lambda _: self._progress())
             if self.adapters is None:
                 raise AdapterError("there is no place for the weights")
             weights = await self.adapters.take(Path(work.job.weights_path), trained.sha256)
@@ -242,6 +246,17 @@ class ProposalDesk:
             reason = _reason(error)
         _log.warning("training_failed", generation=work.generation, reason=reason)
         return TrainingOutcome(None, None, reason, time.monotonic() - started)
+
+    @contextlib.asynccontextmanager
+    async def _with_adapter(self, generation: int, adapter_sha256: str | None) -> AsyncIterator[None]:
+        """Prepared for this work; a refusal of its adapter, which may also show later, is told."""
+        try:
+            await self._prepare(adapter_sha256)
+            yield
+        except AdapterError as error:
+            if adapter_sha256 is not None and self.on_refused is not None:
+                await self.on_refused(generation, adapter_sha256, str(error)[:_MAX_REASON_CHARACTERS])
+            raise
 
     async def _prepare(self, adapter_sha256: str | None) -> None:
         """Have the provider started, with this adapter in use."""
