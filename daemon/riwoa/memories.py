@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from riwoa.cognition.parse import told
 from riwoa.cognition.prompt import Remembered
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import BufferEntryRecord, IndividualRecord
@@ -45,7 +46,7 @@ class Memories:
         individuals: Mapping[str, IndividualRecord],
         parents: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        """Remember the rejected patches of a committed generation.
+        """Remember the rejected patches of a committed generation, and of their reasons what a prompt may say.
 
         Args:
             rejected: ("generation/slot" of the request, reason), in order.
@@ -59,7 +60,7 @@ class Memories:
             patch, parent = {}, parents[name]
             if name in individuals and individuals[name].operator == "semantic":
                 patch = changed(parent, individuals[name].architecture)
-            self._rejected.append(Remembered(patch, {gene: parent[gene] for gene in patch}, reason=reason))
+            self._rejected.append(Remembered(patch, {gene: parent[gene] for gene in patch}, reason=told(reason)))
 
     def restore(self, reader: JournalReader, run_id: int) -> None:
         """Remember what the journal holds."""

@@ -13,6 +13,8 @@ MOST_REASON_CHARACTERS = 200
 _TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE | re.ASCII)
 # Only the end of a text can hold the last object; the bound keeps a megabyte of braces cheap.
 _TAIL_CHARACTERS = 8_192
+# Each brace that begins no object costs a look at what follows it: of thousands, that would be seconds.
+_MOST_FALSE_STARTS = 64
 _SHOWN_CHARACTERS = 60
 # Pairs, not a mapping: a gene that is named twice must be seen, and a nested object must not pass for a choice.
 _DECODER = json.JSONDecoder(object_pairs_hook=tuple)
@@ -25,6 +27,22 @@ class PatchError(ValueError):
     def __init__(self, reason: str) -> None:
         cut = reason[:MOST_REASON_CHARACTERS]
         super().__init__("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in cut))
+
+
+def told(reason: str) -> str:
+    """What a later prompt says of a journaled reason: it without the words of the reply.
+
+    Whoever wrote the reply could put anything there, a chat template's own tokens among it.
+    """
+    if reason.startswith("unknown gene "):
+        return "unknown gene"
+    if reason.endswith(" is named twice"):
+        return "a gene is named twice"
+    gene, illegal, rest = reason.partition(" has no choice ")
+    if not illegal:
+        return reason
+    _, known, choices = rest.rpartition("; choose from ")
+    return f"{gene} has no such choice{known}{choices}"
 
 
 def split_thinking(text: str) -> tuple[str, str]:
@@ -134,11 +152,15 @@ def _last_object(answer: str) -> _Pairs:
     """The pairs of the last balanced JSON object."""
     answer = answer[-_TAIL_CHARACTERS:]
     found: _Pairs | None = None
+    false_starts = 0
     start = answer.find("{")
     while start >= 0:
         try:
             found, end = _DECODER.raw_decode(answer, start)
         except (ValueError, RecursionError):
+            false_starts += 1
+            if false_starts > _MOST_FALSE_STARTS:
+                raise PatchError("no JSON object in the answer, among too many braces") from None
             start = answer.find("{", start + 1)
         else:
             start = answer.find("{", end)
