@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,25 @@ def test_the_weights_load_in_peft_and_give_the_same_loss(
     with torch.inference_mode():
         loss = float(tuned(torch.tensor([prompt + reply]), labels=labels).loss)
     assert loss == pytest.approx(trained.after.held_out_losses[0], abs=1e-4)
+
+
+def test_an_exported_adapter_is_on_the_disk_file_by_file(
+    tiny_llama: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from riwoa.cognition.lora import write_peft_directory
+
+    real, flushed = os.fsync, []
+
+    def noted(descriptor: int) -> None:
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    directory = tmp_path / "peft"
+    write_peft_directory(tiny_llama, b"weights", directory)
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {p.name for p in directory.iterdir()}
+    assert set(flushed) == {directory, *directory.iterdir()}
+    assert flushed[-1] == directory
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

@@ -117,6 +117,16 @@ def test_auto_is_the_preferred_model_in_4_bit_where_a_gpu_and_its_files_are(tmp_
     assert not spec.use_fast_tokenizer
 
 
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_auto_is_the_embedded_model_while_the_preferred_ones_files_are_partial(missing: str, tmp_path: Path) -> None:
+    make_model(tmp_path / EMBEDDED_DIRECTORY)
+    (make_model(hub_directory(tmp_path, PREFERRED), parameters=LARGE) / missing).unlink()
+    found = choose("auto", home=tmp_path, accelerator=gpu)
+    assert found.spec.directory == str(tmp_path / EMBEDDED_DIRECTORY)
+    assert "not whole" in found.reason
+    assert f"riwoactl model pull {PREFERRED}" in found.reason
+
+
 @pytest.mark.parametrize(
     ("device", "reason"),
     [
@@ -310,6 +320,9 @@ def test_what_the_makers_say_is_the_default_and_a_files_word_goes_before_it(tmp_
     assert large.learning_rate < small.learning_rate
     told = advice(make_model(tmp_path / "other", temperature=0.3, top_p=0.8))
     assert (told.temperature, told.top_p) == (0.3, 0.8)
+    for nothing in (None, "high", True, []):
+        unset = advice(make_model(tmp_path / f"unset {nothing}", temperature=nothing, top_p=nothing))
+        assert (unset.temperature, unset.top_p) == (0.7, 0.95)
 
 
 def test_the_embedded_model_is_what_it_should_be(embedded_model: ModelSpec) -> None:

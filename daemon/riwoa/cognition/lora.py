@@ -37,9 +37,9 @@ def write_peft_directory(spec: ModelSpec, weights: bytes, directory: Path) -> No
     config.inference_mode = True
     directory.mkdir()
     config.save_pretrained(str(directory))
-    file = directory / "adapter_model.safetensors"
-    file.write_bytes(weights)
-    _flush(file)
+    (directory / "adapter_model.safetensors").write_bytes(weights)
+    for file in directory.iterdir():
+        _flush(file)
     _flush(directory)
 
 

@@ -161,16 +161,18 @@ def choose(
 
 
 def _auto(home: Path, device: Accelerator | None) -> tuple[ModelFiles, str]:
-    why_not = _why_not_preferred(home, device)
-    if why_not is None:
-        return check_directory(_hub_files(home, PREFERRED)), f"{PREFERRED}: its files and a CUDA GPU are here"
+    preferred = _preferred(home, device)
+    if isinstance(preferred, ModelFiles):
+        return preferred, f"{PREFERRED}: its files and a CUDA GPU are here"
+    why_not = preferred
     embedded = home / EMBEDDED_DIRECTORY
     if not embedded.is_dir():
         raise ModelError(f"no language model in {home} ({why_not}); {_PULL_EMBEDDED}")
     return check_directory(embedded), f"the embedded model: {why_not}"
 
 
-def _why_not_preferred(home: Path, device: Accelerator | None) -> str | None:
+def _preferred(home: Path, device: Accelerator | None) -> ModelFiles | str:
+    """The preferred model's files, or why it cannot be used."""
     if device is None:
         return f"no CUDA GPU for {PREFERRED}"
     if device.memory_bytes < _PREFERRED_VRAM_BYTES:
@@ -178,10 +180,13 @@ def _why_not_preferred(home: Path, device: Accelerator | None) -> str | None:
     if device.four_bit_error is not None:
         return f"no 4-bit on {device.name}: {device.four_bit_error}"
     try:
-        _hub_files(home, PREFERRED)
+        directory = _hub_files(home, PREFERRED)
     except ModelError:
         return f"{PREFERRED} is not here; `riwoactl model pull {PREFERRED}` brings it for {device.name}"
-    return None
+    try:
+        return check_directory(directory)
+    except ModelError as error:
+        return f"{PREFERRED} is not whole: {error}; `riwoactl model pull {PREFERRED}` mends it"
 
 
 def _named(setting: str, home: Path) -> tuple[ModelFiles, str]:
@@ -287,12 +292,17 @@ def recommended(spec: ModelSpec) -> Recommended:
     makers = next((v for family, v in _MAKERS.items() if files.name.startswith(family)), _OTHERS)
     large = files.parameters >= _LARGE_PARAMETERS
     return Recommended(
-        temperature=float(files.generation.get("temperature", makers[0])),
-        top_p=float(files.generation.get("top_p", makers[1])),
+        temperature=_number(files.generation.get("temperature"), makers[0]),
+        top_p=_number(files.generation.get("top_p"), makers[1]),
         thinking_tokens=1024 if large else 48,
         template="full" if large else "compact",
         learning_rate=2e-4 if large else 3e-4,
     )
+
+
+def _number(told: object, otherwise: float) -> float:
+    """A setting of a file; where nothing was set, transformers writes null."""
+    return float(told) if isinstance(told, int | float) and not isinstance(told, bool) else otherwise
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
