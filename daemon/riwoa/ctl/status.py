@@ -291,7 +291,7 @@ def _learning(learning: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("adapter", text)]
     if learning.get("unusable"):
         names = ", ".join(sha256[:12] for sha256 in learning["unusable"])
-        rows.append(("", f"damaged or gone, an older one is used: {names}"))
+        rows.append(("", f"damaged, gone or refused, an older one is used: {names}"))
     return rows
 
 
