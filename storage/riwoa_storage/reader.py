@@ -234,6 +234,16 @@ class JournalReader:
         )
         return sum(float(row["spent_s"]) for row in self._rows(sql, run_id, start, end))
 
+    def training_seconds(self, run_id: int, start: int, end: int) -> float:
+        """Wall seconds of trainings, failed ones too, that were due in generations ``start`` to ``end`` (excluded)."""
+        sql = (
+            "SELECT total(json_extract(training, '$.duration_s')) FROM adapters "
+            "WHERE run_id = ?1 AND generation >= ?2 AND generation < ?3 UNION ALL "
+            "SELECT total(json_extract(payload, '$.duration_s')) FROM events "
+            "WHERE run_id = ?1 AND generation >= ?2 AND generation < ?3 AND kind = 'training_failed'"
+        )
+        return sum(float(row[0]) for row in self._rows(sql, run_id, start, end))
+
     def replies(self, run_id: int) -> dict[str, ReplyRecord]:
         """request_id -> reply."""
         sql = (

@@ -229,6 +229,27 @@ class JournalWriter:
         """
         await self._insert_all(_INSERT_REQUEST, [_request_row(r) for r in rs])
 
+    async def withdraw_requests(self, run_id: int, generation: int, *, events: Sequence[EventRecord] = ()) -> None:
+        """Take back the requests of a generation that was never committed, with their replies; durable on return.
+
+        For a generation that is asked again under another configuration: nothing has used them, and nothing may.
+
+        Raises:
+            JournalRefusedError: there is no such run, or the generation is committed.
+        """
+        which = (run_id, generation)
+
+        def work(db: sqlite3.Connection) -> None:
+            (count,) = _one(db, "SELECT max(generations) FROM runs WHERE run_id = ?", (run_id,))
+            _require(count is not None, f"there is no run {run_id}")
+            _require(generation >= count, f"generation {generation} of run {run_id} is committed: its requests stay")
+            of = "SELECT request_id FROM requests WHERE run_id = ? AND generation = ?"
+            db.execute(f"DELETE FROM replies WHERE request_id IN ({of})", which)
+            db.execute("DELETE FROM requests WHERE run_id = ? AND generation = ?", which)
+            db.executemany(_INSERT_EVENT, [_event_row(e) for e in events])
+
+        await self._submit(work)
+
     async def put_reply(self, r: ReplyRecord) -> None:
         """Store a reply before it is used; durable on return. The first reply to a request stays."""
         await self.put_replies((r,))

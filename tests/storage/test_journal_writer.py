@@ -106,6 +106,23 @@ async def test_the_first_evaluation_and_the_first_reply_stay(path: Path) -> None
         assert [r.slot for r in reader.requests(run_id, unanswered=False)] == [0]
 
 
+async def test_requests_are_taken_back_with_their_replies_only_before_their_generation_is_committed(path: Path) -> None:
+    async with await JournalWriter.open(path) as writer:
+        run_id = await writer.begin_run(PROVENANCE, CONFIG)
+        await writer.commit_generation(generation(run_id, 0))
+        await writer.put_requests([request(run_id, g, slot) for g in (0, 1) for slot in (0, 1)])
+        await writer.put_replies([reply(f"{run_id}/{g}/0") for g in (0, 1)])
+        await writer.withdraw_requests(run_id, 1, events=[EventRecord(kind="requests_withdrawn", payload={})])
+        with pytest.raises(JournalRefusedError, match=r"generation 0 .* is committed"):
+            await writer.withdraw_requests(run_id, 0)
+        with pytest.raises(JournalRefusedError, match="no run 9"):
+            await writer.withdraw_requests(9, 0)
+    with JournalReader(path) as reader:
+        assert [(r.generation, r.slot) for r in reader.requests(run_id)] == [(0, 0), (0, 1)]
+        assert list(reader.replies(run_id)) == [f"{run_id}/0/0"]
+        assert [e.kind for e in reader.events()] == ["requests_withdrawn"]
+
+
 async def test_an_adapter_consumes_its_entries_and_supersedes_in_one_transaction(path: Path) -> None:
     async with await JournalWriter.open(path) as writer:
         run_id = await writer.begin_run(PROVENANCE, CONFIG)
