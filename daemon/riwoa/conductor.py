@@ -116,6 +116,7 @@ class Conductor:
     def _take_on(self, desk: ProposalDesk, style: Style, layer_ms: LayerMs) -> None:
         """Propose with a language model, and let it learn."""
         semantics = self.semantics = Semantics(
+            journal=self._journal,
             desk=desk,
             codec=self.codec,
             run_id=self.run_id,
@@ -250,7 +251,9 @@ class Conductor:
             asked = [candidate(self.codec, p) for p in proposals]
             work.add([(c.key, c.architecture) for c in asked])
             return asked, Joined()
-        writes = self.learning.writes(generation)
+        # What would join beyond the search is not asked for.
+        joins = generation + self.config.cognition.lag < self.config.run.generations
+        writes = joins and self.learning.writes(generation)
         slots = self.semantics.begin(generation, proposals, writes=writes)
         work.add([(c.key, c.architecture) for c in slots.values()])
         if writes:
@@ -287,6 +290,7 @@ class Conductor:
     ) -> None:
         rejected, entries = {}, []
         if self.semantics is not None:
+            await self.semantics.withdraw_left()
             rejected = self.semantics.rejections(individuals, joined, self._won)
             entries = self.semantics.entries(generation, individuals, joined, self._won)
         failed = {str(i.slot): i.error for i in individuals if i.status == "failed"}
@@ -306,16 +310,17 @@ class Conductor:
             duration_s=time.monotonic() - started,
         )
         digest = await self._journal.commit_generation(record, buffer=entries, events=self._events(record))
-        self.history.committed(record.counters, digest)
+        self.history.committed(generation, record.counters, digest)
         self._tell(record, digest)
         if self.semantics is not None and self.learning is not None and self.phase == "search":
             self.semantics.committed(individuals, joined, entries, rejected)
-            await self.learning.committed(generation, successes=bool(entries))
+            await self.learning.committed(generation, successes=bool(entries), generations=self.config.run.generations)
 
     def _events(self, g: GenerationRecord) -> list[EventRecord]:
         if "training_failed" not in g.inputs:
             return []
-        payload = {"reason": g.inputs["training_failed"]}
+        assert self.learning is not None
+        payload = {"reason": g.inputs["training_failed"], "duration_s": self.learning.failed_s}
         event = EventRecord(kind="training_failed", payload=payload, run_id=g.run_id, generation=g.generation)
         return [replace(event, created_unix_s=time.time())]
 
@@ -471,7 +476,7 @@ class Conductor:
 
     def _stand_at(self, reader: JournalReader, last: GenerationRecord) -> None:
         self.resumed_from = last.generation
-        self.history.committed(last.counters, last.digest)
+        self.history.committed(last.generation, last.counters, last.digest)
         if last.phase == "polish":
             *_, searched = (s for s in reader.generation_summaries(self.run_id) if s.phase == "search")
             self._search_evaluations = searched.counters["evaluations"]

@@ -99,8 +99,9 @@ def wilson(wins: int, proposals: int, z: float = CONFIDENCE_Z) -> tuple[float, f
 def credit_rows(tallies: Tallies, seconds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     """For those who look on: each operator's counts, win rate of its proposals with interval, and gain.
 
-    ``seconds``: what its proposals cost, writing and evaluation together; gain per second is None where that is not
-    known. ``mean_gain`` is what a proposal brought on average, losers bringing nothing: they leave the population.
+    ``seconds``: what its proposals cost, writing, evaluation and training together; gain per second is None where that
+    is not known. ``mean_gain`` is what a proposal brought on average, losers bringing nothing: they leave the
+    population.
     """
     rows = {}
     for name, t in tallies.items():
@@ -122,7 +123,10 @@ def credit_rows(tallies: Tallies, seconds: Mapping[str, float]) -> dict[str, dic
 
 
 class OperatorSeconds:
-    """What each operator's proposals cost in wall time: evaluations, and for the language model's the writing too.
+    """What each operator's proposals cost in wall time.
+
+    Evaluations, and for the language model's the writing and the trainings too, failed ones included: without them its
+    later proposals would not be what they are.
 
     Args:
         journal_path: where the times lie; read for generations that were committed since the last look.
@@ -138,12 +142,13 @@ class OperatorSeconds:
         self._seconds: dict[str, float] = {}
 
     def until(self, generation: int) -> Mapping[str, float]:
-        """Seconds by operator in the generations before this one."""
+        """Seconds by operator in the generations before this one, all of them committed."""
         if generation > self._generations:
             start, self._generations = self._generations, generation
             with JournalReader(self._path) as reader:
                 spent = reader.operator_seconds(self._run_id, self._version, start, generation)
-                writing_s = reader.writing_seconds(self._run_id, start, generation)
-            for operator, seconds in {**spent, "semantic": spent.get("semantic", 0.0) + writing_s}.items():
+                model_s = reader.writing_seconds(self._run_id, start, generation)
+                model_s += reader.training_seconds(self._run_id, start, generation)
+            for operator, seconds in {**spent, "semantic": spent.get("semantic", 0.0) + model_s}.items():
                 self._seconds[operator] = self._seconds.get(operator, 0.0) + seconds
         return dict(self._seconds)

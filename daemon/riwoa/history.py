@@ -77,6 +77,7 @@ class History:
     """Counters, credit, Pareto archive, leader, and the accuracy and latency of every individual."""
 
     def __init__(self, objective: Objective) -> None:
+        self.generations = 0  # committed ones
         self.counters: Counter[str] = Counter()
         self.tallies: dict[str, Tally] = {}  # by operator
         self.archive = ParetoArchive()
@@ -95,8 +96,9 @@ class History:
             self.archive.add(ParetoPoint(i.architecture_key, accuracy, latency_ms, (generation, i.slot)))
             self._challenge(generation, i)
 
-    def committed(self, counters: Mapping[str, Any], digest: str) -> None:
+    def committed(self, generation: int, counters: Mapping[str, Any], digest: str) -> None:
         """Stand on a committed generation's totals."""
+        self.generations = generation + 1
         self.counters = Counter({name: count for name, count in counters.items() if isinstance(count, int)})
         self.tallies = tallies_from_json(counters.get("operators", {}))
         self.digest = digest

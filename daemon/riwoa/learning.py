@@ -1,11 +1,12 @@
 """Learning while the search goes on: successes in, adapters out, at generations that the journal alone decides.
 
 The schedule (rulings 9 and 10). After the commit of g, while no training is under way, one is triggered when the
-unconsumed successes reach ``train_after``, times one more for each training that failed since the last adapter. It
-takes the oldest of them, at most ``MOST_BATCHES`` times that many. Until g + train_lag no text is generated; there the
-search waits for the outcome. An adapter's row is journaled when the outcome arrives, with what it consumed and the
-gate's verdict, and says the generation g + train_lag; in force at any generation is the newest accepted one of that
-generation or before. A failed training consumes nothing and is an input of generation g + train_lag.
+unconsumed successes reach ``train_after``, times one more for each training that failed since the last adapter, unless
+the search, as configured at g, would end before any reply written with its adapter could join. It takes the oldest of
+them, at most ``MOST_BATCHES`` times that many. Until g + train_lag no text is generated; there the search waits for the
+outcome. An adapter's row is journaled when the outcome arrives, with what it consumed and the gate's verdict, and says
+the generation g + train_lag; in force at any generation is the newest accepted one of that generation or before. A
+failed training consumes nothing and is an input of generation g + train_lag.
 
 So a restart needs no other memory than these rows: a triggered training without a row or a failure is submitted again,
 the same job; one with a row is not.
@@ -107,6 +108,7 @@ class Learning:
         self._successes: list[Success] = []
         self._adapters: list[Adapter] = []
         self._failed: list[int] = []  # generations that failed trainings were inputs of
+        self.failed_s = 0.0  # what the last of them took, for its event
         self._training: Training | None = None
         self._submitted = False  # in this life
         self.unusable: list[str] = []  # hashes of adapters whose bytes are gone or damaged, or that the model refused
@@ -160,19 +162,24 @@ class Learning:
             return None
         reason = None
         if self._submitted:
-            reason = (await self._desk.collect_training(t.trigger)).reason
+            outcome = await self._desk.collect_training(t.trigger)
+            reason = outcome.reason
+            self.failed_s = outcome.duration_s
         if reason is not None:
             self._failed.append(generation)
         self._training, self._submitted = None, False
         return reason
 
-    async def committed(self, generation: int, *, successes: bool) -> None:
-        """After the commit of a generation of the search: take in its successes, and train if they suffice."""
-        if not successes and (self._training is not None or not self._due(generation)):
+    async def committed(self, generation: int, *, successes: bool, generations: int) -> None:
+        """After the commit of a generation of the search: take in its successes, and train if they suffice.
+
+        ``generations``: of the search, by the configuration in force.
+        """
+        if not successes and (self._training is not None or not self._due(generation, generations)):
             return
         with JournalReader(self._path) as reader:
             self._take_in(reader)
-            if self._training is None and self._due(generation):
+            if self._training is None and self._due(generation, generations):
                 await self._start(generation, reader)
 
     def _take_in(self, reader: JournalReader) -> None:
@@ -186,7 +193,9 @@ class Learning:
     def _unconsumed(self, generation: int) -> list[Success]:
         return [s for s in self._successes if not s.consumed and s.generation <= generation]
 
-    def _due(self, generation: int) -> bool:
+    def _due(self, generation: int, generations: int) -> bool:
+        if generation + self._settings.train_lag + self._settings.lag >= generations:
+            return False  # no reply written with its adapter would join
         last = max((a.generation for a in self._adapters), default=-1)
         failures = sum(g > last for g in self._failed)
         enough = self._settings.train_after * (1 + failures)
@@ -309,11 +318,18 @@ class Learning:
         await self._check_weights(reader, generation)
         if not searching:
             return
+        revisions = reader.config_revisions(self._run_id)
+
+        def generations(at: int) -> int:
+            """Of the search, as configured then: it may have been changed since."""
+            in_force = max((r for r in revisions if r.generation <= at), key=lambda r: r.revision)
+            return int(in_force.config["run"]["generations"])
+
         swapped = max([a.generation for a in self._adapters] + self._failed, default=0)
         if swapped >= generation:  # its row is there, the swap is still to come
             self._training = Training(swapped - lag, swapped, self.in_force(swapped - lag), (), (), 0)
             return
-        trigger = next((g for g in range(swapped, generation) if self._due(g)), None)
+        trigger = next((g for g in range(swapped, generation) if self._due(g, generations(g))), None)
         if trigger is not None:
             await self._start(trigger, reader)
 

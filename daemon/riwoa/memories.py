@@ -38,7 +38,8 @@ class Memories:
         for entry in entries:
             patch, parent = entry.trace["patch"], entry.trace["parent_architecture"]
             gain = entry.child_fitness - entry.parent_fitness
-            self._successes.append(Remembered(patch, {gene: parent[gene] for gene in patch}, gain=gain))
+            by_name = {gene: patch[gene] for gene in sorted(patch)}  # as the journal gives it back
+            self._successes.append(Remembered(by_name, {gene: parent[gene] for gene in by_name}, gain=gain))
 
     def failed(
         self,
@@ -89,5 +90,5 @@ def in_order(rejected: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def changed(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices of the child that differ, of genes that are active in both."""
-    return {gene: child[gene] for gene in parent if gene in child and child[gene] != parent[gene]}
+    """The choices of the child that differ, of genes that are active in both; by name, as journaled."""
+    return {gene: child[gene] for gene in sorted(parent) if gene in child and child[gene] != parent[gene]}

@@ -2,7 +2,9 @@
 
 A request offers choices; the model's grammar, the reader of its reply and the placebo all hold to the same offer
 (rulings 15 and 20). Everything that a request says follows from committed generations and the configuration in force,
-so a resumed run asks the same.
+so a resumed run asks the same. Where the configuration was changed between a kill and the resume, the generation that
+was under way is asked for anew: what the journal holds of it is taken back, for an uninterrupted run that changed its
+configuration there would never have asked it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,12 +32,13 @@ from riwoa.search.base import Proposal
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
 from riwoa.search.rng import generator
-from riwoa_storage.digest import relative_request_id
+from riwoa_storage.digest import canonical_json, relative_request_id
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import BufferEntryRecord, IndividualRecord, ReplyRecord, RequestRecord
+from riwoa_storage.records import BufferEntryRecord, EventRecord, IndividualRecord, ReplyRecord, RequestRecord
+from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("semantics")
-WORSE = "worse than its parent"
+NOT_BETTER = "not better than its parent"  # worse, or a tie
 NOT_EVALUATED = "could not be evaluated"
 # What "auto" means where no model is asked: the scripted provider heeds none of it.
 _UNMODELLED = Recommended(temperature=0.7, top_p=0.95, thinking_tokens=48, template="compact", learning_rate=1e-3)
@@ -150,6 +153,7 @@ class Semantics:
     """Asks for patches and reads what comes back.
 
     Args:
+        journal: the writer.
         desk: where requests go.
         codec: of the run's space and seed.
         run_id: the run.
@@ -164,6 +168,7 @@ class Semantics:
     def __init__(
         self,
         *,
+        journal: JournalWriter,
         desk: ProposalDesk,
         codec: Codec,
         run_id: int,
@@ -174,6 +179,7 @@ class Semantics:
         style: Style,
         config: Config,
     ) -> None:
+        self._journal = journal
         self.desk = desk
         self.style = style
         self.memories = Memories()
@@ -188,6 +194,8 @@ class Semantics:
         self._layer_ms = layer_ms
         self._due: dict[int, list[Asked]] = {}  # by the generation that they join
         self._unsent: list[list[RequestRecord]] = []  # batches that a killed daemon left without replies
+        self._left: list[RequestRecord] = []  # journaled for the generation under way, which a kill kept uncommitted
+        self._left_replies: dict[str, ReplyRecord] = {}
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -227,12 +235,44 @@ class Semantics:
         requests = await asyncio.to_thread(
             lambda: [self._request(generation, p, keys, target_ms, adapter_sha256) for p in semantic]
         )
-        batch = [self._asked_for(p, r) for p, r in zip(semantic, requests, strict=True) if r is not None]
+        settled = await self._settle([r for r in requests if r is not None])
+        by_slot = {p.slot: p for p in semantic}
+        batch = [self._asked_for(by_slot[r.slot], r) for r in settled]
         if batch:
             self._due.setdefault(generation + self._lag, []).extend(batch)
             await self.desk.submit([asked.request for asked in batch])
         mute = [p for p, request in zip(semantic, requests, strict=True) if request is None]
         return {p.slot: self._spiral(p) for p in mute if p.slot not in begun}
+
+    async def _settle(self, fresh: Sequence[RequestRecord]) -> Sequence[RequestRecord]:
+        """The batch to send: what an earlier life journaled for this generation, if that is what is asked now."""
+        left, replies = self._left, self._left_replies
+        if not left or not _same_questions(left, fresh):
+            await self.withdraw_left()
+            return fresh
+        # The adapter of an unanswered batch may have become unusable since; written text is read as it was written.
+        if len(replies) < len(left) and left[0].adapter_sha256 != fresh[0].adapter_sha256:
+            await self.withdraw_left()
+            return fresh
+        self._left, self._left_replies = [], {}
+        self.desk.recover(replies)
+        return left
+
+    async def withdraw_left(self) -> None:
+        """Take back what the journal holds of the generation under way and was not asked again, before its commit."""
+        if not self._left:
+            return
+        generation, count = self._left[0].generation, len(self._left)
+        self._left, self._left_replies = [], {}
+        event = EventRecord(
+            kind="requests_withdrawn",
+            payload={"requests": count},
+            run_id=self._run_id,
+            generation=generation,
+            created_unix_s=time.time(),
+        )
+        await self._journal.withdraw_requests(self._run_id, generation, events=[event])
+        _log.info("requests_withdrawn", generation=generation, requests=count)
 
     def _spiral(self, p: Proposal, **changes: Any) -> Candidate:
         return candidate(self._codec, p, operator="spiral", **changes)
@@ -407,7 +447,7 @@ class Semantics:
         found = dict(joined.rejected)
         for i in individuals:
             if i.request_id is not None and i.request_id in joined.answers and not won(i):
-                found[relative_request_id(i.request_id)] = WORSE if i.status == "ok" else NOT_EVALUATED
+                found[relative_request_id(i.request_id)] = NOT_BETTER if i.status == "ok" else NOT_EVALUATED
         return found
 
     def committed(
@@ -430,15 +470,22 @@ class Semantics:
         ``joins``: false in the polish, where no reply joins any more.
         """
         self.memories.restore(reader, self._run_id)
-        waiting = reader.requests_joining(self._run_id, generation)
-        answered = {r.request_id: reply for r in waiting if (reply := reader.reply(r.request_id)) is not None}
-        self.desk.recover(answered)
+        journaled = [self._in_gene_order(r) for r in reader.requests_joining(self._run_id, generation)]
+        waiting = [r for r in journaled if r.generation < generation] if joins else []
+        self._left = [r for r in journaled if r.generation >= generation]
+        self._left_replies = _replies(reader, self._left)
+        self.desk.recover(_replies(reader, waiting))
         batches: dict[int, list[RequestRecord]] = {}
         for request in waiting:
-            if joins and request.generation < generation:
-                self._due.setdefault(request.join_generation, []).append(self._asked_before(reader, request))
-                batches.setdefault(request.generation, []).append(request)
+            self._due.setdefault(request.join_generation, []).append(self._asked_before(reader, request))
+            batches.setdefault(request.generation, []).append(request)
         self._unsent = [batches[g] for g in sorted(batches)]
+
+    def _in_gene_order(self, request: RequestRecord) -> RequestRecord:
+        """A journaled request as it was sent: JSON gave its genes back by name, and whoever answers may heed order."""
+        p, genes = request.parameters, [gene.name for gene in self._codec.space.genes]
+        ordered = {key: {gene: p[key][gene] for gene in genes if gene in p[key]} for key in ("choices", "parent")}
+        return replace(request, parameters={**p, **ordered})
 
     def _asked_before(self, reader: JournalReader, request: RequestRecord) -> Asked:
         spiral = reader.individual(self._run_id, request.generation, request.slot)
@@ -457,6 +504,20 @@ class Semantics:
     def drop(self) -> None:
         """Forget the requests under way: beyond the search there is nothing to join."""
         self._due.clear()
+
+
+def _replies(reader: JournalReader, requests: Sequence[RequestRecord]) -> dict[str, ReplyRecord]:
+    return {r.request_id: reply for r in requests if (reply := reader.reply(r.request_id)) is not None}
+
+
+def _same_questions(before: Sequence[RequestRecord], now: Sequence[RequestRecord]) -> bool:
+    """Whether two batches of a generation ask for the same replies; their adapters are left to the caller."""
+
+    def questions(batch: Sequence[RequestRecord]) -> list[str]:
+        in_order = sorted(batch, key=lambda r: r.slot)
+        return [canonical_json([r.slot, r.join_generation, r.seed, r.prompt, r.parameters]) for r in in_order]
+
+    return questions(before) == questions(now)
 
 
 def _trace(answer: Answer, reasoning: str, i: IndividualRecord) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from riwoa.cognition.protocol import Progress, Trained, TrainingJob
+from riwoa.cognition.provider import ScriptedProvider
 from riwoa.credit import (
     Child,
     OperatorSeconds,
@@ -19,7 +22,10 @@ from riwoa.credit import (
     tallies_to_json,
     wilson,
 )
+from riwoa.errors import CognitionError
+from riwoa.views import operators_view
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import GenerationRecord
 from tests.daemon.conduct import conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
@@ -120,6 +126,54 @@ async def test_seconds_are_read_from_the_journal_once_a_generation_and_add_up(tm
                 batches[generation] = max(batches.get(generation, 0.0), reply.duration_s)
     assert whole["spiral"] == pytest.approx(spent["spiral"])
     assert whole["semantic"] == pytest.approx(spent["semantic"] + sum(batches.values()))
+
+
+async def test_seconds_looked_at_within_a_commit_are_not_lost(tmp_path: Path) -> None:
+    """The status is asked for at any moment; within a commit the search already stands at the next generation."""
+    path = tmp_path / "journal.db"
+    looked: list[Any] = []
+
+    def meet(conductor: Any) -> None:
+        if not looked:
+            looked.append((conductor, OperatorSeconds(path, 1, "landscape-1")))
+
+    def look(_: GenerationRecord) -> None:
+        for conductor, seconds in looked:
+            operators_view(conductor, seconds)
+
+    await conduct(path, *SETTINGS, "cognition.lag=1", at_commit=meet, before_commit=look)
+    ((conductor, seconds),) = looked
+    rows = operators_view(conductor, seconds)
+    whole = OperatorSeconds(path, 1, "landscape-1").until(10**6)
+    assert {name: row["seconds"] for name, row in rows.items()} == pytest.approx({n: whole.get(n, 0.0) for n in rows})
+
+
+class Slow(ScriptedProvider):
+    """Fails its first training; each takes its time."""
+
+    trainings = 0
+
+    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+        self.trainings += 1
+        await asyncio.sleep(0.3)
+        if self.trainings == 1:
+            raise CognitionError("as it was told to")
+        return await super().train(job, on_progress)
+
+
+async def test_the_language_models_seconds_hold_its_trainings_failed_ones_too(tmp_path: Path) -> None:
+    path, provider = tmp_path / "journal.db", Slow("good")
+    settings = ("cognition.provider=scripted", "search.p_semantic=0.9", "cognition.lag=1", "cognition.train_after=2")
+    await conduct(path, *settings, "run.generations=14", provider=provider, target_ms=100.0)
+    with JournalReader(path) as reader:
+        (failed,) = (e.payload["duration_s"] for e in reader.events(1) if e.kind == "training_failed")
+        lasted = [a.training["duration_s"] for a in reader.adapters(1)]
+        count = reader.generation_count(1)
+        spent = reader.operator_seconds(1, "landscape-1", 0, count)["semantic"] + reader.writing_seconds(1, 0, count)
+    assert failed >= 0.3
+    assert len(lasted) == provider.trainings - 1 >= 1
+    whole = OperatorSeconds(path, 1, "landscape-1").until(count)
+    assert whole["semantic"] == pytest.approx(spent + failed + sum(lasted))
 
 
 async def test_the_bandit_moves_the_share_by_committed_wins_alone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sqlite3
 from collections import Counter
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from riwoa.cognition.protocol import Progress, Trained, TrainingJob
+from riwoa.cognition.protocol import Example, Progress, Trained, TrainingJob, one_of_each
 from riwoa.cognition.provider import ScriptedProvider
+from riwoa.config import from_journal, load
 from riwoa.errors import AdapterError, CognitionError
+from riwoa.reload import Reloader
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import AdapterRecord, GenerationRecord
+from riwoa_storage.records import AdapterRecord, GenerationRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
-from tests.daemon.conduct import StopHere, conduct
+from tests.daemon.conduct import SMALL, StopHere, conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 # A target that nothing misses: about half of all changes help, so there is much to learn from.
@@ -48,11 +51,13 @@ class Pupil(ScriptedProvider):
     ) -> None:
         super().__init__(script)
         self._trained = trained
+        self.jobs: list[TrainingJob] = []
         self._hangs = hangs
         self._fails = fails
 
     async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
         self._trained[job.seed] += 1
+        self.jobs.append(job)
         if self._hangs:
             await asyncio.sleep(3600)
         if self._fails and len(self._trained) == 1:
@@ -140,6 +145,80 @@ def test_a_success_is_kept_with_its_whole_trace_verbatim(whole: Path) -> None:
         assert entry.trace["architecture"] == child.architecture
 
 
+def test_of_each_answer_the_newest_example_is_learned_whatever_its_reasoning() -> None:
+    texts = ['<think>a</think>\n{"k": 1}', '<think>b</think> {"k": 2}', '<think>c</think>{"k": 1}\n', '{"k": 2}']
+    examples = [Example(id=f"{n}/0", system="s", prompt=f"p{n}", text=text) for n, text in enumerate(texts)]
+    assert one_of_each(examples) == (examples[2], examples[3])
+    assert one_of_each(examples[:3]) == (examples[2], examples[1])  # in the order of their answers' first examples
+    assert one_of_each(iter(examples[:1])) == (examples[0],)
+    assert one_of_each(()) == ()
+
+
+class Stubborn(Pupil):
+    """Makes the first gene larger that can be."""
+
+    def _text(self, request: RequestRecord) -> str:
+        parent, offered = request.parameters["parent"], request.parameters["choices"]
+        larger = [(gene, max(choices)) for gene, choices in offered.items() if max(choices) > parent[gene]]
+        return f"<think>{request.request_id}</think>\n{json.dumps(dict(larger[:1]))}"
+
+
+async def test_a_training_gets_each_patch_once_and_consumes_every_success(tmp_path: Path) -> None:
+    path, provider = tmp_path / "journal.db", Stubborn(Counter())
+    await run(path, "cognition.train_after=4", provider=provider)
+    with JournalReader(path) as reader:
+        entries = {e.entry_id: e for e in reader.buffer(1)}
+    held_out = set(list(entries)[3::4])
+    learned = 0
+    assert provider.jobs
+    for job, row in zip(provider.jobs, adapters(path), strict=True):
+        taken = [entries[i] for i in row.training["consumed"] if i not in held_out]
+        newest = {json.dumps(e.trace["patch"]): e for e in taken}
+        assert [e.text for e in job.examples] == [e.trace["text"] for e in newest.values()]
+        learned += len(taken) - len(job.examples)
+    assert learned > 0, "no patch won twice"
+
+
+@pytest.mark.parametrize("generations", [9, 10, 11, 12])
+async def test_no_training_is_begun_whose_adapter_could_write_nothing_that_joins(
+    generations: int, tmp_path: Path
+) -> None:
+    path, provider = tmp_path / "journal.db", Pupil(Counter())
+    await run(path, f"run.generations={generations}", "run.polish_evaluations=12", provider=provider)
+    rows = adapters(path)
+    assert rows
+    assert len(rows) == len(provider.jobs)  # none is begun in vain
+    assert all(a.generation + 1 < generations for a in rows)
+
+
+async def test_a_search_that_is_made_longer_trains_from_there_on_after_every_kill_too(tmp_path: Path) -> None:
+    """Whether a training pays is decided by the configuration of its generation, not by a later one."""
+    overrides = [s for s in (*SMALL, *LEARNING) if not s.startswith("run.generations")]
+    for name, stop in (("whole", None), ("parts", 1)):
+        path, file = tmp_path / f"{name}.db", tmp_path / f"{name}.toml"
+        file.write_text("[run]\ngenerations = 8\n")
+        for _ in range(LIVES):
+            reloader = Reloader(load(file, overrides, {}), overrides)
+            if path.exists():
+                with JournalReader(path) as reader:
+                    reloader.continue_from(from_journal(reader.config_revisions(1)[-1].config))
+
+            def lengthen(conductor: Any, file: Path = file, reloader: Reloader = reloader) -> None:
+                if conductor.generation == 7:
+                    file.write_text("[run]\ngenerations = 14\n")
+                    reloader.reload()
+
+            await conduct(path, reloader=reloader, at_commit=lengthen, stop_after=stop, target_ms=EASY_MS)
+            if stop is None or compare(tmp_path / "whole.db", path).same:
+                break
+    found = compare(tmp_path / "whole.db", tmp_path / "parts.db")
+    assert found.same, found.message
+    assert told(tmp_path / "parts.db") == told(tmp_path / "whole.db")
+    triggers = [a.training["trigger"] for a in adapters(tmp_path / "whole.db")]
+    assert 7 in triggers  # due before, and of no use before
+    assert not {5, 6} & set(triggers)
+
+
 async def test_stopped_after_every_commit_it_learns_the_same(tmp_path: Path, whole: Path) -> None:
     parts, trained = tmp_path / "parts.db", Counter[int]()
     for _ in range(LIVES):
@@ -158,7 +237,7 @@ async def test_killed_before_every_commit_it_learns_the_same(
     """Among them the commit that triggers a training, and the one of the generation that swaps its adapter in."""
     settings = [f"cognition.lag={lag}", f"cognition.train_lag={train_lag}"]
     if lag != 1:
-        settings.append("run.generations=8")
+        settings.append("run.generations=10")
         whole = tmp_path / "another.db"
         await run(whole, *settings)
     parts, trained = tmp_path / "parts.db", Counter[int]()
@@ -177,7 +256,7 @@ async def test_killed_before_every_commit_it_learns_the_same(
     assert found.same, found.message
     assert told(parts) == told(whole)
     assert adapters(parts)
-    assert len(killed) == (12 if lag == 1 else 8)
+    assert len(killed) == (12 if lag == 1 else 10)
 
 
 async def test_killed_within_every_training_it_trains_again_and_learns_the_same(tmp_path: Path, whole: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,16 +16,17 @@ from hypothesis import strategies as st
 from riwoa.cognition.models import Recommended
 from riwoa.cognition.parse import PatchError
 from riwoa.cognition.provider import ScriptedProvider
-from riwoa.config import load
+from riwoa.config import from_journal, load
 from riwoa.memories import Memories, in_order
+from riwoa.reload import Reloader
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Condition, Gene, Space
 from riwoa.semantics import offered_choices, placebo_patch, style_of
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import BufferEntryRecord, ReplyRecord, RequestRecord
+from riwoa_storage.records import BufferEntryRecord, GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare
-from tests.daemon.conduct import SPACE, StopHere, conduct
+from tests.daemon.conduct import SMALL, SPACE, StopHere, conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9", "run.polish_evaluations=0")
@@ -143,7 +145,7 @@ class Patient(ScriptedProvider):
             self._evaluated.clear()
             await self._evaluated.wait()
         desk = self.conductor.semantics.desk
-        if self._lag > 0:
+        if self._lag > 0 and generation + self._lag < self.conductor.config.run.generations:
             for _ in range(500):  # the next batch is composed meanwhile
                 if desk.waiting:
                     break
@@ -229,13 +231,13 @@ async def test_rejected_replies_are_journaled_with_their_reason_and_told_to_the_
         successes = {e.request_id for e in reader.buffer(1)}
         requests = reader.requests(1)
     unusable = {name for name, reason in rejected.items() if reason == "no JSON object in the answer"}
-    worse = {name for name, reason in rejected.items() if reason == "worse than its parent"}
+    worse = {name for name, reason in rejected.items() if reason == "not better than its parent"}
     assert unusable
     assert worse
     assert not unusable & individuals.keys()
     assert worse | successes == individuals.keys()
     assert not worse & successes
-    assert any("worse than its parent" in r.prompt for r in requests)
+    assert any("not better than its parent" in r.prompt for r in requests)
     assert any("no JSON object in the answer" in r.prompt for r in requests)
 
 
@@ -283,6 +285,36 @@ async def test_prompts_tell_of_the_best_successes_and_are_the_same_after_every_k
         assert prompts == [r.prompt for r in b.requests(1)]
         gains = [e.child_fitness - e.parent_fitness for e in a.buffer(1)]
     assert any(f"{100 * gain:+.2f} %" in prompt for prompt in prompts for gain in gains)
+
+
+class Chatty(ScriptedProvider):
+    """Changes several genes at once, in the order of the offer."""
+
+    def _text(self, request: RequestRecord) -> str:
+        patch = {gene: choices[0] for gene, choices in list(request.parameters["choices"].items())[-3:]}
+        return f"<think>{request.request_id}</think>{json.dumps(patch)}"
+
+
+async def test_patches_of_several_genes_are_told_alike_after_every_kill(tmp_path: Path) -> None:
+    settings, whole, parts = (*SEMANTIC, "cognition.patch_genes=3"), tmp_path / "whole.db", tmp_path / "parts.db"
+    settings = (*settings, "run.generations=8", "cognition.train=false")
+    await conduct(whole, *settings, provider=Chatty("good"), target_ms=100.0)
+    for _ in range(8):
+        await conduct(parts, *settings, provider=Chatty("good"), target_ms=100.0, stop_after=1)
+    with JournalReader(whole) as a, JournalReader(parts) as b:
+        assert a.buffer(1)
+        assert [r.prompt for r in a.requests(1)] == [r.prompt for r in b.requests(1)]
+    assert compare(whole, parts).same
+
+
+async def test_a_child_that_ties_with_its_parent_is_not_told_as_worse(tmp_path: Path) -> None:
+    path, level = tmp_path / "journal.db", {"accuracy": 0.5}
+    await conduct(path, *SEMANTIC, target_ms=100.0, oracle=level)
+    with JournalReader(path) as reader:
+        reasons = {r for s in reader.generation_summaries(1) for r in s.inputs["rejected"].values()}
+        prompts = [r.prompt for r in reader.requests(1)]
+    assert reasons == {"not better than its parent"}
+    assert any("not better than its parent" in prompt for prompt in prompts)
 
 
 async def test_a_margin_makes_successes_rarer_and_larger(tmp_path: Path) -> None:
@@ -345,6 +377,115 @@ async def test_the_clock_never_enters_what_a_request_says(tmp_path: Path) -> Non
         said = [[(r.request_id, r.prompt, r.parameters, r.seed) for r in reader.requests(1)] for reader in (a, b)]
     assert said[0]
     assert said[0] == said[1]
+
+
+# -- a configuration that changes while the daemon is stopped ----------------------------------------------------------
+
+KILLED_IN = 4  # the generation
+
+
+def edited(file: Path, path: Path, overrides: Sequence[str]) -> Reloader:
+    """As the daemon starts: on what the journal says was in force, with the file's changes waiting."""
+    reloader = Reloader(load(file, overrides, {}), overrides)
+    if path.exists():
+        with JournalReader(path) as reader:
+            reloader.continue_from(from_journal(reader.config_revisions(1)[-1].config))
+    return reloader
+
+
+async def asked_and_told(path: Path) -> list[Any]:
+    with JournalReader(path) as reader:
+        requests = [(r.request_id, r.prompt, r.parameters, r.adapter_sha256) for r in reader.requests(1)]
+        replies = {name: reply.text for name, reply in reader.replies(1).items()}
+        return [requests, replies, [(e.request_id, dict(e.trace)) for e in reader.buffer(1)]]
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("[search]\np_semantic = 0.9\n", "[search]\np_semantic = 0.0\n"),
+        ("[search]\np_semantic = 0.9\n", "[search]\np_semantic = 0.4\n"),
+        ("[objective]\nlatency_ms = 100.0\n", "[objective]\nlatency_ms = 3.0\n"),
+        ("[run]\ngenerations = 12\n", "[run]\ngenerations = 6\n"),
+        ("[run]\ngenerations = 12\n", "[run]\ngenerations = 4\n"),
+    ],
+    ids=["no requests any more", "fewer requests", "another target", "a shorter search", "no search any more"],
+)
+async def test_a_change_made_between_a_kill_and_the_resume_counts_as_one_made_while_it_ran(
+    before: str, after: str, lag: int, tmp_path: Path
+) -> None:
+    """The journal holds the requests, or replies too, that the killed life made under the old configuration."""
+    overrides = [s for s in SMALL if not s.startswith("run.generations")]
+    overrides += ["cognition.provider=scripted", f"cognition.lag={lag}", "cognition.train_after=5"]
+    overrides += [] if "generations" in before else ["run.generations=10"]
+    overrides += [] if "p_semantic" in before else ["search.p_semantic=0.9"]
+    whole, parts, file = tmp_path / "whole.db", tmp_path / "parts.db", tmp_path / "riwoa.toml"
+
+    file.write_text(before)
+    reloader = edited(file, whole, overrides)
+
+    def edit(conductor: Any) -> None:
+        if conductor.generation == KILLED_IN and conductor.phase == "search":
+            file.write_text(after)
+            reloader.reload()
+
+    await conduct(whole, reloader=reloader, at_commit=edit)
+
+    def kill(record: GenerationRecord) -> None:
+        if record.generation == KILLED_IN:
+            raise StopHere
+
+    file.write_text(before)
+    await conduct(parts, reloader=edited(file, parts, overrides), before_commit=kill)
+    with JournalReader(parts) as reader:
+        assert any(r.generation == KILLED_IN for r in reader.requests(1))
+    file.write_text(after)
+    for _ in range(40):
+        await conduct(parts, reloader=edited(file, parts, overrides), stop_after=4)
+        if compare(whole, parts).same:
+            break
+    found = compare(whole, parts)
+    assert found.same, found.message
+    assert await asked_and_told(parts) == await asked_and_told(whole)
+    with JournalReader(parts) as reader:
+        withdrawn = [e for e in reader.events(1) if e.kind == "requests_withdrawn"]
+    unchanged = "generations = 6" in after and KILLED_IN + lag < 6  # what joins in time is asked as before
+    assert [e.generation for e in withdrawn] == ([] if unchanged else [KILLED_IN])
+
+
+async def test_a_text_that_was_written_before_a_kill_is_read_and_not_written_again(tmp_path: Path) -> None:
+    path, settings = tmp_path / "journal.db", (*SEMANTIC, "cognition.lag=0", "run.generations=3")
+
+    batches = Counter[int]()
+
+    class Counting(ScriptedProvider):
+        async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
+            batches[batch[0].generation] += 1
+            return await super().generate(batch)
+
+    def kill(record: GenerationRecord) -> None:
+        raise StopHere
+
+    for _ in range(2):
+        await conduct(path, *settings, provider=Counting("good"), before_commit=kill)
+        await conduct(path, *settings, provider=Counting("good"), stop_after=1)
+    await conduct(path, *settings, provider=Counting("good"))
+    assert batches
+    assert set(batches.values()) == {1}
+    with JournalReader(path) as reader:
+        assert not [e for e in reader.events(1) if e.kind == "requests_withdrawn"]
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3])
+async def test_nothing_is_asked_for_that_would_join_beyond_the_search(lag: int, tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await conduct(path, *SEMANTIC, f"cognition.lag={lag}", "run.generations=8", "run.polish_evaluations=4")
+    with JournalReader(path) as reader:
+        requests, joined = reader.requests(1), [r for g in reader.generations(1) for r in g.joined_requests]
+        replies = reader.replies(1)
+    assert {r.join_generation for r in requests} <= set(range(8))
+    assert [r.request_id for r in requests] == joined == list(replies)
 
 
 # -- style -----------------------------------------------------------------------------------------------------------
