@@ -113,14 +113,18 @@ def read_winner(journal: Path, run_id: int | None = None) -> Winner:
             raise InputError(f"run {run.run_id} has no leader yet: no evaluation succeeded; let it run on")
         revisions = reader.config_revisions(run.run_id)
         adapters = reader.adapters(run.run_id)
+        searched = [s.generation for s in reader.generation_summaries(run.run_id) if s.phase == "search"]
     config = revisions[-1].config if revisions else {}
     learned = run.provenance.get("model_spec") is not None  # a script in a model's place learns nothing real
-    adapter = _in_force(adapters, last.generation) if learned else None
+    adapter = _in_force(adapters, max(searched, default=0)) if learned else None
     return Winner(run, last.leader, config, last.individuals[0].fitness_version, adapter)
 
 
 def _in_force(adapters: Sequence[AdapterRecord], generation: int) -> AdapterRecord | None:
-    """The newest accepted adapter whose bytes are there and whole, as a resumed search would take it."""
+    """The newest accepted adapter whose bytes are there and whole, as a resumed search would take it.
+
+    ``generation``: the last of the search; an adapter that was due later wrote nothing.
+    """
     for row in reversed(adapters):
         whole = row.weights is not None and hashlib.sha256(row.weights).hexdigest() == row.sha256
         if whole and row.status != "rejected" and row.generation <= generation:

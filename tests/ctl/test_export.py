@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from riwoa.oracle.training import write_safetensors
 from riwoa_storage.records import AdapterRecord
 from riwoa_storage.writer import JournalWriter
 
-from .support import individual, write_journal
+from .support import generation, individual, write_journal
 
 _VIEWS = 1
 
@@ -117,6 +118,34 @@ def journal_adapters(path: Path, weights: Sequence[tuple[bytes, str, bytes | Non
                         db.execute("UPDATE adapters SET weights = ? WHERE sha256 = ?", (stored, row.sha256))
 
     asyncio.run(write())
+
+
+def test_an_adapter_that_was_due_after_the_search_wrote_nothing_and_is_not_exported(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.db"
+    rows = [(individual(slot, (f"k{slot}", 0.5, 1.0), {"a": slot}),) for slot in range(2)]
+
+    async def write() -> None:
+        async with await JournalWriter.open(journal) as writer:
+            run_id = await writer.begin_run({"seed": 0, "model_spec": {"name": "any"}}, {})
+            for number, phase in enumerate(("search", "polish")):
+                await writer.commit_generation(replace(generation(run_id, number, rows[number]), phase=phase))
+                await writer.put_adapter(
+                    AdapterRecord(
+                        adapter_id=0,
+                        run_id=run_id,
+                        generation=number,
+                        parent_id=None,
+                        weights=phase.encode(),
+                        sha256=hashlib.sha256(phase.encode()).hexdigest(),
+                        status="current",
+                        training={},
+                    )
+                )
+
+    asyncio.run(write())
+    adapter = read_winner(journal).adapter
+    assert adapter is not None
+    assert adapter.weights == b"search"
 
 
 def learned_weights(model: ModelSpec, scale: float, file: Path) -> bytes:
