@@ -78,7 +78,7 @@ class Search(Section):
     signed_spiral: bool = Field(True, description="RI-IWOA: the spiral keeps the sign of the distance")
     rotated_encircle: bool = Field(True, description="RI-IWOA: encircle in the eigenbasis too")
     p_recombine: Share = Field(0.3, description="RI-IWOA: share of geometric moves that cross two elites instead")
-    p_semantic: Share = live(0.5, "share of attacks handed to the language model")
+    p_semantic: Share = live(0.3, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
 
@@ -145,8 +145,8 @@ class Cognition(Section):
     breaker_failures: Positive = Field(3, description="failed batches in a row after which the model is left alone")
     breaker_rest: Positive = Field(10, description="batches it is left alone for, before one trial")
     train: bool = Field(True, description="learn from successes while the search goes on")
-    train_after: Positive = Field(32, description="new successes that start a training")
-    train_lag: Positive = Field(2, description="generations between a training's start and its adapter's swap")
+    train_after: Positive = Field(16, description="new successes that start a training")
+    train_lag: Positive = Field(6, description="generations between a training's start and its adapter's swap")
     train_timeout_s: Seconds = live(1800.0, "longest training")
     train_batch: Positive = Field(4, description="successes an optimiser step")
     epochs: Positive = Field(2, description="passes over the successes of a training")
@@ -159,7 +159,7 @@ class Cognition(Section):
     held_out_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
         0.25, description="share of successes that only judge adapters, never train one"
     )
-    probes: Positive = Field(16, description="fixed requests that judge an adapter's validity and variety")
+    probes: Positive = Field(12, description="fixed requests that judge an adapter's validity and variety")
 
 
 class Log(Section):

@@ -39,6 +39,7 @@ from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("semantics")
 NOT_BETTER = "not better than its parent"  # worse, or a tie
+TOKENS_A_GENE = 48  # more than a gene and its choice take: a patch is never cut short
 NOT_EVALUATED = "could not be evaluated"
 # What "auto" means where no model is asked: the scripted provider heeds none of it.
 _UNMODELLED = Recommended(temperature=0.7, top_p=0.95, thinking_tokens=48, template="compact", learning_rate=1e-3)
@@ -69,6 +70,7 @@ def style_of(cognition: Cognition, recommended: Recommended = _UNMODELLED) -> St
         grammar=cognition.grammar,
         thinking_tokens=thinking_tokens,
         least_thinking_tokens=least,
+        patch_tokens=max(GenerationSettings().patch_tokens, TOKENS_A_GENE * cognition.patch_genes),
         temperature=resolved(cognition.temperature, recommended.temperature),
         top_p=resolved(cognition.top_p, recommended.top_p),
     )
