@@ -29,6 +29,7 @@ SMALL = (
     "oracle.workers=1",
     "cognition.provider=none",
     "cognition.lag=0",
+    "cognition.train_lag=2",
 )
 
 
