@@ -20,6 +20,7 @@ from typing import Any
 
 from riwoa.oracle.protocol import decode_frame
 
+_DRAINED_BYTES = 2**16
 _MAX_LOG_CHARACTERS = 500
 _EXIT_GRACE_S = 1.0
 
@@ -196,7 +197,8 @@ class Peer:
     async def stop(self) -> None:
         """Kill, reap, read the log to its end, and close the pipes."""
         self.kill()
-        await self._process.wait()
+        # asyncio's wait() also waits for the pipes' ends, and never sees that of a pipe which a flood has paused.
+        await asyncio.gather(self._process.wait(), self._drain())
         _, pending = await asyncio.wait({self._log_task}, timeout=_EXIT_GRACE_S)
         for task in (*pending, *filter(None, [self._gone_task])):
             task.cancel()
@@ -204,6 +206,13 @@ class Peer:
         self._process.stdin.close()  # the event loop may end before it notices by itself that nobody reads
         with contextlib.suppress(ConnectionError):
             await self._process.stdin.wait_closed()
+
+    async def _drain(self) -> None:
+        """Read standard output to its end, whatever is in it."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(RuntimeError):  # somebody else is reading, so nothing is paused
+            while await self._process.stdout.read(_DRAINED_BYTES):
+                pass
 
     async def _read_log(self, on_line: Callable[[str], None]) -> None:
         """Lines of standard error, cut to a bounded length however long they are."""

@@ -506,7 +506,7 @@ def _memories(parents: Sequence[Parent], outcomes: Sequence[Outcome]) -> dict[st
         if outcome.won:
             told["successes"].append({**row, "gain": outcome.gain})
         else:
-            told["rejected"].append({**row, "reason": "worse than its parent"})
+            told["rejected"].append({**row, "reason": "not better than its parent"})
     told["successes"] = sorted(told["successes"][-20:], key=lambda m: m["gain"])[-3:]
     told["rejected"] = told["rejected"][-8:]
     return told
