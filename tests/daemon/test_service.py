@@ -158,6 +158,7 @@ LEARNS = (
     "search.p_semantic=0.9",
     "cognition.script=good",
     "cognition.train_after=2",
+    "cognition.train_lag=2",
 )
 
 
