@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import sys
 import warnings
@@ -33,6 +32,7 @@ from torch import nn
 from riwoa import __version__
 from riwoa.child import die_with_parent, watch_stdin
 from riwoa.cognition.protocol import ModelSpec
+from riwoa.durable import flush
 from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.build import checkpoint_path
@@ -283,7 +283,7 @@ def _write_adapter(adapter: AdapterRecord, run: RunRecord, directory: Path) -> N
     assert adapter.weights is not None, "only whole adapters are exported"
     write_peft_directory(spec, adapter.weights, directory)
     _write(directory / "README.md", _ADAPTER_README.format(name=spec.name, rank=spec.lora_rank).encode())
-    _flush_directory(directory)
+    flush(directory)
 
 
 # -- ONNX ------------------------------------------------------------------------------------------------------------
@@ -314,8 +314,7 @@ def _write_onnx(net: nn.Module, images: FloatArray, path: Path) -> None:
             output_names=["logits"],
             dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
         )
-    with path.open("rb") as written:
-        os.fsync(written.fileno())
+    flush(path)
     difference = max(onnx_difference(path, net, images[:n]) for n in (1, len(images)))
     if not difference <= ONNX_TOLERANCE:
         raise OracleError(
@@ -350,10 +349,8 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    path.write_bytes(data)
+    flush(path)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -362,21 +359,13 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _put_in_place(temporary: Path, out: Path) -> None:
     aside = out.with_name(f"{out.name}.old")
-    _flush_directory(temporary)
+    flush(temporary)
     shutil.rmtree(aside, ignore_errors=True)
     if out.exists():
         out.rename(aside)
     temporary.rename(out)
-    _flush_directory(out.parent)
+    flush(out.parent)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def main(arguments: list[str]) -> int:

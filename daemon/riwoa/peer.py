@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riwoa.oracle.protocol import decode_frame
+from riwoa.frames import decode_frame
 
 _DRAINED_BYTES = 2**16
 _MAX_LOG_CHARACTERS = 500

@@ -22,7 +22,7 @@ from riwoa.candidate import Candidate, candidate, parent_genotype
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.cognition.models import Recommended
 from riwoa.cognition.parse import PatchError, parse_patch, split_thinking
-from riwoa.cognition.prompt import Situation, Template, compose, load_template
+from riwoa.cognition.prompt import Situation, Template, compose, load_template, parameters_of
 from riwoa.cognition.protocol import Ask, Choice, GenerationSettings
 from riwoa.config import Cognition, Config
 from riwoa.history import History, Identity, genotype_of
@@ -315,13 +315,7 @@ class Semantics:
             adapter_sha256=adapter_sha256,
             seed=seed_of(self._seed, generation, p.slot, "request"),
             prompt=prompt,
-            parameters={
-                "system": system,
-                "choices": {gene: list(choices) for gene, choices in offered.items()},
-                "most_genes": self._most_genes,
-                "parent": dict(situation.parent),
-                "settings": self.style.settings.to_json(),
-            },
+            parameters=parameters_of(system, offered, self._most_genes, situation.parent, self.style.settings),
             created_unix_s=time.time(),
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import asking
 
 from riwoa.child import child_environment
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
@@ -48,28 +49,7 @@ async def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
 
 
 def requests(*prompts: str, batch: int = 8) -> list[RequestRecord]:
-    return [
-        RequestRecord(
-            request_id=f"1/0/{i}",
-            run_id=1,
-            generation=0,
-            slot=i,
-            join_generation=1,
-            model="test",
-            adapter_sha256=None,
-            seed=i,
-            prompt=prompt,
-            parameters={
-                "system": "",
-                "choices": {"a": [1]},
-                "most_genes": 1,
-                "parent": {"a": 2},
-                "settings": GenerationSettings(batch=batch).to_json(),
-            },
-            created_unix_s=0.0,
-        )
-        for i, prompt in enumerate(prompts)
-    ]
+    return asking.requests(prompts, GenerationSettings(batch=batch), choices={"a": [1]}, parent={"a": 2})
 
 
 def training(weights_path: Path, *prompts: str) -> TrainingJob:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import asking
 
 from riwoa.cognition.adapters import AdapterFiles
 from riwoa.cognition.engine import LanguageModelProvider
@@ -29,28 +30,9 @@ async def engine(tiny_llama: ModelSpec) -> AsyncIterator[LanguageModelProvider]:
 
 
 def requests(count: int = 4) -> list[RequestRecord]:
-    return [
-        RequestRecord(
-            request_id=f"1/0/{i}",
-            run_id=1,
-            generation=0,
-            slot=i,
-            join_generation=1,
-            model="tiny",
-            adapter_sha256=None,
-            seed=i,
-            prompt=f"parent {i}",
-            parameters={
-                "system": "you patch networks",
-                "choices": CHOICES,
-                "most_genes": 1,
-                "parent": {"stage1.depth": 3, "stage1.block1.kernel": 7},
-                "settings": SETTINGS.to_json(),
-            },
-            created_unix_s=0.0,
-        )
-        for i in range(count)
-    ]
+    prompts = [f"parent {i}" for i in range(count)]
+    parent = {"stage1.depth": 3, "stage1.block1.kernel": 7}
+    return asking.requests(prompts, SETTINGS, system="you patch networks", choices=CHOICES, parent=parent)
 
 
 def job(files: AdapterFiles, examples: int = 4, epochs: int = 2) -> TrainingJob:

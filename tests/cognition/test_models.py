@@ -29,7 +29,6 @@ from riwoa.cognition.models import (
     models_home,
     present,
     recommended,
-    resolve,
 )
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import ModelError
@@ -93,7 +92,7 @@ def test_without_any_of_these_models_lie_below_the_users_home(monkeypatch: pytes
 
 def test_auto_without_any_model_says_why_and_what_to_do(no_models: Path) -> None:
     with pytest.raises(ModelError, match="riwoactl model pull smollm2") as error:
-        resolve("auto")
+        choose("auto")
     assert str(no_models) in str(error.value)
     assert error.value.exit_code == 66
 
@@ -337,8 +336,8 @@ def test_the_embedded_model_is_what_it_should_be(embedded_model: ModelSpec) -> N
 
 def test_the_daemon_finds_a_model_without_loading_torch(tiny_llama: ModelSpec) -> None:
     code = (
-        "import sys; from riwoa.cognition.models import resolve, recommended; from riwoa.cognition import fetch\n"
-        f"recommended(resolve({tiny_llama.directory!r}))\n"
+        "import sys; from riwoa.cognition.models import choose, recommended; from riwoa.cognition import fetch\n"
+        f"recommended(choose({tiny_llama.directory!r}).spec)\n"
         "print([m for m in ('torch', 'transformers', 'huggingface_hub', 'tokenizers') if m in sys.modules])"
     )
     found = subprocess.run(

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from riwoa.durable import replace_durably
 from riwoa.errors import TableError
-from riwoa.hardware.lut import Calibration, LatencyTable, Settings, Timing, replace_durably
+from riwoa.hardware.lut import Calibration, LatencyTable, Settings, Timing
 from riwoa.hardware.probe import probe
 from riwoa.oracle.geometry import Backbone, all_operators, fixed_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig

@@ -39,7 +39,7 @@ from riwoa.child import child_environment
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.gate import judge
 from riwoa.cognition.parse import PatchError, offered_patch
-from riwoa.cognition.prompt import Remembered, ask_of, compose, listed_changes
+from riwoa.cognition.prompt import Remembered, ask_of, compose, listed_changes, parameters_of
 from riwoa.cognition.protocol import (
     Choice,
     Example,
@@ -356,13 +356,7 @@ class Bench:
             adapter_sha256=None,
             seed=seed_of(SEED, 0, number, purpose),
             prompt=prompt,
-            parameters={
-                "system": system,
-                "choices": {gene: list(offered) for gene, offered in choices.items()},
-                "most_genes": 1,
-                "parent": parent.architecture,
-                "settings": self._style.settings.to_json(),
-            },
+            parameters=parameters_of(system, choices, 1, parent.architecture, self._style.settings),
             created_unix_s=0.0,
         )
 

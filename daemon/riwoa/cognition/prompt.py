@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template as Words
-from typing import Literal
+from typing import Any, Literal
 
-from riwoa.cognition.protocol import Ask, Choice
+from riwoa.cognition.protocol import Ask, Choice, GenerationSettings
 from riwoa.search.space import Space
 from riwoa_storage.records import RequestRecord
 
@@ -88,6 +88,19 @@ def compose(situation: Situation, choices: Offered, template: Template) -> tuple
     }
     system = Words(template.system).substitute({k: values[k] for k in ("space", "choices")})
     return system, Words(template.user).substitute(values)
+
+
+def parameters_of(
+    system: str, choices: Offered, most_genes: int, parent: Mapping[str, Choice], settings: GenerationSettings
+) -> dict[str, Any]:
+    """What a request journals beside its prompt; ``ask_of`` reads it."""
+    return {
+        "system": system,
+        "choices": {gene: list(offered) for gene, offered in choices.items()},
+        "most_genes": most_genes,
+        "parent": dict(parent),
+        "settings": settings.to_json(),
+    }
 
 
 def ask_of(request: RequestRecord) -> Ask:

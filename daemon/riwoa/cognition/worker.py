@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import importlib
 import os
-import queue
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any
 
-from riwoa.child import die_with_parent, error_to_json, take_stdout, watch_stdin
+from riwoa.child import error_to_json
 from riwoa.cognition.memory import as_memory_allows
 from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, TrainingJob, Writer
 from riwoa.errors import ModelError, RiwoaError
-from riwoa.oracle.protocol import decode_frame, encode_frame
+from riwoa.frames import ParentPipe
 
 _MAX_ERROR_CHARACTERS = 500
 
@@ -29,22 +27,16 @@ _MAX_ERROR_CHARACTERS = 500
 def main() -> int:
     """Load the model that the first frame names, then answer until the input ends."""
     start_s = time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all of a unit's processes: the daemon says when to stop
-        signal.signal(number, signal.SIG_IGN)
-    die_with_parent()
-    frames = take_stdout()
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    watch_stdin(lines.put)
+    parent = ParentPipe()
     try:
-        writer = _load(decode_frame(lines.get())["spec"])
+        writer = _load(parent.frame()["spec"])
     except RiwoaError as error:
-        _send(frames, {"fatal": error_to_json(error)})
+        parent.send({"fatal": error_to_json(error)})
         return error.exit_code
-    writer.on_progress = lambda step: _report(frames, step)
-    _send(frames, {"ready": {"load_s": time.monotonic() - start_s}})
+    writer.on_progress = lambda step: _report(parent, step)
+    parent.send({"ready": {"load_s": time.monotonic() - start_s}})
     while True:
-        frames.write(_answer(writer, lines.get()))
-        frames.flush()
+        _serve(parent, writer)
 
 
 def _load(spec: Mapping[str, Any]) -> Writer:
@@ -68,13 +60,14 @@ def _test_writer(spec: Mapping[str, Any]) -> Writer:
     return writer
 
 
-def _answer(writer: Writer, line: bytes) -> bytes:
+def _serve(parent: ParentPipe, writer: Writer) -> None:
+    """Do what the next frame says, and answer."""
     try:
-        return encode_frame({"ok": _do(writer, decode_frame(line))})
+        parent.send({"ok": _do(writer, parent.frame())})
     except Exception as error:  # the boundary of the process: the operation fails, the model lives
         traceback.print_exc(file=sys.stderr)
         text = " ".join(str(error).split()) or "no message"
-        return encode_frame({"error": {"class": type(error).__name__, "message": text[:_MAX_ERROR_CHARACTERS]}})
+        parent.send({"error": {"class": type(error).__name__, "message": text[:_MAX_ERROR_CHARACTERS]}})
 
 
 def _do(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,21 +90,16 @@ def _do(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(f"no operation {frame['op']!r}")
 
 
-def _report(frames: BinaryIO, step: Mapping[str, Any]) -> None:
+def _report(parent: ParentPipe, step: Mapping[str, Any]) -> None:
     """A step of a training.
 
     Raises:
         FloatingPointError: its loss is no number; the training need not go on.
     """
     try:
-        _send(frames, {"progress": step})
+        parent.send({"progress": step})
     except ValueError:
         raise FloatingPointError(f"the training diverged: {dict(step)}") from None
-
-
-def _send(frames: BinaryIO, message: Mapping[str, Any]) -> None:
-    frames.write(encode_frame(message))
-    frames.flush()
 
 
 if __name__ == "__main__":

@@ -106,6 +106,13 @@ def _resume(parser: Parser, arguments: list[str], options: Options) -> dict[str,
         return bench_resume(table, given.rounds, progress=lambda done, total: advance(done, total, ""))
 
 
+def _add_configuration(parser: Parser) -> None:
+    """Options of a benchmark that runs what the daemon is configured to."""
+    parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: as the daemon's)")
+    parser.add_argument("--config", type=Path, metavar="FILE")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+
+
 def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budget", type=int, default=200, help="unique evaluations of a search (default 200)")
@@ -113,9 +120,7 @@ def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[st
     parser.add_argument("--strategies", default="riwoa,woa,random", help="separated by commas")
     out_help = "where evaluations are kept (default: bench_embedded.jsonl in the state directory)"
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help=out_help)
-    parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: as the daemon's)")
-    parser.add_argument("--config", type=Path, metavar="FILE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    _add_configuration(parser)
     given = parser.parse_args(arguments)
     if min(given.seeds, given.budget, given.workers) < 1:
         parser.error("--seeds, --budget and --workers must be at least 1")
@@ -145,9 +150,7 @@ def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[s
     parser.add_argument("--round", type=int, default=96, help="proposals before each training (default 96)")
     out_help = "where steps are kept (default: bench_cognition in the state directory)"
     parser.add_argument("--out", type=Path, metavar="DIR", help=out_help)
-    parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: as the daemon's)")
-    parser.add_argument("--config", type=Path, metavar="FILE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    _add_configuration(parser)
     given = parser.parse_args(arguments)
     if min(given.proposals, given.trainings, given.round) < 1:
         parser.error("--proposals, --trainings and --round must be at least 1")
@@ -173,9 +176,7 @@ def _say(words: str) -> None:
 def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     parser.add_argument("--generations", type=int, default=8, help="timed, after the first (default 8)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of the three ways (default 3)")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: as the daemon's)")
-    parser.add_argument("--config", type=Path, metavar="FILE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    _add_configuration(parser)
     given = parser.parse_args(arguments)
     if min(given.generations, given.repeats) < 1:
         parser.error("--generations and --repeats must be at least 1")

@@ -27,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from riwoa.durable import replace_durably
 from riwoa.errors import TableError
-from riwoa.hardware.lut import Timing, replace_durably
+from riwoa.hardware.lut import Timing
 from riwoa.oracle.geometry import Backbone, Operator
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa.oracle.ofa_import import import_ofa

@@ -11,17 +11,16 @@ percentiles. The table keeps both, and the spread.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from riwoa.durable import replace_durably
 from riwoa.errors import TableError
 from riwoa.hardware.probe import Device
 from riwoa.oracle.geometry import Backbone, Operator, all_operators, block_operator, fixed_operators
@@ -268,26 +267,6 @@ class LatencyTable:
 
 
 _BlockTimes = dict[tuple[int, int], float]
-
-
-def replace_durably(path: Path, data: bytes) -> None:
-    """Write beside, flush to the disk, rename, flush the directory: survives a power cut whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 class _Invalid(ValueError):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from riwoa.child import child_environment, error_from_json
 from riwoa.errors import OracleError, RiwoaError
+from riwoa.frames import encode_frame
 from riwoa.oracle.protocol import (
     MAX_FRAME_BYTES,
     BackendStats,
@@ -24,7 +25,6 @@ from riwoa.oracle.protocol import (
     OracleInfo,
     OracleSpec,
     WorkerState,
-    encode_frame,
 )
 from riwoa.peer import Peer, PeerLimits, PeerLostError
 

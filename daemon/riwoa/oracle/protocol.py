@@ -1,4 +1,4 @@
-"""What an evaluation backend is, and the frames that its processes exchange. No torch, no asyncio machinery.
+"""What an evaluation backend is, and what it says of itself. No torch, no asyncio machinery.
 
 The conductor knows only ``EvaluationBackend``. The worker pool of this machine is one; a cluster can be another.
 """
@@ -6,7 +6,6 @@ The conductor knows only ``EvaluationBackend``. The worker pool of this machine 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
@@ -143,20 +142,3 @@ class EvaluationBackend(Protocol):
 
     async def close(self) -> None:
         """Stop everything; what is pending ends as "cancelled". Idempotent."""
-
-
-def encode_frame(message: Mapping[str, Any]) -> bytes:
-    """One line of JSON; NaN and infinity are refused with ValueError, since the other side would be."""
-    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-
-
-def decode_frame(line: bytes) -> dict[str, Any]:
-    """The object of a line.
-
-    Raises:
-        ValueError: the line is not one JSON object.
-    """
-    message = json.loads(line)
-    if not isinstance(message, dict):
-        raise ValueError("a frame is one JSON object")
-    return message

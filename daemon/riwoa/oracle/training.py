@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save
 
+from riwoa.durable import flush, replace_durably
 from riwoa.errors import InputError
 from riwoa.oracle.data import (
     CLASSES,
@@ -189,8 +189,7 @@ class Trainer:
         temporary = path.with_suffix(".tmp")
         with temporary.open("wb") as handle:
             torch.save(state, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
+        flush(temporary)
         temporary.replace(path)
 
     def load(self, path: Path) -> None:
@@ -254,13 +253,8 @@ def train_supernet(
 
 
 def write_safetensors(weights: dict[str, torch.Tensor], out: Path, metadata: dict[str, str]) -> None:
-    """Write atomically: tmp, fsync, rename."""
-    temporary = out.with_name(out.name + ".tmp")
-    with temporary.open("wb") as handle:
-        handle.write(save(weights, metadata))
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(out)
+    """Write whole or not at all."""
+    replace_durably(out, save(weights, metadata))
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -7,18 +7,17 @@ then ``{"id": ..., "metrics": ...}`` or ``{"id": ..., "error": ...}``. It ends w
 from __future__ import annotations
 
 import math
-import queue
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any, BinaryIO
+from typing import Any
 
-from riwoa.child import die_with_parent, error_to_json, take_stdout, watch_stdin
+from riwoa.child import error_to_json
 from riwoa.errors import RiwoaError
-from riwoa.oracle.protocol import Oracle, decode_frame, encode_frame
+from riwoa.frames import ParentPipe
+from riwoa.oracle.protocol import Oracle
 
 _MAX_ERROR_CHARACTERS = 300
 
@@ -26,26 +25,21 @@ _MAX_ERROR_CHARACTERS = 300
 def main() -> int:
     """Build the oracle that the first frame names, then answer until the input ends."""
     start_s = time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all of a unit's processes: the daemon says when to stop
-        signal.signal(number, signal.SIG_IGN)
-    die_with_parent()
-    frames = take_stdout()
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    watch_stdin(lines.put)
-    spec = decode_frame(lines.get())["spec"]
+    parent = ParentPipe()
+    spec = parent.frame()["spec"]
     try:
         from riwoa.oracle.build import build_oracle
 
         oracle = build_oracle(spec)
     except RiwoaError as error:
         # The same for every worker and every attempt, so the pool stops rather than starting another.
-        _send(frames, {"fatal": error_to_json(error)})
+        parent.send({"fatal": error_to_json(error)})
         return error.exit_code
     load_s = time.monotonic() - start_s
-    _send(frames, {"ready": {"oracle_version": oracle.version, "threads": spec["threads"], "load_s": load_s}})
+    parent.send({"ready": {"oracle_version": oracle.version, "threads": spec["threads"], "load_s": load_s}})
     while True:
-        request = decode_frame(lines.get())
-        _send(frames, {"id": request["id"], **_answer(oracle, request["architecture"])})
+        request = parent.frame()
+        parent.send({"id": request["id"], **_answer(oracle, request["architecture"])})
 
 
 def _answer(oracle: Oracle, architecture: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,11 +63,6 @@ def _checked(metrics: Mapping[str, Any]) -> dict[str, float]:
         if not isinstance(value, Real) or not math.isfinite(value):
             raise ValueError(f"{name} is not a finite number ({value!r})")
     return {name: int(value) if isinstance(value, int) else float(value) for name, value in metrics.items()}
-
-
-def _send(frames: BinaryIO, message: Mapping[str, Any]) -> None:
-    frames.write(encode_frame(message))
-    frames.flush()
 
 
 if __name__ == "__main__":
