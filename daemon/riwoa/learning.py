@@ -352,6 +352,7 @@ def _example(entry: BufferEntryRecord) -> Example:
         system=entry.trace["system"],
         prompt=entry.trace["prompt"],
         text=entry.trace["text"],
+        lead=entry.trace.get("lead", ""),
     )
 
 

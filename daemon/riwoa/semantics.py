@@ -39,6 +39,7 @@ from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("semantics")
 NOT_BETTER = "not better than its parent"  # worse, or a tie
+_PROBES_DRAWN = 8
 TOKENS_A_GENE = 48  # more than a gene and its choice take: a patch is never cut short
 NOT_EVALUATED = "could not be evaluated"
 # What "auto" means where no model is asked: the scripted provider heeds none of it.
@@ -315,7 +316,9 @@ class Semantics:
             adapter_sha256=adapter_sha256,
             seed=seed_of(self._seed, generation, p.slot, "request"),
             prompt=prompt,
-            parameters=parameters_of(system, offered, self._most_genes, situation.parent, self.style.settings),
+            parameters=parameters_of(
+                system, offered, self._most_genes, situation.parent, self.style.settings, self.style.template.lead
+            ),
             created_unix_s=time.time(),
         )
 
@@ -344,9 +347,14 @@ class Semantics:
         return self._codec.space.architecture(self._codec.decode(genotype[None, :])[0])
 
     def probes(self, count: int, target_ms: float) -> tuple[Ask, ...]:
-        """The fixed requests that judge adapters: random architectures of the run's seed, without any history."""
-        genotypes = generator(self._seed, 0, "probes").random((count, self._codec.dimension))
-        return tuple(self._probe(i, genotype, target_ms) for i, genotype in enumerate(genotypes))
+        """The fixed requests that judge adapters: random architectures of the run's seed, without any history.
+
+        Of ``_PROBES_DRAWN`` times as many those closest below the target, where a search's parents are, too.
+        """
+        drawn = generator(self._seed, 0, "probes").random((_PROBES_DRAWN * count, self._codec.dimension))
+        room_ms = [target_ms - self._latency_of(self._architecture(genotype)) for genotype in drawn]
+        nearest = sorted(range(len(drawn)), key=lambda i: (room_ms[i] < 0, abs(room_ms[i])))[:count]
+        return tuple(self._probe(n, drawn[i], target_ms) for n, i in enumerate(nearest))
 
     def _probe(self, number: int, genotype: FloatArray, target_ms: float) -> Ask:
         offered = offered_choices(self._codec, genotype, lambda _: False)
@@ -361,6 +369,7 @@ class Semantics:
             prompt=prompt,
             choices=offered,
             most_genes=self._most_genes,
+            lead=self.style.template.lead,
         )
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -520,6 +529,7 @@ def _trace(answer: Answer, reasoning: str, i: IndividualRecord) -> dict[str, Any
     return {
         "system": answer.request.parameters["system"],
         "prompt": answer.request.prompt,
+        "lead": answer.request.parameters.get("lead", ""),
         "text": answer.text,
         "reasoning": reasoning,
         "patch": dict(answer.patch),

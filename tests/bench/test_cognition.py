@@ -43,7 +43,7 @@ async def test_it_trains_judges_and_goes_on_where_it_was_stopped(
     monkeypatch.setenv("RIWOA_DATA", str(official_data("once-for-all").parent))
     result = await run(tmp_path, tiny_llama)
     rows = result["predictor"]["operators"]
-    assert set(rows) == {"before", "after", "placebo", "listed", "spiral"}
+    assert set(rows) == {"before", "after", "placebo", "listed", "greedy", "spiral"}
     for name, row in rows.items():
         assert row["proposals"] == SMALL.proposals, name
         assert row["valid"] == SMALL.proposals, name  # the grammar is on

@@ -313,7 +313,7 @@ def advice(directory: Path) -> models.Recommended:
 
 def test_what_the_makers_say_is_the_default_and_a_files_word_goes_before_it(tmp_path: Path) -> None:
     small = advice(make_model(tmp_path / EMBEDDED_DIRECTORY))
-    assert (small.temperature, small.top_p, small.thinking_tokens, small.template) == (0.2, 0.9, 48, "compact")
+    assert (small.temperature, small.top_p, small.thinking_tokens, small.template) == (0.2, 0.9, 40, "compact")
     large = advice(make_model(hub_directory(tmp_path, PREFERRED), parameters=LARGE))
     assert (large.temperature, large.top_p, large.thinking_tokens, large.template) == (0.6, 0.95, 1024, "full")
     assert large.learning_rate < small.learning_rate

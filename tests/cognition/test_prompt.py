@@ -87,6 +87,11 @@ def test_the_compact_prompt_word_for_word() -> None:
     )
 
 
+def test_a_small_model_is_led_into_its_reasoning_and_a_large_one_is_not() -> None:
+    assert load_template("compact").lead == "The best change is"
+    assert load_template("full").lead == ""
+
+
 def test_the_full_prompt_says_all_of_it_too() -> None:
     system, prompt = compose(situation(), CHOICES, load_template("full"))
     assert system.startswith("You are an expert in neural architecture search.")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -486,6 +487,23 @@ async def test_nothing_is_asked_for_that_would_join_beyond_the_search(lag: int, 
         replies = reader.replies(1)
     assert {r.join_generation for r in requests} <= set(range(8))
     assert [r.request_id for r in requests] == joined == list(replies)
+
+
+# -- probes ----------------------------------------------------------------------------------------------------------
+
+
+async def test_probes_are_within_the_target_and_near_it_as_a_searchs_parents_are(tmp_path: Path) -> None:
+    made: list[Any] = []
+
+    def look(conductor: Any) -> None:
+        made.append(conductor.learning._probes())
+
+    await conduct(tmp_path / "probes.db", *SEMANTIC, stop_after=1, at_commit=look)
+    room = [4.5 - float(re.search(r"now ([\d.]+) ms", probe.prompt)[1]) for probe in made[0]]  # type: ignore[index]
+    assert len(room) == 12
+    assert len({probe.prompt for probe in made[0]}) == 12
+    assert min(room) >= 0
+    assert max(room) < 1.0
 
 
 # -- style -----------------------------------------------------------------------------------------------------------

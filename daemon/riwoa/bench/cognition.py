@@ -9,6 +9,7 @@ the rest; the gate decides as it does in a search. Then everybody proposes at th
 - ``placebo``: a uniform draw from what the model's grammar allows, patches of the same size (ruling 20);
 - ``listed``: a uniform draw from the changes that the prompt lists. What is won over the placebo by reading the list
   shows here; what the model adds to the list is its win over this one;
+- ``greedy``: the listed change that spends most of the headroom: the best rule that needs no model and no history;
 - ``spiral``: what the optimiser would have done.
 
 A win is a child fitter than its parent on the same images. ``fresh`` is the share of different architectures among the
@@ -60,9 +61,9 @@ from riwoa.semantics import Style, placebo_patch, seed_of
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
 SEED = 90_001  # of everything that is drawn here
-JUDGED_SEEDS = range(910_000, 910_100)
-TRAINING_SEEDS = range(920_000, 920_100)
-PROBE_SEEDS = range(930_000, 930_010)
+JUDGED_SEEDS = range(940_000, 940_100)
+TRAINING_SEEDS = range(950_000, 950_100)
+PROBE_SEEDS = range(960_000, 960_010)
 HELD_OUT_EVERY = 4
 CHUNK = 32  # requests in one batch
 _BOOTSTRAPS = 10_000
@@ -356,7 +357,9 @@ class Bench:
             adapter_sha256=None,
             seed=seed_of(SEED, 0, number, purpose),
             prompt=prompt,
-            parameters=parameters_of(system, choices, 1, parent.architecture, self._style.settings),
+            parameters=parameters_of(
+                system, choices, 1, parent.architecture, self._style.settings, self._style.template.lead
+            ),
             created_unix_s=0.0,
         )
 
@@ -409,6 +412,7 @@ class Bench:
         before = [None if o["patch"] is None else len(o["patch"]) for o in rows["before"]["outcomes"]]
         rows["placebo"] = await self._kept.step("placebo", lambda: self._placebo_row(parents, before))
         rows["listed"] = await self._kept.step("listed", lambda: self._listed_row(parents))
+        rows["greedy"] = await self._kept.step("greedy", lambda: self._greedy_row(parents))
         rows["spiral"] = await self._kept.step("spiral", lambda: self._spiral_row(parents))
         texts = [rows[name].pop("texts") for name in ("before", "after")]
         rows["after"]["replies_changed"] = float(np.mean([a != b for a, b in zip(*texts, strict=True)]))
@@ -443,6 +447,10 @@ class Bench:
         for i, parent in enumerate(parents):
             listed = listed_changes(parent.situation(), parent.choices, self._style.template.options)
             patches.append(listed[int(generator(SEED, i, "bench.listed").integers(len(listed)))][0])
+        return {"outcomes": [asdict(o) for o in await self._outcomes(parents, patches)]}
+
+    async def _greedy_row(self, parents: Sequence[Parent]) -> dict[str, Any]:
+        patches = [listed_changes(parent.situation(), parent.choices, 1)[0][0] for parent in parents]
         return {"outcomes": [asdict(o) for o in await self._outcomes(parents, patches)]}
 
     async def _spiral_row(self, parents: Sequence[Parent]) -> dict[str, Any]:
@@ -485,8 +493,8 @@ def _sha256(file: Path) -> str:
 
 
 def _example(request: RequestRecord, reply: ReplyRecord) -> dict[str, str]:
-    system = request.parameters["system"]
-    return {"id": request.request_id, "system": system, "prompt": request.prompt, "text": reply.text}
+    told = {part: request.parameters[part] for part in ("system", "lead")}
+    return {"id": request.request_id, **told, "prompt": request.prompt, "text": reply.text}
 
 
 def _memories(parents: Sequence[Parent], outcomes: Sequence[Outcome]) -> dict[str, list[dict[str, Any]]]:
@@ -537,7 +545,8 @@ def _summary(row: Mapping[str, Any]) -> dict[str, Any]:
 def _comparisons(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Pairs at the same parents: McNemar's exact test, and whether the intervals are apart."""
     won = {name: row.pop("won") for name, row in rows.items()}
-    pairs = [("after", "placebo"), ("after", "listed"), ("after", "spiral"), ("after", "before"), ("before", "placebo")]
+    rivals = ("placebo", "listed", "greedy", "spiral", "before")
+    pairs = [*(("after", rival) for rival in rivals), ("before", "placebo")]
     found = []
     for ours, theirs in pairs:
         only_ours = sum(a and not b for a, b in zip(won[ours], won[theirs], strict=True))
@@ -575,7 +584,7 @@ async def reloaded_loss(spec: ModelSpec, adapter: Path, held_out: Sequence[Mappi
 
 async def plain_tokens_per_s(spec: ModelSpec, requests: Sequence[RequestRecord], lengths: Sequence[int]) -> float:
     """Tokens a second of transformers' own ``generate``, one request after the other, the same prompts and lengths."""
-    prompts = [{"system": r.parameters["system"], "prompt": r.prompt} for r in requests]
+    prompts = [{"prompt": r.prompt, **{part: r.parameters[part] for part in ("system", "lead")}} for r in requests]
     frame = {"spec": spec.to_json(), "prompts": prompts, "lengths": list(lengths)}
     return float((await _reference("generate", frame))["tokens_per_s"])
 

@@ -138,7 +138,7 @@ def _request(space: Space, style: Style, number: int) -> RequestRecord:
         adapter_sha256=None,
         seed=number,
         prompt=prompt,
-        parameters=parameters_of(system, choices, 1, parent, style.settings),
+        parameters=parameters_of(system, choices, 1, parent, style.settings, style.template.lead),
         created_unix_s=time.time(),
     )
 

@@ -35,7 +35,7 @@ def main() -> int:
 def _prompt(tokenizer: Any, row: dict[str, str]) -> torch.Tensor:
     messages = [{"role": "system", "content": row["system"]}, {"role": "user", "content": row["prompt"]}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    text = text if text.rstrip().endswith("<think>") else text + _THINK
+    text = (text if text.rstrip().endswith("<think>") else text + _THINK) + row["lead"]
     ids: torch.Tensor = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
     return ids
 
@@ -76,7 +76,9 @@ def _loss(model: Any, tokenizer: Any, frame: dict[str, Any]) -> dict[str, float]
     losses = []
     for row in frame["held_out"]:
         prompt = _prompt(tokenizer, row)
-        reply = tokenizer(row["text"].removeprefix(_THINK), add_special_tokens=False, return_tensors="pt").input_ids
+        reply = tokenizer(
+            row["text"].removeprefix(_THINK + row["lead"]), add_special_tokens=False, return_tensors="pt"
+        ).input_ids
         ids = torch.cat([prompt, reply, torch.tensor([[tokenizer.eos_token_id]])], dim=1).to(model.device)
         labels = ids.clone()
         labels[:, : prompt.shape[1]] = -100

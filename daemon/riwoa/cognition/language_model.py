@@ -46,6 +46,7 @@ class LanguageModel:
         self._grammar_tokens = llguidance.hf.from_tokenizer(tokenizer, n_vocab=model.config.vocab_size)
         self._ends = _end_tokens(model, tokenizer)
         self._angles = torch.tensor(_tokens_with("<", tokenizer), device=self.device)
+        self._tags = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
         self.probed: dict[bytes, tuple[int, int]] = {}  # what adapters' probes came to; see training
         self.piece = 8  # examples in one backward pass; halved when memory runs out
         self.on_progress: Callable[[Mapping[str, Any]], None] = lambda _: None  # called at each training step
@@ -111,22 +112,31 @@ class LanguageModel:
 
     # -- prompts -----------------------------------------------------------------------------------------------------
 
-    def prompt_ids(self, system: str, prompt: str) -> list[int]:
-        """Token ids of a request up to the opening of its reasoning, shape (tokens,)."""
-        return self._ids(self._rendered(system, prompt))
+    def prompt_ids(self, system: str, prompt: str, lead: str = "") -> list[int]:
+        """Token ids of a request up to the lead of its reasoning, shape (tokens,)."""
+        return self._ids(self._rendered(system, prompt) + lead)
 
-    def reply_ids(self, text: str) -> list[int]:
-        """Token ids of a reply after the opening of its reasoning, with the end of the text, shape (tokens,)."""
-        return [*self._ids(text.removeprefix(OPENING)), self.tokenizer.eos_token_id]
+    def reply_ids(self, text: str, lead: str = "") -> list[int]:
+        """Token ids of a reply after the lead of its reasoning, with the end of the text, shape (tokens,)."""
+        return [*self._ids(text.removeprefix(OPENING + lead)), self.tokenizer.eos_token_id]
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def _rendered(self, system: str, prompt: str) -> str:
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        messages = [
+            {"role": "system", "content": self._plain(system)},
+            {"role": "user", "content": self._plain(prompt)},
+        ]
         text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         # Some reasoning models' templates open the reasoning themselves.
         return text if text.rstrip().endswith("<think>") else text + OPENING
+
+    def _plain(self, text: str) -> str:
+        """The text with the chat template's own tokens pulled apart: a gene's name must not end the user's turn."""
+        for token in self._tags:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
 
     def _shared(self, system: str) -> list[int]:
         """The tokens that every request with this system message begins with; a function of the message alone."""
@@ -140,7 +150,7 @@ class LanguageModel:
         return [
             _Row(
                 request,
-                self.prompt_ids(request.system, request.prompt),
+                self.prompt_ids(request.system, request.prompt, request.lead),
                 np.random.Generator(np.random.Philox(key=request.seed)).random(steps + 1),
                 self._matcher(request) if settings.grammar else None,
             )
@@ -281,7 +291,7 @@ class _Row:
         text = tokenizer.decode(self.ids, skip_special_tokens=True)
         return Written(
             id=self.request.id,
-            text=OPENING + text,
+            text=OPENING + self.request.lead + text,
             tokens=len(self.ids),
             thinking_tokens=self.thinking_tokens,
         )

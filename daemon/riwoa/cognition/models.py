@@ -285,9 +285,9 @@ def recommended(spec: ModelSpec) -> Recommended:
     return Recommended(
         temperature=_number(files.generation.get("temperature"), makers[0]),
         top_p=_number(files.generation.get("top_p"), makers[1]),
-        thinking_tokens=1024 if large else 48,
+        thinking_tokens=1024 if large else 40,
         template="full" if large else "compact",
-        learning_rate=2e-4 if large else 3e-4,
+        learning_rate=2e-4 if large else 5e-4,
     )
 
 

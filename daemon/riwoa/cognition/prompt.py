@@ -53,6 +53,7 @@ class Template:
     name: str
     system: str
     user: str
+    lead: str  # what the reasoning begins with: a small model left to itself copies the list until its budget ends
     options: int  # changes that are listed
     memories: int  # successes, and as many rejected patches
 
@@ -61,7 +62,8 @@ class Template:
 def load_template(name: Literal["compact", "full"]) -> Template:
     """A template of the package."""
     table = json.loads((files("riwoa") / "data" / "prompts" / f"{name}.json").read_text(encoding="utf-8"))
-    return Template(name, "\n".join(table["system"]), "\n".join(table["user"]), table["options"], table["memories"])
+    words = {part: "\n".join(table.pop(part)) for part in ("system", "user")}
+    return Template(name, **words, **table)
 
 
 def compose(situation: Situation, choices: Offered, template: Template) -> tuple[str, str]:
@@ -91,11 +93,17 @@ def compose(situation: Situation, choices: Offered, template: Template) -> tuple
 
 
 def parameters_of(
-    system: str, choices: Offered, most_genes: int, parent: Mapping[str, Choice], settings: GenerationSettings
+    system: str,
+    choices: Offered,
+    most_genes: int,
+    parent: Mapping[str, Choice],
+    settings: GenerationSettings,
+    lead: str = "",
 ) -> dict[str, Any]:
     """What a request journals beside its prompt; ``ask_of`` reads it."""
     return {
         "system": system,
+        "lead": lead,
         "choices": {gene: list(offered) for gene, offered in choices.items()},
         "most_genes": most_genes,
         "parent": dict(parent),
@@ -113,6 +121,7 @@ def ask_of(request: RequestRecord) -> Ask:
         prompt=request.prompt,
         choices={gene: tuple(choices) for gene, choices in p["choices"].items()},
         most_genes=p["most_genes"],
+        lead=p.get("lead", ""),  # requests of 0.1's first journals have none
     )
 
 

@@ -80,7 +80,11 @@ class GenerationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One request for a patch. ``choices``: the genes that may change, each with the choices that change it."""
+    """One request for a patch.
+
+    ``choices``: the genes that may change, each with the choices that change it. ``lead``: what the reasoning begins
+    with; the model goes on from there.
+    """
 
     id: str
     seed: int
@@ -88,6 +92,7 @@ class Ask:
     prompt: str
     choices: Mapping[str, tuple[Choice, ...]]
     most_genes: int = 1
+    lead: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As sent."""
@@ -115,12 +120,13 @@ class Written:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A successful trace to learn from: the prompt as asked and the text as written."""
+    """A successful trace to learn from: the prompt as asked and the text as written, from its lead on."""
 
     id: str
     system: str
     prompt: str
     text: str
+    lead: str = ""
 
 
 def one_of_each(examples: Iterable[Example]) -> tuple[Example, ...]:
