@@ -46,7 +46,7 @@ class LanguageModel:
         self._grammar_tokens = llguidance.hf.from_tokenizer(tokenizer, n_vocab=model.config.vocab_size)
         self._ends = _end_tokens(model, tokenizer)
         self._angles = torch.tensor(_tokens_with("<", tokenizer), device=self.device)
-        self._tags = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
+        self._tags = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special and len(t.content) > 1]
         self.probed: dict[bytes, tuple[int, int]] = {}  # what adapters' probes came to; see training
         self.piece = 8  # examples in one backward pass; halved when memory runs out
         self.on_progress: Callable[[Mapping[str, Any]], None] = lambda _: None  # called at each training step
