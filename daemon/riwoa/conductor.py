@@ -127,7 +127,7 @@ class Conductor:
             style=style,
             config=self.config,
         )
-        probes, target_ms = self.config.cognition.probes, self._auto_target_ms
+        probes = self.config.cognition.probes
         self.learning = Learning(
             journal=self._journal,
             journal_path=self._path,
@@ -135,8 +135,14 @@ class Conductor:
             run_id=self.run_id,
             config=self.config,
             style=style,
-            probes=lambda: semantics.probes(probes, target_ms),
+            probes=lambda: semantics.probes(probes, self._first_target_ms()),
         )
+
+    def _first_target_ms(self) -> float:
+        """The target that the run was begun with: probes stay the same whatever is configured since."""
+        with JournalReader(self._path) as reader:
+            wanted = reader.config_revisions(self.run_id)[0].config["objective"]["latency_ms"]
+        return self._auto_target_ms if wanted == "auto" else float(wanted)
 
     # -- for those who look on ---------------------------------------------------------------------------------------
 

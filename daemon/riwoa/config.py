@@ -169,6 +169,15 @@ class Log(Section):
     format: Literal["auto", "json", "pretty"] = restart("auto", description="auto = pretty on a terminal")
 
 
+class Control(Section):
+    """Who may talk to the daemon beside root and its own user."""
+
+    group: str = restart("riwoa", "members may ask for the status; where it does not exist, nobody else may connect")
+    operators: Annotated[tuple[str, ...], Field(strict=False)] = live(
+        (), "users of the group who may also pause, resume, stop and reload"
+    )
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -178,6 +187,7 @@ class Config(Section):
     oracle: Oracle = Oracle()
     latency: Latency = Latency()
     cognition: Cognition = Cognition()
+    control: Control = Control()
     log: Log = Log()
 
 

@@ -1,17 +1,25 @@
-"""The control socket: one JSON line in, one JSON line out, then the connection closes."""
+"""The control socket: one JSON line in, one JSON line out, then the connection closes.
+
+Who may say what. The socket's mode decides who may connect: the daemon's own user and, where the configured group
+exists and is the daemon's to give, the members of that group. The kernel says who connected (SO_PEERCRED): root and the
+daemon's own user may use every verb, others only those that change nothing, unless the configuration names them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import grp
 import json
 import os
+import pwd
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+import struct
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from riwoa.errors import RiwoaError, StateDirectoryError
+from riwoa.errors import ControlError, RiwoaError, StateDirectoryError
 from riwoa.log import get_logger
 from riwoa.paths import socket_address
 
@@ -24,12 +32,31 @@ _log = get_logger("control")
 
 
 class ControlServer:
-    """Serves verbs; what a verb does is given at construction. The socket is mode 0600 until a group is configured."""
+    """Serves verbs.
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+    Args:
+        path: of the socket.
+        handlers: what each verb does.
+        harmless: the verbs that change nothing.
+        group: whose members may connect; where there is no such group, or it is not ours to give, only we may.
+        operators: the names of users who may use every verb.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        handlers: Mapping[str, Handler],
+        *,
+        harmless: Collection[str] = (),
+        group: str | None = None,
+        operators: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._path = path
         self._handlers = handlers
-        self._places = asyncio.Semaphore(_CLIENTS)
+        self._harmless = harmless
+        self._group = group
+        self._operators = operators
+        self._clients = 0
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -54,10 +81,21 @@ class ControlServer:
         mask = os.umask(0o177)
         try:
             listener.bind(address)
+            self._share(address)
         finally:
             os.umask(mask)
             if descriptor is not None:
                 os.close(descriptor)
+
+    def _share(self, address: str) -> None:
+        """Let the group in, if there is one and it can be given."""
+        try:
+            group_id = grp.getgrnam(self._group or "").gr_gid
+            if os.stat(address).st_gid != group_id:  # under systemd it is ours already, and chown is forbidden there
+                os.chown(address, -1, group_id)
+        except (KeyError, OSError):
+            return
+        os.chmod(address, 0o660)
 
     async def close(self) -> None:
         """Stop listening and remove the socket."""
@@ -67,17 +105,22 @@ class ControlServer:
                 self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._clients >= _CLIENTS:
+            writer.close()  # unheard: whoever holds all the places is gone in seconds
+            return
+        self._clients += 1
         try:
-            async with self._places, asyncio.timeout(_PATIENCE_S):
-                answer = await self._answer(await reader.readline())
+            async with asyncio.timeout(_PATIENCE_S):
+                answer = await self._answer(await reader.readline(), _peer(writer))
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         except (TimeoutError, OSError, ValueError) as error:  # ValueError: a line beyond the limit
             _log.debug("client_dropped", reason=str(error))
         finally:
+            self._clients -= 1
             writer.close()
 
-    async def _answer(self, line: bytes) -> Mapping[str, Any]:
+    async def _answer(self, line: bytes, user_id: int) -> Mapping[str, Any]:
         try:
             request = json.loads(line)
             verb = request["verb"]
@@ -87,7 +130,29 @@ class ControlServer:
         if handler is None:
             known = ", ".join(sorted(self._handlers))
             return {"ok": False, "error": f"unknown verb; this daemon knows {known}", "exit_code": 76}
+        if not self._may(user_id, verb):
+            _log.warning("refused", verb=verb, user=_name(user_id))
+            error = f"{_name(user_id)} may not {verb} this daemon; ask root, or be named in control.operators"
+            return {"ok": False, "error": error, "exit_code": ControlError.exit_code}
         try:
             return {"ok": True, **await handler()}
         except RiwoaError as error:
             return {"ok": False, "error": str(error), "exit_code": error.exit_code}
+
+    def _may(self, user_id: int, verb: str) -> bool:
+        return verb in self._harmless or user_id in (0, os.geteuid()) or _name(user_id) in self._operators()
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The user id of who connected, from the kernel."""
+    credentials = struct.Struct("3i")  # process, user, group
+    connection = writer.get_extra_info("socket")
+    _, user_id, _ = credentials.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
+    return int(user_id)
+
+
+def _name(user_id: int) -> str:
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return f"user {user_id}"

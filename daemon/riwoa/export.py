@@ -113,10 +113,13 @@ def read_winner(journal: Path, run_id: int | None = None) -> Winner:
             raise InputError(f"run {run.run_id} has no leader yet: no evaluation succeeded; let it run on")
         revisions = reader.config_revisions(run.run_id)
         adapters = reader.adapters(run.run_id)
+        told = [e.payload for e in reader.events(run.run_id, limit=-1) if e.kind == "adapter_unusable"]
         searched = [s.generation for s in reader.generation_summaries(run.run_id) if s.phase == "search"]
     config = revisions[-1].config if revisions else {}
     learned = run.provenance.get("model_spec") is not None  # a script in a model's place learns nothing real
-    adapter = _in_force(adapters, max(searched, default=0)) if learned else None
+    refused = {payload["sha256"] for payload in told if payload.get("refused")}
+    usable = [adapter for adapter in adapters if adapter.sha256 not in refused]
+    adapter = _in_force(usable, max(searched, default=0)) if learned else None
     return Winner(run, last.leader, config, last.individuals[0].fitness_version, adapter)
 
 

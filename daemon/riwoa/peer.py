@@ -168,15 +168,18 @@ class Peer:
         return (PeerKilledError if code == -signal.SIGKILL else PeerLostError)(f"worker died: {cause}")
 
     def resident_bytes(self) -> int | None:
-        """Resident set size; None where the kernel does not tell."""
+        """Resident memory of its own; None where the kernel does not tell.
+
+        Without pages of mapped files: weights are read through a mapping, and what is only cached is no leak.
+        """
         try:
-            pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
-        except (OSError, IndexError):
+            resident, shared = Path(f"/proc/{self.pid}/statm").read_text().split()[1:3]
+        except (OSError, ValueError):
             return None
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
     def fatter_than(self, limit_bytes: int | None) -> bool:
-        """Whether the resident set exceeds a limit; None is no limit."""
+        """Whether its resident memory exceeds a limit; None is no limit."""
         return limit_bytes is not None and (self.resident_bytes() or 0) > limit_bytes
 
     def when_gone(self, call: Callable[[], Any]) -> None:

@@ -108,7 +108,13 @@ class Service:
         """
         self._install_signals()
         journal = await JournalWriter.open(self.paths.journal)
-        control = ControlServer(self.paths.socket, self._verbs())
+        control = ControlServer(
+            self.paths.socket,
+            self._verbs(),
+            harmless={"status"},
+            group=self._loaded.config.control.group,
+            operators=lambda: self._config.control.operators,
+        )
         try:
             await control.start()
             self._notifier.ready()
@@ -150,8 +156,9 @@ class Service:
             raise _first(group_error) from None
 
     async def _search(self, group: asyncio.TaskGroup, journal: JournalWriter) -> None:
-        # Beside the slow starts, but before anything is written: never build on a broken chain.
-        checking = group.create_task(asyncio.to_thread(verify, self.paths.journal), name="verify")
+        # Beside the slow starts, but before anything is written: never build on a broken chain. A damaged adapter is no
+        # reason to stop: learning falls back to the last good one, and says so.
+        checking = group.create_task(asyncio.to_thread(verify, self.paths.journal, adapters=False), name="verify")
         if await self._report_finished(checking):
             return
         run_before = self._unfinished()

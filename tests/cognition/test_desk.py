@@ -362,6 +362,14 @@ async def test_a_batch_without_an_answer_in_time_fails_and_the_next_is_answered(
     assert (desk.stats().answered, desk.stats().failed, desk.stats().provider.restarts) == (3, 2, 1)
 
 
+async def test_a_failure_is_told_in_words_that_a_database_takes(office: Office, engine: Any) -> None:
+    desk = office.desk(engine())
+    (reply,) = await answers(desk, *requests("unprintable x"))
+    assert reply.status == "failed"
+    assert reply.reason is not None
+    assert "FileNotFoundError: /models/?t?" in reply.reason
+
+
 async def test_the_providers_start_costs_no_patience(office: Office) -> None:
     class Slow(Recorded):
         async def start(self) -> None:

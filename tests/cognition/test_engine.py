@@ -237,6 +237,20 @@ async def test_a_process_that_outgrows_its_memory_is_replaced_and_gets_half_the_
     assert {r.text.split("|")[2] for r in await generate(engine, *"abcdefgh")} == {"2"}
 
 
+async def test_a_process_that_the_kernel_kills_twice_gets_half_the_batch_until_it_lives(make: Make) -> None:
+    """Where the machine has less memory than the limit, the kernel acts first."""
+    engine = make()
+    prompts = ["overwhelm 2", *"bcdefgh"]
+    for _ in (8, 4):
+        assert "signal 9" in await fails(engine, *prompts)
+    assert {r.text.split("|")[2] for r in await generate(engine, *prompts)} == {"2"}
+
+
+async def test_outgrowing_the_limit_names_the_key_that_sets_it(make: Make) -> None:
+    engine = make(limits={"memory_limit_bytes": 200 * 2**20})
+    assert "beyond cognition.memory_bytes (0.2 GiB); raise it or choose" in await fails(engine, "leak")
+
+
 async def test_a_process_without_room_for_one_request_is_replaced(make: Make) -> None:
     engine = make()
     before = (await said(engine))[3]

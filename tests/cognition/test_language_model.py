@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -357,6 +358,35 @@ def test_a_bad_adapter_is_refused_and_the_one_in_use_stays(model: LanguageModel,
 def test_four_bits_without_a_gpu_are_refused_with_the_reason(tiny_llama: ModelSpec) -> None:
     with pytest.raises(ModelError, match="zero gradients"):
         LanguageModel.load(replace(tiny_llama, quantization="nf4"))
+
+
+def test_a_model_without_the_layers_that_learn_is_refused_with_the_way_out(
+    tiny_llama: ModelSpec, tmp_path: Path
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shutil.copytree(tiny_llama.directory, tmp_path / "gpt2")
+    config = GPT2Config(vocab_size=49152, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ModelError, match=r"q_proj.*choose another cognition\.model"):
+        LanguageModel.load(replace(tiny_llama, directory=str(tmp_path / "gpt2")))
+
+
+def test_a_training_that_ends_in_no_numbers_says_so(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from riwoa.cognition import training
+
+    real, calls = training.held_out_losses, []
+
+    def diverged(*given: Any) -> list[float]:
+        calls.append(given)
+        return real(*given) if len(calls) == 1 else [float("nan")]
+
+    monkeypatch.setattr(training, "held_out_losses", diverged)
+    with pytest.raises(FloatingPointError, match=r"lower cognition\.learning_rate"):
+        model.train(job(tmp_path))
+    assert not (tmp_path / "adapter.safetensors").exists()
 
 
 def test_a_directory_without_tokenizer_or_weights_is_refused(tiny_llama: ModelSpec, tmp_path: Path) -> None:

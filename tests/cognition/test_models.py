@@ -113,7 +113,6 @@ def test_auto_is_the_preferred_model_in_4_bit_where_a_gpu_and_its_files_are(tmp_
     spec = choose("auto", home=tmp_path, accelerator=gpu).spec
     assert spec.name.startswith("nanbeige4-3b-thinking-2511@")
     assert (spec.device, spec.quantization, spec.dtype) == ("cuda", "nf4", "bfloat16")
-    assert not spec.use_fast_tokenizer
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json", "tokenizer.json"])
@@ -299,7 +298,7 @@ def test_a_tokenizer_that_is_only_a_sentencepiece_model_can_be_read(model: Path,
     settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
     (model / "tokenizer_config.json").write_text(json.dumps(settings))
     check_directory(model)
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(model), use_fast=False)
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(model))
     written = '<think>too slow</think>\n{"stage1.depth": 3}'
     assert tokenizer.decode(tokenizer(written, add_special_tokens=False).input_ids) == written
 

@@ -48,6 +48,19 @@ async def test_an_answer_comes_back_after_its_progress(spawn: Spawn) -> None:
     assert steps == [0, 1, 2]
 
 
+async def test_a_mapped_file_is_not_held_against_a_childs_memory(spawn: Spawn, tmp_path: Path) -> None:
+    """Weights are read through a mapping: what is cached of it is no leak. What it allocates is."""
+    file = tmp_path / "weights"
+    file.write_bytes(os.urandom(2**20) * 64)
+    peer = await spawn()
+    before = peer.resident_bytes() or 0
+    code = f"import mmap; m = mmap.mmap(os.open({str(file)!r}, os.O_RDONLY), 0, prot=mmap.PROT_READ); "
+    assert await ask(peer, code + """n = sum(m[::4096]); print('{"ok": 1}')""") == {"ok": 1}
+    assert (peer.resident_bytes() or 0) - before < 16 * 2**20
+    assert await ask(peer, """b = bytearray(b'x' * 2**26); print('{"ok": 1}')""") == {"ok": 1}
+    assert (peer.resident_bytes() or 0) - before > 48 * 2**20
+
+
 async def test_progress_is_an_answer_to_those_who_expect_none(spawn: Spawn) -> None:
     assert await ask(await spawn(), """print('{"progress": 1}')""") == {"progress": 1}
 

@@ -26,7 +26,7 @@ from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import build_network
 from riwoa.oracle.training import write_safetensors
-from riwoa_storage.records import AdapterRecord
+from riwoa_storage.records import AdapterRecord, EventRecord
 from riwoa_storage.writer import JournalWriter
 
 from .support import generation, individual, write_journal
@@ -146,6 +146,14 @@ def test_an_adapter_that_was_due_after_the_search_wrote_nothing_and_is_not_expor
     adapter = read_winner(journal).adapter
     assert adapter is not None
     assert adapter.weights == b"search"
+    payload = {"sha256": adapter.sha256, "reason": "refused by the model", "refused": True}
+
+    async def refuse() -> None:
+        async with await JournalWriter.open(journal) as writer:
+            await writer.put_event(EventRecord(kind="adapter_unusable", run_id=1, payload=payload, created_unix_s=0.0))
+
+    asyncio.run(refuse())
+    assert read_winner(journal).adapter is None  # as a resumed search would leave it out
 
 
 def learned_weights(model: ModelSpec, scale: float, file: Path) -> bytes:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import json
+import os
+import pwd
 import socket
 import stat
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,7 @@ async def refuse() -> Mapping[str, Any]:
 async def path(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Path]:
     place = tmp_path / request.param
     place.parent.mkdir(parents=True, exist_ok=True)
-    server = ControlServer(place, {"hello": hello, "refuse": refuse})
+    server = ControlServer(place, {"hello": hello, "refuse": refuse}, harmless={"hello"})
     await server.start()
     yield place
     await server.close()
@@ -95,6 +99,65 @@ async def test_a_dead_daemons_socket_is_taken_over(tmp_path: Path) -> None:
     server = ControlServer(place, {"hello": hello})
     await server.start()
     assert (await ask(place, b'{"verb": "hello"}\n'))["ok"]
+    await server.close()
+
+
+# -- who may say what ------------------------------------------------------------------------------------------------
+
+
+def exchange_as(user_id: int, group_id: int, path: Path, frame: bytes) -> bytes:
+    """What this user is answered; b"refused" where it may not connect. A forked child: identities are a process's."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(group_id, group_id, group_id)
+            os.setresuid(user_id, user_id, user_id)
+            os.write(write, exchange(path, frame))
+        except PermissionError:
+            os.write(write, b"refused")
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as stream:
+        return stream.read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
+async def test_the_group_may_look_operators_may_act_and_strangers_may_not_connect() -> None:
+    nobody, group = pwd.getpwnam("nobody").pw_uid, grp.getgrnam("games")
+    operators: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        os.chmod(folder, 0o711)
+        place = Path(folder, "control.sock")
+        handlers = {"hello": hello, "act": hello}
+        server = ControlServer(
+            place, handlers, harmless={"hello"}, group=group.gr_name, operators=lambda: tuple(operators)
+        )
+        await server.start()
+        assert stat.S_IMODE(place.stat().st_mode) == 0o660
+
+        async def answer(verb: str, user_id: int, group_id: int) -> bytes:
+            frame = json.dumps({"verb": verb}).encode() + b"\n"
+            return await asyncio.to_thread(exchange_as, user_id, group_id, place, frame)
+
+        assert json.loads(await answer("hello", nobody, group.gr_gid))["ok"]
+        refused = json.loads(await answer("act", nobody, group.gr_gid))
+        assert (refused["ok"], refused["exit_code"]) == (False, 77)
+        assert "nobody may not act this daemon" in refused["error"]
+        operators.append("nobody")
+        assert json.loads(await answer("act", nobody, group.gr_gid))["ok"]
+        assert json.loads(await answer("act", 0, 0))["ok"]
+        assert await answer("hello", nobody, 65_000) == b"refused"
+        await server.close()
+
+
+async def test_without_the_group_the_socket_is_the_daemons_alone(tmp_path: Path) -> None:
+    server = ControlServer(tmp_path / "s", {"hello": hello}, group="no-such-group")
+    await server.start()
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
     await server.close()
 
 

@@ -492,14 +492,19 @@ async def test_nothing_is_asked_for_that_would_join_beyond_the_search(lag: int, 
 # -- probes ----------------------------------------------------------------------------------------------------------
 
 
-async def test_probes_are_within_the_target_and_near_it_as_a_searchs_parents_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target_ms", [4.5, 3.8])
+async def test_probes_are_within_the_target_and_near_it_as_a_searchs_parents_are(
+    tmp_path: Path, target_ms: float
+) -> None:
     made: list[Any] = []
 
     def look(conductor: Any) -> None:
         made.append(conductor.learning._probes())
 
-    await conduct(tmp_path / "probes.db", *SEMANTIC, stop_after=1, at_commit=look)
-    room = [4.5 - float(re.search(r"now ([\d.]+) ms", probe.prompt)[1]) for probe in made[0]]  # type: ignore[index]
+    wanted = () if target_ms == 4.5 else (f"objective.latency_ms={target_ms}",)
+    await conduct(tmp_path / "probes.db", *SEMANTIC, *wanted, stop_after=1, at_commit=look)
+    assert all(f"Target {target_ms:.2f} ms" in probe.prompt for probe in made[0])
+    room = [target_ms - float(re.search(r"now ([\d.]+) ms", probe.prompt)[1]) for probe in made[0]]  # type: ignore[index]
     assert len(room) == 12
     assert len({probe.prompt for probe in made[0]}) == 12
     assert min(room) >= 0

@@ -410,6 +410,31 @@ def test_a_journal_of_a_newer_version_is_left_alone(state: Path) -> None:
     assert (state / "journal.db").read_bytes() == before
 
 
+@pytest.mark.timeout(300)
+def test_a_damaged_adapter_is_left_out_and_the_daemon_goes_on_with_the_one_before(state: Path) -> None:
+    endless = [*LEARNS, "run.generations=500"]
+
+    def accepted() -> list[str]:
+        with JournalReader(state / "journal.db") as reader:
+            return [a.sha256 for a in reader.adapters(1, weights=False) if a.status != "rejected"]
+
+    with daemon(state, settings=endless) as process:
+        wait_for(state, lambda s: s.get("run") and len(accepted()) >= 2, timeout_s=120)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    *_, last = accepted()
+    with sqlite3.connect(state / "journal.db") as db:
+        db.execute("UPDATE adapters SET weights = x'00' WHERE sha256 = ?", (last,))
+    with daemon(state, settings=endless) as process:
+        wait_for(state, lambda s: last in ((s.get("proposals") or {}).get("learning") or {}).get("unusable", []))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    with JournalReader(state / "journal.db") as reader:
+        (event,) = [e for e in reader.events(1, limit=-1) if e.kind == "adapter_unusable"]
+    assert event.payload["sha256"] == last
+    assert "weights of adapter" in ctl(state, "verify").stderr  # the full check still tells
+
+
 def test_a_broken_chain_stops_the_daemon_before_it_adds_to_it(state: Path) -> None:
     with daemon(state, settings=[*SMALL, "run.generations=500"]) as process:
         wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 2)

@@ -40,7 +40,7 @@ class ScriptedWriter:
         self._note(f"generate {len(requests)}")
         if self._room is not None and settings.batch > self._room:
             raise MemoryError(f"no room for {settings.batch}")
-        replies = []
+        replies, self._batch = [], settings.batch
         for r in requests:
             said = self._act(r.prompt)
             text = f"{r.prompt}|{self._adapter}|{settings.batch}|{os.getpid()}" if said is None else said
@@ -83,6 +83,13 @@ class ScriptedWriter:
 
     def _die(self, _: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def _overwhelm(self, room: str) -> None:
+        if self._batch > int(room):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _unprintable(self, _: str) -> None:
+        raise FileNotFoundError("/models/\udce9t\udce9")  # as os.fsdecode gives a name that is not UTF-8
 
     def _dieonce(self, marker: str) -> None:
         if not Path(marker).exists():

@@ -281,4 +281,5 @@ class ProposalDesk:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARACTERS]
+    text = f"{type(error).__name__}: {error}"[:_MAX_REASON_CHARACTERS]
+    return text.encode(errors="replace").decode()  # a path may hold half a surrogate pair, a database may not

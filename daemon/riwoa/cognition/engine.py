@@ -209,7 +209,8 @@ class LanguageModelProvider:
             except PeerLateError:
                 raise
             except PeerLostError as lost:
-                if isinstance(lost, PeerMemoryError):
+                # A SIGKILL of its own is anybody's; two in a row are the kernel's, for memory.
+                if isinstance(lost, PeerMemoryError) or (isinstance(lost, PeerKilledError) and attempt == _ATTEMPTS):
                     self._most = max(1, most // 2)
                 if attempt == _ATTEMPTS:
                     raise
@@ -387,6 +388,12 @@ class LanguageModelProvider:
             yield
         except PeerLostError as lost:
             words = f": {self._words[-1][:200]}" if self._words else ""
+            if isinstance(lost, PeerMemoryError):
+                limit_bytes = self._limits().memory_limit_bytes or 0
+                words = (
+                    f": it grew beyond cognition.memory_bytes ({limit_bytes / 2**30:.1f} GiB); raise it or choose a "
+                    "smaller cognition.model"
+                )
             raise CognitionError(f"the language model's process was lost ({lost}){words}") from None
 
     @contextlib.contextmanager

@@ -207,25 +207,20 @@ def _pull_hub(repository: str, directory: Path, say: Say) -> ModelFiles:
     if (found := _present(directory, say)) is not None:
         return found
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     say(f"downloading {repository} from the Hugging Face hub; interrupted, it continues where it was")
     partial = directory.with_name(f"{directory.name}.partial")
     try:
         snapshot_download(repository, local_dir=partial, allow_patterns=_HUB_PATTERNS)
-    except OSError as error:
-        if error.errno == _DISK_FULL:
+    except Exception as error:  # the hub's client, and the HTTP client below it, raise errors of several families
+        if isinstance(error, OSError) and error.errno == _DISK_FULL:
             raise
         reason = _last_line(str(error)) or type(error).__name__
         raise ModelError(
             f"cannot download {repository} ({reason}); check the name and the connection, pull again"
         ) from None
-    except (ValueError, RuntimeError, HfHubHTTPError) as error:
-        raise ModelError(
-            f"cannot download {repository} ({_last_line(str(error))}); check name and connection"
-        ) from None
+    check_directory(partial)  # before what continuing needs is dropped
     shutil.rmtree(partial / ".cache", ignore_errors=True)
-    check_directory(partial)
     _put_in_place(partial, directory)
     return check_directory(directory)
 

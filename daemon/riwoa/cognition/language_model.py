@@ -76,15 +76,22 @@ class LanguageModel:
             )
             options["device_map"] = {"": 0}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(spec.directory, use_fast=spec.use_fast_tokenizer)
+            tokenizer = AutoTokenizer.from_pretrained(spec.directory)
             model: Any = AutoModelForCausalLM.from_pretrained(spec.directory, use_safetensors=True, **options)
-        except Exception as error:  # transformers raises whatever its readers met
-            raise ModelError(f"{spec.directory}: cannot be loaded ({type(error).__name__}: {error})"[:500]) from None
-        if spec.quantization == "none":
-            model = model.to(spec.device)
+            if spec.quantization == "none":
+                model = model.to(spec.device)
+            loaded = cls(spec, model.eval(), tokenizer)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # transformers, peft and llguidance raise whatever they met
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            raise ModelError(
+                f"{spec.directory}: cannot be loaded ({reason}); choose another cognition.model, `riwoactl model list` "
+                "shows what is here"
+            ) from None
         if tokenizer.chat_template is None:
             raise ModelError(f"{spec.directory}: its tokenizer has no chat template; an instruct model is needed")
-        return cls(spec, model.eval(), tokenizer)
+        return loaded
 
     # -- Writer ------------------------------------------------------------------------------------------------------
 

@@ -253,7 +253,6 @@ def _placed(files: ModelFiles, device: Accelerator | None, threads: int, lora_dr
         device="cpu" if device is None else "cuda",
         threads=threads,
         lora_dropout=lora_dropout,
-        use_fast_tokenizer=not files.name.startswith("nanbeige"),  # their quick start asks for the slow one
     )
 
 

@@ -62,8 +62,7 @@ class Template:
 def load_template(name: Literal["compact", "full"]) -> Template:
     """A template of the package."""
     table = json.loads((files("riwoa") / "data" / "prompts" / f"{name}.json").read_text(encoding="utf-8"))
-    words = {part: "\n".join(table.pop(part)) for part in ("system", "user")}
-    return Template(name, **words, **table)
+    return Template(**{**table, "name": name, "system": "\n".join(table["system"]), "user": "\n".join(table["user"])})
 
 
 def compose(situation: Situation, choices: Offered, template: Template) -> tuple[str, str]:

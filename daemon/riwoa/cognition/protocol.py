@@ -35,7 +35,6 @@ class ModelSpec:
     lora_alpha: int = 16
     lora_dropout: float = 0.0
     lora_modules: tuple[str, ...] = ("q_proj", "v_proj")
-    use_fast_tokenizer: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The first frame's ``spec``."""
@@ -43,8 +42,9 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelSpec:
-        """The specification of ``to_json``."""
-        return cls(**{**data, "lora_modules": tuple(data["lora_modules"])})
+        """The specification of ``to_json``, also of 0.1's first journals, which hold a field more."""
+        known = {key: value for key, value in data.items() if key != "use_fast_tokenizer"}
+        return cls(**{**known, "lora_modules": tuple(data["lora_modules"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,10 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
         losses = _fit(model, samples, job)
         model.weights_changed()
         after = measure(model, job)
+        if not all(map(math.isfinite, after.held_out_losses)):
+            raise FloatingPointError(
+                "the training diverged: a held-out loss is no number; lower cognition.learning_rate"
+            )
         file = Path(job.weights_path)
         model.lora.save(file)
     finally:

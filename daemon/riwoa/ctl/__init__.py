@@ -28,8 +28,9 @@ VERBS = {
     "lut": ("lut", "build, check or show this device's latency table"),
     "supernet": ("supernet", "train a supernet, or check one"),
     "model": ("model", "pull, check or list language models"),
+    "service": ("service", "install riwoa as a systemd service, remove it, or show it"),
     "config": ("config", "show the configuration, or check a file"),
-    "bench": ("bench", "benchmarks: journal, eval, status, resume, embedded"),
+    "bench": ("bench", "benchmarks; with no name, a list of them"),
 }
 
 EXIT_CODES = """\

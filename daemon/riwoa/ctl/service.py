@@ -1,0 +1,166 @@
+"""``riwoactl service``: riwoa as a systemd service of this machine, on its own user, under its hardened unit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from riwoa.ctl import Options
+from riwoa.ctl.command import Parser, emit, subverb
+from riwoa.durable import replace_durably
+from riwoa.errors import InputError, RiwoaError, StateDirectoryError, UsageError
+
+UNIT = "riwoa.service"
+_KNOWN = {
+    "install": "write the unit, its user and an example configuration",
+    "uninstall": "stop the service and remove its unit; state and configuration stay",
+    "status": "what systemd says of it",
+}
+_HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome=yes takes away
+# file of the package -> where systemd, or riwoa, looks for it
+_UNIT_FILE = f"etc/systemd/system/{UNIT}"
+_USER_FILE = "etc/sysusers.d/riwoa.conf"
+_GPU_FILE = f"etc/systemd/system/{UNIT}.d/gpu.conf"
+_CONFIGURATION = "etc/riwoa/riwoa.toml"
+_SHOWN = ("LoadState", "ActiveState", "SubState", "Result", "MainPID", "NRestarts", "ExecMainStatus", "StatusText")
+_NOT_RUNNING = 3
+
+
+def run(verb: str, arguments: list[str], options: Options) -> int:
+    """Install, uninstall or show the service."""
+    name = subverb(verb, arguments, _KNOWN)
+    parser = Parser(f"service {name}", description=f"{_KNOWN[name].capitalize()}.")
+    if name != "status":
+        parser.add_argument(
+            "--root", type=Path, default=Path("/"), metavar="DIR", help="another system's root directory"
+        )
+    if name == "install":
+        parser.add_argument("--gpu", action="store_true", help="let the service use an NVIDIA GPU")
+    given = parser.parse_args(arguments[1:])
+    if name == "install":
+        return _install(given.root, given.gpu, options)
+    return _uninstall(given.root, options) if name == "uninstall" else _status(options)
+
+
+def unit_file(name: str) -> str:
+    """A file of the package's ``systemd`` folder."""
+    for folder in (files("riwoa") / "data" / "systemd", Path(__file__).resolve().parents[3] / "systemd"):
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8")
+    raise InputError(f"this installation lacks systemd/{name}; install riwoa again")
+
+
+def _install(root: Path, gpu: bool, options: Options) -> int:
+    _require_systemd(root)
+    unit = unit_file(UNIT).replace("/opt/riwoa/bin/riwoad", _daemon(root))
+    wanted = {_UNIT_FILE: unit, _USER_FILE: unit_file("riwoa.sysusers")}
+    if gpu:
+        wanted[_GPU_FILE] = unit_file("gpu.conf")
+    if not (root / _CONFIGURATION).exists():
+        wanted[_CONFIGURATION] = unit_file("riwoa.toml")
+    try:
+        for place, text in wanted.items():
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            replace_durably(root / place, text.encode())
+            (root / place).chmod(0o644)
+    except OSError as error:
+        raise StateDirectoryError(f"{error.filename}: cannot be written ({error.strerror}); run it with sudo") from None
+    if root == Path("/"):
+        _call("systemd-sysusers", f"/{_USER_FILE}")
+        _call("systemctl", "daemon-reload")
+    written = [str(root / place) for place in wanted]
+    text = "\n".join(
+        [
+            *(f"wrote {place}" for place in written),
+            "",
+            "a language model for it (once):  RIWOA_MODELS=/var/lib/riwoa/models riwoactl model pull smollm2",
+            "start it now and at every boot:  systemctl enable --now riwoa",
+            "see what it does:                riwoactl status    journalctl -u riwoa",
+            "let somebody see it too:         usermod -aG riwoa NAME",
+        ]
+    )
+    emit(options, {"written": written}, text)
+    return 0
+
+
+def _uninstall(root: Path, options: Options) -> int:
+    if root == Path("/") and (root / _UNIT_FILE).exists():
+        _call("systemctl", "disable", "--now", UNIT)
+    removed = []
+    try:
+        for place in (_UNIT_FILE, _GPU_FILE, _USER_FILE):
+            if (root / place).exists():
+                (root / place).unlink()
+                removed.append(str(root / place))
+        if (root / _GPU_FILE).parent.is_dir() and not any((root / _GPU_FILE).parent.iterdir()):
+            (root / _GPU_FILE).parent.rmdir()
+    except OSError as error:
+        raise StateDirectoryError(f"{error.filename}: cannot be removed ({error.strerror}); run it with sudo") from None
+    if root == Path("/") and removed:
+        _call("systemctl", "daemon-reload")
+    kept = "kept: /var/lib/riwoa (journal, tables, models), /etc/riwoa, the user riwoa"
+    emit(options, {"removed": removed}, "\n".join([*(f"removed {place}" for place in removed), kept]))
+    return 0
+
+
+def _status(options: Options) -> int:
+    shown = _call("systemctl", "show", UNIT, f"--property={','.join(_SHOWN)}")
+    facts = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    if facts.get("LoadState") != "loaded":
+        raise UsageError("the service is not installed; `riwoactl service install` does it")
+    running = facts.get("ActiveState") in ("active", "activating", "reloading")
+    emit(options, facts, "\n".join(_described(facts)))
+    return 0 if running else _NOT_RUNNING
+
+
+def _described(facts: dict[str, str]) -> Iterator[str]:
+    yield f"{UNIT}  {facts.get('ActiveState')} ({facts.get('SubState')}), restarted {facts.get('NRestarts')} times"
+    if facts.get("StatusText"):
+        yield f"  {facts['StatusText']}"
+    if facts.get("Result") not in ("success", None):
+        yield f"  last ended: {facts['Result']}, exit status {facts.get('ExecMainStatus')}; see `journalctl -u riwoa`"
+
+
+def _daemon(root: Path) -> str:
+    """The path of riwoad, where the service can read it.
+
+    Raises:
+        UsageError: it lies where the unit's hardening hides it.
+    """
+    daemon = Path(sys.executable).parent / "riwoad"
+    if not daemon.exists():
+        raise UsageError(f"no riwoad beside {sys.executable}; install riwoa with pip first")
+    parts = (daemon, Path(sys.executable).resolve(), Path(__file__).resolve())
+    hidden = next((part for part in parts if str(part).startswith(tuple(f"{place}/" for place in _HIDDEN))), None)
+    if hidden is not None and root == Path("/"):
+        raise UsageError(
+            f"{hidden} is in a home directory, which the hardened service cannot read; install riwoa where it can: "
+            "python3 -m venv /opt/riwoa && /opt/riwoa/bin/pip install . && /opt/riwoa/bin/riwoactl service install"
+        )
+    return str(daemon)
+
+
+def _require_systemd(root: Path) -> None:
+    if root == Path("/") and not Path("/run/systemd/system").is_dir():
+        raise UsageError("this system was not booted with systemd; run `riwoad` under whatever it uses instead")
+    if root == Path("/") and os.geteuid() != 0:
+        raise UsageError("writing system files needs root; run it with sudo")
+
+
+def _call(*command: str) -> str:
+    """What a command of systemd prints.
+
+    Raises:
+        RiwoaError: it is missing, or it failed; with its own words.
+    """
+    if shutil.which(command[0]) is None:
+        raise UsageError(f"no {command[0]} on this machine: it needs systemd")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode != 0:
+        raise RiwoaError(f"`{' '.join(command)}` failed: {' '.join(done.stderr.split())[-300:]}")
+    return done.stdout

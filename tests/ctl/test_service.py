@@ -1,0 +1,92 @@
+"""What `riwoactl service` writes, and that systemd itself accepts it: verified and scored, with no systemd running."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from riwoa.config import load
+from riwoa.ctl import main
+from riwoa.ctl.service import unit_file
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+
+
+def install(root: Path, *more: str) -> int:
+    return main(["service", "install", "--root", str(root), *more])
+
+
+def test_it_writes_the_unit_its_user_and_an_example_and_keeps_a_configuration_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "etc/riwoa").mkdir(parents=True)
+    (tmp_path / "etc/riwoa/riwoa.toml").write_text("[run]\nseed = 7\n")
+    assert install(tmp_path) == 0
+    unit = (tmp_path / "etc/systemd/system/riwoa.service").read_text()
+    assert f"ExecStart={Path(sys.executable).parent}/riwoad --config /etc/riwoa/riwoa.toml" in unit
+    assert (tmp_path / "etc/sysusers.d/riwoa.conf").read_text().splitlines()[-1].startswith("u riwoa ")
+    assert (tmp_path / "etc/riwoa/riwoa.toml").read_text() == "[run]\nseed = 7\n"
+    assert not (tmp_path / "etc/systemd/system/riwoa.service.d").exists()
+
+
+def test_uninstalling_removes_what_was_installed_and_keeps_configuration_and_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "var/lib/riwoa"
+    state.mkdir(parents=True)
+    install(tmp_path, "--gpu")
+    assert (tmp_path / "etc/systemd/system/riwoa.service.d/gpu.conf").exists()
+    capsys.readouterr()
+    assert main(["service", "uninstall", "--root", str(tmp_path), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["removed"]) == 3
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["riwoa.toml"]
+    assert state.is_dir()
+
+
+def test_the_example_configuration_is_valid() -> None:
+    file = Path(__file__).resolve().parents[2] / "systemd" / "riwoa.toml"
+    assert load(file, [], {}).config == load(None, [], {}).config  # it spells out defaults
+
+
+def test_where_systemd_did_not_boot_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    if Path("/run/systemd/system").is_dir():
+        pytest.skip("systemd runs here: this would install a service")
+    assert main(["service", "install"]) == 64
+    assert "not booted with systemd" in capsys.readouterr().err
+
+
+@needs_systemd
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    daemon = tmp_path / "riwoad"
+    daemon.write_text("#!/bin/sh\n")
+    daemon.chmod(0o755)
+    unit = tmp_path / "riwoa.service"
+    unit.write_text(unit_file("riwoa.service").replace("/opt/riwoa/bin/riwoad", str(daemon)))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    about_it = [line for line in done.stderr.splitlines() if "riwoa" in line]
+    assert not about_it
+
+
+@needs_systemd
+def test_the_unit_is_hardened_to_two_points_or_less(tmp_path: Path) -> None:
+    unit = tmp_path / "riwoa.service"
+    unit.write_text(unit_file("riwoa.service"))
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    score = re.search(r"exposure level for riwoa.service: ([\d.]+)", done.stdout)
+    assert score is not None, done.stderr
+    assert float(score[1]) <= 2.0
+
+
+def test_the_unit_names_exit_codes_that_a_restart_cannot_mend() -> None:
+    from riwoa.errors import ConfigError, InfeasibleTargetError, InputError, TableError, UsageError
+    from riwoa_storage.errors import JournalCorruptError
+
+    line = re.search(r"^RestartPreventExitStatus=(.*)$", unit_file("riwoa.service"), re.MULTILINE)
+    assert line is not None
+    hopeless = (ConfigError, InfeasibleTargetError, InputError, TableError, UsageError, JournalCorruptError)
+    assert {kind.exit_code for kind in hopeless} <= {int(code) for code in line[1].split()}
