@@ -7,9 +7,10 @@ ARGS ?=
 
 .PHONY: run test check lint clean
 
-# The embedded language model (94 MB, once) goes where `riwoactl model list` says; without it the search is geometric.
+# The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
+# goes where `riwoactl model list` says; without any the search is geometric.
 run: $(VENV)/.installed-run
-	@$(BIN)/riwoactl model pull smollm2 >/dev/null || echo "no language model for now; searching without it"
+	@$(BIN)/riwoactl model pull auto >/dev/null || echo "no language model for now; searching without it"
 	@$(BIN)/riwoad --foreground --state $(STATE) $(ARGS)
 
 test: $(VENV)/.installed-dev

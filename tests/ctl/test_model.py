@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from riwoa.cognition.models import EMBEDDED_DIRECTORY, check_directory, choose
+from riwoa.cognition import fetch
+from riwoa.cognition.accelerator import Accelerator
+from riwoa.cognition.models import EMBEDDED_DIRECTORY, PREFERRED, check_directory, choose
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.ctl import main
 from riwoa.errors import ModelError
@@ -56,6 +58,39 @@ def test_a_model_that_is_there_already_is_not_fetched_again(
     assert found["directory"] == str(embedded_home / EMBEDDED_DIRECTORY)
     assert time.monotonic() - started < 5
     assert sorted(p.name for p in embedded_home.iterdir()) == [".lock", EMBEDDED_DIRECTORY]
+
+
+def test_auto_on_a_machine_without_a_gpu_is_the_embedded_model(
+    embedded_home: Path, registry: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RIWOA_MODELS", str(embedded_home))
+    lines: list[str] = []
+    found = fetch.pull("auto", lines.append, accelerator=lambda: None)
+    assert found.directory == embedded_home / EMBEDDED_DIRECTORY
+    assert lines == [f"the embedded model: no CUDA GPU for {PREFERRED}"]
+
+
+def test_auto_with_a_gpu_is_the_preferred_model_and_the_embedded_one_where_the_hub_fails_in_mid_download(
+    embedded_home: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's client stands in for itself: its HTTP client's errors are of no family that riwoa knows."""
+    import huggingface_hub
+
+    asked: list[str] = []
+
+    def cut(repository: str, **_: Any) -> str:
+        asked.append(repository)
+        raise type("ReadError", (Exception,), {})("the peer closed the connection")
+
+    monkeypatch.setenv("RIWOA_MODELS", str(embedded_home))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cut)
+    lines: list[str] = []
+    card = Accelerator("a card", 16 * 2**30, True, None)
+    found = fetch.pull("auto", lines.append, accelerator=lambda: card)
+    assert asked == [PREFERRED]
+    assert found.directory == embedded_home / EMBEDDED_DIRECTORY
+    assert "the peer closed the connection" in lines[-1]
+    assert "pull again" in lines[-1]
 
 
 def test_offline_the_way_out_is_named_and_nothing_is_left_behind(

@@ -18,15 +18,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from riwoa.child import child_environment
+from riwoa.cognition.accelerator import Accelerator, probe_accelerator
 from riwoa.cognition.models import (
     EMBEDDED,
     EMBEDDED_DIRECTORY,
+    PREFERRED,
     ModelFiles,
     check_directory,
     gguf_directory,
     hub_directory,
     is_hub_id,
     models_home,
+    why_not_preferred,
 )
 from riwoa.durable import flush
 from riwoa.errors import FullDiskError, ModelError, StateDirectoryError
@@ -41,8 +44,13 @@ _DISK_FULL = 28
 Say = Callable[[str], None]
 
 
-def pull(what: str, say: Say, home: Path | None = None) -> ModelFiles:
-    """Bring "smollm2", a hub id, or a GGUF file's conversion into ``models_home()``; what is there already stays.
+def pull(
+    what: str, say: Say, home: Path | None = None, accelerator: Callable[[], Accelerator | None] = probe_accelerator
+) -> ModelFiles:
+    """Bring a model into ``models_home()``; what is there already stays.
+
+    ``what``: "smollm2", a hub id, a GGUF file (its conversion), or "auto": the model that ``cognition.model = auto``
+    would prefer on this machine, and where that cannot be had the embedded one.
 
     Raises:
         ModelError: it cannot be had, or is not what it should be; the message says what to do.
@@ -53,6 +61,8 @@ def pull(what: str, say: Say, home: Path | None = None) -> ModelFiles:
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home, say):
+            if what == "auto":
+                return _pull_auto(home, say, accelerator())
             if what == EMBEDDED:
                 return _pull_embedded(home, say)
             if file.suffix.lower() == ".gguf":
@@ -62,7 +72,19 @@ def pull(what: str, say: Say, home: Path | None = None) -> ModelFiles:
     except OSError as error:
         kind = FullDiskError if error.errno == _DISK_FULL else StateDirectoryError
         raise kind(f"cannot write {home} ({error.strerror}); free some space, or set RIWOA_MODELS") from None
-    raise ModelError(f"cannot pull {what!r}: name smollm2, a hub id (org/name) or a GGUF file")
+    raise ModelError(f"cannot pull {what!r}: name auto, smollm2, a hub id (org/name) or a GGUF file")
+
+
+def _pull_auto(home: Path, say: Say, device: Accelerator | None) -> ModelFiles:
+    why_not = why_not_preferred(device)
+    if why_not is None:
+        say(f"{PREFERRED} suits this machine's GPU; it takes some 8 GB on the disk")
+        try:
+            return _pull_hub(PREFERRED, hub_directory(home, PREFERRED), say)
+        except ModelError as error:
+            why_not = str(error)
+    say(f"the embedded model: {why_not}")
+    return _pull_embedded(home, say)
 
 
 @contextlib.contextmanager

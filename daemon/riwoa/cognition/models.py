@@ -162,14 +162,22 @@ def _auto(home: Path, device: Accelerator | None) -> tuple[ModelFiles, str]:
     return check_directory(embedded), f"the embedded model: {why_not}"
 
 
-def _preferred(home: Path, device: Accelerator | None) -> ModelFiles | str:
-    """The preferred model's files, or why it cannot be used."""
+def why_not_preferred(device: Accelerator | None) -> str | None:
+    """Why this machine cannot run the preferred model; None where it can."""
     if device is None:
         return f"no CUDA GPU for {PREFERRED}"
     if device.memory_bytes < _PREFERRED_VRAM_BYTES:
         return f"{device.name} has too little memory for {PREFERRED}"
     if device.four_bit_error is not None:
         return f"no 4-bit on {device.name}: {device.four_bit_error}"
+    return None
+
+
+def _preferred(home: Path, device: Accelerator | None) -> ModelFiles | str:
+    """The preferred model's files, or why it cannot be used."""
+    why_not = why_not_preferred(device)
+    if device is None or why_not is not None:
+        return str(why_not)
     try:
         directory = _hub_files(home, PREFERRED)
     except ModelError:

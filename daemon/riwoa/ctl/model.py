@@ -11,7 +11,7 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit, subverb
 
 _KNOWN = {
-    "pull": "bring a model to this machine: smollm2, a hub id (org/name), or the conversion of a GGUF file",
+    "pull": "bring a model here: auto (what suits this machine), smollm2, a hub id (org/name), a GGUF file converted",
     "check": "start the configured model and measure it: memory, speed, 4-bit",
     "list": "show the models that are here, and which one the configuration means",
 }
@@ -29,7 +29,7 @@ def _say(line: str) -> None:
 
 def _pull(arguments: list[str], options: Options) -> int:
     parser = Parser("model pull", description="What is here already stays; killed and run again, it begins anew.")
-    parser.add_argument("model", help="smollm2, org/name, or FILE.gguf")
+    parser.add_argument("model", help="auto, smollm2, org/name, or FILE.gguf")
     given = parser.parse_args(arguments)
     from riwoa.cognition.fetch import pull
 
