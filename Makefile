@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STATE ?= .riwoa
 ARGS ?=
 
-.PHONY: run test check lint clean
+.PHONY: run test test-systemd check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -15,6 +15,10 @@ run: $(VENV)/.installed-run
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Boots a container: needs root, and Debian's systemd-container and debootstrap; skips with the reason otherwise.
+test-systemd: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m systemd tests/systemd $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

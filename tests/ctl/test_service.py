@@ -61,11 +61,11 @@ def test_where_systemd_did_not_boot_it_says_so(capsys: pytest.CaptureFixture[str
 
 @needs_systemd
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    daemon = tmp_path / "riwoad"
-    daemon.write_text("#!/bin/sh\n")
-    daemon.chmod(0o755)
+    for program in ("riwoad", "riwoactl"):
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
     unit = tmp_path / "riwoa.service"
-    unit.write_text(unit_file("riwoa.service").replace("/opt/riwoa/bin/riwoad", str(daemon)))
+    unit.write_text(unit_file("riwoa.service").replace("/opt/riwoa/bin", str(tmp_path)))
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     about_it = [line for line in done.stderr.splitlines() if "riwoa" in line]
     assert not about_it

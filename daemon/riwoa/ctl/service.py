@@ -57,7 +57,7 @@ def unit_file(name: str) -> str:
 
 def _install(root: Path, gpu: bool, options: Options) -> int:
     _require_systemd(root)
-    unit = unit_file(UNIT).replace("/opt/riwoa/bin/riwoad", _daemon(root))
+    unit = unit_file(UNIT).replace("/opt/riwoa/bin", str(_programs(root)))
     wanted = {_UNIT_FILE: unit, _USER_FILE: unit_file("riwoa.sysusers")}
     if gpu:
         wanted[_GPU_FILE] = unit_file("gpu.conf")
@@ -126,8 +126,8 @@ def _described(facts: dict[str, str]) -> Iterator[str]:
         yield f"  last ended: {facts['Result']}, exit status {facts.get('ExecMainStatus')}; see `journalctl -u riwoa`"
 
 
-def _daemon(root: Path) -> str:
-    """The path of riwoad, where the service can read it.
+def _programs(root: Path) -> Path:
+    """The folder of riwoad and riwoactl, where the service can read it.
 
     Raises:
         UsageError: it lies where the unit's hardening hides it.
@@ -142,7 +142,7 @@ def _daemon(root: Path) -> str:
             f"{hidden} is in a home directory, which the hardened service cannot read; install riwoa where it can: "
             "python3 -m venv /opt/riwoa && /opt/riwoa/bin/pip install . && /opt/riwoa/bin/riwoactl service install"
         )
-    return str(daemon)
+    return daemon.parent
 
 
 def _require_systemd(root: Path) -> None:
