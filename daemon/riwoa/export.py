@@ -32,7 +32,6 @@ from torch import nn
 from riwoa import __version__
 from riwoa.child import die_with_parent, watch_stdin
 from riwoa.cognition.protocol import ModelSpec
-from riwoa.durable import flush
 from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.build import checkpoint_path
@@ -43,6 +42,7 @@ from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import Supernet
 from riwoa.oracle.tasks import ImageTask, check_task, load_task
+from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord

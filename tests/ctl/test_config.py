@@ -1,11 +1,14 @@
+import asyncio
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from riwoa.config import Config, load
+from riwoa.config import Config, as_json, load
 from riwoa.ctl import main
+from riwoa_storage.writer import JournalWriter
 
 
 def test_what_show_prints_is_a_valid_file_with_the_same_values(
@@ -53,3 +56,43 @@ def test_a_good_file_is_called_valid(tmp_path: Path, capsys: pytest.CaptureFixtu
     file.write_text("[run]\nseed = 1\n")
     assert main(["config", "check", "--json", str(file)]) == 0
     assert json.loads(capsys.readouterr().out) == {"file": str(file), "valid": True, "keys": ["run.seed"]}
+
+
+# -- diff ------------------------------------------------------------------------------------------------------------
+
+
+def diff(state: Path, text: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    file = state / "new.toml"
+    file.write_text(text)
+    assert main(["config", "diff", str(file), "--state", str(state), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def journal_with(state: Path, config: Config) -> None:
+    async def write() -> None:
+        async with await JournalWriter.open(state / "journal.db") as writer:
+            await writer.begin_run({"seed": 0}, as_json(config))
+
+    asyncio.run(write())
+
+
+def test_diff_says_which_keys_apply_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal_with(tmp_path, Config())
+    edited = "[run]\ngenerations = 50\nseed = 3\n[oracle]\nworkers = 4\n"
+    assert diff(tmp_path, edited, capsys) == {
+        "next generation": {"run.generations": [40, 50]},
+        "restart": {"oracle.workers": ["auto", 4]},
+        "new run": {"run.seed": [0, 3]},
+    }
+    assert main(["config", "diff", str(tmp_path / "new.toml"), "--state", str(tmp_path)]) == 0
+    assert 'restart: oracle.workers "auto" -> 4' in capsys.readouterr().out.splitlines()
+
+
+def test_diff_of_a_bad_file_says_what_is_wrong_and_without_a_run_that_all_applies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert diff(tmp_path, "[run]\nseed = 3\n", capsys) == {"run": None}
+    (tmp_path / "new.toml").write_text("[run]\nseed = -1\n")
+    assert main(["config", "diff", str(tmp_path / "new.toml"), "--state", str(tmp_path)]) == 78
+    assert "run.seed" in capsys.readouterr().err

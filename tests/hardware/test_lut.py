@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from riwoa.durable import replace_durably
 from riwoa.errors import TableError
 from riwoa.hardware.lut import Calibration, LatencyTable, Settings, Timing
 from riwoa.hardware.probe import probe
 from riwoa.oracle.geometry import Backbone, all_operators, fixed_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
+from riwoa_storage.durable import replace_durably
 
 BACKBONE = Backbone(0.25, 10)
 RESOLUTIONS = (24, 32, 40)

@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from riwoa.durable import replace_durably
 from riwoa.errors import AdapterError
+from riwoa_storage.durable import replace_durably
 from riwoa_storage.reader import JournalReader
 
 _KEPT = 4  # copies; older ones can be made again

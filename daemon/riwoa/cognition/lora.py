@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from riwoa.cognition.protocol import ModelSpec
-from riwoa.durable import flush, replace_durably
 from riwoa.errors import AdapterError
+from riwoa_storage.durable import flush, replace_durably
 
 State = dict[str, torch.Tensor]
 

@@ -23,6 +23,8 @@ VERBS = {
     "stop": ("control", "finish the transaction and end the daemon"),
     "reload": ("control", "read the configuration file again"),
     "verify": ("verify", "check the journal and its digest chain; compare two histories"),
+    "backup": ("backup", "copy the journal, consistent and verified, while the daemon goes on"),
+    "compact": ("backup", "make the journal of a stopped daemon smaller"),
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
     "export": ("export", "write the winner's files"),
     "lut": ("lut", "build, check or show this device's latency table"),

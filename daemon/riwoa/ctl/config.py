@@ -1,4 +1,4 @@
-"""``riwoactl config show | check``: the configuration as the daemon would read it."""
+"""``riwoactl config show | check | diff``: the configuration as the daemon would read it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,33 @@ import os
 from pathlib import Path
 from typing import Any
 
-from riwoa.config import Loaded, as_json, is_live, leaves, load, value_of
+from riwoa.config import (
+    Config,
+    Loaded,
+    as_json,
+    difference,
+    from_journal,
+    is_live,
+    leaves,
+    load,
+    may_restart,
+    value_of,
+)
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit, subverb
+from riwoa.paths import client_state
 
 _KNOWN = {
     "show": "print the whole configuration as TOML, or where each value comes from",
     "check": "say whether a file is valid",
+    "diff": "say which keys of a file would apply when, before it is put in place",
 }
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Dispatch to show or check."""
+    """Dispatch to show, check or diff."""
     name = subverb(verb, arguments, _KNOWN)
-    return {"show": _show, "check": _check}[name](arguments[1:], options)
+    return {"show": _show, "check": _check, "diff": _diff}[name](arguments[1:], options)
 
 
 def _show(arguments: list[str], options: Options) -> int:
@@ -46,6 +59,51 @@ def _check(arguments: list[str], options: Options) -> int:
         options, {"file": str(given.file), "valid": True, "keys": changed}, f"{given.file}: valid, {len(changed)} keys"
     )
     return 0
+
+
+def _diff(arguments: list[str], options: Options) -> int:
+    description = """Compares a file with what the latest run stands on: keys that apply at the next generation, that
+    wait for a restart of the daemon, and that only another run can have. Exits 0; 78 where the file is invalid."""
+    parser = Parser("config diff", description=description)
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as the daemon was started with"
+    )
+    given = parser.parse_args(arguments)
+    fresh = load(given.file, given.set).config
+    in_force = _in_force(options)
+    if in_force is None:
+        emit(options, {"run": None}, "no run is under way: all of it applies at the start")
+        return 0
+    found = difference(in_force, fresh)
+    groups = {
+        "next generation": found.live,
+        "restart": {key: change for key, change in found.refused.items() if may_restart(key)},
+        "new run": {key: change for key, change in found.refused.items() if not may_restart(key)},
+    }
+    data = {when: {key: list(change) for key, change in keys.items()} for when, keys in groups.items()}
+    lines = [
+        f"{when}: {key} {_toml_value(old)} -> {_toml_value(new)}"
+        for when, keys in groups.items()
+        for key, (old, new) in keys.items()
+    ]
+    emit(options, data, "\n".join(lines) or "nothing would change")
+    return 0
+
+
+def _in_force(options: Options) -> Config | None:
+    """What the latest run stands on, if it is not finished."""
+    from riwoa_storage.errors import JournalMissingError
+    from riwoa_storage.reader import JournalReader
+
+    try:
+        with JournalReader(client_state(options.state).journal) as reader:
+            run = reader.latest_run()
+            if run is None or run.status != "running":
+                return None
+            return from_journal(reader.config_revisions(run.run_id)[-1].config)
+    except JournalMissingError:
+        return None
 
 
 def toml(loaded: Loaded) -> str:

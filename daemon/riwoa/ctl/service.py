@@ -12,8 +12,8 @@ from pathlib import Path
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit, subverb
-from riwoa.durable import replace_durably
 from riwoa.errors import InputError, RiwoaError, StateDirectoryError, UsageError
+from riwoa_storage.durable import replace_durably
 
 UNIT = "riwoa.service"
 _KNOWN = {

@@ -27,13 +27,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from riwoa.durable import replace_durably
 from riwoa.errors import TableError
 from riwoa.hardware.lut import Timing
 from riwoa.oracle.geometry import Backbone, Operator
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.supernet import build_network
+from riwoa_storage.durable import replace_durably
 
 NETWORK_EVERY = 5  # rounds: a network takes as long as twenty operators and there are fewer of them
 _WARM_UP_ROUNDS = 3

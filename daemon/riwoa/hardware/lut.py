@@ -20,11 +20,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from riwoa.durable import replace_durably
 from riwoa.errors import TableError
 from riwoa.hardware.probe import Device
 from riwoa.oracle.geometry import Backbone, Operator, all_operators, block_operator, fixed_operators
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
+from riwoa_storage.durable import replace_durably
 
 SCHEMA = 1
 _MAX_FILE_BYTES = 16 * 2**20

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save
 
-from riwoa.durable import flush, replace_durably
 from riwoa.errors import InputError
 from riwoa.oracle.data import (
     CLASSES,
@@ -39,6 +38,7 @@ from riwoa.oracle.data import (
 )
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
 from riwoa.oracle.ofa_import import import_ofa
+from riwoa_storage.durable import flush, replace_durably
 
 
 @dataclass(frozen=True, slots=True)
