@@ -13,6 +13,8 @@ from riwoa.errors import RiwoaError
 from riwoa.log import get_logger
 
 _log = get_logger("reload")
+_SETTLED_S = 0.3  # a file that nobody touched for so long is whole
+_MOST_LOOKS = 20
 
 
 class Reloader:
@@ -77,7 +79,25 @@ class Reloader:
             self.file.absolute().parent, watch_filter=None, recursive=False, debounce=200, step=50
         ):
             if any(Path(path).name == name for _, path in changes) or self._is_link():
+                await self._settled()
                 self.try_reload()
+
+    async def _settled(self) -> None:
+        """Wait while somebody is still writing: a number that is cut short is a number, too."""
+        seen: tuple[int, int, int] | None = None
+        for _ in range(_MOST_LOOKS):
+            before, seen = seen, self._stamp()
+            if seen == before:
+                return
+            await asyncio.sleep(_SETTLED_S)
+
+    def _stamp(self) -> tuple[int, int, int]:
+        assert self.file is not None
+        try:
+            found = self.file.stat()
+        except OSError:
+            return (0, 0, 0)
+        return (found.st_ino, found.st_size, found.st_mtime_ns)
 
     def try_reload(self) -> None:
         """Reload; a bad file is kept in ``error`` and logged, nothing more."""

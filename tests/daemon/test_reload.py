@@ -108,3 +108,79 @@ async def test_edits_are_seen_however_they_are_made(file: Path) -> None:
     await until("taken", reloader)
     assert reloader.config.run.generations == 14
     watch.cancel()
+
+
+async def watching(reloader: Reloader) -> asyncio.Task[None]:
+    task = asyncio.create_task(reloader.watch())
+    await asyncio.sleep(0.5)  # the watcher is up
+    return task
+
+
+async def test_a_number_that_is_still_being_written_is_not_read(file: Path) -> None:
+    reloader = reloader_of(file)
+    watch = await watching(reloader)
+    for _ in range(3):
+        with file.open("w") as stream:
+            for part in ("[run]\ngenera", "tions = 1", "2", "3\n"):
+                stream.write(part)
+                stream.flush()
+                await asyncio.sleep(0.15)
+                if (taken := reloader.take()) is not None:
+                    assert taken[0].run.generations == 123
+        await until("taken", reloader) if reloader.config.run.generations != 123 else None
+        assert reloader.config.run.generations == 123
+    assert reloader.error is None
+    watch.cancel()
+
+
+async def test_of_a_thousand_edits_in_a_row_the_last_one_stands(file: Path) -> None:
+    reloader = reloader_of(file)
+    watch = await watching(reloader)
+    new = file.with_suffix(".new")
+    for number in range(1000):
+        text = f"[run]\ngenerations = {1000 + number}\n"
+        if number % 3 == 0:
+            file.write_text(text)
+        elif number % 3 == 1:
+            new.write_text(text)
+            os.replace(new, file)
+        else:
+            file.write_text("[run\nnonsense")
+        await asyncio.sleep(0)
+    file.write_text("[run]\ngenerations = 77\n")
+    async with asyncio.timeout(20):
+        while reloader.config.run.generations != 77:
+            reloader.take()
+            await asyncio.sleep(0.05)
+    assert reloader.error is None
+    watch.cancel()
+
+
+async def test_a_directory_in_the_files_place_changes_nothing_and_the_file_back_is_seen(file: Path) -> None:
+    reloader = reloader_of(file)
+    watch = await watching(reloader)
+    file.unlink()
+    file.mkdir()
+    await until("error", reloader)
+    assert reloader.config.run.generations == 10
+    file.rmdir()
+    file.write_text("[run]\ngenerations = 15\n")
+    await until("taken", reloader)
+    assert (reloader.config.run.generations, reloader.error) == (15, None)
+    watch.cancel()
+
+
+async def test_a_folder_of_links_that_is_swapped_as_a_whole_is_seen(tmp_path: Path) -> None:
+    """As container platforms mount configuration: riwoa.toml -> ..data/riwoa.toml, ..data -> a folder of the day."""
+    for day, generations in (("monday", 10), ("tuesday", 11)):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "riwoa.toml").write_text(f"[run]\ngenerations = {generations}\n")
+    (tmp_path / "..data").symlink_to("monday")
+    (tmp_path / "riwoa.toml").symlink_to("..data/riwoa.toml")
+    reloader = reloader_of(tmp_path / "riwoa.toml")
+    watch = await watching(reloader)
+    (tmp_path / "..new").symlink_to("tuesday")
+    os.replace(tmp_path / "..new", tmp_path / "..data")
+    await until("taken", reloader)
+    assert reloader.config.run.generations == 11
+    watch.cancel()
