@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STATE ?= .riwoa
 ARGS ?=
 
-.PHONY: run test test-systemd check lint clean
+.PHONY: run test test-crash test-systemd check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -15,6 +15,10 @@ run: $(VENV)/.installed-run
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Half an hour on two cores. RIWOA_TEST_KILLS=1000 for more.
+test-crash: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "crash or not crash" tests/crash $(ARGS)
 
 # Boots a container: needs root, and Debian's systemd-container and debootstrap; skips with the reason otherwise.
 test-systemd: $(VENV)/.installed-dev

@@ -27,7 +27,9 @@ def child_environment(threads: int, extra: Mapping[str, str] | None = None) -> d
     root = str(Path(__file__).resolve().parent.parent)
     path = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     held = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-    return {**os.environ, **held, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)), **(extra or {})}
+    # A test's failpoint is one process's: a child has its own.
+    failpoint = {"RIWOA_FAILPOINT": os.environ.get("RIWOA_CHILD_FAILPOINT", "")}
+    return {**os.environ, **held, **failpoint, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)), **(extra or {})}
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:

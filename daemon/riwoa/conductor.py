@@ -33,6 +33,7 @@ from riwoa.search.polish import Polish
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import make_strategy
 from riwoa.semantics import Joined, LatencyOf, LayerMs, Semantics, Style, style_of
+from riwoa_storage.failpoint import failpoint
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ConfigRevisionRecord, EventRecord, GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
@@ -231,6 +232,7 @@ class Conductor:
         proposals = self.strategy.ask()
         async with self._evaluations.round() as work:
             candidates, joined = await self._candidates(generation, proposals, work)
+        failpoint("conductor.evaluated")
         evaluated = work.outcomes([c.key for c in candidates])
         self._require_life(generation, evaluated)
         individuals = [self._individual(c, e) for c, e in zip(candidates, evaluated, strict=True)]

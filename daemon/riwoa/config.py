@@ -22,7 +22,7 @@ from riwoa.errors import ConfigError
 ENVIRONMENT_PREFIX = "RIWOA_"
 _NOT_KEYS = {
     *("RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_MODELS"),
-    *("RIWOA_FAILPOINT", "RIWOA_TEST_ORACLES", "RIWOA_TEST_WRITERS"),
+    *("RIWOA_FAILPOINT", "RIWOA_CHILD_FAILPOINT", "RIWOA_TEST_ORACLES", "RIWOA_TEST_WRITERS"),
 }
 
 MOST_PX = 1024  # no MobileNet is searched for larger inputs

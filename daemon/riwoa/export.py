@@ -44,6 +44,7 @@ from riwoa.oracle.supernet import Supernet
 from riwoa.oracle.tasks import ImageTask, check_task, load_task
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
+from riwoa_storage.failpoint import failpoint
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord
 
@@ -364,9 +365,12 @@ def _put_in_place(temporary: Path, out: Path) -> None:
     aside = out.with_name(f"{out.name}.old")
     flush(temporary)
     shutil.rmtree(aside, ignore_errors=True)
+    failpoint("export.before_rename")
     if out.exists():
         out.rename(aside)
+        failpoint("export.between_renames")
     temporary.rename(out)
+    failpoint("export.after_rename")
     flush(out.parent)
     shutil.rmtree(aside, ignore_errors=True)
 

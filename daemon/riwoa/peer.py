@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.frames import decode_frame
+from riwoa_storage.failpoint import failpoint
 
 _DRAINED_BYTES = 2**16
 _MAX_LOG_CHARACTERS = 500
@@ -128,6 +129,7 @@ class Peer:
         end_s = time.monotonic() + limits.timeout_s
         with contextlib.suppress(ConnectionError):  # a dead process shows as the end of its output
             self._process.stdin.write(frame)
+        failpoint("peer.asked")
         while True:
             answer = await self._answer(end_s, limits, late)
             if on_progress is None or "progress" not in answer:

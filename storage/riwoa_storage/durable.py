@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from riwoa_storage.failpoint import failpoint
+
 
 def replace_durably(path: Path, data: bytes) -> None:
     """Write beside, flush to the disk, rename, flush the directory."""
@@ -13,11 +15,13 @@ def replace_durably(path: Path, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         flush(temporary)
+        failpoint("durable.before_rename")
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+    failpoint("durable.after_rename")
     flush(path.parent)
 
 

@@ -19,6 +19,7 @@ from riwoa.cognition.protocol import Trained, TrainingJob
 from riwoa.cognition.provider import ProposalProvider, ProviderStats
 from riwoa.errors import AdapterError
 from riwoa.log import get_logger
+from riwoa_storage.failpoint import failpoint
 from riwoa_storage.records import ReplyRecord, RequestRecord
 from riwoa_storage.writer import JournalWriter
 
@@ -268,6 +269,7 @@ class ProposalDesk:
                 raise AdapterError(f"adapter {adapter_sha256[:12]} is nowhere to be had")
             path = await self.adapters.file(adapter_sha256)
         await self.provider.use_adapter(adapter_sha256, path)
+        failpoint("desk.adapter_in_use")
 
     def _future(self, request_id: str) -> asyncio.Future[ReplyRecord]:
         if request_id not in self._replies:

@@ -1,0 +1,186 @@
+"""SIGKILL at every named step between two durable states, and at random moments: nothing lost, nothing done twice.
+
+Each life of the daemon is a real process on the embedded supernet. It is killed, started again, killed again, until the
+run is over; then the journal must be whole, hold every evaluation that any life had stored, and end in the digest of
+the run that nobody killed. A short share runs in ``make test``, all of it in ``make test-crash``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from riwoa.child import child_environment
+from riwoa.cognition.protocol import ModelSpec
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.replay import compare, verify
+from tests.daemon.test_service import LEARNS, SMALL, command, trainings
+from tests.daemon.test_service import table as table
+
+KILLS = int(os.environ.get("RIWOA_TEST_KILLS", "100"))
+LIVES = 400  # more than any run needs: a life that makes no progress would never end
+LIFE_S = 120.0
+
+
+def learning(model: ModelSpec) -> tuple[str, ...]:
+    """A search whose (tiny, random) model really writes, and really trains adapters, greedily."""
+    return (
+        *LEARNS,
+        "cognition.provider=model",
+        f"cognition.model={model.directory}",
+        "cognition.temperature=0.0",
+        "cognition.template=compact",
+        "cognition.thinking_tokens=4",
+        "cognition.probes=2",
+    )
+
+
+@dataclass
+class Hunt:
+    """Lives of a daemon on one state directory."""
+
+    state: Path
+    settings: Sequence[str]
+    kills: int = 0
+    stored: set[str] = field(default_factory=set)  # evaluations that some life had stored
+
+    def live(self, failpoint: str = "", *, child: str = "", after_s: float | None = None) -> int:
+        """One life; its exit status. Killed at a failpoint, or after some seconds, if it lasts so long."""
+        environment = {**child_environment(1), "RIWOA_FAILPOINT": failpoint, "RIWOA_CHILD_FAILPOINT": child}
+        process = subprocess.Popen(
+            command(self.state, settings=self.settings),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            _, stderr = process.communicate(timeout=after_s or LIFE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            stderr = ""
+        assert process.returncode in (0, -signal.SIGKILL), stderr
+        self.kills += process.returncode != 0
+        self._nothing_is_lost()
+        return process.returncode
+
+    def _nothing_is_lost(self) -> None:
+        if not (self.state / "journal.db").exists():
+            return
+        assert verify(self.state / "journal.db").ok
+        with JournalReader(self.state / "journal.db") as reader:
+            run = reader.latest_run()
+            if run is None:
+                return
+            version = run.provenance["oracle_version"]
+            found = {evaluation.architecture_key for evaluation in reader.evaluations(version)}
+        assert self.stored <= found
+        self.stored = found
+
+    def finish(self, whole: Path) -> None:
+        """A last life in peace; then everything is as in the run that nobody killed, and nothing was done twice."""
+        before = len(self.stored)
+        assert self.live() == 0
+        status = json.loads((self.state / "status.json").read_text())
+        done = sum(worker["done"] for worker in status["workers"])
+        assert done <= len(self.stored) - before or before == 0
+        found = compare(whole / "journal.db", self.state / "journal.db")
+        assert found.same, found.message
+        assert trainings(whole) == trainings(self.state)
+
+
+def fresh(place: Path, table: Path) -> Path:
+    place.mkdir()
+    shutil.copy(table, place / "latency_lut.json")
+    return place
+
+
+def uninterrupted(tmp_path: Path, table: Path, settings: Sequence[str]) -> Path:
+    hunt = Hunt(fresh(tmp_path / "whole", table), settings)
+    assert hunt.live() == 0
+    return hunt.state
+
+
+def hunted(tmp_path: Path, table: Path, settings: Sequence[str], failpoint: str) -> Hunt:
+    """Killed at the failpoint in each life, until a life gets through."""
+    whole = uninterrupted(tmp_path, table, settings)
+    hunt = Hunt(fresh(tmp_path / "hunted", table), settings)
+    for _ in range(LIVES):
+        if hunt.live(failpoint) == 0:
+            break
+    hunt.finish(whole)
+    assert hunt.kills > 0, f"no life ever passed {failpoint}"
+    return hunt
+
+
+@pytest.mark.timeout(400)
+def test_killed_before_and_after_commits_it_ends_in_the_same_digest(tmp_path: Path, table: Path) -> None:
+    hunted(tmp_path, table, SMALL, "journal.after_commit:11")
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("nth", [4, 5, 7])
+def test_killed_around_every_transaction(tmp_path: Path, table: Path, side: str, nth: int) -> None:
+    """A life's first two transactions say that it resumed: from the fourth on each life gets further."""
+    print(f"\n{hunted(tmp_path, table, LEARNS, f'journal.{side}_commit:{nth}').kills} kills")
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        *("peer.asked:3", "peer.asked:8", "conductor.evaluated:2", "desk.adapter_in_use:2"),
+        *("durable.before_rename:1", "durable.after_rename:1", "journal.before_commit:6", "journal.after_commit:6"),
+    ],
+)
+def test_killed_while_a_real_model_writes_and_learns(
+    tmp_path: Path, table: Path, tiny_llama: ModelSpec, failpoint: str
+) -> None:
+    print(f"\n{hunted(tmp_path, table, learning(tiny_llama), failpoint).kills} kills")
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("model", [False, True], ids=["scripted", "tiny-llama"])
+def test_killed_at_random_moments(tmp_path: Path, table: Path, tiny_llama: ModelSpec, model: bool) -> None:
+    settings = learning(tiny_llama) if model else LEARNS
+    whole = uninterrupted(tmp_path, table, settings)
+    seed = random.SystemRandom().randrange(2**32)
+    rng, kills, runs = random.Random(seed), 0, 0
+    print(f"\nseed {seed}")
+    while kills < KILLS // 2:
+        hunt = Hunt(fresh(tmp_path / f"hunted{runs}", table), settings)
+        runs += 1
+        while kills + hunt.kills < KILLS // 2 and hunt.live(after_s=rng.uniform(1.0, 7.0)) != 0:
+            pass
+        kills += hunt.kills
+        hunt.finish(whole)
+    print(f"{kills} kills in {runs} runs")
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("failpoint", ["export.before_rename", "export.after_rename"])
+def test_an_export_that_is_killed_is_made_again(tmp_path: Path, table: Path, failpoint: str) -> None:
+    settings = (*SMALL, "run.export=true")
+    hunt = Hunt(fresh(tmp_path / "state", table), settings)
+    assert hunt.live(child=failpoint) == 0
+    started = time.monotonic()
+    assert hunt.live() == 0
+    names = {path.name for path in (hunt.state / "export").iterdir()}
+    assert {"architecture.json", "model.safetensors", "provenance.json"} <= names
+    assert time.monotonic() - started < LIFE_S
