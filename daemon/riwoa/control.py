@@ -15,6 +15,7 @@ import os
 import pwd
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ Handler = Callable[[], Awaitable[Mapping[str, Any]]]
 
 _FRAME_BYTES = 4096
 _PATIENCE_S = 5.0
-_CLIENTS = 16
+_CLIENTS_A_USER = 4  # of those who may only ask
 _log = get_logger("control")
 
 
@@ -56,7 +57,7 @@ class ControlServer:
         self._harmless = harmless
         self._group = group
         self._operators = operators
-        self._clients = 0
+        self._clients: Counter[int] = Counter()  # connections now, by user
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -105,19 +106,26 @@ class ControlServer:
                 self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._clients >= _CLIENTS:
-            writer.close()  # unheard: whoever holds all the places is gone in seconds
+        try:
+            user_id = _peer(writer)
+        except OSError:  # gone already
+            writer.close()
             return
-        self._clients += 1
+        if not self._masters(user_id) and self._clients[user_id] >= _CLIENTS_A_USER:
+            writer.close()  # unheard: whoever holds these places is gone in seconds
+            return
+        self._clients[user_id] += 1
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                answer = await self._answer(await reader.readline(), _peer(writer))
+                answer = await self._answer(await reader.readline(), user_id)
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         except (TimeoutError, OSError, ValueError) as error:  # ValueError: a line beyond the limit
             _log.debug("client_dropped", reason=str(error))
         finally:
-            self._clients -= 1
+            self._clients[user_id] -= 1
+            if not self._clients[user_id]:
+                del self._clients[user_id]
             writer.close()
 
     async def _answer(self, line: bytes, user_id: int) -> Mapping[str, Any]:
@@ -140,7 +148,12 @@ class ControlServer:
             return {"ok": False, "error": str(error), "exit_code": error.exit_code}
 
     def _may(self, user_id: int, verb: str) -> bool:
-        return verb in self._harmless or user_id in (0, os.geteuid()) or _name(user_id) in self._operators()
+        return verb in self._harmless or self._masters(user_id) or _name(user_id) in self._operators()
+
+    @staticmethod
+    def _masters(user_id: int) -> bool:
+        """Root and the daemon's own user: nobody else's connections may keep them out."""
+        return user_id in (0, os.geteuid())
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

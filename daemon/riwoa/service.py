@@ -25,7 +25,7 @@ from riwoa.child import child_environment, die_with_parent
 from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.conductor import Conductor
-from riwoa.config import Config, Loaded, as_json, difference, from_journal, load, may_restart
+from riwoa.config import Config, Loaded, as_json, difference, from_journal, load, may_restart, value_of
 from riwoa.control import ControlServer
 from riwoa.credit import OperatorSeconds
 from riwoa.errors import (
@@ -96,6 +96,7 @@ class Service:
         self._desk: ProposalDesk | None = None
         self._evaluations: Evaluations | None = None
         self._rate = Rate()
+        self._restarted: dict[str, Any] = {}  # keys that this start changed in the run that it continues
         self._progress_s = time.monotonic()
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -233,6 +234,7 @@ class Service:
             raise ConfigError(
                 f"run {run.run_id} cannot continue with another {', '.join(names)}; change it back or use --new-run"
             )
+        self._restarted = {key: value_of(self._loaded.config, key) for key in restarted}
         self._reloader.continue_from(with_keys(in_force, self._loaded.config, restarted))
         return run
 
@@ -333,7 +335,11 @@ class Service:
         else:
             _require_same(run, table, version)
             run_id = run.run_id
-            await journal.put_event(EventRecord(kind="resumed", run_id=run_id, created_unix_s=time.time()))
+            changed = {key: list(v) if isinstance(v, tuple) else v for key, v in self._restarted.items()}
+            event = EventRecord(
+                kind="resumed", run_id=run_id, payload={"restarted": changed}, created_unix_s=time.time()
+            )
+            await journal.put_event(event)
         event = EventRecord(kind="cognition", run_id=run_id, payload=provision.event(), created_unix_s=time.time())
         await journal.put_event(event)
         return run_id

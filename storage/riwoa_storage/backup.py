@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import sqlite3
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from riwoa_storage.replay import Verification, verify
 
 def backup(path: Path, out: Path) -> Verification:
     """Copy one committed state of the journal to ``out``, verify the copy, and only then give it its name.
+
+    A damaged adapter is copied as it is: a search can do without it, and ``verify`` tells.
 
     What a power cut leaves is the whole copy or none (fsync before and after the rename). A live writer goes on
     meanwhile; its log grows until the copy is made.
@@ -48,7 +52,7 @@ def backup(path: Path, out: Path) -> Verification:
 def _verified(copy: Path, of: Path) -> Verification:
     """A damaged copy is a damaged original's, and that is the one to name."""
     try:
-        return verify(copy)
+        return verify(copy, adapters=False)
     except JournalCorruptError as error:
         raise JournalCorruptError(str(error).replace(str(copy.absolute()), str(of))) from None
 
@@ -75,7 +79,11 @@ def compact(path: Path, *, adapters: int = 2) -> tuple[int, int]:
         def work(db: sqlite3.Connection) -> None:
             for pragma, (value, _) in WRITER_PRAGMAS.items():
                 db.execute(f"PRAGMA {pragma} = {value}").fetchall()
-            db.execute(_DROP, (adapters,))
+            db.execute("BEGIN IMMEDIATE")
+            kept = _in_service(db, adapters)
+            marks = ",".join("?" * len(kept))
+            db.execute(f"UPDATE adapters SET weights = NULL WHERE adapter_id NOT IN ({marks})", kept)
+            db.execute("COMMIT")
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -83,14 +91,21 @@ def compact(path: Path, *, adapters: int = 2) -> tuple[int, int]:
     return before, os.stat(name).st_size
 
 
-_DROP = """\
-UPDATE adapters SET weights = NULL
-WHERE weights IS NOT NULL AND adapter_id NOT IN (
-  SELECT adapter_id FROM (
-    SELECT adapter_id, row_number() OVER (PARTITION BY run_id ORDER BY adapter_id DESC) AS age
-    FROM adapters WHERE status <> 'rejected'
-  ) WHERE age <= ?
-)"""
+def _in_service(db: sqlite3.Connection, most: int) -> list[int]:
+    """Ids of the last ``most`` adapters of each run that a search would use: accepted, whole, not refused."""
+    told = db.execute("SELECT run_id, payload FROM events WHERE kind = 'adapter_unusable'").fetchall()
+    payloads = [(run, json.loads(payload)) for run, payload in told]
+    refused = {(run, payload.get("sha256")) for run, payload in payloads if payload.get("refused")}
+    kept: dict[int, list[int]] = {}
+    rows = db.execute(
+        "SELECT run_id, adapter_id, sha256, weights FROM adapters "
+        "WHERE status <> 'rejected' AND weights IS NOT NULL ORDER BY adapter_id DESC"
+    )
+    for run, adapter_id, digest, weights in rows:
+        whole = hashlib.sha256(weights).hexdigest() == digest
+        if whole and (run, digest) not in refused and len(kept.setdefault(run, [])) < most:
+            kept[run].append(adapter_id)
+    return [adapter_id for ids in kept.values() for adapter_id in ids]
 
 
 def _execute(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], object], name: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from riwoa.config import Config, as_json, load
 from riwoa.ctl import main
+from riwoa_storage.records import EventRecord
 from riwoa_storage.writer import JournalWriter
 
 
@@ -96,3 +97,16 @@ def test_diff_of_a_bad_file_says_what_is_wrong_and_without_a_run_that_all_applie
     (tmp_path / "new.toml").write_text("[run]\nseed = -1\n")
     assert main(["config", "diff", str(tmp_path / "new.toml"), "--state", str(tmp_path)]) == 78
     assert "run.seed" in capsys.readouterr().err
+
+
+def test_diff_knows_what_a_restart_has_put_in_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal_with(tmp_path, Config())
+
+    async def restarted() -> None:
+        async with await JournalWriter.open(tmp_path / "journal.db") as writer:
+            payload = {"restarted": {"oracle.workers": 4}}
+            await writer.put_event(EventRecord(kind="resumed", run_id=1, payload=payload, created_unix_s=0.0))
+
+    asyncio.run(restarted())
+    assert diff(tmp_path, "[oracle]\nworkers = 4\n", capsys)["restart"] == {}
+    assert diff(tmp_path, "", capsys)["restart"] == {"oracle.workers": [4, "auto"]}

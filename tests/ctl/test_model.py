@@ -93,6 +93,26 @@ def test_auto_with_a_gpu_is_the_preferred_model_and_the_embedded_one_where_the_h
     assert "pull again" in lines[-1]
 
 
+def test_auto_on_a_disk_without_room_for_the_preferred_model_leaves_room_for_the_embedded_one(
+    embedded_home: Path, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    partial = embedded_home / "Nanbeige--Nanbeige4-3B-Thinking-2511.partial"
+
+    def full(*_: Any, **__: Any) -> str:
+        partial.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("RIWOA_MODELS", str(embedded_home))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    lines: list[str] = []
+    found = fetch.pull("auto", lines.append, accelerator=lambda: Accelerator("a card", 16 * 2**30, True, None))
+    assert found.directory == embedded_home / EMBEDDED_DIRECTORY
+    assert lines[-1] == f"the embedded model: no room for {PREFERRED}"
+    assert not partial.exists()
+
+
 def test_offline_the_way_out_is_named_and_nothing_is_left_behind(
     home: Path, registry: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

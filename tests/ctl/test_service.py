@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from riwoa.config import load
-from riwoa.ctl import main
+from riwoa.ctl import main, service
 from riwoa.ctl.service import unit_file
+from riwoa.errors import UsageError
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
@@ -45,6 +46,20 @@ def test_uninstalling_removes_what_was_installed_and_keeps_configuration_and_sta
     assert len(json.loads(capsys.readouterr().out)["removed"]) == 3
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["riwoa.toml"]
     assert state.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [("/home/me/venv/bin", "cannot read"), ("/tmp/venv/bin", "cannot read"), ("/srv/my apps/bin", "plain")],
+)
+def test_a_place_that_the_service_could_not_start_from_is_refused(
+    place: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.sys, "executable", f"{place}/python")
+    monkeypatch.setattr(service.Path, "exists", lambda self: True)
+    monkeypatch.setattr(service, "__file__", "/srv/riwoa/ctl/service.py")
+    with pytest.raises(UsageError, match=says):
+        service._programs(Path("/"))
 
 
 def test_the_example_configuration_is_valid() -> None:

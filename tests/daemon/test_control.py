@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import grp
 import json
 import os
@@ -152,6 +153,21 @@ async def test_the_group_may_look_operators_may_act_and_strangers_may_not_connec
         assert json.loads(await answer("act", 0, 0))["ok"]
         assert await answer("hello", nobody, 65_000) == b"refused"
         await server.close()
+
+
+async def test_the_connections_of_others_are_few_and_keep_no_master_out(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("riwoa.control._peer", lambda writer: 4242)
+    silent = [connect(path, 5.0) for _ in range(30)]
+    await asyncio.sleep(0.3)
+    with contextlib.suppress(ConnectionError):  # one too many: closed unheard
+        assert await asyncio.to_thread(exchange, path, b'{"verb": "hello"}\n') == b""
+    monkeypatch.setattr("riwoa.control._peer", lambda writer: 0)
+    assert (await ask(path, b'{"verb": "hello"}\n'))["ok"]
+    for client in silent:
+        client.close()
+    await asyncio.sleep(0.3)
 
 
 async def test_without_the_group_the_socket_is_the_daemons_alone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sqlite3
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 from riwoa_storage.backup import backup, compact
 from riwoa_storage.errors import JournalCorruptError, JournalLockedError, JournalUnwritableError
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import EventRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
-from tests.storage.samples import CONFIG, PROVENANCE, adapter, generation, write_run
+from tests.storage.samples import CONFIG, PROVENANCE, adapter, flip_byte, generation, write_run
+
+REFUSED = b"refused by the model" * 10_000
 
 
 async def test_a_copy_made_beside_a_live_writer_is_whole_and_verified(tmp_path: Path) -> None:
@@ -75,17 +79,21 @@ async def test_compacting_drops_old_adapters_bytes_and_no_digest(tmp_path: Path)
     path = tmp_path / "journal.db"
 
     async def with_adapters(writer: JournalWriter, run_id: int) -> None:
+        payload = {"sha256": hashlib.sha256(REFUSED).hexdigest(), "reason": "refused", "refused": True}
+        await writer.put_event(EventRecord(kind="adapter_unusable", run_id=run_id, payload=payload, created_unix_s=0.0))
         for i in range(5):
             await writer.put_adapter(
-                adapter(run_id, i, os.urandom(200_000), status="rejected" if i == 4 else "current")
+                adapter(
+                    run_id, i, REFUSED if i == 2 else os.urandom(200_000), status="rejected" if i == 4 else "current"
+                )
             )
 
     digest = await write_run(path, 3, before=with_adapters)
     before, after = compact(path)
-    assert after < before - 500_000
+    assert after < before - 400_000
     with JournalReader(path) as reader:
         rows = reader.adapters(1)
-    assert [row.weights is not None for row in rows] == [False, False, True, True, False]
+    assert [row.weights is not None for row in rows] == [False, True, False, True, False]
     assert all(len(row.sha256) == 64 for row in rows)
     assert verify(path).final_digest == digest
     async with await JournalWriter.open(path) as writer:
@@ -103,3 +111,19 @@ async def test_nothing_is_compacted_under_a_writers_hands(tmp_path: Path, monkey
             compact(path)
         other.execute("ROLLBACK")
     assert verify(path).ok
+
+
+async def test_a_damaged_adapter_keeps_nobody_from_a_copy(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+
+    async def with_adapter(writer: JournalWriter, run_id: int) -> None:
+        await writer.put_adapter(adapter(run_id, 0, b"weights found once"))
+
+    await write_run(path, 2, before=with_adapter)
+    flip_byte(path, b"weights found once", 4)
+    assert backup(path, tmp_path / "copy.db").ok
+    with pytest.raises(JournalCorruptError, match="adapter 1"):
+        verify(tmp_path / "copy.db")
+    compact(path)
+    with JournalReader(path) as reader:
+        assert reader.adapters(1)[0].weights is None  # nothing would use it

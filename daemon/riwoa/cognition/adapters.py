@@ -33,6 +33,8 @@ class AdapterFiles:
     def new(self) -> Path:
         """Where a training writes its weights; one training at a time."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        for left in self._directory.glob(".*.tmp"):  # of processes that were killed while they wrote
+            left.unlink(missing_ok=True)
         return self._directory / "training.safetensors"
 
     async def file(self, sha256: str) -> Path:

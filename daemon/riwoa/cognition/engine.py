@@ -209,8 +209,9 @@ class LanguageModelProvider:
             except PeerLateError:
                 raise
             except PeerLostError as lost:
-                # A SIGKILL of its own is anybody's; two in a row are the kernel's, for memory.
-                if isinstance(lost, PeerMemoryError) or (isinstance(lost, PeerKilledError) and attempt == _ATTEMPTS):
+                # One SIGKILL is anybody's; two in a row are the kernel's, for memory, if there was anything to halve.
+                twice = isinstance(lost, PeerKilledError) and attempt == _ATTEMPTS and most > 1
+                if isinstance(lost, PeerMemoryError) or twice:
                     self._most = max(1, most // 2)
                 if attempt == _ATTEMPTS:
                     raise

@@ -83,6 +83,13 @@ def _pull_auto(home: Path, say: Say, device: Accelerator | None) -> ModelFiles:
             return _pull_hub(PREFERRED, hub_directory(home, PREFERRED), say)
         except ModelError as error:
             why_not = str(error)
+        except OSError as error:
+            if error.errno != _DISK_FULL:
+                raise
+            # What was fetched would keep the disk full for everybody, and could never be finished here.
+            directory = hub_directory(home, PREFERRED)
+            shutil.rmtree(directory.with_name(f"{directory.name}.partial"), ignore_errors=True)
+            why_not = f"no room for {PREFERRED}"
     say(f"the embedded model: {why_not}")
     return _pull_embedded(home, say)
 

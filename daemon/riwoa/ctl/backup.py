@@ -11,7 +11,8 @@ from riwoa.paths import client_state
 from riwoa_storage.backup import backup, compact
 
 _MORE = {
-    "backup": "To restore: stop the daemon, put the copy in the journal's place, remove journal.db-wal, start it.",
+    "backup": "To restore: stop the daemon, put the copy in the journal's place, owned by the daemon's "
+    "user, remove journal.db-wal, start it.",
     "compact": "Drops the bytes of adapters that no run would use again (their hashes stay) and free pages. Stop the "
     "daemon first: exits 75 while one runs.",
 }

@@ -101,7 +101,13 @@ def _in_force(options: Options) -> Config | None:
             run = reader.latest_run()
             if run is None or run.status != "running":
                 return None
-            return from_journal(reader.config_revisions(run.run_id)[-1].config)
+            config = {section: dict(keys) for section, keys in reader.config_revisions(run.run_id)[-1].config.items()}
+            for event in reader.events(run.run_id, limit=-1):
+                if event.kind == "resumed":  # keys that changed at a restart are in force without a revision
+                    for key, value in event.payload.get("restarted", {}).items():
+                        section, name = key.split(".")
+                        config[section][name] = value
+            return from_journal(config)
     except JournalMissingError:
         return None
 

@@ -21,7 +21,7 @@ _KNOWN = {
     "uninstall": "stop the service and remove its unit; state and configuration stay",
     "status": "what systemd says of it",
 }
-_HIDDEN = ("/home", "/root", "/run/user")  # what ProtectHome=yes takes away
+_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # what ProtectHome and PrivateTmp take away
 # file of the package -> where systemd, or riwoa, looks for it
 _UNIT_FILE = f"etc/systemd/system/{UNIT}"
 _USER_FILE = "etc/sysusers.d/riwoa.conf"
@@ -139,9 +139,11 @@ def _programs(root: Path) -> Path:
     hidden = next((part for part in parts if str(part).startswith(tuple(f"{place}/" for place in _HIDDEN))), None)
     if hidden is not None and root == Path("/"):
         raise UsageError(
-            f"{hidden} is in a home directory, which the hardened service cannot read; install riwoa where it can: "
+            f"the hardened service cannot read {hidden} (no home directories, its own /tmp); install riwoa elsewhere: "
             "python3 -m venv /opt/riwoa && /opt/riwoa/bin/pip install . && /opt/riwoa/bin/riwoactl service install"
         )
+    if any(character in str(daemon) for character in " \t%\"'\\$;"):
+        raise UsageError(f"systemd would not take {daemon} as it is; install riwoa into a path of plain characters")
     return daemon.parent
 
 
