@@ -55,6 +55,8 @@ class Hunt:
 
     def live(self, failpoint: str = "", *, child: str = "", after_s: float | None = None) -> int:
         """One life; its exit status. Killed at a failpoint, or after some seconds, if it lasts so long."""
+        self._nothing_is_lost()
+        before = len(self.stored)
         environment = {**child_environment(1), "RIWOA_FAILPOINT": failpoint, "RIWOA_CHILD_FAILPOINT": child}
         process = subprocess.Popen(
             command(self.state, settings=self.settings),
@@ -72,7 +74,6 @@ class Hunt:
             stderr = ""
         assert process.returncode in (0, -signal.SIGKILL), stderr
         self.kills += process.returncode != 0
-        before = len(self.stored)
         self._nothing_is_lost()
         if process.returncode == 0:  # its status tells what it evaluated: each was stored, and none was there before
             status = json.loads((self.state / "status.json").read_text())
