@@ -16,7 +16,7 @@ run: $(VENV)/.installed-run
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
-# Half an hour on two cores. RIWOA_TEST_KILLS=1000 for more.
+# Half an hour on two cores. TEST_KILLS=1000 for more.
 test-crash: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "crash or not crash" tests/crash $(ARGS)
 

@@ -26,7 +26,7 @@ from riwoa_storage.replay import compare, verify
 from tests.daemon.test_service import LEARNS, SMALL, command, trainings
 from tests.daemon.test_service import table as table
 
-KILLS = int(os.environ.get("RIWOA_TEST_KILLS", "100"))
+KILLS = int(os.environ.get("TEST_KILLS", "100"))
 LIVES = 400  # more than any run needs: a life that makes no progress would never end
 LIFE_S = 120.0
 

@@ -28,7 +28,7 @@ from tests.crash.test_crash import Hunt, fresh, uninterrupted
 from tests.daemon.test_service import LEARNS, SMALL, command
 from tests.daemon.test_service import table as table
 
-CUTS = int(os.environ.get("RIWOA_TEST_CUTS", "40"))
+CUTS = int(os.environ.get("TEST_CUTS", "40"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
