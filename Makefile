@@ -16,7 +16,7 @@ run: $(VENV)/.installed-run
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
-# Half an hour on two cores. TEST_KILLS=1000 for more.
+# Long; TEST_KILLS and TEST_CUTS say how often it kills and cuts (100, 40).
 test-crash: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "crash or not crash" tests/crash $(ARGS)
 

@@ -148,8 +148,7 @@ def test_no_loss_falls_on_prompt_and_lead_and_the_patch_weighs_more(model: Langu
     assert model.tokenizer.decode(sample.ids[: sample.start]).endswith("<think>\nThe best change is")
     assert model.tokenizer.decode(sample.ids[sample.start : sample.answer]).endswith("</think>")
     assert model.tokenizer.decode(sample.ids[sample.answer : -1]).strip() == '{"a": 1}'
-    bare = replace(led, lead="")
-    assert training._sample(model, bare).ids == sample.ids or training._sample(model, bare).start < sample.start
+    assert training._sample(model, replace(led, lead="")).start < sample.start
     with torch.inference_mode():
         plain, weighted = (float(training._loss(model, [sample], w)) for w in (1.0, training.ANSWER_WEIGHT))
         logits = model.lora.model(torch.tensor([sample.ids])).logits[0].float()
