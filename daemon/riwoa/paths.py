@@ -77,6 +77,14 @@ class StatePaths:
         return os.path.join(runtime, "control.sock") if runtime else self.name("control.sock")
 
 
+def shipped(name: str) -> Path:
+    """A file that comes with riwoa: inside an installed package, else at the root of the checkout."""
+    from pathlib import Path
+
+    packaged = Path(__file__).resolve().parent / "data" / name
+    return packaged if packaged.exists() else Path(__file__).resolve().parents[2] / name
+
+
 def daemon_state(explicit: str | os.PathLike[str] | None) -> StatePaths:
     """The daemon's state directory: --state, RIWOA_STATE, systemd's STATE_DIRECTORY, then the user's."""
     chosen = explicit or os.environ.get("RIWOA_STATE") or os.environ.get("STATE_DIRECTORY")

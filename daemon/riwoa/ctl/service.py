@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit, subverb
 from riwoa.errors import InputError, RiwoaError, StateDirectoryError, UsageError
+from riwoa.paths import shipped
 from riwoa_storage.durable import replace_durably
 
 UNIT = "riwoa.service"
@@ -49,10 +49,10 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 
 def unit_file(name: str) -> str:
     """A file of the package's ``systemd`` folder."""
-    for folder in (files("riwoa") / "data" / "systemd", Path(__file__).resolve().parents[3] / "systemd"):
-        if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8")
-    raise InputError(f"this installation lacks systemd/{name}; install riwoa again")
+    try:
+        return (shipped("systemd") / name).read_text(encoding="utf-8")
+    except OSError:
+        raise InputError(f"this installation lacks systemd/{name}; install riwoa again") from None
 
 
 def _install(root: Path, gpu: bool, options: Options) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from pathlib import Path
 
 from riwoa.config import Config
@@ -12,14 +11,14 @@ from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.probe import probe
 from riwoa.log import get_logger
 from riwoa.oracle.geometry import Backbone
+from riwoa.paths import shipped
 
 _log = get_logger("latency")
 
 
 def shipped_table() -> Path:
-    """The table of the reference machine: inside an installed package, else at the root of the checkout."""
-    packaged = Path(str(importlib.resources.files("riwoa"))) / "data" / "latency_lut.json"
-    return packaged if packaged.exists() else Path(__file__).resolve().parents[3] / "latency_lut.json"
+    """The table of the reference machine."""
+    return shipped("latency_lut.json")
 
 
 async def obtain_table(path: Path, config: Config, progress: ProgressCallback | None = None) -> LatencyTable:
