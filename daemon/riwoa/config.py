@@ -99,10 +99,13 @@ class Oracle(Section):
     resolutions: Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(_ascending)] = Field(
         (24, 32, 40), min_length=1, description="input resolutions in pixels, ascending"
     )
-    data: str = restart("digits", "the embedded digits, or the path of an .npz file of images")
+    data: str = restart("digits", "digits, the path of an .npz file of images, or an ImageNet-style folder")
+    validation_images: Positive = Field(2000, le=1_000_000, description="most images of a folder that judge")
+    data_seed: int = Field(0, ge=0, lt=2**63, description="seed of the choice among a folder's images")
+    recalibration_data: str = restart("train", "training images to recalibrate on: train = the data's own, or a folder")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the CPU has it")
     recalibration_images: Positive = Field(400, description="training images for BatchNorm statistics")
-    validation_views: Positive = Field(8, description="corrupted views of each digit; a file's images are shown once")
+    validation_views: Positive = Field(8, description="corrupted views of each digit; other images are shown once")
     batch_images: Positive = Field(200, description="images a forward pass")
     workers: Literal["auto"] | Positive = restart("auto", description="worker processes; auto = cores / threads")
     threads: Positive = Field(1, description="threads a worker")

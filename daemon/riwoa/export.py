@@ -35,13 +35,13 @@ from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.build import checkpoint_path
-from riwoa.oracle.data import FloatArray, IntArray, Split
+from riwoa.oracle.data import FloatArray, Images, IntArray, Split
 from riwoa.oracle.evaluator import SubnetEvaluator
 from riwoa.oracle.mobilenet import OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import Supernet
-from riwoa.oracle.tasks import ImageTask, check_task, load_task
+from riwoa.oracle.tasks import ImageTask, check_task, task_of
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
 from riwoa_storage.failpoint import failpoint
@@ -152,7 +152,7 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
     _refuse_foreign(out)
     config = ofa_config(winner.architecture)
     named = SupernetSpec.from_json(spec)
-    task = load_task(named.data)
+    task = task_of(named)
     check_task(task, named)
     net = winning_net(named, config, task)
     left_out = _why_no_onnx() if onnx else "not asked for"
@@ -210,7 +210,7 @@ def winning_net(spec: SupernetSpec, config: OfaConfig, task: ImageTask) -> nn.Mo
     return evaluator.recalibrated_net(config)
 
 
-def accuracy(net: nn.Module, images: FloatArray, labels: IntArray) -> dict[str, Any]:
+def accuracy(net: nn.Module, images: Images, labels: IntArray) -> dict[str, Any]:
     """Top-1 of a model in batches: {"accuracy", "correct", "images"}."""
     correct = 0
     with torch.inference_mode():

@@ -25,8 +25,8 @@ from torch import Tensor
 from riwoa.hardware.bench import thread_count
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.build import checkpoint_path
-from riwoa.oracle.data import load_digits_task
-from riwoa.oracle.evaluator import RECALIBRATION_BATCH_IMAGES, FloatArray, IntArray, SubnetEvaluator
+from riwoa.oracle.data import FloatArray, load_digits_task
+from riwoa.oracle.evaluator import RECALIBRATION_BATCH_IMAGES, IntArray, SubnetEvaluator
 from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec

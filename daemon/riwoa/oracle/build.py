@@ -16,7 +16,7 @@ from riwoa.errors import InputError, OracleError
 from riwoa.oracle.protocol import Metrics, Oracle, SupernetSpec
 
 if TYPE_CHECKING:
-    from riwoa.oracle.data import FloatArray, IntArray
+    from riwoa.oracle.data import Images, IntArray
     from riwoa.oracle.evaluator import SubnetEvaluator
     from riwoa.oracle.tasks import ImageTask
 
@@ -77,9 +77,9 @@ def checkpoint_path(spec: SupernetSpec) -> Path:
 def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
     # Before torch is imported: a wrong name, or data of another task, is refused at once.
     path = checkpoint_path(spec)
-    from riwoa.oracle.tasks import check_task, load_task
+    from riwoa.oracle.tasks import check_task, task_of
 
-    task = load_task(spec.data)
+    task = task_of(spec)
     check_task(task, spec)
     with ThreadPoolExecutor(1, thread_name_prefix="images") as executor:
         # Both take more than a second: numpy renders, or reads and hashes the file, while torch is imported.
@@ -103,9 +103,7 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
     return SupernetOracle(_version(spec, evaluator.settings(), supernet.weights_sha256(), data_sha256), evaluator)
 
 
-def _images(
-    task: ImageTask, spec: SupernetSpec
-) -> tuple[dict[int, FloatArray], dict[int, tuple[FloatArray, IntArray]], str]:
+def _images(task: ImageTask, spec: SupernetSpec) -> tuple[dict[int, Images], dict[int, tuple[Images, IntArray]], str]:
     """Recalibration images, and validation images with labels, by resolution; the task's hash."""
     recalibration = {r: task.recalibration(r, spec.recalibration_images) for r in spec.resolutions}
     validation = {r: task.views(spec.split, r, spec.validation_views) for r in spec.resolutions}

@@ -16,7 +16,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,19 @@ FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
 Split = Literal["train", "validation", "test"]
+
+
+class Images(Protocol):
+    """Images (n, 3, r, r) in float32 by slices: an array, or what makes one from bytes when it is looked at."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, 3, r, r)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> FloatArray: ...
+
 
 CANVAS_PX = 40
 RESOLUTIONS = (24, 32, 40)

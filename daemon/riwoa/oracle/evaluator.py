@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from riwoa.oracle import geometry
+from riwoa.oracle.data import Images
 from riwoa.oracle.geometry import Backbone
 from riwoa.oracle.kernels import Apply, best_kernels
 from riwoa.oracle.layers import Block, Convolution, Statistics, SupernetLayers, average
@@ -31,7 +32,6 @@ from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, 
 from riwoa.oracle.prefix_cache import Activations, Key, PrefixCache
 from riwoa.oracle.supernet import ArchitectureError, Supernet, checked_config
 
-FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Precision = Literal["float32", "bfloat16"]
 
@@ -75,8 +75,8 @@ class SubnetEvaluator:
     def __init__(
         self,
         supernet: Supernet,
-        recalibration_images: Mapping[int, FloatArray],
-        validation: Mapping[int, tuple[FloatArray, IntArray]],
+        recalibration_images: Mapping[int, Images],
+        validation: Mapping[int, tuple[Images, IntArray]],
         *,
         dtype: Precision = "float32",
         batch_size: int | None = None,
@@ -223,7 +223,7 @@ class SubnetEvaluator:
     def _validation_groups(self, resolution: int) -> Iterator[Tensor]:
         return self._groups(self._validation[resolution][0], self._batch_images(resolution))
 
-    def _groups(self, images: FloatArray, size: int) -> Iterator[Tensor]:
+    def _groups(self, images: Images, size: int) -> Iterator[Tensor]:
         for start in range(0, len(images), size):
             group = torch.from_numpy(np.require(images[start : start + size], np.float32, ["C", "W"]))
             yield group.to(self._device).contiguous(memory_format=torch.channels_last)
@@ -278,9 +278,7 @@ def _widest(backbone: Backbone, resolution: int) -> int:
     return max(max(op.mid_c, op.in_c) * op.in_h * op.in_w for op in geometry.operators(largest, backbone))
 
 
-def _check_images(
-    recalibration: Mapping[int, FloatArray], validation: Mapping[int, tuple[FloatArray, IntArray]]
-) -> None:
+def _check_images(recalibration: Mapping[int, Images], validation: Mapping[int, tuple[Images, IntArray]]) -> None:
     for resolution, images in (*recalibration.items(), *((r, pair[0]) for r, pair in validation.items())):
         if len(images) == 0 or images.shape[1:] != (3, resolution, resolution):
             raise ValueError(

@@ -22,13 +22,16 @@ class SupernetSpec:
     checkpoint: str | None = None  # None: the supernet that ships inside the package
     width_mult: float = 0.25
     n_classes: int = 10
-    data: str = "digits"  # or the absolute path of an .npz file of images (riwoa.oracle.images)
+    data: str = "digits"  # or the absolute path of an .npz file (riwoa.oracle.images) or of a folder (.folder)
     resolutions: tuple[int, ...] = (24, 32, 40)  # prepared input sizes; a result depends on its own alone
     split: Literal["validation", "test"] = "validation"  # a search never sees "test"; it judges winners afterwards
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: int | None = None  # None: what fits the processor's cache
     recalibration_images: int = 400
-    validation_views: int = 8  # of the digits; the images of a file are shown once
+    validation_views: int = 8  # of the digits; the images of a file or a folder are shown once
+    validation_images: int = 2000  # of a folder: the most that judge
+    data_seed: int = 0  # of the choice among a folder's images
+    recalibration_data: str | None = None  # absolute path of a folder; None: the data's own training images
     prefix_cache_bytes: int = 256 * 2**20  # changes the speed of an evaluation, never its result
     threads: int = 1
 

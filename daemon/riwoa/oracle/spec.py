@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from riwoa.config import Oracle
@@ -10,31 +11,41 @@ from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.pool import PoolSettings
 from riwoa.oracle.protocol import SupernetSpec
 
+_DECODING_TIMEOUT_S = 3600.0  # the first worker on a folder decodes its images, the others wait for it
+
 
 def oracle_spec(oracle: Oracle) -> SupernetSpec:
     """The worker's specification; "auto" is resolved here, once, and enters the oracle's version."""
     embedded = oracle.checkpoint == "embedded"
     return SupernetSpec(
-        checkpoint=None if embedded else str(Path(oracle.checkpoint).absolute()),
+        checkpoint=None if embedded else _absolute(oracle.checkpoint),
         width_mult=oracle.width_mult,
         n_classes=oracle.n_classes,
-        data="digits" if oracle.data == "digits" else str(Path(oracle.data).absolute()),
+        data="digits" if oracle.data == "digits" else _absolute(oracle.data),
         resolutions=oracle.resolutions,
         dtype=fastest_dtype() if oracle.dtype == "auto" else oracle.dtype,
         batch_size=oracle.batch_images,
         recalibration_images=oracle.recalibration_images,
         validation_views=oracle.validation_views,
+        validation_images=oracle.validation_images,
+        data_seed=oracle.data_seed,
+        recalibration_data=None if oracle.recalibration_data == "train" else _absolute(oracle.recalibration_data),
         threads=oracle.threads,
     )
 
 
 def pool_settings(oracle: Oracle, kept_cores: int = 0) -> PoolSettings:
     """The pool's limits; ``kept_cores`` are left to others where the number of workers is ours to choose."""
-    return PoolSettings(
+    limits = PoolSettings(
         workers=worker_count(oracle, kept_cores),
         evaluation_timeout_s=oracle.timeout_s,
         memory_limit_bytes=oracle.memory_bytes,
     )
+    return replace(limits, start_timeout_s=_DECODING_TIMEOUT_S) if Path(oracle.data).is_dir() else limits
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
 
 
 def worker_count(oracle: Oracle, kept_cores: int = 0) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from riwoa.errors import InputError
-from riwoa.oracle.data import FloatArray, IntArray, Split, load_digits_task
+from riwoa.oracle.data import Images, IntArray, Split, load_digits_task
+from riwoa.oracle.folder import FolderTask
 from riwoa.oracle.images import ImageFileTask
 from riwoa.oracle.protocol import SupernetSpec
 
@@ -41,10 +42,10 @@ class ImageTask(Protocol):
     def labels(self, split: Split) -> IntArray:
         """Labels of the distinct images of the validation or test split, (n,)."""
 
-    def views(self, split: Split, resolution: int, n_views: int) -> tuple[FloatArray, IntArray]:
+    def views(self, split: Split, resolution: int, n_views: int) -> tuple[Images, IntArray]:
         """Standardised images (n, 3, r, r) of the validation or test split, and their labels."""
 
-    def recalibration(self, resolution: int, n_images: int) -> FloatArray:
+    def recalibration(self, resolution: int, n_images: int) -> Images:
         """Standardised *training* images (n_images, 3, r, r), for BatchNorm statistics."""
 
 
@@ -55,6 +56,15 @@ def load_task(data: str) -> ImageTask:
         InputError: the digits are missing, or the file is missing or not what it should be.
     """
     return load_digits_task() if data == "digits" else ImageFileTask.open(Path(data))
+
+
+def task_of(spec: SupernetSpec) -> ImageTask:
+    """The task of a spec; beside those of ``load_task``, a folder of images.
+
+    Raises:
+        InputError: as ``load_task``, and what ``FolderTask.open`` refuses.
+    """
+    return FolderTask.open(spec) if Path(spec.data).is_dir() else load_task(spec.data)
 
 
 def check_task(task: ImageTask, spec: SupernetSpec) -> None:

@@ -1,0 +1,195 @@
+"""ImageNet-style folders as a task: the class is the folder's name. Pillow and numpy only, no torch.
+
+    DIR/val/<class>/*.jpg, *.jpeg, *.png        judge; without DIR/val, DIR/<class>/* do
+    DIR/train/<class>/*                         recalibrate BatchNorm, never the images that judge
+    DIR/test/<class>/*                          judge winners, where there are any
+
+Classes are counted in the sorted order of their names, which for ImageNet's wnids is the order of its published
+networks. Of each split a fixed random choice is used; a smaller one is the beginning of a larger one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from riwoa.errors import InputError
+from riwoa.oracle.data import Images, IntArray, Split
+from riwoa.oracle.images import IMAGENET
+from riwoa.oracle.pictures import RULE_VERSION, Listing, Prepared, StandardisedImages, cache_directory, prepare
+from riwoa.oracle.protocol import SupernetSpec
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+_STREAMS: Mapping[Split, int] = {"train": 1, "validation": 2, "test": 3}  # counters of the random choices
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class FolderTask:
+    """Images of one folder, decoded into the cache when they are first asked for."""
+
+    root: Path
+    resolutions: tuple[int, ...]  # decoded together
+    _found: Mapping[Split, Listing]
+    _labels: Mapping[Split, IntArray]  # of the listings, readable or not
+    _training_images: int
+    _split: Split  # the one that the oracle judges on
+    _cache: Path
+    _prepared: dict[Split, Prepared] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, spec: SupernetSpec, cache: Path | None = None) -> FolderTask:
+        """List the folder of ``spec.data`` and choose; no picture is read.
+
+        Raises:
+            InputError: no such folder, classes that are not the supernet's, no images, or none to recalibrate on.
+        """
+        root = Path(spec.data)
+        judged = _judged_folders(root)
+        training = _training_folder(root, judged, spec.recalibration_data)
+        found: dict[Split, Listing] = {}
+        labels: dict[Split, IntArray] = {}
+        trainable = _images_below(training)
+        order = _choice("train", len(trainable), spec.recalibration_images, spec.data_seed)
+        found["train"] = Listing(training, tuple(trainable[i] for i in order))
+        for split, folder in judged.items():
+            classes = _classes(folder, spec.n_classes)
+            pairs = [(name, label) for label, c in enumerate(classes) for name in _images_of(folder, c)]
+            if not pairs:
+                raise InputError(f"{folder}: its class folders hold no {', '.join(SUFFIXES)} file; check oracle.data")
+            order = _choice(split, len(pairs), spec.validation_images, spec.data_seed)
+            found[split] = Listing(folder, tuple(pairs[i][0] for i in order))
+            labels[split] = np.array([pairs[i][1] for i in order], dtype=np.int64)
+        directory = cache_directory() if cache is None else cache
+        return cls(root, spec.resolutions, found, labels, len(trainable), spec.split, directory)
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the chosen files' bytes, of their labels, and of what is done with them."""
+        facts: list[object] = [RULE_VERSION, metadata.version("pillow"), IMAGENET]
+        facts += [self._ready("train").content_sha256, self._ready(self._split).content_sha256]
+        facts.append(self.labels(self._split).tolist())
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """ImageNet's."""
+        return IMAGENET["mean"]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """ImageNet's."""
+        return IMAGENET["std"]
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Training always, then those that there are."""
+        return ("train", *self._labels)
+
+    @property
+    def training_images(self) -> int:
+        """How many there are to recalibrate on; not all of them are used."""
+        return self._training_images
+
+    def labels(self, split: Split) -> IntArray:
+        """Labels of the chosen, readable images of the validation or test split, (n,)."""
+        return self._labels[split][list(self._ready(split).kept)]
+
+    def views(self, split: Split, resolution: int, n_views: int = 1) -> tuple[Images, IntArray]:
+        """Images (n, 3, r, r) and labels; one view an image whatever ``n_views``, which is the digits'.
+
+        Raises:
+            InputError: too many images are unreadable.
+        """
+        return self._images(split, resolution), self.labels(split)
+
+    def recalibration(self, resolution: int, n_images: int) -> Images:
+        """The first ``n_images`` of the chosen, readable training images, (n_images, 3, r, r).
+
+        Raises:
+            InputError: too many images are unreadable.
+        """
+        return self._images("train", resolution, n_images)
+
+    def _images(self, split: Split, resolution: int, most: int | None = None) -> StandardisedImages:
+        return StandardisedImages(self._ready(split, resolution).pixels(resolution)[:most], self.mean, self.std)
+
+    def _ready(self, split: Split, resolution: int | None = None) -> Prepared:
+        if split not in self._prepared or resolution not in (None, *self.resolutions):
+            wanted = self.resolutions if resolution is None else sorted({*self.resolutions, resolution})
+            self._prepared[split] = prepare(self._found[split], wanted, self._cache)
+        return self._prepared[split]
+
+
+def _judged_folders(root: Path) -> dict[Split, Path]:
+    if (root / "val").is_dir():
+        splits: tuple[tuple[Split, str], ...] = (("validation", "val"), ("test", "test"))
+        return {split: root / name for split, name in splits if (root / name).is_dir()}
+    if (root / "train").is_dir():
+        raise InputError(f"{root} has a folder train but none called val; name the folder that judges val")
+    return {"validation": root}
+
+
+def _training_folder(root: Path, judged: Mapping[Split, Path], named: str | None) -> Path:
+    folder = Path(named) if named is not None else root / "train"
+    if not folder.is_dir():
+        setting = "oracle.recalibration_data = " + named if named is not None else f"{root} has no folder train"
+        raise InputError(
+            f"{setting}: there are no training images to recalibrate BatchNorm on, and those that judge must not be "
+            "used; add DIR/train, or name a folder of training images in oracle.recalibration_data"
+        )
+    for judge in judged.values():
+        one, other = folder.resolve(), judge.resolve()
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise InputError(
+                f"{folder} and {judge} overlap: BatchNorm must not be recalibrated on the images that judge; name "
+                "another folder in oracle.recalibration_data"
+            )
+    return folder
+
+
+def _classes(folder: Path, n_classes: int) -> list[str]:
+    classes = _subfolders(folder)
+    if len(classes) != n_classes:
+        shown = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+        raise InputError(
+            f"{folder} has {len(classes)} class folders ({shown or 'none'}), the supernet has {n_classes} classes: "
+            "the folders in sorted order must be its classes, every one of them; check oracle.data and oracle.n_classes"
+        )
+    return classes
+
+
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _images_of(folder: Path, name: str) -> list[str]:
+    """Names below ``folder`` of the images in its subfolder ``name`` ("" is itself), sorted."""
+    with os.scandir(folder / name) as entries:
+        images = [e.name for e in entries if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")]
+    return [os.path.join(name, image) for image in sorted(images)]
+
+
+def _images_below(folder: Path) -> list[str]:
+    """Images in the folder itself and in its subfolders: recalibration asks for no classes."""
+    return [name for part in ("", *_subfolders(folder)) for name in _images_of(folder, part)]
+
+
+def _choice(split: Split, available: int, wanted: int, seed: int) -> IntArray:
+    """The first ``wanted`` of a fixed permutation; all there are where they are fewer."""
+    generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, _STREAMS[split]]))
+    return generator.permutation(available)[:wanted]
