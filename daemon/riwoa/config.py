@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from riwoa.errors import ConfigError
+from riwoa.oracle.published import PUBLISHED, check_name
 
 ENVIRONMENT_PREFIX = "RIWOA_"
 _NOT_KEYS = {
@@ -93,7 +94,9 @@ class Oracle(Section):
     """Where accuracies come from."""
 
     kind: Literal["supernet"] = Field("supernet", description="the kind of oracle")
-    checkpoint: str = restart("embedded", "a supernet in OFA's format: embedded, or a path")
+    checkpoint: Annotated[str, AfterValidator(check_name)] = restart(
+        "embedded", "a supernet in OFA's format: embedded, a path, or the name of a published one"
+    )
     width_mult: Annotated[float, Field(gt=0)] = Field(0.25, description="width multiplier of the supernet")
     n_classes: Positive = Field(10, description="classes of the supernet's head")
     resolutions: Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(_ascending)] = Field(
@@ -111,6 +114,23 @@ class Oracle(Section):
     threads: Positive = Field(1, description="threads a worker")
     timeout_s: Seconds = live(120.0, "longest evaluation before the worker is killed")
     memory_bytes: Positive = live(4 * 2**30, "resident memory above which a worker is killed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_settings(cls, given: Any) -> Any:
+        """A published supernet's width, classes and resolutions need not be written down."""
+        net = PUBLISHED.get(str(given.get("checkpoint"))) if isinstance(given, dict) else None
+        return given if net is None else {**net.settings, **given}
+
+    @model_validator(mode="after")
+    def _fits_published(self) -> Oracle:
+        net = PUBLISHED.get(self.checkpoint)
+        for name in ("width_mult", "n_classes"):
+            if net is not None and getattr(self, name) != net.settings[name]:
+                raise ValueError(
+                    f"oracle.{name} = {getattr(self, name)!r}, but {net.name} has {net.settings[name]!r}; leave it out"
+                )
+        return self
 
 
 class Latency(Section):
@@ -355,6 +375,8 @@ def _validate(merged: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
         return Config.model_validate(merged)
     except ValidationError as error:
         first, *others = error.errors()
+        if len(first["loc"]) < 2:  # of several keys together
+            raise ConfigError(f"configuration: {_wanted(first['type'], first['msg'])}") from None
         key = ".".join(str(part) for part in first["loc"][:2])
         # A key that takes several kinds of values has an error of each.
         alike = [first, *(e for e in others if e["loc"][:2] == first["loc"][:2])]

@@ -60,7 +60,7 @@ def pull(
     file = Path(what).expanduser()
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with _alone(home, say):
+        with alone(home, say):
             if what == "auto":
                 return _pull_auto(home, say, accelerator())
             if what == EMBEDDED:
@@ -95,7 +95,7 @@ def _pull_auto(home: Path, say: Say, device: Accelerator | None) -> ModelFiles:
 
 
 @contextlib.contextmanager
-def _alone(home: Path, say: Say) -> Iterator[None]:
+def alone(home: Path, say: Say) -> Iterator[None]:
     """One fetch at a time in one home; a second waits, and then mostly finds what it wanted."""
     with (home / ".lock").open("w") as lock:
         try:

@@ -23,6 +23,7 @@ from riwoa.errors import ModelError
 from riwoa.hardware.probe import fastest_dtype
 
 EMBEDDED = "smollm2"
+SUPERNETS = "supernets"  # a directory of the home that holds no language model
 EMBEDDED_DIRECTORY = "smollm2-135m-instruct"
 PREFERRED = "Nanbeige/Nanbeige4-3B-Thinking-2511"
 _PULL_EMBEDDED = "run `riwoactl model pull smollm2`"
@@ -235,7 +236,8 @@ def present(home: Path | None = None) -> list[ModelFiles | ModelError]:
     home = models_home() if home is None else home
     found: list[ModelFiles | ModelError] = []
     for directory in sorted(home.iterdir()) if home.is_dir() else ():
-        if directory.is_dir() and directory.suffix not in (".tmp", ".partial", ".download"):
+        apart = directory.name == SUPERNETS or directory.suffix in (".tmp", ".partial", ".download")
+        if directory.is_dir() and not apart:
             try:
                 found.append(check_directory(directory))
             except ModelError as error:

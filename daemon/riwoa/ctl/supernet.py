@@ -1,8 +1,9 @@
-"""``riwoactl supernet train | check``."""
+"""``riwoactl supernet pull | train | check``."""
 
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,11 @@ from riwoa.errors import StateDirectoryError
 
 if TYPE_CHECKING:
     from riwoa.oracle.evaluator import SubnetEvaluator
+    from riwoa.oracle.published import Published
     from riwoa.oracle.supernet import Supernet
 
 _KNOWN = {
+    "pull": "fetch a supernet that OFA's authors published; interrupted and run again, it continues",
     "train": "train the supernet of the embedded digits; killed and run again, it continues",
     "check": "accuracies of the largest, the median random and the smallest subnet",
 }
@@ -25,9 +28,38 @@ _SPLITS = ("validation", "test", "clean")
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Dispatch to train or check."""
+    """Dispatch to pull, train or check."""
     name = subverb(verb, arguments, _KNOWN)
-    return {"train": _train, "check": _check}[name](arguments[1:], options)
+    return {"pull": _pull, "train": _train, "check": _check}[name](arguments[1:], options)
+
+
+def _pull(arguments: list[str], options: Options) -> int:
+    from riwoa.oracle.fetch import pull
+    from riwoa.oracle.published import PUBLISHED, sha256_of
+
+    parser = Parser("supernet pull", description="Then set oracle.checkpoint to its name.")
+    parser.add_argument("name", help=", ".join(PUBLISHED))
+    parser.add_argument("--from", dest="url", metavar="URL", help="another place that has the same file")
+    parser.add_argument("--sha256", metavar="HEX", help="what the file must be, if you know (none is published)")
+    given = parser.parse_args(arguments)
+    with bar("downloading", "KiB") as advance:
+        path = pull(
+            given.name,
+            lambda line: print(line, file=sys.stderr, flush=True),
+            url=given.url,
+            sha256=None if given.sha256 is None else given.sha256.lower(),
+            check=_check_published,
+            report=lambda done, total: advance(done >> 10, (total or done) >> 10, ""),
+        )
+    data = {"checkpoint": given.name, "file": str(path), "sha256": sha256_of(path)}
+    emit(options, data, f"{path}: SHA-256 {data['sha256']}; set oracle.checkpoint = {given.name}")
+    return 0
+
+
+def _check_published(path: Path, net: Published) -> None:
+    from riwoa.oracle.supernet import Supernet
+
+    Supernet.load(path, net.width_mult, net.settings["n_classes"])
 
 
 def _train(arguments: list[str], options: Options) -> int:

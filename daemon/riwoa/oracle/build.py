@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from riwoa.errors import InputError, OracleError
 from riwoa.oracle.protocol import Metrics, Oracle, SupernetSpec
+from riwoa.oracle.published import PUBLISHED, published_path
 
 if TYPE_CHECKING:
     from riwoa.oracle.data import Images, IntArray
@@ -59,11 +60,13 @@ def build_oracle(spec: Mapping[str, Any]) -> Oracle:
 
 
 def checkpoint_path(spec: SupernetSpec) -> Path:
-    """The spec's checkpoint, or the one inside the package.
+    """The spec's checkpoint, by path or published name, or the one inside the package.
 
     Raises:
-        InputError: the file does not exist.
+        InputError: the file does not exist, or is not what was pulled.
     """
+    if spec.checkpoint in PUBLISHED:
+        return published_path(PUBLISHED[spec.checkpoint])
     if spec.checkpoint is not None:
         if not Path(spec.checkpoint).is_file():
             raise InputError(f"there is no checkpoint at {spec.checkpoint}; check oracle.checkpoint")

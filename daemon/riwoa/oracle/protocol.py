@@ -19,7 +19,7 @@ Metrics = Mapping[str, float]
 class SupernetSpec:
     """An oracle over a supernet checkpoint and images; everything that decides an accuracy is here."""
 
-    checkpoint: str | None = None  # None: the supernet that ships inside the package
+    checkpoint: str | None = None  # a path, or a published name; None: the supernet that ships inside the package
     width_mult: float = 0.25
     n_classes: int = 10
     data: str = "digits"  # or the absolute path of an .npz file (riwoa.oracle.images) or of a folder (.folder)

@@ -10,15 +10,15 @@ from riwoa.config import Oracle
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.pool import PoolSettings
 from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.published import PUBLISHED
 
 _DECODING_TIMEOUT_S = 3600.0  # the first worker on a folder decodes its images, the others wait for it
 
 
 def oracle_spec(oracle: Oracle) -> SupernetSpec:
     """The worker's specification; "auto" is resolved here, once, and enters the oracle's version."""
-    embedded = oracle.checkpoint == "embedded"
     return SupernetSpec(
-        checkpoint=None if embedded else _absolute(oracle.checkpoint),
+        checkpoint=_checkpoint(oracle.checkpoint),
         width_mult=oracle.width_mult,
         n_classes=oracle.n_classes,
         data="digits" if oracle.data == "digits" else _absolute(oracle.data),
@@ -42,6 +42,12 @@ def pool_settings(oracle: Oracle, kept_cores: int = 0) -> PoolSettings:
         memory_limit_bytes=oracle.memory_bytes,
     )
     return replace(limits, start_timeout_s=_DECODING_TIMEOUT_S) if Path(oracle.data).is_dir() else limits
+
+
+def _checkpoint(setting: str) -> str | None:
+    if setting == "embedded":
+        return None
+    return setting if setting in PUBLISHED else _absolute(setting)
 
 
 def _absolute(path: str) -> str:

@@ -18,6 +18,7 @@ from riwoa.errors import InputError
 from riwoa.oracle.geometry import Backbone
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
+from riwoa.oracle.published import PUBLISHED
 
 
 class ArchitectureError(ValueError):
@@ -145,7 +146,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         )
     if path.suffix == ".safetensors":
         content = _read_safetensors(path)
-    elif path.suffix in (".pth", ".pt"):
+    elif path.suffix in (".pth", ".pt") or path.name in PUBLISHED:  # which OFA's authors gave no extension
         content = _read_pickled(path)
     else:
         raise InputError(f"checkpoint {path} has an unknown extension; use .safetensors, .pth or .pt")
