@@ -1,7 +1,7 @@
 """Pictures from files: OFA's resize and crop, and a cache of the bytes that it gives. Pillow and numpy only, no torch.
 
-OFA judges on ``Resize(ceil(r / 0.875))`` and ``CenterCrop(r)`` (``build_valid_transform`` of its ImageNet provider, made
-of torchvision, not needed here): bilinear with antialiasing, the shorter side to the given size.
+OFA judges on ``Resize(ceil(r / 0.875))`` and ``CenterCrop(r)`` (``build_valid_transform`` of its ImageNet provider, of
+torchvision, not needed here): bilinear with antialiasing, the shorter side to the given size.
 
 Decoding 2,000 photographs takes longer than evaluating a small network on them, so it is done once: the cache holds one
 file of plain bytes a resolution, to be mapped into memory by every worker, and a manifest that says what is in it.
