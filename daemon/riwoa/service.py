@@ -31,24 +31,21 @@ from riwoa.credit import OperatorSeconds
 from riwoa.errors import (
     ConfigError,
     DaemonUnavailableError,
-    InfeasibleTargetError,
     RiwoaError,
     StateLockedError,
     TableError,
     UsageError,
 )
 from riwoa.evaluations import Evaluations
-from riwoa.hardware.lut import LatencyTable
-from riwoa.hardware.obtain import BuildProgress, obtain_table
+from riwoa.hardware.obtain import BuildProgress
 from riwoa.hardware.probe import library_versions
-from riwoa.hardware.target import auto_target_ms
 from riwoa.lock import locked
 from riwoa.log import configure, get_logger
 from riwoa.notify import Notifier
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
-from riwoa.oracle.spec import oracle_spec, pool_settings
+from riwoa.oracle.spec import pool_settings
 from riwoa.paths import StatePaths, daemon_state
+from riwoa.problem import Problem, pose
 from riwoa.progress import attach, exported_digest, show_end, show_progress
 from riwoa.provision import Provision, provide
 from riwoa.reload import Reloader, watch_forever, with_keys
@@ -163,23 +160,22 @@ class Service:
         if await self._report_finished(checking):
             return
         run_before = self._unfinished()
-        table = await self._table()
-        target_ms = self._feasible_target(table)
+        problem = await self._pose()
         provision = await self._provide(run_before)
         async with contextlib.AsyncExitStack() as stack:
-            pool, version = await self._start_pool(stack, provision)
+            pool, version = await self._start_pool(stack, problem, provision)
             await checking
-            run = await self._run_record(journal, run_before, table, target_ms, version, provision)
+            run = await self._run_record(journal, run_before, problem, version, provision)
             self._desk = self._make_desk(group, stack, journal, provision)
             self._evaluations = Evaluations(pool, journal, self.paths.journal, version, on_result=self._on_result)
             conductor = Conductor(
                 journal=journal,
                 journal_path=self.paths.journal,
                 run_id=run,
-                space=mobilenet_space(self._config.oracle.resolutions),
-                latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
-                layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
-                target_ms=target_ms,
+                space=problem.space,
+                latency_of=problem.latency_of,
+                layer_ms=problem.layer_ms,
+                target_ms=problem.auto_target_ms,
                 evaluations=self._evaluations,
                 desk=self._desk,
                 style=provision.style,
@@ -190,7 +186,7 @@ class Service:
             self._conductor = conductor
             self._show_run()
             await conductor.run()
-        await self._confirm(journal, conductor)
+        await self._confirm(journal, problem, conductor)
         await journal.finish_run(run)
         await self._export()
         self.board.state = "finished"
@@ -238,7 +234,8 @@ class Service:
         self._reloader.continue_from(with_keys(in_force, self._loaded.config, restarted))
         return run
 
-    async def _table(self) -> LatencyTable:
+    async def _pose(self) -> Problem:
+        """What is searched; a target that nothing can meet is refused here, before anything is."""
         self.board.state = "measuring"
         self.board.message = "measuring the operators of this device"
 
@@ -247,25 +244,11 @@ class Service:
             self.board.sources["time_left_s"] = lambda: p.left_s
             self.board.message = f"measuring the operators of this device: round {p.done} of {p.total}"
 
-        table = await obtain_table(self.paths.latency_table, self._config, progress)
+        problem = await pose(self._config, self.paths.latency_table, progress)
         self.board.sources.pop("time_left_s", None)
-        return table
-
-    def _feasible_target(self, table: LatencyTable) -> float:
-        """What "auto" stands for; a target that nothing can meet is refused here, before anything is searched."""
-        low_ms, high_ms = table.range_ms(self._config.oracle.resolutions)
-
-        def check(config: Config) -> None:
-            wanted = config.objective.latency_ms
-            if wanted != "auto" and float(wanted) < low_ms:
-                raise InfeasibleTargetError(
-                    f"objective.latency_ms = {float(wanted):g} ms is out of reach: on this device the space attains "
-                    f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
-                )
-
-        check(self._loaded.config)
-        self._reloader.check = check
-        return auto_target_ms(table, self._config.oracle.resolutions)
+        problem.check_target(self._loaded.config)
+        self._reloader.check = problem.check_target
+        return problem
 
     async def _provide(self, run: RunRecord | None) -> Provision:
         """Who writes proposals in this run; shown from now on."""
@@ -283,12 +266,13 @@ class Service:
             told = [e.payload["directory"] for e in reader.events(run.run_id, limit=10_000) if e.kind == "cognition"]
         return next((directory for directory in reversed(told) if directory), None)
 
-    async def _start_pool(self, stack: contextlib.AsyncExitStack, provision: Provision) -> tuple[WorkerPool, str]:
+    async def _start_pool(
+        self, stack: contextlib.AsyncExitStack, problem: Problem, provision: Provision
+    ) -> tuple[WorkerPool, str]:
         self.board.state = "starting"
         self.board.message = "starting the workers"
-        oracle = self._config.oracle
-        settings = pool_settings(oracle, kept_cores=provision.busy_cores)
-        pool = WorkerPool(oracle_spec(oracle), settings, on_log=_log_worker)
+        settings = pool_settings(self._config.oracle, kept_cores=provision.busy_cores)
+        pool = WorkerPool(problem.spec, settings, on_log=_log_worker)
         stack.push_async_callback(pool.close)
         info = await pool.start()
         self.board.sources["workers"] = lambda: workers_view(pool.stats())
@@ -323,17 +307,16 @@ class Service:
         self,
         journal: JournalWriter,
         run: RunRecord | None,
-        table: LatencyTable,
-        target_ms: float,
+        problem: Problem,
         version: str,
         provision: Provision,
     ) -> int:
         """Begin a run, or continue the unfinished one, if it is still the same search."""
         if run is None:
-            provenance = {**self._provenance(table, target_ms, version), **provision.provenance()}
+            provenance = {**self._provenance(problem, version), **provision.provenance()}
             run_id = await journal.begin_run(provenance, as_json(self._config))
         else:
-            _require_same(run, table, version)
+            _require_same(run, problem, version)
             run_id = run.run_id
             changed = {key: list(v) if isinstance(v, tuple) else v for key, v in self._restarted.items()}
             event = EventRecord(
@@ -344,34 +327,32 @@ class Service:
         await journal.put_event(event)
         return run_id
 
-    def _provenance(self, table: LatencyTable, target_ms: float, oracle_version: str) -> dict[str, Any]:
+    def _provenance(self, problem: Problem, oracle_version: str) -> dict[str, Any]:
         config = self._config
         wanted = config.objective.latency_ms
         return {
             "riwoa": __version__,
             "seed": config.run.seed,
             "strategy": config.search.strategy,
-            "space": mobilenet_space(config.oracle.resolutions).to_json(),
+            "space": problem.space.to_json(),
             "objective": config.objective.model_dump(mode="json"),
-            "target_ms": target_ms if wanted == "auto" else wanted,
-            "oracle": oracle_spec(config.oracle).to_json(),
+            "target_ms": problem.auto_target_ms if wanted == "auto" else wanted,
+            "oracle": problem.spec.to_json(),
             "oracle_version": oracle_version,
-            "latency_table_sha256": table.sha256,
+            "latency_table_sha256": problem.latency_sha256,
             "versions": library_versions(),
         }
 
-    async def _confirm(self, journal: JournalWriter, conductor: Conductor) -> None:
+    async def _confirm(self, journal: JournalWriter, problem: Problem, conductor: Conductor) -> None:
         """Evaluate the winner once more in float32, which is what gets exported, and journal that too.
 
         A search in bfloat16 ranks the same but may read an image or two differently than the exported model does.
         """
-        spec = oracle_spec(self._config.oracle)
         winner = conductor.leader
-        if spec.dtype == "float32" or winner is None:
+        if problem.exact_spec is None or winner is None:
             return
         self.board.message = "confirming the winner in float32"
-        exact = replace(spec, dtype="float32")
-        async with WorkerPool(exact, replace(pool_settings(self._config.oracle), workers=1)) as pool:
+        async with WorkerPool(problem.exact_spec, replace(pool_settings(self._config.oracle), workers=1)) as pool:
             info = await pool.start()
             evaluations = Evaluations(pool, journal, self.paths.journal, info.version, on_result=self._on_result)
             individual = winner.individual
@@ -529,13 +510,13 @@ class Service:
         return self._conductor.running
 
 
-def _require_same(run: RunRecord, table: LatencyTable, oracle_version: str) -> None:
+def _require_same(run: RunRecord, problem: Problem, oracle_version: str) -> None:
     """Refuse to continue a run on other latencies or another oracle: its numbers would no longer be comparable.
 
     Raises:
         TableError, ConfigError: say what differs and the way out.
     """
-    if run.provenance["latency_table_sha256"] != table.sha256:
+    if run.provenance["latency_table_sha256"] != problem.latency_sha256:
         raise TableError(
             f"run {run.run_id} was begun with another latency table than the one in the state directory; put it back "
             "or use --new-run"

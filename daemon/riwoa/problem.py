@@ -1,0 +1,88 @@
+"""What a search is about: a space, who judges accuracies in it, and what a latency is, free to ask for.
+
+Each kind of oracle poses its own problem. The service knows nothing of supernets or tables: it starts the workers that
+the problem specifies, and hands space and latencies to the conductor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from riwoa.config import Config
+from riwoa.errors import InfeasibleTargetError
+from riwoa.hardware.build import ProgressCallback
+from riwoa.hardware.obtain import obtain_table
+from riwoa.hardware.target import auto_target_ms
+from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
+from riwoa.oracle.protocol import OracleSpec
+from riwoa.oracle.spec import oracle_spec
+from riwoa.search.space import Space
+from riwoa.semantics import LatencyOf, LayerMs
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One oracle's space and latencies; fixed for a run.
+
+    Attributes:
+        space: the architectures.
+        spec: what each worker process is given.
+        exact_spec: judges the winner once more, as it will be exported; None where ``spec`` is exact.
+        latency_of: milliseconds of an architecture; free, so a search may ask as often as it likes.
+        layer_ms: the same by layers, for prompts; empty where layers have no times.
+        range_ms: least and greatest latency of the space.
+        auto_target_ms: what ``objective.latency_ms = "auto"`` stands for.
+        latency_sha256: of everything that decides a latency; a resumed run must find the same.
+    """
+
+    space: Space
+    spec: OracleSpec
+    exact_spec: OracleSpec | None
+    latency_of: LatencyOf
+    layer_ms: LayerMs
+    range_ms: tuple[float, float]
+    auto_target_ms: float
+    latency_sha256: str
+
+    def check_target(self, config: Config) -> None:
+        """Refuse a latency target that no architecture meets.
+
+        Raises:
+            InfeasibleTargetError: says what is attainable.
+        """
+        wanted, (low_ms, high_ms) = config.objective.latency_ms, self.range_ms
+        if wanted != "auto" and float(wanted) < low_ms:
+            raise InfeasibleTargetError(
+                f"objective.latency_ms = {float(wanted):g} ms is out of reach: on this device the space attains "
+                f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
+            )
+
+
+async def pose(config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
+    """The problem that a configuration names; may take minutes where this device must be measured first.
+
+    Args:
+        config: the configuration in force.
+        latency_table: where this device's operator table lies, or is to lie.
+        progress: told how the measurement goes.
+
+    Raises:
+        RiwoaError: a table or another input is missing, damaged or of another device.
+    """
+    return await _supernet(config, latency_table, progress)
+
+
+async def _supernet(config: Config, latency_table: Path, progress: ProgressCallback | None) -> Problem:
+    table = await obtain_table(latency_table, config, progress)
+    spec, resolutions = oracle_spec(config.oracle), config.oracle.resolutions
+    return Problem(
+        space=mobilenet_space(resolutions),
+        spec=spec,
+        exact_spec=replace(spec, dtype="float32") if spec.dtype != "float32" else None,
+        latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
+        layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
+        range_ms=table.range_ms(resolutions),
+        auto_target_ms=auto_target_ms(table, resolutions),
+        latency_sha256=table.sha256,
+    )
