@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from riwoa.config import Oracle
+from riwoa.errors import ConfigError
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.pool import PoolSettings
-from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.protocol import SupernetSpec, TableSpec
 
 
 def oracle_spec(oracle: Oracle) -> SupernetSpec:
@@ -24,6 +25,28 @@ def oracle_spec(oracle: Oracle) -> SupernetSpec:
         batch_size=oracle.batch_images,
         recalibration_images=oracle.recalibration_images,
         validation_views=oracle.validation_views,
+        threads=oracle.threads,
+    )
+
+
+def table_spec(oracle: Oracle) -> TableSpec:
+    """The worker's specification of a table.
+
+    Raises:
+        ConfigError: the table, or what to search it for, is not named.
+    """
+    if oracle.table is None or oracle.table_accuracy is None:
+        missing = "oracle.table, the file" if oracle.table is None else "oracle.table_accuracy, the column to raise"
+        raise ConfigError(f"oracle.kind = table needs {missing}")
+    return TableSpec(
+        path=str(Path(oracle.table).absolute()),
+        genes=oracle.table_genes,
+        gene_kind="ordered" if oracle.table_order else "nominal",
+        accuracy=oracle.table_accuracy,
+        report=oracle.table_report,
+        latency=oracle.table_latency,
+        low_fidelity=oracle.table_low_fidelity,
+        low_fidelity_cost=oracle.table_low_fidelity_cost,
         threads=oracle.threads,
     )
 
