@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from riwoa.config import Oracle
+from riwoa.errors import ConfigError
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.pool import PoolSettings
-from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.protocol import SupernetSpec, TableSpec
 from riwoa.oracle.published import PUBLISHED
 
 _DECODING_TIMEOUT_S = 3600.0  # the first worker on a folder decodes its images, the others wait for it
@@ -30,6 +31,28 @@ def oracle_spec(oracle: Oracle) -> SupernetSpec:
         validation_images=oracle.validation_images,
         data_seed=oracle.data_seed,
         recalibration_data=None if oracle.recalibration_data == "train" else _absolute(oracle.recalibration_data),
+        threads=oracle.threads,
+    )
+
+
+def table_spec(oracle: Oracle) -> TableSpec:
+    """The worker's specification of a table.
+
+    Raises:
+        ConfigError: the table, or what to search it for, is not named.
+    """
+    if oracle.table is None or oracle.table_accuracy is None:
+        missing = "oracle.table, the file" if oracle.table is None else "oracle.table_accuracy, the column to raise"
+        raise ConfigError(f"oracle.kind = table needs {missing}")
+    return TableSpec(
+        path=_absolute(oracle.table),
+        genes=oracle.table_genes,
+        gene_kind="ordered" if oracle.table_order else "nominal",
+        accuracy=oracle.table_accuracy,
+        report=oracle.table_report,
+        latency=oracle.table_latency,
+        low_fidelity=oracle.table_low_fidelity,
+        low_fidelity_cost=oracle.table_low_fidelity_cost,
         threads=oracle.threads,
     )
 
