@@ -26,6 +26,7 @@ _NOT_KEYS = {
     *("RIWOA_FAILPOINT", "RIWOA_CHILD_FAILPOINT", "RIWOA_TEST_ORACLES", "RIWOA_TEST_WRITERS"),
 }
 
+_TUTORIAL_RESOLUTIONS_PX = (160, 176, 192, 208, 224)  # what OFA's own searches with its predictor choose from
 MOST_PX = 1024  # no MobileNet is searched for larger inputs
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -63,8 +64,8 @@ class ObjectiveSection(Section):
 
     latency_ms: Literal["auto"] | Annotated[float, Field(gt=0)] = live(
         "auto",
-        "latency target of one image in milliseconds; auto = the geometric mean of the attainable range, of a table the "
-        "median",
+        "latency target of one image in milliseconds; auto = the geometric mean of the attainable range, of a table "
+        "the median",
     )
     exponent: Annotated[float, Field(lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
 
@@ -95,7 +96,9 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
 class Oracle(Section):
     """Where accuracies come from."""
 
-    kind: Literal["supernet", "table"] = Field("supernet", description="supernet, or table: a look-up in a file")
+    kind: Literal["supernet", "table", "predictor"] = Field(
+        "supernet", description="supernet; table: a look-up in a file; predictor: OFA's accuracy predictor"
+    )
     checkpoint: Annotated[str, AfterValidator(check_name)] = restart(
         "embedded", "a supernet in OFA's format: embedded, a path, or the name of a published one"
     )
@@ -124,6 +127,10 @@ class Oracle(Section):
     table_low_fidelity_cost: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="what a cheap accuracy costs, relative to a full one"
     )
+    predictor: str | None = restart(None, "kind predictor: OFA's acc_predictor.pth", min_length=1)
+    latency_tables: str | None = restart(
+        None, "kind predictor: a folder of OFA's tables, one <resolution>_lookup_table.yaml each", min_length=1
+    )
     workers: Literal["auto"] | Positive = restart("auto", description="worker processes; auto = cores / threads")
     threads: Positive = Field(1, description="threads a worker")
     timeout_s: Seconds = live(120.0, "longest evaluation before the worker is killed")
@@ -132,8 +139,12 @@ class Oracle(Section):
     @model_validator(mode="before")
     @classmethod
     def _published_settings(cls, given: Any) -> Any:
-        """A published supernet's width, classes and resolutions need not be written down."""
-        net = PUBLISHED.get(str(given.get("checkpoint"))) if isinstance(given, dict) else None
+        """What follows from a published supernet or predictor need not be written down."""
+        if not isinstance(given, dict):
+            return given
+        if given.get("kind") == "predictor":
+            return {"resolutions": _TUTORIAL_RESOLUTIONS_PX, **given}
+        net = PUBLISHED.get(str(given.get("checkpoint")))
         return given if net is None else {**net.settings, **given}
 
     @model_validator(mode="after")

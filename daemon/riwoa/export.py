@@ -1,7 +1,7 @@
 """The winner's files: architecture.json, model.safetensors, model.onnx and provenance.json.
 
 Where the run's language model learned, ``adapter/`` holds its LoRA weights too, as PEFT loads them. A run on a table
-has no network, and writes no model.
+or a predictor has no network, and writes no model.
 
 The directory is written whole beside its place, flushed to the disk and renamed into it: whoever looks sees the old
 export or the new one. (Linux renames no directory over a full one, so the old one steps aside first; a power cut in
@@ -150,8 +150,8 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
     winner = read_winner(journal, run_id)
     spec = winner.run.provenance.get("oracle", {})
     _refuse_foreign(out)
-    if spec.get("kind") == "table":
-        return _export_row(winner, out)
+    if spec.get("kind") in ("table", "predictor"):
+        return _export_numbers(winner, out, spec["kind"])
     if spec.get("kind") != "supernet":
         raise InputError(f"run {winner.run.run_id} searched with a {spec.get('kind')!r} oracle, which has no weights")
     config = ofa_config(winner.architecture)
@@ -169,12 +169,15 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
     return Exported(out, description, provenance, left_out)
 
 
-def _export_row(winner: Winner, out: Path) -> Exported:
-    """A table knows its architectures' numbers and no networks: there is no model to write."""
+def _export_numbers(winner: Winner, out: Path, kind: str) -> Exported:
+    """A table or a predictor knows its architectures' numbers and no networks: there is no model to write."""
     description = _found(winner) | {"schema": SCHEMA, "journaled": {"metrics": dict(winner.leader["metrics"])}}
+    if kind == "predictor":  # a network that OFA's published supernets hold: get_active_subnet takes this
+        config = ofa_config(winner.architecture)
+        description |= {"resolution": config.r, "ofa": config.to_json()}
     with _replacing(out) as temporary:
         provenance = _write_descriptions(winner, description, temporary)
-    return Exported(out, description, provenance, "a table holds no networks")
+    return Exported(out, description, provenance, f"a {kind} holds no networks")
 
 
 def _write_descriptions(winner: Winner, description: Json, directory: Path) -> Json:

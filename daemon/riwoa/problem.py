@@ -6,6 +6,7 @@ the problem specifies, and hands space and latencies to the conductor.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from riwoa.config import Config
 from riwoa.errors import InfeasibleTargetError
 from riwoa.hardware.build import ProgressCallback
 from riwoa.hardware.obtain import obtain_table
+from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.hardware.target import auto_target_ms
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import OracleSpec
-from riwoa.oracle.spec import oracle_spec, table_spec
+from riwoa.oracle.spec import oracle_spec, predictor_spec, table_spec
 from riwoa.oracle.table import TableOracle
 from riwoa.search.space import Space
 from riwoa.semantics import LatencyOf, LayerMs
@@ -73,6 +75,8 @@ async def pose(config: Config, latency_table: Path, progress: ProgressCallback |
     """
     if config.oracle.kind == "table":
         return _table(config)
+    if config.oracle.kind == "predictor":
+        return _predictor(config)
     return await _supernet(config, latency_table, progress)
 
 
@@ -104,4 +108,20 @@ def _table(config: Config) -> Problem:
         # Not the geometric mean of the range: one network without layers (0.01 ms) would make it a target for stumps.
         auto_target_ms=table.median_ms,
         latency_sha256=table.latency_sha256,
+    )
+
+
+def _predictor(config: Config) -> Problem:
+    spec, resolutions = predictor_spec(config.oracle), config.oracle.resolutions
+    tables = OfaLatencyTable(Path(str(config.oracle.latency_tables)))
+    low_ms, high_ms = tables.range_ms(resolutions)
+    return Problem(
+        space=mobilenet_space(resolutions),
+        spec=spec,
+        exact_spec=None,
+        latency_of=lambda architecture: tables.latency_ms(ofa_config(architecture)),
+        layer_ms=lambda architecture: tables.layers_ms(ofa_config(architecture)),
+        range_ms=(low_ms, high_ms),
+        auto_target_ms=math.sqrt(low_ms * high_ms),
+        latency_sha256=tables.sha256(resolutions),
     )

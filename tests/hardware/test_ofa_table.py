@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from tests.support.ofa_files import write_tables
 from tests.support.official import ofas_tutorial, official_data, some_configs
 
 from riwoa.errors import TableError
@@ -33,9 +37,14 @@ def test_the_official_tables_give_what_ofas_own_code_gives_at_every_resolution()
         r: ofas_estimator(yaml.safe_load((folder / f"{r}_lookup_table.yaml").read_text("utf-8"))) for r in resolutions
     }
     ours = OfaLatencyTable(folder)
-    for config in some_configs(resolutions, 1020, seed=3):
+    configs = some_configs(resolutions, 1020, seed=3)
+    together = ours.latencies_ms(configs)
+    low_ms, high_ms = ours.range_ms(resolutions)
+    for config, of_all in zip(configs, together, strict=True):
         expected = theirs[config.r].predict_network_latency_given_spec(config.to_json())
         assert ours.latency_ms(config) == pytest.approx(expected, rel=1e-12)
+        assert of_all == pytest.approx(expected, rel=1e-12)
+        assert low_ms <= expected <= high_ms
 
 
 def test_the_parts_are_the_layers_that_exist_and_add_up() -> None:
@@ -85,3 +94,31 @@ def test_each_file_is_read_once(tmp_path: Path) -> None:
     first = table.latency_ms(SMALLEST)
     copy.unlink()
     assert table.latency_ms(SMALLEST) == first
+
+
+def test_the_range_is_that_of_the_space_and_many_are_summed_as_each_alone(tmp_path: Path) -> None:
+    table = OfaLatencyTable(write_tables(tmp_path / "tables", (160, 192)))
+    configs = some_configs((160, 192), 200, seed=4)
+    alone = [table.latency_ms(c) for c in configs]
+    np.testing.assert_allclose(table.latencies_ms(configs), alone, rtol=1e-12)
+    low_ms, high_ms = table.range_ms((160, 192))
+    assert low_ms < min(alone) < max(alone) < high_ms
+    improved = best = SMALLEST
+    for layer, gene, choice in product(range(20), ("ks", "e"), (3, 5, 7, 4, 6)):  # additive: one block at a time
+        values = list(getattr(best, gene))
+        values[layer] = choice
+        if choice in ((3, 5, 7) if gene == "ks" else (3, 4, 6)):
+            improved = replace(best, **{gene: tuple(values)})
+            best = min((best, improved), key=table.latency_ms)
+    assert low_ms <= table.latency_ms(best) < table.latency_ms(SMALLEST)
+
+
+def test_the_hash_is_of_the_files_that_are_used(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "tables", (160, 192))
+    both, one = OfaLatencyTable(folder).sha256((160, 192)), OfaLatencyTable(folder).sha256((160,))
+    file = folder / "192_lookup_table.yaml"
+    file.write_text(file.read_text() + "more: {mean: 1.0}\n")
+    assert OfaLatencyTable(folder).sha256((160,)) == one
+    assert OfaLatencyTable(folder).sha256((160, 192)) != both
+    with pytest.raises(TableError, match="176_lookup_table"):
+        OfaLatencyTable(folder).sha256((176,))

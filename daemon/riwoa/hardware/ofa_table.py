@@ -6,13 +6,19 @@ resolution is first asked for.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from riwoa.errors import TableError
-from riwoa.oracle.mobilenet import BLOCKS, OfaConfig
+from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 
 STEM = 24
 WIDTHS = (32, 48, 96, 136, 192)  # output channels of each stage
@@ -22,12 +28,21 @@ HARD_SWISH = (0, 0, 1, 1, 1)
 HEAD, FEATURES, CLASSES = 1152, 1536, 1000
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a network of one resolution adds up from, milliseconds."""
+
+    fixed_ms: float  # stem and head
+    blocks_ms: npt.NDArray[np.float64]  # (layers, kernels, expansions)
+
+
 class OfaLatencyTable:
     """Latencies in milliseconds from a folder of ``<resolution>_lookup_table.yaml``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._tables: dict[int, Mapping[str, Any]] = {}
+        self._of_resolution: dict[int, _Parts] = {}
 
     def latency_ms(self, config: OfaConfig) -> float:
         """The whole network: a plain sum over its operators.
@@ -36,6 +51,47 @@ class OfaLatencyTable:
             TableError: no table of this resolution, or no operator of this kind in it.
         """
         return sum(self.layers_ms(config).values())
+
+    def latencies_ms(self, configs: Sequence[OfaConfig]) -> npt.NDArray[np.float64]:
+        """Those of many networks at once, (n,); ``latency_ms`` to the last bits, which the order of the sum decides.
+
+        Raises:
+            TableError: no table of a resolution, or an operator of the space that is not in it.
+        """
+        ks, e, d = (np.array([getattr(c, gene) for c in configs], dtype=np.int64) for gene in ("ks", "e", "d"))
+        resolutions, of_config = np.unique([c.r for c in configs], return_inverse=True)
+        parts = [self._parts(int(r)) for r in resolutions]
+        layers = np.arange(STAGES * BLOCKS)
+        picked = np.stack([p.blocks_ms for p in parts])[
+            of_config[:, None], layers, np.searchsorted(KERNELS, ks), np.searchsorted(EXPANSIONS, e)
+        ]
+        exists = layers % BLOCKS < d[:, layers // BLOCKS]
+        fixed_ms = np.array([p.fixed_ms for p in parts])[of_config]
+        return np.asarray(fixed_ms + np.where(exists, picked, 0.0).sum(axis=1))
+
+    def range_ms(self, resolutions: Sequence[int]) -> tuple[float, float]:
+        """The least and the greatest latency of the whole space.
+
+        Raises:
+            TableError: no table of a resolution, or an operator of the space that is not in it.
+        """
+        parts = [self._parts(r) for r in resolutions]
+        low_ms, high_ms = (np.stack([f(p.blocks_ms, axis=(1, 2)) for p in parts]) for f in (np.min, np.max))
+        shallow = np.arange(STAGES * BLOCKS) % BLOCKS < min(DEPTHS)
+        fixed_ms = np.array([p.fixed_ms for p in parts])
+        return float((fixed_ms + low_ms[:, shallow].sum(1)).min()), float((fixed_ms + high_ms.sum(1)).max())
+
+    def sha256(self, resolutions: Sequence[int]) -> str:
+        """Hash of the files of these resolutions, and of how they are summed.
+
+        Raises:
+            TableError: one is missing.
+        """
+        digest = hashlib.sha256(b"ofa-table-1")
+        for r in resolutions:
+            self._table(r)
+            digest.update(hashlib.sha256(self._file(r).read_bytes()).digest())
+        return digest.hexdigest()
 
     def layers_ms(self, config: OfaConfig) -> dict[str, float]:
         """Each part's share, in milliseconds: "stem", "head", and "stage1.block1" and so on."""
@@ -70,11 +126,27 @@ class OfaLatencyTable:
         )
         return parts
 
+    def _parts(self, resolution: int) -> _Parts:
+        """Every block of the space at one resolution: nine networks have all of them."""
+        if resolution not in self._of_resolution:
+            blocks_ms = np.empty((STAGES * BLOCKS, len(KERNELS), len(EXPANSIONS)))
+            for i, j in product(range(len(KERNELS)), range(len(EXPANSIONS))):
+                n = STAGES * BLOCKS
+                uniform = OfaConfig((KERNELS[i],) * n, (EXPANSIONS[j],) * n, (max(DEPTHS),) * STAGES, resolution)
+                _, *blocks, _ = self.layers_ms(uniform).values()
+                blocks_ms[:, i, j] = blocks
+            parts = self.layers_ms(uniform)
+            self._of_resolution[resolution] = _Parts(parts["stem"] + parts["head"], blocks_ms)
+        return self._of_resolution[resolution]
+
+    def _file(self, resolution: int) -> Path:
+        return self._folder / f"{resolution}_lookup_table.yaml"
+
     def _table(self, resolution: int) -> Mapping[str, Any]:
         if resolution not in self._tables:
             import yaml
 
-            file = self._folder / f"{resolution}_lookup_table.yaml"
+            file = self._file(resolution)
             try:
                 loaded = yaml.load(
                     file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from riwoa.errors import InputError, OracleError
-from riwoa.oracle.protocol import Metrics, Oracle, SupernetSpec, TableSpec
+from riwoa.oracle.protocol import Metrics, Oracle, PredictorSpec, SupernetSpec, TableSpec
 from riwoa.oracle.published import PUBLISHED, published_path
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def build_oracle(spec: Mapping[str, Any]) -> Oracle:
     """The oracle of a spec's JSON form.
 
     Raises:
-        InputError: the checkpoint, the data or the table is missing or damaged.
+        InputError, OracleError: the checkpoint, the data, the table or the predictor is missing or damaged.
         OracleError: the spec names no oracle.
     """
     if spec.get("kind") == "supernet":
@@ -56,6 +56,10 @@ def build_oracle(spec: Mapping[str, Any]) -> Oracle:
         from riwoa.oracle.table import TableOracle
 
         return TableOracle(TableSpec.from_json(spec))
+    if spec.get("kind") == "predictor":
+        from riwoa.oracle.predictor import PredictorOracle
+
+        return PredictorOracle(PredictorSpec.from_json(spec))
     if spec.get("kind") == "module" and os.environ.get("RIWOA_TEST_ORACLES") == "1":
         module, _, function = str(spec["factory"]).partition(":")
         oracle: Oracle = getattr(importlib.import_module(module), function)(**spec["arguments"])

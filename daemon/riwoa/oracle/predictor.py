@@ -6,7 +6,9 @@ exist), then eight resolutions from 112 in steps of 16; three hidden layers of 4
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.errors import OracleError
-from riwoa.oracle.mobilenet import BLOCKS, EXPANSIONS, KERNELS, STAGES, OfaConfig
+from riwoa.oracle import geometry
+from riwoa.oracle.geometry import Backbone
+from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
+from riwoa.oracle.protocol import CandidateError, Metrics, PredictorSpec
 
 RESOLUTIONS_PX = tuple(range(112, 225, 16))
+BACKBONE = Backbone(1.2, 1000)  # what the predictor was trained on, and what OFA's tables time
 _LAYERS = STAGES * BLOCKS
 _INPUTS = 6 * _LAYERS + len(RESOLUTIONS_PX)
 _SHAPES = ((400, _INPUTS), (400, 400), (400, 400), (1, 400))
@@ -60,27 +66,89 @@ class AccuracyPredictor:
         """Predicted top-1 of each subnet, shape (n,).
 
         Raises:
-            OracleError: a resolution outside the predictor's eight.
+            OracleError: a choice outside the space, or a resolution outside the predictor's eight.
         """
-        x = np.array([_features(c) for c in configs], dtype=np.float32).reshape(-1, _INPUTS)
+        x = one_hot(configs)
         for weight, bias in self._weights[:-1]:
             x = np.maximum(x @ weight.T + bias, 0.0)
         weight, bias = self._weights[-1]
         return np.asarray((x @ weight.T + bias)[:, 0])
 
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights' values; the same whatever container they were read from."""
+        digest = hashlib.sha256()
+        for weight, bias in self._weights:
+            digest.update(np.ascontiguousarray(weight).tobytes() + np.ascontiguousarray(bias).tobytes())
+        return digest.hexdigest()
+
+
+class PredictorOracle:
+    """Predicted accuracies as an oracle; one architecture at a time, so that none depends on its company.
+
+    Raises:
+        OracleError: the file is unreadable, or not OFA's predictor.
+    """
+
+    def __init__(self, spec: PredictorSpec) -> None:
+        self._predictor = AccuracyPredictor.load(Path(spec.predictor))
+        facts = ["predictor-1", self._predictor.sha256, np.__version__, spec.threads]
+        self._version = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    @property
+    def version(self) -> str:
+        """Hash of everything that decides an accuracy."""
+        return self._version
+
+    def evaluate(self, architecture: Mapping[str, Any]) -> Metrics:
+        """Predicted accuracy; MACs and parameters of the network that it was trained on, of width 1.2.
+
+        Raises:
+            CandidateError: no architecture of the Once-for-All space, or of a resolution that the predictor never saw.
+        """
+        try:
+            config = ofa_config(architecture)
+            accuracy = float(self._predictor.accuracies([config])[0])
+        except (OracleError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CandidateError(f"not an architecture that OFA's predictor knows: {error}") from None
+        return {
+            "accuracy": accuracy,
+            "macs": geometry.macs(config, BACKBONE),
+            "parameters": geometry.parameters(config, BACKBONE),
+        }
+
+
+def one_hot(configs: Sequence[OfaConfig]) -> npt.NDArray[np.float32]:
+    """The inputs of each subnet, (n, 128): kernels, expansions (zero where the layer does not exist), resolution.
+
+    Raises:
+        OracleError: a choice outside the space, or a resolution outside the predictor's eight.
+    """
+    exists = np.arange(BLOCKS) < _positions(configs, "d", DEPTHS)[..., None] + DEPTHS[0]  # (n, stages, blocks)
+    layers = [_hot(_positions(configs, gene, choices)) for gene, choices in (("ks", KERNELS), ("e", EXPANSIONS))]
+    unknown = [c.r for c in configs if c.r not in RESOLUTIONS_PX]
+    if unknown:
+        raise OracleError(f"the predictor knows the resolutions {RESOLUTIONS_PX}, not {unknown[0]}")
+    resolutions = np.array([c.r for c in configs], dtype=np.int64)
+    parts = [(layer * exists.reshape(-1, _LAYERS, 1)).reshape(-1, 3 * _LAYERS) for layer in layers]
+    return np.hstack([*parts, resolutions[:, None] == np.array(RESOLUTIONS_PX)], dtype=np.float32)
+
+
+def _positions(configs: Sequence[OfaConfig], gene: str, choices: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Which of its choices each of a subnet's genes of one kind took, (n, genes)."""
+    count = STAGES if gene == "d" else _LAYERS
+    values = np.array([getattr(c, gene) for c in configs], dtype=np.int64).reshape(-1, count)
+    found = np.minimum(np.searchsorted(choices, values), len(choices) - 1)
+    wrong = np.array(choices)[found] != values
+    if wrong.any():
+        raise OracleError(f"{gene} is one of {choices} in the Once-for-All space, not {values[wrong][0]}")
+    return found
+
+
+def _hot(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """(n, genes) of three choices each -> (n, genes, 3)."""
+    return np.asarray(positions[..., None] == np.arange(3))
+
 
 def _array(tensor: Any) -> npt.NDArray[np.float32]:
     return np.asarray(tensor.float().numpy())
-
-
-def _features(config: OfaConfig) -> npt.NDArray[np.float32]:
-    """The 128 inputs of one subnet."""
-    out = np.zeros(_INPUTS, dtype=np.float32)
-    for i in range(_LAYERS):
-        if i % BLOCKS < config.d[i // BLOCKS]:
-            out[3 * i + KERNELS.index(config.ks[i])] = 1.0
-            out[3 * _LAYERS + 3 * i + EXPANSIONS.index(config.e[i])] = 1.0
-    if config.r not in RESOLUTIONS_PX:
-        raise OracleError(f"the predictor knows the resolutions {RESOLUTIONS_PX}, not {config.r}")
-    out[6 * _LAYERS + RESOLUTIONS_PX.index(config.r)] = 1.0
-    return out

@@ -87,7 +87,24 @@ class TableSpec:
         return cls(**{name: value for name, value in frame.items() if name != "kind"})
 
 
-OracleSpec = SupernetSpec | ModuleSpec | TableSpec
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictorSpec:
+    """An oracle that asks OFA's accuracy predictor (riwoa.oracle.predictor)."""
+
+    predictor: str  # absolute path
+    threads: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The first frame that a worker gets."""
+        return {"kind": "predictor", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, frame: Mapping[str, Any]) -> PredictorSpec:
+        """The specification of ``to_json``."""
+        return cls(**{name: value for name, value in frame.items() if name != "kind"})
+
+
+OracleSpec = SupernetSpec | ModuleSpec | TableSpec | PredictorSpec
 
 
 class CandidateError(RiwoaError):

@@ -10,7 +10,8 @@ from riwoa.config import Oracle
 from riwoa.errors import ConfigError
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.pool import PoolSettings
-from riwoa.oracle.protocol import SupernetSpec, TableSpec
+from riwoa.oracle.predictor import RESOLUTIONS_PX
+from riwoa.oracle.protocol import PredictorSpec, SupernetSpec, TableSpec
 from riwoa.oracle.published import PUBLISHED
 
 _DECODING_TIMEOUT_S = 3600.0  # the first worker on a folder decodes its images, the others wait for it
@@ -55,6 +56,21 @@ def table_spec(oracle: Oracle) -> TableSpec:
         low_fidelity_cost=oracle.table_low_fidelity_cost,
         threads=oracle.threads,
     )
+
+
+def predictor_spec(oracle: Oracle) -> PredictorSpec:
+    """The worker's specification of OFA's predictor.
+
+    Raises:
+        ConfigError: the predictor or its latency tables are not named, or a resolution is none of the predictor's.
+    """
+    for name, what in (("predictor", "OFA's acc_predictor.pth"), ("latency_tables", "a folder of OFA's tables")):
+        if getattr(oracle, name) is None:
+            raise ConfigError(f"oracle.kind = predictor needs oracle.{name}, {what}")
+    unknown = [r for r in oracle.resolutions if r not in RESOLUTIONS_PX]
+    if unknown:
+        raise ConfigError(f"oracle.resolutions: OFA's predictor knows {RESOLUTIONS_PX}, not {unknown[0]}")
+    return PredictorSpec(predictor=_absolute(str(oracle.predictor)), threads=oracle.threads)
 
 
 def pool_settings(oracle: Oracle, kept_cores: int = 0) -> PoolSettings:
