@@ -104,17 +104,19 @@ class Oracle(Section):
     )
     width_mult: Annotated[float, Field(gt=0)] = Field(0.25, description="width multiplier of the supernet")
     n_classes: Positive = Field(10, description="classes of the supernet's head")
+    stem: Literal["imagenet", "small"] = Field("imagenet", description="the supernet's strides; small = for some 32 px")
     resolutions: Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(_ascending)] = Field(
         (24, 32, 40), min_length=1, description="input resolutions in pixels, ascending"
     )
-    data: str = restart("digits", "digits, the path of an .npz file of images, or an ImageNet-style folder")
+    data: str = restart("digits", "digits, or the path of CIFAR-100, of an .npz file, or of an ImageNet-style folder")
     validation_images: Positive = Field(2000, le=1_000_000, description="most images of a folder that judge")
     data_seed: int = Field(0, ge=0, lt=2**63, description="seed of the choice among a folder's images")
     recalibration_data: str = restart("train", "training images to recalibrate on: train = the data's own, or a folder")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the CPU has it")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a CUDA GPU where torch finds one")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the device has it")
     recalibration_images: Positive = Field(400, description="training images for BatchNorm statistics")
     validation_views: Positive = Field(8, description="corrupted views of each digit; other images are shown once")
-    batch_images: Positive = Field(200, description="images a forward pass")
+    batch_images: Positive = Field(200, description="images a forward pass; a GPU takes what fits")
     table: str | None = restart(None, "kind table: an .npz or .csv file, one row an architecture", min_length=1)
     table_genes: str = Field("ops", description="its genes: an array of integers (rows, genes), or columns, by commas")
     table_order: bool = Field(False, description="the choices of its genes are in order, as sizes are")
@@ -131,7 +133,9 @@ class Oracle(Section):
     latency_tables: str | None = restart(
         None, "kind predictor: a folder of OFA's tables, one <resolution>_lookup_table.yaml each", min_length=1
     )
-    workers: Literal["auto"] | Positive = restart("auto", description="worker processes; auto = cores / threads")
+    workers: Literal["auto"] | Positive = restart(
+        "auto", description="worker processes; auto = cores / threads, 1 on a GPU"
+    )
     threads: Positive = Field(1, description="threads a worker")
     timeout_s: Seconds = live(120.0, "longest evaluation before the worker is killed")
     memory_bytes: Positive = live(4 * 2**30, "resident memory above which a worker is killed")
@@ -150,7 +154,7 @@ class Oracle(Section):
     @model_validator(mode="after")
     def _fits_published(self) -> Oracle:
         net = PUBLISHED.get(self.checkpoint)
-        for name in ("width_mult", "n_classes"):
+        for name in ("width_mult", "n_classes", "stem"):
             if net is not None and getattr(self, name) != net.settings[name]:
                 raise ValueError(
                     f"oracle.{name} = {getattr(self, name)!r}, but {net.name} has {net.settings[name]!r}; leave it out"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from riwoa.errors import RiwoaError
+from riwoa.oracle.geometry import Stem
 
 MAX_FRAME_BYTES = 2**20
 
@@ -24,7 +25,8 @@ class SupernetSpec:
     checkpoint: str | None = None  # a path, or a published name; None: the supernet that ships inside the package
     width_mult: float = 0.25
     n_classes: int = 10
-    data: str = "digits"  # or the absolute path of an .npz file (riwoa.oracle.images) or of a folder (.folder)
+    stem: Stem = "imagenet"
+    data: str = "digits"  # or the absolute path of other images (riwoa.oracle.tasks)
     resolutions: tuple[int, ...] = (24, 32, 40)  # prepared input sizes; a result depends on its own alone
     split: Literal["validation", "test"] = "validation"  # a search never sees "test"; it judges winners afterwards
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -36,10 +38,17 @@ class SupernetSpec:
     recalibration_data: str | None = None  # absolute path of a folder; None: the data's own training images
     prefix_cache_bytes: int = 256 * 2**20  # changes the speed of an evaluation, never its result
     threads: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def to_json(self) -> dict[str, Any]:
-        """The first frame that a worker gets."""
-        return {"kind": "supernet", **asdict(self), "resolutions": list(self.resolutions)}
+        """The first frame that a worker gets; a part of a run's digest.
+
+        What is as it was before there was a choice goes without saying.
+        """
+        usual = {"stem": "imagenet", "device": "cpu", "validation_images": 2000, "data_seed": 0}
+        usual["recalibration_data"] = None
+        fields = {name: value for name, value in asdict(self).items() if name not in usual or usual[name] != value}
+        return {"kind": "supernet", **fields, "resolutions": list(self.resolutions)}
 
     @classmethod
     def from_json(cls, frame: Mapping[str, Any]) -> SupernetSpec:

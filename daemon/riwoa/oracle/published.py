@@ -35,7 +35,8 @@ class Published:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What [oracle] is for it; a configuration may choose other resolutions, and nothing else."""
-        return {"width_mult": self.width_mult, "n_classes": _CLASSES, "resolutions": _RESOLUTIONS_PX}
+        fixed = {"width_mult": self.width_mult, "n_classes": _CLASSES, "stem": "imagenet"}
+        return {**fixed, "resolutions": _RESOLUTIONS_PX}
 
     @property
     def path(self) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from riwoa.errors import InputError
+from riwoa.oracle.cifar import Cifar100Task, find_cifar100
 from riwoa.oracle.data import Images, IntArray, Split, load_digits_task
 from riwoa.oracle.folder import FolderTask
 from riwoa.oracle.images import ImageFileTask
@@ -50,12 +51,16 @@ class ImageTask(Protocol):
 
 
 def load_task(data: str) -> ImageTask:
-    """The embedded digits, or the images of the file at the path ``data``.
+    """The embedded digits, CIFAR-100 (its archive, or the folder of it), or the images of an ``.npz`` file.
 
     Raises:
         InputError: the digits are missing, or the file is missing or not what it should be.
     """
-    return load_digits_task() if data == "digits" else ImageFileTask.open(Path(data))
+    if data == "digits":
+        return load_digits_task()
+    if find_cifar100(Path(data)) is not None:
+        return Cifar100Task.open(Path(data))
+    return ImageFileTask.open(Path(data))
 
 
 def task_of(spec: SupernetSpec) -> ImageTask:
@@ -64,7 +69,9 @@ def task_of(spec: SupernetSpec) -> ImageTask:
     Raises:
         InputError: as ``load_task``, and what ``FolderTask.open`` refuses.
     """
-    return FolderTask.open(spec) if Path(spec.data).is_dir() else load_task(spec.data)
+    path = Path(spec.data)
+    pictures = spec.data != "digits" and path.is_dir() and find_cifar100(path) is None
+    return FolderTask.open(spec) if pictures else load_task(spec.data)
 
 
 def check_task(task: ImageTask, spec: SupernetSpec) -> None:
