@@ -15,7 +15,7 @@ and a forward pass over the validation images (within 1e-3 on logits in float32)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, Literal, TypedDict
@@ -201,7 +201,7 @@ class SubnetEvaluator:
         keep = [i for i in self._affordable(blocks, config.r) if i >= done and prefixes[i] not in self._cache]
 
         groups = known[1].recalibration if known else self._recalibration_groups(config.r)
-        recalibrated, statistics = _recalibrate(blocks[done:], groups)
+        recalibrated, statistics = _recalibrate(blocks[done:], groups, {i - done for i in keep})
         folded = self._fold(blocks[done:], statistics)
 
         logits: list[Tensor] = []
@@ -223,7 +223,7 @@ class SubnetEvaluator:
 
     def _recalibrate_exactly(self, config: OfaConfig) -> list[Statistics]:
         layers = self._layers if self._dtype == torch.float32 else self._layers_in(torch.float32)
-        return _recalibrate(layers.blocks(config), self._recalibration_groups(config.r))[1]
+        return _recalibrate(layers.blocks(config), self._recalibration_groups(config.r), frozenset())[1]
 
     def _affordable(self, blocks: Sequence[Block], resolution: int) -> list[int]:
         """The blocks, from the first on, whose outputs the cache can hold together: no memory is spent on others."""
@@ -240,10 +240,10 @@ class SubnetEvaluator:
         kernels = best_kernels(self._device, dtype)
         return SupernetLayers(self._supernet.network, self._supernet.backbone, kernels, dtype, self._device)
 
-    def _recalibration_groups(self, resolution: int) -> list[Tensor]:
+    def _recalibration_groups(self, resolution: int) -> Iterator[Tensor]:
         whole_batches = max(1, self._batch_images(resolution) // RECALIBRATION_BATCH_IMAGES)
         images = self._recalibration[resolution]
-        return list(self._groups(f"recalibration {resolution}", images, whole_batches * RECALIBRATION_BATCH_IMAGES))
+        return self._groups(f"recalibration {resolution}", images, whole_batches * RECALIBRATION_BATCH_IMAGES)
 
     def _validation_groups(self, resolution: int) -> Iterator[Tensor]:
         images = self._validation[resolution][0]
@@ -275,18 +275,22 @@ class SubnetEvaluator:
             raise ArchitectureError(f"resolution {resolution} has no images, only {self.resolutions} have")
 
 
-def _recalibrate(blocks: Sequence[Block], groups: Sequence[Tensor]) -> tuple[list[list[Tensor]], list[Statistics]]:
-    """Each block's outputs by group, and the statistics of every convolution in turn, averaged over all images."""
-    outputs: list[list[Tensor]] = [[] for _ in blocks]
+def _recalibrate(
+    blocks: Sequence[Block], groups: Iterable[Tensor], keep: Set[int]
+) -> tuple[dict[int, list[Tensor]], list[Statistics]]:
+    """The outputs by group of the blocks to keep, and the statistics of every convolution, averaged over all images."""
+    outputs: dict[int, list[Tensor]] = {i: [] for i in keep}
+    sizes: list[int] = []
     found: list[list[Statistics]] = []
     for x in groups:
         statistics: list[Statistics] = []
-        for block, kept in zip(blocks, outputs, strict=True):
+        sizes.append(len(x))
+        for i, block in enumerate(blocks):
             x = block.run([_collecting(c, statistics) for c in block.convolutions], x)
-            kept.append(x)
+            if i in outputs:  # others are not held: at 224 px all of them are gigabytes
+                outputs[i].append(x)
         found.append(statistics)
-    images = sum(len(x) for x in groups)
-    share = [len(x) / images for x in groups]
+    share = [n / sum(sizes) for n in sizes]
     return outputs, [average(of_groups, share) for of_groups in zip(*found, strict=True)]
 
 
