@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from riwoa.errors import DaemonUnavailableError
+from riwoa.oracle.protocol import accuracy_error
 from riwoa.paths import StatePaths, connect
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.status import one_line, steps
@@ -108,7 +109,8 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     within = "within" if leader["feasible"] else "NOT within"
     target_ms = leader["target_ms"]
     print("\nWinner" + (f" ({within} the target of {target_ms:.3f} ms)" if target_ms is not None else ""))
-    images = f" on {metrics['images']} validation images" if "images" in metrics else ""
+    error = accuracy_error(metrics, run.provenance.get("oracle", {}))
+    images = f" ± {100 * error:.2f} on {metrics['images']} validation images" if error is not None else ""
     print(f"  accuracy     {100 * metrics['accuracy']:.2f} %{images}")
     if confirmed:
         print(f"  in float32   {100 * confirmed[0]['metrics']['accuracy']:.2f} %, as exported")

@@ -9,7 +9,7 @@ from riwoa.conductor import Conductor
 from riwoa.credit import OperatorSeconds, credit_rows, tallies_from_json
 from riwoa.evaluations import Evaluations
 from riwoa.learning import Learning
-from riwoa.oracle.protocol import BackendStats
+from riwoa.oracle.protocol import BackendStats, accuracy_error
 from riwoa.reload import Reloader
 from riwoa.status import Rate
 from riwoa_storage.records import GenerationRecord, RunRecord
@@ -52,6 +52,7 @@ def current_leader(conductor: Conductor) -> dict[str, Any] | None:
         return None
     return {
         "accuracy": leader.metrics["accuracy"],
+        "accuracy_error": accuracy_error(leader.metrics, conductor.config.oracle.model_dump()),
         "latency_ms": leader.metrics["latency_ms"],
         "fitness": leader.fitness,
         "feasible": leader.feasible,
@@ -162,6 +163,7 @@ def finished_view(run: RunRecord, last: GenerationRecord) -> dict[str, Any]:
         metrics = leader["metrics"]
         view["leader"] = {
             "accuracy": metrics["accuracy"],
+            "accuracy_error": accuracy_error(metrics, provenance.get("oracle", {})),
             "latency_ms": metrics["latency_ms"],
             "fitness": leader["fitness"],
             "feasible": leader["feasible"],

@@ -105,6 +105,13 @@ def test_without_a_usable_status_file_the_journal_speaks(
     assert status["leader"]["origin"] == [1, 0]
 
 
+def test_the_leaders_accuracy_is_shown_with_its_standard_error_where_images_were_drawn() -> None:
+    leader = status_object()["leader"]
+    text = render({**status_object(leader=leader | {"accuracy_error": 0.0123}), "alive": True})
+    assert "81.00 % ± 1.23 at 1.700 ms" in text
+    assert "81.00 % at 1.700 ms" in render({**status_object(leader=leader | {"accuracy_error": None}), "alive": True})
+
+
 def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "journal.db").write_bytes(b"not a database, but long enough to look like one" * 100)
     assert main(["status", "--state", str(tmp_path)]) == 65

@@ -318,3 +318,10 @@ def test_opening_reads_no_pixels(own_digits: Path, monkeypatch: pytest.MonkeyPat
     forbidden: Callable[..., Any] = lambda *_, **__: pytest.fail("pixels were read")  # noqa: E731
     monkeypatch.setattr(ImageFileTask, "_read", forbidden)
     check_task(load_task(str(own_digits)), SupernetSpec(recalibration_images=200))
+
+
+def test_the_error_of_an_accuracy_is_that_of_its_distinct_images() -> None:
+    on_file = {"accuracy": 0.75, "images": 1200}
+    assert accuracy_error(on_file, {"data": "/a/folder", "validation_views": 8}) == pytest.approx(0.0125)
+    assert accuracy_error(on_file, {"data": "digits", "validation_views": 4}) == pytest.approx(0.025)
+    assert accuracy_error({"accuracy": 0.75}, {"kind": "predictor"}) is None  # nothing was drawn

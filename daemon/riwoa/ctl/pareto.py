@@ -9,6 +9,7 @@ from typing import Any
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
 from riwoa.errors import InputError
+from riwoa.oracle.protocol import accuracy_error
 from riwoa.paths import client_state
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa_storage.reader import JournalReader
@@ -54,6 +55,9 @@ def pareto_front(journal: Path, run_id: int | None = None) -> dict[str, Any]:
         "generations": record.generations,
         "target_ms": _target_ms(last.individuals if last else ()),
         "leader": leader,
+        "leader_accuracy_error": accuracy_error(leader["metrics"], record.provenance.get("oracle", {}))
+        if leader
+        else None,
         "front": [_row(point, known[point.key], leader_key) for point in archive.front()],
     }
 
@@ -114,6 +118,8 @@ def render(data: dict[str, Any]) -> str:
         )
     aim = "no latency target" if target is None else f"latency target {target:.3f} ms"
     star = "* the leader" if any(point["leader"] for point in data["front"]) else _leader_line(data["leader"])
+    if data["leader_accuracy_error"] is not None:
+        star += f" (standard error of its accuracy: {100 * data['leader_accuracy_error']:.2f} %)"
     return f"run {data['run_id']}, {data['generations']} generations, {aim}\n{columns(rows)}\n{star}"
 
 

@@ -229,6 +229,8 @@ def _leader(leader: dict[str, Any], target_ms: float | None) -> list[tuple[str, 
     if leader.get("accuracy") is None:
         return []
     text = f"{100 * leader['accuracy']:.2f} %"
+    if leader.get("accuracy_error") is not None:
+        text += f" ± {100 * leader['accuracy_error']:.2f}"
     if leader.get("latency_ms") is not None:
         text += f" at {leader['latency_ms']:.3f} ms"
     if target_ms is not None:

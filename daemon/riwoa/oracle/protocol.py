@@ -6,6 +6,7 @@ The conductor knows only ``EvaluationBackend``. The worker pool of this machine 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
@@ -118,6 +119,21 @@ OracleSpec = SupernetSpec | ModuleSpec | TableSpec | PredictorSpec
 
 class CandidateError(RiwoaError):
     """An oracle has no metrics for this architecture, and nothing is broken: the candidate fails, with the message."""
+
+
+def accuracy_error(metrics: Mapping[str, Any], spec: Mapping[str, Any]) -> float | None:
+    """The standard error of an accuracy as a draw of images; None where no images were judged.
+
+    Args:
+        metrics: of an evaluation.
+        spec: its oracle's JSON form, or configuration. Views of one digit count as one image: they agree, and taking
+            them for independent would make the error too small.
+    """
+    accuracy, images = metrics.get("accuracy"), metrics.get("images")
+    if accuracy is None or not images:
+        return None
+    views = spec.get("validation_views", 1) if spec.get("data") == "digits" else 1
+    return math.sqrt(accuracy * (1 - accuracy) * views / images)
 
 
 class Oracle(Protocol):
