@@ -22,7 +22,7 @@ from riwoa.oracle import spec as spec_module
 from riwoa.oracle.data import DigitsTask, load_digits_task, resize_pixels
 from riwoa.oracle.images import IMAGENET, ImageFileTask
 from riwoa.oracle.mobilenet import mobilenet_space
-from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.protocol import SupernetSpec, accuracy_error
 from riwoa.oracle.spec import oracle_spec, worker_count
 from riwoa.oracle.tasks import ImageTask, check_task, load_task
 
