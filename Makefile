@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STATE ?= .riwoa
 ARGS ?=
+FUZZED := tests/daemon/test_control.py tests/daemon/test_parse.py tests/daemon/test_config.py tests/daemon/test_reload.py
 
 .PHONY: run test test-crash test-systemd check lint clean
 
@@ -16,9 +17,10 @@ run: $(VENV)/.installed-run
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
-# Long; TEST_KILLS and TEST_CUTS say how often it kills and cuts (100, 40).
+# Long; TEST_KILLS, TEST_CUTS and TEST_FUZZ say how often it kills and cuts, and how many frames, texts and settings it
+# tries (100, 40, 10000).
 test-crash: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "crash or not crash" tests/crash $(ARGS)
+	TEST_FUZZ=$${TEST_FUZZ:-10000} $(BIN)/python -m pytest -m "crash or not crash" tests/crash $(FUZZED) $(ARGS)
 
 # Boots a container: needs root, and Debian's systemd-container and debootstrap; skips with the reason otherwise.
 test-systemd: $(VENV)/.installed-dev

@@ -179,6 +179,12 @@ def test_too_few_and_equal_accuracies_are_refused() -> None:
         fit(Examples(SPACE, equal.indices, np.full(40, 0.5)))
 
 
+def test_of_too_many_the_latest_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("riwoa.oracle.surrogate.MOST", 30)
+    all_of_them = examples(SPACE, 50, seed=0)
+    assert np.array_equal(fit(all_of_them).examples.indices, all_of_them.indices[-30:])
+
+
 def test_another_space_is_not_judged(surrogate: Surrogate) -> None:
     with pytest.raises(InputError, match="knows the space 'ofa-mobilenetv3', the run searched 'cells'"):
         unseen(surrogate, examples(NOMINAL, 30, seed=0))
