@@ -305,6 +305,22 @@ def _position(path: Path, name: str, head: Sequence[str]) -> int:
     return found[0]
 
 
+def column_names(path: Path) -> list[str]:
+    """Of a table.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    if path.suffix == ".npz":
+        with npz.opened(path) as archive:
+            return npz.names(archive)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            return [column.strip() for column in next(csv.reader(stream, strict=True), [])]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as text with commas ({error})") from None
+
+
 def _no_column(path: Path, name: str, known: Sequence[str]) -> InputError:
     shown = ", ".join(column.strip() for column in known[:30]) + (", ..." if len(known) > 30 else "")
     return InputError(f"{path}: there is no column {name!r}; it has {shown}")
