@@ -212,7 +212,7 @@ def _table_words(found: dict[str, Any]) -> str:
 
 
 def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "none" if value is None else f"{value:.2f}"
 
 
 def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
