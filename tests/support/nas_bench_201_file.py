@@ -52,7 +52,7 @@ def trial(index: int, text: str, hp: str, dataset: str, seed: int) -> ResultsCou
 
 def official(cells: Sequence[Sequence[int]], left_out: Sequence[int] = ()) -> dict[str, Any]:
     """The dictionary; cells ``left_out`` are named and were never evaluated."""
-    infos = {}
+    infos: dict[int, dict[str, Any]] = {}
     for index, ops in enumerate(cells):
         if index in left_out:
             continue

@@ -11,8 +11,8 @@ from riwoa.ctl.command import Parser, columns, emit, subverb
 
 _KNOWN = {"import": "make a compact table of a benchmark's official file"}
 _DESCRIPTION = (
-    "NAS-Bench-201-v1_1-096897.pth (4.7 GB) as a table of about 1 MB. Once: it takes tens of GB of memory and a quarter "
-    "of an hour. The table serves oracle.kind = table and riwoactl bench table."
+    "NAS-Bench-201-v1_1-096897.pth (4.7 GB) as a table of about 1 MB. Once: it takes tens of GB of memory and a "
+    "quarter of an hour. The table serves oracle.kind = table and riwoactl bench table."
 )
 
 

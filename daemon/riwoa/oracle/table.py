@@ -373,9 +373,7 @@ def _space(path: Path, kind: GeneKind, found: Mapping[str, IntArray]) -> tuple[S
         indices.append(positions)
     coordinates = sum(len(g.choices) for g in genes) if kind == "nominal" else len(genes)
     if coordinates > MAX_COORDINATES:
-        raise InputError(
-            f"{path}: the genes have {coordinates} choices together, at most {MAX_COORDINATES} are searched"
-        )
+        raise InputError(f"{path}: its genes take {coordinates} coordinates, at most {MAX_COORDINATES} are searched")
     return Space("table", tuple(genes)), np.stack(indices, axis=1).astype(np.int64)
 
 
