@@ -36,7 +36,7 @@ from riwoa.search.space import IntArray
 from riwoa.search.strategies import make_strategy
 
 POPULATION = 20
-_MOST_GENERATIONS = 20  # as many times the schedule
+_MOST_SCHEDULES = 20
 _CONSTRAINT = re.compile(r"\s*(?P<column>[^<>=]+?)\s*<=\s*(?P<limit>[^<>=\s]+)\s*")
 
 Report = Callable[[int, int], None]
@@ -196,7 +196,8 @@ class Search:
 
     def run(self) -> Found:
         """Ask and tell until the budget is spent, or the search only repeats itself."""
-        while len(self._known) < self._budget and self._strategy.generation < _MOST_GENERATIONS * self._schedule:
+        most = _MOST_SCHEDULES * self._schedule * POPULATION
+        while len(self._known) < self._budget and len(self._known) + self._repeats < most:
             proposals = self._strategy.ask()
             rows = [self._query(p) for p in proposals]
             if len(self._known) >= self._budget:
@@ -321,7 +322,7 @@ def _key(landscape: Landscape, budget: int) -> str:
     """Everything that decides a search but strategy and seed, the code included."""
     code = sorted(Path(folder) for folder in riwoa.search.__path__)
     sources = [file.read_bytes() for folder in code for file in sorted(folder.glob("*.py"))]
-    facts = [landscape.table.sha256, asdict(landscape.question), budget, POPULATION, _MOST_GENERATIONS]
+    facts = [landscape.table.sha256, asdict(landscape.question), budget, POPULATION, _MOST_SCHEDULES]
     return hashlib.sha256(json.dumps(facts).encode() + b"".join(sources)).hexdigest()
 
 
