@@ -21,6 +21,7 @@ from riwoa.credit import Child, Tally, tallied, tallies_to_json
 from riwoa.errors import OracleError
 from riwoa.evaluations import Evaluated, Evaluations, Round
 from riwoa.history import Best, History, genotype_of, pack_state, unpack_state
+from riwoa.hours import deadline_unix_s
 from riwoa.learning import Learning
 from riwoa.log import get_logger
 from riwoa.reload import Reloader
@@ -66,6 +67,7 @@ class Conductor:
         reloader: the configuration in force.
         on_commit: called after each commit.
         on_config: called with each configuration that comes into force.
+        now_unix_s: the wall clock, for the deadline alone.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Conductor:
         layer_ms: LayerMs = lambda _: {},
         on_commit: Callable[[], None] = lambda: None,
         on_config: Callable[[Config], None] = lambda _: None,
+        now_unix_s: Callable[[], float] = time.time,
     ) -> None:
         self._journal = journal
         self._path = journal_path
@@ -95,6 +98,7 @@ class Conductor:
         self._reloader = reloader
         self._on_commit = on_commit
         self._on_config = on_config
+        self._now_unix_s = now_unix_s
         config = reloader.config
         self.codec = Codec(space, config.run.seed)
         self.objective = self._make_objective(config)
@@ -109,7 +113,9 @@ class Conductor:
         self.revision = 0
         self.resumed_from: int | None = None
         self.running = asyncio.Event()
-        self.running.set()  # cleared by pause
+        self.running.set()  # cleared by a pause
+        self.deadline_unix_s: float | None = None
+        self._late = False  # the deadline has ended the search; to be journaled with the polish's first generation
         self.generation_s: list[float] = []  # recent durations, for the time left
         self._barren = 0
         self._search_evaluations = 0  # spent when the polish began
@@ -169,14 +175,22 @@ class Conductor:
         """To the end of search and polish, from the pace of recent generations; None before the first."""
         if not self.generation_s:
             return None
-        pace_s = sum(self.generation_s) / len(self.generation_s)
+        left_s = self._deadline_in_s()
         if self.phase == "search":
             rounds = max(0, self.config.run.generations - self.generation)
-            per_evaluation_s = pace_s / self.config.search.population
-            return rounds * pace_s + self.config.run.polish_evaluations * per_evaluation_s
-        left = self.config.run.polish_evaluations - self.polish_spent
-        per_evaluation_s = sum(self.generation_s) / max(1, len(self.generation_s)) / POLISH_BATCH
-        return per_evaluation_s * max(0, left)
+            work_s = rounds * self._pace_s() + self._polish_s()
+        else:
+            left = self.config.run.polish_evaluations - self.polish_spent
+            work_s = self._pace_s() / POLISH_BATCH * max(0, left)
+        return work_s if left_s is None else max(0.0, min(work_s, left_s - self.config.run.deadline_margin_s))
+
+    def _pace_s(self) -> float:
+        """Of recent generations."""
+        return sum(self.generation_s) / max(1, len(self.generation_s))
+
+    def _polish_s(self) -> float:
+        """What the polish will take, at the search's pace."""
+        return self.config.run.polish_evaluations * self._pace_s() / self.config.search.population
 
     @property
     def p_semantic(self) -> float:
@@ -196,28 +210,79 @@ class Conductor:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Resume where the journal ends, search, polish.
+        """Resume where the journal ends, search, polish; a deadline may end it before.
 
         Raises:
             OracleError: a whole generation failed; nothing of it is committed.
         """
         await self._restore()
         while True:
-            await self.running.wait()
+            await self._let_run()
             await self._apply_reload()
             if self.phase == "search" and self._search_over():
                 self._begin_polish()
             if self.phase == "polish" and self.strategy.finished:
                 return
+            if self.phase == "polish" and self.cut_in_s() == 0.0:
+                break
             started = time.monotonic()
-            await self._one_generation(started)
+            try:
+                async with asyncio.timeout(self.cut_in_s()) as cut:
+                    await self._one_generation(started, cut)
+            except TimeoutError:
+                if not cut.expired():
+                    raise
+                break  # dropped as by a kill: the generation under way is not committed
             self.generation_s = [*self.generation_s[-9:], time.monotonic() - started]
             self._on_commit()
+        await self._journal_deadline()
+
+    async def _let_run(self) -> None:
+        """Wait while paused, but not beyond the deadline: what is known by then is polished no more, but exported."""
+        try:
+            async with asyncio.timeout(self.cut_in_s()):
+                await self.running.wait()
+        except TimeoutError:
+            _log.warning("deadline_while_paused")
 
     def _search_over(self) -> bool:
         limit = self.config.run.evaluations
         spent = self.history.counters["evaluations"]
-        return self.strategy.finished or (limit is not None and spent >= limit)
+        if self.strategy.finished or (limit is not None and spent >= limit):
+            return True
+        cut_s = self.cut_in_s()
+        self._late = cut_s is not None and cut_s <= self._pace_s() + self._polish_s()
+        return self._late
+
+    # -- the deadline ------------------------------------------------------------------------------------------------
+
+    def _deadline_in_s(self) -> float | None:
+        return None if self.deadline_unix_s is None else self.deadline_unix_s - self._now_unix_s()
+
+    def cut_in_s(self) -> float | None:
+        """Seconds until nothing more may be asked, not below 0; None without a deadline.
+
+        A run that has no answer at all yet is not cut: its first generation is the answer, late as it may be.
+        """
+        left_s = self._deadline_in_s()
+        if left_s is None or self.leader is None:
+            return None
+        return max(0.0, left_s - self.config.run.deadline_margin_s)
+
+    def _learn_deadline(self, reader: JournalReader) -> None:
+        """A time of day means the first after it was configured, however often the daemon is started since."""
+        wanted = self.config.run.deadline
+        self.deadline_unix_s = None
+        for revision in reversed(reader.config_revisions(self.run_id)):
+            if wanted is None or revision.config["run"].get("deadline") != wanted:
+                return
+            self.deadline_unix_s = deadline_unix_s(wanted, revision.created_unix_s)
+
+    async def _journal_deadline(self) -> None:
+        payload = {"deadline": self.config.run.deadline, "phase": self.phase}
+        event = EventRecord(kind="deadline", payload=payload, run_id=self.run_id, generation=self.generation)
+        await self._journal.put_event(replace(event, created_unix_s=time.time()))
+        _log.info("deadline_reached", phase=self.phase, generation=self.generation)
 
     def _begin_polish(self) -> None:
         assert self.leader is not None, "a generation in which every evaluation failed is never committed"
@@ -227,14 +292,18 @@ class Conductor:
         self.generation_s = []
         if self.semantics is not None:
             self.semantics.drop()
-        _log.info("polish_begins", leader=self.leader.fitness)
+        _log.info("polish_begins", leader=self.leader.fitness, deadline=self._late)
 
-    async def _one_generation(self, started: float) -> None:
+    async def _one_generation(self, started: float, cut: asyncio.Timeout) -> None:
+        """``cut``: may end it until its evaluations are there; what follows is the matter of a moment."""
         generation = self.generation
         inputs = await self._swap(generation)
         proposals = self.strategy.ask()
         async with self._evaluations.round() as work:
             candidates, joined = await self._candidates(generation, proposals, work)
+        cut.reschedule(None)
+        if self._late:
+            inputs["deadline"], self._late = "search", False
         failpoint("conductor.evaluated")
         evaluated = work.outcomes([c.key for c in candidates])
         self._require_life(generation, evaluated)
@@ -421,6 +490,8 @@ class Conductor:
         self._configure(config)
         event = EventRecord(kind="config_applied", payload=changed, run_id=self.run_id, generation=self.generation)
         await self._journal.put_event(replace(event, created_unix_s=time.time()))
+        with JournalReader(self._path) as reader:
+            self._learn_deadline(reader)
         _log.info("config_applied", revision=self.revision, keys=sorted(changed))
 
     def _configure(self, config: Config) -> None:
@@ -472,6 +543,7 @@ class Conductor:
         with JournalReader(self._path) as reader:
             self.revision = len(reader.config_revisions(self.run_id)) - 1
             self.history.digest = reader.digest_head(self.run_id)
+            self._learn_deadline(reader)
             for generation, individual in reader.individuals(self.run_id):
                 self.history.absorb(generation, (individual,))
                 self._evaluations.commit(individual.architecture_key, _evaluated(individual))
@@ -486,6 +558,8 @@ class Conductor:
 
     def _stand_at(self, reader: JournalReader, last: GenerationRecord) -> None:
         self.resumed_from = last.generation
+        recent = [s.duration_s for s in reader.generation_summaries(self.run_id) if s.phase == last.phase]
+        self.generation_s = recent[-10:]
         self.history.committed(last.generation, last.counters, last.digest)
         if last.phase == "polish":
             *_, searched = (s for s in reader.generation_summaries(self.run_id) if s.phase == "search")

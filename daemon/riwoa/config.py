@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from riwoa.errors import ConfigError
+from riwoa.hours import checked_deadline, checked_hours, deadline_text
 
 ENVIRONMENT_PREFIX = "RIWOA_"
 _NOT_KEYS = {
@@ -54,6 +55,12 @@ class Run(Section):
     generations: Positive = live(40, "generations of search before the polish")
     evaluations: Positive | None = live(None, "stop searching after this many unique evaluations")
     polish_evaluations: Annotated[int, Field(ge=0)] = live(60, "unique evaluations of the polish; 0 for none")
+    deadline: Annotated[str, BeforeValidator(deadline_text), AfterValidator(checked_deadline)] | None = live(
+        None, "local time, 07:00 or 2026-01-31T07:00, by which the best answer is polished and exported"
+    )
+    deadline_margin_s: Annotated[float, Field(ge=0.0)] = live(
+        120.0, "kept before the deadline to confirm and export the winner"
+    )
     export: bool = live(True, "write the winner's files when the run ends")
 
 
@@ -173,6 +180,9 @@ class Cognition(Section):
     held_out_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
         0.25, description="share of successes that only judge adapters, never train one"
     )
+    keep_adapters: Annotated[int, Field(ge=2)] = restart(
+        8, "newest adapters whose weights stay in the journal; of older ones, hash and training record"
+    )
     probes: Positive = Field(12, description="fixed requests that judge an adapter's validity and variety")
 
 
@@ -181,6 +191,47 @@ class Log(Section):
 
     level: Literal["debug", "info", "warning", "error"] = live("info", "least level that is written")
     format: Literal["auto", "json", "pretty"] = restart("auto", description="auto = pretty on a terminal")
+
+
+Bytes = Annotated[int, Field(ge=0)]
+Percent = Annotated[float, Field(ge=0.0, le=100.0)]
+
+
+class Governor(Section):
+    """When an unattended search pauses for others, and when it goes on."""
+
+    every_s: Seconds = live(5.0, "between two looks at the machine")
+    disk_pause_bytes: Bytes = live(256 * 2**20, "pause with less free on the state's disk")
+    disk_resume_bytes: Bytes = live(512 * 2**20, "go on with more")
+    memory_pause_bytes: Bytes = live(256 * 2**20, "pause, and end the workers, with less memory available")
+    memory_resume_bytes: Bytes = live(1024 * 2**20, "go on with more")
+    swap_pause_share: Share | None = live(None, "pause, and end the workers, with more of the swap in use")
+    swap_resume_share: Share | None = live(None, "go on with less")
+    load_pause: Seconds | None = live(None, "pause above this load a core; riwoa's own is part of it")
+    load_resume: Seconds | None = live(None, "go on below")
+    temperature_pause_c: Percent | None = live(90.0, "pause when the hottest sensor shows more, degrees Celsius")
+    temperature_resume_c: Percent | None = live(80.0, "go on below")
+    battery_pause_percent: Percent | None = live(30.0, "pause, and end the workers, with less, on battery")
+    battery_resume_percent: Percent | None = live(50.0, "go on with more, or on mains")
+    quiet_hours: Annotated[tuple[Annotated[str, AfterValidator(checked_hours)], ...], Field(strict=False)] = live(
+        (), "spans of the day, local time, in which nothing runs: 08:00-18:00"
+    )
+    retry_s: Seconds = live(30.0, "before an oracle that fails altogether is tried again; doubles up to 32 times this")
+
+    @model_validator(mode="after")
+    def _calmer(self) -> Governor:
+        """Each level to go on at lies on the calm side of the one to pause at, and both are set or neither."""
+        for name, higher_is_calm in _LEVELS.items():
+            pause_key = next(k for k in type(self).model_fields if k.startswith(f"{name}_pause"))
+            pause, resume = getattr(self, pause_key), getattr(self, pause_key.replace("_pause", "_resume"))
+            if (pause is None) != (resume is None):
+                raise ValueError(f"governor.{name}: set the level to pause at and the one to resume at, or neither")
+            if pause is not None and (resume < pause if higher_is_calm else resume > pause):
+                raise ValueError(f"governor.{name}: it would resume at {resume:g} only to pause again at {pause:g}")
+        return self
+
+
+_LEVELS = {"disk": True, "memory": True, "swap": False, "load": False, "temperature": False, "battery": True}
 
 
 class Control(Section):
@@ -201,6 +252,7 @@ class Config(Section):
     oracle: Oracle = Oracle()
     latency: Latency = Latency()
     cognition: Cognition = Cognition()
+    governor: Governor = Governor()
     control: Control = Control()
     log: Log = Log()
 
@@ -370,6 +422,8 @@ def _validate(merged: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
         # A key that takes several kinds of values has an error of each.
         alike = [first, *(e for e in others if e["loc"][:2] == first["loc"][:2])]
         reason = " or ".join(dict.fromkeys(_wanted(e["type"], e["msg"]) for e in alike))
+        if len(first["loc"]) == 1:  # keys that contradict each other
+            raise ConfigError(alike[0]["msg"].removeprefix("Value error, ")) from None
         given = first["input"]
         raise ConfigError(f"{origin.get(key, 'configuration')}: {key} = {given!r}, should be {reason}") from None
 

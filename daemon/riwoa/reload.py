@@ -34,6 +34,11 @@ class Reloader:
         self.check: Callable[[Config], None] = lambda _: None  # refuses what parses but cannot be met here
         self._pending: Config | None = None
 
+    @property
+    def newest(self) -> Config:
+        """What the file says now, boundary or not: for what decides no result, and must end a pause."""
+        return self._pending or self.config
+
     def continue_from(self, in_force: Config) -> None:
         """Stand on what a resumed run used last; what the daemon was started with waits for the boundary."""
         self._pending = self._pending or self.config

@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,14 +32,18 @@ from riwoa.credit import OperatorSeconds
 from riwoa.errors import (
     ConfigError,
     DaemonUnavailableError,
+    FullDiskError,
+    OracleError,
     RiwoaError,
     StateLockedError,
     TableError,
     UsageError,
 )
 from riwoa.evaluations import Evaluations
+from riwoa.governor import Governor
 from riwoa.hardware.obtain import BuildProgress
 from riwoa.hardware.probe import library_versions
+from riwoa.hours import checked_hours, window
 from riwoa.lock import locked
 from riwoa.log import configure, get_logger
 from riwoa.notify import Notifier
@@ -49,18 +54,19 @@ from riwoa.problem import Problem, pose
 from riwoa.progress import attach, exported_digest, show_end, show_progress
 from riwoa.provision import Provision, provide
 from riwoa.reload import Reloader, watch_forever, with_keys
-from riwoa.status import Rate, StatusBoard, one_line
+from riwoa.status import Rate, StatusBoard, duration, one_line
 from riwoa.views import (
     config_view,
     current_leader,
     evaluations_view,
     finished_view,
+    governor_view,
     operators_view,
     proposals_view,
     run_view,
     workers_view,
 )
-from riwoa_storage.errors import StorageError
+from riwoa_storage.errors import JournalFullError, StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EventRecord, RunRecord
 from riwoa_storage.replay import verify
@@ -69,29 +75,43 @@ from riwoa_storage.writer import JournalWriter
 _log = get_logger("service")
 _STATUS_EVERY_S = 1.0
 _WRITE_EVERY_S = 15.0
+_LONGEST_RETRY = 32  # times governor.retry_s
 
 
-class Finished(Exception):
-    """The run is over; unwinds the task group."""
+class Over(Exception):
+    """Unwinds a task group."""
 
 
 class Service:
     """One daemon on one state directory, from start to exit code."""
 
     def __init__(
-        self, paths: StatePaths, loaded: Loaded, overrides: Sequence[str], *, new_run: bool, foreground: bool
+        self,
+        paths: StatePaths,
+        loaded: Loaded,
+        overrides: Sequence[str],
+        *,
+        new_run: bool,
+        foreground: bool,
+        renew_before_unix_s: float = 0.0,
     ) -> None:
+        """``renew_before_unix_s``: a finished run that began earlier is followed by another."""
         self.paths = paths
         self.board = StatusBoard(paths.status, paths.state)
         self.stopping = asyncio.Event()
         self._loaded = loaded
         self._new_run = new_run
+        self._renew_before_unix_s = renew_before_unix_s
         self._foreground = foreground
         self._notifier = Notifier()
         self._reloader = Reloader(loaded, overrides)
         self._conductor: Conductor | None = None
         self._desk: ProposalDesk | None = None
         self._evaluations: Evaluations | None = None
+        self._pool: WorkerPool | None = None
+        self._governor = Governor(lambda: self._reloader.newest.governor, paths.state, on_change=self._on_holds)
+        self._paused = False  # by a person
+        self._recovering = False  # waiting for an oracle, or a disk, that failed altogether
         self._rate = Rate()
         self._restarted: dict[str, Any] = {}  # keys that this start changed in the run that it continues
         self._progress_s = time.monotonic()
@@ -133,27 +153,66 @@ class Service:
 
     async def _work(self, journal: JournalWriter) -> None:
         """Run the search beside its attendants until one side ends."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._attend(), name="status")
-                group.create_task(watch_forever(self._reloader), name="reload")
-                search = group.create_task(self._search(group, journal), name="search")
-                stop = group.create_task(self.stopping.wait(), name="stop")
-                await asyncio.wait((search, stop), return_when=asyncio.FIRST_COMPLETED)
-                if search.done():
-                    search.result()
-                else:
-                    self.board.state = "stopped"
-                    self.board.message = "stopped on request; start again to continue"
-                    search.cancel()
-                    await asyncio.wait((search,))
-                raise Finished
-        except* Finished:
-            pass
-        except* (RiwoaError, StorageError) as group_error:
-            raise _first(group_error) from None
 
-    async def _search(self, group: asyncio.TaskGroup, journal: JournalWriter) -> None:
+        async def work(group: asyncio.TaskGroup) -> None:
+            attendants = (self._attend(), watch_forever(self._reloader), self._governor.watch())
+            for name, attendant in zip(("status", "reload", "governor"), attendants, strict=True):
+                group.create_task(attendant, name=name)
+            await self._searches(journal)
+
+        if not await _run_until(work, self.stopping.wait()):
+            self.board.state = "stopped"
+            self.board.message = "stopped on request; start again to continue"
+
+    async def _searches(self, journal: JournalWriter) -> None:
+        """Search to the end of the run, again and again from where the journal stands, while what ended it may mend."""
+        failures = 0
+        self._governor.look()
+        while True:
+            await self._until_free()
+            started_s = time.monotonic()
+            try:
+                if await _run_until(partial(self._search, journal=journal), self._unloading()):
+                    return
+                failures = 0
+            except (OracleError, JournalFullError, FullDiskError) as error:
+                if self._foreground:
+                    raise  # somebody is looking on
+                longest_s = self._config.governor.retry_s * _LONGEST_RETRY
+                failures = 0 if time.monotonic() - started_s > 2 * longest_s else failures + 1
+                await self._recover(error, min(longest_s, self._config.governor.retry_s * 2 ** (failures - 1)))
+
+    async def _until_free(self) -> None:
+        """Wait while the governor holds; a deadline ends the wait: what is known by then is still to be exported."""
+        if self._governor.holds:
+            self._show_state()
+            await self._governor.until(lambda: not self._governor.holds, self._deadline_in_s())
+            self._progress()
+
+    async def _unloading(self) -> None:
+        """Until the governor wants the workers' memory back, unless the deadline is here: then there is little left."""
+        left_s = self._deadline_in_s()
+        if left_s is None or left_s > 0:
+            await self._governor.until(lambda: self._governor.unloads)
+        else:
+            await asyncio.Event().wait()
+
+    def _deadline_in_s(self) -> float | None:
+        """To the moment when the run under way ends, if it has found anything."""
+        cut_s = self._conductor.cut_in_s() if self._conductor is not None else None
+        return None if cut_s is None else cut_s
+
+    async def _recover(self, error: RiwoaError | StorageError, wait_s: float) -> None:
+        """Stay up, and say what is wrong: the next try is from where the journal stands."""
+        self._recovering = True
+        self.board.state = "unhealthy"
+        self.board.message = f"{error} (tried again every {duration(wait_s)})"
+        _log.error("search_failed", reason=str(error), again_in_s=wait_s)
+        await asyncio.sleep(wait_s)
+        self._recovering = False
+        self._progress()
+
+    async def _search(self, group: asyncio.TaskGroup, *, journal: JournalWriter) -> None:
         # Beside the slow starts, but before anything is written: never build on a broken chain. A damaged adapter is no
         # reason to stop: learning falls back to the last good one, and says so.
         checking = group.create_task(asyncio.to_thread(verify, self.paths.journal, adapters=False), name="verify")
@@ -183,8 +242,9 @@ class Service:
                 on_commit=self._on_commit,
                 on_config=lambda c: self._on_config(pool, c),
             )
-            self._conductor = conductor
+            self._conductor, self._pool, self._new_run = conductor, pool, False
             self._show_run()
+            self._on_holds()
             await conductor.run()
         await self._confirm(journal, problem, conductor)
         await journal.finish_run(run)
@@ -204,6 +264,8 @@ class Service:
         with JournalReader(self.paths.journal) as reader:
             run = reader.latest_run()
             if run is None or run.status != "finished" or self._new_run:
+                return False
+            if run.created_unix_s < self._renew_before_unix_s:
                 return False
             last = reader.last_generation(run.run_id)
         await checking
@@ -417,7 +479,7 @@ class Service:
 
     def _stalled(self) -> bool:
         """Nothing was evaluated, answered or measured for longer than any single piece of work may take."""
-        if self._conductor is not None and not self._conductor.running.is_set():
+        if self._paused or self._recovering or self._governor.holds:
             return False
         patience_s = 2 * self._config.oracle.timeout_s + self._config.cognition.timeout_s + 60
         if self._desk is not None and self._desk.stats().provider.state == "training":
@@ -436,13 +498,27 @@ class Service:
         self._show_state()
         self.board.write()
 
+    def _on_holds(self) -> None:
+        """Pause or go on, as the governor and the people say: evaluations under way end, no other begins."""
+        held = self._paused or bool(self._governor.holds)
+        if self._conductor is not None and self._pool is not None:
+            self._pool.hold(held)
+            self._conductor.running.clear() if held else self._conductor.running.set()
+        if not held:
+            self._progress()
+        self._show_state()
+
     def _show_state(self) -> None:
-        """What a search under way is called."""
-        conductor = self._conductor
-        if conductor is None or self.board.state not in ("running", "polishing", "paused"):
+        """What a search under way, or one that waits to begin, is called."""
+        holds = self._governor.holds
+        if self.board.state not in ("starting", "running", "polishing", "paused"):
             return
-        searching = "polishing" if conductor.phase == "polish" else "running"
-        self.board.state = searching if conductor.running.is_set() else "paused"
+        if self._paused or holds:
+            self.board.state = "paused"
+            self.board.message = "; ".join(holds.values()) or "by riwoactl pause"
+        elif self._conductor is not None:
+            self.board.state = "polishing" if self._conductor.phase == "polish" else "running"
+            self.board.message = ""
 
     def _on_config(self, pool: WorkerPool, config: Config) -> None:
         pool.set_limits(config.oracle.timeout_s, config.oracle.memory_bytes)
@@ -464,6 +540,7 @@ class Service:
             "proposals": lambda: proposals_view(conductor, self._desk),
             "operators": lambda: operators_view(conductor, seconds),
             "config": lambda: config_view(conductor, self._reloader),
+            "governor": lambda: governor_view(self._governor),
         }
 
     # -- verbs and signals ---------------------------------------------------------------------------------------------
@@ -484,15 +561,17 @@ class Service:
             return {"status": self.board.look()}
 
         async def pause() -> Mapping[str, Any]:
-            self._running().clear()
-            self._show_state()
-            return {"message": "pausing after the generation under way"}
+            self._require_search()
+            self._paused = True
+            self._on_holds()
+            return {"message": "pausing; evaluations under way end first"}
 
         async def resume() -> Mapping[str, Any]:
-            self._running().set()
-            self._progress()
-            self._show_state()
-            return {"message": "searching on"}
+            self._require_search()
+            self._paused = False
+            self._on_holds()
+            held = "; ".join(self._governor.holds.values())
+            return {"message": f"still paused: {held}" if held else "searching on"}
 
         async def stop() -> Mapping[str, Any]:
             self.stopping.set()
@@ -504,10 +583,39 @@ class Service:
 
         return {"status": status, "pause": pause, "resume": resume, "stop": stop, "reload": reload}
 
-    def _running(self) -> asyncio.Event:
+    def _require_search(self) -> None:
         if self._conductor is None:
             raise DaemonUnavailableError("the search has not begun yet; try again in a moment")
-        return self._conductor.running
+
+
+async def _run_until(work: Callable[[asyncio.TaskGroup], Awaitable[None]], until: Coroutine[Any, Any, Any]) -> bool:
+    """Run ``work`` in a task group of its own; False when ``until`` ended first and the work was cancelled.
+
+    Raises:
+        RiwoaError, StorageError: what the work, or a task that it started, failed for.
+    """
+
+    async def main(group: asyncio.TaskGroup) -> None:
+        await work(group)
+
+    finished = False
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(main(group), name="work")
+            other = group.create_task(until, name="until")
+            await asyncio.wait((task, other), return_when=asyncio.FIRST_COMPLETED)
+            finished = task.done()
+            if finished:
+                task.result()
+            else:
+                task.cancel()
+                await asyncio.wait((task,))
+            raise Over
+    except* Over:
+        pass
+    except* (RiwoaError, StorageError) as errors:
+        raise _first(errors) from None
+    return finished
 
 
 def _require_same(run: RunRecord, problem: Problem, oracle_version: str) -> None:
@@ -538,12 +646,37 @@ def _same(part: Any) -> Any:
     return part
 
 
+class _Voice:
+    """Lines of child processes in the log, at most so many a minute: one that floods must not fill the disk."""
+
+    def __init__(self, most_a_minute: int = 60) -> None:
+        self._most = most_a_minute
+        self._minute = 0
+        self._said = self._dropped = 0
+
+    def say(self, write: Callable[..., Any], event: str, **facts: Any) -> None:
+        """Write the line, unless too many were written this minute; how many were left out is said later."""
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            if self._dropped:
+                _log.warning("lines_dropped", count=self._dropped)
+            self._minute, self._said, self._dropped = minute, 0, 0
+        self._said += 1
+        if self._said <= self._most:
+            write(event, **facts)
+        else:
+            self._dropped += 1
+
+
+_voice = _Voice()
+
+
 def _log_worker(slot: int, line: str) -> None:
-    _log.warning("worker_said", worker=slot, line=line)
+    _voice.say(_log.warning, "worker_said", worker=slot, line=line)
 
 
 def _log_model(line: str) -> None:
-    _log.info("model_said", line=line)
+    _voice.say(_log.info, "model_said", line=line)
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:
@@ -574,20 +707,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
+    night = _night(options)
+    if options.nightly and night is None:
+        print(f"riwoad: it is not {options.nightly} now; nothing to do")
+        return 0
     loaded = load(options.config, options.set)
     paths = daemon_state(options.state)
     configure_log(loaded.config, foreground=options.foreground)
     try:
         with locked(paths):
-            return asyncio.run(_serve(paths, loaded, options))
+            return asyncio.run(_serve(paths, loaded, options, night.timestamp() if night else 0.0))
     except StateLockedError:
         if not options.foreground:
             raise
         return asyncio.run(attach(paths))
 
 
-async def _serve(paths: StatePaths, loaded: Loaded, options: argparse.Namespace) -> int:
-    service = Service(paths, loaded, options.set, new_run=options.new_run, foreground=options.foreground)
+def _night(options: argparse.Namespace) -> datetime | None:
+    """When the night under way began; it ends by a deadline that overrides the configured one. None by day."""
+    if not options.nightly:
+        return None
+    try:
+        found = window(checked_hours(options.nightly), datetime.now())
+    except ValueError as error:
+        raise UsageError(f"--nightly {options.nightly}: should be {error}") from None
+    if found is None:
+        return None
+    began, ends = found
+    options.set.append(f"run.deadline={ends:%Y-%m-%dT%H:%M}")
+    return began
+
+
+async def _serve(paths: StatePaths, loaded: Loaded, options: argparse.Namespace, renew_before_unix_s: float) -> int:
+    service = Service(
+        paths,
+        loaded,
+        options.set,
+        new_run=options.new_run,
+        foreground=options.foreground,
+        renew_before_unix_s=renew_before_unix_s,
+    )
     if not options.foreground:
         return await service.run()
     die_with_parent(signal.SIGTERM)  # a foreground run must not outlive its terminal or its `make`
@@ -623,6 +782,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", metavar="DIR", help="the state directory (default: systemd's, else the user's)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, run.seed=1")
     parser.add_argument("--new-run", action="store_true", help="start another run in the same journal")
+    parser.add_argument(
+        "--nightly",
+        metavar="FROM-UNTIL",
+        help="search within these hours alone, 21:00-07:00: go on with the unfinished run or begin another, and have "
+        "the best answer exported by their end; outside of them, do nothing",
+    )
     parser.add_argument("--foreground", action="store_true", help="show progress; attach where a daemon is alive")
     parser.add_argument("--version", action="version", version=f"riwoad {__version__}")
     return parser

@@ -60,7 +60,7 @@ class StatusBoard:
         """The status object now; its keys are documented in the README and stable."""
         parts = {name: source() for name, source in self.sources.items()}
         empty: dict[str, Any] = dict.fromkeys(
-            ("run", "time_left_s", "leader", "proposals", "config", "evaluations", "cognition")
+            ("run", "time_left_s", "leader", "proposals", "config", "evaluations", "cognition", "governor")
         )
         return {
             **self._fixed,
@@ -88,7 +88,9 @@ def one_line(status: Mapping[str, Any]) -> str:
     if not run or not counts:
         return str(status.get("message") or status["state"])
     done, total = steps(run)
+    paused = [f"paused: {status.get('message')}"] if status["state"] == "paused" else []
     parts = [
+        *paused,
         f"{run['phase']} {done}/{total}",
         f"{counts['unique']} evaluations ({counts['per_s']:.1f}/s)",
     ]

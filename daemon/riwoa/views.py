@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.conductor import Conductor
 from riwoa.credit import OperatorSeconds, credit_rows, tallies_from_json
 from riwoa.evaluations import Evaluations
+from riwoa.governor import Governor
 from riwoa.learning import Learning
 from riwoa.oracle.protocol import BackendStats
 from riwoa.reload import Reloader
@@ -28,6 +30,7 @@ def run_view(conductor: Conductor) -> dict[str, Any]:
         "digest": conductor.history.digest,
         "target_ms": conductor.objective.latency_target_ms,
         "resumed_from": conductor.resumed_from,
+        "deadline_unix_s": conductor.deadline_unix_s,
         "polish_spent": conductor.polish_spent,
         "polish_evaluations": config.run.polish_evaluations,
     }
@@ -75,6 +78,11 @@ def workers_view(stats: BackendStats) -> list[dict[str, Any]]:
         }
         for w in stats.workers
     ]
+
+
+def governor_view(governor: Governor) -> dict[str, Any]:
+    """Why the search pauses, and what the machine says of itself."""
+    return {"holds": dict(governor.holds), "readings": asdict(governor.readings)}
 
 
 def proposals_view(conductor: Conductor, desk: ProposalDesk | None) -> dict[str, Any] | None:

@@ -337,6 +337,20 @@ class JournalWriter:
 
         return await self._submit(work)
 
+    async def retire_adapters(self, run_id: int, kept: Sequence[int]) -> int:
+        """Drop the weights of all adapters of a run but the ``kept`` ones; hash and training record stay.
+
+        Returns:
+            How many had weights before. No digest changes: adapters' weights are in none.
+        """
+        marks = ",".join("?" * len(kept))
+        others = f"run_id = ? AND weights IS NOT NULL AND adapter_id NOT IN ({marks})"
+
+        def work(db: sqlite3.Connection) -> int:
+            return db.execute(f"UPDATE adapters SET weights = NULL WHERE {others}", (run_id, *kept)).rowcount
+
+        return await self._submit(work)
+
     async def put_event(self, e: EventRecord) -> None:
         """Store an event; durable on return."""
         await self._insert_all(_INSERT_EVENT, [_event_row(e)])

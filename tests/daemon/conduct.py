@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ async def conduct(
     at_commit: Any = None,
     before_commit: Any = None,
     on_result: Any = lambda: None,
+    now_unix_s: Callable[[], float] = time.time,
 ) -> str:
     """Run to the end (or to ``stop_after`` commits) and return the digest; continues the run in the journal.
 
@@ -100,6 +102,7 @@ async def conduct(
             desk=desk,
             reloader=reloader,
             on_commit=on_commit,
+            now_unix_s=now_unix_s,
         )
         answerer = asyncio.create_task(desk.run()) if desk else None
         try:

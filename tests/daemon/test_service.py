@@ -13,10 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from riwoa.child import child_environment
@@ -445,23 +447,157 @@ def test_a_broken_chain_stops_the_daemon_before_it_adds_to_it(state: Path) -> No
     assert "generation 1" in refusal(state, 65, settings=[*SMALL, "run.generations=500"])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_ends_the_daemon_in_one_line_and_room_lets_it_go_on(tmp_path: Path, table: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], check=False)
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system of its own, that the test may fill and enlarge."""
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=False)
     if mounted.returncode != 0:
         pytest.skip("this machine does not let us mount a tmpfs")
     try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def resize(place: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True)
+
+
+UNWATCHED = ("governor.disk_pause_bytes=0", "governor.disk_resume_bytes=0")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+
+
+@needs_root
+def test_in_the_foreground_a_full_disk_ends_the_search_in_one_line_and_room_lets_it_go_on(
+    tmp_path: Path, table: Path
+) -> None:
+    with small_disk(tmp_path / "small", "600k") as small:
         shutil.copy(table, small / "latency_lut.json")
-        endless = [*SMALL, "run.generations=500"]
-        assert "nothing is lost" in refusal(small, 74, settings=endless)
-        assert ctl(small, "status").returncode in (3, 4)  # unhealthy, if there was room left to say so
+        endless = [*SMALL, *UNWATCHED, "run.generations=500"]
+        done = run(small, "--foreground", settings=endless)
+        assert done.returncode == 74, done.stderr
+        assert "nothing is lost" in done.stderr
         before = verify(small / "journal.db").runs[0].generations
-        subprocess.run(["mount", "-o", "remount,size=40m", str(small)], check=True)
+        resize(small, "40m")
         with daemon(small, settings=endless) as process:
             wait_for(small, lambda s: s.get("run") and s["run"]["generation"] > before + 1)
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=30)
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+@needs_root
+def test_a_daemon_whose_disk_fills_up_stays_says_so_and_goes_on_when_there_is_room(tmp_path: Path, table: Path) -> None:
+    with small_disk(tmp_path / "small", "600k") as small:
+        shutil.copy(table, small / "latency_lut.json")
+        with daemon(small, settings=[*SMALL, *UNWATCHED, "run.generations=500", "governor.retry_s=0.5"]) as process:
+            full = wait_for(small, lambda s: s["state"] == "unhealthy")
+            assert "no space left" in full["message"]
+            assert ctl(small, "status").returncode == 4
+            before = full["run"]["generation"]
+            resize(small, "40m")
+            wait_for(small, lambda s: s["state"] == "running" and s["run"]["generation"] > before + 1)
+            assert process.poll() is None
+        verify(small / "journal.db")
+
+
+@needs_root
+def test_a_disk_that_is_nearly_full_pauses_the_search_before_it_is(tmp_path: Path, table: Path) -> None:
+    levels = ("governor.disk_pause_bytes=20000000", "governor.disk_resume_bytes=30000000", "governor.every_s=0.2")
+    with small_disk(tmp_path / "small", "64m") as small:
+        shutil.copy(table, small / "latency_lut.json")
+        with daemon(small, settings=[*SMALL, *levels, "run.generations=500"]):
+            wait_for(small, lambda s: s.get("run") and s["run"]["generation"] >= 1)
+            ballast = small / "somebody-elses.iso"
+            ballast.write_bytes(bytes(48_000_000))
+            held = wait_for(small, lambda s: s["state"] == "paused")
+            assert "MiB free on the disk; goes on above 28.61" in held["message"]
+            assert list(held["governor"]["holds"]) == ["disk"]
+            refused = ctl(small, "resume")
+            assert "still paused" in refused.stdout
+            generation = settled_generation(small)
+            ballast.unlink()
+            wait_for(small, lambda s: s["state"] == "running" and s["run"]["generation"] > generation)
+
+
+def settled_generation(state: Path) -> int:
+    """Where a paused search stands once its generation under way is committed or waits."""
+    seen = -1
+    while (now := status(state)["run"]["generation"]) != seen:
+        seen = now
+        time.sleep(1.5)
+    return int(seen)
+
+
+def test_in_quiet_hours_the_workers_are_gone_and_the_same_run_goes_on_afterwards(state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "riwoa.toml"
+    file.write_text("[governor]\nevery_s = 0.2\n")
+    with daemon(state, "--config", str(file), settings=[*SMALL, "run.generations=30"]) as process:
+        wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 1)
+        file.write_text('[governor]\nevery_s = 0.2\nquiet_hours = ["00:00-12:00", "12:00-00:00"]\n')
+        held = wait_for(state, lambda s: s["state"] == "paused" and not children(process.pid))
+        assert "quiet hours" in held["message"]
+        file.write_text("[governor]\nevery_s = 0.2\n")
+        wait_for(state, lambda s: s["state"] == "running" and s["run"]["generation"] > held["run"]["generation"])
+    assert len(verify(state / "journal.db").runs) == 1
+
+
+def children(pid: int) -> list[int]:
+    """Worker processes of a daemon."""
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def test_an_oracle_that_fails_altogether_is_tried_again_while_the_daemon_stays_up(state: Path) -> None:
+    """Every worker is killed as soon as it is seen, until the oracle is given up; then it is left alone."""
+    with daemon(state, settings=[*SMALL, "run.generations=500", "governor.retry_s=0.5"]) as process:
+        wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 1)
+        end = time.monotonic() + 60
+        while status_file(state)["state"] != "unhealthy":
+            assert time.monotonic() < end
+            for child in children(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            time.sleep(0.05)
+        generation = status_file(state)["run"]["generation"]
+        wait_for(state, lambda s: s["state"] == "running" and s["run"]["generation"] > generation + 1)
+        assert process.poll() is None
+    verify(state / "journal.db")
+
+
+def status_file(state: Path) -> dict[str, Any]:
+    return dict(json.loads((state / "status.json").read_text()))
+
+
+def clock(minutes: float) -> str:
+    return f"{datetime.now() + timedelta(minutes=minutes):%H:%M}"
+
+
+def test_by_day_a_nightly_search_does_nothing(state: Path) -> None:
+    done = run(state, "--nightly", f"{clock(60)}-{clock(120)}")
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout
+    assert not (state / "journal.db").exists()
+
+
+def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(state: Path) -> None:
+    settings = [*SMALL, "run.deadline_margin_s=0.0"]
+    night = f"{clock(-60)}-{clock(60)}"
+    assert run(state, "--nightly", night, settings=settings).returncode == 0
+    (first,) = verify(state / "journal.db").runs
+    with JournalReader(state / "journal.db") as reader:
+        config = reader.config_revisions(first.run_id)[0].config
+    assert config["run"]["deadline"].endswith(clock(60)) or config["run"]["deadline"].endswith(clock(59))
+    assert run(state, "--nightly", night, settings=settings).returncode == 0  # the same night: it is done
+    assert len(verify(state / "journal.db").runs) == 1
+    with sqlite3.connect(state / "journal.db") as db:  # as if that had been the night before
+        db.execute("UPDATE runs SET created_unix_s = created_unix_s - 86400")
+    assert run(state, "--nightly", night, settings=settings).returncode == 0
+    second = verify(state / "journal.db").runs[1]
+    assert second.status == "finished"
+    assert second.generations == first.generations
+
+
+def test_a_nightly_that_is_no_span_is_refused(state: Path) -> None:
+    done = run(state, "--nightly", "late")
+    assert done.returncode == 64
+    assert "22:00-07:00" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,13 @@ class Landscape:
 
     version = "landscape-1"
 
-    def __init__(self, fail_share: float = 0.0, accuracy: float | None = None) -> None:
+    def __init__(self, fail_share: float = 0.0, accuracy: float | None = None, takes_s: float = 0.0) -> None:
         self._fail_share = fail_share
         self._accuracy = accuracy
+        self._takes_s = takes_s
 
     def evaluate(self, architecture: Mapping[str, Any]) -> dict[str, float]:
+        time.sleep(self._takes_s)
         text = json.dumps(architecture, sort_keys=True)
         ripple = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
         if ripple < self._fail_share:

@@ -25,7 +25,8 @@ _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # what ProtectHom
 # file of the package -> where systemd, or riwoa, looks for it
 _UNIT_FILE = f"etc/systemd/system/{UNIT}"
 _USER_FILE = "etc/sysusers.d/riwoa.conf"
-_GPU_FILE = f"etc/systemd/system/{UNIT}.d/gpu.conf"
+_NIGHTLY_FILES = {f"etc/systemd/system/{name}": name for name in ("riwoa-nightly.service", "riwoa-nightly.timer")}
+_GPU_FILES = tuple(f"etc/systemd/system/{name}.d/gpu.conf" for name in (UNIT, "riwoa-nightly.service"))
 _CONFIGURATION = "etc/riwoa/riwoa.toml"
 _SHOWN = ("LoadState", "ActiveState", "SubState", "Result", "MainPID", "NRestarts", "ExecMainStatus", "StatusText")
 _NOT_RUNNING = 3
@@ -57,10 +58,12 @@ def unit_file(name: str) -> str:
 
 def _install(root: Path, gpu: bool, options: Options) -> int:
     _require_systemd(root)
-    unit = unit_file(UNIT).replace("/opt/riwoa/bin", str(_programs(root)))
-    wanted = {_UNIT_FILE: unit, _USER_FILE: unit_file("riwoa.sysusers")}
+    units = {_UNIT_FILE: UNIT, **_NIGHTLY_FILES}
+    programs = str(_programs(root))
+    wanted = {place: unit_file(name).replace("/opt/riwoa/bin", programs) for place, name in units.items()}
+    wanted[_USER_FILE] = unit_file("riwoa.sysusers")
     if gpu:
-        wanted[_GPU_FILE] = unit_file("gpu.conf")
+        wanted |= dict.fromkeys(_GPU_FILES, unit_file("gpu.conf"))
     if not (root / _CONFIGURATION).exists():
         wanted[_CONFIGURATION] = unit_file("riwoa.toml")
     try:
@@ -80,6 +83,7 @@ def _install(root: Path, gpu: bool, options: Options) -> int:
             "",
             "a language model for it (once):  RIWOA_MODELS=/var/lib/riwoa/models riwoactl model pull smollm2",
             "start it now and at every boot:  systemctl enable --now riwoa",
+            "or search by night alone:        systemctl enable --now riwoa-nightly.timer",
             "see what it does:                riwoactl status    journalctl -u riwoa",
             "let somebody see it too:         usermod -aG riwoa NAME",
         ]
@@ -90,15 +94,16 @@ def _install(root: Path, gpu: bool, options: Options) -> int:
 
 def _uninstall(root: Path, options: Options) -> int:
     if root == Path("/") and (root / _UNIT_FILE).exists():
-        _call("systemctl", "disable", "--now", UNIT)
+        _call("systemctl", "disable", "--now", UNIT, *_NIGHTLY_FILES.values())
     removed = []
     try:
-        for place in (_UNIT_FILE, _GPU_FILE, _USER_FILE):
+        for place in (_UNIT_FILE, *_NIGHTLY_FILES, *_GPU_FILES, _USER_FILE):
             if (root / place).exists():
                 (root / place).unlink()
                 removed.append(str(root / place))
-        if (root / _GPU_FILE).parent.is_dir() and not any((root / _GPU_FILE).parent.iterdir()):
-            (root / _GPU_FILE).parent.rmdir()
+        for folder in (root / place for place in map(os.path.dirname, _GPU_FILES)):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
     except OSError as error:
         raise StateDirectoryError(f"{error.filename}: cannot be removed ({error.strerror}); run it with sudo") from None
     if root == Path("/") and removed:

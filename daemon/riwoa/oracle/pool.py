@@ -63,6 +63,8 @@ class WorkerPool:
         self._info: OracleInfo | None = None
         self._error: RiwoaError | None = None
         self._closed = False
+        self._held = False
+        self._waker: asyncio.Task[None] | None = None  # kept, or it might be collected before it ran
         self._started_s = time.monotonic()
         self._completed = self._failed = self._retried = 0
 
@@ -136,6 +138,11 @@ class WorkerPool:
         self._settings = replace(
             self._settings, evaluation_timeout_s=evaluation_timeout_s, memory_limit_bytes=memory_limit_bytes
         )
+
+    def hold(self, held: bool) -> None:
+        """Begin nothing while held; what is under way ends."""
+        self._held = held
+        self._waker = asyncio.create_task(self._notify(), name="oracle-hold")
 
     def stats(self) -> BackendStats:
         """A snapshot."""
@@ -233,7 +240,7 @@ class WorkerPool:
     async def _next_job(self, worker: Peer) -> _Job | None:
         """The next job, or None when the idle worker died."""
         async with self._changed:
-            await self._changed.wait_for(lambda: bool(self._queue) or not worker.alive)
+            await self._changed.wait_for(lambda: (self._queue and not self._held) or not worker.alive)
             if not worker.alive:
                 return None
             job = self._queue.popleft()
