@@ -86,5 +86,5 @@ def test_what_cannot_be_built_is_refused_before_torch_is_needed(tmp_path: Path) 
         build.build_oracle(SupernetSpec(checkpoint=str(tmp_path / "none.pth")).to_json())
     with pytest.raises(InputError, match="no image file at cifar"):
         build.build_oracle(SupernetSpec(data="cifar").to_json())
-    with pytest.raises(OracleError, match="no oracle of kind 'table'"):
-        build.build_oracle({"kind": "table"})
+    with pytest.raises(OracleError, match="no oracle of kind 'cluster'"):
+        build.build_oracle({"kind": "cluster"})

@@ -1,7 +1,10 @@
 import csv
 import itertools
+import json
 import math
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from tests.support.official import official_data
 
+from riwoa.child import child_environment
 from riwoa.errors import InputError
 from riwoa.oracle import table as table_module
 from riwoa.oracle.build import build_oracle
@@ -139,6 +143,17 @@ def test_the_worker_builds_it_from_the_frame_of_its_specification(tmp_path: Path
     spec = TableSpec(path=str(npz_file(tmp_path)), genes="ops", accuracy="acc", latency="ms")
     assert TableSpec.from_json(spec.to_json()) == spec
     assert build_oracle(spec.to_json()).evaluate({"ops.0": 1, "ops.1": 5}) == {"accuracy": 0.4}
+
+
+def test_neither_the_worker_nor_the_daemon_loads_torch_for_a_table(tmp_path: Path) -> None:
+    spec = TableSpec(path=str(npz_file(tmp_path)), genes="ops", accuracy="acc").to_json()
+    code = (
+        "import sys, json, riwoa.service, riwoa.oracle.worker\n"
+        "from riwoa.oracle.build import build_oracle\n"
+        "assert build_oracle(json.loads(sys.argv[1])).evaluate({'ops.0': 1, 'ops.1': 5}) == {'accuracy': 0.4}\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, json.dumps(spec)], check=True, env=child_environment(1), timeout=60)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
