@@ -71,8 +71,8 @@ class ObjectiveSection(Section):
 
     latency_ms: Literal["auto"] | Annotated[float, Field(gt=0)] = live(
         "auto",
-        "latency target of one image in milliseconds; auto = the geometric mean of the attainable range, of a table "
-        "the median",
+        "latency target of one image in milliseconds; auto = the geometric mean of the attainable range (of a table: "
+        "the median)",
     )
     exponent: Annotated[float, Field(lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
 

@@ -30,6 +30,7 @@ VERBS = {
     "lut": ("lut", "build, check or show this device's latency table"),
     "supernet": ("supernet", "pull a published supernet, train one, or check one"),
     "predictor": ("predictor", "learn an accuracy predictor from a journal, or check one"),
+    "table": ("table", "make a table of a benchmark's official file"),
     "model": ("model", "pull, check or list language models"),
     "service": ("service", "install riwoa as a systemd service, remove it, or show it"),
     "config": ("config", "show the configuration, or check a file"),

@@ -1,4 +1,4 @@
-"""``riwoactl bench NAME``: each prints one JSON object with a top-level ``ratio``."""
+"""``riwoactl bench NAME``: each prints one JSON object with a top-level ``ratio``; ``table`` words without --json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
-from riwoa.ctl.command import Parser, subverb
+from riwoa.ctl.command import Parser, columns, subverb
 from riwoa.errors import UsageError
 from riwoa.paths import client_state, daemon_state
 
@@ -21,13 +21,14 @@ _KNOWN = {
     "status": "riwoactl status against the start of a bare interpreter",
     "resume": "from SIGKILL to the first new evaluation",
     "embedded": "RI-IWOA against the baselines on the embedded task",
+    "table": "strategies on any table, NAS-Bench-201's or your own",
     "cognition": "the language model's proposals before and after training, beside placebo and spiral",
     "overlap": "evaluation and generation at the same time against alternating them",
 }
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Run one benchmark and print its object, with or without --json."""
+    """Run one benchmark and print what it found."""
     name = subverb(verb, arguments, _KNOWN)
     runs = {
         "journal": _journal,
@@ -35,11 +36,13 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "status": _status,
         "resume": _resume,
         "embedded": _embedded,
+        "table": _table,
         "cognition": _cognition,
         "overlap": _overlap,
     }
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
-    print(json.dumps(found, allow_nan=False))
+    words = {"table": _table_words}.get(name)
+    print(json.dumps(found, allow_nan=False) if options.json or words is None else words(found))
     return 0
 
 
@@ -50,6 +53,8 @@ _DESCRIPTIONS = {
     "resume": "A search is killed and started again. ratio: start to first new evaluation by the imports' own time.",
     "embedded": "Best feasible fitness after a budget of unique evaluations, paired over seeds. ratio: the median over "
     "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
+    "table": "Best value within the constraints after a budget of unique queries, population 20, paired over seeds. "
+    "A column may be FILE:COLUMN of a file beside the table. ratio: the median over seeds of riwoa's best by random's.",
     "cognition": "Proposals at the same parents. ratio: win rate over the parent after training by the placebo's. "
     "Steps are kept in --out: killed and run again, it continues.",
     "overlap": "`make run`'s own generations at one thread a worker. ratio: seconds alternating by seconds overlapped, "
@@ -141,6 +146,73 @@ def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[st
             return await bench_embedded(settings, config, table, out, lambda done, total: advance(done, total, ""))
 
     return asyncio.run(measure())
+
+
+def _table(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("file", type=Path, metavar="FILE", help=".npz or .csv, one row an architecture")
+    parser.add_argument("--genes", required=True, help="an array of integers (rows, genes), or columns, by commas")
+    order = parser.add_mutually_exclusive_group(required=True)
+    order.add_argument("--nominal", dest="kind", action="store_const", const="nominal", help="genes without an order")
+    order.add_argument("--ordered", dest="kind", action="store_const", const="ordered", help="genes in order, as sizes")
+    parser.add_argument("--maximize", required=True, metavar="COLUMN")
+    parser.add_argument("--report", metavar="COLUMN", help="what to tell of the winners, and no search looks at")
+    parser.add_argument("--constraint", action="append", default=[], metavar="COLUMN<=X", help="may be repeated")
+    parser.add_argument("--join", type=Path, metavar="FILE", help="another table with the same rows, for more columns")
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--budget", type=int, default=200, help="unique queries of a search (default 200)")
+    parser.add_argument("--strategies", default="riwoa,woa,random", help="separated by commas")
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="keep finished searches: run again, it goes on")
+    given = parser.parse_args(arguments)
+    if min(given.seeds, given.budget) < 1:
+        parser.error("--seeds and --budget must be at least 1")
+    from riwoa.bench.table import Constraint, Question, Settings, bench_table
+    from riwoa.search.strategies import STRATEGIES
+
+    strategies = tuple(dict.fromkeys(given.strategies.split(",")))
+    if unknown := [name for name in strategies if name not in STRATEGIES]:
+        raise UsageError(f"--strategies: {unknown[0]!r} is none of {', '.join(STRATEGIES)}")
+    limits = tuple(Constraint.parse(text) for text in given.constraint)
+    question = Question(given.genes, given.kind, given.maximize, given.report, limits)
+    settings = Settings(seeds=given.seeds, budget=given.budget, strategies=strategies)
+    with bar("searching", "search") as advance:
+
+        def progress(done: int, total: int) -> None:
+            advance(done, total, "")
+
+        return bench_table(settings, given.file, question, join=given.join, out=given.out, progress=progress)
+
+
+def _table_words(found: dict[str, Any]) -> str:
+    """Three small tables: the curves, where they end, and how the strategies compare."""
+    best, settings = found["best"], found["settings"]
+    head = (
+        f"{settings['table']}: best {settings['maximize']} {best['value']:.4f} at row {best['row']}, of "
+        f"{best['feasible_rows']} rows within the constraints; {settings['seeds']} seeds"
+    )
+    curves = [["median (quartiles) after", *(f"{queries}" for queries in found["ladder"])]]
+    ends = [["", "best: mean", "sd", "reported: mean", "sd", "found the best row", "median queries to it"]]
+    for row in found["rows"]:
+        steps = zip(row["curve_median"], row["curve_q25"], row["curve_q75"], strict=True)
+        curves.append([row["strategy"], *(f"{_digits(m)} ({_digits(low)}-{_digits(high)})" for m, low, high in steps)])
+        middle = row["queries_to_best_median"]
+        ends.append(
+            [
+                row["strategy"],
+                *(_digits(row[key]) for key in ("value_mean", "value_sd", "report_mean", "report_sd")),
+                f"{100 * row['reached_best_share']:.0f} %",
+                "-" if middle is None else f"{middle:.0f}",
+            ]
+        )
+    pairs = [
+        f"riwoa against {c['against']}: {c['wins']} wins, {c['ties']} ties, {c['losses']} losses, "
+        f"two-sided Wilcoxon p = {c['wilcoxon_p_two_sided']:.2g}"
+        for c in found["comparisons"]
+    ]
+    return "\n".join([head, columns(curves), columns(ends), *pairs])
+
+
+def _digits(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
 
 
 def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:

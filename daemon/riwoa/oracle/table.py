@@ -305,6 +305,22 @@ def _position(path: Path, name: str, head: Sequence[str]) -> int:
     return found[0]
 
 
+def column_names(path: Path) -> list[str]:
+    """Of a table.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    if path.suffix == ".npz":
+        with npz.opened(path) as archive:
+            return npz.names(archive)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            return [column.strip() for column in next(csv.reader(stream, strict=True), [])]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as text with commas ({error})") from None
+
+
 def _no_column(path: Path, name: str, known: Sequence[str]) -> InputError:
     shown = ", ".join(column.strip() for column in known[:30]) + (", ..." if len(known) > 30 else "")
     return InputError(f"{path}: there is no column {name!r}; it has {shown}")
@@ -357,9 +373,7 @@ def _space(path: Path, kind: GeneKind, found: Mapping[str, IntArray]) -> tuple[S
         indices.append(positions)
     coordinates = sum(len(g.choices) for g in genes) if kind == "nominal" else len(genes)
     if coordinates > MAX_COORDINATES:
-        raise InputError(
-            f"{path}: the genes have {coordinates} choices together, at most {MAX_COORDINATES} are searched"
-        )
+        raise InputError(f"{path}: its genes take {coordinates} coordinates, at most {MAX_COORDINATES} are searched")
     return Space("table", tuple(genes)), np.stack(indices, axis=1).astype(np.int64)
 
 
