@@ -139,10 +139,10 @@ def _accuracy(trainer: Trainer, recalibration: Images, validation: tuple[Images,
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over batches
         net.train()
-        for batch in torch.split(torch.from_numpy(recalibration), RECALIBRATION_BATCH_IMAGES):
+        for batch in torch.split(torch.from_numpy(recalibration[:]), RECALIBRATION_BATCH_IMAGES):
             net(batch.to(device))
         net.eval()
-        batches = torch.split(torch.from_numpy(images), _EVALUATION_IMAGES)
+        batches = torch.split(torch.from_numpy(images[:]), _EVALUATION_IMAGES)
         found = torch.cat([net(batch.to(device)).argmax(1).cpu() for batch in batches])
     return float((found == torch.from_numpy(labels)).double().mean())
 
