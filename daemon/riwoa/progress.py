@@ -117,7 +117,9 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     if "report" in metrics:
         print(f"  reported     {100 * metrics['report']:.2f} %, which no search looked at")
     if target_ms is not None:
-        print(f"  latency      {metrics['latency_ms']:.3f} ms an image, by this device's table")
+        measured = run.provenance.get("oracle", {}).get("kind") == "supernet"
+        by = "this device's table" if measured else "the given tables"
+        print(f"  latency      {metrics['latency_ms']:.3f} ms an image, by {by}")
     if "parameters" in metrics:
         print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
     print(f"  architecture {architecture_line(leader['architecture'])}")
