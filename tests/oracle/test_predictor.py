@@ -10,7 +10,7 @@ import torch
 from tests.support.ofa_files import predictor_network, write_predictor
 from tests.support.official import ofas_tutorial, official_data, some_configs
 
-from riwoa.errors import OracleError
+from riwoa.errors import InputError, OracleError
 from riwoa.oracle import geometry
 from riwoa.oracle.build import build_oracle
 from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space, ofa_config
@@ -98,7 +98,7 @@ def _with_a_nan() -> object:
 def test_another_file_is_refused_and_named(tmp_path: Path, make: object, hint: str) -> None:
     assert callable(make)
     torch.save(make(), tmp_path / "wrong.pth")
-    with pytest.raises(OracleError, match=hint) as caught:
+    with pytest.raises(InputError, match=hint) as caught:
         AccuracyPredictor.load(tmp_path / "wrong.pth")
     assert str(tmp_path / "wrong.pth") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -108,7 +108,7 @@ def test_another_file_is_refused_and_named(tmp_path: Path, make: object, hint: s
 def test_a_missing_or_damaged_file_is_refused_and_named(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "acc_predictor.pth").write_bytes(content)
-    with pytest.raises(OracleError, match=r"acc_predictor\.pth: not OFA's accuracy predictor"):
+    with pytest.raises(InputError, match=r"acc_predictor\.pth: not OFA's accuracy predictor"):
         AccuracyPredictor.load(tmp_path / "acc_predictor.pth")
 
 

@@ -47,7 +47,7 @@ def build_oracle(spec: Mapping[str, Any]) -> Oracle:
     """The oracle of a spec's JSON form.
 
     Raises:
-        InputError, OracleError: the checkpoint, the data, the table or the predictor is missing or damaged.
+        InputError: the checkpoint, the data, the table or the predictor is missing or damaged.
         OracleError: the spec names no oracle.
     """
     if spec.get("kind") == "supernet":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riwoa.errors import OracleError
+from riwoa.errors import InputError, OracleError
 from riwoa.oracle import geometry
 from riwoa.oracle.geometry import Backbone
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
@@ -44,7 +44,7 @@ class AccuracyPredictor:
         """Read OFA's ``acc_predictor.pth``.
 
         Raises:
-            OracleError: unreadable, or not that network.
+            InputError: unreadable, or not that network.
         """
         import torch
 
@@ -54,12 +54,12 @@ class AccuracyPredictor:
             pairs = [(_array(state[f"{i}.weight"]), _array(state[f"{i}.bias"])) for i in _NUMBERS]
         except Exception as error:  # torch raises whatever its unpickler met
             reason = str(error).partition("\n")[0][:200]
-            raise OracleError(f"{file}: not OFA's accuracy predictor ({type(error).__name__}: {reason})") from None
+            raise InputError(f"{file}: not OFA's accuracy predictor ({type(error).__name__}: {reason})") from None
         shapes = tuple(w.shape for w, _ in pairs)
         if shapes != _SHAPES or any(b.shape != w.shape[:1] for w, b in pairs):
-            raise OracleError(f"{file}: not OFA's accuracy predictor: layers of shapes {shapes}, should be {_SHAPES}")
+            raise InputError(f"{file}: not OFA's accuracy predictor: layers of shapes {shapes}, should be {_SHAPES}")
         if not all(np.isfinite(w).all() and np.isfinite(b).all() for w, b in pairs):
-            raise OracleError(f"{file}: damaged: a weight of the accuracy predictor is not finite")
+            raise InputError(f"{file}: damaged: a weight of the accuracy predictor is not finite")
         return cls(pairs)
 
     def accuracies(self, configs: Sequence[OfaConfig]) -> npt.NDArray[np.float32]:
@@ -87,7 +87,7 @@ class PredictorOracle:
     """Predicted accuracies as an oracle; one architecture at a time, so that none depends on its company.
 
     Raises:
-        OracleError: the file is unreadable, or not OFA's predictor.
+        InputError: the file is unreadable, or not OFA's predictor.
     """
 
     def __init__(self, spec: PredictorSpec) -> None:
