@@ -69,7 +69,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
     loaded = LanguageModel.load(spec)
     held = torch.cuda.memory_allocated() - before
     print(f"\nloaded in {time.monotonic() - started:.1f} s, {held / 2**20:,.0f} MiB on the GPU")
-    yield loaded
+    return loaded
 
 
 def test_in_four_bits_it_takes_a_third_of_its_memory(model: LanguageModel) -> None:
