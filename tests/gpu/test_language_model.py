@@ -98,9 +98,7 @@ def test_having_written_it_learns_and_the_adapter_reloads(model: LanguageModel, 
     before = held_out_losses(model, work.held_out)
     trained = model.train(work)
     loss = trained.after.held_out_loss
-    print(
-        f"\nheld-out loss {trained.before.held_out_loss} to {loss} in {trained.duration_s:.1f} s, losses {trained.losses}"
-    )
+    print(f"\nheld-out loss {trained.before.held_out_loss} to {loss} in {trained.duration_s:.1f} s")
     assert trained.before.held_out_losses == pytest.approx(before, rel=1e-3)
     assert loss is not None
     assert loss < 0.9 * min(before)
