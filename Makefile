@@ -6,7 +6,7 @@ STATE ?= .riwoa
 ARGS ?=
 FUZZED := tests/daemon/test_control.py tests/daemon/test_parse.py tests/daemon/test_config.py tests/daemon/test_reload.py
 
-.PHONY: run test test-crash test-systemd check lint clean
+.PHONY: run test test-crash test-systemd test-gpu check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -25,6 +25,10 @@ test-crash: $(VENV)/.installed-dev
 # Boots a container: needs root, and Debian's systemd-container and debootstrap; skips with the reason otherwise.
 test-systemd: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m systemd tests/systemd $(ARGS)
+
+# Needs a CUDA GPU.
+test-gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu -s tests/gpu $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
