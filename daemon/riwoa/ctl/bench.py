@@ -212,19 +212,16 @@ def _contest(parser: Parser, arguments: list[str]) -> tuple[Namespace, ContestSe
 def _contest_words(found: dict[str, Any]) -> str:
     """The curves, where they end, and how the strategies compare."""
     curves = [["median (quartiles) after", *(f"{queries}" for queries in found["ladder"])]]
-    ends = [["", "best: mean", "sd", "reported: mean", "sd", "found the best row", "median queries to it"]]
+    known = found.get("best") is not None
+    ends = [["", "best: mean", "sd", *(["reported: mean", "sd", "met the best row", "after"] if known else [])]]
     for row in found["rows"]:
         steps = zip(row["curve_median"], row["curve_q25"], row["curve_q75"], strict=True)
         curves.append([row["strategy"], *(f"{_digits(m)} ({_digits(low)}-{_digits(high)})" for m, low, high in steps)])
-        share, middle = row["reached_best_share"], row["queries_to_best_median"]
-        ends.append(
-            [
-                row["strategy"],
-                *(_digits(row[key]) for key in ("value_mean", "value_sd", "report_mean", "report_sd")),
-                "nobody knows it" if share is None else f"{100 * share:.0f} %",
-                "none" if middle is None else f"{middle:.0f}",
-            ]
-        )
+        ends.append([row["strategy"], _digits(row["value_mean"]), _digits(row["value_sd"])])
+        if known:
+            after = row["queries_to_best_median"]
+            ends[-1] += [_digits(row["report_mean"]), _digits(row["report_sd"])]
+            ends[-1] += [f"{100 * row['reached_best_share']:.0f} %", "" if after is None else f"{after:.0f} (median)"]
     pairs = [
         f"riwoa against {c['against']}: {c['wins']} wins, {c['ties']} ties, {c['losses']} losses, "
         f"two-sided Wilcoxon p = {c['wilcoxon_p_two_sided']:.2g}"
