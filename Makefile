@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STATE ?= .riwoa
 ARGS ?=
+FUZZED := tests/daemon/test_control.py tests/daemon/test_parse.py tests/daemon/test_config.py tests/daemon/test_reload.py
 
-.PHONY: run test test-crash test-systemd check lint clean
+.PHONY: run test test-crash test-systemd test-gpu check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -16,13 +17,18 @@ run: $(VENV)/.installed-run
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
-# Long; TEST_KILLS and TEST_CUTS say how often it kills and cuts (100, 40).
+# Long; TEST_KILLS, TEST_CUTS and TEST_FUZZ say how often it kills and cuts, and how many frames, texts and settings it
+# tries (100, 40, 10000).
 test-crash: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "crash or not crash" tests/crash $(ARGS)
+	TEST_FUZZ=$${TEST_FUZZ:-10000} $(BIN)/python -m pytest -m "crash or not crash" tests/crash $(FUZZED) $(ARGS)
 
 # Boots a container: needs root, and Debian's systemd-container and debootstrap; skips with the reason otherwise.
 test-systemd: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m systemd tests/systemd $(ARGS)
+
+# Needs a CUDA GPU.
+test-gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu -s tests/gpu $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

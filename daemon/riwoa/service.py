@@ -710,6 +710,7 @@ def _main(options: argparse.Namespace) -> int:
     night = _night(options)
     if options.nightly and night is None:
         print(f"riwoad: it is not {options.nightly} now; nothing to do")
+        Notifier().ready()  # systemd takes an end before it for a failure
         return 0
     loaded = load(options.config, options.set)
     paths = daemon_state(options.state)

@@ -43,7 +43,7 @@ def test_uninstalling_removes_what_was_installed_and_keeps_configuration_and_sta
     assert (tmp_path / "etc/systemd/system/riwoa.service.d/gpu.conf").exists()
     capsys.readouterr()
     assert main(["service", "uninstall", "--root", str(tmp_path), "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["removed"]) == 3
+    assert len(json.loads(capsys.readouterr().out)["removed"]) == 6
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["riwoa.toml"]
     assert state.is_dir()
 
@@ -74,27 +74,43 @@ def test_where_systemd_did_not_boot_it_says_so(capsys: pytest.CaptureFixture[str
     assert "not booted with systemd" in capsys.readouterr().err
 
 
+UNITS = ("riwoa.service", "riwoa-nightly.service", "riwoa-nightly.timer")
+
+
 @needs_systemd
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     for program in ("riwoad", "riwoactl"):
         (tmp_path / program).write_text("#!/bin/sh\n")
         (tmp_path / program).chmod(0o755)
-    unit = tmp_path / "riwoa.service"
-    unit.write_text(unit_file("riwoa.service").replace("/opt/riwoa/bin", str(tmp_path)))
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
-    about_it = [line for line in done.stderr.splitlines() if "riwoa" in line]
-    assert not about_it
+    for name in UNITS:
+        (tmp_path / name).write_text(unit_file(name).replace("/opt/riwoa/bin", str(tmp_path)))
+    command = ["systemd-analyze", "verify", *(str(tmp_path / name) for name in UNITS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    about_them = [line for line in done.stderr.splitlines() if "riwoa" in line]
+    assert not about_them
 
 
 @needs_systemd
-def test_the_unit_is_hardened_to_two_points_or_less(tmp_path: Path) -> None:
-    unit = tmp_path / "riwoa.service"
-    unit.write_text(unit_file("riwoa.service"))
+@pytest.mark.parametrize("name", ["riwoa.service", "riwoa-nightly.service"])
+def test_the_unit_is_hardened_to_two_points_or_less(tmp_path: Path, name: str) -> None:
+    unit = tmp_path / name
+    unit.write_text(unit_file(name))
     command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    score = re.search(r"exposure level for riwoa.service: ([\d.]+)", done.stdout)
+    score = re.search(rf"exposure level for {name}: ([\d.]+)", done.stdout)
     assert score is not None, done.stderr
     assert float(score[1]) <= 2.0
+
+
+def test_by_night_the_service_differs_in_its_hours_alone() -> None:
+    def lines(name: str) -> list[str]:
+        body = unit_file(name).partition("[Service]")[2].partition("[Install]")[0]
+        return body.replace(" --nightly 21:00-07:00", "").split("\n")
+
+    def settings(name: str) -> list[str]:
+        return [line for line in lines(name) if line and not line.startswith("#")]
+
+    assert settings("riwoa-nightly.service") == settings("riwoa.service")
 
 
 def test_the_unit_names_exit_codes_that_a_restart_cannot_mend() -> None:

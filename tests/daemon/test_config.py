@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riwoa.config import Config, as_json, difference, from_journal, leaves, load
 from riwoa.errors import ConfigError
+from tests.support.fuzz import examples
 
 
 def write(path: Path, text: str) -> Path:
@@ -95,6 +97,28 @@ def test_a_journaled_configuration_reads_back_and_forgets_keys_it_no_longer_know
 
 def test_every_key_is_described() -> None:
     assert all(info.description for _, info in leaves())
+
+
+_TOML = st.recursive(
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.sampled_from(["1e400", "nan", "-inf", '"auto"', '"../../etc/shadow"', "07:00:00", "2026-01-01T07:00:00", '""'])
+    | st.text(max_size=12).map(json.dumps),
+    lambda inner: st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(map(str, items))}]"),
+    max_leaves=6,
+).map(lambda value: str(value).lower() if isinstance(value, bool) else str(value))
+
+
+@pytest.mark.timeout(1800)
+@settings(max_examples=examples(100), deadline=None)
+@given(st.dictionaries(st.sampled_from([key for key, _ in leaves()]), _TOML, min_size=1, max_size=4))
+def test_no_value_of_any_key_is_half_accepted(values: dict[str, str]) -> None:
+    sets = [f"{key}={value}" for key, value in values.items()]
+    try:
+        config = load(None, sets, {}).config
+    except ConfigError:
+        return
+    assert from_journal(json.loads(json.dumps(as_json(config), allow_nan=False))) == config
 
 
 @given(st.text(max_size=200))

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riwoa.control import ControlServer
 from riwoa.errors import DaemonUnavailableError
 from riwoa.paths import connect
+from tests.support.fuzz import examples
 
 
 async def hello() -> Mapping[str, Any]:
@@ -177,15 +178,29 @@ async def test_without_the_group_the_socket_is_the_daemons_alone(tmp_path: Path)
     await server.close()
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.binary(max_size=300))
-def test_no_frame_takes_the_server_down(tmp_path_factory: pytest.TempPathFactory, frame: bytes) -> None:
-    async def scenario() -> None:
-        place = tmp_path_factory.mktemp("control") / "s"
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.just("verb"), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+_FRAMES = st.binary(max_size=300) | _JSON.map(lambda value: json.dumps(value).encode())
+
+
+@pytest.mark.timeout(1800)
+def test_no_frame_takes_the_server_down(tmp_path: Path) -> None:
+    async def scenario(frame: bytes, *, ended: bool) -> None:
         server = ControlServer(place, {"hello": hello})
         await server.start()
-        await asyncio.to_thread(exchange, place, frame)
+        await asyncio.to_thread(exchange, place, frame + b"\n" * ended)
         assert (await ask(place, b'{"verb": "hello"}\n'))["ok"]
         await server.close()
 
-    asyncio.run(scenario())
+    @settings(max_examples=examples(50), deadline=None)
+    @given(_FRAMES, st.booleans())
+    def fuzz(frame: bytes, ended: bool) -> None:
+        asyncio.run(scenario(frame, ended=ended))
+
+    place = tmp_path / "s"
+    fuzz()

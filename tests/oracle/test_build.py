@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.cifar_files import small_archive
 
 from riwoa.errors import InputError, OracleError
 from riwoa.oracle import build
@@ -48,6 +50,35 @@ def test_a_worker_evaluates_exactly_as_the_evaluator_does_here(spec: SupernetSpe
     assert metrics["accuracy"] == metrics["correct"] / 400
 
 
+def test_strides_for_small_pictures_reach_the_oracle_of_cifar(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from riwoa.oracle.geometry import Backbone, macs
+    from riwoa.oracle.mobilenet import ofa_config
+    from riwoa.oracle.supernet import build_network
+
+    path = tmp_path / "random.safetensors"
+    backbone = Backbone(0.1, 100, "small")
+    save_file({k: v.contiguous() for k, v in build_network(backbone).state_dict().items()}, path)
+    small = SupernetSpec(
+        checkpoint=str(path),
+        width_mult=0.1,
+        n_classes=100,
+        stem="small",
+        data=str(small_archive(tmp_path)),
+        resolutions=(16,),
+        recalibration_images=100,
+    )
+    architecture = {**SMALLEST, "resolution": 16}
+    oracle = build.build_oracle(small.to_json())
+    metrics = oracle.evaluate(architecture)
+    assert metrics["images"] == 200  # a tenth of 20 images of each class
+    assert metrics["macs"] == macs(ofa_config(architecture), backbone)
+    other = build.build_oracle(replace(small, stem="imagenet").to_json())  # the same weights, which fit both
+    assert other.version != oracle.version
+    assert other.evaluate(architecture)["macs"] < metrics["macs"] / 2
+
+
 def test_the_images_are_those_of_the_task(spec: SupernetSpec) -> None:
     task = load_digits_task()
     for split in ("validation", "test"):
@@ -70,6 +101,7 @@ def test_the_version_moves_with_everything_that_decides_an_accuracy_and_with_not
         version(replace(spec, recalibration_images=51)),
         version(replace(spec, validation_views=2)),
         version(replace(spec, batch_size=100)),
+        version(replace(spec, stem="small")),
         version(settings={**settings, "threads": 2}),
         version(weights="x"),
         version(data="x"),
@@ -81,10 +113,21 @@ def test_the_version_moves_with_everything_that_decides_an_accuracy_and_with_not
     assert version(settings={**settings, "batch_images": {"24": 200}}) == version()
 
 
+def test_versions_and_digests_of_before_there_were_stems_and_devices_still_hold() -> None:
+    facts = SupernetSpec(checkpoint="a").to_json()
+    assert not {"stem", "device"} & set(facts)
+    assert SupernetSpec.from_json(facts) == SupernetSpec(checkpoint="a")
+    new = SupernetSpec(stem="small", device="cuda")
+    assert SupernetSpec.from_json(new.to_json()) == new
+
+
 def test_what_cannot_be_built_is_refused_before_torch_is_needed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no checkpoint at .*none\.pth"):
         build.build_oracle(SupernetSpec(checkpoint=str(tmp_path / "none.pth")).to_json())
     with pytest.raises(InputError, match="no image file at cifar"):
         build.build_oracle(SupernetSpec(data="cifar").to_json())
+    if not importlib.import_module("torch").cuda.is_available():
+        with pytest.raises(InputError, match=r"oracle\.device"):
+            build.build_oracle(SupernetSpec(device="cuda").to_json())
     with pytest.raises(OracleError, match="no oracle of kind 'cluster'"):
         build.build_oracle({"kind": "cluster"})

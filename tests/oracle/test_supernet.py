@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,15 @@ def test_state_dict_inside_and_the_old_key_names_are_accepted(tmp_path: Path, we
     assert old.keys() != weights.keys()
     torch.save({"state_dict": old, "epoch": 3}, tmp_path / "old.pth")
     assert Supernet.load(tmp_path / "old.pth", 0.25, 10).network is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_becomes_float32(tmp_path: Path, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
+    halved = {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}
+    save_file(halved, tmp_path / "half.safetensors")
+    found = Supernet.load(tmp_path / "half.safetensors", 0.25, 10).network.state_dict()
+    assert all(torch.equal(found[name], tensor.to(found[name].dtype)) for name, tensor in halved.items())
+    assert {t.dtype for t in found.values() if t.is_floating_point()} == {torch.float32}
 
 
 def test_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
@@ -169,3 +179,14 @@ def test_building_is_reproducible_and_leaves_the_global_generator_alone() -> Non
     build_network(BACKBONE, seed=5)
     assert torch.equal(torch.rand(3), expected)
     assert isinstance(build_network(BACKBONE, seed=5), import_ofa().OFAMobileNetV3)
+
+
+def test_a_subnet_of_other_strides_is_rebuilt_from_its_description() -> None:
+    supernet = Supernet(build_network(Backbone(0.1, 10, "small")), Backbone(0.1, 10, "small"))
+    subnet: Any = supernet.get_net_for_config(OfaConfig((5,) * 20, (4,) * 20, (3,) * 5, 16))
+    again = import_ofa().MobileNetV3.build_from_config(subnet.config)  # as an export is loaded
+    torch.nn.Module.load_state_dict(again, subnet.state_dict())
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images), subnet(images))
+        assert subnet.first_conv(images).shape[-1] == 16

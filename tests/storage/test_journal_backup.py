@@ -101,6 +101,23 @@ async def test_compacting_drops_old_adapters_bytes_and_no_digest(tmp_path: Path)
     assert compact(path)[1] > 0
 
 
+async def test_old_adapters_are_retired_while_the_writer_lives_and_no_digest_changes(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with await JournalWriter.open(path) as writer:
+        run_id = await writer.begin_run(PROVENANCE, CONFIG)
+        other = await writer.begin_run(PROVENANCE, CONFIG)
+        ids = [await writer.put_adapter(adapter(run_id, number, bytes([number]) * 10_000)) for number in range(4)]
+        theirs = await writer.put_adapter(adapter(other, 0, b"theirs" * 1000))
+        before = verify(path).final_digest
+        assert await writer.retire_adapters(run_id, ids[2:]) == 2
+        assert await writer.retire_adapters(run_id, ids[2:]) == 0
+        assert verify(path).final_digest == before
+    with JournalReader(path) as reader:
+        assert [reader.weights(i) is not None for i in ids] == [False, False, True, True]
+        assert reader.weights(theirs) is not None
+        assert all(row.sha256 for row in reader.adapters(run_id, weights=False))
+
+
 async def test_nothing_is_compacted_under_a_writers_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("riwoa_storage.backup.BUSY_TIMEOUT_S", 0.2)
     path = tmp_path / "journal.db"

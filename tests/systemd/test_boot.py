@@ -18,6 +18,7 @@ from tests.systemd.machine import Machine, booted, make_root, until, why_not
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(900)]
 UNIT = "riwoa.service"
+NIGHTLY = "riwoa-nightly.service"
 CONFIG = """\
 [run]
 generations = {generations}
@@ -47,6 +48,8 @@ def machine() -> Iterator[Machine]:
         "etc/riwoa",
         "etc/systemd/system/riwoa.service",
         "etc/systemd/system/riwoa.service.d",
+        f"etc/systemd/system/{NIGHTLY}",
+        f"etc/systemd/system/{NIGHTLY}.d",
     ):
         shutil.rmtree(root / left) if (root / left).is_dir() else (root / left).unlink(missing_ok=True)
     with booted(root, {}) as machine:
@@ -163,8 +166,40 @@ def test_cut_from_power_and_booted_again_it_goes_on_where_it_was(machine: Machin
     assert json.loads(verified.stdout)["ok"]
 
 
+def is_active(machine: Machine, unit: str) -> str:
+    return machine.run("systemctl", "is-active", unit, check=False).stdout.strip()
+
+
+def at_night(machine: Machine, begins_h: int, ends_h: int) -> None:
+    """Call it night from so many hours from now to so many."""
+    now = int(machine.run("date", "+%H").stdout)
+    hours = f"{(now + begins_h) % 24:02d}:00-{(now + ends_h) % 24:02d}:00"
+    drop_in = machine.path(f"etc/systemd/system/{NIGHTLY}.d/hours.conf")
+    drop_in.parent.mkdir(exist_ok=True)
+    command = f"/opt/riwoa/bin/riwoad --config /etc/riwoa/riwoa.toml --nightly {hours}"
+    drop_in.write_text(f"[Service]\nExecStart=\nExecStart={command}\n")
+    machine.run("systemctl", "daemon-reload")
+
+
+def test_by_night_it_goes_on_in_place_of_the_other_and_by_day_it_ends_at_once(machine: Machine) -> None:
+    searching(machine)
+    before = generation(machine)
+    at_night(machine, 3, 8)
+    machine.run("systemctl", "enable", "--now", "riwoa-nightly.timer")
+    assert NIGHTLY in machine.run("systemctl", "list-timers", "--no-pager").stdout
+    machine.run("systemctl", "start", NIGHTLY, check=False)
+    until(lambda: "nothing to do" in machine.run("journalctl", "-u", NIGHTLY, "--no-pager").stdout, "day told", 30)
+    until(lambda: is_active(machine, NIGHTLY) == "inactive", "ended", 10)
+    at_night(machine, -2, 4)
+    machine.run("systemctl", "start", NIGHTLY)
+    assert is_active(machine, UNIT) == "inactive"
+    searching(machine, beyond=before)
+    assert status(machine)["run"]["deadline_unix_s"] is not None
+    machine.run("systemctl", "stop", NIGHTLY)
+
+
 def test_uninstalled_it_leaves_state_and_configuration(machine: Machine) -> None:
     machine.run("riwoactl", "service", "uninstall")
-    assert machine.run("systemctl", "is-active", UNIT, check=False).stdout.strip() == "inactive"
+    assert is_active(machine, UNIT) == "inactive"
     assert machine.path("var/lib/riwoa/journal.db").exists()
     assert machine.path("etc/riwoa/riwoa.toml").exists()

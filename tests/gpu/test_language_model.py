@@ -1,0 +1,108 @@
+"""What only a GPU can show of the language model: a model of three billion (random) parameters in 4-bit, writing and
+learning. ``make test-gpu``.
+
+On a CPU a model quantised by bitsandbytes trains with zero gradients once it has written; so here it writes first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from riwoa.cognition.language_model import LanguageModel
+from riwoa.cognition.models import choose
+from riwoa.cognition.parse import offered_patch
+from riwoa.cognition.protocol import GenerationSettings
+from riwoa.cognition.training import held_out_losses
+from tests.cognition.test_language_model import ask, examples, job
+from tests.conftest import train_tokenizer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
+]
+SETTINGS = GenerationSettings(thinking_tokens=32, least_thinking_tokens=16, patch_tokens=48, batch=8)
+ASKS = tuple(ask(i) for i in range(8))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
+    """Nanbeige4-3B's shape: 32 layers of 2,560, grouped attention, a vocabulary of its size."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    directory = tmp_path_factory.mktemp("model")
+    tokens = train_tokenizer(directory)
+    config = LlamaConfig(
+        vocab_size=166_144,
+        hidden_size=2560,
+        intermediate_size=10_496,
+        num_hidden_layers=32,
+        num_attention_heads=20,
+        num_key_value_heads=4,
+        head_dim=128,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    assert tokens <= config.vocab_size
+    with torch.random.fork_rng(), torch.device("cuda"):
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            whole = LlamaForCausalLM(config)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    whole.save_pretrained(directory)
+    del whole
+    torch.cuda.empty_cache()
+    spec = choose(str(directory)).spec
+    assert (spec.device, spec.quantization, spec.dtype) == ("cuda", "nf4", "bfloat16")
+    before = torch.cuda.memory_allocated()
+    started = time.monotonic()
+    loaded = LanguageModel.load(spec)
+    held = torch.cuda.memory_allocated() - before
+    print(f"\nloaded in {time.monotonic() - started:.1f} s, {held / 2**20:,.0f} MiB on the GPU")
+    return loaded
+
+
+def test_in_four_bits_it_takes_a_third_of_its_memory(model: LanguageModel) -> None:
+    parameters = 3_000_000_000
+    assert torch.cuda.memory_allocated() < parameters * 2 / 2
+
+
+def test_it_writes_valid_patches_and_a_batch_is_faster_than_one_by_one(model: LanguageModel) -> None:
+    model.generate(ASKS[:1], SETTINGS)  # kernels
+    started = time.monotonic()
+    alone = model.generate(ASKS[:1], SETTINGS)
+    alone_s = time.monotonic() - started
+    started = time.monotonic()
+    written = model.generate(ASKS, SETTINGS)
+    batch_s = time.monotonic() - started
+    for request, one in zip(ASKS, written, strict=True):
+        assert len(offered_patch(one.text, request.choices, request.most_genes)) == 1
+    rates = alone[0].tokens / alone_s, sum(w.tokens for w in written) / batch_s
+    print(f"\n{rates[0]:.1f} tokens/s alone, {rates[1]:.1f} in a batch of 8")
+    assert rates[1] > 2 * rates[0]
+
+
+def test_having_written_it_learns_and_the_adapter_reloads(model: LanguageModel, tmp_path: Path) -> None:
+    model.generate(ASKS, SETTINGS)
+    work = job(tmp_path, examples=examples(16), settings=SETTINGS, probes=ASKS[:3], epochs=3, learning_rate=2e-4)
+    before = held_out_losses(model, work.held_out)
+    trained = model.train(work)
+    loss = trained.after.held_out_loss
+    print(f"\nheld-out loss {trained.before.held_out_loss} to {loss} in {trained.duration_s:.1f} s")
+    assert trained.before.held_out_losses == pytest.approx(before, rel=1e-3)
+    assert loss is not None
+    assert loss < 0.9 * min(before)
+    model.use_adapter(work.weights_path)
+    assert held_out_losses(model, work.held_out) == pytest.approx(trained.after.held_out_losses, rel=1e-3)
+    model.use_adapter(None)
+    assert held_out_losses(model, work.held_out) == pytest.approx(before, rel=1e-3)
