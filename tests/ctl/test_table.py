@@ -46,7 +46,11 @@ def test_mistakes_are_named(arguments: list[str], code: int, hint: str, capsys: 
     [
         ([], 64, "--nominal --ordered"),
         (["--nominal", "--seeds", "0"], 64, "must be at least 1"),
-        (["--nominal", "--strategies", "riwoa,whale"], 64, "'whale' is none of riwoa, woa, random"),
+        (
+            ["--nominal", "--strategies", "riwoa,whale"],
+            64,
+            "none of riwoa, woa, random, evolution, local, riwoa-blind",
+        ),
         (["--nominal", "--constraint", "ms<20"], 64, "COLUMN<=NUMBER"),
         (["--ordered"], 66, "no table at nowhere.npz"),
     ],

@@ -255,6 +255,39 @@ def test_an_array_that_declares_more_than_any_memory_is_refused_before_it_is_rea
         oracle(path)
 
 
+def test_an_array_under_another_ending_is_not_there(tmp_path: Path) -> None:
+    path = npz_file(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name.replace("ops.npy", "ops"): archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match="no column 'ops'; it has acc, ms"):
+        oracle(path)
+
+
+def test_two_genes_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = npz_file(tmp_path, **{"ops.0": GENES[:, 0]})
+    with pytest.raises(InputError, match=r"two genes are called ops\.0"):
+        oracle(path, genes="ops,ops.0")
+
+
+def test_a_file_with_damaged_bytes_is_refused_or_read_and_never_breaks(tmp_path: Path) -> None:
+    whole = npz_file(tmp_path).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            damaged[place] = int(rng.integers(256))
+        (tmp_path / "t.npz").write_bytes(damaged)
+        try:
+            oracle(tmp_path / "t.npz")
+        except InputError:
+            refused += 1
+    assert refused > 200
+
+
 def test_more_rows_or_genes_than_a_search_can_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="3000 genes, at most 2048"):
         oracle(npz_file(tmp_path, ops=np.zeros((6, 3000), dtype=np.int8)))

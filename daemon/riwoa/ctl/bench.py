@@ -1,4 +1,4 @@
-"""``riwoactl bench NAME``: each prints one JSON object with a top-level ``ratio``; ``table`` words without --json."""
+"""``riwoactl bench NAME``: each prints one JSON object with a top-level ``ratio``, or what it says in words."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import asyncio
 import json
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, subverb
 from riwoa.errors import UsageError
 from riwoa.paths import client_state, daemon_state
+
+if TYPE_CHECKING:
+    from riwoa.bench.contest import Settings as ContestSettings
 
 _KNOWN = {
     "journal": "committed evaluations a second against Optuna's storages",
@@ -22,9 +26,11 @@ _KNOWN = {
     "resume": "from SIGKILL to the first new evaluation",
     "embedded": "RI-IWOA against the baselines on the embedded task",
     "table": "strategies on any table, NAS-Bench-201's or your own",
+    "predictor": "strategies on OFA's accuracy predictor and its Note10 latency tables",
     "cognition": "the language model's proposals before and after training, beside placebo and spiral",
     "overlap": "evaluation and generation at the same time against alternating them",
 }
+_IN_WORDS = ("table", "predictor")
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -37,11 +43,12 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "resume": _resume,
         "embedded": _embedded,
         "table": _table,
+        "predictor": _predictor,
         "cognition": _cognition,
         "overlap": _overlap,
     }
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
-    words = {"table": _table_words}.get(name)
+    words = _contest_words if name in _IN_WORDS else None
     print(json.dumps(found, allow_nan=False) if options.json or words is None else words(found))
     return 0
 
@@ -55,6 +62,8 @@ _DESCRIPTIONS = {
     "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
     "table": "Best value within the constraints after a budget of unique queries, population 20, paired over seeds. "
     "A column may be FILE:COLUMN of a file beside the table. ratio: the median over seeds of riwoa's best by random's.",
+    "predictor": "Best predicted accuracy within the target after a budget of unique queries, population 20, paired "
+    "over seeds. RIWOA_DATA names the folder of OFA's files. ratio: the median over seeds of riwoa's best by random's.",
     "cognition": "Proposals at the same parents. ratio: win rate over the parent after training by the placebo's. "
     "Steps are kept in --out: killed and run again, it continues.",
     "overlap": "`make run`'s own generations at one thread a worker. ratio: seconds alternating by seconds overlapped, "
@@ -158,6 +167,33 @@ def _table(parser: Parser, arguments: list[str], options: Options) -> dict[str, 
     parser.add_argument("--report", metavar="COLUMN", help="what to tell of the winners, and no search looks at")
     parser.add_argument("--constraint", action="append", default=[], metavar="COLUMN<=X", help="may be repeated")
     parser.add_argument("--join", type=Path, metavar="FILE", help="another table with the same rows, for more columns")
+    given, settings = _contest(parser, arguments)
+    from riwoa.bench.table import Constraint, Question, bench_table
+
+    limits = tuple(Constraint.parse(text) for text in given.constraint)
+    question = Question(given.genes, given.kind, given.maximize, given.report, limits)
+    with bar("searching", "search") as advance:
+        return bench_table(
+            settings, given.file, question, join=given.join, out=given.out, progress=lambda d, t: advance(d, t, "")
+        )
+
+
+def _predictor(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--target", type=float, default=25.0, metavar="MS", help="latency on the Note10 (default 25)")
+    given, settings = _contest(parser, arguments)
+    if not 0 < given.target < float("inf"):
+        parser.error("--target must be above 0")
+    from riwoa.bench.predictor import bench_predictor
+    from riwoa.bench.tasks import predictor_folder
+
+    with bar("searching", "search") as advance:
+        return bench_predictor(
+            settings, predictor_folder(), given.target, out=given.out, progress=lambda d, t: advance(d, t, "")
+        )
+
+
+def _contest(parser: Parser, arguments: list[str]) -> tuple[Namespace, ContestSettings]:
+    """Options of a benchmark whose searches cost next to nothing."""
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--budget", type=int, default=200, help="unique queries of a search (default 200)")
     parser.add_argument("--strategies", default="riwoa,woa,random", help="separated by commas")
@@ -165,50 +201,43 @@ def _table(parser: Parser, arguments: list[str], options: Options) -> dict[str, 
     given = parser.parse_args(arguments)
     if min(given.seeds, given.budget) < 1:
         parser.error("--seeds and --budget must be at least 1")
-    from riwoa.bench.table import Constraint, Question, Settings, bench_table
-    from riwoa.search.strategies import STRATEGIES
+    from riwoa.bench.contest import CONTESTANTS, Settings
 
     strategies = tuple(dict.fromkeys(given.strategies.split(",")))
-    if unknown := [name for name in strategies if name not in STRATEGIES]:
-        raise UsageError(f"--strategies: {unknown[0]!r} is none of {', '.join(STRATEGIES)}")
-    limits = tuple(Constraint.parse(text) for text in given.constraint)
-    question = Question(given.genes, given.kind, given.maximize, given.report, limits)
-    settings = Settings(seeds=given.seeds, budget=given.budget, strategies=strategies)
-    with bar("searching", "search") as advance:
-
-        def progress(done: int, total: int) -> None:
-            advance(done, total, "")
-
-        return bench_table(settings, given.file, question, join=given.join, out=given.out, progress=progress)
+    if unknown := [name for name in strategies if name not in CONTESTANTS]:
+        raise UsageError(f"--strategies: {unknown[0]!r} is none of {', '.join(CONTESTANTS)}")
+    return given, Settings(seeds=given.seeds, budget=given.budget, strategies=strategies)
 
 
-def _table_words(found: dict[str, Any]) -> str:
-    """Three small tables: the curves, where they end, and how the strategies compare."""
-    best, settings = found["best"], found["settings"]
-    head = (
-        f"{settings['table']}: best {settings['maximize']} {best['value']:.4f} at row {best['row']}, of "
-        f"{best['feasible_rows']} rows within the constraints; {settings['seeds']} seeds"
-    )
+def _contest_words(found: dict[str, Any]) -> str:
+    """The curves, where they end, and how the strategies compare."""
     curves = [["median (quartiles) after", *(f"{queries}" for queries in found["ladder"])]]
-    ends = [["", "best: mean", "sd", "reported: mean", "sd", "found the best row", "median queries to it"]]
+    known = found.get("best") is not None
+    ends = [["", "best: mean", "sd", *(["reported: mean", "sd", "met the best row", "after"] if known else [])]]
     for row in found["rows"]:
         steps = zip(row["curve_median"], row["curve_q25"], row["curve_q75"], strict=True)
         curves.append([row["strategy"], *(f"{_digits(m)} ({_digits(low)}-{_digits(high)})" for m, low, high in steps)])
-        middle = row["queries_to_best_median"]
-        ends.append(
-            [
-                row["strategy"],
-                *(_digits(row[key]) for key in ("value_mean", "value_sd", "report_mean", "report_sd")),
-                f"{100 * row['reached_best_share']:.0f} %",
-                "-" if middle is None else f"{middle:.0f}",
-            ]
-        )
+        ends.append([row["strategy"], _digits(row["value_mean"]), _digits(row["value_sd"])])
+        if known:
+            after = row["queries_to_best_median"]
+            ends[-1] += [_digits(row["report_mean"]), _digits(row["report_sd"])]
+            ends[-1] += [f"{100 * row['reached_best_share']:.0f} %", "" if after is None else f"{after:.0f} (median)"]
     pairs = [
         f"riwoa against {c['against']}: {c['wins']} wins, {c['ties']} ties, {c['losses']} losses, "
         f"two-sided Wilcoxon p = {c['wilcoxon_p_two_sided']:.2g}"
         for c in found["comparisons"]
     ]
-    return "\n".join([head, columns(curves), columns(ends), *pairs])
+    return "\n".join([_contest_head(found), columns(curves), columns(ends), *pairs])
+
+
+def _contest_head(found: dict[str, Any]) -> str:
+    settings, best = found["settings"], found.get("best")
+    if best is None:
+        return f"within {settings['target_ms']:g} ms on the {settings['device']}; {settings['seeds']} seeds"
+    return (
+        f"{settings['table']}: best {settings['maximize']} {best['value']:.4f} at row {best['row']}, of "
+        f"{best['feasible_rows']} rows within the constraints; {settings['seeds']} seeds"
+    )
 
 
 def _digits(value: float | None) -> str:

@@ -56,7 +56,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def names(archive: zipfile.ZipFile) -> list[str]:
     """Of the arrays."""
-    return [name.removesuffix(".npy") for name in archive.namelist()]
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
 def header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:

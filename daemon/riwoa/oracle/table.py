@@ -253,8 +253,7 @@ def _whole_numbers(path: Path, name: str, values: npt.NDArray[Any]) -> IntArray:
 
 
 def _read_csv(path: Path, genes: Sequence[str], metrics: Sequence[str], required: bool) -> _Read:
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"{path} is larger than {MAX_BYTES >> 30} GiB; leave columns out, or write an .npz file")
+    _check_size(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             lines = _lines(path, stream)
@@ -278,6 +277,11 @@ def _read_csv(path: Path, genes: Sequence[str], metrics: Sequence[str], required
         {name: np.array(column, dtype=np.int64) for name, column in cells.items()},
         {name: np.array(column, dtype=np.float64) for name, column in numbers.items()},
     )
+
+
+def _check_size(path: Path) -> None:
+    if path.is_file() and path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path} is larger than {MAX_BYTES >> 30} GiB; leave columns out, or write an .npz file")
 
 
 def _lines(path: Path, stream: Any) -> Iterator[tuple[int, list[str]]]:
@@ -314,6 +318,7 @@ def column_names(path: Path) -> list[str]:
     if path.suffix == ".npz":
         with npz.opened(path) as archive:
             return npz.names(archive)
+    _check_size(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             return [column.strip() for column in next(csv.reader(stream, strict=True), [])]
@@ -357,11 +362,12 @@ def _check_metric(path: Path, name: str, values: FloatArray, rows: int) -> None:
 
 def _space(path: Path, kind: GeneKind, found: Mapping[str, IntArray]) -> tuple[Space, IntArray]:
     """The genes, and the rows as choice indices (rows, genes)."""
-    columns = {
-        (name if values.ndim == 1 else f"{name}.{i}"): column
-        for name, values in found.items()
-        for i, column in enumerate(np.atleast_2d(values.T))
-    }
+    columns: dict[str, IntArray] = {}
+    for name, values in found.items():
+        each = {name: values} if values.ndim == 1 else {f"{name}.{i}": column for i, column in enumerate(values.T)}
+        if taken := sorted(each.keys() & columns.keys()):
+            raise InputError(f"{path}: two genes are called {taken[0]}; rename a column")
+        columns |= each
     genes, indices = [], []
     for name, column in columns.items():
         choices, positions = np.unique(column, return_inverse=True)
