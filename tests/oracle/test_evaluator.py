@@ -131,9 +131,9 @@ def test_shared_prefix_is_not_computed_twice(monkeypatch: pytest.MonkeyPatch) ->
     computed = []
     original = evaluator_module._recalibrate
 
-    def counting(blocks: Any, groups: Any) -> Any:
+    def counting(blocks: Any, groups: Any, keep: Any) -> Any:
         computed.append(len(blocks))
-        return original(blocks, groups)
+        return original(blocks, groups, keep)
 
     monkeypatch.setattr(evaluator_module, "_recalibrate", counting)
     evaluator.logits(MIXED)
