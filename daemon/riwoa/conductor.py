@@ -59,7 +59,7 @@ class Conductor:
         run_id: the run, begun.
         space: its space.
         latency_of: latency of an architecture, free to ask.
-        target_ms: the latency target that "auto" stands for on this device.
+        target_ms: the latency target that "auto" stands for on this device; None where there are no latencies.
         evaluations: where accuracies come from.
         desk: where semantic requests go, or None.
         style: how the model writes; what suits no model in particular if not given.
@@ -78,7 +78,7 @@ class Conductor:
         run_id: int,
         space: Space,
         latency_of: LatencyOf,
-        target_ms: float,
+        target_ms: float | None,
         evaluations: Evaluations,
         desk: ProposalDesk | None,
         reloader: Reloader,
@@ -145,11 +145,14 @@ class Conductor:
             probes=lambda: semantics.probes(probes, self._first_target_ms()),
         )
 
-    def _first_target_ms(self) -> float:
+    def _first_target_ms(self) -> float | None:
         """The target that the run was begun with: probes stay the same whatever is configured since."""
         with JournalReader(self._path) as reader:
-            wanted = reader.config_revisions(self.run_id)[0].config["objective"]["latency_ms"]
-        return self._auto_target_ms if wanted == "auto" else float(wanted)
+            return self._target_ms(reader.config_revisions(self.run_id)[0].config["objective"]["latency_ms"])
+
+    def _target_ms(self, wanted: float | str) -> float | None:
+        """The target that a configured value stands for; without latencies none has a meaning."""
+        return self._auto_target_ms if wanted == "auto" or self._auto_target_ms is None else float(wanted)
 
     # -- for those who look on ---------------------------------------------------------------------------------------
 
@@ -504,8 +507,7 @@ class Conductor:
         self._on_config(config)
 
     def _make_objective(self, config: Config) -> Objective:
-        wanted = config.objective.latency_ms
-        return Objective(self._auto_target_ms if wanted == "auto" else float(wanted), config.objective.exponent)
+        return Objective(self._target_ms(config.objective.latency_ms), config.objective.exponent)
 
     def _make_strategy(self) -> Strategy:
         config = self.config

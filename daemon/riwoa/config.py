@@ -68,7 +68,9 @@ class ObjectiveSection(Section):
     """What to look for."""
 
     latency_ms: Literal["auto"] | Annotated[float, Field(gt=0)] = live(
-        "auto", "latency target of one image in milliseconds; auto = the geometric mean of the attainable range"
+        "auto",
+        "latency target of one image in milliseconds; auto = the geometric mean of the attainable range (of a table: "
+        "the median)",
     )
     exponent: Annotated[float, Field(lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
 
@@ -99,7 +101,7 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
 class Oracle(Section):
     """Where accuracies come from."""
 
-    kind: Literal["supernet"] = Field("supernet", description="the kind of oracle")
+    kind: Literal["supernet", "table"] = Field("supernet", description="supernet, or table: a look-up in a file")
     checkpoint: str = restart("embedded", "a supernet in OFA's format: embedded, or a path")
     width_mult: Annotated[float, Field(gt=0)] = Field(0.25, description="width multiplier of the supernet")
     n_classes: Positive = Field(10, description="classes of the supernet's head")
@@ -113,6 +115,18 @@ class Oracle(Section):
     recalibration_images: Positive = Field(400, description="training images for BatchNorm statistics")
     validation_views: Positive = Field(8, description="corrupted views of each digit; a file's images are shown once")
     batch_images: Positive = Field(200, description="images a forward pass; a GPU takes what fits")
+    table: str | None = restart(None, "kind table: an .npz or .csv file, one row an architecture", min_length=1)
+    table_genes: str = Field("ops", description="its genes: an array of integers (rows, genes), or columns, by commas")
+    table_order: bool = Field(False, description="the choices of its genes are in order, as sizes are")
+    table_accuracy: str | None = Field(None, description="column to raise: fractions, or percent")
+    table_report: str | None = Field(None, description="column journaled beside it, never searched by (test accuracy)")
+    table_latency: str | None = Field(
+        None, description="column of milliseconds, or FILE:COLUMN of a file beside the table; without: no latency"
+    )
+    table_low_fidelity: str | None = Field(None, description="column of cheap accuracies, journaled likewise")
+    table_low_fidelity_cost: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="what a cheap accuracy costs, relative to a full one"
+    )
     workers: Literal["auto"] | Positive = restart(
         "auto", description="worker processes; auto = cores / threads, 1 on a GPU"
     )

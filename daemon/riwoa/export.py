@@ -1,6 +1,7 @@
 """The winner's files: architecture.json, model.safetensors, model.onnx and provenance.json.
 
-Where the run's language model learned, ``adapter/`` holds its LoRA weights too, as PEFT loads them.
+Where the run's language model learned, ``adapter/`` holds its LoRA weights too, as PEFT loads them. A run on a table
+has no network, and writes no model.
 
 The directory is written whole beside its place, flushed to the disk and renamed into it: whoever looks sees the old
 export or the new one. (Linux renames no directory over a full one, so the old one steps aside first; a power cut in
@@ -18,7 +19,8 @@ import json
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,36 +149,42 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
     """
     winner = read_winner(journal, run_id)
     spec = winner.run.provenance.get("oracle", {})
+    _refuse_foreign(out)
+    if spec.get("kind") == "table":
+        return _export_row(winner, out)
     if spec.get("kind") != "supernet":
         raise InputError(f"run {winner.run.run_id} searched with a {spec.get('kind')!r} oracle, which has no weights")
-    _refuse_foreign(out)
     config = ofa_config(winner.architecture)
     named = SupernetSpec.from_json(spec)
     task = load_task(named.data)
     check_task(task, named)
     net = winning_net(named, config, task)
     left_out = _why_no_onnx() if onnx else "not asked for"
-    temporary = out.with_name(f"{out.name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with _replacing(out) as temporary:
         description = _describe(winner, net, config, task, named)
         _write(temporary / "model.safetensors", _weights(net, winner, config))
         if left_out is None:
             _write_onnx(net, task.views("validation", config.r, 1)[0][:32], temporary / "model.onnx")
-        _write_json(temporary / "architecture.json", description)
-        if winner.adapter is not None:
-            _write_adapter(winner.adapter, winner.run, temporary / "adapter")
-        provenance = _provenance(winner, temporary)
-        _write_json(temporary / "provenance.json", provenance)
-        _put_in_place(temporary, out)
-    except OSError as error:
-        full = error.errno == 28
-        kind, hint = (FullDiskError, "free some space") if full else (StateDirectoryError, "name another with --out")
-        raise kind(f"cannot write {out} ({error.strerror}); {hint}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        provenance = _write_descriptions(winner, description, temporary)
     return Exported(out, description, provenance, left_out)
+
+
+def _export_row(winner: Winner, out: Path) -> Exported:
+    """A table knows its architectures' numbers and no networks: there is no model to write."""
+    description = _found(winner) | {"schema": SCHEMA, "journaled": {"metrics": dict(winner.leader["metrics"])}}
+    with _replacing(out) as temporary:
+        provenance = _write_descriptions(winner, description, temporary)
+    return Exported(out, description, provenance, "a table holds no networks")
+
+
+def _write_descriptions(winner: Winner, description: Json, directory: Path) -> Json:
+    """architecture.json, adapter/ where the language model learned, provenance.json; the last one's content."""
+    _write_json(directory / "architecture.json", description)
+    if winner.adapter is not None:
+        _write_adapter(winner.adapter, winner.run, directory / "adapter")
+    provenance = _provenance(winner, directory)
+    _write_json(directory / "provenance.json", provenance)
+    return provenance
 
 
 def load_exported(directory: Path) -> tuple[nn.Module, int]:
@@ -225,8 +233,7 @@ def _describe(winner: Winner, net: Any, config: OfaConfig, task: ImageTask, spec
     splits = [split for split in judged if split in task.splits]
     return {
         "schema": SCHEMA,
-        "architecture": dict(winner.architecture),
-        "architecture_key": winner.leader["architecture_key"],
+        **_found(winner),
         "resolution": config.r,
         "ofa": config.to_json(),
         "network": net.config,
@@ -235,6 +242,14 @@ def _describe(winner: Winner, net: Any, config: OfaConfig, task: ImageTask, spec
         "output": {"name": "logits", "shape": ["batch", spec.n_classes]},
         "journaled": {"metrics": dict(winner.leader["metrics"]), "dtype": spec.dtype},
         "exported": {s: accuracy(net, *task.views(s, config.r, spec.validation_views)) for s in splits},
+    }
+
+
+def _found(winner: Winner) -> dict[str, Any]:
+    """What architecture.json says of any winner."""
+    return {
+        "architecture": dict(winner.architecture),
+        "architecture_key": winner.leader["architecture_key"],
         "fitness": winner.leader["fitness"],
         "fitness_version": winner.fitness_version,
         "feasible": winner.leader["feasible"],
@@ -350,6 +365,27 @@ def _refuse_foreign(out: Path) -> None:
         raise InputError(f"{out} holds files that are no export; name an empty directory with --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a directory with --out")
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """An empty directory that takes the place of ``out`` once the block has filled it.
+
+    Raises:
+        StateDirectoryError, FullDiskError: ``out`` cannot be written.
+    """
+    temporary = out.with_name(f"{out.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        _put_in_place(temporary, out)
+    except OSError as error:
+        full = error.errno == 28
+        kind, hint = (FullDiskError, "free some space") if full else (StateDirectoryError, "name another with --out")
+        raise kind(f"cannot write {out} ({error.strerror}); {hint}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(path: Path, data: bytes) -> None:

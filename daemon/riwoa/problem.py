@@ -16,7 +16,8 @@ from riwoa.hardware.obtain import obtain_table
 from riwoa.hardware.target import auto_target_ms
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import OracleSpec
-from riwoa.oracle.spec import oracle_spec
+from riwoa.oracle.spec import oracle_spec, table_spec
+from riwoa.oracle.table import TableOracle
 from riwoa.search.space import Space
 from riwoa.semantics import LatencyOf, LayerMs
 
@@ -32,7 +33,7 @@ class Problem:
         latency_of: milliseconds of an architecture; free, so a search may ask as often as it likes.
         layer_ms: the same by layers, for prompts; empty where layers have no times.
         range_ms: least and greatest latency of the space.
-        auto_target_ms: what ``objective.latency_ms = "auto"`` stands for.
+        auto_target_ms: what ``objective.latency_ms = "auto"`` stands for; None where there are no latencies.
         latency_sha256: of everything that decides a latency; a resumed run must find the same.
     """
 
@@ -42,7 +43,7 @@ class Problem:
     latency_of: LatencyOf
     layer_ms: LayerMs
     range_ms: tuple[float, float]
-    auto_target_ms: float
+    auto_target_ms: float | None
     latency_sha256: str
 
     def check_target(self, config: Config) -> None:
@@ -70,6 +71,8 @@ async def pose(config: Config, latency_table: Path, progress: ProgressCallback |
     Raises:
         RiwoaError: a table or another input is missing, damaged or of another device.
     """
+    if config.oracle.kind == "table":
+        return _table(config)
     return await _supernet(config, latency_table, progress)
 
 
@@ -85,4 +88,20 @@ async def _supernet(config: Config, latency_table: Path, progress: ProgressCallb
         range_ms=table.range_ms(resolutions),
         auto_target_ms=auto_target_ms(table, resolutions),
         latency_sha256=table.sha256,
+    )
+
+
+def _table(config: Config) -> Problem:
+    spec = table_spec(config.oracle)
+    table = TableOracle(spec)
+    return Problem(
+        space=table.space,
+        spec=spec,
+        exact_spec=None,
+        latency_of=table.latency_ms,
+        layer_ms=lambda architecture: {},
+        range_ms=table.range_ms,
+        # Not the geometric mean of the range: one network without layers (0.01 ms) would make it a target for stumps.
+        auto_target_ms=table.median_ms,
+        latency_sha256=table.latency_sha256,
     )

@@ -106,12 +106,18 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     print(f"\nRun {run.run_id} finished after {last.generation + 1} generations: "
           f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache.")  # fmt: skip
     within = "within" if leader["feasible"] else "NOT within"
-    print(f"\nWinner ({within} the target of {leader['target_ms']:.3f} ms)")
-    print(f"  accuracy     {100 * metrics['accuracy']:.2f} % on {metrics['images']} validation images")
+    target_ms = leader["target_ms"]
+    print("\nWinner" + (f" ({within} the target of {target_ms:.3f} ms)" if target_ms is not None else ""))
+    images = f" on {metrics['images']} validation images" if "images" in metrics else ""
+    print(f"  accuracy     {100 * metrics['accuracy']:.2f} %{images}")
     if confirmed:
         print(f"  in float32   {100 * confirmed[0]['metrics']['accuracy']:.2f} %, as exported")
-    print(f"  latency      {metrics['latency_ms']:.3f} ms an image, by this device's table")
-    print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
+    if "report" in metrics:
+        print(f"  reported     {100 * metrics['report']:.2f} %, which no search looked at")
+    if target_ms is not None:
+        print(f"  latency      {metrics['latency_ms']:.3f} ms an image, by this device's table")
+    if "parameters" in metrics:
+        print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
     print(f"  architecture {architecture_line(leader['architecture'])}")
     print("\nPareto front (latency ms, accuracy %)")
     for point in front:

@@ -331,6 +331,10 @@ class Semantics:
         memories: Memories,
     ) -> Situation:
         parent = self._architecture(genotype)
+
+        def after(patch: Mapping[str, Choice]) -> float:
+            return self._latency_of(self._architecture(self._codec.patch(genotype, patch)))
+
         return Situation(
             space=self._codec.space,
             parent=parent,
@@ -338,7 +342,7 @@ class Semantics:
             latency_ms=self._latency_of(parent) if latency_ms is None else latency_ms,
             target_ms=target_ms,
             layer_ms=self._layer_ms(parent),
-            latency_after=lambda patch: self._latency_of(self._architecture(self._codec.patch(genotype, patch))),
+            latency_after=after if target_ms is not None else None,  # no target: no latency to speak of
             successes=memories.successes,
             rejected=memories.rejected,
         )
@@ -346,17 +350,18 @@ class Semantics:
     def _architecture(self, genotype: FloatArray) -> dict[str, Choice]:
         return self._codec.space.architecture(self._codec.decode(genotype[None, :])[0])
 
-    def probes(self, count: int, target_ms: float) -> tuple[Ask, ...]:
+    def probes(self, count: int, target_ms: float | None) -> tuple[Ask, ...]:
         """The fixed requests that judge adapters: random architectures of the run's seed, without any history.
 
         Of ``_PROBES_DRAWN`` times as many those closest below the target, where a search's parents are, too.
         """
         drawn = generator(self._seed, 0, "probes").random((_PROBES_DRAWN * count, self._codec.dimension))
-        room_ms = [target_ms - self._latency_of(self._architecture(genotype)) for genotype in drawn]
+        latencies_ms = [self._latency_of(self._architecture(genotype)) for genotype in drawn]
+        room_ms = [0.0 if target_ms is None else target_ms - latency_ms for latency_ms in latencies_ms]
         nearest = sorted(range(len(drawn)), key=lambda i: (room_ms[i] < 0, abs(room_ms[i])))[:count]
         return tuple(self._probe(n, drawn[i], target_ms) for n, i in enumerate(nearest))
 
-    def _probe(self, number: int, genotype: FloatArray, target_ms: float) -> Ask:
+    def _probe(self, number: int, genotype: FloatArray, target_ms: float | None) -> Ask:
         offered = offered_choices(self._codec, genotype, lambda _: False)
         system, prompt = compose(
             self._situation(genotype, None, None, target_ms, Memories()), offered, self.style.template

@@ -398,7 +398,7 @@ class Service:
             "strategy": config.search.strategy,
             "space": problem.space.to_json(),
             "objective": config.objective.model_dump(mode="json"),
-            "target_ms": problem.auto_target_ms if wanted == "auto" else wanted,
+            "target_ms": problem.auto_target_ms if wanted == "auto" or problem.auto_target_ms is None else wanted,
             "oracle": problem.spec.to_json(),
             "oracle_version": oracle_version,
             "latency_table_sha256": problem.latency_sha256,
@@ -626,13 +626,13 @@ def _require_same(run: RunRecord, problem: Problem, oracle_version: str) -> None
     """
     if run.provenance["latency_table_sha256"] != problem.latency_sha256:
         raise TableError(
-            f"run {run.run_id} was begun with another latency table than the one in the state directory; put it back "
-            "or use --new-run"
+            f"run {run.run_id} was begun with another latency table than the one there is now; put it back or use "
+            "--new-run"
         )
     if run.provenance["oracle_version"] != oracle_version:
         raise ConfigError(
-            f"run {run.run_id} was begun with another oracle (checkpoint, data, dtype or library versions changed); "
-            "undo the change or use --new-run"
+            f"run {run.run_id} was begun with another oracle (checkpoint, data, table, dtype or library versions "
+            "changed); undo the change or use --new-run"
         )
 
 

@@ -129,5 +129,5 @@ def test_what_cannot_be_built_is_refused_before_torch_is_needed(tmp_path: Path) 
     if not importlib.import_module("torch").cuda.is_available():
         with pytest.raises(InputError, match=r"oracle\.device"):
             build.build_oracle(SupernetSpec(device="cuda").to_json())
-    with pytest.raises(OracleError, match="no oracle of kind 'table'"):
-        build.build_oracle({"kind": "table"})
+    with pytest.raises(OracleError, match="no oracle of kind 'cluster'"):
+        build.build_oracle({"kind": "cluster"})

@@ -344,3 +344,66 @@ def test_asking_changes_nothing() -> None:
     assert same(a.ask(), b.ask())
     for key, value in fresh("riwoa").snapshot().items():
         np.testing.assert_array_equal(value, a.snapshot()[key])
+
+
+@pytest.mark.parametrize("name", ["evolution", "local"])
+@pytest.mark.parametrize("space", [MIXED, MOBILE], ids=["mixed", "mobile"])
+def test_a_steady_state_baseline_goes_on_bit_for_bit_from_any_snapshot(name: str, space: Space) -> None:
+    landscape, codec = hill(space), Codec(space, 3)
+    whole = fresh(name, space)
+    snapshots, asks = [], []
+    for _ in range(60):
+        snapshots.append(whole.snapshot())
+        told = outcomes(whole.ask(), codec, landscape)
+        if whole.generation % 7 == 3:
+            told[0] = dataclasses.replace(told[0], accuracy=math.nan, latency_ms=math.nan)
+        asks.append(told)
+        whole.tell(told)
+    for at in (0, 1, 2, 17, 40, 59):
+        resumed = fresh(name, space)
+        resumed.restore(snapshots[at])
+        for told in asks[at:]:
+            for proposal, outcome in zip(resumed.ask(), told, strict=True):
+                np.testing.assert_array_equal(proposal.genotype, outcome.genotype)
+            resumed.tell(told)
+        end, expected = resumed.snapshot(), whole.snapshot()
+        assert end.keys() == expected.keys()
+        for key in end:
+            np.testing.assert_array_equal(end[key], expected[key], err_msg=key)
+
+
+def test_evolution_mutates_one_gene_of_a_member_and_lets_the_oldest_die() -> None:
+    strategy, codec, landscape = fresh("evolution"), Codec(MIXED, 3), hill(MIXED)
+    strategy.tell(outcomes(strategy.ask(), codec, landscape))
+    members = {(0, slot) for slot in range(SMALL.population)}
+    for generation in range(1, 20):
+        (child,) = strategy.ask()
+        assert child.parent in members
+        row = int(np.flatnonzero((strategy.population.origin == child.parent).all(axis=1))[0])
+        before, after = codec.raw_indices(np.stack((strategy.population.genotype[row], child.genotype)))
+        assert (before != after).sum() == 1
+        strategy.tell(outcomes([child], codec, landscape))
+        members.remove(min(members))
+        members.add((generation, 0))
+        assert {(int(g), int(s)) for g, s in strategy.population.origin} == members
+
+
+def test_local_search_ends_where_no_neighbour_is_better_and_starts_again() -> None:
+    strategy, codec, landscape = fresh("local"), Codec(MIXED, 3), hill(MIXED)
+    restarts = 0
+    for _ in range(200):
+        before = strategy.population
+        (asked,) = strategy.ask()
+        if asked.operator == "restart":
+            restarts += 1
+            indices = codec.decode(before.genotype)[0]
+            for gene in np.flatnonzero(indices >= 0):
+                for choice in MIXED.neighbours(int(gene), int(indices[gene])):
+                    vector = before.genotype[0].copy()
+                    codec.set_choice(vector, int(gene), choice)
+                    accuracy, latency_ms = landscape(codec.decode(vector[None, :])[0])
+                    rivals = ([before.accuracy[0], accuracy], [before.latency_ms[0], latency_ms])
+                    assert AIM.ranking(*rivals)[0] == 0
+        strategy.tell(outcomes([asked], codec, landscape))
+    assert restarts >= 2
+    assert strategy.leader is not None

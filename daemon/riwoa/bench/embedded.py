@@ -23,9 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
+from riwoa.bench.paired import compare, median_ratio
 from riwoa.config import Config
 from riwoa.errors import OracleError, StateDirectoryError
 from riwoa.hardware.lut import LatencyTable
@@ -348,13 +346,13 @@ def summary(
         raise OracleError("no evaluation of any search succeeded within the latency target; see the workers' log")
     test = {(f.strategy, f.seed): accuracy for f, accuracy in zip(found, tested, strict=True)}
     rows = [_row(name, runs, [test[name, f.seed] for f in runs]) for name, runs in by_strategy.items()]
-    ours = by_strategy.get("riwoa")
-    others = {name: runs for name, runs in by_strategy.items() if name != "riwoa"} if ours else {}
+    best = {name: [f.fitness for f in runs] for name, runs in by_strategy.items()}
+    ours = best.pop("riwoa", [])
     return {
         "bench": "embedded",
-        "ratio": _median_ratio(ours, by_strategy.get("random")),
+        "ratio": median_ratio(ours, best["random"]) if ours and "random" in best else None,
         "rows": rows,
-        "comparisons": [_compare(ours or [], name, runs) for name, runs in others.items()],
+        "comparisons": [compare(ours, name, theirs) for name, theirs in best.items() if ours],
         "searches": [{**asdict(f), "test_accuracy": test[f.strategy, f.seed]} for f in found],
         "settings": {**asdict(settings), **facts},
     }
@@ -374,30 +372,3 @@ def _row(name: str, runs: Sequence[Found], tested: Sequence[float | None]) -> di
         "repeats_mean": statistics.fmean(f.repeats for f in runs),
         "curve_mean": [statistics.fmean(step) for step in zip(*(f.curve for f in runs), strict=False)],
     }
-
-
-def _median_ratio(ours: Sequence[Found] | None, theirs: Sequence[Found] | None) -> float | None:
-    if not ours or not theirs:
-        return None
-    ratios = [a.fitness / b.fitness for a, b in zip(ours, theirs, strict=True) if b.fitness > 0]
-    return statistics.median(ratios) if ratios else None
-
-
-def _compare(ours: Sequence[Found], name: str, theirs: Sequence[Found]) -> dict[str, Any]:
-    """Paired by seed. The test is named: one-sided asks whether riwoa is better, two-sided whether they differ."""
-    differences = np.array([a.fitness - b.fitness for a, b in zip(ours, theirs, strict=True)])
-    return {
-        "against": name,
-        "wins": int((differences > 0).sum()),
-        "ties": int((differences == 0).sum()),
-        "losses": int((differences < 0).sum()),
-        "median_difference": float(np.median(differences)),
-        "wilcoxon_p_two_sided": _wilcoxon(differences, "two-sided"),
-        "wilcoxon_p_one_sided_better": _wilcoxon(differences, "greater"),
-    }
-
-
-def _wilcoxon(differences: np.ndarray[Any, np.dtype[np.float64]], alternative: str) -> float:
-    if not np.any(differences):
-        return 1.0  # scipy has no answer where all pairs are equal
-    return float(stats.wilcoxon(differences, alternative=alternative).pvalue)

@@ -29,6 +29,7 @@ VERBS = {
     "export": ("export", "write the winner's files"),
     "lut": ("lut", "build, check or show this device's latency table"),
     "supernet": ("supernet", "train a supernet, or check one"),
+    "table": ("table", "make a table of a benchmark's official file"),
     "model": ("model", "pull, check or list language models"),
     "service": ("service", "install riwoa as a systemd service, remove it, or show it"),
     "config": ("config", "show the configuration, or check a file"),

@@ -1,4 +1,4 @@
-"""``riwoactl bench NAME``: each prints one JSON object with a top-level ``ratio``."""
+"""``riwoactl bench NAME``: each prints one JSON object with a top-level ``ratio``, or what it says in words."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import asyncio
 import json
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
-from riwoa.ctl.command import Parser, subverb
+from riwoa.ctl.command import Parser, columns, subverb
 from riwoa.errors import UsageError
 from riwoa.paths import client_state, daemon_state
+
+if TYPE_CHECKING:
+    from riwoa.bench.contest import Settings as ContestSettings
 
 _KNOWN = {
     "journal": "committed evaluations a second against Optuna's storages",
@@ -21,13 +25,16 @@ _KNOWN = {
     "status": "riwoactl status against the start of a bare interpreter",
     "resume": "from SIGKILL to the first new evaluation",
     "embedded": "RI-IWOA against the baselines on the embedded task",
+    "table": "strategies on any table, NAS-Bench-201's or your own",
+    "predictor": "strategies on OFA's accuracy predictor and its Note10 latency tables",
     "cognition": "the language model's proposals before and after training, beside placebo and spiral",
     "overlap": "evaluation and generation at the same time against alternating them",
 }
+_IN_WORDS = ("table", "predictor")
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Run one benchmark and print its object, with or without --json."""
+    """Run one benchmark and print what it found."""
     name = subverb(verb, arguments, _KNOWN)
     runs = {
         "journal": _journal,
@@ -35,11 +42,14 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "status": _status,
         "resume": _resume,
         "embedded": _embedded,
+        "table": _table,
+        "predictor": _predictor,
         "cognition": _cognition,
         "overlap": _overlap,
     }
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
-    print(json.dumps(found, allow_nan=False))
+    words = _contest_words if name in _IN_WORDS else None
+    print(json.dumps(found, allow_nan=False) if options.json or words is None else words(found))
     return 0
 
 
@@ -50,6 +60,10 @@ _DESCRIPTIONS = {
     "resume": "A search is killed and started again. ratio: start to first new evaluation by the imports' own time.",
     "embedded": "Best feasible fitness after a budget of unique evaluations, paired over seeds. ratio: the median over "
     "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
+    "table": "Best value within the constraints after a budget of unique queries, population 20, paired over seeds. "
+    "A column may be FILE:COLUMN of a file beside the table. ratio: the median over seeds of riwoa's best by random's.",
+    "predictor": "Best predicted accuracy within the target after a budget of unique queries, population 20, paired "
+    "over seeds. RIWOA_DATA names the folder of OFA's files. ratio: the median over seeds of riwoa's best by random's.",
     "cognition": "Proposals at the same parents. ratio: win rate over the parent after training by the placebo's. "
     "Steps are kept in --out: killed and run again, it continues.",
     "overlap": "`make run`'s own generations at one thread a worker. ratio: seconds alternating by seconds overlapped, "
@@ -141,6 +155,93 @@ def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[st
             return await bench_embedded(settings, config, table, out, lambda done, total: advance(done, total, ""))
 
     return asyncio.run(measure())
+
+
+def _table(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("file", type=Path, metavar="FILE", help=".npz or .csv, one row an architecture")
+    parser.add_argument("--genes", required=True, help="an array of integers (rows, genes), or columns, by commas")
+    order = parser.add_mutually_exclusive_group(required=True)
+    order.add_argument("--nominal", dest="kind", action="store_const", const="nominal", help="genes without an order")
+    order.add_argument("--ordered", dest="kind", action="store_const", const="ordered", help="genes in order, as sizes")
+    parser.add_argument("--maximize", required=True, metavar="COLUMN")
+    parser.add_argument("--report", metavar="COLUMN", help="what to tell of the winners, and no search looks at")
+    parser.add_argument("--constraint", action="append", default=[], metavar="COLUMN<=X", help="may be repeated")
+    parser.add_argument("--join", type=Path, metavar="FILE", help="another table with the same rows, for more columns")
+    given, settings = _contest(parser, arguments)
+    from riwoa.bench.table import Constraint, Question, bench_table
+
+    limits = tuple(Constraint.parse(text) for text in given.constraint)
+    question = Question(given.genes, given.kind, given.maximize, given.report, limits)
+    with bar("searching", "search") as advance:
+        return bench_table(
+            settings, given.file, question, join=given.join, out=given.out, progress=lambda d, t: advance(d, t, "")
+        )
+
+
+def _predictor(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--target", type=float, default=25.0, metavar="MS", help="latency on the Note10 (default 25)")
+    given, settings = _contest(parser, arguments)
+    if not 0 < given.target < float("inf"):
+        parser.error("--target must be above 0")
+    from riwoa.bench.predictor import bench_predictor
+    from riwoa.bench.tasks import predictor_folder
+
+    with bar("searching", "search") as advance:
+        return bench_predictor(
+            settings, predictor_folder(), given.target, out=given.out, progress=lambda d, t: advance(d, t, "")
+        )
+
+
+def _contest(parser: Parser, arguments: list[str]) -> tuple[Namespace, ContestSettings]:
+    """Options of a benchmark whose searches cost next to nothing."""
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--budget", type=int, default=200, help="unique queries of a search (default 200)")
+    parser.add_argument("--strategies", default="riwoa,woa,random", help="separated by commas")
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="keep finished searches: run again, it goes on")
+    given = parser.parse_args(arguments)
+    if min(given.seeds, given.budget) < 1:
+        parser.error("--seeds and --budget must be at least 1")
+    from riwoa.bench.contest import CONTESTANTS, Settings
+
+    strategies = tuple(dict.fromkeys(given.strategies.split(",")))
+    if unknown := [name for name in strategies if name not in CONTESTANTS]:
+        raise UsageError(f"--strategies: {unknown[0]!r} is none of {', '.join(CONTESTANTS)}")
+    return given, Settings(seeds=given.seeds, budget=given.budget, strategies=strategies)
+
+
+def _contest_words(found: dict[str, Any]) -> str:
+    """The curves, where they end, and how the strategies compare."""
+    curves = [["median (quartiles) after", *(f"{queries}" for queries in found["ladder"])]]
+    known = found.get("best") is not None
+    ends = [["", "best: mean", "sd", *(["reported: mean", "sd", "met the best row", "after"] if known else [])]]
+    for row in found["rows"]:
+        steps = zip(row["curve_median"], row["curve_q25"], row["curve_q75"], strict=True)
+        curves.append([row["strategy"], *(f"{_digits(m)} ({_digits(low)}-{_digits(high)})" for m, low, high in steps)])
+        ends.append([row["strategy"], _digits(row["value_mean"]), _digits(row["value_sd"])])
+        if known:
+            after = row["queries_to_best_median"]
+            ends[-1] += [_digits(row["report_mean"]), _digits(row["report_sd"])]
+            ends[-1] += [f"{100 * row['reached_best_share']:.0f} %", "" if after is None else f"{after:.0f} (median)"]
+    pairs = [
+        f"riwoa against {c['against']}: {c['wins']} wins, {c['ties']} ties, {c['losses']} losses, "
+        f"two-sided Wilcoxon p = {c['wilcoxon_p_two_sided']:.2g}"
+        for c in found["comparisons"]
+    ]
+    return "\n".join([_contest_head(found), columns(curves), columns(ends), *pairs])
+
+
+def _contest_head(found: dict[str, Any]) -> str:
+    settings, best = found["settings"], found.get("best")
+    if best is None:
+        return f"within {settings['target_ms']:g} ms on the {settings['device']}; {settings['seeds']} seeds"
+    return (
+        f"{settings['table']}: best {settings['maximize']} {best['value']:.4f} at row {best['row']}, of "
+        f"{best['feasible_rows']} rows within the constraints; {settings['seeds']} seeds"
+    )
+
+
+def _digits(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
 
 
 def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:

@@ -40,14 +40,16 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 def render(data: dict[str, Any]) -> str:
     """What was written and how good it is."""
     architecture = data["architecture"]
-    journaled, exported = architecture["journaled"], architecture["exported"]
-    found = journaled["metrics"]
+    journaled, exported = architecture["journaled"], architecture.get("exported", {})
+    found, dtype = journaled["metrics"], f" ({journaled['dtype']})" if "dtype" in journaled else ""
     rows = [
         ["exported to", data["directory"]],
         ["files", ", ".join(data["files"])],
-        ["searched", f"{100 * found['accuracy']:.2f} % ({journaled['dtype']}), {found['latency_ms']:.3f} ms"],
-        ["this model", ", ".join(f"{100 * m['accuracy']:.2f} % on {split}" for split, m in exported.items())],
+        ["searched", f"{100 * found['accuracy']:.2f} %{dtype}, {found['latency_ms']:.3f} ms"],
     ]
+    if exported:
+        of = ", ".join(f"{100 * m['accuracy']:.2f} % on {split}" for split, m in exported.items())
+        rows.append(["this model", of])
     if not architecture["feasible"]:
         rows.append(["note", "no network met the latency target; this is the nearest"])
     if data["onnx_left_out"]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from riwoa.errors import InputError, OracleError
-from riwoa.oracle.protocol import Metrics, Oracle, SupernetSpec
+from riwoa.oracle.protocol import Metrics, Oracle, SupernetSpec, TableSpec
 
 if TYPE_CHECKING:
     from riwoa.oracle.data import FloatArray, IntArray
@@ -46,11 +46,15 @@ def build_oracle(spec: Mapping[str, Any]) -> Oracle:
     """The oracle of a spec's JSON form.
 
     Raises:
-        InputError: the checkpoint or the data is missing or damaged.
+        InputError: the checkpoint, the data or the table is missing or damaged.
         OracleError: the spec names no oracle.
     """
     if spec.get("kind") == "supernet":
         return _supernet_oracle(SupernetSpec.from_json(spec))
+    if spec.get("kind") == "table":
+        from riwoa.oracle.table import TableOracle
+
+        return TableOracle(TableSpec.from_json(spec))
     if spec.get("kind") == "module" and os.environ.get("RIWOA_TEST_ORACLES") == "1":
         module, _, function = str(spec["factory"]).partition(":")
         oracle: Oracle = getattr(importlib.import_module(module), function)(**spec["arguments"])

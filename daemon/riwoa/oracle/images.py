@@ -10,23 +10,20 @@ headers of all have been checked: a small file can declare (and, compressed, hol
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import lzma
 import math
-import tokenize
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from riwoa.errors import InputError
+from riwoa.oracle import npz
 from riwoa.oracle.data import ByteArray, FloatArray, IntArray, Split, resize_pixels
+from riwoa.oracle.npz import Header
 
 MAX_DECLARED_BYTES = 8 * 2**30
 RECIPE_VERSION = "image-file-1"  # choice of the recalibration images, resizing, standardising
@@ -35,30 +32,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _REQUIRED = ("train_images", "validation_images", "validation_labels")
 _OPTIONAL = ("test_images", "test_labels", "mean", "std")
 _ORDER_SEED = 20_261
-_MAX_REASON_CHARACTERS = 120  # numpy quotes whole headers
 _CHUNK_IMAGES = 64  # resized together: bounds the floats of full size
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """What an array's header declares."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    start_bytes: int  # of the values, behind the header
-
-    @property
-    def size_bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -68,7 +42,7 @@ class ImageFileTask:
     path: Path
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    _headers: Mapping[str, _Header]
+    _headers: Mapping[str, Header]
     _labels: Mapping[Split, IntArray]
     _pixels: dict[tuple[Split, int], ByteArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -81,8 +55,8 @@ class ImageFileTask:
         """
         if not path.is_file():
             raise InputError(f"there is no image file at {path}; check oracle.data")
-        with _opened(path) as archive:
-            headers = {name: _header(archive, name, path) for name in _names(archive, path)}
+        with npz.opened(path) as archive:
+            headers = {name: npz.header(archive, name, path) for name in _names(archive, path)}
             _check_headers(headers, path)
             judged: tuple[Split, ...] = ("validation", "test")
             labels = {s: _labels(archive, s, path) for s in judged if f"{s}_images" in headers}
@@ -156,22 +130,11 @@ class ImageFileTask:
         header = self._headers[name]
         pixels = np.empty((len(rows), *header.shape[1:]), np.uint8)
         each = math.prod(header.shape[1:])
-        with _opened(self.path) as archive, archive.open(f"{name}.npy") as stream:
+        with npz.opened(self.path) as archive, archive.open(f"{name}.npy") as stream:
             for place in np.argsort(rows):
                 stream.seek(header.start_bytes + int(rows[place]) * each)
                 pixels[place] = np.frombuffer(stream.read(each), np.uint8).reshape(header.shape[1:])
         return pixels
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever reading it raises becomes one InputError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except _DAMAGE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:_MAX_REASON_CHARACTERS]
-        raise InputError(f"{path} is no intact .npz file ({reason}); write it with numpy.savez") from error
 
 
 def _names(archive: zipfile.ZipFile, path: Path) -> list[str]:
@@ -179,7 +142,7 @@ def _names(archive: zipfile.ZipFile, path: Path) -> list[str]:
     unknown = [name.removesuffix(".npy") for name in archive.namelist() if name not in known]
     if unknown:  # ignoring a misspelt "std" would cost accuracy without a word
         raise InputError(f"{path}: unknown array {unknown[0]!r}; known are {', '.join(_REQUIRED + _OPTIONAL)}")
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    names = npz.names(archive)
     pairs = [n for n in ("test_images", "test_labels") if not {"test_images", "test_labels"}.isdisjoint(names)]
     missing = [name for name in (*_REQUIRED, *pairs) if name not in names]
     if missing:
@@ -187,27 +150,7 @@ def _names(archive: zipfile.ZipFile, path: Path) -> list[str]:
     return names
 
 
-def _header(archive: zipfile.ZipFile, name: str, path: Path) -> _Header:
-    """What the array declares, checked against the room that the archive declares for it; nothing else is read."""
-    member = archive.getinfo(f"{name}.npy")
-    with archive.open(member) as stream:
-        if np.lib.format.read_magic(stream) != (1, 0):  # what numpy writes for plain arrays; its header is < 64 KiB
-            raise InputError(f"{path}: {name} is no plain array; write it with numpy.savez")
-        try:
-            shape, column_major, dtype = np.lib.format.read_array_header_1_0(stream)
-        except (SyntaxError, TypeError, MemoryError, tokenize.TokenError):  # of numpy's parsers, beside ValueError
-            raise ValueError(f"the header of {name} is damaged") from None
-        header = _Header(tuple(shape), dtype, stream.tell())
-    if dtype.hasobject:
-        raise InputError(f"{path}: {name} holds pickled objects, which are never loaded; make it an array of numbers")
-    if column_major and len(shape) > 1:
-        raise InputError(f"{path}: {name} is stored column by column; save numpy.ascontiguousarray({name})")
-    if min(shape, default=0) < 0 or header.start_bytes + header.size_bytes != member.file_size:
-        raise InputError(f"{path}: {name} declares {shape}, which is not what the file holds; write it again")
-    return header
-
-
-def _check_headers(headers: Mapping[str, _Header], path: Path) -> None:
+def _check_headers(headers: Mapping[str, Header], path: Path) -> None:
     total = sum(header.size_bytes for header in headers.values())
     if total > MAX_DECLARED_BYTES:
         raise InputError(
@@ -230,22 +173,17 @@ def _check_headers(headers: Mapping[str, _Header], path: Path) -> None:
             raise InputError(f"{path}: {name} is empty; add images")
 
 
-def _values(archive: zipfile.ZipFile, name: str) -> Any:
-    with archive.open(f"{name}.npy") as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-
-
 def _labels(archive: zipfile.ZipFile, split: str, path: Path) -> IntArray:
-    labels = _values(archive, f"{split}_labels")
+    labels = npz.values(archive, f"{split}_labels")
     if int(labels.min()) < 0 or int(labels.max()) >= 2**31:
         raise InputError(f"{path}: {split}_labels go from {labels.min()} to {labels.max()}; classes are counted from 0")
     return np.asarray(labels, dtype=np.int64)
 
 
-def _channels(archive: zipfile.ZipFile, name: str, headers: Mapping[str, _Header], path: Path) -> tuple[float, ...]:
+def _channels(archive: zipfile.ZipFile, name: str, headers: Mapping[str, Header], path: Path) -> tuple[float, ...]:
     if name not in headers:
         return IMAGENET[name]
-    values = tuple(float(v) for v in _values(archive, name))
+    values = tuple(float(v) for v in npz.values(archive, name))
     if not all((0 <= v if name == "mean" else 0 < v) and v <= 1 for v in values):
         raise InputError(f"{path}: {name} is {values}, should be on the scale of 0 to 1 (divide by 255)")
     return values

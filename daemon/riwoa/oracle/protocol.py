@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from riwoa.errors import RiwoaError
 from riwoa.oracle.geometry import Stem
 
 MAX_FRAME_BYTES = 2**20
@@ -67,7 +68,35 @@ class ModuleSpec:
         return {"kind": "module", "factory": self.factory, "arguments": dict(self.arguments), "threads": self.threads}
 
 
-OracleSpec = SupernetSpec | ModuleSpec
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSpec:
+    """An oracle that looks rows up in a file (riwoa.oracle.table says what the fields name)."""
+
+    path: str
+    genes: str
+    gene_kind: Literal["nominal", "ordered"] = "nominal"
+    accuracy: str
+    report: str | None = None
+    latency: str | None = None
+    low_fidelity: str | None = None
+    low_fidelity_cost: float | None = None  # of a look-up in that column, relative to a full evaluation
+    threads: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The first frame that a worker gets."""
+        return {"kind": "table", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, frame: Mapping[str, Any]) -> TableSpec:
+        """The specification of ``to_json``."""
+        return cls(**{name: value for name, value in frame.items() if name != "kind"})
+
+
+OracleSpec = SupernetSpec | ModuleSpec | TableSpec
+
+
+class CandidateError(RiwoaError):
+    """An oracle has no metrics for this architecture, and nothing is broken: the candidate fails, with the message."""
 
 
 class Oracle(Protocol):

@@ -8,10 +8,10 @@ from typing import Literal
 
 from riwoa.cognition.accelerator import probe_accelerator
 from riwoa.config import Oracle
-from riwoa.errors import InputError
+from riwoa.errors import ConfigError, InputError
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.pool import PoolSettings
-from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.protocol import SupernetSpec, TableSpec
 
 
 def oracle_spec(oracle: Oracle) -> SupernetSpec:
@@ -31,6 +31,28 @@ def oracle_spec(oracle: Oracle) -> SupernetSpec:
         validation_views=oracle.validation_views,
         threads=oracle.threads,
         device=device,
+    )
+
+
+def table_spec(oracle: Oracle) -> TableSpec:
+    """The worker's specification of a table.
+
+    Raises:
+        ConfigError: the table, or what to search it for, is not named.
+    """
+    if oracle.table is None or oracle.table_accuracy is None:
+        missing = "oracle.table, the file" if oracle.table is None else "oracle.table_accuracy, the column to raise"
+        raise ConfigError(f"oracle.kind = table needs {missing}")
+    return TableSpec(
+        path=str(Path(oracle.table).absolute()),
+        genes=oracle.table_genes,
+        gene_kind="ordered" if oracle.table_order else "nominal",
+        accuracy=oracle.table_accuracy,
+        report=oracle.table_report,
+        latency=oracle.table_latency,
+        low_fidelity=oracle.table_low_fidelity,
+        low_fidelity_cost=oracle.table_low_fidelity_cost,
+        threads=oracle.threads,
     )
 
 
@@ -69,6 +91,6 @@ def worker_count(oracle: Oracle, kept_cores: int = 0) -> int:
     """Worker processes: as configured, or as many as the usable cores can run at ``threads`` each; one on a GPU."""
     if oracle.workers != "auto":
         return int(oracle.workers)
-    if oracle_device(oracle) == "cuda":
+    if oracle.kind == "supernet" and oracle_device(oracle) == "cuda":
         return 1  # each would hold a CUDA context and the images of its own
     return max(1, (len(os.sched_getaffinity(0)) - kept_cores) // oracle.threads)

@@ -17,7 +17,7 @@ from typing import Any
 from riwoa.child import error_to_json
 from riwoa.errors import RiwoaError
 from riwoa.frames import ParentPipe
-from riwoa.oracle.protocol import Oracle
+from riwoa.oracle.protocol import CandidateError, Oracle
 
 _MAX_ERROR_CHARACTERS = 300
 
@@ -45,6 +45,8 @@ def main() -> int:
 def _answer(oracle: Oracle, architecture: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return {"metrics": _checked(oracle.evaluate(architecture))}
+    except CandidateError as error:  # no news to anybody but the journal
+        return {"error": str(error)[:_MAX_ERROR_CHARACTERS]}
     except Exception as error:  # the boundary of the process: the candidate fails, the worker lives
         traceback.print_exc(file=sys.stderr)
         text = " ".join(str(error).split()) or "no message"

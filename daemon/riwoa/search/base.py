@@ -15,7 +15,10 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.space import IntArray, Space
 
-OPERATORS = ("init", "encircle", "search", "spiral", "semantic", "placebo", "recombine", "restart", "polish")
+OPERATORS = (
+    *("init", "encircle", "search", "spiral", "semantic", "placebo", "recombine", "restart", "polish"),
+    "mutate",  # of the baselines alone
+)
 Identity = tuple[int, int]  # (generation, slot)
 Snapshot = dict[str, npt.NDArray[np.generic]]
 LatencyOf = Callable[[IntArray], float | None]  # canonical indices (G,) -> ms, None where it is not free to know
@@ -225,6 +228,11 @@ class PopulationStrategy(ABC):
         return self.generation >= self.params.generations
 
     @property
+    def _size(self) -> int:
+        """Members that a population has, once it has any."""
+        return self.params.population
+
+    @property
     def tau(self) -> float:
         """Share of the schedule that is over, in [0, 1]."""
         return min(1.0, self.generation / self.params.generations)
@@ -284,8 +292,8 @@ class PopulationStrategy(ABC):
         if str(snapshot.get("strategy")) != self.name:
             raise SearchInputError(f"a snapshot of {snapshot.get('strategy')!s} cannot continue as {self.name}")
         population = self._members(snapshot, "population")
-        if len(population) not in (0, self.params.population):
-            raise SearchInputError(f"the snapshot has {len(population)} members, not {self.params.population}")
+        if len(population) not in (0, self._size):
+            raise SearchInputError(f"the snapshot has {len(population)} members, not {self._size}")
         self.population = population
         self._best = self._members(snapshot, "leader")
         self.generation = int(np.asarray(snapshot["generation"], dtype=np.int64))

@@ -1,4 +1,8 @@
-"""Baselines behind the same face: uniform random search, and the standard whale optimisation algorithm."""
+"""Baselines behind the same face: uniform random search, the standard whale optimisation algorithm, two of the field.
+
+Regularised evolution and local search move after every single evaluation, so they ask one candidate at a time
+(evolution its first population at once): right for a table, a waste of several workers, and no choice of the daemon's.
+"""
 
 from __future__ import annotations
 
@@ -58,3 +62,78 @@ class Whale(PopulationStrategy):
 
     def _absorb(self, children: Members, late: Members) -> None:
         self.population = children
+
+
+class RegularisedEvolution(PopulationStrategy):
+    """Aging evolution (Real et al., AAAI 2019, Algorithm 1): of a random sample the best is mutated, the oldest dies.
+
+    The sample is a quarter of the population, as in the paper (100, 25); a mutation gives one gene another choice.
+    """
+
+    name = "evolution"
+
+    def _propose(self) -> list[Proposal]:
+        n, draws = self.params.population, generator(self.seed, self.generation, "evolution")
+        if not len(self.population):
+            first = draws.random((n, self.codec.dimension))
+            return [Proposal(i, "init", g, None) for i, g in enumerate(first)]
+        sample = np.sort(draws.choice(n, max(2, n // 4), replace=False))
+        contest = self.population.take(sample)
+        order = self.objective.ranking(contest.accuracy, contest.latency_ms)
+        parent = int(sample[order[0]] if len(order) else sample[0])  # where the whole sample failed, anybody
+        child = self.population.genotype[parent].copy()
+        indices = self.codec.decode(child[None, :])[0]
+        movable = np.flatnonzero((indices >= 0) & (self.space.cardinalities > 1))
+        if len(movable):
+            gene = int(draws.choice(movable))
+            other = int(draws.integers(self.space.cardinalities[gene] - 1))
+            self.codec.set_choice(child, gene, other + (other >= indices[gene]))
+        return [Proposal(0, "mutate", child, self.origin(parent))]
+
+    def _absorb(self, children: Members, late: Members) -> None:
+        told = self.population.join(children).join(late)  # oldest first
+        self.population = told.take(np.arange(len(told))[-self.params.population :])
+
+
+class LocalSearch(PopulationStrategy):
+    """First-improvement hill climbing over single choices; where no neighbour is better, again from a random place.
+
+    White et al. ("Local search is state of the art for NAS benchmarks", 2020) found it hard to beat on small spaces.
+    """
+
+    name = "local"
+
+    def _propose(self) -> list[Proposal]:
+        step = self._step()
+        if step is None:
+            start = generator(self.seed, self.generation, "local.start").random(self.codec.dimension)
+            return [Proposal(0, "restart" if len(self.population) else "init", start, None)]
+        child = self.population.genotype[0].copy()
+        self.codec.set_choice(child, *step)
+        return [Proposal(0, "mutate", child, self.origin(0))]
+
+    def _absorb(self, children: Members, late: Members) -> None:
+        told = children.join(late)
+        rivals = told if self._step() is None else self.population.join(told)  # the present one first: it wins ties
+        order = self.objective.ranking(rivals.accuracy, rivals.latency_ms)
+        self.population = rivals.take(order[:1] if len(order) else [0])
+
+    def _step(self) -> tuple[int, int] | None:
+        """The next (gene, choice) to try from the present member; None where all were, or there is none.
+
+        The member's neighbours come in an order that its generation gives, one a generation since then.
+        """
+        if not len(self.population):
+            return None
+        indices = self.codec.decode(self.population.genotype)[0]
+        active = np.flatnonzero(indices >= 0)
+        steps = [(int(g), choice) for g in active for choice in self.space.neighbours(int(g), int(indices[g]))]
+        since = int(self.population.origin[0, 0])
+        tried = self.generation - since - 1
+        if tried >= len(steps):
+            return None
+        return steps[int(generator(self.seed, since, "local.order").permutation(len(steps))[tried])]
+
+    @property
+    def _size(self) -> int:
+        return 1

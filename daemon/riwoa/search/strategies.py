@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from riwoa.search.base import LatencyOf, PopulationStrategy, SearchInputError, SearchParameters, Strategy
-from riwoa.search.baselines import RandomSearch, Whale
+from riwoa.search.baselines import LocalSearch, RandomSearch, RegularisedEvolution, Whale
 from riwoa.search.fitness import Objective
 from riwoa.search.riwoa import RotationInvariantWhale
 from riwoa.search.space import Space
+
+STRATEGIES: Mapping[str, type[PopulationStrategy]] = {
+    s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch, RegularisedEvolution, LocalSearch)
+}
 
 
 def make_strategy(
@@ -17,7 +23,7 @@ def make_strategy(
     params: SearchParameters,
     latency_of: LatencyOf | None = None,
 ) -> Strategy:
-    """A fresh strategy called "riwoa", "woa" or "random".
+    """A fresh strategy by its name in ``STRATEGIES``.
 
     ``latency_of`` tells the latency of a phenotype where it costs nothing (a table); RI-IWOA then asks only networks
     within the target, as far as it finds them.
@@ -25,7 +31,6 @@ def make_strategy(
     Raises:
         SearchInputError: no strategy has this name.
     """
-    known: dict[str, type[PopulationStrategy]] = {s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch)}
-    if name not in known:
-        raise SearchInputError(f"no strategy is called {name!r}; choose from {', '.join(known)}")
-    return known[name](space, objective, seed, params, latency_of)
+    if name not in STRATEGIES:
+        raise SearchInputError(f"no strategy is called {name!r}; choose from {', '.join(STRATEGIES)}")
+    return STRATEGIES[name](space, objective, seed, params, latency_of)

@@ -1,0 +1,338 @@
+"""Strategies over many seeds on a landscape that answers at once: what each had found after how many queries.
+
+Only queries of architectures that the search has not met count, in slot order; one that cannot be measured counts too.
+As in the other benchmarks the population is 20, the schedule as long as the budget would last without repeats, and a
+search that has spent twenty schedules on repeats has converged.
+
+Constraints are free to ask, as latencies are in the daemon: RI-IWOA, which can use them beforehand, may. "riwoa-blind"
+is RI-IWOA without that knowledge.
+
+Every finished search is a line of a file, keyed by the landscape, the budget and the code of the search: a benchmark
+that was killed, run again, goes on, and another strategy pays for its own searches alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+import riwoa.search
+from riwoa.bench.paired import compare, median_ratio
+from riwoa.errors import StateDirectoryError
+from riwoa.search.base import LatencyOf, Outcome, Proposal, SearchParameters
+from riwoa.search.codec import Codec
+from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.space import IntArray, Space
+from riwoa.search.strategies import STRATEGIES, make_strategy
+
+POPULATION = 20
+BLIND = "riwoa-blind"
+CONTESTANTS = (*STRATEGIES, BLIND)
+_MOST_SCHEDULES = 20
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is compared, and how long."""
+
+    seeds: int = 30
+    budget: int = 200
+    strategies: tuple[str, ...] = ("riwoa", "woa", "random")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One architecture: ``value`` is to be large, NaN where it cannot be measured; ``load`` is to meet the target."""
+
+    value: float
+    load: float
+    row: int | None = None  # of the table that knows it
+
+
+class Landscape(Protocol):
+    """Where a contest takes place."""
+
+    @property
+    def space(self) -> Space:
+        """The architectures."""
+        ...
+
+    @property
+    def aim(self) -> Objective:
+        """What is within the constraints, and how to judge what is not."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """Changes whenever any measurement might."""
+        ...
+
+    @property
+    def best(self) -> float | None:
+        """The best value within the constraints, where it is known."""
+        ...
+
+    @property
+    def worst(self) -> float:
+        """What a search that found nothing is credited with."""
+        ...
+
+    def measure(self, indices: IntArray) -> Measured:
+        """An architecture, from its canonical choice indices (genes,)."""
+        ...
+
+    def free_load(self, indices: IntArray) -> float | None:
+        """Its load, None where nobody knows it beforehand."""
+        ...
+
+    def report(self, row: int) -> float:
+        """What is told of a winner and no search looks at; NaN for nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One search; ``improvements`` are (queries so far, value), each better than the one before."""
+
+    strategy: str
+    seed: int
+    queries: int
+    failed: int  # of these: could not be measured
+    repeats: int
+    generations: int
+    improvements: tuple[tuple[int, float], ...]
+    row: int | None  # of the table, of the last improvement
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Found:
+        """The search of ``asdict``, read back."""
+        return cls(**{**row, "improvements": tuple((int(q), float(v)) for q, v in row["improvements"])})
+
+
+class Search:
+    """One strategy spending one budget."""
+
+    def __init__(self, name: str, seed: int, landscape: Landscape, budget: int) -> None:
+        self._name = name
+        self._landscape = landscape
+        self._budget = budget
+        self._schedule = max(1, math.ceil(budget / POPULATION))
+        self._codec = Codec(landscape.space, seed)
+        params = SearchParameters(population=POPULATION, generations=self._schedule)
+        constrained = landscape.aim.latency_target_ms is not None
+        free: LatencyOf | None = landscape.free_load if constrained and name != BLIND else None
+        plain = name.removesuffix("-blind")
+        self._strategy = make_strategy(plain, landscape.space, landscape.aim, seed, params, free)
+        self._seed = seed
+        self._known: dict[bytes, Measured] = {}  # every architecture that was queried
+        self._improvements: list[tuple[int, float]] = []
+        self._row: int | None = None
+        self._failed = self._repeats = 0
+
+    def run(self) -> Found:
+        """Ask and tell until the budget is spent, or the search only repeats itself."""
+        most = _MOST_SCHEDULES * self._schedule * POPULATION
+        while len(self._known) < self._budget and len(self._known) + self._repeats < most:
+            proposals = self._strategy.ask()
+            measured = [self._query(p) for p in proposals]
+            if len(self._known) >= self._budget:
+                break  # whatever of this generation lies beyond the budget was never evaluated
+            outcomes = [self._outcome(p, m) for p, m in zip(proposals, measured, strict=True) if m is not None]
+            self._strategy.tell(outcomes)
+        return Found(
+            strategy=self._name,
+            seed=self._seed,
+            queries=len(self._known),
+            failed=self._failed,
+            repeats=self._repeats,
+            generations=self._strategy.generation,
+            improvements=tuple(self._improvements),
+            row=self._row,
+        )
+
+    def _query(self, proposal: Proposal) -> Measured | None:
+        """A proposal's measurement; a new one is counted, and judged, while the budget lasts (None beyond)."""
+        indices = self._codec.decode(proposal.genotype[None, :])[0]
+        key = indices.tobytes()
+        if key in self._known:
+            self._repeats += 1
+        elif len(self._known) < self._budget:
+            self._known[key] = self._landscape.measure(indices)
+            self._judge(self._known[key])
+        return self._known.get(key)
+
+    def _judge(self, m: Measured) -> None:
+        if math.isnan(m.value):
+            self._failed += 1
+            return
+        best = self._improvements[-1][1] if self._improvements else -math.inf
+        if m.value > best and bool(self._landscape.aim.feasible(m.load)):
+            self._improvements.append((len(self._known), m.value))
+            self._row = m.row
+
+    @staticmethod
+    def _outcome(p: Proposal, m: Measured) -> Outcome:
+        return Outcome(p.slot, p.operator, p.genotype, m.value, m.load, p.parent)
+
+
+class SearchFile:
+    """Finished searches by key and (strategy, seed); appended to as they come.
+
+    Raises:
+        StateDirectoryError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._key = key
+        self._known: dict[tuple[str, int], Found] = {}
+        try:
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise StateDirectoryError(f"cannot write {path} ({error.strerror}); name another --out") from None
+        for line in text.splitlines():
+            self._take(line)
+        if text and not text.endswith("\n"):
+            self._stream.write("\n")  # a kill cut the last line; what follows must not be glued to it
+
+    def _take(self, line: str) -> None:
+        try:
+            row = json.loads(line)
+            found = Found.from_json(row["found"])
+        except (ValueError, TypeError, KeyError):
+            return  # the line that a kill cut
+        if row["key"] == self._key:
+            self._known[found.strategy, found.seed] = found
+
+    def get(self, strategy: str, seed: int) -> Found | None:
+        """A search that was finished before."""
+        return self._known.get((strategy, seed))
+
+    def put(self, found: Found) -> None:
+        """Keep a search."""
+        self._stream.write(json.dumps({"key": self._key, "found": asdict(found)}) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def search_all(
+    settings: Settings, landscape: Landscape, out: Path | None, progress: Report = lambda done, total: None
+) -> list[Found]:
+    """Every (strategy, seed), by strategy, then seed; those that ``out`` holds are not searched again.
+
+    Raises:
+        StateDirectoryError: ``out`` cannot be written.
+    """
+    file = SearchFile(out, _key(landscape, settings.budget)) if out is not None else None
+    pairs = [(name, seed) for name in settings.strategies for seed in range(settings.seeds)]
+    found = []
+    try:
+        for done, (name, seed) in enumerate(pairs):
+            progress(done, len(pairs))
+            one = file.get(name, seed) if file is not None else None
+            if one is None:
+                one = Search(name, seed, landscape, settings.budget).run()
+                if file is not None:
+                    file.put(one)
+            found.append(one)
+    finally:
+        if file is not None:
+            file.close()
+    progress(len(pairs), len(pairs))
+    return found
+
+
+def _key(landscape: Landscape, budget: int) -> str:
+    """Everything that decides a search but strategy and seed, the code included."""
+    sources = [file.read_bytes() for folder in riwoa.search.__path__ for file in sorted(Path(folder).glob("*.py"))]
+    facts = [landscape.key, budget, POPULATION, _MOST_SCHEDULES]
+    return hashlib.sha256(json.dumps(facts).encode() + b"".join(sources)).hexdigest()
+
+
+# -- what came of it ---------------------------------------------------------------------------------------------------
+
+
+def ladder(budget: int) -> list[int]:
+    """Query counts to look at: 10, 20, 50, 100, 200, 500, ... and the budget."""
+    steps = [factor * 10**power for power in range(1, len(str(budget)) + 1) for factor in (1, 2, 5)]
+    return [*(step for step in steps if step < budget), budget]
+
+
+def summary(settings: Settings, landscape: Landscape, found: Sequence[Found]) -> dict[str, Any]:
+    """What the result objects share. A search that found nothing is credited with the landscape's worst value."""
+    by_strategy = {name: [f for f in found if f.strategy == name] for name in settings.strategies}
+    finals = {name: [_final(landscape, f) for f in runs] for name, runs in by_strategy.items()}
+    ours = finals.get("riwoa")
+    return {
+        "ratio": median_ratio(ours, finals["random"]) if ours and "random" in finals else None,
+        "ladder": ladder(settings.budget),
+        "rows": [_row(name, landscape, runs, settings.budget) for name, runs in by_strategy.items()],
+        "comparisons": [compare(ours, name, theirs) for name, theirs in finals.items() if ours and name != "riwoa"],
+        "searches": [asdict(f) for f in found],
+    }
+
+
+def _row(name: str, landscape: Landscape, runs: Sequence[Found], budget: int) -> dict[str, Any]:
+    finals = np.array([_final(landscape, f) for f in runs])
+    curves = np.array([[_best_after(f, queries) for queries in ladder(budget)] for f in runs])
+    reported = np.array([landscape.report(f.row) for f in runs if f.row is not None])
+    known = reported[np.isfinite(reported)]
+    return {
+        "strategy": name,
+        "seeds": len(runs),
+        "value_mean": float(finals.mean()),
+        "value_sd": _sd(finals),
+        # Values that occurred, and so never a number between two of which one is "nothing yet".
+        "curve_q25": [_number(v) for v in np.quantile(curves, 0.25, axis=0, method="inverted_cdf")],
+        "curve_median": [_number(v) for v in np.quantile(curves, 0.5, axis=0, method="inverted_cdf")],
+        "curve_q75": [_number(v) for v in np.quantile(curves, 0.75, axis=0, method="inverted_cdf")],
+        **_to_best(landscape, runs),
+        "report_mean": float(known.mean()) if len(known) else None,
+        "report_sd": _sd(known),
+        "found_share": sum(bool(f.improvements) for f in runs) / len(runs),
+        "queries": sorted({f.queries for f in runs}),
+        "failed_mean": float(np.mean([f.failed for f in runs])),
+        "repeats_mean": float(np.mean([f.repeats for f in runs])),
+    }
+
+
+def _to_best(landscape: Landscape, runs: Sequence[Found]) -> dict[str, float | None]:
+    """Share of the searches that met a value as good as the best there is, and the median queries until then."""
+    best = landscape.best
+    if best is None:
+        return {"reached_best_share": None, "queries_to_best_median": None}
+    counts = [next((float(count) for count, value in f.improvements if value >= best), math.inf) for f in runs]
+    middle = sorted(counts)[(len(counts) - 1) // 2]
+    share = sum(math.isfinite(count) for count in counts) / len(counts)
+    return {"reached_best_share": share, "queries_to_best_median": _number(middle)}
+
+
+def _final(landscape: Landscape, f: Found) -> float:
+    return f.improvements[-1][1] if f.improvements else landscape.worst
+
+
+def _best_after(f: Found, queries: int) -> float:
+    """Best value within the constraints after so many queries, −inf for none."""
+    return max((value for count, value in f.improvements if count <= queries), default=-math.inf)
+
+
+def _sd(values: FloatArray) -> float | None:
+    return float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def _number(value: float) -> float | None:
+    """The value as JSON can say it."""
+    return float(value) if math.isfinite(value) else None

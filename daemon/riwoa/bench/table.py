@@ -1,0 +1,186 @@
+"""Strategies on any table: what was measured once answers at once, so a search costs milliseconds and seeds are many.
+
+Several constraints become one: the largest share of its limit that any column takes, with the target 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riwoa.bench.contest import POPULATION, Measured, Report, Settings, search_all, summary
+from riwoa.errors import InputError, UsageError
+from riwoa.oracle.table import FloatArray, GeneKind, Table, column_names
+from riwoa.search.fitness import Objective
+from riwoa.search.space import IntArray, Space
+
+_CONSTRAINT = re.compile(r"\s*(?P<column>[^<>=]+?)\s*<=\s*(?P<limit>[^<>=\s]+)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A column must not exceed ``limit``."""
+
+    column: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """From ``COLUMN<=NUMBER``.
+
+        Raises:
+            UsageError: it is not of that form, or the number is not positive.
+        """
+        match = _CONSTRAINT.fullmatch(text)
+        try:
+            limit = float(match["limit"]) if match else math.nan
+        except ValueError:
+            limit = math.nan
+        if match is None or not (math.isfinite(limit) and limit > 0):
+            raise UsageError(f"--constraint {text!r} is not of the form COLUMN<=NUMBER, with a number above 0")
+        return cls(match["column"], limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a table; columns as ``riwoa.oracle.table`` names them."""
+
+    genes: str
+    kind: GeneKind
+    maximize: str
+    report: str | None = None
+    constraints: tuple[Constraint, ...] = ()
+
+
+class TableLandscape:
+    """A table under one question.
+
+    Raises:
+        InputError: the table is missing or damaged, or no row meets the constraints.
+    """
+
+    def __init__(self, path: Path, question: Question, join: Path | None = None) -> None:
+        named = [question.maximize, *(c.column for c in question.constraints)]
+        report = [question.report] if question.report is not None else []
+        found = {name: _placed(path, join, name) for name in (*named, *report)}
+        self.table = Table.open(path, question.genes, question.kind, list(found.values()))
+        self._question = question
+        columns = {name: self.table.columns[place] for name, place in found.items()}
+        self._report = columns[question.report] if question.report is not None else None
+        shares = [_share_of_limit(path, c, columns[c.column]) for c in question.constraints]
+        self.load: FloatArray = np.max(shares, axis=0) if shares else np.zeros(len(self.table.indices))
+        self.values: FloatArray = np.where(np.isnan(self.load), np.nan, columns[question.maximize])
+        if shares and float(np.nanmin(self.values)) < 0:
+            raise InputError(f"{path}: {question.maximize} is below 0 somewhere; under a constraint, shift it above")
+        self.aim = Objective(1.0 if shares else None)
+        if not np.isfinite(self._judged).any():
+            limits = ", ".join(f"{c.column} <= {c.limit:g}" for c in question.constraints)
+            raise InputError(f"{path}: no row meets {limits}; raise a limit")
+
+    @property
+    def space(self) -> Space:
+        """See ``Landscape``."""
+        return self.table.space
+
+    @property
+    def key(self) -> str:
+        """See ``Landscape``."""
+        facts = json.dumps([self.table.sha256, asdict(self._question)])
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+    @cached_property
+    def _judged(self) -> FloatArray:
+        """Values of the rows that meet the constraints, NaN elsewhere."""
+        return np.where(self.aim.feasible(self.load), self.values, np.nan)
+
+    @property
+    def best_row(self) -> int:
+        """The first of the best rows within the constraints."""
+        return int(np.nanargmax(self._judged))
+
+    @property
+    def best(self) -> float:
+        """See ``Landscape``."""
+        return float(np.nanmax(self._judged))
+
+    @property
+    def feasible_rows(self) -> int:
+        """How many were measured and meet the constraints."""
+        return int(np.isfinite(self._judged).sum())
+
+    @property
+    def worst(self) -> float:
+        """See ``Landscape``."""
+        return float(np.nanmin(self.values))
+
+    def measure(self, indices: IntArray) -> Measured:
+        """See ``Landscape``; an architecture without a row, or without a number in it, cannot be measured."""
+        row = self.table.row(indices)
+        return Measured(math.nan, math.nan) if row is None else Measured(*self._numbers(row), row)
+
+    def _numbers(self, row: int) -> tuple[float, float]:
+        return float(self.values[row]), float(self.load[row])
+
+    def free_load(self, indices: IntArray) -> float | None:
+        """See ``Landscape``."""
+        load = self.measure(indices).load
+        return None if math.isnan(load) else load
+
+    def report(self, row: int) -> float:
+        """See ``Landscape``."""
+        return math.nan if self._report is None else float(self._report[row])
+
+
+def _placed(path: Path, join: Path | None, name: str) -> str:
+    """The column's place: in the table, else in the file that is joined to it."""
+    if join is None or ":" in name or name in column_names(path):
+        return name
+    return f"{join.absolute()}:{name}"
+
+
+def _share_of_limit(path: Path, constraint: Constraint, values: FloatArray) -> FloatArray:
+    if float(np.nanmin(values)) < 0:
+        raise InputError(f"{path}: {constraint.column} is below 0 somewhere; a constrained column is a cost")
+    return values / constraint.limit
+
+
+def bench_table(
+    settings: Settings,
+    path: Path,
+    question: Question,
+    *,
+    join: Path | None = None,
+    out: Path | None = None,
+    progress: Report = lambda done, total: None,
+) -> dict[str, Any]:
+    """Run every (strategy, seed).
+
+    Raises:
+        InputError: the table is missing or damaged, or nothing in it meets the constraints.
+        StateDirectoryError: ``out`` cannot be written.
+    """
+    landscape = TableLandscape(path, question, join)
+    found = search_all(settings, landscape, out, progress)
+    report = landscape.report(landscape.best_row)
+    best = {
+        "row": landscape.best_row,
+        "value": landscape.best,
+        "report": None if math.isnan(report) else report,
+        "feasible_rows": landscape.feasible_rows,
+        "rows": len(landscape.values),
+    }
+    facts = {"table": str(path), "table_sha256": landscape.table.sha256, "population": POPULATION}
+    return {
+        "bench": "table",
+        "best": best,
+        **summary(settings, landscape, found),
+        "settings": {**facts, **asdict(question), **asdict(settings)},
+    }

@@ -1,0 +1,241 @@
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from riwoa.bench import contest
+from riwoa.bench.contest import CONTESTANTS, Found, Measured, Search, SearchFile, Settings, ladder, summary
+from riwoa.bench.table import Constraint, Question, TableLandscape, bench_table
+from riwoa.errors import InputError, StateDirectoryError, UsageError
+from riwoa.search.space import IntArray
+from tests.support.official import official_data
+
+OPS = np.array(list(itertools.product(range(4), repeat=5)), dtype=np.uint8)  # 1,024 architectures
+VALUE = 50.0 + OPS.sum(axis=1) + (OPS[:, 0] == 3) * 2.0
+COST_MS = 1.0 + OPS.astype(float).sum(axis=1)
+QUESTION = Question(genes="ops", kind="nominal", maximize="value", report="test")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "t.npz", ops=OPS, value=VALUE, test=VALUE - 3)
+    np.savez(tmp_path / "cost.npz", phone_ms=COST_MS, joules=COST_MS[::-1] * 2)
+    return tmp_path / "t.npz"
+
+
+def limited(*constraints: Constraint) -> Question:
+    return Question(genes="ops", kind="nominal", maximize="value", constraints=constraints)
+
+
+@pytest.mark.parametrize("strategy", CONTESTANTS)
+def test_a_search_spends_its_budget_on_architectures_that_it_has_not_met(table: Path, strategy: str) -> None:
+    landscape = TableLandscape(table, QUESTION)
+    found = Search(strategy, 3, landscape, 25).run()
+    assert found.queries == 25  # not a multiple of the population
+    counts = [count for count, _ in found.improvements]
+    values = [value for _, value in found.improvements]
+    assert counts[0] == 1
+    assert found.row is not None
+    assert values[-1] == VALUE[found.row]
+    assert counts == sorted(set(counts))
+    assert values == sorted(set(values))
+    assert counts[-1] <= 25
+    assert Search(strategy, 3, landscape, 25).run() == found
+    assert Search(strategy, 4, landscape, 25).run() != found
+
+
+def test_queries_are_counted_in_slot_order_and_repeats_are_free(table: Path) -> None:
+    landscape = TableLandscape(table, QUESTION)
+    search = Search("random", 0, landscape, 1000)
+    queried: list[bytes] = []
+    original = landscape.table.row
+
+    def row(indices: IntArray) -> int | None:
+        queried.append(indices.tobytes())
+        return original(indices)
+
+    object.__setattr__(landscape.table, "row", row)
+    found = search.run()
+    assert len(queried) == len(set(queried)) == found.queries == 1000
+    assert found.repeats > 100
+
+
+def test_a_space_that_is_exhausted_ends_the_search(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", g=np.arange(6), value=np.arange(6.0))
+    landscape = TableLandscape(tmp_path / "t.npz", Question("g", "ordered", "value"))
+    found = Search("random", 0, landscape, 100).run()
+    assert found.queries == 6
+    assert found.improvements[-1][1] == 5.0
+
+
+def test_what_the_table_does_not_know_is_counted_as_a_failure(tmp_path: Path) -> None:
+    there = OPS.sum(axis=1) % 3 != 0
+    value = VALUE[there]
+    value[::5] = np.nan
+    np.savez(tmp_path / "part.npz", ops=OPS[there], value=value)
+    landscape = TableLandscape(tmp_path / "part.npz", Question("ops", "nominal", "value"))
+    assert math.isnan(landscape.measure(OPS[0].astype(np.int64)).value)  # has no row
+    assert math.isnan(landscape.measure(OPS[there][0].astype(np.int64)).value)  # has one, without a number
+    assert landscape.measure(OPS[there][1].astype(np.int64)).value == value[1]
+    found = Search("random", 1, landscape, 300).run()
+    assert found.queries == 300
+    expected = 300 * (1 - np.isfinite(value).sum() / len(OPS))
+    assert 0.7 * expected < found.failed < 1.3 * expected
+    assert found.improvements
+
+
+def test_a_constraint_of_a_joined_file_holds(table: Path) -> None:
+    question = limited(Constraint("phone_ms", 7.0))
+    landscape = TableLandscape(table, question, join=table.parent / "cost.npz")
+    assert landscape.feasible_rows == int((COST_MS <= 7.0).sum())
+    assert landscape.best_row == int(np.where(COST_MS <= 7.0, VALUE, -1).argmax())
+    for strategy in CONTESTANTS:
+        found = Search(strategy, 0, landscape, 60).run()
+        assert found.row is not None
+        assert COST_MS[found.row] <= 7.0
+        assert VALUE[found.row] == found.improvements[-1][1]
+    beside = TableLandscape(table, limited(Constraint("cost.npz:phone_ms", 7.0)))
+    np.testing.assert_array_equal(beside.load, landscape.load)
+
+
+def test_several_constraints_hold_together(table: Path) -> None:
+    question = limited(Constraint("phone_ms", 9.0), Constraint("joules", 20.0))
+    landscape = TableLandscape(table, question, join=table.parent / "cost.npz")
+    within = (COST_MS <= 9.0) & (COST_MS[::-1] * 2 <= 20.0)
+    assert 0 < landscape.feasible_rows == int(within.sum()) < int((COST_MS <= 9.0).sum())
+    found = Search("riwoa", 0, landscape, 60).run()
+    assert found.row is not None
+    assert within[found.row]
+
+
+def test_riwoa_uses_the_constraint_that_is_free_to_ask(table: Path) -> None:
+    question = limited(Constraint("cost.npz:phone_ms", 4.0))
+    landscape = TableLandscape(table, question)
+
+    def share_within(strategy: str) -> float:
+        asked: list[float] = []
+        search = Search(strategy, 0, landscape, 40)
+        judge = search._judge
+
+        def judged(m: Measured) -> None:
+            asked.append(m.load)
+            judge(m)
+
+        search._judge = judged  # type: ignore[method-assign]
+        search.run()
+        return float(np.mean(np.array(asked) <= 1.0))
+
+    assert share_within("riwoa") > 0.9
+    assert share_within("riwoa-blind") < 0.5
+    assert share_within("random") < 0.3
+
+
+def test_a_limit_that_nothing_meets_is_refused(table: Path) -> None:
+    with pytest.raises(InputError, match=r"no row meets cost\.npz:phone_ms <= 0\.5"):
+        TableLandscape(table, limited(Constraint("cost.npz:phone_ms", 0.5)))
+
+
+@pytest.mark.parametrize("text", ["ms", "ms<20", "ms<=", "<=20", "ms<=-1", "ms<=0", "ms<=nan", "ms<=fast", "ms>=3"])
+def test_a_constraint_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="COLUMN<=NUMBER"):
+        Constraint.parse(text)
+
+
+def test_a_constraint_is_read_with_its_file(tmp_path: Path) -> None:
+    assert Constraint.parse("latency.npz:2080ti_1_ms <= 6.5") == Constraint("latency.npz:2080ti_1_ms", 6.5)
+
+
+def test_run_again_it_searches_nothing_and_finds_the_same(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, out = Settings(seeds=2, budget=40), table.parent / "s.jsonl"
+    first = bench_table(settings, table, QUESTION, out=out)
+    lines = out.read_text().splitlines()
+    out.write_text("\n".join(lines[:3]) + '\n{"key": "cut by a ki')
+    searched: list[Found] = []
+    original = Search.run
+
+    def run(self: Search) -> Found:
+        searched.append(original(self))
+        return searched[-1]
+
+    monkeypatch.setattr(Search, "run", run)
+    assert bench_table(settings, table, QUESTION, out=out) == first
+    assert len(searched) == 3
+    assert bench_table(settings, table, QUESTION, out=out) == first
+    assert len(searched) == 3
+    assert bench_table(Settings(2, 60), table, QUESTION, out=out)["searches"] != first["searches"]
+    assert len(searched) == 9  # another question
+    monkeypatch.setattr(contest, "POPULATION", 10)
+    bench_table(settings, table, QUESTION, out=out)
+    assert len(searched) == 15
+
+
+def test_a_file_that_cannot_be_written_is_named(table: Path) -> None:
+    with pytest.raises(StateDirectoryError, match="name another --out"):
+        SearchFile(table / "s.jsonl", "key")
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [(7, [7]), (10, [10]), (192, [10, 20, 50, 100, 192]), (1000, [10, 20, 50, 100, 200, 500, 1000])],
+)
+def test_the_ladder_ends_at_the_budget(budget: int, steps: list[int]) -> None:
+    assert ladder(budget) == steps
+
+
+def made(strategy: str, seed: int, *rows: tuple[int, int]) -> Found:
+    """A search that met rows of the table after so many queries."""
+    improvements = tuple((queries, float(VALUE[row])) for queries, row in rows)
+    return Found(strategy, seed, 100, 0, 0, 5, improvements, rows[-1][1] if rows else None)
+
+
+def test_the_summary_counts_queries_to_the_best_and_reports_what_no_search_saw(table: Path) -> None:
+    landscape = TableLandscape(table, QUESTION)
+    best = landscape.best_row
+    assert VALUE[best] == VALUE.max() == 67.0
+    ours = [made("riwoa", 0, (1, 0), (30, best)), made("riwoa", 1, (2, 0), (50, best)), made("riwoa", 2, (1, 0))]
+    theirs = [made("random", seed, (1, 0)) for seed in range(3)]
+    result = summary(Settings(3, 100, ("riwoa", "random")), landscape, [*ours, *theirs])
+    riwoa, random = result["rows"]
+    assert result["ladder"] == [10, 20, 50, 100]
+    assert riwoa["curve_median"] == [50.0, 50.0, 67.0, 67.0]
+    assert riwoa["curve_q25"] == [50.0, 50.0, 50.0, 50.0]
+    assert (riwoa["reached_best_share"], riwoa["queries_to_best_median"]) == (pytest.approx(2 / 3), 50.0)
+    assert (random["reached_best_share"], random["queries_to_best_median"]) == (0.0, None)
+    assert riwoa["value_mean"] == pytest.approx((67 + 67 + 50) / 3)
+    assert riwoa["report_mean"] == pytest.approx((67 + 67 + 50) / 3 - 3)
+    (comparison,) = result["comparisons"]
+    assert (comparison["wins"], comparison["ties"], comparison["losses"]) == (2, 1, 0)
+    assert result["ratio"] == pytest.approx(67 / 50)
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_search_that_found_nothing_is_credited_with_the_worst_row(table: Path) -> None:
+    landscape = TableLandscape(table, QUESTION)
+    result = summary(Settings(1, 20, ("riwoa",)), landscape, [made("riwoa", 0)])
+    (row,) = result["rows"]
+    assert (row["value_mean"], row["found_share"], row["report_mean"]) == (50.0, 0.0, None)
+    assert row["curve_median"] == [None, None]
+    json.dumps(result, allow_nan=False)
+
+
+def test_values_below_zero_are_searched_too(table: Path) -> None:
+    np.savez(table, ops=OPS, value=VALUE - 100)
+    landscape = TableLandscape(table, Question("ops", "ordered", "value"))
+    assert Search("riwoa", 0, landscape, 100).run().improvements[-1][1] > -40
+    np.savez(table.parent / "cost.npz", phone_ms=COST_MS)
+    with pytest.raises(InputError, match="shift it above"):
+        TableLandscape(table, limited(Constraint("cost.npz:phone_ms", 7.0)))
+
+
+def test_on_nas_bench_201_riwoa_beats_woa_and_random_search() -> None:
+    path = official_data("nas-bench-201/accuracy.npz")
+    question = Question("ops", "nominal", "c100_val200", "c100_test200")
+    result = bench_table(Settings(seeds=6, budget=120), path, question)
+    assert (result["best"]["row"], result["best"]["rows"]) == (9930, 5**6)
+    assert result["best"]["report"] == pytest.approx(73.5133, abs=1e-4)
+    riwoa, woa, random = (row["value_mean"] for row in result["rows"])
+    assert 73.5 > riwoa > max(woa, random)
+    assert all(math.isfinite(row["report_mean"]) for row in result["rows"])

@@ -1,0 +1,193 @@
+"""The daemon on a table, as a user has it: a real process, killed, continued, exported; with proposals and without."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from riwoa.child import child_environment
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.replay import compare, verify
+from tests.conftest import save_tiny_llama, train_tokenizer
+from tests.daemon.test_service import command, ctl, one_line, run, status
+from tests.support.official import official_data
+
+OPS = np.array(list(itertools.product(range(5), repeat=4)), dtype=np.uint8)  # 625 architectures
+ACCURACY = 50.0 + 2 * OPS.sum(axis=1) + np.cos(np.arange(625.0))
+LATENCY_MS = 1.0 + OPS.astype(float) @ np.array([1.0, 0.5, 0.25, 2.0])
+
+
+def table_settings(path: Path, *more: str) -> tuple[str, ...]:
+    return (
+        "oracle.kind=table",
+        f"oracle.table={path}",
+        "oracle.table_accuracy=acc",
+        "oracle.workers=1",
+        "run.generations=5",
+        "run.polish_evaluations=12",
+        "search.population=6",
+        "cognition.provider=none",
+        *more,
+    )
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "cells.npz", ops=OPS, acc=ACCURACY, test=ACCURACY - 1)
+    np.savez(tmp_path / "latency.npz", phone_ms=LATENCY_MS)
+    return tmp_path / "cells.npz"
+
+
+def life(state: Path, settings: Sequence[str], failpoint: str) -> int:
+    """One life of the daemon, which is killed at a failpoint if it comes there; its exit status."""
+    process = subprocess.run(
+        command(state, settings=settings),
+        env={**child_environment(1), "RIWOA_FAILPOINT": failpoint},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert process.returncode in (0, -signal.SIGKILL), process.stderr
+    return process.returncode
+
+
+LATENCY = ("oracle.table_latency=latency.npz:phone_ms", "oracle.table_report=test")
+SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
+
+
+@pytest.mark.parametrize("more", [LATENCY, SCRIPTED], ids=["latency, geometric", "no latency, scripted"])
+def test_killed_and_continued_it_ends_in_the_uninterrupted_digest(
+    table: Path, tmp_path: Path, more: Sequence[str]
+) -> None:
+    settings = table_settings(table, *more)
+    whole, state = tmp_path / "whole", tmp_path / "state"
+    assert life(whole, settings, "") == 0
+    for failpoint in ("journal.before_commit:9", "conductor.evaluated:2", "journal.after_commit:12"):
+        assert life(state, settings, failpoint) == -signal.SIGKILL
+    assert life(state, settings, "") == 0
+    found = compare(whole / "journal.db", state / "journal.db")
+    assert found.same, found.message
+    assert verify(state / "journal.db").ok
+
+
+def test_a_language_model_proposes_on_a_table_too(table: Path, tmp_path: Path) -> None:
+    save_tiny_llama(tmp_path / "mine", train_tokenizer)
+    more = (
+        "cognition.provider=model",
+        f"cognition.model={tmp_path / 'mine'}",
+        "cognition.thinking_tokens=4",
+        "cognition.template=compact",
+        "search.p_semantic=1.0",
+    )
+    assert run(tmp_path / "state", settings=table_settings(table, *more)).returncode == 0
+    with JournalReader(tmp_path / "state" / "journal.db") as reader:
+        requests, replies = reader.requests(1), reader.replies(1)
+        proposed = [i for _, i in reader.individuals(1) if i.operator == "semantic" and i.status == "ok"]
+    assert replies
+    assert all(reply.status == "ok" for reply in replies.values())
+    assert proposed
+    assert all("no latency target: raise accuracy" in request.prompt for request in requests)
+
+
+def test_the_winner_is_exported_without_a_model(table: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    settings = table_settings(table, *LATENCY, "objective.latency_ms=7")
+    done = run(state, "--foreground", settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in (state / "export").iterdir()} == {"architecture.json", "provenance.json"}
+    description = json.loads((state / "export" / "architecture.json").read_text())
+    row = int(np.flatnonzero((OPS == [description["architecture"][f"ops.{i}"] for i in range(4)]).all(axis=1))[0])
+    metrics = description["journaled"]["metrics"]
+    assert metrics["accuracy"] == pytest.approx(ACCURACY[row] / 100)
+    assert metrics["report"] == pytest.approx((ACCURACY[row] - 1) / 100)
+    assert metrics["latency_ms"] == LATENCY_MS[row] <= 7
+    assert description["feasible"]
+    provenance = json.loads((state / "export" / "provenance.json").read_text())
+    assert provenance["run"]["oracle"]["kind"] == "table"
+    assert f"{ACCURACY[row]:.2f} %" in done.stdout
+    assert "within the target of 7.000 ms" in done.stdout
+    exported = ctl(state, "export")
+    assert "architecture.json, provenance.json" in exported.stdout
+    assert "a table holds no networks" in exported.stdout
+
+
+def test_without_latencies_the_most_accurate_wins_and_no_target_is_spoken_of(table: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    done = run(state, "--foreground", settings=table_settings(table, "objective.latency_ms=3"))
+    assert done.returncode == 0, done.stderr
+    assert "target" not in done.stdout
+    seen = status(state)
+    assert seen["leader"]["latency_ms"] == 0.0
+    assert seen["run"]["target_ms"] is None
+    with JournalReader(state / "journal.db") as reader:
+        accuracies = [i.metrics["accuracy"] for _, i in reader.individuals(1)]
+    assert seen["leader"]["accuracy"] == max(accuracies)
+    assert "no latency target" in ctl(state, "pareto").stdout
+
+
+def test_architectures_outside_the_table_fail_are_counted_and_do_not_stop_it(tmp_path: Path) -> None:
+    there = OPS.sum(axis=1) % 3 != 0
+    np.savez(tmp_path / "part.npz", ops=OPS[there], acc=ACCURACY[there])
+    state = tmp_path / "state"
+    done = run(state, settings=table_settings(tmp_path / "part.npz", "search.strategy=random"))
+    assert done.returncode == 0, done.stderr
+    with JournalReader(state / "journal.db") as reader:
+        failed = [i for _, i in reader.individuals(1) if i.status == "failed"]
+    assert failed
+    assert {i.error for i in failed} == {"error: not in the table"}
+    assert status(state)["evaluations"]["failed"] > 0
+
+
+def test_a_table_that_changed_since_the_run_began_is_refused(table: Path, tmp_path: Path) -> None:
+    state, settings = tmp_path / "state", table_settings(table, *LATENCY)
+    assert life(state, settings, "journal.after_commit:12") == -signal.SIGKILL
+    np.savez(table, ops=OPS, acc=ACCURACY + 1, test=ACCURACY)
+    refused = run(state, settings=settings)
+    assert refused.returncode == 78
+    assert "another oracle" in one_line(refused.stderr)
+    np.savez(table, ops=OPS, acc=ACCURACY, test=ACCURACY - 1)
+    np.savez(table.parent / "latency.npz", phone_ms=LATENCY_MS * 2)
+    refused = run(state, settings=settings)
+    assert refused.returncode == 72
+    assert "another latency table" in one_line(refused.stderr)
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "hint"),
+    [
+        (["oracle.kind=table"], 78, "oracle.kind = table needs oracle.table, the file"),
+        (["oracle.kind=table", "oracle.table=x.npz"], 78, "needs oracle.table_accuracy, the column to raise"),
+        (["oracle.kind=table", "oracle.table=nowhere.npz", "oracle.table_accuracy=a"], 66, "there is no table at"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, settings: list[str], code: int, hint: str) -> None:
+    refused = run(tmp_path / "state", settings=settings)
+    assert refused.returncode == code
+    assert hint in one_line(refused.stderr)
+
+
+def test_a_target_below_the_fastest_row_is_refused_with_the_range(table: Path, tmp_path: Path) -> None:
+    refused = run(tmp_path / "state", settings=table_settings(table, *LATENCY, "objective.latency_ms=0.5"))
+    assert refused.returncode == 68
+    assert f"1.000 to {LATENCY_MS.max():.3f} ms" in one_line(refused.stderr)
+
+
+def test_nas_bench_201_is_searched_from_one_line_more(tmp_path: Path) -> None:
+    file = official_data("nas-bench-201/accuracy.npz")
+    settings = (
+        *table_settings(file, "run.generations=10", "run.polish_evaluations=0", "search.population=20"),
+        "oracle.table_accuracy=c100_val200",
+        "oracle.table_report=c100_test200",
+    )
+    assert run(tmp_path / "state", settings=settings).returncode == 0
+    seen = status(tmp_path / "state")
+    assert seen["evaluations"]["failed"] == 0
+    assert 0.70 < seen["leader"]["accuracy"] <= 0.734934
