@@ -283,8 +283,10 @@ class Learning:
         for s in self._successes:
             s.consumed = s.consumed or s.entry_id in t.taken
         _log.info(event.kind, adapter=row.sha256[:12], generation=t.swap, reasons=list(verdict.reasons))
-        usable = [a.adapter_id for a in self._adapters if a.accepted and a.sha256 not in self.unusable]
-        await self._journal.retire_adapters(self._run_id, usable[-self._settings.keep_adapters :])
+        newest = slice(-self._settings.keep_adapters, None)  # of all, and of those that a search may fall back on
+        usable = [a for a in self._adapters if a.accepted and a.sha256 not in self.unusable]
+        kept = {a.adapter_id for a in (*self._adapters[newest], *usable[newest])}
+        await self._journal.retire_adapters(self._run_id, sorted(kept))
 
     async def _journal_refusal(self, generation: int, sha256: str, reason: str) -> None:
         """Later requests use the newest good adapter before; the event keeps a restart from trying this one again."""

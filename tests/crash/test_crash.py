@@ -52,6 +52,7 @@ class Hunt:
     settings: Sequence[str]
     kills: int = 0
     stored: set[str] = field(default_factory=set)  # evaluations that some life had stored
+    reached: tuple[int, ...] = ()  # evaluations, replies, adapters, generations
 
     def live(self, failpoint: str = "", *, child: str = "", after_s: float | None = None) -> int:
         """One life; its exit status. Killed at a failpoint, or after some seconds, if it lasts so long."""
@@ -91,6 +92,8 @@ class Hunt:
                 return
             version = run.provenance["oracle_version"]
             found = {evaluation.architecture_key for evaluation in reader.evaluations(version)}
+            replies, adapters = reader.replies(run.run_id), reader.adapters(run.run_id, weights=False)
+            self.reached = len(found), len(replies), len(adapters), run.generations
         assert self.stored <= found
         self.stored = found
 
@@ -115,12 +118,20 @@ def uninterrupted(tmp_path: Path, table: Path, settings: Sequence[str]) -> Path:
 
 
 def hunted(tmp_path: Path, table: Path, settings: Sequence[str], failpoint: str) -> Hunt:
-    """Killed at the failpoint in each life, until a life gets through."""
+    """Killed at the failpoint's nth passing in each life, until a life gets through.
+
+    Which transaction is the nth is the scheduler's choice: a life that got no further is followed by one that may pass
+    the failpoint once more.
+    """
     whole = uninterrupted(tmp_path, table, settings)
     hunt = Hunt(fresh(tmp_path / "hunted", table), settings)
+    name, _, nth = failpoint.partition(":")
+    more = 0
     for _ in range(LIVES):
-        if hunt.live(failpoint) == 0:
+        before = hunt.reached
+        if hunt.live(f"{name}:{int(nth) + more}") == 0:
             break
+        more = more + 1 if hunt.reached == before else 0
     hunt.finish(whole)
     assert hunt.kills > 0, f"no life ever passed {failpoint}"
     return hunt
