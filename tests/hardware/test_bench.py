@@ -19,9 +19,12 @@ import torch
 
 from riwoa.child import child_environment
 from riwoa.errors import StateDirectoryError, TableError, UsageError
-from riwoa.hardware import bench, build
+from riwoa.hardware import bench, build, remeasure
+from riwoa.hardware.check import check_table
 from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.process import BuildProgress
 from riwoa.oracle.geometry import Backbone, all_operators, operators
+from riwoa.oracle.mobilenet import OfaConfig
 
 BACKBONE = Backbone(0.25, 10)
 SMALL = (24,)
@@ -46,15 +49,15 @@ def command(table: Path, repeats: int, *options: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatencyTable, Path, list[build.BuildProgress]]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatencyTable, Path, list[BuildProgress]]:
     path = tmp_path_factory.mktemp("lut") / "lut.json"
-    progress: list[build.BuildProgress] = []
-    table = asyncio.run(build.build_table_in_child(path, BACKBONE, SMALL, 1, repeats=20, progress=progress.append))
+    progress: list[BuildProgress] = []
+    table = asyncio.run(build.build_table_in_child(path, BACKBONE, SMALL, 1, repeats=20, progress=progress.append, sessions=1))
     return table, path, progress
 
 
 def test_a_build_times_every_operator_calibrates_and_reports_progress(
-    built: tuple[LatencyTable, Path, list[build.BuildProgress]],
+    built: tuple[LatencyTable, Path, list[BuildProgress]],
 ) -> None:
     table, path, progress = built
     assert set(table.entries) == {op.key for op in all_operators(SMALL, BACKBONE)}
@@ -67,7 +70,7 @@ def test_a_build_times_every_operator_calibrates_and_reports_progress(
 
 
 def test_the_fitted_line_predicts_the_networks_it_was_fitted_on(
-    built: tuple[LatencyTable, Path, list[build.BuildProgress]],
+    built: tuple[LatencyTable, Path, list[BuildProgress]],
 ) -> None:
     table = built[0]
     low, high = table.range_ms()
@@ -77,23 +80,35 @@ def test_the_fitted_line_predicts_the_networks_it_was_fitted_on(
 
 
 def test_a_check_measures_other_networks_and_reports_against_the_repeatability(
-    built: tuple[LatencyTable, Path, list[build.BuildProgress]],
+    built: tuple[LatencyTable, Path, list[BuildProgress]],
 ) -> None:
-    result = build.check_table(built[0], networks=8, rounds=6)
+    result = check_table(built[0], networks=8, rounds=6)
     json.dumps(result, allow_nan=False)
     assert {"spearman", "kendall", "mean_abs_error_percent", "repeatability", "drift", "table_sha256"} <= set(result)
     assert len(result["rows"]) == 8
     assert all(row["measured_ms"] > 0 and row["predicted_ms"] > 0 for row in result["rows"])
-    fitted_on = [c.to_json() for c in bench.spread_configs(SMALL, build.CALIBRATION_NETWORKS, seed="calibration")]
-    assert not [row for row in result["rows"] if row["architecture"] in fitted_on]
+    fitted_on = {operators(n.config, BACKBONE) for n in built[0].known}
+    checked = {operators(OfaConfig.from_json(row["architecture"]), BACKBONE) for row in result["rows"]}
+    assert len(fitted_on) == 24
+    assert len(checked) == 8
+    assert not checked & fitted_on
+    assert [row["predictor"] for row in result["predictors"]] == [
+        "latency table",
+        "latency table x level",
+        "plain sum of operators",
+        "MACs",
+        "parameters",
+        "ceiling: half against half",
+    ]
+    assert 0 <= result["interval"]["coverage"] <= 1
 
 
 def test_a_table_of_another_device_is_not_checked_here(
-    built: tuple[LatencyTable, Path, list[build.BuildProgress]], monkeypatch: pytest.MonkeyPatch
+    built: tuple[LatencyTable, Path, list[BuildProgress]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "probe", lambda: replace(built[0].device, board="elsewhere"))
+    monkeypatch.setattr(remeasure, "probe", lambda: replace(built[0].device, board="elsewhere"))
     with pytest.raises(TableError, match="measured elsewhere"):
-        build.check_table(built[0], networks=2, rounds=1)
+        check_table(built[0], networks=3, rounds=2)
 
 
 def test_killed_measurements_continue_where_they_were(tmp_path: Path) -> None:
@@ -194,8 +209,8 @@ def test_another_busy_process_does_not_change_what_one_thread_is_measured_to_tak
             return x
 
     item = bench.Timed(Wait(), torch.zeros(1))
-    assert bench.clock_for("cpu", threads=1)(item) < 10
-    assert bench.clock_for("cpu", threads=2)(item) >= 20
+    assert bench.clock_for("cpu", threads=1).operator_ms(item) < 10
+    assert bench.clock_for("cpu", threads=2).operator_ms(item) >= 20
 
 
 def test_calibration_networks_span_the_range_and_every_resolution() -> None:
@@ -217,4 +232,5 @@ def test_timed_networks_are_real_subnets_of_the_same_operators() -> None:
     )
     for op, item in zip(ops, items, strict=True):
         out = item.module(item.input)
+        assert len(out) == 1
         assert tuple(out.shape[1:]) == ((op.out_c,) if op.kind == "classifier" else (op.out_c, op.out_h, op.out_w))

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from riwoa.errors import TableError
-from riwoa.hardware.lut import Calibration, LatencyTable, Settings, Timing
+from riwoa.hardware.calibration import FEATURES, Calibration, Interval, KnownNetwork
+from riwoa.hardware.lut import LatencyTable, Settings, Timing
 from riwoa.hardware.probe import probe
 from riwoa.oracle.geometry import Backbone, all_operators, fixed_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
@@ -162,7 +163,9 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "another JSON": (b'{"riwoa": 1}', "not a latency table"),
     "a list": (b"[]", "not a latency table"),
     "duplicate key": (b'{"kind": 1, "kind": 2}', "twice"),
-    "newer": (edited(lambda d: d.update(schema=2)), "schema 2"),
+    "newer": (edited(lambda d: d.update(schema=3)), "schema 3"),
+    "schema in words": (edited(lambda d: d.update(schema="2" * 1000)), "schema"),
+    "schema true": (edited(lambda d: d.update(schema=True)), "schema True"),
     "NaN": (edited(entry("p10_ms", float("nan"))), "NaN"),
     "infinite": (edited(entry("p10_ms", float("inf"))), "Infinity"),
     "overflowing": (edited(entry("p10_ms", 1.2345)).replace(b"1.2345", b"1e999", 1), "not a sensible float"),

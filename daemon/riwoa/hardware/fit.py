@@ -1,0 +1,170 @@
+"""Find a table's calibration from whole networks: a robust line, a correction where it pays, and how far off both are.
+
+Choice and interval use leave-one-out predictions only: each calibration network is predicted by a fit without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from riwoa.hardware.calibration import FEATURES, Interval
+
+LEVEL = 0.9
+_RIDGES = tuple(10.0**i for i in range(-4, 3))
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """``intercept + slope * sum + correction . features``, all in milliseconds."""
+
+    intercept_ms: float
+    slope: float
+    correction: Mapping[str, float]
+
+    def predict(self, sums: FloatArray, features: FloatArray) -> FloatArray:
+        """Milliseconds of networks: ``sums`` (n,), ``features`` (n, features) in the order of FEATURES."""
+        line = self.intercept_ms + self.slope * sums
+        if not self.correction:
+            return np.asarray(line)
+        return np.asarray(line + features @ np.array([self.correction[name] for name in FEATURES]))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The chosen model, the calibration networks as predicted without themselves, and both candidates' errors (%)."""
+
+    model: Model
+    left_out_ms: FloatArray
+    line_error_percent: float
+    correction_error_percent: float
+
+
+Fit = Callable[[FloatArray, FloatArray, FloatArray], Model]  # sums, features, measured
+
+
+def choose(
+    sums: FloatArray,
+    features: FloatArray,
+    measured: FloatArray,
+    least_sum_ms: float,
+    usable: Callable[[Model], bool] = lambda model: True,
+) -> Fitted:
+    """The line, unless the correction is better by more than that comparison's standard error.
+
+    The error compared is the mean relative leave-one-out error. The strength of the ridge is chosen by the same error,
+    which favours the correction a little: hence the margin. ``usable`` says whether a corrected model may be used at
+    all (no operator may take less than no time).
+
+    Args:
+        sums: (n,) milliseconds, the plain sums of the networks' operators.
+        features: (n, features), what FEATURES count of them.
+        measured: (n,) milliseconds.
+        least_sum_ms: the least sum of the whole space; no line may give it less than no time.
+        usable: refuses models.
+    """
+
+    def line(s: FloatArray, f: FloatArray, m: FloatArray) -> Model:
+        return fit_line(s, m, least_sum_ms)
+
+    def ridge(strength: float) -> Fit:
+        return lambda s, f, m: fit_ridge(s, f, m, strength)
+
+    plain = _left_out(line, sums, features, measured)
+    plain_error = np.abs(plain / measured - 1)
+    tried = [(fit, _left_out(fit, sums, features, measured)) for fit in map(ridge, _RIDGES)]
+    fit, corrected = min(tried, key=lambda t: float(np.mean(np.abs(t[1] / measured - 1))))
+    error = np.abs(corrected / measured - 1)
+    gain = plain_error - error
+    margin = float(np.std(gain, ddof=1)) / math.sqrt(len(gain))
+    model = fit(sums, features, measured)
+    better = float(np.mean(gain)) > margin and model.slope > 0 and usable(model)
+    return Fitted(
+        model if better else line(sums, features, measured),
+        corrected if better else plain,
+        float(np.mean(plain_error)) * 100,
+        float(np.mean(error)) * 100,
+    )
+
+
+def fit_line(sums: FloatArray, measured: FloatArray, least_sum_ms: float) -> Model:
+    """Theil-Sen: a few disturbed networks cannot tilt it. Through the origin where that would be no latency at all."""
+    line = stats.theilslopes(measured, sums)
+    if line.slope > 0 and line.intercept + line.slope * least_sum_ms > 0:
+        return Model(float(line.intercept), float(line.slope), {})
+    return Model(0.0, float(np.median(measured / sums)), {})
+
+
+def fit_ridge(sums: FloatArray, features: FloatArray, measured: FloatArray, strength: float) -> Model:
+    """Least squares of relative errors, with a penalty on the features alone: the stronger, the nearer to a line.
+
+    Features are scaled to unit spread (one that does not vary gets no weight) and ``strength`` is per network.
+    """
+    spread = features.std(axis=0)
+    scale = np.where(spread > 1e-9 * (1 + np.abs(features).max(axis=0)), spread, np.inf)
+    centre = features.mean(axis=0)
+    # Milliseconds over milliseconds: the columns are relative to the mean so that one penalty suits every device.
+    level = float(np.mean(measured))
+    columns = np.column_stack([np.full_like(sums, level), sums, level * (features - centre) / scale])
+    weights = 1 / measured
+    a = columns * weights[:, None]
+    penalty = np.sqrt(strength * len(sums)) * np.eye(a.shape[1])[2:]
+    b = np.concatenate([np.ones_like(measured), np.zeros(len(penalty))])
+    solved = np.linalg.lstsq(np.vstack([a, penalty]), b, rcond=None)[0]
+    per_unit = level * solved[2:] / scale
+    intercept = level * solved[0] - float(per_unit @ centre)
+    return Model(float(intercept), float(solved[1]), dict(zip(FEATURES, map(float, per_unit), strict=True)))
+
+
+def interval(left_out_ms: FloatArray, sessions: FloatArray, level: float = LEVEL) -> Interval | None:
+    """A conformal interval from relative leave-one-out errors in every session; None with too few for the level.
+
+    The half width is the ceil((n + 1) level)-th smallest of n scores (Vovk et al., 2005; leave-one-out residuals as in
+    the jackknife+, Barber et al., Annals of Statistics 2021). Scores of one session move together, so with few
+    sessions the level is what is aimed at and not a guarantee: ``lut check`` counts.
+
+    Args:
+        left_out_ms: (n,) predictions of each network by a fit without it.
+        sessions: (sessions, n) its measured times, a row for each process.
+        level: share of networks to be within.
+    """
+    scores = np.sort(np.abs(sessions / left_out_ms - 1).ravel())
+    rank = math.ceil((len(scores) + 1) * level)
+    if rank > len(scores):
+        return None
+    return Interval(level, round(float(scores[rank - 1]) * 100, 6), len(scores), len(sessions))
+
+
+def _left_out(fit: Fit, sums: FloatArray, features: FloatArray, measured: FloatArray) -> FloatArray:
+    found = np.empty_like(measured)
+    for i in range(len(measured)):
+        rest = np.arange(len(measured)) != i
+        model = fit(sums[rest], features[rest], measured[rest])
+        found[i] = model.predict(sums[i : i + 1], features[i : i + 1])[0]
+    return found
+
+
+def halves(networks: FloatArray, of: Callable[[FloatArray], FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """The statistic over even and over odd rounds of (networks, rounds) milliseconds."""
+    return of(networks[:, ::2]), of(networks[:, 1::2])
+
+
+def spearman(a: Sequence[float] | FloatArray, b: Sequence[float] | FloatArray) -> float:
+    """Rank correlation; 0 where one side is constant."""
+    return _finite(stats.spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
+
+
+def kendall(a: Sequence[float] | FloatArray, b: Sequence[float] | FloatArray) -> float:
+    """Rank correlation (tau-b); 0 where one side is constant."""
+    return _finite(stats.kendalltau(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
+
+
+def _finite(value: float) -> float:
+    return float(value) if math.isfinite(value) else 0.0
