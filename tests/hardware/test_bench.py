@@ -52,7 +52,9 @@ def command(table: Path, repeats: int, *options: str) -> list[str]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatencyTable, Path, list[BuildProgress]]:
     path = tmp_path_factory.mktemp("lut") / "lut.json"
     progress: list[BuildProgress] = []
-    table = asyncio.run(build.build_table_in_child(path, BACKBONE, SMALL, 1, repeats=20, progress=progress.append, sessions=1))
+    table = asyncio.run(
+        build.build_table_in_child(path, BACKBONE, SMALL, 1, repeats=20, progress=progress.append, sessions=1)
+    )
     return table, path, progress
 
 

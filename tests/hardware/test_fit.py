@@ -46,10 +46,10 @@ def test_where_a_network_takes_as_long_as_its_parts_a_line_is_kept(seed: int) ->
 
 def test_lines_are_seldom_given_up_for_noise() -> None:
     kept = 0
-    for seed in range(100):
+    for seed in range(50):
         sums, features = networks(seed)
         kept += not fit.choose(sums, features, noisy(0.1 + 0.9 * sums, seed + 100, 0.01), 1.0).model.correction
-    assert kept >= 75
+    assert kept >= 47
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -116,9 +116,9 @@ def test_a_line_that_would_give_the_fastest_network_no_time_goes_through_the_ori
 
 
 def test_intervals_hold_as_often_as_they_say_on_networks_not_seen() -> None:
-    """Split over 200 devices: what is promised on average is 90 %; one device alone may be unlucky."""
+    """Over 50 devices: what is promised on average is 90 %; one device alone may be unlucky."""
     covered = []
-    for seed in range(200):
+    for seed in range(50):
         sums, features = networks(seed)
         truth = 0.1 + 0.9 * sums
         found = fit.choose(sums, features, noisy(truth, seed + 500, 0.02), 1.0)

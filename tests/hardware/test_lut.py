@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import pytest
 from riwoa.errors import TableError
 from riwoa.hardware.calibration import FEATURES, Calibration, Interval, KnownNetwork
 from riwoa.hardware.lut import LatencyTable, Settings, Timing
+from riwoa.hardware.obtain import shipped_table
 from riwoa.hardware.probe import probe
 from riwoa.oracle.geometry import Backbone, all_operators, fixed_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
@@ -183,6 +185,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "free networks": (edited(lambda d: d["calibration"].update(intercept_ms=-1e6)), "no time at all"),
     "no resolutions": (edited(lambda d: d.update(resolutions=[])), "resolutions"),
     "no threads": (edited(lambda d: d["settings"].update(threads=0)), "at least one thread"),
+    "another stem": (edited(lambda d: d["backbone"].update(stem="large")), "backbone"),
     "impossible backbone": (edited(lambda d: d["backbone"].update(width_mult=0.0)), "backbone"),
 }
 
@@ -214,6 +217,18 @@ def test_a_file_without_a_hash_is_a_table_too(tmp_path: Path) -> None:
     path = tmp_path / "lut.json"
     path.write_bytes(edited(lambda d: None))
     assert LatencyTable.load(path) == a_table()
+
+
+def test_a_stem_is_kept_and_one_that_goes_without_saying_leaves_the_hash_alone(tmp_path: Path) -> None:
+    assert "stem" not in a_table().to_json()["backbone"]
+    small = replace(a_table(), backbone=replace(BACKBONE, stem="small"))
+    small.save(tmp_path / "lut.json")
+    assert small.sha256 != a_table().sha256
+    entries = {op.key: next(iter(small.entries.values())) for op in all_operators((24,), small.backbone)}
+    complete = replace(small, entries=entries, resolutions=(24,))
+    complete.save(tmp_path / "lut.json")
+    assert LatencyTable.load(tmp_path / "lut.json") == complete
+    assert complete.missing((24,), BACKBONE)  # OFA's strides are other operators
 
 
 def test_missing_directory_and_oversized_files_are_refused(tmp_path: Path) -> None:
@@ -318,7 +333,7 @@ def test_what_format_2_added_is_read_back_and_covered_by_the_hash(tmp_path: Path
 
 
 def test_a_table_of_format_1_keeps_its_format_hash_and_latencies(tmp_path: Path) -> None:
-    """The shipped table is one. Its hash is in the records of runs; the latencies are those of the code that wrote it."""
+    """The shipped table is one. Its hash is in records of runs; its latencies are those of the code that wrote it."""
     table = LatencyTable.load(shipped_table())
     assert table.schema == 1
     assert table.sha256 == "9a1879aedb013efc1e6ba0e75aa54c7c0ad7a76fe7b0bfb8553fa552ac0274f8"
@@ -333,6 +348,15 @@ def test_a_table_of_format_1_keeps_its_format_hash_and_latencies(tmp_path: Path)
     assert [ms.hex() for ms in table.range_ms((40,))] == ["0x1.73445cd0a130fp+1", "0x1.8e892c63c8689p+2"]
     table.save(tmp_path / "copy.json")
     assert json.loads((tmp_path / "copy.json").read_text()) == json.loads(shipped_table().read_text())
+
+
+# sha256, then the latencies of its known networks.
+GOLDEN_2 = (
+    "3ad5c2191830e2ea890ca6dc6a73139e7dac997a15dac329df80834390393b9d",
+    "0x1.0ecc5ac28a39fp+1",
+    "0x1.01874d1e0f796p+1",
+    "0x1.01c58b44b76a0p+1",
+)
 
 
 def test_a_golden_table_of_format_2_reads_as_it_was_written() -> None:

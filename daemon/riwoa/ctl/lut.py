@@ -44,13 +44,14 @@ def _parser(name: str, description: str) -> Parser:
 
 def _build(arguments: list[str], options: Options) -> int:
     from riwoa.config import load
-    from riwoa.oracle.geometry import Backbone
+    from riwoa.oracle.geometry import STEMS, Backbone
 
     parser = _parser("build", "Measure this device, with the daemon stopped and the machine otherwise idle.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="where space, threads and repeats come from")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     parser.add_argument("--width", type=float, metavar="X", help="width multiplier of the backbone")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier")
+    parser.add_argument("--stem", choices=STEMS, help="strides of the backbone; small is for pictures of some 32 px")
     parser.add_argument("--resolutions", type=_pixels, metavar="PX,PX", help="input resolutions")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that the network will run with")
     parser.add_argument("--repeats", type=int, metavar="N", help="timed repeats of every operator")
@@ -67,9 +68,14 @@ def _build(arguments: list[str], options: Options) -> int:
     if given.table is None:
         _keep(daemon_state(options.state))
     with bar("timing", "round") as advance:
+        backbone = Backbone(
+            _given(given.width, config.oracle.width_mult),
+            _given(given.classes, config.oracle.n_classes),
+            _given(given.stem, config.oracle.stem),
+        )
         work = build_table_in_child(
             path,
-            Backbone(_given(given.width, config.oracle.width_mult), _given(given.classes, config.oracle.n_classes)),
+            backbone,
             _given(given.resolutions, config.oracle.resolutions),
             _given(given.threads, config.latency.threads),
             _given(given.repeats, config.latency.repeats),

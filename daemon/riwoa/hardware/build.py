@@ -25,7 +25,7 @@ from riwoa.hardware.drift import TOLERANCE
 from riwoa.hardware.lut import MOST_BATCH, LatencyTable, Settings
 from riwoa.hardware.probe import library_versions, notes, probe, sensors
 from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child, throttled
-from riwoa.oracle.geometry import Backbone, Operator, all_operators, operators
+from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ async def build_table_in_child(
     """
     arguments = [
         "build", "--table", str(path), "--width-mult", repr(backbone.width_mult),
-        "--classes", str(backbone.n_classes), "--resolutions", ",".join(map(str, resolutions)),
+        "--classes", str(backbone.n_classes), "--stem", backbone.stem, "--resolutions", ",".join(map(str, resolutions)),
         "--threads", str(threads), "--repeats", str(repeats), "--compute", compute,
         "--batch-size", str(batch_size), "--sessions", str(sessions), *(["--regime", regime] if regime else []),
     ]  # fmt: skip
@@ -288,7 +288,7 @@ def _build(options: argparse.Namespace, progress: ProgressCallback) -> dict[str,
         raise UsageError(f"--resolutions needs pixels such as 24,32,40, not {options.resolutions!r}") from None
     table = build_table(
         options.table,
-        Backbone(options.width_mult, options.classes),
+        Backbone(options.width_mult, options.classes, options.stem),
         resolutions,
         options.threads,
         options.repeats,
@@ -338,6 +338,7 @@ def _parser() -> argparse.ArgumentParser:
     build = verbs.add_parser("build", help="measure this machine and write its table")
     build.add_argument("--width-mult", type=float, required=True)
     build.add_argument("--classes", type=int, required=True)
+    build.add_argument("--stem", default=STEMS[0], choices=STEMS)
     build.add_argument("--resolutions", required=True, help="pixels, separated by commas")
     build.add_argument("--threads", type=int, required=True)
     build.add_argument("--repeats", type=int, default=500)

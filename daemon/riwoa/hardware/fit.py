@@ -16,6 +16,7 @@ from scipy import stats
 from riwoa.hardware.calibration import FEATURES, Interval
 
 LEVEL = 0.9
+_LEAST_GAIN = 0.2
 _RIDGES = tuple(10.0**i for i in range(-4, 3))
 
 FloatArray = npt.NDArray[np.float64]
@@ -57,10 +58,11 @@ def choose(
     least_sum_ms: float,
     usable: Callable[[Model], bool] = lambda model: True,
 ) -> Fitted:
-    """The line, unless the correction is better by more than that comparison's standard error.
+    """The line, unless the correction is better by a fifth and by two standard errors of the comparison.
 
     The error compared is the mean relative leave-one-out error. The strength of the ridge is chosen by the same error,
-    which favours the correction a little: hence the margin. ``usable`` says whether a corrected model may be used at
+    which favours the correction: where a line is the truth, by 4 % in the median of 100 made-up devices and by 26 % at
+    most. Hence the fifth. ``usable`` says whether a corrected model may be used at
     all (no operator may take less than no time).
 
     Args:
@@ -83,7 +85,7 @@ def choose(
     fit, corrected = min(tried, key=lambda t: float(np.mean(np.abs(t[1] / measured - 1))))
     error = np.abs(corrected / measured - 1)
     gain = plain_error - error
-    margin = float(np.std(gain, ddof=1)) / math.sqrt(len(gain))
+    margin = max(_LEAST_GAIN * float(np.mean(plain_error)), 2 * float(np.std(gain, ddof=1)) / math.sqrt(len(gain)))
     model = fit(sums, features, measured)
     better = float(np.mean(gain)) > margin and model.slope > 0 and usable(model)
     return Fitted(
@@ -95,11 +97,29 @@ def choose(
 
 
 def fit_line(sums: FloatArray, measured: FloatArray, least_sum_ms: float) -> Model:
-    """Theil-Sen: a few disturbed networks cannot tilt it. Through the origin where that would be no latency at all."""
-    line = stats.theilslopes(measured, sums)
-    if line.slope > 0 and line.intercept + line.slope * least_sum_ms > 0:
-        return Model(float(line.intercept), float(line.slope), {})
+    """Theil-Sen for relative errors: a few disturbed networks cannot tilt it, slow ones do not outvote fast ones.
+
+    The slope is the weighted median of all pairs' slopes, a pair weighing as much as it is certain of its slope where
+    noise is a share of the time (weights as in Sievers, JASA 1978); the intercept that of what is left. Through the
+    origin where the line would give the fastest network no time.
+    """
+    first, second = np.triu_indices(len(sums), 1)
+    distance = np.abs(sums[first] - sums[second])
+    apart = distance > 0
+    first, second = first[apart], second[apart]
+    if len(first):
+        slopes = (measured[first] - measured[second]) / (sums[first] - sums[second])
+        slope = _weighted_median(slopes, distance[apart] / np.hypot(measured[first], measured[second]))
+        intercept = _weighted_median(measured - slope * sums, 1 / measured)
+        if slope > 0 and intercept + slope * least_sum_ms > 0:
+            return Model(intercept, slope, {})
     return Model(0.0, float(np.median(measured / sums)), {})
+
+
+def _weighted_median(values: FloatArray, weights: FloatArray) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def fit_ridge(sums: FloatArray, features: FloatArray, measured: FloatArray, strength: float) -> Model:

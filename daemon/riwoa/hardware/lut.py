@@ -27,17 +27,17 @@ from typing import Any, NoReturn, TypeVar
 from riwoa.errors import TableError
 from riwoa.hardware.calibration import FEATURES, IDENTITY, Calibration, Interval, KnownNetwork, correction_ms
 from riwoa.hardware.probe import Device
-from riwoa.oracle.geometry import Backbone, Operator, all_operators, block_operator, fixed_operators
+from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa_storage.durable import replace_durably
 
 SCHEMA = 2
 _OLD_SCHEMA = 1
 _OLD_SETTINGS = ("compute", "threads", "repeats", "dtype", "memory_format")
-_OLD_BACKBONE = ("width_mult", "n_classes")
 MOST_BATCH = 4096
 _MAX_FILE_BYTES = 16 * 2**20
 _MAX_KNOWN = 4096
+_MOST_RESOLUTIONS = 256
 _MAX_MS = 1e7  # near three hours for one operator: not a latency
 _REBUILD = "run `riwoactl lut build`"
 _Row = TypeVar("_Row")
@@ -220,7 +220,7 @@ class LatencyTable:
 
     def to_json(self) -> dict[str, Any]:
         """The file's content, without its hash."""
-        settings, backbone = asdict(self.settings), asdict(self.backbone)
+        settings = asdict(self.settings)
         newer = {
             "correction": dict(self.correction),
             "interval": None if self.interval is None else asdict(self.interval),
@@ -229,7 +229,6 @@ class LatencyTable:
         if self.schema == _OLD_SCHEMA:
             newer = {}
             settings = {name: settings[name] for name in _OLD_SETTINGS}
-            backbone = {name: backbone[name] for name in _OLD_BACKBONE}
         return {
             "kind": "riwoa-latency-table",
             "schema": self.schema,
@@ -238,7 +237,7 @@ class LatencyTable:
             "libraries": dict(self.libraries),
             "notes": dict(self.notes),
             "settings": settings,
-            "backbone": backbone,
+            "backbone": self.backbone.to_json(),
             "resolutions": list(self.resolutions),
             "calibration": asdict(self.calibration),
             **newer,
@@ -384,7 +383,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse(data: dict[str, Any]) -> LatencyTable:
     schema = data.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema not in (_OLD_SCHEMA, SCHEMA):
-        raise _Invalid(f"schema {str(schema)[:40]!r} is not {_OLD_SCHEMA} or {SCHEMA}, which this version reads")
+        raise _Invalid(f"schema {repr(schema)[:40]} is not {_OLD_SCHEMA} or {SCHEMA}, which this version reads")
     claimed = data.pop("sha256", None)
     if claimed is not None and claimed != _content_hash(data):
         raise _Invalid("the content does not match its sha256: the file was damaged or edited")
@@ -393,7 +392,7 @@ def _parse(data: dict[str, Any]) -> LatencyTable:
         raise _Invalid("holds no operators")
     old = schema == _OLD_SCHEMA
     settings = _row(Settings, _mapping(data, "settings"), "settings", _OLD_SETTINGS if old else None)
-    backbone = _row(Backbone, _mapping(data, "backbone"), "backbone", _OLD_BACKBONE if old else None)
+    backbone = _row(Backbone, {"stem": STEMS[0], **_mapping(data, "backbone")}, "backbone")
     table = LatencyTable(
         device=_device(data),
         settings=_settings(settings),
@@ -430,7 +429,7 @@ def _row(cls: type[_Row], value: object, where: str, names: Sequence[str] | None
 
 
 def _value(value: object, kind: str, where: str) -> object:
-    if kind == "str" and isinstance(value, str):
+    if kind in ("str", "Stem") and isinstance(value, str):
         return value
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -457,13 +456,14 @@ def _settings(settings: Settings) -> Settings:
 
 
 def _backbone(backbone: Backbone) -> Backbone:
-    if not (0 < backbone.width_mult <= 100) or not (0 < backbone.n_classes <= 10**6):
+    sizes = 0 < backbone.width_mult <= 100 and 0 < backbone.n_classes <= 10**6
+    if not sizes or backbone.stem not in STEMS:
         raise _Invalid(f"the backbone {backbone} is not one")
     return backbone
 
 
 def _resolutions(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_RESOLUTIONS:
         raise _Invalid("'resolutions' is missing or not a list of pixels")
     if not all(isinstance(r, int) and not isinstance(r, bool) and 1 <= r <= 10**5 for r in value):
         raise _Invalid("'resolutions' is missing or not a list of pixels")
