@@ -266,7 +266,10 @@ def network_items(configs: Sequence[OfaConfig], backbone: Backbone, compute: str
 
 
 def spread_configs(resolutions: Sequence[int], count: int, seed: str) -> list[OfaConfig]:
-    """Subnets spread over the whole range of sizes, to fit a line on: both extremes, and steps in between."""
+    """Different subnets spread over the whole range of sizes, to fit on: both extremes, and steps in between.
+
+    Two alike would spoil every leave-one-out error: the one left out would still be known.
+    """
     small, large = (
         OfaConfig((k,) * STAGES * BLOCKS, (e,) * STAGES * BLOCKS, (d,) * STAGES, r)
         for k, e, d, r in (
@@ -274,8 +277,21 @@ def spread_configs(resolutions: Sequence[int], count: int, seed: str) -> list[Of
             (KERNELS[-1], EXPANSIONS[-1], DEPTHS[-1], max(resolutions)),
         )
     )
-    rng = random.Random(seed)
-    return [small, large] + [_biased_config(rng, resolutions, (i + 0.5) / (count - 2)) for i in range(count - 2)]
+    # A generator of their own for second draws: the others stay those that tables of format 1 were fitted on.
+    rng, again = random.Random(seed), random.Random(f"{seed} again")
+    found = {_active(config): config for config in (small, large)}
+    for i in range(count - 2):
+        config = _biased_config(rng, resolutions, (i + 0.5) / (count - 2))
+        while _active(config) in found:
+            config = _biased_config(again, resolutions, 0.5)
+        found[_active(config)] = config
+    return list(found.values())
+
+
+def _active(config: OfaConfig) -> tuple[object, ...]:
+    """What there is of a subnet: blocks beyond a stage's depth left out."""
+    there = [i for s, depth in enumerate(config.d) for i in range(s * BLOCKS, s * BLOCKS + depth)]
+    return config.d, config.r, tuple((config.ks[i], config.e[i]) for i in there)
 
 
 def random_configs(resolutions: Sequence[int], count: int, seed: str) -> list[OfaConfig]:
