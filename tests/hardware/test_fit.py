@@ -131,14 +131,33 @@ def test_intervals_hold_as_often_as_they_say_on_networks_not_seen() -> None:
     assert 0.87 <= np.mean(covered) <= 0.96
 
 
-def test_sessions_that_lie_apart_widen_the_interval() -> None:
+def test_an_interval_also_holds_in_processes_that_each_have_a_level_of_their_own() -> None:
+    """400 devices, three processes each, levels 3 % apart: the fourth process is within 90 % of the time."""
+    rng = np.random.default_rng(0)
+    sums = np.linspace(1, 6, N)
+    covered = []
+    for _ in range(400):
+        sessions = sums * np.exp(rng.normal(0, 0.03, (3, 1)) + rng.normal(0, 0.01, (3, N)))
+        found = fit.interval(np.median(sessions, axis=0), sessions)
+        assert found is not None
+        fourth = sums * np.exp(rng.normal(0, 0.03) + rng.normal(0, 0.01, N))
+        covered.append(np.mean(np.abs(fourth / np.median(sessions, axis=0) - 1) * 100 <= found.half_width_percent))
+    assert 0.85 <= np.mean(covered) <= 0.95
+
+
+def test_what_processes_differ_by_is_told_apart_from_what_networks_differ_by() -> None:
     predicted = np.linspace(1, 6, N)
-    alone = fit.interval(predicted, predicted[None] * 1.001)
-    apart = fit.interval(predicted, predicted[None] * np.array([[1.001], [0.97], [1.04]]))
+    wobble = np.where(np.arange(N) % 2, 1.01, 1 / 1.01)
+    alone = fit.interval(predicted, predicted[None] * wobble * 1.2)
+    apart = fit.interval(predicted, predicted[None] * wobble * np.array([[1.0], [0.97], [1.04]]))
     assert alone is not None
     assert apart is not None
-    assert (alone.half_width_percent, alone.scores, alone.sessions) == (pytest.approx(0.1), N, 1)
-    assert (apart.half_width_percent, apart.scores, apart.sessions) == (pytest.approx(4.0), 3 * N, 3)
+    assert (alone.scores, alone.sessions, alone.between_percent) == (N, 1, 0)
+    assert alone.half_width_percent == alone.within_percent == pytest.approx(1.0, abs=0.1)
+    assert (apart.scores, apart.sessions) == (3 * N, 3)
+    assert apart.within_percent == pytest.approx(1.0, abs=0.1)
+    assert apart.between_percent > 4
+    assert apart.half_width_percent == pytest.approx(np.hypot(apart.within_percent, apart.between_percent), abs=1e-5)
 
 
 def test_too_few_networks_for_the_level_give_no_interval() -> None:

@@ -268,7 +268,7 @@ def corrected_table() -> LatencyTable:
         a_table(),
         settings=Settings("cuda", 1, 500, memory_format="channels_last", batch_size=8, regime="graph", accelerator="X"),
         correction=CORRECTION,
-        interval=Interval(0.9, 2.5, 72, 3),
+        interval=Interval(0.9, 2.5, 1.5, 2.0, 72, 3),
         known=tuple(KnownNetwork(random_config(rng), 4.0 + i) for i in range(3)),
     )
 
@@ -311,7 +311,7 @@ def test_an_interval_is_a_share_of_the_prediction_and_older_tables_have_none() -
     table, config = corrected_table(), random_config(random.Random(4))
     predicted = table.latency_ms(config)
     assert table.interval_ms(config) == pytest.approx((predicted * 0.975, predicted * 1.025))
-    assert replace(table, interval=Interval(0.9, 250.0, 72, 3)).interval_ms(config) == pytest.approx(
+    assert replace(table, interval=Interval(0.9, 250.0, 1.5, 250.0, 72, 3)).interval_ms(config) == pytest.approx(
         (0.0, predicted * 3.5)
     )
     assert a_table().interval_ms(config) is None
@@ -352,7 +352,7 @@ def test_a_table_of_format_1_keeps_its_format_hash_and_latencies(tmp_path: Path)
 
 # sha256, then the latencies of its known networks.
 GOLDEN_2 = (
-    "3ad5c2191830e2ea890ca6dc6a73139e7dac997a15dac329df80834390393b9d",
+    "dbe6a9fec30f3c7d6983ce8628a0f3799b0b92deda30c782437549860883b860",
     "0x1.0ecc5ac28a39fp+1",
     "0x1.01874d1e0f796p+1",
     "0x1.01c58b44b76a0p+1",
@@ -364,7 +364,7 @@ def test_a_golden_table_of_format_2_reads_as_it_was_written() -> None:
     assert table.schema == 2
     assert table.sha256 == GOLDEN_2[0]
     assert [table.latency_ms(n.config).hex() for n in table.known] == list(GOLDEN_2[1:])
-    assert table.interval == Interval(0.9, 2.5, 72, 3)
+    assert table.interval == Interval(0.9, 2.5, 1.5, 2.0, 72, 3)
     assert table.settings == corrected_table().settings
     assert set(table.correction) == set(FEATURES)
 
@@ -397,6 +397,10 @@ HOSTILE_2: dict[str, tuple[bytes, str]] = {
     "correction that takes time away": (corrected(weight(-1e6)), "less than no time"),
     "interval below nothing": (corrected(lambda d: d["interval"].update(half_width_percent=-1.0)), "'interval'"),
     "interval certain": (corrected(lambda d: d["interval"].update(level=1.0)), "'interval'"),
+    "interval between below nothing": (
+        corrected(lambda d: d["interval"].update(between_percent=-1.0)),
+        "'interval'",
+    ),
     "interval from nothing": (corrected(lambda d: d["interval"].update(scores=0)), "'interval'"),
     "interval infinite": (
         corrected(lambda d: d["interval"].update(half_width_percent=0.12345)).replace(b"0.12345", b"1e999", 1),

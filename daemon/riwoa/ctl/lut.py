@@ -167,7 +167,8 @@ def _render_interval(interval: dict[str, Any] | None) -> str:
         return "no interval: the table is of format 1"
     return (
         f"interval ±{interval['half_width_percent']:.1f} %, meant for {interval['level']:.0%}: holds "
-        f"{interval['coverage']:.0%} of them, at today's level {interval['coverage_at_level']:.0%}"
+        f"{interval['coverage']:.0%} of them; at today's level ±{interval['within_percent']:.1f} % holds "
+        f"{interval['coverage_at_level']:.0%}"
     )
 
 

@@ -41,12 +41,16 @@ class Calibration:
 class Interval:
     """Where a network's measured time lies: within ``half_width_percent`` of the predicted one, ``level`` of the time.
 
-    Conformal: the half width is an order statistic of ``scores`` relative errors, each that of a calibration network
-    predicted by a fit without it, in each of ``sessions`` processes (``fit.interval``).
+    Two parts make it, added as squares (``fit.interval``). ``within_percent``: what networks differ by from their
+    predictions inside one process; conformal, an order statistic of ``scores`` leave-one-out errors.
+    ``between_percent``: what all of them are off by in one process; Student's t over ``sessions`` processes, and 0, not
+    known, where there was one.
     """
 
     level: float
     half_width_percent: float
+    within_percent: float
+    between_percent: float
     scores: int
     sessions: int
 

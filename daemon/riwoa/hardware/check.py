@@ -139,13 +139,12 @@ def _coverage(table: LatencyTable, predicted: Any, measured: Any, level: float) 
 
     if table.interval is None:
         return None
-    share = table.interval.half_width_percent / 100
 
-    def within(centre: Any) -> float:
-        return float(np.mean(np.abs(measured / centre - 1) <= share))
+    def share(centre: Any, percent: float) -> float:
+        return float(np.mean(np.abs(measured / centre - 1) * 100 <= percent))
 
     return {
         **asdict(table.interval),
-        "coverage": within(predicted),
-        "coverage_at_level": within(predicted * level),
+        "coverage": share(predicted, table.interval.half_width_percent),
+        "coverage_at_level": share(predicted * level, table.interval.within_percent),
     }

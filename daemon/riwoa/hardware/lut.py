@@ -488,8 +488,9 @@ def _interval(value: object) -> Interval | None:
     if value is None:
         return None
     interval = _row(Interval, value, "interval")
-    if not 0 < interval.level < 1 or interval.half_width_percent < 0 or interval.scores < 1 or interval.sessions < 1:
-        raise _Invalid("'interval' needs a level between 0 and 1, a half width of 0 or more, and scores it came from")
+    least = min(interval.half_width_percent, interval.within_percent, interval.between_percent)
+    if not 0 < interval.level < 1 or least < 0 or interval.scores < 1 or interval.sessions < 1:
+        raise _Invalid("'interval' needs a level between 0 and 1, widths of 0 or more, and scores it came from")
     return interval
 
 
