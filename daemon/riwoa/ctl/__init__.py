@@ -27,7 +27,7 @@ VERBS = {
     "compact": ("backup", "make the journal of a stopped daemon smaller"),
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
     "export": ("export", "write the winner's files"),
-    "lut": ("lut", "build, check or show this device's latency table"),
+    "lut": ("lut", "build, check, watch or show this device's latency table"),
     "supernet": ("supernet", "train a supernet, or check one"),
     "model": ("model", "pull, check or list language models"),
     "service": ("service", "install riwoa as a systemd service, remove it, or show it"),

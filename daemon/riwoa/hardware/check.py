@@ -10,7 +10,7 @@ from typing import Any
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.process import ProgressCallback, run_child
 
-LEVEL_NETWORKS = 3
+LEVEL_NETWORKS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def check_table(
     """Compare the table with random networks that it was not calibrated on, measured now.
 
     The *ceiling* is how half of this measurement agrees with its other half: no predictor can be seen to do better.
-    ``level`` is how many times its known time a calibration network takes now (median of three, measured among the
+    ``level`` is how many times its known time a calibration network takes now (median of seven, measured among the
     others): how far the device has moved since the table was built. The second predictor is the table times that level.
     MACs and parameters get a line fitted on the calibration networks, as the table did.
 

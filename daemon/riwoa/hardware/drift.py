@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from riwoa.hardware.bench import FloatArray
 
 ROUNDS = 60
-TOLERANCE = 0.15
+TOLERANCE = 0.2
 OPERATORS = 6
 NETWORKS = 3
 BLOCKS_OF_ROUNDS = 6  # the least and the greatest of six hold the median with 1 - 2 / 2**6 = 97 %
@@ -130,7 +130,7 @@ def measure_drift(
     from riwoa.hardware.remeasure import known_networks, remeasure, spread
 
     if rounds < 2 * BLOCKS_OF_ROUNDS or not 0 < tolerance < 10:
-        raise UsageError(f"a drift check needs at least {2 * BLOCKS_OF_ROUNDS} rounds and a tolerance such as 0.15")
+        raise UsageError(f"a drift check needs at least {2 * BLOCKS_OF_ROUNDS} rounds and a tolerance such as 0.2")
     networks = spread(known_networks(table), NETWORKS)
     ops = sentinel_operators(table, networks[len(networks) // 2].config)
     found = remeasure(table, [n.config for n in networks], rounds, progress, first=ops)
