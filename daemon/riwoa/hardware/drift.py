@@ -52,8 +52,8 @@ class Drift:
     """What the sentinels say together.
 
     ``networks`` is the median ratio of whole networks: the factor by which every latency of the table is off.
-    ``operators`` is the ratio of all operators measured. ``affects`` says in words what no longer holds; it is empty
-    unless the verdict is "drifted".
+    ``operators`` is the median ratio of all operators measured. ``affects`` says in words what no longer holds; it is
+    empty unless the verdict is "drifted".
     """
 
     verdict: Verdict
@@ -134,12 +134,12 @@ def measure_drift(
     networks = spread(known_networks(table), NETWORKS)
     ops = sentinel_operators(table, networks[len(networks) // 2].config)
     found = remeasure(table, [n.config for n in networks], rounds, progress, first=ops)
-    operators_ratio = found.operators_ratio(table)
+    typical = found.typical_ratio(table)
     times = found.samples.operators[[found.rows[op] for op in ops]]
     per_network = [sentinel(f"network {n.ms:.3f} ms", "network", row, n.ms, 1.0, tolerance)
                    for n, row in zip(networks, found.samples.networks, strict=True)]  # fmt: skip
     per_operator = [
-        sentinel(op.key, "operator", row, table.operator_ms(op), operators_ratio, tolerance)
+        sentinel(op.key, "operator", row, table.operator_ms(op), typical, tolerance)
         for op, row in zip(ops, times, strict=True)
     ]
     now = undisturbed_ms(found.samples.networks)
@@ -148,7 +148,7 @@ def measure_drift(
         Drift(
             verdict="steady",
             networks=ratios[len(ratios) // 2],
-            operators=operators_ratio,
+            operators=typical,
             sentinels=(*per_network, *per_operator),
             affects=(),
             tolerance=tolerance,
@@ -182,8 +182,9 @@ def sentinel(
     """The ratio of one item's (rounds,) times to the table's, and the verdict on it.
 
     The interval runs from the least to the greatest tenth percentile of six runs of consecutive rounds: without a word
-    about distributions, it holds their median with 97 %. Operators are judged relative to ``level``, what all of them
-    take: what slows them all alike shows in the networks.
+    about distributions, it holds their median with 97 %. Operators are judged relative to ``level`` as well, the ratio
+    that is typical of them: what slows them all alike shows in the networks, and one that stays as it was while others
+    slow down is not the one that drifted.
     """
     import numpy as np
 
@@ -192,7 +193,10 @@ def sentinel(
     ratio = float(undisturbed_ms(times_ms[None])[0]) / table_ms
     blocks = [float(undisturbed_ms(b[None])[0]) / table_ms for b in np.array_split(times_ms, BLOCKS_OF_ROUNDS)]
     low, high = min(*blocks, ratio), max(*blocks, ratio)
-    return Sentinel(name, kind, ratio, low, high, judge(low / level, high / level, tolerance))
+    verdict = judge(low / level, high / level, tolerance)
+    if verdict == "drifted" and judge(low, high, tolerance) != "drifted":
+        verdict = "unclear"
+    return Sentinel(name, kind, ratio, low, high, verdict)
 
 
 def judge(low: float, high: float, tolerance: float) -> Verdict:

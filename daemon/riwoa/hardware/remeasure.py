@@ -33,6 +33,11 @@ class Remeasured:
         row = self.samples.operators[self.rows[op]][None]
         return float(bench.undisturbed_ms(row)[0]) / table.operator_ms(op)
 
+    def typical_ratio(self, table: LatencyTable) -> float:
+        """The median of all operators' ratios: what most of them do, whatever a sort among them does."""
+        ratios = sorted(self.operator_ratio(table, op) for op in self.rows)
+        return ratios[len(ratios) // 2]
+
     def operators_ratio(self, table: LatencyTable) -> float:
         """The same for all measured operators together."""
         now_ms = float(bench.undisturbed_ms(self.samples.operators).sum())
