@@ -47,7 +47,7 @@ SMALL = (
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A latency table of this machine, measured in a hurry."""
     path = tmp_path_factory.mktemp("table") / "latency_lut.json"
-    asyncio.run(build_table_in_child(path, Backbone(0.25, 10), (24, 32, 40), threads=1, repeats=10))
+    asyncio.run(build_table_in_child(path, Backbone(0.25, 10), (24, 32, 40), threads=1, repeats=10, sessions=0))
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from riwoa.errors import TableError
-from riwoa.hardware.lut import Calibration, LatencyTable, Settings, Timing
+from riwoa.hardware.calibration import FEATURES, Calibration, Interval, KnownNetwork
+from riwoa.hardware.lut import LatencyTable, Settings, Timing
+from riwoa.hardware.obtain import shipped_table
 from riwoa.hardware.probe import probe
 from riwoa.oracle.geometry import Backbone, all_operators, fixed_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
@@ -162,7 +165,9 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "another JSON": (b'{"riwoa": 1}', "not a latency table"),
     "a list": (b"[]", "not a latency table"),
     "duplicate key": (b'{"kind": 1, "kind": 2}', "twice"),
-    "newer": (edited(lambda d: d.update(schema=2)), "schema 2"),
+    "newer": (edited(lambda d: d.update(schema=3)), "schema 3"),
+    "schema in words": (edited(lambda d: d.update(schema="2" * 1000)), "schema"),
+    "schema true": (edited(lambda d: d.update(schema=True)), "schema True"),
     "NaN": (edited(entry("p10_ms", float("nan"))), "NaN"),
     "infinite": (edited(entry("p10_ms", float("inf"))), "Infinity"),
     "overflowing": (edited(entry("p10_ms", 1.2345)).replace(b"1.2345", b"1e999", 1), "not a sensible float"),
@@ -250,3 +255,190 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypa
         replace_durably(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["lut.json"]
+
+
+# --- format 2: correction, interval, known networks, settings; and what format 1 has to stay -------------------------
+
+CORRECTION = {"operators": 0.004, "squeeze_excites": -0.002, "depthwise_mib": 0.01, "gmacs": 1.5, "input_mpx": 2.0}
+
+
+def corrected_table() -> LatencyTable:
+    rng = random.Random(7)
+    return replace(
+        a_table(),
+        settings=Settings("cuda", 1, 500, memory_format="channels_last", batch_size=8, regime="graph", accelerator="X"),
+        correction=CORRECTION,
+        interval=Interval(0.9, 2.5, 1.5, 2.0, 72, 3),
+        known=tuple(KnownNetwork(random_config(rng), 4.0 + i) for i in range(3)),
+    )
+
+
+def test_a_correction_adds_what_its_features_count_over_the_operators() -> None:
+    table, rng = corrected_table(), random.Random(1)
+    line = replace(table, correction={})
+    for _ in range(50):
+        config = random_config(rng)
+        ops = operators(config, BACKBONE)
+        extra = sum(weight * FEATURES[name](op) for name, weight in CORRECTION.items() for op in ops)
+        assert table.correction_ms(config) == pytest.approx(extra, rel=1e-9)
+        assert table.latency_ms(config) == pytest.approx(line.latency_ms(config) + extra, rel=1e-9)
+        assert table.latency_ms(config) == corrected_table().latency_ms(config)
+        assert line.correction_ms(config) == 0
+
+
+def test_corrected_layers_stem_head_and_intercept_still_make_up_the_latency() -> None:
+    table, rng = corrected_table(), random.Random(3)
+    for _ in range(50):
+        config = random_config(rng)
+        start, end = fixed_operators(BACKBONE, config.r)
+        fixed = sum(
+            1.25 * table.operator_ms(op) + sum(w * FEATURES[name](op) for name, w in CORRECTION.items())
+            for op in (*start, *end)
+        )
+        assert -0.1 + fixed + sum(table.layers_ms(config).values()) == pytest.approx(table.latency_ms(config))
+
+
+def test_the_corrected_range_bounds_every_subnet() -> None:
+    table, rng = corrected_table(), random.Random(2)
+    low, high = table.range_ms()
+    fastest, slowest = table.extremes()
+    assert (low, high) == (table.latency_ms(fastest), table.latency_ms(slowest))
+    assert all(low <= table.latency_ms(random_config(rng)) <= high for _ in range(500))
+    assert all(table.latency_ms(n) >= low - 1e-12 for n in neighbours(fastest))
+
+
+def test_an_interval_is_a_share_of_the_prediction_and_older_tables_have_none() -> None:
+    table, config = corrected_table(), random_config(random.Random(4))
+    predicted = table.latency_ms(config)
+    assert table.interval_ms(config) == pytest.approx((predicted * 0.975, predicted * 1.025))
+    assert replace(table, interval=Interval(0.9, 250.0, 1.5, 250.0, 72, 3)).interval_ms(config) == pytest.approx(
+        (0.0, predicted * 3.5)
+    )
+    assert a_table().interval_ms(config) is None
+
+
+def test_what_format_2_added_is_read_back_and_covered_by_the_hash(tmp_path: Path) -> None:
+    table = corrected_table()
+    table.save(tmp_path / "lut.json")
+    assert LatencyTable.load(tmp_path / "lut.json") == table
+    others = [
+        replace(table, correction={**CORRECTION, "gmacs": 1.6}),
+        replace(table, interval=None),
+        replace(table, known=table.known[1:]),
+        replace(table, settings=replace(table.settings, batch_size=9)),
+        replace(table, settings=replace(table.settings, regime="eager")),
+        replace(table, settings=replace(table.settings, accelerator="Y")),
+    ]
+    assert len({t.sha256 for t in (table, *others)}) == len(others) + 1
+
+
+def test_a_table_of_format_1_keeps_its_format_hash_and_latencies(tmp_path: Path) -> None:
+    """The shipped table is one. Its hash is in records of runs; its latencies are those of the code that wrote it."""
+    table = LatencyTable.load(shipped_table())
+    assert table.schema == 1
+    assert table.sha256 == "9a1879aedb013efc1e6ba0e75aa54c7c0ad7a76fe7b0bfb8553fa552ac0274f8"
+    rng = random.Random("golden")
+    found = []
+    for _ in range(1000):
+        config = random_config(rng)
+        found += [table.latency_ms(config).hex(), *(ms.hex() for ms in table.layers_ms(config).values())]
+    digest = hashlib.sha256("\n".join(found).encode()).hexdigest()
+    assert digest == "71639ef0bcefe60928998ae25286408445cd85892f625e47b818b667b8d2620d"
+    assert [ms.hex() for ms in table.range_ms((24,))] == ["0x1.67fd71aa86b3cp+1", "0x1.990a9f98398f3p+2"]
+    assert [ms.hex() for ms in table.range_ms((40,))] == ["0x1.73445cd0a130fp+1", "0x1.8e892c63c8689p+2"]
+    table.save(tmp_path / "copy.json")
+    assert json.loads((tmp_path / "copy.json").read_text()) == json.loads(shipped_table().read_text())
+
+
+# sha256, then the latencies of its known networks.
+GOLDEN_2 = (
+    "dbe6a9fec30f3c7d6983ce8628a0f3799b0b92deda30c782437549860883b860",
+    "0x1.0ecc5ac28a39fp+1",
+    "0x1.01874d1e0f796p+1",
+    "0x1.01c58b44b76a0p+1",
+)
+
+
+def test_a_golden_table_of_format_2_reads_as_it_was_written() -> None:
+    table = LatencyTable.load(Path(__file__).parent / "golden" / "latency_table_v2.json")
+    assert table.schema == 2
+    assert table.sha256 == GOLDEN_2[0]
+    assert [table.latency_ms(n.config).hex() for n in table.known] == list(GOLDEN_2[1:])
+    assert table.interval == Interval(0.9, 2.5, 1.5, 2.0, 72, 3)
+    assert table.settings == corrected_table().settings
+    assert set(table.correction) == set(FEATURES)
+
+
+def corrected(change: Callable[[dict[str, Any]], object]) -> bytes:
+    data = corrected_table().to_json()
+    change(data)
+    return json.dumps(data).encode()
+
+
+def weight(value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda data: data["correction"].update(gmacs=value)
+
+
+def known(value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda data: data["known"].append(value)
+
+
+A_NETWORK = corrected_table().to_json()["known"][0]["architecture"]
+
+HOSTILE_2: dict[str, tuple[bytes, str]] = {
+    "correction infinite": (corrected(weight(float("inf"))), "Infinity"),
+    "correction overflowing": (corrected(weight(0.12345)).replace(b"0.12345", b"1e999", 1), "not a sensible float"),
+    "correction NaN": (corrected(weight(float("nan"))), "NaN"),
+    "correction absurd": (corrected(weight(1e300)), "not a sensible float"),
+    "correction in words": (corrected(weight("1")), "not a sensible float"),
+    "correction of something else": (corrected(lambda d: d["correction"].update(moons=1.0)), "counts 'moons'"),
+    "correction a list": (corrected(lambda d: d.update(correction=[1])), "'correction'"),
+    "correction missing": (corrected(lambda d: d.pop("correction")), "'correction'"),
+    "correction that takes time away": (corrected(weight(-1e6)), "less than no time"),
+    "interval below nothing": (corrected(lambda d: d["interval"].update(half_width_percent=-1.0)), "'interval'"),
+    "interval certain": (corrected(lambda d: d["interval"].update(level=1.0)), "'interval'"),
+    "interval between below nothing": (
+        corrected(lambda d: d["interval"].update(between_percent=-1.0)),
+        "'interval'",
+    ),
+    "interval from nothing": (corrected(lambda d: d["interval"].update(scores=0)), "'interval'"),
+    "interval infinite": (
+        corrected(lambda d: d["interval"].update(half_width_percent=0.12345)).replace(b"0.12345", b"1e999", 1),
+        "not a sensible float",
+    ),
+    "interval a number": (corrected(lambda d: d.update(interval=3)), "not an object"),
+    "known missing": (corrected(lambda d: d.pop("known")), "'known'"),
+    "known too many": (corrected(lambda d: d.update(known=[0] * 5000)), "at most 4096"),
+    "known no object": (corrected(known(3)), "exactly an architecture"),
+    "known in no time": (corrected(known({"architecture": A_NETWORK, "ms": 0.0})), "no time at all"),
+    "known of another space": (corrected(known({"architecture": {**A_NETWORK, "d": [9] * 5}, "ms": 1.0})), "choices"),
+    "known too short": (corrected(known({"architecture": {**A_NETWORK, "ks": [3]}, "ms": 1.0})), "whole numbers"),
+    "known of true": (corrected(known({"architecture": {**A_NETWORK, "r": [True]}, "ms": 1.0})), "whole numbers"),
+    "known of no size": (corrected(known({"architecture": {**A_NETWORK, "r": [0]}, "ms": 1.0})), "pixels"),
+    "known no architecture": (corrected(known({"architecture": 3, "ms": 1.0})), "an architecture needs"),
+    "no batch": (corrected(lambda d: d["settings"].update(batch_size=0)), "batch size"),
+    "absurd batch": (corrected(lambda d: d["settings"].update(batch_size=10**9)), "batch size"),
+    "unknown regime": (corrected(lambda d: d["settings"].update(regime="warp")), "regime"),
+    "graph on a processor": (corrected(lambda d: d["settings"].update(compute="cpu")), "regime"),
+    "settings of format 1": (corrected(lambda d: d["settings"].pop("regime")), "exactly the fields"),
+    "format 1 with settings of format 2": (corrected(lambda d: d.update(schema=1)), "exactly the fields"),
+    "millions of resolutions": (corrected(lambda d: d.update(resolutions=[24] * 10**6)), "resolutions"),
+    "an operator twice": (
+        corrected(lambda d: None).replace(b'"pool_i', b'"classifier_i1x1x320_o1x1x10_m0_k1_s1_none": {}, "pool_i', 1),
+        "twice",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_2)
+def test_a_hostile_file_of_format_2_is_refused_in_one_line_too(tmp_path: Path, name: str) -> None:
+    content, expected = HOSTILE_2[name]
+    path = tmp_path / "lut.json"
+    path.write_bytes(content)
+    with pytest.raises(TableError) as caught:
+        LatencyTable.load(path)
+    message = str(caught.value)
+    assert expected in message
+    assert "riwoactl lut build" in message
+    assert "\n" not in message
+    assert len(message) < 400 + len(str(path))

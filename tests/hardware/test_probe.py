@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from riwoa.child import child_environment
-from riwoa.hardware.probe import Device, library_versions, notes, probe
+from riwoa.hardware.probe import Device, library_versions, notes, probe, sensors
 
 RASPBERRY_CPUINFO = """processor\t: 0
 BogoMIPS\t: 108.00
@@ -95,3 +95,41 @@ def test_probing_and_reading_tables_imports_neither_torch_nor_scipy() -> None:
 
 def test_library_versions_name_torch() -> None:
     assert {"python", "torch", "ofa"} <= set(library_versions())
+
+
+def test_clocks_and_temperatures_are_noted_where_the_machine_shows_them(tmp_path: Path) -> None:
+    root = fake_root(tmp_path, load_mhz="1450.500")
+    assert sensors(root) == {"cpu_mhz": 1450.5}
+    files = {
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1400000\n",
+        "sys/class/thermal/thermal_zone0/temp": "48312\n",
+        "sys/class/thermal/thermal_zone1/temp": "61500\n",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    assert sensors(root) == {"cpu_mhz": 1400.0, "cpu_celsius": 61.5}
+    assert sensors(tmp_path / "nothing") == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("echo 'NVIDIA X, 580.1, P0, 1980 MHz, 2619 MHz, 1980 MHz, 41, 118.20 W, Default, Enabled'", "1980 MHz"),
+        ("echo 'No devices were found'", None),
+        ("exit 9", None),
+        ("echo", None),
+        (":", None),
+    ],
+)
+def test_a_card_is_asked_through_its_own_tool_whatever_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, expected: str | None
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f'#!/bin/sh\n[ "$2" = GPU-1 ] || exit 1\n{answer}\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = sensors(tmp_path / "nothing", card="GPU-1")
+    assert found.get("gpu", {}).get("clocks.sm") == expected
+    monkeypatch.setenv("PATH", "")
+    assert sensors(tmp_path / "nothing", card="GPU-1") == {}

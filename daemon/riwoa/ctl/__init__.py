@@ -27,7 +27,7 @@ VERBS = {
     "compact": ("backup", "make the journal of a stopped daemon smaller"),
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
     "export": ("export", "write the winner's files"),
-    "lut": ("lut", "build, check or show this device's latency table"),
+    "lut": ("lut", "build, check, watch or show this device's latency table"),
     "supernet": ("supernet", "pull a published supernet, train one, or check one"),
     "predictor": ("predictor", "learn an accuracy predictor from a journal, or check one"),
     "table": ("table", "make a table of a benchmark's official file"),

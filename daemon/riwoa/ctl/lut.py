@@ -1,33 +1,39 @@
-"""``riwoactl lut build | check | show``: the latency table of this device."""
+"""``riwoactl lut build | check | drift | show``: the latency table of this device."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from riwoa.ctl import Options
 from riwoa.ctl.ask import holder
-from riwoa.ctl.bar import bar
+from riwoa.ctl.bar import Advance, bar
 from riwoa.ctl.command import Parser, columns, emit, subverb
-from riwoa.errors import StateDirectoryError, StateLockedError
+from riwoa.errors import StateDirectoryError, StateLockedError, TableError
+from riwoa.hardware.build import SESSIONS, build_table_in_child
+from riwoa.hardware.drift import Drift
 from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
 from riwoa.paths import StatePaths, client_state, daemon_state
 
+_Value = TypeVar("_Value")
 _KNOWN = {
     "build": "time every operator of the space on this device; killed and run again, it continues",
     "check": "compare the table with whole networks measured now",
+    "drift": "measure a few operators and networks again: does the table still hold?",
     "show": "print what the table holds",
 }
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Dispatch to build, check or show."""
+    """Dispatch to build, check, drift or show."""
     name = subverb(verb, arguments, _KNOWN)
-    return {"build": _build, "check": _check, "show": _show}[name](arguments[1:], options)
+    return {"build": _build, "check": _check, "drift": _drift, "show": _show}[name](arguments[1:], options)
 
 
 def _parser(name: str, description: str) -> Parser:
@@ -38,12 +44,23 @@ def _parser(name: str, description: str) -> Parser:
 
 def _build(arguments: list[str], options: Options) -> int:
     from riwoa.config import load
-    from riwoa.hardware.build import BuildProgress, build_table_in_child
-    from riwoa.oracle.geometry import Backbone
+    from riwoa.oracle.geometry import STEMS, Backbone
 
     parser = _parser("build", "Measure this device, with the daemon stopped and the machine otherwise idle.")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="where width, resolutions and repeats come from")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="where space, threads and repeats come from")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    parser.add_argument("--width", type=float, metavar="X", help="width multiplier of the backbone")
+    parser.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier")
+    parser.add_argument("--stem", choices=STEMS, help="strides of the backbone; small is for pictures of some 32 px")
+    parser.add_argument("--resolutions", type=_pixels, metavar="PX,PX", help="input resolutions")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that the network will run with")
+    parser.add_argument("--repeats", type=int, metavar="N", help="timed repeats of every operator")
+    parser.add_argument("--compute", choices=("cpu", "cuda"), default="cpu", help="what to measure (default: cpu)")
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)")
+    parser.add_argument(
+        "--regime", choices=("eager", "graph"), help="how kernels are launched; graph is CUDA's default"
+    )
+    parser.add_argument("--sessions", type=int, default=SESSIONS, metavar="N", help="processes that measure again")
     given = parser.parse_args(arguments)
     config = load(given.config, given.set).config
     path = given.table or daemon_state(options.state).latency_table
@@ -51,17 +68,41 @@ def _build(arguments: list[str], options: Options) -> int:
     if given.table is None:
         _keep(daemon_state(options.state))
     with bar("timing", "round") as advance:
-
-        def progress(p: BuildProgress) -> None:
-            advance(p.done, p.total, "")
-
-        backbone = Backbone(config.oracle.width_mult, config.oracle.n_classes, config.oracle.stem)
+        backbone = Backbone(
+            _given(given.width, config.oracle.width_mult),
+            _given(given.classes, config.oracle.n_classes),
+            _given(given.stem, config.oracle.stem),
+        )
         work = build_table_in_child(
-            path, backbone, config.oracle.resolutions, config.latency.threads, config.latency.repeats, progress
+            path,
+            backbone,
+            _given(given.resolutions, config.oracle.resolutions),
+            _given(given.threads, config.latency.threads),
+            _given(given.repeats, config.latency.repeats),
+            _shown(advance),
+            given.compute,
+            batch_size=given.batch_size,
+            regime=given.regime,
+            sessions=given.sessions,
         )
         table = asyncio.run(work)
     emit(options, summary(path, table), render(summary(path, table)))
     return 0
+
+
+def _given(value: _Value | None, otherwise: _Value) -> _Value:
+    return otherwise if value is None else value
+
+
+def _pixels(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs pixels such as 24,32,40, not {text!r}") from None
+
+
+def _shown(advance: Advance) -> ProgressCallback:
+    return lambda p: advance(p.done, p.total, "")
 
 
 def _keep(paths: StatePaths) -> None:
@@ -86,29 +127,79 @@ def _make_directory(path: Path) -> None:
 
 
 def _check(arguments: list[str], options: Options) -> int:
-    from riwoa.hardware.build import BuildProgress, check_table_in_child
+    from riwoa.hardware.build import CHECK_NETWORKS, CHECK_ROUNDS
+    from riwoa.hardware.check import check_table_in_child
 
-    parser = _parser("check", "Rank correlation and error of the table against whole networks; stop the daemon first.")
-    path = _table_path(parser.parse_args(arguments), options)
+    parser = _parser("check", "The table against random networks that it has not seen; stop the daemon first.")
+    parser.add_argument("--networks", type=int, default=CHECK_NETWORKS, metavar="N", help="how many (default: 60)")
+    parser.add_argument("--rounds", type=int, default=CHECK_ROUNDS, metavar="N", help="times each (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which ones are drawn")
+    given = parser.parse_args(arguments)
+    path = _table_path(given, options)
     with bar("measuring", "round") as advance:
-
-        def progress(p: BuildProgress) -> None:
-            advance(p.done, p.total, "")
-
-        found = asyncio.run(check_table_in_child(path, progress))
+        work = check_table_in_child(path, given.networks, given.rounds, given.seed, _shown(advance))
+        found = asyncio.run(work)
     emit(options, {"table": str(path), **found}, _render_check(path, found))
     return 0
 
 
 def _render_check(path: Path, found: dict[str, Any]) -> str:
-    rows = [
-        ["rank correlation", f"Spearman {found['spearman']:.3f}, Kendall {found['kendall']:.3f}"],
-        ["", f"{found['repeatability']:.3f} is what half the measurement reaches against the other half"],
-        ["mean error", f"{found['mean_abs_error_percent']:.1f} %"],
-        ["drift", f"operators take {found['drift']:.2f} times what the table says"],
-        ["disturbance", f"{found['disturbance']:.2f} (1 on an idle device)"],
+    rows = [["predictor", "Spearman", "Kendall", "median error"]]
+    rows += [
+        [p["predictor"], f"{p['spearman']:.3f}", f"{p['kendall']:.3f}", f"{p['median_error_percent']:.1f} %"]
+        for p in found["predictors"]
     ]
-    return f"{path} against {found['networks']} networks, {found['rounds']} rounds each\n{columns(rows)}"
+    before, after = found["load_average"] if None not in found["load_average"] else (math.nan, math.nan)
+    lines = [
+        f"{path} against {found['networks']} networks that none of its {found['calibration_networks']} is, "
+        f"{found['rounds']} rounds each",
+        columns(rows),
+        f"level {found['level']:.3f}: calibration networks take that many times what they took; operators "
+        f"{found['drift']:.3f}",
+        _render_interval(found["interval"]),
+        f"disturbance {found['disturbance']:.2f} (1 on an idle device), load {before:.1f} to {after:.1f}",
+    ]
+    return "\n".join(lines)
+
+
+def _render_interval(interval: dict[str, Any] | None) -> str:
+    if interval is None:
+        return "no interval: the table is of format 1"
+    return (
+        f"interval ±{interval['half_width_percent']:.1f} %, meant for {interval['level']:.0%}: holds "
+        f"{interval['coverage']:.0%} of them; at today's level ±{interval['within_percent']:.1f} % holds "
+        f"{interval['coverage_at_level']:.0%}"
+    )
+
+
+def _drift(arguments: list[str], options: Options) -> int:
+    from riwoa.hardware.drift import ROUNDS, TOLERANCE, check_drift_in_child
+
+    parser = _parser("drift", "Does the table still hold? Exits with 72 where it does not.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"times each (default: {ROUNDS})")
+    parser.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, metavar="X", help=f"of a ratio (default: {TOLERANCE})"
+    )
+    given = parser.parse_args(arguments)
+    path = _table_path(given, options)
+    with bar("measuring", "round") as advance:
+        work = check_drift_in_child(path, rounds=given.rounds, tolerance=given.tolerance, progress=_shown(advance))
+        found = asyncio.run(work)
+    emit(options, {"table": str(path), **found.to_json()}, _render_drift(path, found))
+    return TableError.exit_code if found.verdict == "drifted" else 0
+
+
+def _render_drift(path: Path, found: Drift) -> str:
+    rows = [["sentinel", "times the table", "from", "to", ""]]
+    rows += [[s.name, f"{s.ratio:.3f}", f"{s.low:.3f}", f"{s.high:.3f}", s.verdict] for s in found.sentinels]
+    lines = [
+        f"{path}: {found.verdict} (tolerance {found.tolerance:.0%}, {found.rounds} rounds, {found.passes} "
+        f"{'pass' if found.passes == 1 else 'passes'})",
+        columns(rows),
+        f"networks {found.networks:.3f}, operators {found.operators:.3f}; an operator is judged against the latter",
+        *(f"affects {what}" for what in found.affects),
+    ]
+    return "\n".join(lines)
 
 
 def _show(arguments: list[str], options: Options) -> int:
@@ -140,13 +231,16 @@ def summary(path: Path, table: LatencyTable) -> dict[str, Any]:
 
     content = table.to_json()
     least, greatest = table.range_ms()
-    kept = ("device", "libraries", "settings", "backbone", "resolutions", "calibration")
+    kept = ("schema", "device", "libraries", "settings", "backbone", "resolutions", "calibration")
     return {
         "table": str(path),
         "sha256": table.sha256,
         "operators": len(table.entries),
         "range_ms": [least, greatest],
         "auto_target_ms": auto_target_ms(table),
+        "correction": dict(table.correction),
+        "interval": content.get("interval"),
+        "notes": content["notes"],
         "mismatches": table.mismatches(probe(), table.settings.threads),
         **{name: content[name] for name in kept},
     }
@@ -160,12 +254,24 @@ def render(data: dict[str, Any]) -> str:
     rows = [
         ["table", f"{data['table']}, sha256 {data['sha256'][:16]}"],
         ["device", f"{device['cpu']}, {device['cores']} cores, {device['memory_gib']} GiB: {here}"],
-        ["measured", f"{data['operators']} operators, {settings['repeats']} times, {settings['threads']} threads"],
+        ["measured", _render_settings(data["operators"], settings)],
         ["networks", f"from {least:.3f} to {greatest:.3f} ms; auto target {data['auto_target_ms']:.3f} ms"],
         [
             "calibration",
             f"{calibration['networks']} networks: rank correlation {calibration['spearman']:.3f}, "
             f"mean error {calibration['mean_abs_error_percent']:.1f} %",
         ],
+        ["", f"a line and a correction for {', '.join(data['correction'])}" if data["correction"] else "a line"],
     ]
+    if (interval := data["interval"]) is not None:
+        rows.append(["interval", f"±{interval['half_width_percent']:.1f} % at {interval['level']:.0%}"])
     return columns(rows)
+
+
+def _render_settings(operators: int, settings: dict[str, Any]) -> str:
+    words = [f"{operators} operators", f"{settings['repeats']} times", f"{settings['threads']} threads"]
+    if settings["compute"] != "cpu":
+        words += [settings.get("accelerator", "cuda"), settings.get("regime", "eager")]
+    if settings.get("batch_size", 1) > 1:
+        words.append(f"batches of {settings['batch_size']}")
+    return ", ".join(words)

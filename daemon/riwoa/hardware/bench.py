@@ -7,6 +7,9 @@ and weights are as cold as they are inside a network. Rounds done are saved besi
 On one CPU thread the clock is that thread's processor time: the same as wall time on a device left to itself, and blind
 to other processes taking turns. With wall time, six runnable processes on two cores tripled the networks' tenth
 percentile (a network outlasts its time slice, an operator does not), and the table seemed 65 % wrong.
+
+On CUDA only the clock differs. Single operators of a small network are bound by their launches, so each is captured as
+a CUDA graph of several invocations, long enough for the event timer; see ``CudaGraphClock``.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +40,10 @@ from riwoa_storage.durable import replace_durably
 
 NETWORK_EVERY = 5  # rounds: a network takes as long as twenty operators and there are fewer of them
 _WARM_UP_ROUNDS = 3
+_CUDA_WARM_UP_S = 1.0  # a card that idled takes about that to reach its clocks
+_CUDA_SPAN_MS = 0.08  # what one timed repeat of an operator should take: the event timer ticks in half microseconds
+_CUDA_PROBE_CALLS = 8
+_CUDA_MOST_CALLS = 64
 _SAVE_EVERY_S = 2.0
 _PERCENTILE = 10.0  # see lut.py
 
@@ -52,7 +59,39 @@ class Timed:
     input: torch.Tensor
 
 
-Clock = Callable[[Timed], float]  # runs the module once; milliseconds
+class Clock(Protocol):
+    """How long a module takes, in milliseconds: the one thing in which devices differ."""
+
+    @property
+    def warm_up_s(self) -> float:
+        """How long to run before anything counts, at least."""
+        ...
+
+    def operator_ms(self, item: Timed) -> float:
+        """One repeat of an operator as it runs among others of its network."""
+        ...
+
+    def network_ms(self, item: Timed) -> float:
+        """One repeat of a whole network as its user waits for it: from the call to the result."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CpuClock:
+    """Reads ``now_ns`` before and after: this thread's processor time for one thread, the wall clock for more."""
+
+    now_ns: Callable[[], int]
+    warm_up_s: float = 0.0
+
+    def operator_ms(self, item: Timed) -> float:
+        """One call."""
+        start_ns = self.now_ns()
+        item.module(item.input)
+        return (self.now_ns() - start_ns) / 1e6
+
+    def network_ms(self, item: Timed) -> float:
+        """One call: the same as for an operator."""
+        return self.operator_ms(item)
 
 
 @dataclass
@@ -60,14 +99,15 @@ class Samples:
     """Milliseconds of each item in each of its rounds, NaN where not yet taken."""
 
     operators: FloatArray  # (operators, rounds)
-    networks: FloatArray  # (networks, ceil(rounds / NETWORK_EVERY))
+    networks: FloatArray  # (networks, ceil(rounds / network_every))
     rounds_done: int = 0
+    network_every: int = NETWORK_EVERY
 
     @staticmethod
-    def empty(operators: int, networks: int, rounds: int) -> Samples:
+    def empty(operators: int, networks: int, rounds: int, network_every: int = NETWORK_EVERY) -> Samples:
         """Nothing taken yet."""
-        network_rounds = -(-rounds // NETWORK_EVERY)
-        return Samples(np.full((operators, rounds), np.nan), np.full((networks, network_rounds), np.nan))
+        of_networks = np.full((networks, -(-rounds // network_every)), np.nan)
+        return Samples(np.full((operators, rounds), np.nan), of_networks, network_every=network_every)
 
 
 class PartialFile:
@@ -118,9 +158,7 @@ def measure(
     rounds = samples.operators.shape[1]
     saved_s = time.monotonic()
     with torch.inference_mode(), _undisturbed():
-        for _ in range(_WARM_UP_ROUNDS):
-            for item in (*operators, *networks):
-                clock(item)
+        _warm_up(operators, networks, clock)
         for done in range(samples.rounds_done, rounds):
             _one_round(operators, networks, samples, done, clock)
             samples.rounds_done = done + 1
@@ -133,15 +171,26 @@ def measure(
     return samples
 
 
+def _warm_up(operators: Sequence[Timed], networks: Sequence[Timed], clock: Clock) -> None:
+    end_s = time.monotonic() + clock.warm_up_s
+    rounds = 0
+    while rounds < _WARM_UP_ROUNDS or time.monotonic() < end_s:
+        for item in operators:
+            clock.operator_ms(item)
+        for item in networks:
+            clock.network_ms(item)
+        rounds += 1
+
+
 def _one_round(
     operators: Sequence[Timed], networks: Sequence[Timed], samples: Samples, done: int, clock: Clock
 ) -> None:
     order = random.Random(done)  # a fresh order, so that no operator always follows the same neighbour
     for i in order.sample(range(len(operators)), len(operators)):
-        samples.operators[i, done] = clock(operators[i])
-    if done % NETWORK_EVERY == 0:
+        samples.operators[i, done] = clock.operator_ms(operators[i])
+    if done % samples.network_every == 0:
         for i in order.sample(range(len(networks)), len(networks)):
-            samples.networks[i, done // NETWORK_EVERY] = clock(networks[i])
+            samples.networks[i, done // samples.network_every] = clock.network_ms(networks[i])
 
 
 def undisturbed_ms(samples: FloatArray) -> FloatArray:
@@ -156,39 +205,71 @@ def timing(row: FloatArray) -> Timing:
     return Timing(len(row), *values)
 
 
-def clock_for(compute: str, threads: int) -> Clock:
+def clock_for(compute: str, threads: int, regime: str = "eager") -> Clock:
     """How to time one repeat on a device.
 
     Raises:
-        TableError: ``compute`` is not "cpu", or "cuda" with a card that torch can use.
+        TableError: ``compute`` is not "cpu", or "cuda" with a card that torch can use; or it has no such regime.
     """
-    if compute == "cpu":
-        return _thread_ms if threads == 1 else _wall_ms
-    if compute != "cuda":
+    if compute not in ("cpu", "cuda"):
         raise TableError(f"cannot measure on {compute!r}; choose 'cpu' or 'cuda'")
+    if regime not in (("eager",) if compute == "cpu" else ("eager", "graph")):
+        raise TableError(f"no regime {regime!r} on {compute!r}; choose 'eager', or 'graph' on 'cuda'")
+    if compute == "cpu":
+        return CpuClock(time.thread_time_ns if threads == 1 else time.perf_counter_ns)
     if not torch.cuda.is_available():
         raise TableError("torch sees no CUDA device; measure on 'cpu', or install a CUDA build of torch")
-    return _cuda_ms
+    return CudaGraphClock() if regime == "graph" else CudaEagerClock()
 
 
-def operator_items(operators: Sequence[Operator], compute: str) -> list[Timed]:
+def accelerator(compute: str) -> str:
+    """The name of the card that is measured; "" for the processor."""
+    return str(torch.cuda.get_device_name()) if compute == "cuda" and torch.cuda.is_available() else ""
+
+
+def card(compute: str) -> str | None:
+    """What ``nvidia-smi`` calls the card that is measured; None for the processor."""
+    if accelerator(compute) == "":
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
+    return f"GPU-{uuid}" if uuid else str(torch.cuda.current_device())
+
+
+def compute_notes(compute: str) -> dict[str, Any]:
+    """What else decides which kernels run on a card; nothing for the processor."""
+    if compute != "cuda":
+        return {}
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+        "tf32_matmuls": torch.backends.cuda.matmul.allow_tf32,
+        "operator_span_ms": _CUDA_SPAN_MS,
+    }
+
+
+def operator_items(operators: Sequence[Operator], compute: str, batch_size: int = 1) -> list[Timed]:
     """Each operator as the module that the subnet itself would hold."""
-    return [_timed(_module(op), _input_shape(op), compute) for op in operators]
+    return [_timed(_module(op), (batch_size, *_input_shape(op)), compute) for op in operators]
 
 
-def network_items(configs: Sequence[OfaConfig], backbone: Backbone, compute: str) -> list[Timed]:
+def network_items(configs: Sequence[OfaConfig], backbone: Backbone, compute: str, batch_size: int = 1) -> list[Timed]:
     """Extracted subnets, weights random: values do not change how long they take."""
     supernet: Any = build_network(backbone)
     items = []
     for config in configs:
         supernet.set_active_subnet(ks=list(config.ks), e=list(config.e), d=list(config.d))
         subnet = supernet.get_active_subnet(preserve_weight=False)
-        items.append(_timed(subnet, (1, 3, config.r, config.r), compute))
+        items.append(_timed(subnet, (batch_size, 3, config.r, config.r), compute))
     return items
 
 
 def spread_configs(resolutions: Sequence[int], count: int, seed: str) -> list[OfaConfig]:
-    """Subnets spread over the whole range of sizes, to fit a line on: both extremes, and steps in between."""
+    """Different subnets spread over the whole range of sizes, to fit on: both extremes, and steps in between.
+
+    Two alike would spoil every leave-one-out error: the one left out would still be known.
+    """
     small, large = (
         OfaConfig((k,) * STAGES * BLOCKS, (e,) * STAGES * BLOCKS, (d,) * STAGES, r)
         for k, e, d, r in (
@@ -196,8 +277,21 @@ def spread_configs(resolutions: Sequence[int], count: int, seed: str) -> list[Of
             (KERNELS[-1], EXPANSIONS[-1], DEPTHS[-1], max(resolutions)),
         )
     )
-    rng = random.Random(seed)
-    return [small, large] + [_biased_config(rng, resolutions, (i + 0.5) / (count - 2)) for i in range(count - 2)]
+    # A generator of their own for second draws: the others stay those that tables of format 1 were fitted on.
+    rng, again = random.Random(seed), random.Random(f"{seed} again")
+    found = {_active(config): config for config in (small, large)}
+    for i in range(count - 2):
+        config = _biased_config(rng, resolutions, (i + 0.5) / (count - 2))
+        while _active(config) in found:
+            config = _biased_config(again, resolutions, 0.5)
+        found[_active(config)] = config
+    return list(found.values())
+
+
+def _active(config: OfaConfig) -> tuple[object, ...]:
+    """What there is of a subnet: blocks beyond a stage's depth left out."""
+    there = [i for s, depth in enumerate(config.d) for i in range(s * BLOCKS, s * BLOCKS + depth)]
+    return config.d, config.r, tuple((config.ks[i], config.e[i]) for i in there)
 
 
 def random_configs(resolutions: Sequence[int], count: int, seed: str) -> list[OfaConfig]:
@@ -246,7 +340,8 @@ def _module(op: Operator) -> torch.nn.Module:
 
 
 def _input_shape(op: Operator) -> tuple[int, ...]:
-    return (1, op.in_c) if op.kind == "classifier" else (1, op.in_c, op.in_h, op.in_w)
+    """Of one image."""
+    return (op.in_c,) if op.kind == "classifier" else (op.in_c, op.in_h, op.in_w)
 
 
 def _timed(module: torch.nn.Module, shape: tuple[int, ...], compute: str) -> Timed:
@@ -260,28 +355,97 @@ def _timed(module: torch.nn.Module, shape: tuple[int, ...], compute: str) -> Tim
     return Timed(module, data)
 
 
-def _thread_ms(item: Timed) -> float:
-    start_ns = time.thread_time_ns()
-    item.module(item.input)
-    return (time.thread_time_ns() - start_ns) / 1e6
+class CudaEagerClock:
+    """Every kernel launched by torch, one after another: what ``module(x)`` takes. Python's share is part of it."""
+
+    warm_up_s = _CUDA_WARM_UP_S
+
+    def operator_ms(self, item: Timed) -> float:
+        """One call between two events, from an idle card: launches are timed with the kernels, as in a network."""
+        torch.cuda.synchronize()
+        return _between_events_ms(lambda: item.module(item.input))
+
+    def network_ms(self, item: Timed) -> float:
+        """One call by the wall clock, from an idle card to the result."""
+        return _until_done_ms(lambda: item.module(item.input))
 
 
-def _wall_ms(item: Timed) -> float:
-    start_ns = time.perf_counter_ns()
-    item.module(item.input)
-    return (time.perf_counter_ns() - start_ns) / 1e6
+class CudaGraphClock:
+    """Kernels captured into CUDA graphs, so that one launch starts them all: how small networks are deployed.
+
+    An operator is captured as so many invocations back to back that a replay takes ``_CUDA_SPAN_MS``: single kernels of
+    microseconds would drown in the launch of the graph. Each timed replay queues behind an untimed one of the same
+    graph, so that its launch hides behind work and the events enclose kernels alone. A network is one invocation,
+    replayed on an idle card and waited for.
+    """
+
+    warm_up_s = _CUDA_WARM_UP_S
+
+    def __init__(self) -> None:
+        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # One pool for all: replays never overlap, nobody reads what they put out, and a pool each would take gigabytes.
+        # A pool whose last graph is gone cannot be used again: the first one stays.
+        self._pool = torch.cuda.graph_pool_handle()
+        self._first = self._captured(Timed(torch.nn.ReLU(), torch.zeros(1, device="cuda")), 1)
+        self._graphs: dict[int, tuple[Timed, Any, int]] = {}  # the item is held, so that its id stays its own
+
+    def operator_ms(self, item: Timed) -> float:
+        """A replay of several invocations between two events, behind another one; for one invocation."""
+        graph, calls = self._graph(item, self._calls)
+        graph.replay()
+        return _between_events_ms(graph.replay) / calls
+
+    def network_ms(self, item: Timed) -> float:
+        """A replay by the wall clock, from an idle card to the result."""
+        return _until_done_ms(self._graph(item, lambda _: 1)[0].replay)
+
+    def _graph(self, item: Timed, calls: Callable[[Timed], int]) -> tuple[Any, int]:
+        found = self._graphs.get(id(item))
+        if found is None:
+            n = calls(item)
+            found = self._graphs[id(item)] = item, self._captured(item, n), n
+        return found[1:]
+
+    def _calls(self, item: Timed) -> int:
+        graph = self._captured(item, _CUDA_PROBE_CALLS)
+        graph.replay()
+        once_ms = _between_events_ms(graph.replay) / _CUDA_PROBE_CALLS
+        return max(1, min(_CUDA_MOST_CALLS, round(_CUDA_SPAN_MS / max(once_ms, 1e-4))))
+
+    def _captured(self, item: Timed, calls: int) -> Any:
+        # Not torch.cuda.graph(): it may collect garbage and empty the cache each time, longer than all the rest.
+        graph: Any = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self._stream):
+            for _ in range(_WARM_UP_ROUNDS):  # libraries choose their kernels before they are captured
+                item.module(item.input)
+            self._stream.synchronize()
+            graph.capture_begin(pool=self._pool)
+            try:
+                for _ in range(calls):
+                    item.module(item.input)
+            finally:
+                graph.capture_end()
+        torch.cuda.synchronize()
+        return graph
 
 
-def _cuda_ms(item: Timed) -> float:
-    """Between two events on the stream, waited for: queueing behind other operators is not timed."""
+def _between_events_ms(work: Callable[[], object]) -> float:
     event: Any = torch.cuda.Event
     start, end = event(enable_timing=True), event(enable_timing=True)
-    torch.cuda.synchronize()
     start.record()
-    item.module(item.input)
+    work()
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end))
+
+
+def _until_done_ms(work: Callable[[], object]) -> float:
+    torch.cuda.synchronize()
+    start_ns = time.perf_counter_ns()
+    work()
+    torch.cuda.synchronize()
+    return (time.perf_counter_ns() - start_ns) / 1e6
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Build and check the latency table of this machine; also a command that the torch-free daemon runs as a child.
+"""Build the latency table of this machine; also the command that the torch-free daemon runs as a child.
 
-``python -m riwoa.hardware.build build|check --table FILE ...`` prints one JSON object a line: progress, then either
-``{"event": "done", ...}`` or ``{"event": "error", ...}``. Torch is imported only where something is measured.
+``python -m riwoa.hardware.build build|check|drift|remeasure --table FILE ...`` prints one JSON object a line: progress,
+then either ``{"event": "done", ...}`` or ``{"event": "error", ...}``. Torch is imported only where something is
+measured.
 """
 
 from __future__ import annotations
@@ -9,40 +10,37 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riwoa.child import child_environment, die_with_parent, error_from_json, error_to_json, watch_stdin
-from riwoa.errors import OracleError, RiwoaError, StateDirectoryError, UsageError
-from riwoa.hardware.lut import Calibration, LatencyTable, Settings
-from riwoa.hardware.probe import library_versions, notes, probe
-from riwoa.oracle.geometry import STEMS, Backbone, all_operators, operators
+from riwoa.child import die_with_parent, error_to_json, watch_stdin
+from riwoa.errors import RiwoaError, StateDirectoryError, UsageError
+from riwoa.hardware.calibration import FEATURES, Calibration, KnownNetwork
+from riwoa.hardware.drift import ROUNDS as DRIFT_ROUNDS
+from riwoa.hardware.drift import TOLERANCE
+from riwoa.hardware.lut import MOST_BATCH, LatencyTable, Settings
+from riwoa.hardware.probe import library_versions, notes, probe, sensors
+from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child, throttled
+from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
 
 if TYPE_CHECKING:
-    from riwoa.hardware.bench import FloatArray, Samples
+    from riwoa.hardware.bench import FloatArray
+    from riwoa.hardware.fit import Fitted, Model
 
-CALIBRATION_NETWORKS = 24
-CHECK_NETWORKS = 25
+CHECK_NETWORKS = 60
 CHECK_ROUNDS = 100
-_PARTIAL_SCHEMA = 2
-_REPORT_EVERY_S = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class BuildProgress:
-    """How far a measurement is. ``left_s`` extrapolates from the rounds of this process."""
-
-    done: int
-    total: int
-    left_s: float | None
-
-
-ProgressCallback = Callable[[BuildProgress], None]
+SESSIONS = 2  # processes that measure the calibration networks again
+_SESSION_ROUNDS = 40
+_PARTIAL_SCHEMA = 3
+_MOST_WIDTH = 10.0
+_MOST_PX = 1024
 
 
 def build_table(
@@ -53,33 +51,54 @@ def build_table(
     repeats: int = 500,
     progress: ProgressCallback | None = None,
     compute: str = "cpu",
+    *,
+    batch_size: int = 1,
+    regime: str | None = None,
+    sessions: int = SESSIONS,
 ) -> LatencyTable:
     """Time every operator of the space and a set of whole networks here, calibrate, and write the table.
 
     Killed at any moment and called again with the same arguments, it continues from the rounds saved beside ``path``.
 
+    Where memory comes to lie is one process's luck: between processes, all networks together moved by 2 % up or down.
+    So ``sessions`` more processes measure the networks again; the table is fitted on their medians, and its interval
+    knows how far they lie apart.
+
     Raises:
-        TableError: ``compute`` is not available here.
-        UsageError: too few repeats.
+        TableError: ``compute`` or ``regime`` is not available here.
+        UsageError: too few repeats, or a space that is none or does not fit into memory.
         StateDirectoryError: the table cannot be written.
     """
     from riwoa.hardware import bench
+    from riwoa.hardware.remeasure import CALIBRATION_NETWORKS, CALIBRATION_SEED
 
-    clock = bench.clock_for(compute, threads)
+    if threads < 1:
+        raise UsageError(f"a network runs with at least one thread, not {threads}")
+    regime = regime or ("graph" if compute == "cuda" else "eager")
+    clock = bench.clock_for(compute, threads, regime)
     if repeats < 2 * bench.NETWORK_EVERY:
         raise UsageError(f"{repeats} repeats are too few to calibrate on; ask for at least {2 * bench.NETWORK_EVERY}")
+    _check_space(backbone, resolutions, batch_size)
     ops = all_operators(resolutions, backbone)
-    configs = bench.spread_configs(resolutions, CALIBRATION_NETWORKS, seed="calibration")
+    _check_memory(ops, batch_size)
+    configs = bench.spread_configs(resolutions, CALIBRATION_NETWORKS, CALIBRATION_SEED)
+    card = bench.card(compute)
     empty = LatencyTable(
         device=probe(),
         settings=Settings(
-            compute, threads, repeats, memory_format="contiguous" if compute == "cpu" else "channels_last"
+            compute,
+            threads,
+            repeats,
+            memory_format="contiguous" if compute == "cpu" else "channels_last",
+            batch_size=batch_size,
+            regime=regime,
+            accelerator=bench.accelerator(compute),
         ),
         backbone=backbone,
         resolutions=tuple(resolutions),
         entries={},
         libraries=library_versions(),
-        notes=notes(),
+        notes={**notes(), **bench.compute_notes(compute), "sensors_before": sensors(card=card)},
     )
     # The notes (load, kernel) may differ when a killed measurement continues; everything else must be the same.
     header = {**empty.to_json(), "notes": None, "partial": _PARTIAL_SCHEMA, "configs": [c.to_json() for c in configs]}
@@ -88,10 +107,16 @@ def build_table(
     try:
         saved.save(samples)  # a directory that cannot be written is noticed before the measurement, not after
         with bench.thread_count(threads):
-            operator_items = bench.operator_items(ops, compute)
-            network_items = bench.network_items(configs, backbone, compute)
-            bench.measure(operator_items, network_items, samples, clock, saved, _throttled(progress))
-        table = _calibrated(empty, [op.key for op in ops], configs, samples)
+            operator_items = bench.operator_items(ops, compute, batch_size)
+            network_items = bench.network_items(configs, backbone, compute, batch_size)
+            bench.measure(operator_items, network_items, samples, clock, saved, throttled(progress))
+        raw = replace(
+            empty,
+            entries={op.key: bench.timing(row) for op, row in zip(ops, samples.operators, strict=True)},
+            notes={**empty.notes, "sensors_after": sensors(card=card)},
+        )
+        again = _sessions(path, raw, configs, sessions)
+        table = calibrated(raw, configs, samples.networks, again)
         table.save(path)
     except OSError as error:
         message = f"cannot write the latency table {path}: {error.strerror}; free or fix the directory"
@@ -100,119 +125,110 @@ def build_table(
     return table
 
 
-def check_table(
-    table: LatencyTable,
-    networks: int = CHECK_NETWORKS,
-    rounds: int = CHECK_ROUNDS,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-) -> dict[str, Any]:
-    """Compare the table with whole networks that it was not calibrated on, measured now.
-
-    ``drift`` is how much slower (above 1) operators are now than when the table was built: it moves the error, not the
-    ranking. ``repeatability`` bounds the correlations that any table could show against this measurement.
-
-    Raises:
-        TableError: the table was measured on another device, or lacks an operator.
-    """
-    from riwoa.hardware import bench
-
-    table.require(probe(), table.settings.threads)
-    clock = bench.clock_for(table.settings.compute, table.settings.threads)
-    configs = bench.random_configs(table.resolutions, networks, seed=f"check {seed}")
-    ops = operators(configs[0], table.backbone)
-    predicted = [table.latency_ms(c) for c in configs]
-    compute = table.settings.compute
-    samples = bench.Samples.empty(len(ops), networks, rounds * bench.NETWORK_EVERY)
-    with bench.thread_count(table.settings.threads):
-        operator_items = bench.operator_items(ops, compute)
-        network_items = bench.network_items(configs, table.backbone, compute)
-        bench.measure(operator_items, network_items, samples, clock, progress=_throttled(progress))
-    expected = [table.operator_ms(op) for op in ops]
-    drift = float(sum(bench.undisturbed_ms(samples.operators)) / sum(expected))
-    return {
-        **_agreement(predicted, samples.networks),
-        "networks": networks,
-        "rounds": rounds,
-        "drift": drift,
-        "table_sha256": table.sha256,
-        "rows": [
-            {"predicted_ms": p, "measured_ms": float(m), "architecture": c.to_json()}
-            for p, m, c in zip(predicted, bench.undisturbed_ms(samples.networks), configs, strict=True)
-        ],
-    }
-
-
-def _calibrated(
-    empty: LatencyTable, keys: Sequence[str], configs: Sequence[OfaConfig], samples: Samples
+def calibrated(
+    raw: LatencyTable, configs: Sequence[OfaConfig], networks: FloatArray, again: Sequence[Sequence[float]] = ()
 ) -> LatencyTable:
-    from dataclasses import replace
+    """The table with line, correction where it pays, and interval, from whole networks.
 
-    from riwoa.hardware import bench
-
-    raw = replace(empty, entries={k: bench.timing(row) for k, row in zip(keys, samples.operators, strict=True)})
-    sums = [raw.sum_ms(c) for c in configs]
-    intercept_ms, slope = _fit(sums, bench.undisturbed_ms(samples.networks), raw.range_ms()[0])
-    agreement = _agreement([intercept_ms + slope * s for s in sums], samples.networks)
-    calibration = Calibration(
-        intercept_ms=intercept_ms,
-        slope=slope,
-        networks=len(configs),
-        repeats=samples.networks.shape[1],
-        spearman=agreement["spearman"],
-        mean_abs_error_percent=agreement["mean_abs_error_percent"],
-        repeatability=agreement["repeatability"],
-        disturbance=agreement["disturbance"],
-    )
-    return replace(raw, calibration=calibration)
-
-
-def _fit(sums: Sequence[float], measured: FloatArray, least_sum_ms: float) -> tuple[float, float]:
-    """Theil-Sen: a few disturbed networks cannot tilt it. Through the origin where that would be no latency at all."""
+    Args:
+        raw: the table of operators.
+        configs: n networks.
+        networks: (n, rounds) milliseconds, measured among the operators.
+        again: (sessions, n) milliseconds of the same networks in other processes.
+    """
     import numpy as np
-    from scipy import stats
 
-    line = stats.theilslopes(measured, sums)
-    if line.slope > 0 and line.intercept + line.slope * least_sum_ms > 0:
-        return float(line.intercept), float(line.slope)
-    return 0.0, float(np.median(measured / np.asarray(sums)))
-
-
-def _agreement(predicted: Sequence[float], networks: FloatArray) -> dict[str, float]:
-    """Ranks and errors of predictions against (networks, rounds) milliseconds."""
-    import numpy as np
-    from scipy import stats
-
+    from riwoa.hardware import fit
     from riwoa.hardware.bench import undisturbed_ms
 
-    measured = undisturbed_ms(networks)
-    even, odd = undisturbed_ms(networks[:, ::2]), undisturbed_ms(networks[:, 1::2])
+    sessions = np.vstack([undisturbed_ms(networks), *(np.asarray(row)[None] for row in again)])
+    measured = np.median(sessions, axis=0)
+    sums = np.array([raw.sum_ms(c) for c in configs])
+    found = fit.choose(sums, _features(configs, raw.backbone), measured, raw.range_ms()[0], lambda m: _usable(raw, m))
+    predicted = found.model.predict(sums, _features(configs, raw.backbone))
+    even, odd = fit.halves(networks, undisturbed_ms)
+    calibration = Calibration(
+        intercept_ms=found.model.intercept_ms,
+        slope=found.model.slope,
+        networks=len(configs),
+        repeats=networks.shape[1],
+        spearman=fit.spearman(predicted, measured),
+        mean_abs_error_percent=float(np.mean(np.abs(predicted / measured - 1)) * 100),
+        repeatability=fit.spearman(even, odd),
+        disturbance=float(np.median(np.median(networks, axis=1) / undisturbed_ms(networks))),
+    )
+    return replace(
+        raw,
+        calibration=calibration,
+        correction=dict(found.model.correction),
+        interval=fit.interval(found.left_out_ms, sessions),
+        known=tuple(KnownNetwork(c, round(float(ms), 6)) for c, ms in zip(configs, measured, strict=True)),
+        notes={**raw.notes, **_choice(found, sessions)},
+    )
+
+
+def _choice(found: Fitted, sessions: FloatArray) -> dict[str, Any]:
+    """How the calibration was chosen: leave-one-out errors of both candidates, and the sessions' levels."""
+    import numpy as np
+
+    levels = np.median(sessions / np.median(sessions, axis=0), axis=1)
     return {
-        "spearman": float(stats.spearmanr(predicted, measured).statistic),
-        "kendall": float(stats.kendalltau(predicted, measured).statistic),
-        "mean_abs_error_percent": float(np.mean(np.abs(np.asarray(predicted) - measured) / measured) * 100),
-        "repeatability": float(stats.spearmanr(even, odd).statistic),
-        "disturbance": float(np.median(np.median(networks, axis=1) / measured)),
+        "left_out_error_percent": {
+            "line": round(found.line_error_percent, 4),
+            "correction": round(found.correction_error_percent, 4),
+        },
+        "session_levels": [round(float(level), 4) for level in levels],
     }
 
 
-def _throttled(progress: ProgressCallback | None) -> Callable[[int, int], None] | None:
-    """A few reports a second, with the time left."""
-    if progress is None:
-        return None
-    start_s, first, last_s = time.monotonic(), -1, 0.0
+def _features(configs: Sequence[OfaConfig], backbone: Backbone) -> FloatArray:
+    import numpy as np
 
-    def report(done: int, total: int) -> None:
-        nonlocal first, last_s
-        now_s = time.monotonic()
-        first = done if first < 0 else first
-        if done < total and now_s - last_s < _REPORT_EVERY_S:
-            return
-        last_s = now_s
-        taken = done - first
-        progress(BuildProgress(done, total, (now_s - start_s) / taken * (total - done) if taken else None))
+    rows = [
+        [math.fsum(count(op) for op in operators(config, backbone)) for count in FEATURES.values()]
+        for config in configs
+    ]
+    return np.array(rows)
 
-    return report
+
+def _usable(raw: LatencyTable, model: Model) -> bool:
+    line = replace(raw.calibration, intercept_ms=model.intercept_ms, slope=model.slope)
+    table = replace(raw, calibration=line, correction=dict(model.correction))
+    return table.adds_up() and table.range_ms()[0] > 0
+
+
+def _sessions(path: Path, raw: LatencyTable, configs: Sequence[OfaConfig], count: int) -> list[list[float]]:
+    """Milliseconds of the networks in ``count`` processes of their own, one after another."""
+    if count == 0:
+        return []
+    # The child reads which networks and which operators from a table: this one, not calibrated yet.
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    replace(raw, known=tuple(KnownNetwork(config, 1.0) for config in configs)).save(unfinished)
+    arguments = ["remeasure", "--table", str(unfinished), "--rounds", str(_SESSION_ROUNDS)]
+    try:
+        return [asyncio.run(run_child(arguments, raw.settings.threads))["networks_ms"] for _ in range(count)]
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _check_space(backbone: Backbone, resolutions: Sequence[int], batch_size: int) -> None:
+    if not resolutions or not all(1 <= r <= _MOST_PX for r in resolutions):
+        raise UsageError(f"resolutions need 1 to {_MOST_PX} pixels each, not {list(resolutions)}")
+    if not 0 < backbone.width_mult <= _MOST_WIDTH or not 1 <= backbone.n_classes <= 10**6:
+        raise UsageError(f"the width needs to be within 0 and {_MOST_WIDTH:g}, the classes at least one: {backbone}")
+    if not 1 <= batch_size <= MOST_BATCH:
+        raise UsageError(f"the batch size needs to be from 1 to {MOST_BATCH}, not {batch_size}")
+
+
+def _check_memory(ops: Sequence[Operator], batch_size: int) -> None:
+    """Every operator keeps an input and weights of its own, so that they are as cold as in a network."""
+    needed = 4 * sum(op.parameters + batch_size * op.in_c * op.in_h * op.in_w for op in ops) / 2**30
+    room = probe().memory_gib / 2
+    if room and needed > room:
+        raise UsageError(
+            f"the operators of this space need {needed:.0f} GiB at batch {batch_size}, half of this device's memory is "
+            f"{room:g}; take fewer resolutions or a smaller batch"
+        )
 
 
 # --- as a child ------------------------------------------------------------------------------------------------------
@@ -226,6 +242,10 @@ async def build_table_in_child(
     repeats: int = 500,
     progress: ProgressCallback | None = None,
     compute: str = "cpu",
+    *,
+    batch_size: int = 1,
+    regime: str | None = None,
+    sessions: int = SESSIONS,
 ) -> LatencyTable:
     """``build_table`` in a process of its own, for callers without torch; cancelling kills it, and nothing is lost.
 
@@ -233,50 +253,13 @@ async def build_table_in_child(
         RiwoaError: as ``build_table``; OracleError when the child dies.
     """
     arguments = [
-        "--child", "build", "--table", str(path), "--width-mult", repr(backbone.width_mult),
+        "build", "--table", str(path), "--width-mult", repr(backbone.width_mult),
         "--classes", str(backbone.n_classes), "--stem", backbone.stem, "--resolutions", ",".join(map(str, resolutions)),
         "--threads", str(threads), "--repeats", str(repeats), "--compute", compute,
+        "--batch-size", str(batch_size), "--sessions", str(sessions), *(["--regime", regime] if regime else []),
     ]  # fmt: skip
-    await _run_child(arguments, threads, progress)
+    await run_child(arguments, threads, progress)
     return LatencyTable.load(path)
-
-
-async def check_table_in_child(path: Path, progress: ProgressCallback | None = None) -> dict[str, Any]:
-    """``check_table`` in a process of its own, for callers without torch.
-
-    Raises:
-        RiwoaError: as ``check_table``; OracleError when the child dies.
-    """
-    threads = LatencyTable.load(path).settings.threads
-    return await _run_child(["--child", "check", "--table", str(path)], threads, progress)
-
-
-async def _run_child(arguments: list[str], threads: int, progress: ProgressCallback | None) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "riwoa.hardware.build", *arguments),
-        stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
-        stdout=asyncio.subprocess.PIPE,
-        env=child_environment(threads),
-        start_new_session=True,
-        limit=2**20,
-    )
-    assert process.stdout is not None
-    try:
-        async for line in process.stdout:
-            event = json.loads(line)
-            if event["event"] == "progress" and progress is not None:
-                progress(BuildProgress(event["done"], event["total"], event["left_s"]))
-            elif event["event"] == "error":
-                raise error_from_json(event)
-            elif event["event"] == "done":
-                return dict(event["result"])
-        code = await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    raise OracleError(f"the latency measurement died with status {code}; run it again, it continues where it was")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -303,20 +286,45 @@ def _build(options: argparse.Namespace, progress: ProgressCallback) -> dict[str,
         resolutions = [int(r) for r in options.resolutions.split(",")]
     except ValueError:
         raise UsageError(f"--resolutions needs pixels such as 24,32,40, not {options.resolutions!r}") from None
-    backbone = Backbone(options.width_mult, options.classes, options.stem)
     table = build_table(
-        options.table, backbone, resolutions, options.threads, options.repeats, progress, compute=options.compute
+        options.table,
+        Backbone(options.width_mult, options.classes, options.stem),
+        resolutions,
+        options.threads,
+        options.repeats,
+        progress,
+        options.compute,
+        batch_size=options.batch_size,
+        regime=options.regime,
+        sessions=options.sessions,
     )
     return {"table": str(options.table), "sha256": table.sha256, "operators": len(table.entries)}
 
 
 def _check(options: argparse.Namespace, progress: ProgressCallback) -> dict[str, Any]:
-    return check_table(
-        LatencyTable.load(options.table), options.networks, options.rounds, options.seed, progress=progress
-    )
+    from riwoa.hardware.check import check_table
+
+    table = LatencyTable.load(options.table)
+    return check_table(table, options.networks, options.rounds, options.seed, progress)
 
 
-_COMMANDS = {"build": _build, "check": _check}
+def _drift(options: argparse.Namespace, progress: ProgressCallback) -> dict[str, Any]:
+    from riwoa.hardware.drift import measure_drift
+
+    return measure_drift(LatencyTable.load(options.table), options.rounds, options.tolerance, progress).to_json()
+
+
+def _remeasure(options: argparse.Namespace, progress: ProgressCallback) -> dict[str, Any]:
+    from riwoa.hardware.bench import undisturbed_ms
+    from riwoa.hardware.remeasure import known_networks, remeasure
+
+    table = LatencyTable.load(options.table)
+    configs = [network.config for network in known_networks(table)]
+    found = remeasure(table, configs, options.rounds, progress)
+    return {"networks_ms": [float(ms) for ms in undisturbed_ms(found.samples.networks)]}
+
+
+_COMMANDS = {"build": _build, "check": _check, "drift": _drift, "remeasure": _remeasure}
 
 
 def _print(event: dict[str, Any]) -> None:
@@ -335,11 +343,19 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--threads", type=int, required=True)
     build.add_argument("--repeats", type=int, default=500)
     build.add_argument("--compute", default="cpu", choices=("cpu", "cuda"))
+    build.add_argument("--batch-size", type=int, default=1)
+    build.add_argument("--regime", choices=("eager", "graph"))
+    build.add_argument("--sessions", type=int, default=SESSIONS)
     check = verbs.add_parser("check", help="compare a table with whole networks measured now")
     check.add_argument("--networks", type=int, default=CHECK_NETWORKS)
     check.add_argument("--rounds", type=int, default=CHECK_ROUNDS)
     check.add_argument("--seed", type=int, default=0)
-    for verb in (build, check):
+    drift = verbs.add_parser("drift", help="measure sentinels again")
+    drift.add_argument("--rounds", type=int, default=DRIFT_ROUNDS)
+    drift.add_argument("--tolerance", type=float, default=TOLERANCE)
+    remeasure = verbs.add_parser("remeasure", help="measure the calibration networks again")
+    remeasure.add_argument("--rounds", type=int, default=_SESSION_ROUNDS)
+    for verb in (build, check, drift, remeasure):
         verb.add_argument("--table", type=Path, required=True)
     return parser
 

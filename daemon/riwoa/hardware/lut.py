@@ -1,12 +1,16 @@
 """The latency table: measured operators of one device, summed and calibrated into a network's latency. No torch.
 
 A table is one JSON file. It says on which device, with which libraries and settings it was measured, holds statistics
-of every operator of a space, and a straight line from the sum of operators to the time of a whole network, fitted on
-whole networks that were measured among the operators (ruling 6).
+of every operator of a space, and how to get from the sum of operators to the time of a whole network, fitted on whole
+networks that were measured among the operators (ruling 6): a straight line, where that is not enough a correction
+beside it, and how far off the result may be.
 
 What is summed and predicted is the tenth percentile: the time on the device left to itself. Beside other busy
 processes the wall-time sum over 237 operators wandered between 60 and 85 ms in medians, and between 56 and 58 in tenth
 percentiles. The table keeps both, and the spread.
+
+Format 2 added to format 1: batch size, regime and accelerator in the settings; correction, interval and the calibration
+networks with their times. A table of format 1 keeps its format, so that its hash stays the one that runs recorded.
 """
 
 from __future__ import annotations
@@ -21,13 +25,19 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from riwoa.errors import TableError
+from riwoa.hardware.calibration import FEATURES, IDENTITY, Calibration, Interval, KnownNetwork, correction_ms
 from riwoa.hardware.probe import Device
 from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa_storage.durable import replace_durably
 
-SCHEMA = 1
+SCHEMA = 2
+_OLD_SCHEMA = 1
+_OLD_SETTINGS = ("compute", "threads", "repeats", "dtype", "memory_format")
+MOST_BATCH = 4096
 _MAX_FILE_BYTES = 16 * 2**20
+_MAX_KNOWN = 4096
+_MOST_RESOLUTIONS = 256
 _MAX_MS = 1e7  # near three hours for one operator: not a latency
 _REBUILD = "run `riwoactl lut build`"
 _Row = TypeVar("_Row")
@@ -47,35 +57,20 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the repeats were taken: batch 1, evaluation mode, every operator once a round."""
+    """How the repeats were taken: evaluation mode, every operator once a round.
+
+    ``regime`` "eager": torch launches every kernel by itself, as ``module(x)`` does; "graph": a captured CUDA graph is
+    replayed, which launches all of them at once. Operators and whole networks are measured in the same one.
+    """
 
     compute: str  # "cpu" or "cuda"
     threads: int
     repeats: int
     dtype: str = "float32"
     memory_format: str = "contiguous"
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """``latency = intercept + slope * sum of operators``, and how well that fits the networks it was fitted on.
-
-    ``repeatability`` is the Spearman correlation of the networks' times over even rounds with those over odd rounds:
-    how well half the measurement ranks like the other half bounds what any prediction can show. ``disturbance`` is the
-    networks' median over their tenth percentile, near 1 on a quiet device.
-    """
-
-    intercept_ms: float
-    slope: float
-    networks: int
-    repeats: int
-    spearman: float
-    mean_abs_error_percent: float
-    repeatability: float
-    disturbance: float
-
-
-IDENTITY = Calibration(0.0, 1.0, 0, 0, 0.0, 0.0, 0.0, 0.0)
+    batch_size: int = 1
+    regime: str = "eager"  # "eager", or "graph" on CUDA
+    accelerator: str = ""  # the card's name as torch reports it, "" for the processor
 
 
 @dataclass(frozen=True)
@@ -90,6 +85,10 @@ class LatencyTable:
     calibration: Calibration = IDENTITY
     libraries: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    correction: Mapping[str, float] = field(default_factory=dict)  # milliseconds by feature; empty for a line alone
+    interval: Interval | None = None
+    known: tuple[KnownNetwork, ...] = ()
+    schema: int = SCHEMA
 
     def operator_ms(self, operator: Operator) -> float:
         """Undisturbed time of one operator, not calibrated.
@@ -120,26 +119,50 @@ class LatencyTable:
         return total
 
     def latency_ms(self, config: OfaConfig) -> float:
-        """Predicted time of one image through the whole subnet on this device.
+        """Predicted time of one batch (of one image, unless the settings say more) through the subnet on this device.
 
         Raises:
             TableError: an operator was not measured.
         """
-        return self.calibration.intercept_ms + self.calibration.slope * self.sum_ms(config)
+        line_ms = self.calibration.intercept_ms + self.calibration.slope * self.sum_ms(config)
+        return line_ms + self.correction_ms(config) if self.correction else line_ms
+
+    def interval_ms(self, config: OfaConfig) -> tuple[float, float] | None:
+        """Where the measured time is expected at the interval's level; None for a table without one.
+
+        Raises:
+            TableError: an operator was not measured.
+        """
+        if self.interval is None:
+            return None
+        predicted, share = self.latency_ms(config), self.interval.half_width_percent / 100
+        return predicted * max(0.0, 1 - share), predicted * (1 + share)
+
+    def correction_ms(self, config: OfaConfig) -> float:
+        """The part of ``latency_ms`` that the correction makes; 0 where there is none."""
+        if not self.correction:
+            return 0.0
+        tables, total = self._extra(config.r)
+        for stage, depth in enumerate(config.d):
+            for block in range(depth):
+                i = stage * BLOCKS + block
+                total += tables[stage][min(block, 1)][config.ks[i], config.e[i]]
+        return total
 
     def layers_ms(self, config: OfaConfig) -> dict[str, float]:
-        """What each block ("stage1.block2") adds to ``latency_ms``; stem, head and intercept belong to none.
+        """What each block ("stage1.block2") adds to ``latency_ms``, correction included.
+
+        Stem, head and intercept belong to no block; with them the blocks make up ``latency_ms``.
 
         Raises:
             TableError: an operator was not measured.
         """
-        tables = self._blocks(config.r)
+        tables = self._shares(config.r)
         found = {}
         for stage, depth in enumerate(config.d):
             for block in range(depth):
                 i = stage * BLOCKS + block
-                times = tables[stage][0 if block == 0 else 1]
-                found[f"stage{stage + 1}.block{block + 1}"] = self.calibration.slope * times[config.ks[i], config.e[i]]
+                found[f"stage{stage + 1}.block{block + 1}"] = tables[stage][min(block, 1)][config.ks[i], config.e[i]]
         return found
 
     def extremes(self, resolutions: Sequence[int] | None = None) -> tuple[OfaConfig, OfaConfig]:
@@ -149,7 +172,9 @@ class LatencyTable:
             TableError: an operator was not measured.
         """
         candidates = [(self._extreme(r, min), self._extreme(r, max)) for r in resolutions or self.resolutions]
-        return min((c[0] for c in candidates), key=self.sum_ms), max((c[1] for c in candidates), key=self.sum_ms)
+        return min((c[0] for c in candidates), key=self.latency_ms), max(
+            (c[1] for c in candidates), key=self.latency_ms
+        )
 
     def range_ms(self, resolutions: Sequence[int] | None = None) -> tuple[float, float]:
         """Least and greatest attainable latency over the whole space.
@@ -163,6 +188,11 @@ class LatencyTable:
     def missing(self, resolutions: Sequence[int], backbone: Backbone) -> list[str]:
         """Keys of the space's operators that the table does not hold."""
         return [op.key for op in all_operators(resolutions, backbone) if op.key not in self.entries]
+
+    def adds_up(self) -> bool:
+        """Whether every measured operator of the space still takes time once calibrated and corrected."""
+        ops = all_operators(self.resolutions, self.backbone)
+        return all(self._share_ms(op) > 0 for op in ops if op.key in self.entries)
 
     def mismatches(self, device: Device, threads: int) -> list[str]:
         """Why the table does not speak for this device and thread count; empty when it does."""
@@ -190,17 +220,27 @@ class LatencyTable:
 
     def to_json(self) -> dict[str, Any]:
         """The file's content, without its hash."""
+        settings = asdict(self.settings)
+        newer = {
+            "correction": dict(self.correction),
+            "interval": None if self.interval is None else asdict(self.interval),
+            "known": [{"architecture": n.config.to_json(), "ms": n.ms} for n in self.known],
+        }
+        if self.schema == _OLD_SCHEMA:
+            newer = {}
+            settings = {name: settings[name] for name in _OLD_SETTINGS}
         return {
             "kind": "riwoa-latency-table",
-            "schema": SCHEMA,
+            "schema": self.schema,
             "device": self.device.to_json(),
             "device_hash": self.device.hash,
             "libraries": dict(self.libraries),
             "notes": dict(self.notes),
-            "settings": asdict(self.settings),
+            "settings": settings,
             "backbone": self.backbone.to_json(),
             "resolutions": list(self.resolutions),
             "calibration": asdict(self.calibration),
+            **newer,
             "entries": {key: asdict(timing) for key, timing in sorted(self.entries.items())},
         }
 
@@ -227,7 +267,7 @@ class LatencyTable:
 
     def _extreme(self, resolution: int, pick: Callable[..., Any]) -> OfaConfig:
         ks, es, ds = [], [], []
-        for first, later in self._blocks(resolution):
+        for first, later in self._shares(resolution):
             (k1, e1), (k2, e2) = pick(first, key=first.__getitem__), pick(later, key=later.__getitem__)
             ks += [k1] + [k2] * (BLOCKS - 1)
             es += [e1] + [e2] * (BLOCKS - 1)
@@ -235,23 +275,52 @@ class LatencyTable:
         return OfaConfig(tuple(ks), tuple(es), tuple(ds), resolution)
 
     @cached_property
-    def _block_cache(self) -> dict[int, tuple[tuple[_BlockTimes, _BlockTimes], ...]]:
+    def _block_cache(self) -> dict[int, _StageTimes]:
         return {}
 
-    def _blocks(self, resolution: int) -> tuple[tuple[_BlockTimes, _BlockTimes], ...]:
+    def _blocks(self, resolution: int) -> _StageTimes:
         """For each stage: (kernel, expansion) -> milliseconds, of its first block and of a later one."""
         found = self._block_cache.get(resolution)
         if found is None:
-            pairs = [(k, e) for k in KERNELS for e in EXPANSIONS]
+            found = self._block_cache[resolution] = self._of_blocks(resolution, self.operator_ms)
+        return found
 
-            def times(stage: int, first: bool) -> _BlockTimes:
-                return {
-                    (k, e): self.operator_ms(block_operator(self.backbone, resolution, stage, first, k, e))
-                    for k, e in pairs
-                }
+    def _of_blocks(self, resolution: int, value: Callable[[Operator], float]) -> _StageTimes:
+        def times(stage: int, first: bool) -> _BlockTimes:
+            return {
+                (k, e): value(block_operator(self.backbone, resolution, stage, first, k, e))
+                for k in KERNELS
+                for e in EXPANSIONS
+            }
 
-            found = tuple((times(s, True), times(s, False)) for s in range(1, STAGES + 1))
-            self._block_cache[resolution] = found
+        return tuple((times(s, True), times(s, False)) for s in range(1, STAGES + 1))
+
+    @cached_property
+    def _share_cache(self) -> dict[int, _StageTimes]:
+        return {}
+
+    def _shares(self, resolution: int) -> _StageTimes:
+        """As ``_blocks``, but what a block adds to ``latency_ms``."""
+        found = self._share_cache.get(resolution)
+        if found is None:
+            found = self._share_cache[resolution] = self._of_blocks(resolution, self._share_ms)
+        return found
+
+    def _share_ms(self, op: Operator) -> float:
+        return self.calibration.slope * self.operator_ms(op) + correction_ms(self.correction, op)
+
+    @cached_property
+    def _extra_cache(self) -> dict[int, tuple[_StageTimes, float]]:
+        return {}
+
+    def _extra(self, resolution: int) -> tuple[_StageTimes, float]:
+        """What the correction adds: for each block, and for stem and head together."""
+        found = self._extra_cache.get(resolution)
+        if found is None:
+            start, end = fixed_operators(self.backbone, resolution)
+            blocks = self._of_blocks(resolution, lambda op: correction_ms(self.correction, op))
+            fixed_ms = sum(correction_ms(self.correction, op) for op in (*start, *end))
+            found = self._extra_cache[resolution] = blocks, fixed_ms
         return found
 
     @cached_property
@@ -267,6 +336,7 @@ class LatencyTable:
 
 
 _BlockTimes = dict[tuple[int, int], float]
+_StageTimes = tuple[tuple[_BlockTimes, _BlockTimes], ...]
 
 
 class _Invalid(ValueError):
@@ -312,23 +382,30 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse(data: dict[str, Any]) -> LatencyTable:
     schema = data.get("schema")
-    if not isinstance(schema, int) or isinstance(schema, bool) or schema != SCHEMA:
-        raise _Invalid(f"schema {schema!r} is not {SCHEMA}, the one this version reads")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema not in (_OLD_SCHEMA, SCHEMA):
+        raise _Invalid(f"schema {repr(schema)[:40]} is not {_OLD_SCHEMA} or {SCHEMA}, which this version reads")
     claimed = data.pop("sha256", None)
     if claimed is not None and claimed != _content_hash(data):
         raise _Invalid("the content does not match its sha256: the file was damaged or edited")
     entries = _mapping(data, "entries")
     if not entries:
         raise _Invalid("holds no operators")
+    old = schema == _OLD_SCHEMA
+    settings = _row(Settings, _mapping(data, "settings"), "settings", _OLD_SETTINGS if old else None)
+    backbone = _row(Backbone, {"stem": STEMS[0], **_mapping(data, "backbone")}, "backbone")
     table = LatencyTable(
         device=_device(data),
-        settings=_settings(_row(Settings, _mapping(data, "settings"), "settings")),
-        backbone=_backbone(_row(Backbone, {"stem": STEMS[0], **_mapping(data, "backbone")}, "backbone")),
+        settings=_settings(settings),
+        backbone=_backbone(backbone),
         resolutions=_resolutions(data.get("resolutions")),
         entries={key: _timing(key, value) for key, value in entries.items()},
         calibration=_row(Calibration, _mapping(data, "calibration"), "calibration"),
         libraries=_mapping(data, "libraries"),
         notes=_mapping(data, "notes"),
+        correction={} if old else _correction(_mapping(data, "correction")),
+        interval=None if old else _interval(data.get("interval")),
+        known=() if old else _known(data.get("known")),
+        schema=schema,
     )
     _check_calibration(table)
     return table
@@ -341,11 +418,11 @@ def _mapping(data: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _row(cls: type[_Row], value: object, where: str) -> _Row:
-    """A flat dataclass from an object with exactly its fields, numbers finite."""
+def _row(cls: type[_Row], value: object, where: str, names: Sequence[str] | None = None) -> _Row:
+    """A flat dataclass from an object with exactly its fields (or ``names`` of them), numbers finite."""
     if not isinstance(value, dict):
         raise _Invalid(f"{where!r} is not an object")
-    kinds = {f.name: str(f.type) for f in fields(cls)}  # type: ignore[arg-type]
+    kinds = {f.name: str(f.type) for f in fields(cls) if names is None or f.name in names}  # type: ignore[arg-type]
     if set(value) != set(kinds):
         raise _Invalid(f"{where!r} needs exactly the fields {sorted(kinds)}")
     return cls(**{name: _value(value[name], kind, f"{where}.{name}") for name, kind in kinds.items()})
@@ -371,6 +448,10 @@ def _device(data: Mapping[str, Any]) -> Device:
 def _settings(settings: Settings) -> Settings:
     if settings.threads < 1 or settings.repeats < 1 or settings.compute not in ("cpu", "cuda"):
         raise _Invalid("'settings' needs at least one thread and one repeat, and compute 'cpu' or 'cuda'")
+    if not 1 <= settings.batch_size <= MOST_BATCH:
+        raise _Invalid(f"'settings' needs a batch size from 1 to {MOST_BATCH}")
+    if settings.regime not in ("eager", "graph") or (settings.regime == "graph" and settings.compute != "cuda"):
+        raise _Invalid("'settings' needs the regime 'eager', or 'graph' on CUDA")
     return settings
 
 
@@ -382,7 +463,7 @@ def _backbone(backbone: Backbone) -> Backbone:
 
 
 def _resolutions(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_RESOLUTIONS:
         raise _Invalid("'resolutions' is missing or not a list of pixels")
     if not all(isinstance(r, int) and not isinstance(r, bool) and 1 <= r <= 10**5 for r in value):
         raise _Invalid("'resolutions' is missing or not a list of pixels")
@@ -397,9 +478,51 @@ def _timing(key: str, value: object) -> Timing:
     return timing
 
 
+def _correction(value: Mapping[str, Any]) -> dict[str, float]:
+    if unknown := sorted(set(value) - set(FEATURES)):
+        raise _Invalid(f"the correction counts {unknown[0][:40]!r}; this version knows {sorted(FEATURES)}")
+    return {name: _float(weight, f"correction.{name}") for name, weight in value.items()}
+
+
+def _interval(value: object) -> Interval | None:
+    if value is None:
+        return None
+    interval = _row(Interval, value, "interval")
+    least = min(interval.half_width_percent, interval.within_percent, interval.between_percent)
+    if not 0 < interval.level < 1 or least < 0 or interval.scores < 1 or interval.sessions < 1:
+        raise _Invalid("'interval' needs a level between 0 and 1, widths of 0 or more, and scores it came from")
+    return interval
+
+
+def _known(value: object) -> tuple[KnownNetwork, ...]:
+    if not isinstance(value, list) or len(value) > _MAX_KNOWN:
+        raise _Invalid(f"'known' is missing or not a list of at most {_MAX_KNOWN} networks")
+    return tuple(_known_network(item) for item in value)
+
+
+def _known_network(value: object) -> KnownNetwork:
+    if not isinstance(value, dict) or set(value) != {"architecture", "ms"}:
+        raise _Invalid("a known network needs exactly an architecture and its ms")
+    ms = _float(value["ms"], "known.ms")
+    if ms <= 0:
+        raise _Invalid("a known network takes no time at all")
+    try:
+        return KnownNetwork(OfaConfig.from_json(value["architecture"]), ms)
+    except ValueError as error:
+        raise _Invalid(f"a known network is none: {error}") from None
+
+
+def _float(value: object, where: str) -> float:
+    found = _value(value, "float", where)
+    assert isinstance(found, float)
+    return found
+
+
 def _check_calibration(table: LatencyTable) -> None:
     calibration = table.calibration
     if not math.isfinite(calibration.intercept_ms) or not calibration.slope > 0:
         raise _Invalid("the calibration needs a positive slope")
+    if table.correction and not table.adds_up():
+        raise _Invalid("the correction gives an operator less than no time")
     if not table.missing(table.resolutions, table.backbone) and table.range_ms()[0] <= 0:
         raise _Invalid("the calibration gives the fastest network no time at all")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from riwoa.config import Config
 from riwoa.errors import StateDirectoryError, TableError
-from riwoa.hardware.build import BuildProgress, ProgressCallback, build_table_in_child
+from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.probe import probe
+from riwoa.hardware.process import BuildProgress, ProgressCallback
 from riwoa.log import get_logger
 from riwoa.oracle.geometry import Backbone
 from riwoa.paths import shipped

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -24,6 +25,11 @@ _CPU_FIELDS = (
     "model name", "vendor_id", "cpu family", "model", "stepping", "cache size",
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Hardware",
 )  # fmt: skip
+_CARD_FIELDS = (
+    "name", "driver_version", "pstate", "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw",
+    "compute_mode", "persistence_mode",
+)  # fmt: skip
+_CARD_TIMEOUT_S = 5.0
 _TEXT_FIELDS = ("architecture", "board", "cpu")
 _NUMBER_FIELDS = ("cores", "max_frequency_khz", "memory_gib")
 _LIBRARIES = ("torch", "ofa", "numpy")
@@ -111,6 +117,33 @@ def notes(root: Path = Path("/")) -> dict[str, Any]:
     governor = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"usable_cores": affinity, "governor": governor or None, "load_average": load, "kernel": platform.release()}
+
+
+def sensors(root: Path = Path("/"), card: str | None = None) -> dict[str, Any]:
+    """Clocks and temperatures now; nothing for what the machine does not show, as most virtual ones.
+
+    Args:
+        root: where ``proc`` and ``sys`` are found.
+        card: an NVIDIA card's index or uuid to ask ``nvidia-smi`` about; None for the processor alone.
+    """
+    frequency = _integer(_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"))
+    said = re.search(r"^cpu MHz\s*:\s*([\d.]+)", _read(root / "proc/cpuinfo"), re.MULTILINE)
+    mhz = frequency / 1000 if frequency else float(said.group(1)) if said else None
+    zones = sorted((root / "sys/class/thermal").glob("thermal_zone*/temp"))
+    degrees = [_integer(_read(zone)) / 1000 for zone in zones]
+    found = {"cpu_mhz": mhz, "cpu_celsius": max(degrees, default=0.0) or None, "gpu": _card(card) if card else None}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _card(card: str) -> dict[str, str] | None:
+    """What ``nvidia-smi`` says of a card; None where there is no such command (a Jetson), or it does not answer."""
+    command = ["nvidia-smi", "-i", card, f"--query-gpu={','.join(_CARD_FIELDS)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_CARD_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    values = [value.strip() for value in done.stdout.splitlines()[0].split(",")] if done.stdout else []
+    return dict(zip(_CARD_FIELDS, values, strict=True)) if len(values) == len(_CARD_FIELDS) else None
 
 
 @functools.cache

@@ -16,6 +16,7 @@ BLOCKS = 4
 KERNELS = (3, 5, 7)
 EXPANSIONS = (3, 4, 6)
 DEPTHS = (2, 3, 4)
+_MOST_PX = 10**5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,27 @@ class OfaConfig:
     def to_json(self) -> dict[str, Any]:
         """As OFA's tutorials write it: {"ks": [...], "e": [...], "d": [...], "r": [r]}."""
         return {"ks": list(self.ks), "e": list(self.e), "d": list(self.d), "r": [self.r]}
+
+    @staticmethod
+    def from_json(data: object) -> OfaConfig:
+        """What ``to_json`` wrote.
+
+        Raises:
+            ValueError: not such an object, or a choice that the space does not have.
+        """
+        sizes = {"ks": STAGES * BLOCKS, "e": STAGES * BLOCKS, "d": STAGES, "r": 1}
+        choices = {"ks": KERNELS, "e": EXPANSIONS, "d": DEPTHS}
+        if not isinstance(data, Mapping) or set(data) != set(sizes):
+            raise ValueError(f"an architecture needs exactly {sorted(sizes)}")
+        for name, size in sizes.items():
+            values = data[name]
+            if not isinstance(values, list) or len(values) != size or not all(type(v) is int for v in values):
+                raise ValueError(f"{name!r} needs {size} whole numbers")
+            if name in choices and not set(values) <= set(choices[name]):
+                raise ValueError(f"{name!r} needs choices from {choices[name]}")
+        if not 1 <= data["r"][0] <= _MOST_PX:
+            raise ValueError(f"the resolution needs 1 to {_MOST_PX} pixels")
+        return OfaConfig(tuple(data["ks"]), tuple(data["e"]), tuple(data["d"]), data["r"][0])
 
 
 def mobilenet_space(resolutions: Sequence[int], name: str = "ofa-mobilenetv3") -> Space:

@@ -1,0 +1,80 @@
+"""Measurements as children of a process without torch: one JSON object a line, and no orphan."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from riwoa.child import child_environment, error_from_json
+from riwoa.errors import OracleError
+
+_REPORT_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class BuildProgress:
+    """How far a measurement is. ``left_s`` extrapolates from the rounds of this process."""
+
+    done: int
+    total: int
+    left_s: float | None
+
+
+ProgressCallback = Callable[[BuildProgress], None]
+
+
+async def run_child(arguments: list[str], threads: int, progress: ProgressCallback | None = None) -> dict[str, Any]:
+    """Run ``python -m riwoa.hardware.build`` with these arguments; cancelling kills it.
+
+    Raises:
+        RiwoaError: what the child reports; OracleError when it dies.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "riwoa.hardware.build", "--child", *arguments),
+        stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
+        stdout=asyncio.subprocess.PIPE,
+        env=child_environment(threads),
+        start_new_session=True,
+        limit=2**22,
+    )
+    assert process.stdout is not None
+    try:
+        async for line in process.stdout:
+            event = json.loads(line)
+            if event["event"] == "progress" and progress is not None:
+                progress(BuildProgress(event["done"], event["total"], event["left_s"]))
+            elif event["event"] == "error":
+                raise error_from_json(event)
+            elif event["event"] == "done":
+                return dict(event["result"])
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    raise OracleError(f"the latency measurement died with status {code}; run it again, it continues where it was")
+
+
+def throttled(progress: ProgressCallback | None) -> Callable[[int, int], None] | None:
+    """A few reports a second, with the time left."""
+    if progress is None:
+        return None
+    start_s, first, last_s = time.monotonic(), -1, 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal first, last_s
+        now_s = time.monotonic()
+        first = done if first < 0 else first
+        if done < total and now_s - last_s < _REPORT_EVERY_S:
+            return
+        last_s = now_s
+        taken = done - first
+        progress(BuildProgress(done, total, (now_s - start_s) / taken * (total - done) if taken else None))
+
+    return report
