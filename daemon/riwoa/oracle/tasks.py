@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from riwoa.errors import InputError
+from riwoa.oracle.cifar import Cifar100Task, find_cifar100
 from riwoa.oracle.data import FloatArray, IntArray, Split, load_digits_task
 from riwoa.oracle.images import ImageFileTask
 from riwoa.oracle.protocol import SupernetSpec
@@ -49,12 +50,16 @@ class ImageTask(Protocol):
 
 
 def load_task(data: str) -> ImageTask:
-    """The embedded digits, or the images of the file at the path ``data``.
+    """The embedded digits, CIFAR-100 (its archive, or the folder of it), or the images of an ``.npz`` file.
 
     Raises:
         InputError: the digits are missing, or the file is missing or not what it should be.
     """
-    return load_digits_task() if data == "digits" else ImageFileTask.open(Path(data))
+    if data == "digits":
+        return load_digits_task()
+    if find_cifar100(Path(data)) is not None:
+        return Cifar100Task.open(Path(data))
+    return ImageFileTask.open(Path(data))
 
 
 def check_task(task: ImageTask, spec: SupernetSpec) -> None:
