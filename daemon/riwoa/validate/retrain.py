@@ -20,7 +20,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from riwoa.child import die_with_parent, watch_stdin
+from riwoa.child import die_with_parent, error_to_json, watch_stdin
 from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
 from riwoa.lock import locked
 from riwoa.oracle.cifar import Cifar100Task
@@ -393,7 +393,7 @@ def retrain(folder: Folder, progress: Callable[[Epoch], None] = lambda epoch: No
         StateDirectoryError, FullDiskError: the folder cannot be written.
     """
     spec = read_spec(folder)
-    with _alone(folder.path), _writing(folder.path):
+    with alone(folder.path), _writing(folder.path):
         if folder.result.exists():
             return read_result(folder)
         prepare(spec)
@@ -419,7 +419,7 @@ def inherit(folder: Folder, supernet: Supernet, recalibration_images: int) -> di
         StateLockedError, StateDirectoryError, FullDiskError: as ``retrain``.
     """
     spec = read_spec(folder)
-    with _alone(folder.path), _writing(folder.path):
+    with alone(folder.path), _writing(folder.path):
         if folder.result.exists():
             return read_result(folder)
         prepare(spec)
@@ -522,13 +522,22 @@ def _device_name(device: str) -> str:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    try:
-        with locked(StatePaths(path)):
-            yield
-    except StateLockedError as error:
-        holder = str(error).split()[1]
-        raise StateLockedError(f"process {holder} works in {path} already; wait for it, or end it") from None
+def alone(path: Path) -> Iterator[None]:
+    """Hold the folder's lock, which goes with the process.
+
+    Raises:
+        StateLockedError: another process holds it.
+        StateDirectoryError: the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(StatePaths(path)))
+        except StateLockedError as error:
+            holder = str(error).split()[1]
+            raise StateLockedError(f"process {holder} works in {path} already; wait for it, or end it") from None
+        except StateDirectoryError as error:
+            raise StateDirectoryError(str(error).replace("--state", "--out")) from None
+        yield
 
 
 @contextlib.contextmanager
@@ -539,11 +548,6 @@ def _writing(path: Path) -> Iterator[None]:
         full = error.errno == 28
         kind, hint = (FullDiskError, "free some space") if full else (StateDirectoryError, "name another --out")
         raise kind(f"cannot write {path} ({error.strerror}); {hint}") from None
-
-
-def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with another length; None leaves it."""
-    return recipe if epochs is None else replace(recipe, epochs=epochs)
 
 
 def main(arguments: list[str]) -> int:
@@ -557,8 +561,10 @@ def main(arguments: list[str]) -> int:
     try:
         retrain(Folder(Path(arguments[0])), tell)
     except (RiwoaError, StorageError) as error:
-        print(error, file=sys.stderr)
+        print(json.dumps({"error": error_to_json(error)}), flush=True)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
