@@ -96,15 +96,19 @@ class Oracle(Section):
     checkpoint: str = restart("embedded", "a supernet in OFA's format: embedded, or a path")
     width_mult: Annotated[float, Field(gt=0)] = Field(0.25, description="width multiplier of the supernet")
     n_classes: Positive = Field(10, description="classes of the supernet's head")
+    stem: Literal["imagenet", "small"] = Field("imagenet", description="the supernet's strides; small = for some 32 px")
     resolutions: Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(_ascending)] = Field(
         (24, 32, 40), min_length=1, description="input resolutions in pixels, ascending"
     )
-    data: str = restart("digits", "the embedded digits, or the path of an .npz file of images")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the CPU has it")
+    data: str = restart("digits", "the embedded digits, or the path of CIFAR-100 or of an .npz file of images")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a CUDA GPU where torch finds one")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the device has it")
     recalibration_images: Positive = Field(400, description="training images for BatchNorm statistics")
     validation_views: Positive = Field(8, description="corrupted views of each digit; a file's images are shown once")
-    batch_images: Positive = Field(200, description="images a forward pass")
-    workers: Literal["auto"] | Positive = restart("auto", description="worker processes; auto = cores / threads")
+    batch_images: Positive = Field(200, description="images a forward pass; a GPU takes what fits")
+    workers: Literal["auto"] | Positive = restart(
+        "auto", description="worker processes; auto = cores / threads, 1 on a GPU"
+    )
     threads: Positive = Field(1, description="threads a worker")
     timeout_s: Seconds = live(120.0, "longest evaluation before the worker is killed")
     memory_bytes: Positive = live(4 * 2**30, "resident memory above which a worker is killed")

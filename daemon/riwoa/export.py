@@ -202,7 +202,7 @@ def winning_net(spec: SupernetSpec, config: OfaConfig, task: ImageTask) -> nn.Mo
     Raises:
         InputError: the checkpoint is missing or damaged.
     """
-    supernet = Supernet.load(checkpoint_path(spec), spec.width_mult, spec.n_classes)
+    supernet = Supernet.load(checkpoint_path(spec), spec.width_mult, spec.n_classes, spec.stem)
     recalibration = {config.r: task.recalibration(config.r, spec.recalibration_images)}
     # The evaluator asks for validation images, and recalibrates on none of them: one will do.
     validation = {config.r: (recalibration[config.r][:1], np.zeros(1, dtype=np.int64))}

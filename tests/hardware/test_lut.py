@@ -180,6 +180,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "free networks": (edited(lambda d: d["calibration"].update(intercept_ms=-1e6)), "no time at all"),
     "no resolutions": (edited(lambda d: d.update(resolutions=[])), "resolutions"),
     "no threads": (edited(lambda d: d["settings"].update(threads=0)), "at least one thread"),
+    "another stem": (edited(lambda d: d["backbone"].update(stem="large")), "backbone"),
     "impossible backbone": (edited(lambda d: d["backbone"].update(width_mult=0.0)), "backbone"),
 }
 
@@ -211,6 +212,18 @@ def test_a_file_without_a_hash_is_a_table_too(tmp_path: Path) -> None:
     path = tmp_path / "lut.json"
     path.write_bytes(edited(lambda d: None))
     assert LatencyTable.load(path) == a_table()
+
+
+def test_a_stem_is_kept_and_one_that_goes_without_saying_leaves_the_hash_alone(tmp_path: Path) -> None:
+    assert "stem" not in a_table().to_json()["backbone"]
+    small = replace(a_table(), backbone=replace(BACKBONE, stem="small"))
+    small.save(tmp_path / "lut.json")
+    assert small.sha256 != a_table().sha256
+    entries = {op.key: next(iter(small.entries.values())) for op in all_operators((24,), small.backbone)}
+    complete = replace(small, entries=entries, resolutions=(24,))
+    complete.save(tmp_path / "lut.json")
+    assert LatencyTable.load(tmp_path / "lut.json") == complete
+    assert complete.missing((24,), BACKBONE)  # OFA's strides are other operators
 
 
 def test_missing_directory_and_oversized_files_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def test_the_version_moves_with_everything_that_decides_an_accuracy_and_with_not
         version(replace(spec, recalibration_images=51)),
         version(replace(spec, validation_views=2)),
         version(replace(spec, batch_size=100)),
+        version(replace(spec, stem="small")),
         version(settings={**settings, "threads": 2}),
         version(weights="x"),
         version(data="x"),
@@ -81,10 +83,21 @@ def test_the_version_moves_with_everything_that_decides_an_accuracy_and_with_not
     assert version(settings={**settings, "batch_images": {"24": 200}}) == version()
 
 
+def test_versions_and_digests_of_before_there_were_stems_and_devices_still_hold() -> None:
+    facts = SupernetSpec(checkpoint="a").to_json()
+    assert not {"stem", "device"} & set(facts)
+    assert SupernetSpec.from_json(facts) == SupernetSpec(checkpoint="a")
+    new = SupernetSpec(stem="small", device="cuda")
+    assert SupernetSpec.from_json(new.to_json()) == new
+
+
 def test_what_cannot_be_built_is_refused_before_torch_is_needed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no checkpoint at .*none\.pth"):
         build.build_oracle(SupernetSpec(checkpoint=str(tmp_path / "none.pth")).to_json())
     with pytest.raises(InputError, match="no image file at cifar"):
         build.build_oracle(SupernetSpec(data="cifar").to_json())
+    if not importlib.import_module("torch").cuda.is_available():
+        with pytest.raises(InputError, match=r"oracle\.device"):
+            build.build_oracle(SupernetSpec(device="cuda").to_json())
     with pytest.raises(OracleError, match="no oracle of kind 'table'"):
         build.build_oracle({"kind": "table"})

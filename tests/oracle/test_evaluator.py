@@ -247,3 +247,41 @@ def test_wider_net_larger_pictures_and_more_classes_agree_with_ofa() -> None:
         expected = net(torch.from_numpy(validation))
     evaluator = SubnetEvaluator(supernet, {96: recalibration}, {96: (validation, np.zeros(8, np.int64))})
     assert (evaluator.logits(config) - expected).abs().max() <= 1e-3
+
+
+@pytest.mark.parametrize("config", [LARGEST, MIXED, replace(MIXED, d=(4, 2, 2, 3, 4))])
+def test_the_strides_for_small_pictures_agree_with_ofa(config: OfaConfig) -> None:
+    supernet = lively_supernet(Backbone(0.25, 100, "small"))
+    config = replace(config, r=20)
+    recalibration, validation = pictures(210, 20, seed=3), pictures(70, 20, seed=4)
+    net = ofas_own_net(supernet, config, recalibration)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(validation))
+    evaluator = SubnetEvaluator(supernet, {20: recalibration}, {20: (validation, np.zeros(70, np.int64))})
+    found = evaluator.logits(config)
+    assert (found - expected).abs().max() <= 1e-3
+    assert (found - expected).abs().max() <= 5e-3 * expected.std()
+    assert evaluator.evaluate(config)["parameters"] == sum(p.numel() for p in net.parameters())
+
+
+def test_images_that_stay_on_the_device_give_the_same_result() -> None:
+    sent_each_time, resident = make(), make()
+    resident._resident = {}  # as on a GPU with room
+    for config in (MIXED, SMALLEST, MIXED):
+        assert torch.equal(sent_each_time.logits(config), resident.logits(config))
+    assert resident._resident
+    assert {name: len(images) for name, images in resident._resident.items()} == {
+        f"{split} {r}": n for r in RESOLUTIONS for split, n in (("recalibration", 450), ("validation", 330))
+    }
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU here")
+@pytest.mark.parametrize("config", [SMALLEST, LARGEST, MIXED])
+def test_a_gpu_gives_the_cpus_logits(config: OfaConfig) -> None:
+    gpu = make(device="cuda")
+    assert gpu.settings()["kernels"] == "plain"
+    assert (gpu.logits(config).cpu() - make().logits(config)).abs().max() <= 1e-3
+    rounded = make("bfloat16", device="cuda")
+    stacked = torch.stack([gpu.logits(config).flatten(), rounded.logits(config).flatten()])
+    assert torch.corrcoef(stacked)[0, 1] > 0.97
+    assert torch.equal(rounded.logits(config), make("bfloat16", device="cuda").logits(config))

@@ -24,20 +24,46 @@ def random_config(rng: random.Random, resolution: int) -> OfaConfig:
     )
 
 
-@pytest.fixture(scope="module", params=[(0.25, 10), (0.5, 7), (1.0, 1000), (1.2, 100)], ids=str)
-def supernet(request: pytest.FixtureRequest) -> tuple[Backbone, Any]:
-    from riwoa.oracle.ofa_import import import_ofa
+BACKBONES = [
+    Backbone(0.25, 10),
+    Backbone(0.5, 7),
+    Backbone(1.0, 1000),
+    Backbone(1.2, 100),
+    Backbone(0.5, 100, "small"),
+    Backbone(0.1, 10, "small"),  # so thin that stage 3, which keeps its size here, keeps its width too
+]
 
-    width_mult, n_classes = request.param
-    net = import_ofa().OFAMobileNetV3(
-        n_classes=n_classes,
-        dropout_rate=0,
-        width_mult=width_mult,
-        ks_list=[3, 5, 7],
-        expand_ratio_list=[3, 4, 6],
-        depth_list=[2, 3, 4],
-    )
-    return Backbone(width_mult, n_classes), net.eval()
+
+@pytest.fixture(scope="module", params=BACKBONES, ids=str)
+def supernet(request: pytest.FixtureRequest) -> tuple[Backbone, Any]:
+    from riwoa.oracle.supernet import build_network
+
+    return request.param, build_network(request.param)
+
+
+def test_ofas_own_strides_are_left_as_its_class_has_them() -> None:
+    from riwoa.oracle.ofa_import import import_ofa
+    from riwoa.oracle.supernet import build_network
+
+    choices = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
+    untouched = import_ofa().OFAMobileNetV3(n_classes=10, dropout_rate=0, width_mult=0.25, **choices)
+    ours: Any = build_network(Backbone(0.25, 10))
+    assert ours.config == untouched.config
+    assert str(ours) == str(untouched)
+
+
+def test_small_pictures_end_as_four_pixels_and_a_stage_that_keeps_its_shape_has_a_shortcut() -> None:
+    config = OfaConfig(ks=(3,) * 20, e=(3,) * 20, d=(2,) * 5, r=32)
+    sizes = [op.out_h for op in geometry.operators(config, Backbone(0.5, 100, "small"))]
+    assert sizes == [32, 32, 16, 16, 8, 8, 8, 8, 8, 8, 4, 4, 4, 1, 1, 1]
+    thin = geometry.operators(config, Backbone(0.1, 10, "small"))
+    assert thin[6].skip  # the first block of stage 3
+    assert not geometry.operators(config, Backbone(0.1, 10))[6].skip
+
+
+def test_a_backbone_says_its_stem_only_where_it_is_not_ofas() -> None:
+    assert Backbone(0.25, 10).to_json() == {"width_mult": 0.25, "n_classes": 10}
+    assert Backbone(0.25, 10, "small").to_json() == {"width_mult": 0.25, "n_classes": 10, "stem": "small"}
 
 
 def traced(subnet: Any, resolution: int) -> tuple[int, list[tuple[tuple[int, ...], tuple[int, ...]]]]:

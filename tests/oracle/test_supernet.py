@@ -54,6 +54,15 @@ def test_state_dict_inside_and_the_old_key_names_are_accepted(tmp_path: Path, we
     assert Supernet.load(tmp_path / "old.pth", 0.25, 10).network is not None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_becomes_float32(tmp_path: Path, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
+    halved = {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}
+    save_file(halved, tmp_path / "half.safetensors")
+    found = Supernet.load(tmp_path / "half.safetensors", 0.25, 10).network.state_dict()
+    assert all(torch.equal(found[name], tensor.to(found[name].dtype)) for name, tensor in halved.items())
+    assert {t.dtype for t in found.values() if t.is_floating_point()} == {torch.float32}
+
+
 def test_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
     assert "riwoactl supernet train" in refused(tmp_path / "absent.safetensors")
 

@@ -14,14 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from riwoa.config import load
+from riwoa.cognition.accelerator import Accelerator
+from riwoa.config import Oracle, load
 from riwoa.errors import InputError
-from riwoa.oracle import build, data
+from riwoa.oracle import build, data, protocol
+from riwoa.oracle import spec as spec_module
 from riwoa.oracle.data import DigitsTask, load_digits_task, resize_pixels
 from riwoa.oracle.images import IMAGENET, ImageFileTask
 from riwoa.oracle.mobilenet import mobilenet_space
-from riwoa.oracle.protocol import Oracle, SupernetSpec
-from riwoa.oracle.spec import oracle_spec
+from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.spec import oracle_spec, worker_count
 from riwoa.oracle.tasks import ImageTask, check_task, load_task
 
 Arrays = dict[str, Any]
@@ -255,6 +257,23 @@ def test_the_configuration_names_a_file_and_the_specification_its_absolute_path(
     assert oracle_spec(load(None, [], {}).config.oracle).data == "digits"
 
 
+def test_a_gpu_is_taken_where_torch_finds_one_and_asking_for_one_elsewhere_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def resolved(**settings: Any) -> SupernetSpec:
+        return oracle_spec(Oracle(**settings))
+
+    monkeypatch.setattr(spec_module, "probe_accelerator", lambda: None)
+    assert (resolved().device, resolved().batch_size) == ("cpu", 200)
+    with pytest.raises(InputError, match=r"oracle\.device = cuda"):
+        resolved(device="cuda")
+    monkeypatch.setattr(spec_module, "probe_accelerator", lambda: Accelerator("H100", 80 << 30, True, None))
+    assert (resolved().device, resolved().dtype, resolved().batch_size) == ("cuda", "bfloat16", None)
+    assert resolved(device="cpu").device == "cpu"
+    assert resolved(dtype="float32").dtype == "float32"
+    assert worker_count(Oracle()) == 1
+
+
 @pytest.fixture(scope="module")
 def own_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Canvases of the embedded task as a user would save them: 32 px, channels last."""
@@ -285,7 +304,7 @@ def test_the_supernet_reads_its_digits_from_a_users_file(own_digits: Path) -> No
 
 
 def test_a_result_keeps_its_version_and_value_whatever_other_resolutions_are_prepared() -> None:
-    def oracle(*resolutions: int) -> Oracle:
+    def oracle(*resolutions: int) -> protocol.Oracle:
         fields: Arrays = {"recalibration_images": 50, "validation_views": 1, "batch_size": 200}
         return build.build_oracle(SupernetSpec(resolutions=resolutions, **fields).to_json())
 

@@ -126,7 +126,7 @@ def generation(resolutions: Sequence[int], subnets: int, seed: int) -> list[OfaC
 
 def _digits(checkpoint: Path | None) -> Task:
     spec = SupernetSpec(checkpoint=None if checkpoint is None else str(checkpoint))
-    supernet = Supernet.load(checkpoint_path(spec), spec.width_mult, spec.n_classes)
+    supernet = Supernet.load(checkpoint_path(spec), spec.width_mult, spec.n_classes, spec.stem)
     digits = load_digits_task()
     return Task(
         supernet,

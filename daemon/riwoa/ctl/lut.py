@@ -55,7 +55,7 @@ def _build(arguments: list[str], options: Options) -> int:
         def progress(p: BuildProgress) -> None:
             advance(p.done, p.total, "")
 
-        backbone = Backbone(config.oracle.width_mult, config.oracle.n_classes)
+        backbone = Backbone(config.oracle.width_mult, config.oracle.n_classes, config.oracle.stem)
         work = build_table_in_child(
             path, backbone, config.oracle.resolutions, config.latency.threads, config.latency.repeats, progress
         )

@@ -20,7 +20,7 @@ from riwoa.child import child_environment, die_with_parent, error_from_json, err
 from riwoa.errors import OracleError, RiwoaError, StateDirectoryError, UsageError
 from riwoa.hardware.lut import Calibration, LatencyTable, Settings
 from riwoa.hardware.probe import library_versions, notes, probe
-from riwoa.oracle.geometry import Backbone, all_operators, operators
+from riwoa.oracle.geometry import STEMS, Backbone, all_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ async def build_table_in_child(
     """
     arguments = [
         "--child", "build", "--table", str(path), "--width-mult", repr(backbone.width_mult),
-        "--classes", str(backbone.n_classes), "--resolutions", ",".join(map(str, resolutions)),
+        "--classes", str(backbone.n_classes), "--stem", backbone.stem, "--resolutions", ",".join(map(str, resolutions)),
         "--threads", str(threads), "--repeats", str(repeats), "--compute", compute,
     ]  # fmt: skip
     await _run_child(arguments, threads, progress)
@@ -303,7 +303,7 @@ def _build(options: argparse.Namespace, progress: ProgressCallback) -> dict[str,
         resolutions = [int(r) for r in options.resolutions.split(",")]
     except ValueError:
         raise UsageError(f"--resolutions needs pixels such as 24,32,40, not {options.resolutions!r}") from None
-    backbone = Backbone(options.width_mult, options.classes)
+    backbone = Backbone(options.width_mult, options.classes, options.stem)
     table = build_table(
         options.table, backbone, resolutions, options.threads, options.repeats, progress, compute=options.compute
     )
@@ -330,6 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     build = verbs.add_parser("build", help="measure this machine and write its table")
     build.add_argument("--width-mult", type=float, required=True)
     build.add_argument("--classes", type=int, required=True)
+    build.add_argument("--stem", default=STEMS[0], choices=STEMS)
     build.add_argument("--resolutions", required=True, help="pixels, separated by commas")
     build.add_argument("--threads", type=int, required=True)
     build.add_argument("--repeats", type=int, default=500)

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 from riwoa.errors import TableError
 from riwoa.hardware.probe import Device
-from riwoa.oracle.geometry import Backbone, Operator, all_operators, block_operator, fixed_operators
+from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa_storage.durable import replace_durably
 
@@ -198,7 +198,7 @@ class LatencyTable:
             "libraries": dict(self.libraries),
             "notes": dict(self.notes),
             "settings": asdict(self.settings),
-            "backbone": asdict(self.backbone),
+            "backbone": self.backbone.to_json(),
             "resolutions": list(self.resolutions),
             "calibration": asdict(self.calibration),
             "entries": {key: asdict(timing) for key, timing in sorted(self.entries.items())},
@@ -323,7 +323,7 @@ def _parse(data: dict[str, Any]) -> LatencyTable:
     table = LatencyTable(
         device=_device(data),
         settings=_settings(_row(Settings, _mapping(data, "settings"), "settings")),
-        backbone=_backbone(_row(Backbone, _mapping(data, "backbone"), "backbone")),
+        backbone=_backbone(_row(Backbone, {"stem": STEMS[0], **_mapping(data, "backbone")}, "backbone")),
         resolutions=_resolutions(data.get("resolutions")),
         entries={key: _timing(key, value) for key, value in entries.items()},
         calibration=_row(Calibration, _mapping(data, "calibration"), "calibration"),
@@ -352,7 +352,7 @@ def _row(cls: type[_Row], value: object, where: str) -> _Row:
 
 
 def _value(value: object, kind: str, where: str) -> object:
-    if kind == "str" and isinstance(value, str):
+    if kind in ("str", "Stem") and isinstance(value, str):
         return value
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -375,7 +375,8 @@ def _settings(settings: Settings) -> Settings:
 
 
 def _backbone(backbone: Backbone) -> Backbone:
-    if not (0 < backbone.width_mult <= 100) or not (0 < backbone.n_classes <= 10**6):
+    sizes = 0 < backbone.width_mult <= 100 and 0 < backbone.n_classes <= 10**6
+    if not sizes or backbone.stem not in STEMS:
         raise _Invalid(f"the backbone {backbone} is not one")
     return backbone
 

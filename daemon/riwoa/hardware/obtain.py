@@ -30,7 +30,7 @@ async def obtain_table(path: Path, config: Config, progress: ProgressCallback | 
         TableError: the table at ``path`` is damaged, of another device, or lacks operators.
         StateDirectoryError: the new table cannot be written.
     """
-    backbone = Backbone(config.oracle.width_mult, config.oracle.n_classes)
+    backbone = Backbone(config.oracle.width_mult, config.oracle.n_classes, config.oracle.stem)
     resolutions, threads = config.oracle.resolutions, config.latency.threads
     table = _present(path, backbone, config) or _shipped(path, backbone, config)
     return table or await build_table_in_child(path, backbone, resolutions, threads, config.latency.repeats, progress)

@@ -89,8 +89,10 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         from riwoa.oracle.evaluator import SubnetEvaluator
         from riwoa.oracle.supernet import Supernet
 
+        if spec.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("the oracle is to run on a GPU, but torch finds none here; set oracle.device to auto")
         torch.set_num_threads(spec.threads)
-        supernet = Supernet.load(path, spec.width_mult, spec.n_classes)
+        supernet = Supernet.load(path, spec.width_mult, spec.n_classes, spec.stem)
         recalibration, validation, data_sha256 = images.result()
     evaluator = SubnetEvaluator(
         supernet,
@@ -99,6 +101,7 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         dtype=spec.dtype,
         batch_size=spec.batch_size,
         prefix_cache_bytes=spec.prefix_cache_bytes,
+        device=spec.device,
     )
     return SupernetOracle(_version(spec, evaluator.settings(), supernet.weights_sha256(), data_sha256), evaluator)
 
@@ -128,5 +131,7 @@ def _version(spec: SupernetSpec, settings: Mapping[str, Any], weights_sha256: st
         "evaluator": {name: value for name, value in settings.items() if name != "batch_images"},
         "libraries": {name: metadata.version(name) for name in ("torch", "numpy", "ofa")},
         "revision": ARITHMETIC_REVISION,
+        # Hashes of before there was another stem still hold.
+        **({} if spec.stem == "imagenet" else {"stem": spec.stem}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -8,13 +8,15 @@ and a forward pass over the validation images (within 1e-3 on logits in float32)
 - statistics are found in one pass, and then folded into the weights, so that validation runs one fused kernel a layer
   (``kernels``);
 - depthwise kernels are cut to the part that can meet the picture (a 7x7 kernel on a 2x2 picture is a 3x3 one);
-- subnets that begin alike share what they compute there (``prefix_cache``), which never changes a result.
+- subnets that begin alike share what they compute there (``prefix_cache``), which never changes a result;
+- on a GPU, images are sent there once, and as many go through at a time as its memory suggests.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, Literal, TypedDict
 
@@ -40,6 +42,9 @@ _DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": t
 # Larger groups of images fall out of the last-level cache (float32 then takes up to twice as long), smaller ones pay
 # for more calls.
 _WIDEST_ACTIVATION_BYTES = 32 << 20
+# On a GPU a group should be large: each layer is one launch. What one pass holds at a time is a few such activations.
+_GPU_MEMORY_SHARE = 64  # of the card's memory, one part in so many for the widest activation
+_GPU_IMAGES_SHARE = 4  # likewise for all images: more than that are sent anew for every evaluation
 
 
 class NonFiniteLogitsError(ValueError):
@@ -67,9 +72,10 @@ class SubnetEvaluator:
         validation: by resolution, images (n, 3, r, r) float32 and labels (n,).
         dtype: precision of activations and weights; the first blocks, statistics, biases and the classifier are
             float32 always.
-        batch_size: validation images a forward pass; None: as many as keep the widest activation in a CPU's cache.
+        batch_size: validation images a forward pass; None: as many as keep the widest activation in a CPU's cache, or
+            in a fixed share of a GPU's memory.
         prefix_cache_bytes: bound on the shared activations; 0 computes everything anew.
-        device: where to compute.
+        device: where to compute, "cpu" or "cuda".
     """
 
     def __init__(
@@ -91,6 +97,14 @@ class SubnetEvaluator:
         self._dtype = _DTYPES[dtype]
         self._device = torch.device(device)
         self._batch_size = batch_size
+        self._widest_bytes = _WIDEST_ACTIVATION_BYTES
+        self._resident: dict[str, Tensor] | None = None
+        if self._device.type == "cuda":
+            # The whole card's memory, not what is free of it now: a result may depend on the size of a group.
+            memory_bytes = torch.cuda.get_device_properties(self._device).total_memory
+            self._widest_bytes = memory_bytes // _GPU_MEMORY_SHARE
+            if _bytes_of(recalibration_images, validation) <= memory_bytes // _GPU_IMAGES_SHARE:
+                self._resident = {}
         self._prefix_cache_bytes = prefix_cache_bytes
         self.forget()
         self._layers = self._layers_in(self._dtype)
@@ -111,6 +125,17 @@ class SubnetEvaluator:
             "device": str(self._device),
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
+            **self._gpu_settings(),
+        }
+
+    def _gpu_settings(self) -> dict[str, Any]:
+        if self._device.type != "cuda":
+            return {}
+        cudnn: Any = torch.backends.cudnn  # its functions are untyped
+        return {
+            "gpu": torch.cuda.get_device_name(self._device),
+            "cudnn": cudnn.version(),
+            "widest_activation_bytes": self._widest_bytes,
         }
 
     def forget(self) -> None:
@@ -143,7 +168,7 @@ class SubnetEvaluator:
         """Logits of the recalibrated subnet on the validation images, (n, classes) float32. Raises as ``evaluate``."""
         config = checked_config(config)
         self._check_resolution(config.r)
-        with torch.inference_mode():
+        with torch.inference_mode(), _exact_arithmetic():
             logits = self._forward(config)
             if not bool(torch.isfinite(logits).all()):
                 raise NonFiniteLogitsError(f"subnet {config.to_json()} computes logits that are not finite")
@@ -159,7 +184,7 @@ class SubnetEvaluator:
         self._check_resolution(config.r)
         net = self._supernet.get_net_for_config(config)
         norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-        with torch.inference_mode():
+        with torch.inference_mode(), _exact_arithmetic():
             statistics = self._recalibrate_exactly(config)
         for norm, found in zip(norms, statistics, strict=True):
             assert norm.running_mean is not None
@@ -218,21 +243,31 @@ class SubnetEvaluator:
     def _recalibration_groups(self, resolution: int) -> list[Tensor]:
         whole_batches = max(1, self._batch_images(resolution) // RECALIBRATION_BATCH_IMAGES)
         images = self._recalibration[resolution]
-        return list(self._groups(images, whole_batches * RECALIBRATION_BATCH_IMAGES))
+        return list(self._groups(f"recalibration {resolution}", images, whole_batches * RECALIBRATION_BATCH_IMAGES))
 
     def _validation_groups(self, resolution: int) -> Iterator[Tensor]:
-        return self._groups(self._validation[resolution][0], self._batch_images(resolution))
+        images = self._validation[resolution][0]
+        return self._groups(f"validation {resolution}", images, self._batch_images(resolution))
 
-    def _groups(self, images: FloatArray, size: int) -> Iterator[Tensor]:
+    def _groups(self, name: str, images: FloatArray, size: int) -> Iterator[Tensor]:
+        """The images on the device, channels-last, ``size`` at a time; nobody may write to them."""
+        if self._resident is not None:
+            if name not in self._resident:
+                self._resident[name] = self._sent(images)
+            yield from torch.split(self._resident[name], size)
+            return
         for start in range(0, len(images), size):
-            group = torch.from_numpy(np.require(images[start : start + size], np.float32, ["C", "W"]))
-            yield group.to(self._device).contiguous(memory_format=torch.channels_last)
+            yield self._sent(images[start : start + size])
+
+    def _sent(self, images: FloatArray) -> Tensor:
+        group = torch.from_numpy(np.require(images, np.float32, ["C", "W"]))
+        return group.to(self._device).contiguous(memory_format=torch.channels_last)
 
     def _batch_images(self, resolution: int) -> int:
         if self._batch_size is not None:
             return self._batch_size
         total = len(self._validation[resolution][0])
-        most = max(1, _WIDEST_ACTIVATION_BYTES // (_widest(self._supernet.backbone, resolution) * self._dtype.itemsize))
+        most = max(1, self._widest_bytes // (_widest(self._supernet.backbone, resolution) * self._dtype.itemsize))
         return math.ceil(total / math.ceil(total / most))  # equal groups: each size is a set of kernels to generate
 
     def _check_resolution(self, resolution: int) -> None:
@@ -268,6 +303,17 @@ def _prefixes(resolution: int, blocks: Sequence[Block]) -> list[Key]:
     """What each block's output depends on, besides weights and images; nobody asks for the final expansion's."""
     keys = [resolution, *(block.key for block in blocks[:-1])]
     return [tuple(keys[: i + 1]) for i in range(1, len(keys))]
+
+
+def _exact_arithmetic() -> AbstractContextManager[None]:
+    """CuDNN without TF32, which would round float32 convolutions to 10 bits, and with one algorithm every time."""
+    flags: Any = torch.backends.cudnn.flags  # untyped in torch
+    exact: AbstractContextManager[None] = flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    return exact
+
+
+def _bytes_of(recalibration: Mapping[int, FloatArray], validation: Mapping[int, tuple[FloatArray, IntArray]]) -> int:
+    return sum(images.nbytes for images in (*recalibration.values(), *(pair[0] for pair in validation.values())))
 
 
 @lru_cache

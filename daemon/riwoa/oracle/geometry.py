@@ -10,14 +10,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import Literal, get_args
 
 from riwoa.oracle.mobilenet import BLOCKS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 
 _DIVISOR = 8
 _SE_REDUCTION = 4
 _BASE_WIDTHS = (16, 16, 24, 40, 80, 112, 160, 960, 1280)
-# Index 0 is the fixed first block, 1-5 are the searched stages.
-_STRIDES = (1, 2, 2, 2, 1, 2)
+# Of the stem, the fixed first block, and the searched stages 1-5.
+_STRIDES: dict[str, tuple[int, ...]] = {
+    # OFA's own: 224 px end as 7 px.
+    "imagenet": (2, 1, 2, 2, 2, 1, 2),
+    # 32 px end as 4 px rather than 1, as in the MobileNetV2 that is usual for CIFAR, whose stem does not stride either.
+    # That one keeps stage 1 at 32 px too (strides 1 1 1 2 2 1 2), which takes 1.7 times the multiply-accumulates.
+    "small": (1, 1, 2, 2, 1, 1, 2),
+}
+Stem = Literal["imagenet", "small"]
+STEMS: tuple[Stem, ...] = get_args(Stem)
 _ACTIVATIONS = ("relu", "relu", "relu", "h_swish", "h_swish", "h_swish")
 _SQUEEZE_EXCITE = (False, False, True, False, True, True)
 
@@ -86,15 +95,26 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """What fixes every width of the supernet."""
+    """What fixes every width and every stride of the supernet."""
 
     width_mult: float
     n_classes: int
+    stem: Stem = "imagenet"  # how soon the picture shrinks; "small" is for pictures of some 32 px
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of stem, first block and the first block of each of the stages 1-5; every later block's is 1."""
+        return _STRIDES[self.stem]
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of stem, first block, stages 1-5, final expansion and feature mix, as OFA rounds them."""
         return tuple(make_divisible(base * self.width_mult) for base in _BASE_WIDTHS)
+
+    def to_json(self) -> dict[str, object]:
+        """JSON object; OFA's own stem goes without saying, so that hashes of before there was another still hold."""
+        stem = {} if self.stem == STEMS[0] else {"stem": self.stem}
+        return {"width_mult": self.width_mult, "n_classes": self.n_classes, **stem}
 
 
 def make_divisible(channels: float) -> int:
@@ -137,9 +157,9 @@ def block_operator(
     widths = backbone.widths
     out_c = widths[stage + 1]
     in_c = widths[stage] if first else out_c
-    stride = _STRIDES[stage] if first else 1
-    out = _size_after(resolution, stage)
-    size = _size_after(resolution, stage - 1) if first else out
+    stride = backbone.strides[stage + 1] if first else 1
+    out = _size_after(backbone, resolution, stage)
+    size = _size_after(backbone, resolution, stage - 1) if first else out
     return Operator(
         kind="mbconv",
         in_h=size,
@@ -161,11 +181,11 @@ def block_operator(
 def fixed_operators(backbone: Backbone, resolution: int) -> tuple[tuple[Operator, ...], tuple[Operator, ...]]:
     """What every subnet of this resolution starts with and ends with."""
     stem_c, first_c, *_, last_c, expand_c, mix_c = backbone.widths
-    half, last = _halve(resolution), _size_after(resolution, STAGES)
+    size, last = _size_after(backbone, resolution, 0), _size_after(backbone, resolution, STAGES)
     start = (
-        _plain("stem", resolution, 3, half, stem_c, kernel=3, stride=2, act="h_swish"),
+        _plain("stem", resolution, 3, size, stem_c, kernel=3, stride=backbone.strides[0], act="h_swish"),
         Operator(
-            "sepconv", half, half, stem_c, half, half, first_c, stem_c, 3, 1, stem_c == first_c, False, _ACTIVATIONS[0]
+            "sepconv", size, size, stem_c, size, size, first_c, stem_c, 3, 1, stem_c == first_c, False, _ACTIVATIONS[0]
         ),
     )
     end = (
@@ -191,14 +211,12 @@ def _plain(
     return Operator(kind, size, size, in_c, out, out, out_c, 0, kernel, stride, False, False, act)
 
 
-def _halve(size: int) -> int:
-    """A stride-2 convolution with OFA's padding rounds up."""
-    return (size + 1) // 2
+def _size_after(backbone: Backbone, resolution: int, stage: int) -> int:
+    """Height (= width) of the feature map after the first block (stage 0) or a searched stage.
 
-
-def _size_after(resolution: int, stage: int) -> int:
-    """Height (= width) of the feature map after the first block (stage 0) or a searched stage."""
-    size = _halve(resolution)
-    for stride in _STRIDES[: stage + 1]:
-        size = _halve(size) if stride == 2 else size
+    A convolution with OFA's padding rounds up.
+    """
+    size = resolution
+    for stride in backbone.strides[: stage + 2]:
+        size = -(-size // stride)
     return size

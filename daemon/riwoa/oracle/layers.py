@@ -148,7 +148,12 @@ class SupernetLayers:
         net, conv = self._net, self._net.blocks[0].conv
         convolutions = (
             self._keep(
-                _START, ("stem",), lambda: (net.first_conv.conv.weight, net.first_conv.bn), stem.act, 3, stride=2
+                _START,
+                ("stem",),
+                lambda: (net.first_conv.conv.weight, net.first_conv.bn),
+                stem.act,
+                3,
+                stride=stem.stride,
             ),
             self._keep(
                 _START,

@@ -36,6 +36,7 @@ class Ofa:
     OFAMobileNetV3: Any
     MobileNetV3: Any
     DynamicSeparableConv2d: Any
+    IdentityLayer: Any
     set_running_statistics: Any
 
 
@@ -60,6 +61,7 @@ def _import_ofa() -> Ofa:
             static = importlib.import_module("ofa.imagenet_classification.networks")
             dynamic = importlib.import_module("ofa.imagenet_classification.elastic_nn.modules.dynamic_op")
             utils = importlib.import_module("ofa.imagenet_classification.elastic_nn.utils")
+            layers = importlib.import_module("ofa.utils.layers")
     except ImportError as error:
         raise OracleError(
             f"the ofa package cannot be imported ({error}); reinstall riwoa with its dependencies"
@@ -68,6 +70,7 @@ def _import_ofa() -> Ofa:
         OFAMobileNetV3=networks.OFAMobileNetV3,
         MobileNetV3=static.MobileNetV3,
         DynamicSeparableConv2d=dynamic.DynamicSeparableConv2d,
+        IdentityLayer=layers.IdentityLayer,
         set_running_statistics=utils.set_running_statistics,
     )
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from riwoa.oracle.geometry import Stem
+
 MAX_FRAME_BYTES = 2**20
 
 Metrics = Mapping[str, float]
@@ -22,7 +24,8 @@ class SupernetSpec:
     checkpoint: str | None = None  # None: the supernet that ships inside the package
     width_mult: float = 0.25
     n_classes: int = 10
-    data: str = "digits"  # or the absolute path of an .npz file of images (riwoa.oracle.images)
+    stem: Stem = "imagenet"
+    data: str = "digits"  # or the absolute path of other images (riwoa.oracle.tasks)
     resolutions: tuple[int, ...] = (24, 32, 40)  # prepared input sizes; a result depends on its own alone
     split: Literal["validation", "test"] = "validation"  # a search never sees "test"; it judges winners afterwards
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -31,10 +34,16 @@ class SupernetSpec:
     validation_views: int = 8  # of the digits; the images of a file are shown once
     prefix_cache_bytes: int = 256 * 2**20  # changes the speed of an evaluation, never its result
     threads: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def to_json(self) -> dict[str, Any]:
-        """The first frame that a worker gets."""
-        return {"kind": "supernet", **asdict(self), "resolutions": list(self.resolutions)}
+        """The first frame that a worker gets; a part of a run's digest.
+
+        Stem and device go without saying where they are what they were before there was a choice.
+        """
+        usual = {"stem": "imagenet", "device": "cpu"}
+        fields = {name: value for name, value in asdict(self).items() if usual.get(name) != value}
+        return {"kind": "supernet", **fields, "resolutions": list(self.resolutions)}
 
     @classmethod
     def from_json(cls, frame: Mapping[str, Any]) -> SupernetSpec:

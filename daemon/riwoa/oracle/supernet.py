@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from riwoa.errors import InputError
-from riwoa.oracle.geometry import Backbone
+from riwoa.oracle.geometry import Backbone, Stem
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 
@@ -35,18 +35,20 @@ class Supernet:
         self.backbone = backbone
 
     @classmethod
-    def load(cls, path: Path, width_mult: float, n_classes: int) -> Supernet:
+    def load(cls, path: Path, width_mult: float, n_classes: int, stem: Stem = "imagenet") -> Supernet:
         """The supernet of a checkpoint in OFA's format: ``.safetensors``, or ``.pth``/``.pt`` of tensors alone.
 
         Args:
-            path: weights, bare or under ``state_dict``; OFA's older key names are accepted.
+            path: weights, bare or under ``state_dict``; OFA's older key names are accepted, and half precision, which
+                becomes float32.
             width_mult: width multiplier that the checkpoint was trained with.
             n_classes: classes of its classifier.
+            stem: the strides that it was trained with.
 
         Raises:
             InputError: the file is missing, damaged, of another network, or holds weights that are not finite.
         """
-        backbone = Backbone(width_mult, n_classes)
+        backbone = Backbone(width_mult, n_classes, stem)
         weights = read_checkpoint(path)
         _refuse_non_finite(weights, path)
         network = build_network(backbone)
@@ -104,7 +106,26 @@ def build_network(backbone: Backbone, seed: int = 0) -> nn.Module:
             expand_ratio_list=list(EXPANSIONS),
             depth_list=list(DEPTHS),
         )
+    _set_strides(network, backbone)
     return network.eval()
+
+
+def _set_strides(network: Any, backbone: Backbone) -> None:
+    """Give OFA's class, whose strides are fixed, those of the backbone; its own are left as they are.
+
+    No weight depends on a stride. The first block of a stage has a shortcut by the rule of OFA's constructor: where
+    neither size nor width changes.
+    """
+    stem, _, *stages = backbone.strides
+    network.first_conv.stride = stem
+    network.first_conv.conv.stride = (stem, stem)
+    for (first, *_), stride in zip(network.block_group_info, stages, strict=True):
+        block = network.blocks[first]
+        conv = block.conv
+        conv.stride = conv.depth_conv.conv.stride = stride
+        conv.depth_conv.conv.conv.stride = (stride, stride)
+        keeps_shape = stride == 1 and conv.in_channels == conv.out_channels
+        block.shortcut = import_ofa().IdentityLayer(conv.in_channels, conv.in_channels) if keeps_shape else None
 
 
 def checked_config(config: OfaConfig | Mapping[str, Any]) -> OfaConfig:
