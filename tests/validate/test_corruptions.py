@@ -165,7 +165,9 @@ def test_glass_blur_copies_as_the_published_loop_does(severity: int) -> None:
                 dy, dx = steps[:, h - 2, w - 2]
                 x[h, w], x[h + dy, w + dx] = x[h + dy, w + dx], x[h, w]
     expected = ndimage.gaussian_filter(x / 255.0, (sigma, sigma, 0), mode="nearest") * 255
-    assert np.abs(corrupt(image, "glass_blur", severity, 0, FROST)[0] - expected.astype(np.uint8).astype(int)).max() <= 1
+    assert (
+        np.abs(corrupt(image, "glass_blur", severity, 0, FROST)[0] - expected.astype(np.uint8).astype(int)).max() <= 1
+    )
 
 
 def test_motion_blur_sums_shifted_copies_along_the_angle() -> None:
@@ -254,7 +256,9 @@ def test_jpeg_and_pixelate_are_pillows() -> None:
     Image.fromarray(image[0]).save(stream, "JPEG", quality=58)
     assert (corrupt(image, "jpeg_compression", 3, 0, FROST)[0] == np.asarray(Image.open(stream))).all()
     small = Image.fromarray(image[0]).resize((24, 24), Image.Resampling.BOX)
-    assert (corrupt(image, "pixelate", 4, 0, FROST)[0] == np.asarray(small.resize((32, 32), Image.Resampling.BOX))).all()
+    assert (
+        corrupt(image, "pixelate", 4, 0, FROST)[0] == np.asarray(small.resize((32, 32), Image.Resampling.BOX))
+    ).all()
 
 
 # -- frost -------------------------------------------------------------------------------------------------------------

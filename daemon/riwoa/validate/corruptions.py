@@ -38,7 +38,7 @@ _MAX_PHOTOGRAPH_PIXELS = 2**25
 _PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")  # a sixth was never drawn
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
-Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Floats = np.ndarray[Any, np.dtype[Any]]  # of either precision
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -200,7 +200,7 @@ def zoom_blur(x: Images, end: float, draw: _Draw) -> Floats:
     """The mean of the image and of its magnifications from 1 to ``end`` in steps of 0.01."""
     operator = _zoom_blur_operator(end)
     pixels = x.astype(np.float32).transpose(0, 3, 1, 2).reshape(-1, SIZE * SIZE)
-    return (pixels @ operator).reshape(len(x), 3, SIZE, SIZE).transpose(0, 2, 3, 1)
+    return np.asarray(pixels @ operator).reshape(len(x), 3, SIZE, SIZE).transpose(0, 2, 3, 1)
 
 
 @lru_cache(maxsize=8)
@@ -237,7 +237,7 @@ def zoom_matrix(factor: float) -> Floats:
 def snow(x: Images, parameters: tuple[float, ...], draw: _Draw) -> Floats:
     """Flakes: normal noise, magnified, thresholded and moved downwards, over a whitened image."""
     mean, std, zoom, threshold, radius, sigma, kept = parameters
-    layer = draw.rng.normal(mean, std, (len(x), SIZE, SIZE)).astype(np.float32)
+    layer: Floats = draw.rng.normal(mean, std, (len(x), SIZE, SIZE)).astype(np.float32)
     matrix = zoom_matrix(zoom).astype(np.float32)
     layer = matrix @ layer @ matrix.T
     layer[layer < threshold] = 0
@@ -245,7 +245,7 @@ def snow(x: Images, parameters: tuple[float, ...], draw: _Draw) -> Floats:
     layer = np.rint(_moved(layer, radius, sigma, draw.rng.uniform(-135, -45, len(x))))
     grey = x @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     whitened = kept * x + (1 - kept) * np.maximum(x, grey[..., None] * 1.5 + 127.5)
-    return whitened + layer + np.rot90(layer, 2, axes=(1, 2))
+    return np.asarray(whitened + layer + np.rot90(layer, 2, axes=(1, 2)))
 
 
 @_severities((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))
@@ -320,7 +320,8 @@ def fog(x: Images, thickness: tuple[float, float], draw: _Draw) -> Floats:
     """Plasma added, and the whole scaled back to the image's brightest value."""
     amount, decay = thickness
     brightest = x.max(axis=(1, 2, 3), keepdims=True) / 255.0
-    return (x / 255.0 + amount * plasma(draw.rng, len(x), decay)[..., None]) * (255 * brightest / (brightest + amount))
+    clouded = x / 255.0 + amount * plasma(draw.rng, len(x), decay)[..., None]
+    return np.asarray(clouded * (255 * brightest / (brightest + amount)))
 
 
 def plasma(rng: np.random.Generator, count: int, decay: float) -> Floats:
@@ -343,7 +344,7 @@ def plasma(rng: np.random.Generator, count: int, decay: float) -> Floats:
         heights[:, half::step, ::step] = wobbled(horizontal + vertical)
         step, wobble = half, wobble / decay
     heights -= heights.min(axis=(1, 2), keepdims=True)
-    return heights / heights.max(axis=(1, 2), keepdims=True)
+    return np.asarray(heights / heights.max(axis=(1, 2), keepdims=True))
 
 
 # -- digital -----------------------------------------------------------------------------------------------------------
@@ -355,7 +356,7 @@ def brightness(x: Images, added: float, draw: _Draw) -> Floats:
     largest = x.max(axis=3, keepdims=True)
     value = np.clip(largest / 255.0 + added, 0, 1)
     ratios = np.divide(x, largest, out=np.ones(x.shape), where=largest > 0)  # black is grey: no hue to keep
-    return value * ratios * 255
+    return np.asarray(value * ratios * 255)
 
 
 @_severities(0.75, 0.5, 0.4, 0.3, 0.15)
@@ -363,7 +364,7 @@ def contrast(x: Images, factor: float, draw: _Draw) -> Floats:
     """Each channel's distance from its mean over the image, shrunk."""
     values = x / 255.0
     means = values.mean(axis=(1, 2), keepdims=True)
-    return ((values - means) * factor + means) * 255
+    return np.asarray(((values - means) * factor + means) * 255)
 
 
 @_severities((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
@@ -409,9 +410,9 @@ def _folded(index: Ints, border: str) -> Ints:
     """An index beyond 0 to 31 folded back: "mirror" about the edge pixels' centres, "reflect" about their far sides."""
     if border == "mirror":
         folded = np.mod(index, 2 * SIZE - 2)
-        return np.minimum(folded, 2 * SIZE - 2 - folded)
+        return np.asarray(np.minimum(folded, 2 * SIZE - 2 - folded))
     folded = np.mod(index, 2 * SIZE)
-    return np.minimum(folded, 2 * SIZE - 1 - folded)
+    return np.asarray(np.minimum(folded, 2 * SIZE - 1 - folded))
 
 
 @_severities(0.95, 0.9, 0.85, 0.75, 0.65)

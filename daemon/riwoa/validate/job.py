@@ -78,14 +78,14 @@ _DRAWS_AT_ONCE, _DRAWS = 1000, 200
 class Settings:
     """All that decides the outcome, besides library versions and the processor."""
 
-    data: str
+    data: str  # the archive
+    backbone: Backbone
+    resolutions: tuple[int, ...]
     supernet: str | None = None  # a checkpoint; None: trained here, where one is needed
     supernet_options: tuple[str, ...] = ()  # of `riwoactl supernet train cifar100`
     architecture: Mapping[str, Any] | None = None  # instead of a search
     state: str | None = None  # of a finished search, instead of one here
     table: str | None = None  # this device's latency table; None: the search's
-    backbone: Backbone = field(default_factory=lambda: Backbone(1.0, 100, "small"))
-    resolutions: tuple[int, ...] = (32,)
     search: Mapping[str, Any] = field(default_factory=dict)  # configuration keys of the daemon
     recipe: Recipe = field(default_factory=Recipe)
     controls: bool = True
@@ -179,8 +179,8 @@ class Job:
         changed = [f"{k} ({found.get(k)!r} -> {v!r})" for k, v in wanted.items() if found.get(k) != v]
         if changed:
             raise InputError(
-                f"{self.out} was begun with other settings: {', '.join(changed)[:500]}; give the same ones to go on, or "
-                "another --out"
+                f"{self.out} was begun with other settings: {', '.join(changed)[:500]}; give the same ones to "
+                "go on, or another --out"
             )
 
     @property
@@ -203,8 +203,8 @@ class Job:
             return
         if self.settings.supernet is not None:
             raise InputError(f"there is no checkpoint at {self._checkpoint}; name another with --supernet")
-        command = ["riwoa.ctl", "supernet", "train", "cifar100", "--data", self.settings.data]
-        command += ["--out", str(self._checkpoint), *self.settings.supernet_options]
+        command = ["riwoa.ctl", "supernet", "train", self.settings.data, "--out", str(self._checkpoint)]
+        command += [*self.settings.supernet_options, "--device", self.settings.device]
         self._call(command, "the supernet's training")
 
     def _search(self) -> None:
@@ -310,14 +310,16 @@ class Job:
     # -- networks ------------------------------------------------------------------------------------------------------
 
     def _retrain(self, names: Sequence[str]) -> None:
-        """Each in a process of its own; several at once where a GPU does the work."""
+        """Each in a process of its own, several at once."""
         left = [name for name in names if not self._folder(name).result.exists()]
         missing = [name for name in left if not self._folder(name).spec.exists()]
         if missing:
             raise InputError(f"there is no {missing[0]} to retrain; without --controls there is the winner alone")
         if not left:
             return
-        at_once = min(self._jobs, len(left)) if self.settings.device == "cuda" else 1
+        # A GPU is shared; on a CPU each has its own cores.
+        places = self._jobs if self.settings.device == "cuda" else self._jobs // self.settings.threads
+        at_once = max(1, min(places, len(left)))
         epochs = self.settings.recipe.epochs
         done, lock = dict.fromkeys(left, 0), threading.Lock()
         with self._bar("retraining", "epoch") as advance, ThreadPoolExecutor(at_once) as pool:

@@ -54,8 +54,8 @@ class Recipe:
     """How a network is trained. Defaults: 100 epochs, SGD with Nesterov momentum, a cosine to zero, crop and flip."""
 
     epochs: int = 100
-    batch_images: int = 256
-    learning_rate: float = 0.1
+    batch_images: int = 512
+    learning_rate: float = 0.2
     warmup_epochs: float = 3.0  # linear, then half a cosine to zero, step by step
     momentum: float = 0.9
     weight_decay: float = 5e-4  # of convolutions and linear layers; biases and BatchNorm have none
@@ -150,6 +150,11 @@ def fresh_network(backbone: Backbone, config: OfaConfig, seed: int) -> nn.Module
                 bound = 1 / math.sqrt(module.in_features)
                 module.weight.uniform_(-bound, bound, generator=random)
                 module.bias.zero_()
+        for block in network.blocks:  # type: ignore[union-attr]
+            if (
+                block.shortcut is not None
+            ):  # the block begins as the identity (Goyal et al., 2017): twenty blocks learn sooner
+                block.conv.point_linear.bn.weight.zero_()
     return network
 
 
@@ -206,7 +211,7 @@ class Trainer:
         self.pixels = Pixels(task, config.r, self._device)
         self.network = fresh_network(spec.backbone, config, recipe.seed).to(self._device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._parameters = list(self.network.parameters())
+        self._parameters: list[Tensor] = list(self.network.parameters())
         self._average = [p.detach().clone() for p in self._parameters]
         decayed = [p for p in self._parameters if p.ndim > 1]
         plain = [p for p in self._parameters if p.ndim <= 1]
@@ -241,9 +246,7 @@ class Trainer:
             self._set_learning_rate(self.epoch * self.steps_an_epoch + step)
             self._optimiser.zero_grad(set_to_none=True)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-                loss = F.cross_entropy(
-                    self.network(images), labels, label_smoothing=self.spec.recipe.label_smoothing
-                )
+                loss = F.cross_entropy(self.network(images), labels, label_smoothing=self.spec.recipe.label_smoothing)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
             self._update_average(self.epoch * self.steps_an_epoch + step)
