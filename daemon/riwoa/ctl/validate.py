@@ -28,7 +28,7 @@ retrained alike, and the winner with the supernet's own weights. Killed at any m
 _SMOKE_RECIPE: dict[str, Any] = {
     "epochs": 2,
     "batch_images": 64,
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,
     "warmup_epochs": 0.2,
     "label_smoothing": 0.0,
     "padding_px": 2,
@@ -180,8 +180,8 @@ def _supernet(given: Namespace, smoke: bool) -> tuple[Backbone, tuple[int, ...]]
     from riwoa.oracle.geometry import Backbone
     from riwoa.oracle.training import read_recipe
 
-    backbone = Backbone(_SMOKE_WIDTH if smoke else _WIDTH, 100, "small")
-    resolutions = _SMOKE_RESOLUTIONS if smoke else _RESOLUTIONS
+    backbone, resolutions = _SMOKE_SUPERNET if smoke else _SUPERNET
+    backbone = Backbone(*backbone)
     if given.supernet is not None and given.supernet.suffix == ".safetensors":
         try:
             recipe = read_recipe(given.supernet)

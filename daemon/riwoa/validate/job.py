@@ -36,7 +36,7 @@ from riwoa.hardware.lut import LatencyTable
 from riwoa.oracle.cifar import Cifar100Task
 from riwoa.oracle.geometry import Backbone, macs
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
-from riwoa.oracle.supernet import ArchitectureError, Supernet, checked_config
+from riwoa.oracle.supernet import ArchitectureError, checked_config
 from riwoa.paths import StatePaths
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
@@ -72,6 +72,7 @@ RETRAINED = ("winner", "largest", "random")
 STAGES = ("supernet", "search", "choose", *(f"retrain:{name}" for name in RETRAINED), "inherited", "corruptions")
 _SAME_COST = 0.01  # the random subnet's latency is within this share of the winner's
 _DRAWS_AT_ONCE, _DRAWS = 1000, 200
+_INHERITED_IMAGES = 2000  # that the inherited weights are recalibrated on, as OFA does
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,9 +353,7 @@ class Job:
         folder = self._folder("inherited")
         if not self._inherits or folder.result.exists():
             return
-        backbone = self.settings.backbone
-        supernet = Supernet.load(self._checkpoint, backbone.width_mult, backbone.n_classes, backbone.stem)
-        inherit(folder, supernet, min(2000, self.settings.recipe.recalibration_images))
+        inherit(folder, self._checkpoint, _INHERITED_IMAGES)
 
     # -- corruptions ---------------------------------------------------------------------------------------------------
 

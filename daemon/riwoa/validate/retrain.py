@@ -33,12 +33,14 @@ from torch import Tensor, nn
 
 from riwoa.child import die_with_parent, error_to_json, watch_stdin
 from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
+from riwoa.export import winning_net
 from riwoa.lock import locked
 from riwoa.oracle.cifar import Cifar100Task
 from riwoa.oracle.data import ByteArray, IntArray, resize_pixels
 from riwoa.oracle.geometry import Backbone, macs, parameters
 from riwoa.oracle.mobilenet import OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
+from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network, checked_config
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
@@ -135,7 +137,8 @@ def fresh_network(backbone: Backbone, config: OfaConfig, seed: int) -> nn.Module
     Raises:
         ArchitectureError: the supernet has no such choice.
     """
-    network = Supernet(build_network(backbone), backbone).get_net_for_config(config)
+    with torch.random.fork_rng(devices=[]):  # OFA initialises what is overwritten below
+        network = Supernet(build_network(backbone), backbone).get_net_for_config(config)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
@@ -414,11 +417,11 @@ def retrain(folder: Folder, progress: Callable[[Epoch], None] = lambda epoch: No
     return result
 
 
-def inherit(folder: Folder, supernet: Supernet, recalibration_images: int) -> dict[str, Any]:
+def inherit(folder: Folder, checkpoint: Path, recalibration_images: int) -> dict[str, Any]:
     """The subnet of ``spec.json`` with the supernet's own weights, recalibrated as a search does, and judged.
 
     Raises:
-        InputError: the specification or the data cannot be used.
+        InputError: the specification, the data or the checkpoint cannot be used.
         StateLockedError, StateDirectoryError, FullDiskError: as ``retrain``.
     """
     spec = read_spec(folder)
@@ -427,11 +430,16 @@ def inherit(folder: Folder, supernet: Supernet, recalibration_images: int) -> di
             return read_result(folder)
         prepare(spec)
         task = Cifar100Task.open(Path(spec.data))
-        config, device = checked_config(ofa_config(spec.architecture)), torch.device(spec.device)
-        network = supernet.get_net_for_config(config).to(device)
-        images = torch.from_numpy(task.recalibration(config.r, recalibration_images)).to(device)
-        recalibrate(network, iter(torch.split(images, 200)))
-        return keep_network(folder, spec, network, task, Pixels(task, config.r, device), {})
+        config = ofa_config(spec.architecture)
+        named = SupernetSpec(
+            checkpoint=str(checkpoint),
+            width_mult=spec.backbone.width_mult,
+            n_classes=spec.backbone.n_classes,
+            stem=spec.backbone.stem,
+            recalibration_images=min(recalibration_images, task.training_images),
+        )
+        network = winning_net(named, config, task).to(spec.device)
+        return keep_network(folder, spec, network, task, Pixels(task, config.r, torch.device(spec.device)), {})
 
 
 def keep_network(
