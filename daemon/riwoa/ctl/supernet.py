@@ -1,128 +1,185 @@
-"""``riwoactl supernet train | check``."""
+"""``riwoactl supernet train | check | rank``."""
 
 from __future__ import annotations
 
+import os
 import statistics
-from collections.abc import Callable, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, subverb
-from riwoa.errors import StateDirectoryError
+from riwoa.errors import InputError, StateDirectoryError
 
 if TYPE_CHECKING:
     from riwoa.oracle.evaluator import SubnetEvaluator
+    from riwoa.oracle.mobilenet import OfaConfig
     from riwoa.oracle.supernet import Supernet
+    from riwoa.oracle.tasks import ImageTask
+    from riwoa.oracle.training import Recipe
 
 _KNOWN = {
-    "train": "train the supernet of the embedded digits; killed and run again, it continues",
+    "train": "train a supernet on digits, cifar100 or your own pictures; killed and run again, it continues",
     "check": "accuracies of the largest, the median random and the smallest subnet",
+    "rank": "whether inherited weights rank a few subnets as training each one alone does",
 }
 Report = Callable[[int, int], None]
-_SPLITS = ("validation", "test", "clean")
+_DATA = "digits, cifar100 (looked for in $RIWOA_DATA and here), or the path of its archive or folder"
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Dispatch to train or check."""
+    """Dispatch to train, check or rank."""
     name = subverb(verb, arguments, _KNOWN)
-    return {"train": _train, "check": _check}[name](arguments[1:], options)
+    return {"train": _train, "check": _check, "rank": _rank}[name](arguments[1:], options)
 
 
 def _train(arguments: list[str], options: Options) -> int:
-    description = "Sandwich rule with distillation; reproducible by seed at a fixed thread count."
+    description = "Sandwich rule with distillation; reproducible by seed at a fixed thread count and device."
     parser = Parser("supernet train", description=description)
-    parser.add_argument("data", choices=["digits"], help="the task")
-    out_help = "the weights (default: ./digits_supernet.safetensors)"
-    parser.add_argument("--out", type=Path, default=Path("digits_supernet.safetensors"), metavar="FILE", help=out_help)
-    parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
+    parser.add_argument("data", help=_DATA)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the weights (default: ./DATA_supernet.safetensors)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
+    length.add_argument("--epochs", type=int, help="instead: how often every image is met")
+    length.add_argument("--minutes", type=float, help="instead: as many steps as fit, by the speed of the first")
+    parser.add_argument("--width", type=float, help="width multiplier (default: the recipe's, as all that follow)")
+    parser.add_argument("--resolutions", type=_pixels, metavar="PX,PX", help="input sizes, such as 24,28,32")
+    parser.add_argument("--batch", type=int, metavar="N", help="images a step")
+    parser.add_argument("--random", type=int, metavar="N", help="random subnets a step, besides the two extreme ones")
+    parser.add_argument("--learning-rate", type=float, metavar="X")
+    precisions = ["auto", "float32", "bfloat16"]
+    parser.add_argument("--precision", choices=precisions, default="auto", help="auto = bfloat16 on a GPU alone")
+    parser.add_argument("--cudnn-benchmark", action="store_true", help="try cuDNN's algorithms; not reproducible")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    _add_machine(parser)
     given = parser.parse_args(arguments)
-    for name in ("steps", "threads"):
-        if getattr(given, name) is not None and getattr(given, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    if given.seed < 0:
-        parser.error("--seed must not be negative")
+    _check_numbers(parser, given)
+    task = _task(given.data, parser)
+    device = _device(given)
     import torch
 
-    from riwoa.oracle.training import Progress, Recipe, train_supernet
+    from riwoa.oracle.training import Progress, read_recipe, train_supernet
 
-    torch.set_num_threads(given.threads)
-    recipe = Recipe(seed=given.seed) if given.steps is None else Recipe(seed=given.seed, steps=given.steps)
+    torch.backends.cudnn.benchmark = given.cudnn_benchmark
+    recipe = _recipe(task, given, device)
+    name = given.data if given.data in ("digits", "cifar100") else Path(given.data).name.partition(".")[0]
+    out = given.out or Path(f"{name}_supernet.safetensors")
     with bar("training", "step") as advance:
 
         def progress(p: Progress) -> None:
-            advance(p.step, p.steps, f"loss {p.loss_largest:.3f}, distilled {p.loss_distilled:.3f}")
+            words = f"loss {p.loss_largest:.3f}, distilled {p.loss_distilled:.3f}, {p.images_per_s:,.0f} images/s"
+            if p.steps:  # until then there is no end to show
+                advance(p.step, p.steps, words)
 
         try:
-            train_supernet(recipe, given.out, progress=progress)
+            train_supernet(recipe, out, task=task, device=device, progress=progress)
         except OSError as error:
-            raise StateDirectoryError(f"cannot write {given.out} ({error.strerror}); name another --out") from None
-    data = {"checkpoint": str(given.out), "steps": recipe.steps, "seed": recipe.seed}
-    emit(options, data, f"{given.out}: trained for {recipe.steps} steps; riwoactl supernet check --checkpoint it")
+            raise StateDirectoryError(f"cannot write {out} ({error.strerror}); name another --out") from None
+    steps = read_recipe(out).steps
+    data = {"checkpoint": str(out), "steps": steps, "seed": recipe.seed}
+    where = "" if given.data == "digits" else f" --data {given.data}"
+    emit(options, data, f"{out}: trained for {steps} steps; riwoactl supernet check{where} --checkpoint it")
     return 0
+
+
+def _recipe(task: ImageTask, given: Namespace, device: str) -> Recipe:
+    """The task's own recipe with what the command line changes."""
+    from dataclasses import replace
+
+    from riwoa.oracle.batches import steps_per_epoch, training_labels
+    from riwoa.oracle.data import DigitsTask
+    from riwoa.oracle.training import CIFAR100, DIGITS
+
+    recipe = DIGITS
+    if not isinstance(task, DigitsTask):
+        recipe = replace(CIFAR100, n_classes=int(training_labels(task).max()) + 1)
+    named = {
+        "steps": given.steps,
+        "minutes": given.minutes,
+        "width_mult": given.width,
+        "resolutions": given.resolutions,
+        "batch_images": given.batch,
+        "random_subnets": given.random,
+        "learning_rate": given.learning_rate,
+        "seed": given.seed,
+    }
+    recipe = replace(recipe, **{name: value for name, value in named.items() if value is not None})
+    half = given.precision == "bfloat16" or (given.precision == "auto" and device == "cuda")
+    recipe = replace(recipe, precision="bfloat16" if half else "float32")
+    if given.epochs is not None:
+        recipe = replace(recipe, steps=given.epochs * steps_per_epoch(task, recipe))
+    return recipe
 
 
 def _check(arguments: list[str], options: Options) -> int:
     description = "Recalibrated float32 accuracies: is there something to find for a search?"
     parser = Parser("supernet check", description=description)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the supernet inside the package")
+    parser.add_argument("--data", default="digits", help=_DATA)
     parser.add_argument("--random", type=int, default=15, metavar="N", help="random subnets (default 15)")
     parser.add_argument("--seed", type=int, default=0, help="of the random subnets")
-    parser.add_argument("--views", type=int, default=8, help="corrupted views of each image (default 8, as a search)")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--views", type=int, default=8, help="corrupted views of each digit (default 8, as a search)")
+    _add_machine(parser)
     given = parser.parse_args(arguments)
-    if min(given.random, given.views, given.threads) < 1:
-        parser.error("--random, --views and --threads must be at least 1")
-    import torch
-
-    torch.set_num_threads(given.threads)
+    _check_numbers(parser, given)
+    supernet, recipe = _supernet(given.checkpoint)
+    task = _task(given.data, parser)
+    device = _device(given)
     with bar("evaluating", "subnet") as advance:
-        data = check(given.checkpoint, given.random, given.seed, given.views, lambda d, t: advance(d, t, ""))
+        evaluators = _evaluators(supernet, recipe.resolutions, task, given.views, device)
+        data = check(evaluators, given.random, given.seed, lambda d, t: advance(d, t, ""))
+    data = {"checkpoint": str(_path(given.checkpoint)), **data}
     emit(options, data, render(data))
     return 0
 
 
-def check(
-    checkpoint: Path | None, count: int, seed: int, views: int, progress: Report = lambda done, total: None
-) -> dict[str, Any]:
-    """Accuracies of the largest, the smallest and ``count`` random subnets on every split.
+def _supernet(checkpoint: Path | None) -> tuple[Supernet, Recipe]:
+    """The supernet and the recipe that it carries; one that carries none is taken for one like the embedded.
 
     Raises:
         InputError: the checkpoint is missing or damaged.
     """
-    import numpy as np
-
-    from riwoa.oracle.build import checkpoint_path
-    from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
-    from riwoa.oracle.protocol import SupernetSpec
+    path = _path(checkpoint)
     from riwoa.oracle.supernet import Supernet
-    from riwoa.search.codec import Codec
-    from riwoa.search.rng import generator
+    from riwoa.oracle.training import DIGITS, read_recipe
 
-    spec = SupernetSpec(checkpoint=str(checkpoint) if checkpoint else None)
-    path = checkpoint_path(spec)
-    evaluators = _evaluators(Supernet.load(path, spec.width_mult, spec.n_classes), views)
-    space = mobilenet_space(evaluators["validation"].resolutions)
-    codec = Codec(space, seed)
-    extremes = np.array([[len(g.choices) - 1 for g in space.genes], [0 for _ in space.genes]])
-    vectors = generator(seed, 0, "supernet.check").random((count, codec.dimension))
-    rows = [*extremes, *codec.decode(vectors)]
+    recipe = DIGITS
+    if path.suffix == ".safetensors":
+        try:
+            recipe = read_recipe(path)
+        except InputError as error:
+            if "carries no" not in str(error):
+                raise
+    return Supernet.load(path, recipe.width_mult, recipe.n_classes, recipe.stem), recipe
+
+
+def _path(checkpoint: Path | None) -> Path:
+    from riwoa.oracle.build import checkpoint_path
+    from riwoa.oracle.protocol import SupernetSpec
+
+    return checkpoint_path(SupernetSpec(checkpoint=str(checkpoint) if checkpoint else None))
+
+
+def check(
+    evaluators: Mapping[str, SubnetEvaluator], count: int, seed: int, progress: Report = lambda done, total: None
+) -> dict[str, Any]:
+    """Accuracies of the largest, the smallest and ``count`` random subnets by every evaluator ("validation" is one)."""
+    configs = _subnets(evaluators["validation"].resolutions, count, seed)
     found: list[dict[str, float]] = []
-    for i, indices in enumerate(rows):
-        config = ofa_config(space.architecture(indices))
-        evaluations = {split: evaluators[split].evaluate(config) for split in _SPLITS}
+    images = 0
+    for i, config in enumerate(configs):
+        evaluations = {split: evaluator.evaluate(config) for split, evaluator in evaluators.items()}
+        images = evaluations["validation"]["images"]
         found.append({split: evaluation["accuracy"] for split, evaluation in evaluations.items()})
-        progress(i + 1, len(rows))
-    images = evaluations["validation"]["images"]
+        progress(i + 1, len(configs))
     largest = found[0]
-    median = {split: statistics.median(row[split] for row in found[2:]) for split in _SPLITS}
+    median = {split: statistics.median(row[split] for row in found[2:]) for split in evaluators}
     lead = largest["validation"] - median["validation"]
     error = (sum(a * (1 - a) for a in (largest["validation"], median["validation"])) / images) ** 0.5
     return {
-        "checkpoint": str(path),
         "random_subnets": count,
         "accuracy": {"largest": largest, "median_random": median, "smallest": found[1]},
         "random": found[2:],
@@ -131,29 +188,171 @@ def check(
     }
 
 
-def _evaluators(supernet: Supernet, views: int) -> Mapping[str, SubnetEvaluator]:
-    """One a split, at every resolution."""
-    from riwoa.oracle.data import load_digits_task
-    from riwoa.oracle.evaluator import SubnetEvaluator
+def _subnets(resolutions: Sequence[int], count: int, seed: int) -> list[OfaConfig]:
+    """The largest, the smallest, and ``count`` random ones."""
+    import numpy as np
 
-    task = load_digits_task()
-    recalibration = {r: task.recalibration(r) for r in task.resolutions}
-    pictures = {
-        "validation": {r: task.views("validation", r, views) for r in task.resolutions},
-        "test": {r: task.views("test", r, views) for r in task.resolutions},
-        "clean": {r: task.clean("test", r) for r in task.resolutions},
-    }
+    from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
+    from riwoa.search.codec import Codec
+    from riwoa.search.rng import generator
+
+    space = mobilenet_space(resolutions)
+    codec = Codec(space, seed)
+    extremes = np.array([[len(g.choices) - 1 for g in space.genes], [0 for _ in space.genes]])
+    vectors = generator(seed, 0, "supernet.check").random((count, codec.dimension))
+    return [ofa_config(space.architecture(indices)) for indices in (*extremes, *codec.decode(vectors))]
+
+
+def _evaluators(
+    supernet: Supernet, resolutions: Sequence[int], task: ImageTask, views: int, device: str
+) -> Mapping[str, SubnetEvaluator]:
+    """One a split with labels, and one of clean digits, at every resolution."""
+    from riwoa.oracle.data import DigitsTask
+    from riwoa.oracle.evaluator import SubnetEvaluator
+    from riwoa.oracle.protocol import SupernetSpec
+    from riwoa.oracle.tasks import check_task
+
+    check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
+    n_images = SupernetSpec().recalibration_images
+    recalibration = {r: task.recalibration(r, n_images) for r in resolutions}
+    pictures = {split: {r: task.views(split, r, views) for r in resolutions} for split in task.splits[1:]}
+    if isinstance(task, DigitsTask):
+        pictures = {**pictures, "clean": {r: task.clean("test", r) for r in resolutions}}  # type: ignore[dict-item]
     return {
-        split: SubnetEvaluator(supernet, recalibration, images, prefix_cache_bytes=0)
+        split: SubnetEvaluator(supernet, recalibration, images, prefix_cache_bytes=0, device=device)
         for split, images in pictures.items()
     }
 
 
 def render(data: dict[str, Any]) -> str:
     """The accuracies as a table, and what they mean for a search."""
-    rows = [["", *(_SPLITS)]]
+    splits = list(data["accuracy"]["largest"])
+    rows = [["", *splits]]
     for name, accuracies in data["accuracy"].items():
-        rows.append([name.replace("_", " "), *(f"{100 * accuracies[split]:.2f} %" for split in _SPLITS)])
+        rows.append([name.replace("_", " "), *(f"{100 * accuracies[split]:.2f} %" for split in splits)])
     errors = data["lead_standard_errors"]
     lead = f"the largest leads the median of {data['random_subnets']} random subnets by {100 * data['lead']:.2f} points"
     return f"{data['checkpoint']}\n{columns(rows)}\n{lead}" + (f", {errors:.1f} standard errors" if errors else "")
+
+
+def _rank(arguments: list[str], options: Options) -> int:
+    description = "Trains random subnets from scratch; killed and run again, it continues."
+    parser = Parser("supernet rank", description=description)
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the supernet inside the package")
+    parser.add_argument("--data", default="digits", help=_DATA)
+    parser.add_argument("--subnets", type=int, default=10, metavar="N", help="random subnets (default 10)")
+    parser.add_argument("--epochs", type=int, default=10, help="of each one's training (default 10)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the results (default: ./CHECKPOINT.rank.json)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice, the weights and the training")
+    _add_machine(parser)
+    given = parser.parse_args(arguments)
+    _check_numbers(parser, given)
+    supernet, recipe = _supernet(given.checkpoint)
+    task = _task(given.data, parser)
+    device = _device(given)
+    from riwoa.oracle.protocol import SupernetSpec
+    from riwoa.oracle.ranking import RankSettings, rank
+    from riwoa.oracle.tasks import check_task
+    from riwoa.oracle.training import Progress
+
+    check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
+    settings = RankSettings(
+        recipe=recipe,
+        weights_sha256=supernet.weights_sha256(),
+        data_sha256=task.sha256,
+        epochs=given.epochs,
+        seed=given.seed,
+        recalibration_images=SupernetSpec().recalibration_images,
+        device=device,
+    )
+    configs = _subnets(recipe.resolutions, given.subnets, given.seed)[2:]  # extremes would flatter the correlation
+    out = given.out or Path(f"{_path(given.checkpoint).stem}.rank.json")
+    with bar("training", "step") as advance:
+
+        def progress(done: int, p: Progress) -> None:
+            advance(done * p.steps + p.step, len(configs) * p.steps, f"subnet {done + 1}, loss {p.loss_largest:.3f}")
+
+        try:
+            found = rank(supernet, task, settings, configs, out, progress)
+        except OSError as error:
+            raise StateDirectoryError(f"cannot write {out} ({error.strerror}); name another --out") from None
+    data = {"checkpoint": str(_path(given.checkpoint)), "results": str(out), "epochs": given.epochs, **found}
+    emit(options, data, render_rank(data))
+    return 0
+
+
+def render_rank(data: dict[str, Any]) -> str:
+    """Both accuracies of every subnet, the best trained one first, and how alike they rank."""
+    rows = [["resolution", "MACs", "inherited", "trained alone"]]
+    for row in sorted(data["subnets"], key=lambda row: -row["standalone"]):
+        accuracies = (f"{100 * row[name]:.2f} %" for name in ("inherited", "standalone"))
+        rows.append([f"{row['r'][0]} px", f"{row['macs'] / 1e6:.1f} M", *accuracies])
+    ranks = "too few subnets, or accuracies all equal: no rank correlation"
+    if data["spearman"] is not None:
+        found = (f"{name.title()} {data[name]:.3f} (p = {data[name + '_p']:.2g})" for name in ("spearman", "kendall"))
+        ranks = f"rank correlation over {data['n']} subnets: {', '.join(found)}"
+    return f"{data['checkpoint']}, {data['epochs']} epochs each\n{columns(rows)}\n{ranks}"
+
+
+# --- what the verbs share --------------------------------------------------------------------------------------------
+
+
+def _add_machine(parser: Parser) -> None:
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto = a GPU if there is one"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+
+
+def _check_numbers(parser: Parser, given: Namespace) -> None:
+    """Refuse counts below 1 and lengths of nothing before anything is loaded."""
+    for name, value in vars(given).items():
+        least = 0 if name in ("seed", "random") and not (name == "random" and "views" in given) else 1
+        if isinstance(value, int) and not isinstance(value, bool) and value < least:
+            parser.error(f"--{name} must be at least {least}")
+        if isinstance(value, float) and not 0 < value < float("inf"):
+            parser.error(f"--{name.replace('_', '-')} must be more than 0")
+
+
+def _pixels(text: str) -> tuple[int, ...]:
+    values = tuple(sorted({int(part) for part in text.split(",")}))
+    if not all(0 < value <= 4096 for value in values):
+        raise ValueError(text)
+    return values
+
+
+def _task(data: str, parser: Parser) -> ImageTask:
+    """What the command line names.
+
+    Raises:
+        UsageError: no known name and no path.
+        InputError: nothing of that name is here, or it is damaged.
+    """
+    from riwoa.oracle.cifar import ARCHIVE, find_cifar100
+    from riwoa.oracle.tasks import load_task
+
+    if data == "cifar100":
+        folder = os.environ.get("RIWOA_DATA")
+        places = [*([Path(folder), Path(folder, "cifar-100")] if folder else []), Path()]
+        found = next((place for place in places if find_cifar100(place)), None)
+        if found is None:
+            raise InputError(f"{ARCHIVE} is neither in $RIWOA_DATA nor here; name its path instead of cifar100")
+        return load_task(str(found))
+    if data != "digits" and not Path(data).exists():
+        parser.error(f"there is no data {data!r}; name {_DATA}")
+    return load_task(data)
+
+
+def _device(given: Namespace) -> str:
+    """The device, and torch held to the threads.
+
+    Raises:
+        InputError: "cuda" is asked for and there is none.
+    """
+    import torch
+
+    torch.set_num_threads(given.threads)
+    present = torch.cuda.is_available()
+    if given.device == "cuda" and not present:
+        raise InputError("torch finds no CUDA GPU here; leave --device out")
+    return "cuda" if present and given.device != "cpu" else "cpu"

@@ -103,7 +103,6 @@ def load_cifar100(path: Path) -> Cifar100:
     for array in (train, train_labels, test, test_labels):
         digest.update(f"{array.dtype.str}{array.shape};".encode())
         digest.update(array.data)
-        array.flags.writeable = False
     return Cifar100(train, train_labels, test, test_labels, digest.hexdigest())
 
 
@@ -423,7 +422,7 @@ def _arrays(content: Mapping[Any, Any], where: str) -> tuple[ByteArray, IntArray
         numbers = raw.values
     elif isinstance(raw, list) and all(type(n) is int and 0 <= n < CLASSES for n in raw):
         numbers = raw
-    labels = np.asarray(numbers, np.int64)
+    labels = np.array(numbers, np.int64)  # a copy: what was unpickled is read-only, which torch warns of
     if labels.shape != (len(pixels),) or int(labels.min()) < 0 or int(labels.max()) >= CLASSES:
         raise InputError(
             f"{where}: fine_labels are not {len(pixels)} numbers from 0 to {CLASSES - 1}; fetch {ARCHIVE} again"

@@ -183,7 +183,7 @@ def _occlusion_mask(rng: np.random.Generator, n: int, side: FloatArray, severity
 
 
 @functools.cache
-def _resize_matrix(side_px: int, resolution: int) -> FloatArray:
+def resize_matrix(side_px: int, resolution: int) -> FloatArray:
     """(resolution, side_px) weights of one axis, each row summing to 1.
 
     Smaller: each output pixel is the mean of what it covers (nothing aliases). Larger: bilinear, edges repeated.
@@ -203,7 +203,7 @@ def resize_pixels(images: ByteArray, resolution: int) -> FloatArray:
     pixels: FloatArray = images.astype(np.float32)
     if resolution == images.shape[-1]:
         return pixels
-    weights = _resize_matrix(images.shape[-1], resolution)
+    weights = resize_matrix(images.shape[-1], resolution)
     return np.asarray(weights @ pixels @ weights.T, dtype=np.float32)
 
 

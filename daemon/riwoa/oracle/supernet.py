@@ -106,11 +106,11 @@ def build_network(backbone: Backbone, seed: int = 0) -> nn.Module:
             expand_ratio_list=list(EXPANSIONS),
             depth_list=list(DEPTHS),
         )
-    _set_strides(network, backbone)
+    set_strides(network, backbone)
     return network.eval()
 
 
-def _set_strides(network: Any, backbone: Backbone) -> None:
+def set_strides(network: Any, backbone: Backbone) -> None:
     """Give OFA's class, whose strides are fixed, those of the backbone; its own are left as they are.
 
     No weight depends on a stride. The first block of a stage has a shortcut by the rule of OFA's constructor: where

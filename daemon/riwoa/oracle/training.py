@@ -4,8 +4,9 @@ Each step draws one input resolution and trains the largest subnet on the labels
 the largest one's softened predictions ("sandwich rule" and in-place distillation: Yu & Huang, ICCV 2019; BigNAS, 2020).
 Weights are averaged exponentially (EMA); BatchNorm statistics are not kept, since every subnet is recalibrated anyway.
 
-Reproducible by seed at a fixed thread count: each step's images and subnets come from a counter-based generator keyed
-by (seed, step). Resumable: the whole state goes to one file (tmp, fsync, rename) and training continues from its step.
+Reproducible by seed at a fixed thread count and device: each step's images and subnets come from a counter-based
+generator keyed by (seed, step). Resumable: the whole state goes to one file (tmp, fsync, rename) and training continues
+from its step. A recipe bounded by time measures its first steps and fixes their number once, in that file.
 """
 
 from __future__ import annotations
@@ -13,37 +14,42 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from riwoa.errors import InputError
-from riwoa.oracle.data import (
-    CLASSES,
-    CLEAN,
-    RESOLUTIONS,
-    DigitsTask,
-    between,
-    load_digits_task,
-    quantise,
-    render,
-    resize,
-)
+from riwoa.oracle.batches import batches_of
+from riwoa.oracle.data import CLASSES, RESOLUTIONS, load_digits_task
+from riwoa.oracle.geometry import STEMS, Backbone, Stem
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
 from riwoa.oracle.ofa_import import import_ofa
+from riwoa.oracle.supernet import set_strides
 from riwoa_storage.durable import flush, replace_durably
+
+if TYPE_CHECKING:
+    from riwoa.oracle.tasks import ImageTask
+
+_REPORT_STEPS_GPU = 50  # reading a loss waits for the GPU
+_SGD_MOMENTUM = 0.9
+_MAX_WIDTH, _MAX_CLASSES, _MAX_RESOLUTION = 8, 10**6, 4096
+# Of the time that training may take: at first memory grows and kernels load; then the speed is measured.
+_SETTLING_SHARE, _MEASURED_SHARE = 0.05, 0.10
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides the trained weights, besides library versions and the thread count."""
+    """Everything that decides the trained weights, besides data, library versions, device and thread count."""
 
     width_mult: float = 0.25
     n_classes: int = CLASSES
@@ -51,8 +57,8 @@ class Recipe:
     steps: int = 5000
     largest_only_steps: int = 1500  # the teacher learns first; then every step is a whole sandwich
     batch_images: int = 128
-    curriculum_steps: int = 1200  # corruption grows linearly from none to full
-    clean_share: float = 0.08  # of a batch; the rest are corrupted views
+    curriculum_steps: int = 1200  # digits: corruption grows linearly from none to full
+    clean_share: float = 0.08  # digits: of a batch; the rest are corrupted views
     random_subnets: int = 1
     learning_rate: float = 0.004
     weight_decay: float = 0.02
@@ -60,16 +66,58 @@ class Recipe:
     temperature: float = 1.0
     ema: float = 0.998
     seed: int = 0
+    stem: Stem = "imagenet"
+    minutes: float = 0.0  # 0: ``steps`` counts; else as many steps as fit are found once, from the speed of the first
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of activations; weights and their sums are float32
+    label_smoothing: float = 0.05
+    crop_px: int = 0  # images: random shift in both directions
+    flip: bool = False  # images: left and right
+    cutout_px: int = 0  # images: side of the square that is blanked
+    stored: Literal["float32", "float16"] = "float32"  # of the parameters in the file
+
+
+DIGITS = Recipe()
+# For one fast GPU and some five minutes; on a CPU take fewer steps, smaller batches and pictures.
+CIFAR100 = Recipe(
+    width_mult=0.5,
+    n_classes=100,
+    resolutions=(24, 28, 32),
+    steps=2600,  # 60 epochs
+    largest_only_steps=0,
+    batch_images=1024,
+    random_subnets=2,
+    learning_rate=0.004,
+    weight_decay=0.05,
+    warmup_steps=130,
+    ema=0.995,
+    stem="small",
+    label_smoothing=0.1,
+    crop_px=4,
+    flip=True,
+    cutout_px=8,
+    stored="float16",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One line of news a step, for the progress bar."""
+    """News for the progress bar: every step on a CPU, every so many on a GPU."""
 
     step: int
-    steps: int
+    steps: int  # 0 while their number is still being measured
     loss_largest: float
-    loss_distilled: float
+    loss_distilled: float  # mean of the step's distilled subnets
+    images_per_s: float  # of the data set, each seen by the whole sandwich
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Losses:
+    """Of one step, on the device; ``distilled`` is a sum over subnets."""
+
+    largest: Tensor
+    distilled: Tensor
+    distilled_subnets: int
 
 
 def new_supernet(recipe: Recipe) -> torch.nn.Module:
@@ -85,28 +133,21 @@ def new_supernet(recipe: Recipe) -> torch.nn.Module:
         expand_ratio_list=list(EXPANSIONS),
         depth_list=list(DEPTHS),
     )
-    for module in net.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight, mode="fan_out")
+    initialise(net)
+    set_strides(net, Backbone(recipe.width_mult, recipe.n_classes, recipe.stem))
     assert isinstance(net, torch.nn.Module)
     return net
 
 
+def initialise(net: torch.nn.Module) -> None:
+    """He's initialisation by fan-out, from torch's generator, in the order of the modules."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+
 def _rng(seed: int, step: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, step]))
-
-
-def _batch(task: DigitsTask, recipe: Recipe, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """One training batch at one of the resolutions, (n, 3, r, r), and its labels."""
-    scans, labels = task.scans("train"), task.labels("train")
-    chosen = rng.integers(0, len(scans), recipe.batch_images)
-    n_clean = round(recipe.clean_share * recipe.batch_images)
-    severity = between(min(1.0, (step + 1) / max(1, recipe.curriculum_steps)))
-    hard = render(rng, scans[chosen[n_clean:]], scans, severity)
-    clean = render(rng, scans[chosen[:n_clean]], scans, CLEAN)
-    resolution = int(rng.choice(recipe.resolutions))
-    images = torch.from_numpy(resize(quantise(np.concatenate([clean, hard])), resolution))
-    return images.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels[chosen])
 
 
 def _settings(recipe: Recipe, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -120,68 +161,89 @@ def _settings(recipe: Recipe, rng: np.random.Generator) -> Iterator[dict[str, An
         }
 
 
-def _learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine to zero."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
 class Trainer:
-    """The training state: weights, their moving average, the optimiser, and the step it has reached."""
+    """The training state: weights, their moving average, the optimiser, and the step it has reached.
 
-    def __init__(self, recipe: Recipe, task: DigitsTask) -> None:
+    Args:
+        recipe: how.
+        task: on what.
+        device: where.
+        network: None trains a new supernet; a plain network is trained alone, on the labels, by the same recipe.
+    """
+
+    def __init__(
+        self, recipe: Recipe, task: ImageTask, device: str = "cpu", network: torch.nn.Module | None = None
+    ) -> None:
         self.recipe = recipe
-        self.task = task
+        self.device = torch.device(device)
         self.step = 0
-        self.net = new_supernet(recipe).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        decayed = [p for n, p in self.net.named_parameters() if p.ndim > 1]
-        plain = [p for n, p in self.net.named_parameters() if p.ndim <= 1]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=recipe.learning_rate,
-        )
+        self.steps = 0 if recipe.minutes else recipe.steps
+        self.batches = batches_of(task, recipe, self.device)
+        self._alone = network is not None
+        net: Any = new_supernet(recipe) if network is None else network
+        self.net = net.to(device=self.device, memory_format=torch.channels_last)
+        self.optimiser = _optimiser(self.net, recipe, self.device)
         self.average = {n: p.detach().clone() for n, p in self.net.named_parameters()}
 
-    def train_step(self) -> Progress:
+    def train_step(self) -> Losses:
         """One sandwich: the largest on labels, the smallest and random ones on the largest one's predictions."""
         recipe, net = self.recipe, self.net
         rng = _rng(recipe.seed, self.step)
-        images, labels = _batch(self.task, recipe, self.step, rng)
+        images, labels = self.batches.batch(self.step, rng)
         for group in self.optimiser.param_groups:
-            group["lr"] = _learning_rate(recipe, self.step)
+            group["lr"] = self._learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
         net.train()
-        net.set_max_net()
-        logits = net(images)
-        loss_largest = F.cross_entropy(logits, labels, label_smoothing=0.05)
-        loss_largest.backward()  # type: ignore[no-untyped-call]
-        soft = F.softmax(logits.detach() / recipe.temperature, dim=1)
-        distilled = 0.0
-        for setting in _settings(recipe, rng) if self.step >= recipe.largest_only_steps else ():
+        if not self._alone:
+            net.set_max_net()
+        with self._precision():
+            logits = net(images)
+            largest = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            soft = F.softmax(logits.detach() / recipe.temperature, dim=1)
+        largest.backward()  # type: ignore[no-untyped-call]
+        distilled, count = torch.zeros((), device=self.device), 0
+        for setting in () if self._alone or self.step < recipe.largest_only_steps else _settings(recipe, rng):
             net.set_active_subnet(**setting)
-            loss = F.cross_entropy(net(images) / recipe.temperature, soft)
+            with self._precision():
+                loss = F.cross_entropy(net(images) / recipe.temperature, soft)
             loss.backward()  # type: ignore[no-untyped-call]
-            distilled += loss.item() / (1 + recipe.random_subnets)
+            distilled, count = distilled + loss.detach(), count + 1
         # Shared weights collect the gradients of every subnet of the sandwich: bound their sum.
         torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
         self.optimiser.step()
         self.step += 1
         self._update_average()
-        return Progress(self.step, recipe.steps, loss_largest.item(), distilled)
+        return Losses(largest.detach(), distilled, count)
+
+    def wait(self) -> None:
+        """Until the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up, then half a cosine to zero; constant while the number of steps is not known yet."""
+        recipe = self.recipe
+        if self.step < recipe.warmup_steps:
+            return recipe.learning_rate * (self.step + 1) / recipe.warmup_steps
+        if not self.steps:
+            return recipe.learning_rate
+        done = (self.step - recipe.warmup_steps) / max(1, self.steps - recipe.warmup_steps)
+        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
     def _update_average(self) -> None:
         keep = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, parameter in self.net.named_parameters():
-                self.average[name].lerp_(parameter, 1 - keep)
+        averaging: Any = get_ema_multi_avg_fn  # untyped in torch
+        averaging(keep)(list(self.average.values()), [p.detach() for p in self.net.parameters()], None)
 
     def save(self, path: Path) -> None:
         """Everything needed to continue, atomically."""
         state = {
             "recipe": asdict(self.recipe),
             "step": self.step,
+            "steps": self.steps,
             "net": self.net.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
@@ -199,8 +261,8 @@ class Trainer:
             InputError: the file is damaged or belongs to another recipe.
         """
         try:
-            state = torch.load(path, weights_only=True)
-            saved = {**state["recipe"], "resolutions": tuple(state["recipe"]["resolutions"])}
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            saved = asdict(_recipe_from(state["recipe"]))
         except Exception as error:
             raise InputError(f"cannot resume from {path}: {error}; delete it to start over") from error
         if saved != asdict(self.recipe):
@@ -209,19 +271,104 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.average = state["average"]
         self.step = int(state["step"])
+        self.steps = int(state.get("steps", self.steps))
 
-    def averaged_weights(self) -> dict[str, torch.Tensor]:
-        """The supernet's state dict with averaged parameters; BatchNorm buffers as they are."""
-        weights = {k: v.detach().clone().contiguous() for k, v in self.net.state_dict().items()}
+    def averaged_weights(self) -> dict[str, Tensor]:
+        """The state dict on the CPU with averaged parameters, stored as the recipe says; BatchNorm buffers as they are.
+
+        Raises:
+            InputError: a weight is not finite: training diverged.
+        """
+        dtype = {"float32": torch.float32, "float16": torch.float16}[self.recipe.stored]
+        weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.net.state_dict().items()}
         for name, value in self.average.items():
-            weights[name] = value.detach().clone().contiguous()
+            weights[name] = value.detach().to("cpu", dtype, copy=True).contiguous()
+        spoiled = [name for name in self.average if not bool(torch.isfinite(weights[name]).all())]
+        if spoiled:
+            raise InputError(f"training diverged: {spoiled[0]} is not finite; lower the learning rate, or add warm-up")
         return weights
+
+
+def _optimiser(net: torch.nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    plain = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    fused = True if device.type == "cuda" else None
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=_SGD_MOMENTUM, nesterov=True, fused=fused)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=fused)
+
+
+class _Pace:
+    """Finds once how many steps fit into the recipe's minutes, and how fast images go by between two reports."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._allowed_s = 60 * trainer.recipe.minutes
+        self._start_s = time.perf_counter()
+        self._settled: tuple[int, float] | None = None
+        self._reported = trainer.step, self._start_s
+
+    def fix_steps(self) -> bool:
+        """Whether the number of steps has just become known."""
+        trainer = self._trainer
+        if trainer.steps or self._elapsed_s() < _SETTLING_SHARE * self._allowed_s:
+            return False
+        if self._settled is None:
+            trainer.wait()
+            self._settled = trainer.step, self._elapsed_s()
+            return False
+        if self._elapsed_s() < _MEASURED_SHARE * self._allowed_s:
+            return False
+        trainer.wait()
+        elapsed_s, (step, settled_s) = self._elapsed_s(), self._settled
+        steps_per_s = (trainer.step - step) / max(1e-9, elapsed_s - settled_s)
+        trainer.steps = trainer.step + max(0, int((self._allowed_s - elapsed_s) * steps_per_s))
+        return True
+
+    def images_per_s(self) -> float:
+        """Since the last time this was asked."""
+        step, since_s = self._reported
+        self._reported = self._trainer.step, time.perf_counter()
+        images = (self._trainer.step - step) * self._trainer.recipe.batch_images
+        return images / max(1e-9, self._reported[1] - since_s)
+
+    def _elapsed_s(self) -> float:
+        return time.perf_counter() - self._start_s
+
+
+def train(
+    trainer: Trainer,
+    state_path: Path,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    save_every_steps: int = 250,
+) -> None:
+    """Train to the last step, from the state at ``state_path`` if there is one, and keep it up to date.
+
+    Raises:
+        InputError: the state file is damaged or belongs to another recipe.
+    """
+    if state_path.exists():
+        trainer.load(state_path)
+    pace = _Pace(trainer)
+    every = _REPORT_STEPS_GPU if trainer.device.type == "cuda" else 1
+    while not trainer.steps or trainer.step < trainer.steps:
+        losses = trainer.train_step()
+        fixed = pace.fix_steps()
+        if progress is not None and (trainer.step % every == 0 or trainer.step == trainer.steps):
+            largest, distilled = losses.largest.item(), losses.distilled.item() / max(1, losses.distilled_subnets)
+            progress(Progress(trainer.step, trainer.steps, largest, distilled, pace.images_per_s()))
+        if fixed or trainer.step % save_every_steps == 0:
+            trainer.save(state_path)
 
 
 def train_supernet(
     recipe: Recipe,
     out: Path,
     *,
+    task: ImageTask | None = None,
+    device: str = "cpu",
     progress: Callable[[Progress], None] | None = None,
     save_every_steps: int = 250,
     metadata: dict[str, str] | None = None,
@@ -230,29 +377,33 @@ def train_supernet(
 
     A state file ``<out>.training.pt`` lies beside it until training ends.
 
+    Args:
+        recipe: how.
+        out: the file.
+        task: on what; None: the embedded digits.
+        device: "cpu" or "cuda".
+        progress: is told how it goes.
+        save_every_steps: how much may be lost.
+        metadata: kept in the file too.
+
     Raises:
-        InputError: the state file is damaged or belongs to another recipe.
+        InputError: the state file is damaged or belongs to another recipe, the task has no training labels, or
+            training diverged.
     """
-    task = load_digits_task()
-    trainer = Trainer(recipe, task)
+    task = load_digits_task() if task is None else task
+    trainer = Trainer(recipe, task, device)
     state_path = out.with_name(out.name + ".training.pt")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if state_path.exists():
-        trainer.load(state_path)
-    while trainer.step < recipe.steps:
-        news = trainer.train_step()
-        if progress is not None:
-            progress(news)
-        if trainer.step % save_every_steps == 0:
-            trainer.save(state_path)
-    notes = {"recipe": json.dumps(asdict(recipe)), "data": task.sha256, **(metadata or {})}
+    train(trainer, state_path, progress=progress, save_every_steps=save_every_steps)
+    done = replace(recipe, steps=trainer.steps)
+    notes = {"recipe": json.dumps(asdict(done)), "data": task.sha256, **(metadata or {})}
     write_safetensors(trainer.averaged_weights(), out, notes)
     with contextlib.suppress(FileNotFoundError):
         state_path.unlink()
     return out
 
 
-def write_safetensors(weights: dict[str, torch.Tensor], out: Path, metadata: dict[str, str]) -> None:
+def write_safetensors(weights: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
     """Write whole or not at all."""
     replace_durably(out, save(weights, metadata))
 
@@ -261,11 +412,25 @@ def read_recipe(path: Path) -> Recipe:
     """The recipe a supernet was trained with.
 
     Raises:
-        InputError: the file carries none.
+        InputError: the file is no safetensors file, or carries no recipe, or a damaged one.
     """
-    with safe_open(path, framework="np") as handle:
-        notes = handle.metadata() or {}
+    try:
+        with safe_open(path, framework="np") as handle:
+            notes = handle.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); fetch or train it again") from error
     if "recipe" not in notes:
         raise InputError(f"{path} carries no training recipe; it was not written by 'riwoactl supernet train'")
-    data = json.loads(notes["recipe"])
-    return replace(Recipe(), **{**data, "resolutions": tuple(data["resolutions"])})
+    try:
+        return _recipe_from(json.loads(notes["recipe"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} carries a damaged training recipe ({error}); train it again") from error
+
+
+def _recipe_from(data: dict[str, Any]) -> Recipe:
+    """What older ones did not say takes its default. Absurd sizes are refused before a network of them is made."""
+    recipe = replace(Recipe(), **{**data, "resolutions": tuple(data["resolutions"])})
+    sizes = 0 < recipe.width_mult <= _MAX_WIDTH and 0 < recipe.n_classes <= _MAX_CLASSES and recipe.stem in STEMS
+    if not sizes or not all(0 < r <= _MAX_RESOLUTION for r in recipe.resolutions):
+        raise ValueError(f"a supernet of width {recipe.width_mult} and {recipe.n_classes} classes")
+    return recipe
