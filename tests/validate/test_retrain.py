@@ -152,7 +152,7 @@ def test_a_damaged_specification_or_network_is_refused(tmp_path: Path, archive: 
     weights = load_file(made.weights)
     name = next(iter(weights))
     save_file({**weights, name: weights[name] + 1}, made.weights)
-    with pytest.raises(InputError, match="is not what .* tells of"):
+    with pytest.raises(InputError, match=r"is not what .* tells of"):
         load_network(made, torch.device("cpu"))
     made.weights.write_bytes(b"nothing")
     with pytest.raises(InputError, match="is damaged"):
