@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STATE ?= .riwoa
 ARGS ?=
 
-.PHONY: run test test-crash test-systemd check lint clean
+.PHONY: run test test-slow test-crash test-systemd check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -15,6 +15,10 @@ run: $(VENV)/.installed-run
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# The whole protocol of `riwoactl validate` on CIFAR-100 itself: RIWOA_DATA names the folder of cifar-100/.
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Long; TEST_KILLS and TEST_CUTS say how often it kills and cuts (100, 40).
 test-crash: $(VENV)/.installed-dev

@@ -26,7 +26,8 @@ fifteen corruptions made here. Beside it, as controls: the largest subnet and a 
 retrained alike, and the winner with the supernet's own weights. Killed at any moment and run again, it continues."""
 # The whole protocol in some minutes on two cores; what it reaches is no result.
 _SMOKE_RECIPE: dict[str, Any] = {
-    "epochs": 2,
+    "epochs": 4,
+    "training_images": 20_000,
     "batch_images": 64,
     "learning_rate": 0.1,
     "warmup_epochs": 0.2,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -38,7 +39,6 @@ from riwoa.oracle.geometry import Backbone, macs
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.supernet import ArchitectureError, checked_config
 from riwoa.paths import StatePaths
-from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
 from riwoa.validate.corrupted import UNITS, Corrupted, CorruptedSet, MadeSet, PublishedSet
@@ -68,10 +68,10 @@ ROLES: Mapping[str, str] = {
     "random": "a random subnet as slow as the winner, retrained",
     "inherited": "the winner with the supernet's weights",
 }
-RETRAINED = ("winner", "largest", "random")
+RETRAINED = ("largest", "winner", "random")  # the longest first
 STAGES = ("supernet", "search", "choose", *(f"retrain:{name}" for name in RETRAINED), "inherited", "corruptions")
 _SAME_COST = 0.01  # the random subnet's latency is within this share of the winner's
-_DRAWS_AT_ONCE, _DRAWS = 1000, 200
+_DRAWS, _WALKS, _STEPS = 5000, 20, 1000
 _INHERITED_IMAGES = 2000  # that the inherited weights are recalibrated on, as OFA does
 
 
@@ -177,10 +177,11 @@ class Job:
             replace_durably(path, _json(wanted))
             return
         found = _read_json(path)
-        changed = [f"{k} ({found.get(k)!r} -> {v!r})" for k, v in wanted.items() if found.get(k) != v]
+        before, now = _flat(found), _flat(wanted)
+        changed = [f"{k} ({before.get(k)!r} -> {v!r})" for k, v in now.items() if before.get(k) != v]
         if changed:
             raise InputError(
-                f"{self.out} was begun with other settings: {', '.join(changed)[:500]}; give the same ones to "
+                f"{self.out} was begun with other settings: {', '.join(changed)}; give the same ones to "
                 "go on, or another --out"
             )
 
@@ -468,18 +469,34 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 def same_cost(
     space: Space, architecture: Mapping[str, Any], cost: Callable[[Mapping[str, Any]], float], seed: int
 ) -> Mapping[str, Any]:
-    """The first uniformly drawn architecture, of another shape, that costs the same within 1 %.
+    """A random other architecture that costs the same within 1 %: the first of 5,000 uniform draws that does.
+
+    Where the winner is near an edge of the space none may. Then draws are walked towards its cost, one random choice
+    after another.
 
     Raises:
-        InputError: none of 200,000 does.
+        InputError: that leads nowhere either.
     """
-    wanted, codec = cost(architecture), Codec(space, seed)
-    for draw in range(_DRAWS):
-        vectors = generator(seed, draw, "validate.same_cost").random((_DRAWS_AT_ONCE, codec.dimension))
-        for indices in codec.decode(vectors):
-            found = space.architecture(indices)
-            if found != architecture and abs(cost(found) - wanted) <= _SAME_COST * wanted:
+    wanted = cost(architecture)
+
+    def fits(found: Mapping[str, Any]) -> bool:
+        return found != architecture and abs(cost(found) - wanted) <= _SAME_COST * wanted
+
+    rng = generator(seed, 0, "validate.same_cost")
+    sizes = np.array([len(gene.choices) for gene in space.genes])
+    draws = (rng.random((_DRAWS, len(sizes))) * sizes).astype(np.int64)
+    for indices in draws:
+        if fits(found := space.architecture(indices)):
+            return found
+    for indices in draws[:_WALKS]:
+        away = math.inf
+        for _ in range(_STEPS):
+            stepped, gene = indices.copy(), int(rng.integers(len(sizes)))
+            stepped[gene] = rng.integers(sizes[gene])
+            if fits(found := space.architecture(stepped)):
                 return found
+            if (now := abs(cost(found) - wanted)) <= away:
+                indices, away = stepped, now
     raise InputError(
         f"no random architecture costs what the winner does ({wanted:.6g}) within {_SAME_COST:.0%}; it is too near the "
         "edge of the space: use --no-controls"
@@ -515,6 +532,15 @@ def _child(module: list[str], threads: int, stdout: Any) -> Iterator[subprocess.
         except BaseException:
             process.terminate()
             raise
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Leaves of nested objects by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        inner = isinstance(value, dict) and value
+        found |= _flat(value, f"{above}{name}.") if inner else {f"{above}{name}": value}
+    return found
 
 
 def _json(content: Any) -> bytes:
