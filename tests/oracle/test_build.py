@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.cifar_files import small_archive
 
 from riwoa.errors import InputError, OracleError
 from riwoa.oracle import build
@@ -47,6 +48,35 @@ def test_a_worker_evaluates_exactly_as_the_evaluator_does_here(spec: SupernetSpe
     assert metrics == here.evaluate(SMALLEST)
     assert metrics["images"] == 400
     assert metrics["accuracy"] == metrics["correct"] / 400
+
+
+def test_strides_for_small_pictures_reach_the_oracle_of_cifar(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from riwoa.oracle.geometry import Backbone, macs
+    from riwoa.oracle.mobilenet import ofa_config
+    from riwoa.oracle.supernet import build_network
+
+    path = tmp_path / "random.safetensors"
+    backbone = Backbone(0.1, 100, "small")
+    save_file({k: v.contiguous() for k, v in build_network(backbone).state_dict().items()}, path)
+    small = SupernetSpec(
+        checkpoint=str(path),
+        width_mult=0.1,
+        n_classes=100,
+        stem="small",
+        data=str(small_archive(tmp_path)),
+        resolutions=(16,),
+        recalibration_images=100,
+    )
+    architecture = {**SMALLEST, "resolution": 16}
+    oracle = build.build_oracle(small.to_json())
+    metrics = oracle.evaluate(architecture)
+    assert metrics["images"] == 200  # a tenth of 20 images of each class
+    assert metrics["macs"] == macs(ofa_config(architecture), backbone)
+    other = build.build_oracle(replace(small, stem="imagenet").to_json())  # the same weights, which fit both
+    assert other.version != oracle.version
+    assert other.evaluate(architecture)["macs"] < metrics["macs"] / 2
 
 
 def test_the_images_are_those_of_the_task(spec: SupernetSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -178,3 +179,14 @@ def test_building_is_reproducible_and_leaves_the_global_generator_alone() -> Non
     build_network(BACKBONE, seed=5)
     assert torch.equal(torch.rand(3), expected)
     assert isinstance(build_network(BACKBONE, seed=5), import_ofa().OFAMobileNetV3)
+
+
+def test_a_subnet_of_other_strides_is_rebuilt_from_its_description() -> None:
+    supernet = Supernet(build_network(Backbone(0.1, 10, "small")), Backbone(0.1, 10, "small"))
+    subnet: Any = supernet.get_net_for_config(OfaConfig((5,) * 20, (4,) * 20, (3,) * 5, 16))
+    again = import_ofa().MobileNetV3.build_from_config(subnet.config)  # as an export is loaded
+    torch.nn.Module.load_state_dict(again, subnet.state_dict())
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images), subnet(images))
+        assert subnet.first_conv(images).shape[-1] == 16

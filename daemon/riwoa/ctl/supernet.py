@@ -66,6 +66,8 @@ def _train(arguments: list[str], options: Options) -> int:
 
     torch.backends.cudnn.benchmark = given.cudnn_benchmark
     recipe = _recipe(task, given, device)
+    if recipe.minutes and recipe.largest_only_steps:
+        parser.error("--minutes needs steps that take alike, and the first of this recipe are cheaper; give --steps")
     name = given.data if given.data in ("digits", "cifar100") else Path(given.data).name.partition(".")[0]
     out = given.out or Path(f"{name}_supernet.safetensors")
     with bar("training", "step") as advance:
@@ -81,8 +83,8 @@ def _train(arguments: list[str], options: Options) -> int:
             raise StateDirectoryError(f"cannot write {out} ({error.strerror}); name another --out") from None
     steps = read_recipe(out).steps
     data = {"checkpoint": str(out), "steps": steps, "seed": recipe.seed}
-    where = "" if given.data == "digits" else f" --data {given.data}"
-    emit(options, data, f"{out}: trained for {steps} steps; riwoactl supernet check{where} --checkpoint it")
+    judge = f"riwoactl supernet check --data {given.data} --checkpoint {out}"
+    emit(options, data, f"{out}: trained for {steps} steps; what its subnets reach: {judge}")
     return 0
 
 
@@ -293,7 +295,7 @@ def render_rank(data: dict[str, Any]) -> str:
     if data["spearman"] is not None:
         found = (f"{name.title()} {data[name]:.3f} (p = {data[name + '_p']:.2g})" for name in ("spearman", "kendall"))
         ranks = f"rank correlation over {data['n']} subnets: {', '.join(found)}"
-    return f"{data['checkpoint']}, {data['epochs']} epochs each\n{columns(rows)}\n{ranks}"
+    return f"{data['checkpoint']}, epochs of each training: {data['epochs']}\n{columns(rows)}\n{ranks}"
 
 
 # --- what the verbs share --------------------------------------------------------------------------------------------
