@@ -138,7 +138,7 @@ class Job:
             return self._stages(only)
 
     def _stages(self, only: str | None) -> dict[str, Any] | None:
-        if self._searches:
+        if self._searches and not self._chosen.exists():
             self._train_supernet()
             if only == "supernet":
                 return None
@@ -197,6 +197,10 @@ class Job:
         return self.out / "supernet.safetensors" if given is None else Path(given)
 
     @property
+    def _chosen(self) -> Path:
+        return self.out / "chosen.json"
+
+    @property
     def _search_state(self) -> StatePaths:
         return StatePaths(self.settings.state or self.out / "search")
 
@@ -250,8 +254,7 @@ class Job:
     # -- the comparison ------------------------------------------------------------------------------------------------
 
     def _choose(self) -> dict[str, Chosen]:
-        path = self.out / "chosen.json"
-        if not path.exists():
+        if not self._chosen.exists():
             winner = self._winner()
             table = self._table()
             found = {"winner": winner}
@@ -261,8 +264,8 @@ class Job:
                 found["largest"] = space.architecture(largest)
                 found["random"] = same_cost(space, winner, lambda a: self._cost(a, table), self.settings.seed)
             rows = {name: asdict(self._priced(a, table)) for name, a in found.items()}
-            replace_durably(path, _json(rows))
-        return {name: Chosen(**row) for name, row in _read_json(path).items()}
+            replace_durably(self._chosen, _json(rows))
+        return {name: Chosen(**row) for name, row in _read_json(self._chosen).items()}
 
     def _winner(self) -> Mapping[str, Any]:
         if self.settings.architecture is not None:
