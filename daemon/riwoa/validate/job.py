@@ -37,6 +37,7 @@ from riwoa.hardware.lut import LatencyTable
 from riwoa.oracle.cifar import Cifar100Task
 from riwoa.oracle.geometry import Backbone, macs
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
+from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, checked_config
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
@@ -172,7 +173,8 @@ class Job:
         self.out.mkdir(parents=True, exist_ok=True)
         path, wanted = self.out / "job.json", self.settings.to_json()
         if not path.exists():
-            if any(p.name != "lock" and not p.name.startswith(".") for p in self.out.iterdir()):
+            foreign = any(p.name != "lock" and not p.name.startswith(".") for p in self.out.iterdir())
+            if foreign and not path.exists():  # a process beside this one may have begun meanwhile
                 raise InputError(f"{self.out} holds files of something else; name an empty directory with --out")
             replace_durably(path, _json(wanted))
             return
@@ -274,10 +276,10 @@ class Job:
         winner = read_winner(journal)
         if winner.run.status != "finished":
             raise InputError(f"the search in {journal} is not finished; let riwoad finish it, or leave --only out")
-        oracle = winner.run.provenance.get("oracle", {})
-        wanted = self.settings.backbone
-        if any(oracle.get(k, v) != v for k, v in asdict(wanted).items()):
-            raise InputError(f"{journal} searched another supernet than {wanted}; give its --width and --stem")
+        spec = SupernetSpec.from_json(winner.run.provenance["oracle"])
+        searched, wanted = Backbone(spec.width_mult, spec.n_classes, spec.stem), self.settings.backbone
+        if searched != wanted:
+            raise InputError(f"{journal} searched {searched}, not {wanted}; give its --width and --stem")
         return winner.architecture
 
     def _table(self) -> LatencyTable | None:

@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from riwoa.child import die_with_parent, error_to_json, watch_stdin
+from riwoa.child import die_with_parent, error_to_json, take_stdout, watch_stdin
 from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
 from riwoa.export import winning_net
 from riwoa.lock import locked
@@ -565,14 +565,16 @@ def main(arguments: list[str]) -> int:
     """Train in a folder; a JSON line an epoch on standard output. A child of the job, which does not outlive it."""
     die_with_parent()
     watch_stdin()
+    lines = take_stdout()
 
-    def tell(news: Epoch) -> None:
-        print(json.dumps(asdict(news)), flush=True)
+    def tell(content: Mapping[str, Any]) -> None:
+        lines.write(json.dumps(content).encode() + b"\n")
+        lines.flush()
 
     try:
-        retrain(Folder(Path(arguments[0])), tell)
+        retrain(Folder(Path(arguments[0])), lambda news: tell(asdict(news)))
     except (RiwoaError, StorageError) as error:
-        print(json.dumps({"error": error_to_json(error)}), flush=True)
+        tell({"error": error_to_json(error)})
         return error.exit_code
     except KeyboardInterrupt:
         return 130
