@@ -168,7 +168,7 @@ class SubnetEvaluator:
         """Logits of the recalibrated subnet on the validation images, (n, classes) float32. Raises as ``evaluate``."""
         config = checked_config(config)
         self._check_resolution(config.r)
-        with torch.inference_mode(), _exact_arithmetic():
+        with torch.inference_mode(), exact_arithmetic():
             logits = self._forward(config)
             if not bool(torch.isfinite(logits).all()):
                 raise NonFiniteLogitsError(f"subnet {config.to_json()} computes logits that are not finite")
@@ -184,7 +184,7 @@ class SubnetEvaluator:
         self._check_resolution(config.r)
         net = self._supernet.get_net_for_config(config)
         norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-        with torch.inference_mode(), _exact_arithmetic():
+        with torch.inference_mode(), exact_arithmetic():
             statistics = self._recalibrate_exactly(config)
         for norm, found in zip(norms, statistics, strict=True):
             assert norm.running_mean is not None
@@ -305,7 +305,7 @@ def _prefixes(resolution: int, blocks: Sequence[Block]) -> list[Key]:
     return [tuple(keys[: i + 1]) for i in range(1, len(keys))]
 
 
-def _exact_arithmetic() -> AbstractContextManager[None]:
+def exact_arithmetic() -> AbstractContextManager[None]:
     """CuDNN without TF32, which would round float32 convolutions to 10 bits, and with one algorithm every time."""
     flags: Any = torch.backends.cudnn.flags  # untyped in torch
     exact: AbstractContextManager[None] = flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

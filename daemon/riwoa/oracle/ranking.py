@@ -20,7 +20,7 @@ from riwoa.errors import InputError
 from riwoa.oracle import geometry
 from riwoa.oracle.batches import steps_per_epoch
 from riwoa.oracle.data import FloatArray, IntArray
-from riwoa.oracle.evaluator import RECALIBRATION_BATCH_IMAGES, SubnetEvaluator
+from riwoa.oracle.evaluator import RECALIBRATION_BATCH_IMAGES, SubnetEvaluator, exact_arithmetic
 from riwoa.oracle.geometry import Backbone
 from riwoa.oracle.mobilenet import OfaConfig
 from riwoa.oracle.supernet import Supernet
@@ -131,7 +131,7 @@ def _accuracy(trainer: Trainer, recalibration: FloatArray, validation: tuple[Flo
     """Of the averaged weights, BatchNorm recalibrated on the same images as the evaluator's subnets."""
     net, device = trainer.net, trainer.device
     images, labels = validation
-    with torch.no_grad():
+    with torch.no_grad(), exact_arithmetic():
         for name, parameter in net.named_parameters():
             parameter.copy_(trainer.average[name])
         norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
