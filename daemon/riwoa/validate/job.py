@@ -124,7 +124,7 @@ class Job:
     def run(self, only: str | None = None) -> dict[str, Any] | None:
         """Do every stage that is not done, or one; the report, None where a stage alone was asked for.
 
-        A retraining alone may run beside others, and beside nothing else.
+        Retrainings alone may run beside each other and beside the job: each holds its own network's lock.
 
         Raises:
             RiwoaError, StorageError: the reason why a stage cannot be done.
