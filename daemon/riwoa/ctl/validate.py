@@ -96,7 +96,7 @@ def _parser() -> Parser:
     add("--images", type=int, metavar="N", help="corrupt the first N test images (default all; smoke 200)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add(
-        "--threads", type=int, metavar="N", help="of a training; decides its last bits on a CPU (default 1; on a GPU 4)"
+        "--threads", type=int, metavar="N", help="of a training, whose last bits they decide (default 1; GPU 4)"
     )
     jobs = len(os.sched_getaffinity(0))
     add("--jobs", type=int, default=jobs, metavar="N", help="processes that make corruptions; on a GPU, retrain")
