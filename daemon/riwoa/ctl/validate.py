@@ -95,9 +95,7 @@ def _parser() -> Parser:
     add("--frost", type=Path, metavar="DIR", help="frost1.png to frost5.jpg of the published set (default: made here)")
     add("--images", type=int, metavar="N", help="corrupt the first N test images (default all; smoke 200)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add(
-        "--threads", type=int, metavar="N", help="of a training, whose last bits they decide (default 1; GPU 4)"
-    )
+    add("--threads", type=int, metavar="N", help="of a training, whose last bits they decide (default 1; GPU 4)")
     jobs = len(os.sched_getaffinity(0))
     add("--jobs", type=int, default=jobs, metavar="N", help="processes that make corruptions; on a GPU, retrain")
     add("--seed", type=int, default=0)
