@@ -6,7 +6,7 @@ STATE ?= .riwoa
 ARGS ?=
 FUZZED := tests/daemon/test_control.py tests/daemon/test_parse.py tests/daemon/test_config.py tests/daemon/test_reload.py
 
-.PHONY: run test test-crash test-systemd test-gpu check lint clean
+.PHONY: run test test-slow test-crash test-systemd test-gpu check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -16,6 +16,10 @@ run: $(VENV)/.installed-run
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# The whole protocol of `riwoactl validate` on CIFAR-100 itself: RIWOA_DATA names the folder of cifar-100/.
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Long; TEST_KILLS, TEST_CUTS and TEST_FUZZ say how often it kills and cuts, and how many frames, texts and settings it
 # tries (100, 40, 10000).

@@ -34,6 +34,7 @@ VERBS = {
     "model": ("model", "pull, check or list language models"),
     "service": ("service", "install riwoa as a systemd service, remove it, or show it"),
     "config": ("config", "show the configuration, or check a file"),
+    "validate": ("validate", "search, retrain the winner from scratch, test it, also under corruptions"),
     "bench": ("bench", "benchmarks; with no name, a list of them"),
 }
 

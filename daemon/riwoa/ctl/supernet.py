@@ -79,6 +79,7 @@ def _train(arguments: list[str], options: Options) -> int:
     length.add_argument("--minutes", type=float, help="instead: as many steps as fit, by the speed of the first")
     parser.add_argument("--width", type=float, help="width multiplier (default: the recipe's, as all that follow)")
     parser.add_argument("--resolutions", type=_pixels, metavar="PX,PX", help="input sizes, such as 24,28,32")
+    parser.add_argument("--stem", choices=["small", "imagenet"], help="strides: small is for pictures of some 32 px")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step")
     parser.add_argument("--random", type=int, metavar="N", help="random subnets a step, besides the two extreme ones")
     parser.add_argument("--learning-rate", type=float, metavar="X")
@@ -135,6 +136,7 @@ def _recipe(task: ImageTask, given: Namespace, device: str) -> Recipe:
         "minutes": given.minutes,
         "width_mult": given.width,
         "resolutions": given.resolutions,
+        "stem": given.stem,
         "batch_images": given.batch,
         "random_subnets": given.random,
         "learning_rate": given.learning_rate,

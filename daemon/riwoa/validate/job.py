@@ -1,0 +1,564 @@
+"""The protocol's stages in one folder: each writes its result durably, and none is done twice.
+
+    job.json                   what was asked for; another request is refused
+    supernet.safetensors       only where no checkpoint was given
+    search.toml  search/       the daemon's configuration and its state; only where no architecture was given
+    chosen.json                winner, largest, random: architectures, latencies, multiply-adds
+    networks/NAME/             spec.json, training.pt while it trains, model.safetensors, result.json
+    corruptions.jsonl          correct answers by corruption and severity, a line each, as they come
+    report.json  report.svg
+
+Killed at any moment and started again it continues: the search by its journal, a retraining by its last epoch, the
+corruptions by the line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from riwoa.child import child_environment, error_from_json
+from riwoa.errors import InputError, OracleError, RiwoaError, StateDirectoryError
+from riwoa.export import read_winner
+from riwoa.hardware.lut import LatencyTable
+from riwoa.oracle.cifar import Cifar100Task
+from riwoa.oracle.geometry import Backbone, macs
+from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
+from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.supernet import ArchitectureError, checked_config
+from riwoa.paths import StatePaths
+from riwoa.search.rng import generator
+from riwoa.search.space import Space
+from riwoa.validate.corrupted import UNITS, Corrupted, CorruptedSet, MadeSet, PublishedSet
+from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES, frost_photographs, frost_procedural
+from riwoa.validate.report import Judged, summary, svg
+from riwoa.validate.retrain import (
+    Folder,
+    Pixels,
+    Recipe,
+    Spec,
+    alone,
+    count_correct,
+    inherit,
+    load_network,
+    prepare,
+    read_result,
+)
+from riwoa_storage.durable import flush, replace_durably
+
+Advance = Callable[[int, int, str], None]
+Bar = Callable[[str, str], contextlib.AbstractContextManager[Advance]]
+Role = Literal["winner", "largest", "random", "inherited"]
+
+ROLES: Mapping[str, str] = {
+    "winner": "the search's best, retrained",
+    "largest": "the largest subnet, retrained",
+    "random": "a random subnet as slow as the winner, retrained",
+    "inherited": "the winner with the supernet's weights",
+}
+RETRAINED = ("largest", "winner", "random")  # the longest first
+STAGES = ("supernet", "search", "choose", *(f"retrain:{name}" for name in RETRAINED), "inherited", "corruptions")
+_SAME_COST = 0.01  # the random subnet's latency is within this share of the winner's
+_DRAWS, _WALKS, _STEPS = 5000, 20, 1000
+_INHERITED_IMAGES = 2000  # that the inherited weights are recalibrated on, as OFA does
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that decides the outcome, besides library versions and the processor."""
+
+    data: str  # the archive
+    backbone: Backbone
+    resolutions: tuple[int, ...]
+    supernet: str | None = None  # a checkpoint; None: trained here, where one is needed
+    supernet_options: tuple[str, ...] = ()  # of `riwoactl supernet train cifar100`
+    architecture: Mapping[str, Any] | None = None  # instead of a search
+    state: str | None = None  # of a finished search, instead of one here
+    table: str | None = None  # this device's latency table; None: the search's
+    search: Mapping[str, Any] = field(default_factory=dict)  # configuration keys of the daemon
+    recipe: Recipe = field(default_factory=Recipe)
+    controls: bool = True
+    corrupted: str | None = None  # the published archive's folder
+    frost: str | None = None  # a folder with the published photographs
+    images: int | None = None  # test images that are corrupted; None for all
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``job.json`` holds."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An architecture of the comparison, and what it costs; no latency where no table is known."""
+
+    architecture: Mapping[str, Any]
+    latency_ms: float | None
+    macs: int
+
+
+class Job:
+    """The stages on one folder, in order."""
+
+    def __init__(self, out: Path, settings: Settings, jobs: int, bar: Bar) -> None:
+        self.out = out
+        self.settings = settings
+        self._jobs = jobs
+        self._bar = bar
+
+    def run(self, only: str | None = None) -> dict[str, Any] | None:
+        """Do every stage that is not done, or one; the report, None where a stage alone was asked for.
+
+        Retrainings alone may run beside each other and beside the job: each holds its own network's lock.
+
+        Raises:
+            RiwoaError, StorageError: the reason why a stage cannot be done.
+        """
+        if only is not None and only.startswith("retrain:"):
+            self._begin()
+            self._specify(self._choose())
+            self._retrain([only.removeprefix("retrain:")])
+            return None
+        with alone(self.out):
+            self._begin()
+            return self._stages(only)
+
+    def _stages(self, only: str | None) -> dict[str, Any] | None:
+        if self._searches and not self._chosen.exists():
+            self._train_supernet()
+            if only == "supernet":
+                return None
+            self._search()
+        if only in ("supernet", "search"):
+            return None
+        chosen = self._choose()
+        self._specify(chosen)
+        if only == "choose":
+            return None
+        if only == "inherited":
+            self._inherit()
+            return None
+        if only is None:
+            self._retrain([name for name in RETRAINED if name in chosen])
+            self._inherit()
+        networks = [name for name in ROLES if self._folder(name).result.exists()]
+        if not networks:
+            raise InputError(f"no network in {self.out / 'networks'} is trained yet; leave --only out")
+        report = self._report(networks, chosen, *self._judge(networks))
+        return report if only is None else None
+
+    # -- beginning -----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Keep what is asked for, or compare it with what was.
+
+        Raises:
+            InputError: something else was asked for in this folder.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        path, wanted = self.out / "job.json", self.settings.to_json()
+        if not path.exists():
+            foreign = any(p.name != "lock" and not p.name.startswith(".") for p in self.out.iterdir())
+            if foreign and not path.exists():  # a process beside this one may have begun meanwhile
+                raise InputError(f"{self.out} holds files of something else; name an empty directory with --out")
+            replace_durably(path, _json(wanted))
+            return
+        found = _read_json(path)
+        before, now = _flat(found), _flat(wanted)
+        changed = [f"{k} ({before.get(k)!r} -> {v!r})" for k, v in now.items() if before.get(k) != v]
+        if changed:
+            raise InputError(
+                f"{self.out} was begun with other settings: {', '.join(changed)}; give the same ones to "
+                "go on, or another --out"
+            )
+
+    @property
+    def _searches(self) -> bool:
+        return self.settings.architecture is None and self.settings.state is None
+
+    # -- supernet and search -------------------------------------------------------------------------------------------
+
+    @property
+    def _checkpoint(self) -> Path:
+        given = self.settings.supernet
+        return self.out / "supernet.safetensors" if given is None else Path(given)
+
+    @property
+    def _chosen(self) -> Path:
+        return self.out / "chosen.json"
+
+    @property
+    def _search_state(self) -> StatePaths:
+        return StatePaths(self.settings.state or self.out / "search")
+
+    def _train_supernet(self) -> None:
+        if self._checkpoint.exists():
+            return
+        if self.settings.supernet is not None:
+            raise InputError(f"there is no checkpoint at {self._checkpoint}; name another with --supernet")
+        command = ["riwoa.ctl", "supernet", "train", self.settings.data, "--out", str(self._checkpoint)]
+        command += [*self.settings.supernet_options, "--device", self.settings.device]
+        self._call(command, "the supernet's training")
+
+    def _search(self) -> None:
+        """The daemon's own search, which resumes by itself."""
+        config = self.out / "search.toml"
+        if not config.exists():
+            replace_durably(config, self._search_config().encode())
+        self._call(
+            ["riwoa.service", "--foreground", "--config", str(config), "--state", self._search_state.directory],
+            "the search",
+        )
+
+    def _search_config(self) -> str:
+        """The configuration as TOML: flat keys in sections, values that JSON writes alike."""
+        s = self.settings
+        keys: dict[str, Any] = {
+            "run.seed": s.seed,
+            "run.export": False,
+            "oracle.checkpoint": str(self._checkpoint.absolute()),
+            "oracle.width_mult": s.backbone.width_mult,
+            "oracle.n_classes": s.backbone.n_classes,
+            "oracle.stem": s.backbone.stem,
+            "oracle.resolutions": list(s.resolutions),
+            "oracle.data": s.data,
+            "oracle.device": s.device,
+            **s.search,
+        }
+        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+
+    def _call(self, module: Sequence[str], what: str) -> None:
+        """Run one of riwoa's own commands with the terminal's standard error; standard output stays the report's.
+
+        Raises:
+            OracleError: it failed, and has said why.
+        """
+        with _child([*module], self.settings.threads, stdout=sys.stderr) as process:
+            code = process.wait()
+        if code:
+            raise OracleError(f"{what} ended with exit code {code}, see above; mend that and start again")
+
+    # -- the comparison ------------------------------------------------------------------------------------------------
+
+    def _choose(self) -> dict[str, Chosen]:
+        if not self._chosen.exists():
+            winner = self._winner()
+            table = self._table()
+            found = {"winner": winner}
+            if self.settings.controls:
+                space = mobilenet_space(self.settings.resolutions)
+                largest = np.array([len(gene.choices) - 1 for gene in space.genes])
+                found["largest"] = space.architecture(largest)
+                found["random"] = same_cost(space, winner, lambda a: self._cost(a, table), self.settings.seed)
+            rows = {name: asdict(self._priced(a, table)) for name, a in found.items()}
+            replace_durably(self._chosen, _json(rows))
+        return {name: Chosen(**row) for name, row in _read_json(self._chosen).items()}
+
+    def _winner(self) -> Mapping[str, Any]:
+        if self.settings.architecture is not None:
+            return self.settings.architecture
+        journal = self._search_state.journal
+        winner = read_winner(journal)
+        if winner.run.status != "finished":
+            raise InputError(f"the search in {journal} is not finished; let riwoad finish it, or leave --only out")
+        spec = SupernetSpec.from_json(winner.run.provenance["oracle"])
+        searched, wanted = Backbone(spec.width_mult, spec.n_classes, spec.stem), self.settings.backbone
+        if searched != wanted:
+            raise InputError(f"{journal} searched {searched}, not {wanted}; give its --width and --stem")
+        return winner.architecture
+
+    def _table(self) -> LatencyTable | None:
+        named = self.settings.table
+        if named is None and (self.settings.state is not None or self._searches):
+            named = str(self._search_state.latency_table)
+        return None if named is None else LatencyTable.load(Path(named))
+
+    def _priced(self, architecture: Mapping[str, Any], table: LatencyTable | None) -> Chosen:
+        config = ofa_config(architecture)
+        latency_ms = None if table is None else table.latency_ms(config)
+        return Chosen(dict(architecture), latency_ms, macs(config, self.settings.backbone))
+
+    def _cost(self, architecture: Mapping[str, Any], table: LatencyTable | None) -> float:
+        priced = self._priced(architecture, table)
+        return float(priced.macs) if priced.latency_ms is None else priced.latency_ms
+
+    def _specify(self, chosen: Mapping[str, Chosen]) -> None:
+        s = self.settings
+        for name in (*chosen, *(("inherited",) if self._inherits else ())):
+            folder = self._folder(name)
+            architecture = chosen["winner" if name == "inherited" else name].architecture
+            spec = Spec(architecture, s.backbone, s.recipe, s.data, s.device, s.threads)
+            if not folder.spec.exists():
+                folder.path.mkdir(parents=True, exist_ok=True)
+                replace_durably(folder.spec, _json(spec.to_json()))
+
+    @property
+    def _inherits(self) -> bool:
+        return self.settings.controls and (self.settings.supernet is not None or self._searches)
+
+    def _folder(self, name: str) -> Folder:
+        return Folder(self.out / "networks" / name)
+
+    # -- networks ------------------------------------------------------------------------------------------------------
+
+    def _retrain(self, names: Sequence[str]) -> None:
+        """Each in a process of its own, several at once."""
+        left = [name for name in names if not self._folder(name).result.exists()]
+        missing = [name for name in left if not self._folder(name).spec.exists()]
+        if missing:
+            raise InputError(f"there is no {missing[0]} to retrain; without --controls there is the winner alone")
+        if not left:
+            return
+        # A GPU is shared; on a CPU each has its own cores.
+        places = self._jobs if self.settings.device == "cuda" else self._jobs // self.settings.threads
+        at_once = max(1, min(places, len(left)))
+        epochs = self.settings.recipe.epochs
+        done, lock = dict.fromkeys(left, 0), threading.Lock()
+        with self._bar("retraining", "epoch") as advance, ThreadPoolExecutor(at_once) as pool:
+
+            def tell(name: str, news: Mapping[str, Any]) -> None:
+                with lock:
+                    done[name] = news["epoch"]
+                    words = f"{name}: loss {news['loss']:.3f}, {news['seconds']:.1f} s an epoch"
+                    advance(sum(done.values()), epochs * len(left), words)
+
+            for future in [pool.submit(self._retrain_one, name, tell) for name in left]:
+                future.result()
+
+    def _retrain_one(self, name: str, tell: Callable[[str, Mapping[str, Any]], None]) -> None:
+        command = ["riwoa.validate.retrain", str(self._folder(name).path)]
+        error: RiwoaError | None = None
+        with _child(command, self.settings.threads, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                news = json.loads(line)
+                if "error" in news:
+                    error = error_from_json(news["error"])
+                else:
+                    tell(name, news)
+            code = process.wait()
+        if code:
+            raise error or OracleError(f"retraining the {name} ended with exit code {code}; start again to go on")
+
+    def _inherit(self) -> None:
+        folder = self._folder("inherited")
+        if not self._inherits or folder.result.exists():
+            return
+        inherit(folder, self._checkpoint, _INHERITED_IMAGES)
+
+    # -- corruptions ---------------------------------------------------------------------------------------------------
+
+    def _judge(self, names: Sequence[str]) -> tuple[CorruptedSet, dict[str, dict[str, list[int]]]]:
+        """Correct answers by network and corruption, a number a severity."""
+        s = self.settings
+        device = torch.device(s.device)
+        prepare(Spec({}, s.backbone, s.recipe, s.data, s.device, s.threads))
+        task = Cifar100Task.open(Path(s.data))
+        corrupted = self._corrupted(task)
+        results = {name: read_result(self._folder(name)) for name in names}
+        networks = {name: load_network(self._folder(name), device) for name in names}
+        pixels = {name: Pixels(task, int(result["resolution"]), device) for name, result in results.items()}
+        weights = {name: str(result["weights_sha256"]) for name, result in results.items()}
+        kept = Counts(self.out / "corruptions.jsonl", corrupted.facts)
+        left = [unit for unit in UNITS if any(kept.get(*unit, sha) is None for sha in weights.values())]
+        with self._bar("corruptions", "set") as advance, contextlib.closing(kept):
+            for done, one in enumerate(corrupted.each(left, self._jobs)):
+                for name, sha in weights.items():
+                    if kept.get(*one.unit, sha) is None:
+                        kept.put(one, sha, count_correct(networks[name], one.images, one.labels, pixels[name]))
+                advance(len(UNITS) - len(left) + done + 1, len(UNITS), "{} {}".format(*one.unit))
+        return corrupted, {
+            name: {c: [kept.known(c, severity, sha) for severity in SEVERITIES] for c in CORRUPTIONS}
+            for name, sha in weights.items()
+        }
+
+    def _corrupted(self, task: Cifar100Task) -> CorruptedSet:
+        s = self.settings
+        if s.corrupted is not None:
+            return PublishedSet(Path(s.corrupted), s.images)
+        frost = frost_procedural() if s.frost is None else frost_photographs(Path(s.frost))
+        taken = slice(0, s.images)
+        pictures = task.pictures
+        return MadeSet(pictures.test_images[taken], pictures.test_labels[taken], pictures.sha256, s.seed, frost)
+
+    def _report(
+        self,
+        names: Sequence[str],
+        chosen: Mapping[str, Chosen],
+        corrupted: CorruptedSet,
+        correct: Mapping[str, Mapping[str, Sequence[int]]],
+    ) -> dict[str, Any]:
+        judged = []
+        for name in names:
+            priced = chosen["winner" if name == "inherited" else name]
+            result = read_result(self._folder(name))
+            judged.append(Judged(name, ROLES[name], result, priced.latency_ms, corrupted.images, correct[name]))
+        settings = self.settings.to_json()
+        facts = {"settings": settings, "random_matches": "macs" if judged[0].latency_ms is None else "latency_ms"}
+        data = summary(judged, facts, corrupted.facts)
+        replace_durably(self.out / "report.json", _json(data))
+        replace_durably(self.out / "report.svg", svg(data).encode())
+        return data
+
+
+class Counts:
+    """Correct answers by corruption, severity and weights, appended to a file of JSON lines and flushed to the disk.
+
+    Lines about other pictures (``facts``) are passed over, and so is the line that a kill cut.
+
+    Raises:
+        StateDirectoryError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        self._path = path
+        self._facts = dict(facts)
+        self._known: dict[tuple[str, int, str], int] = {}
+        for row in _rows(path):
+            if row.get("of") == self._facts:
+                self._known[row["corruption"], row["severity"], row["weights_sha256"]] = row["correct"]
+        try:
+            self._stream = path.open("ab")
+            if self._stream.tell() and not path.read_bytes().endswith(b"\n"):
+                self._stream.write(b"\n")  # what follows must not be glued to a cut line
+        except OSError as error:
+            raise StateDirectoryError(f"cannot write {path} ({error.strerror}); name another --out") from None
+
+    def get(self, corruption: str, severity: int, weights_sha256: str) -> int | None:
+        """The count, if it is known."""
+        return self._known.get((corruption, severity, weights_sha256))
+
+    def known(self, corruption: str, severity: int, weights_sha256: str) -> int:
+        """The count, which is known."""
+        return self._known[corruption, severity, weights_sha256]
+
+    def put(self, one: Corrupted, weights_sha256: str, correct: int) -> None:
+        """Keep a count, durably."""
+        corruption, severity = one.unit
+        row = {"corruption": corruption, "severity": severity, "weights_sha256": weights_sha256, "correct": correct}
+        self._stream.write(json.dumps({**row, "of": self._facts}).encode() + b"\n")
+        self._stream.flush()
+        flush(self._path)
+        self._known[corruption, severity, weights_sha256] = correct
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for line in path.read_bytes().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue  # the line that a kill cut
+
+
+def same_cost(
+    space: Space, architecture: Mapping[str, Any], cost: Callable[[Mapping[str, Any]], float], seed: int
+) -> Mapping[str, Any]:
+    """A random other architecture that costs the same within 1 %: the first of 5,000 uniform draws that does.
+
+    Where the winner is near an edge of the space none may. Then draws are walked towards its cost, one random choice
+    after another.
+
+    Raises:
+        InputError: that leads nowhere either.
+    """
+    wanted = cost(architecture)
+
+    def fits(found: Mapping[str, Any]) -> bool:
+        return found != architecture and abs(cost(found) - wanted) <= _SAME_COST * wanted
+
+    rng = generator(seed, 0, "validate.same_cost")
+    sizes = np.array([len(gene.choices) for gene in space.genes])
+    draws = (rng.random((_DRAWS, len(sizes))) * sizes).astype(np.int64)
+    for indices in draws:
+        if fits(found := space.architecture(indices)):
+            return found
+    for indices in draws[:_WALKS]:
+        away = math.inf
+        for _ in range(_STEPS):
+            stepped, gene = indices.copy(), int(rng.integers(len(sizes)))
+            stepped[gene] = rng.integers(sizes[gene])
+            if fits(found := space.architecture(stepped)):
+                return found
+            if (now := abs(cost(found) - wanted)) <= away:
+                indices, away = stepped, now
+    raise InputError(
+        f"no random architecture costs what the winner does ({wanted:.6g}) within {_SAME_COST:.0%}; it is too near the "
+        "edge of the space: use --no-controls"
+    )
+
+
+def read_architecture(path: Path) -> Mapping[str, Any]:
+    """An architecture as riwoa writes it, bare or inside the export's architecture.json.
+
+    Raises:
+        InputError: the file is missing, or holds none.
+    """
+    data = _read_json(path)
+    found = data.get("architecture", data)
+    try:
+        checked_config(ofa_config(found))
+    except (ArchitectureError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} holds no architecture of the Once-for-All space ({error}); give the architecture.json of "
+            "`riwoactl export`, or an object with resolution, stage1.depth, stage1.block1.kernel, ..."
+        ) from None
+    return dict(found)
+
+
+@contextlib.contextmanager
+def _child(module: list[str], threads: int, stdout: Any) -> Iterator[subprocess.Popen[str]]:
+    """``python -m module ...``, its standard input held open: it leaves when this process does."""
+    command = [sys.executable, "-m", *module]
+    environment = child_environment(threads)
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=stdout, text=True) as process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            raise
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Leaves of nested objects by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        inner = isinstance(value, dict) and value
+        found |= _flat(value, f"{above}{name}.") if inner else {f"{above}{name}": value}
+    return found
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if os.path.getsize(path) > 2**20:
+            raise ValueError("too large")
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a JSON object ({error})") from None
+    return content
