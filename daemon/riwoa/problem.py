@@ -12,9 +12,9 @@ from pathlib import Path
 
 from riwoa.config import Config
 from riwoa.errors import InfeasibleTargetError
-from riwoa.hardware.build import ProgressCallback
 from riwoa.hardware.obtain import obtain_table
 from riwoa.hardware.ofa_table import OfaLatencyTable
+from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import OracleSpec

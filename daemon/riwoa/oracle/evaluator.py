@@ -154,7 +154,7 @@ class SubnetEvaluator:
         """
         config = checked_config(config)
         logits = self.logits(config)
-        labels = torch.from_numpy(self._validation[config.r][1]).to(logits.device)
+        labels = torch.tensor(self._validation[config.r][1]).to(logits.device)
         correct = int((logits.argmax(1) == labels).sum())
         return Evaluation(
             accuracy=correct / len(labels),
