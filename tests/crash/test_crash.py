@@ -31,10 +31,12 @@ LIVES = 400  # more than any run needs: a life that makes no progress would neve
 LIFE_S = 120.0
 
 
-def learning(model: ModelSpec) -> tuple[str, ...]:
+def learning(model: ModelSpec, seed: int) -> tuple[str, ...]:
     """A search whose (tiny, random) model really writes, and really trains adapters, greedily."""
     return (
         *LEARNS,
+        f"run.seed={seed}",
+        "run.generations=8",
         "cognition.provider=model",
         f"cognition.model={model.directory}",
         "cognition.temperature=0.0",
@@ -117,13 +119,24 @@ def uninterrupted(tmp_path: Path, table: Path, settings: Sequence[str]) -> Path:
     return hunt.state
 
 
-def hunted(tmp_path: Path, table: Path, settings: Sequence[str], failpoint: str) -> Hunt:
+def uninterrupted_learning(tmp_path: Path, table: Path, model: ModelSpec) -> tuple[Path, tuple[str, ...]]:
+    """A run that trained, and its settings: what a random model writes wins by luck, which the seed decides."""
+    for seed in range(12):
+        settings = learning(model, seed)
+        (tmp_path / f"seed{seed}").mkdir()
+        whole = uninterrupted(tmp_path / f"seed{seed}", table, settings)
+        if trainings(whole):
+            return whole, settings
+    raise AssertionError("no seed led to a training")
+
+
+def hunted(tmp_path: Path, table: Path, settings: Sequence[str], failpoint: str, whole: Path | None = None) -> Hunt:
     """Killed at the failpoint's nth passing in each life, until a life gets through.
 
     Which transaction is the nth is the scheduler's choice: a life that got no further is followed by one that may pass
     the failpoint once more.
     """
-    whole = uninterrupted(tmp_path, table, settings)
+    whole = whole or uninterrupted(tmp_path, table, settings)
     hunt = Hunt(fresh(tmp_path / "hunted", table), settings)
     name, _, nth = failpoint.partition(":")
     more = 0
@@ -163,15 +176,18 @@ def test_killed_around_every_transaction(tmp_path: Path, table: Path, side: str,
 def test_killed_while_a_real_model_writes_and_learns(
     tmp_path: Path, table: Path, tiny_llama: ModelSpec, failpoint: str
 ) -> None:
-    print(f"\n{hunted(tmp_path, table, learning(tiny_llama), failpoint).kills} kills")
+    whole, settings = uninterrupted_learning(tmp_path, table, tiny_llama)
+    print(f"\n{hunted(tmp_path, table, settings, failpoint, whole).kills} kills")
 
 
 @pytest.mark.crash
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("model", [False, True], ids=["scripted", "tiny-llama"])
 def test_killed_at_random_moments(tmp_path: Path, table: Path, tiny_llama: ModelSpec, model: bool) -> None:
-    settings = learning(tiny_llama) if model else LEARNS
-    whole = uninterrupted(tmp_path, table, settings)
+    if model:
+        whole, settings = uninterrupted_learning(tmp_path, table, tiny_llama)
+    else:
+        whole, settings = uninterrupted(tmp_path, table, LEARNS), LEARNS
     seed = random.SystemRandom().randrange(2**32)
     rng, kills, runs = random.Random(seed), 0, 0
     print(f"\nseed {seed}")

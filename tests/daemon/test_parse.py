@@ -223,12 +223,12 @@ def test_some_stray_braces_hide_no_patch() -> None:
     "unit",
     ["{", '{"a":', '{"a":[1,', '{"a":{}, "b":', '{"', '{"\\"', "{}", "[", "<think>", "</think>", "<a>{</think>"],
 )
-def test_a_megabyte_of_anything_is_refused_within_a_second(unit: str) -> None:
+def test_a_megabyte_of_anything_is_refused_within_three_seconds(unit: str) -> None:
     text = unit * (2**20 // len(unit))
     started = time.process_time()
     with pytest.raises(PatchError):
         parse_patch(text, SPACE, PARENT)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 3
 
 
 _NAMES = (

@@ -25,17 +25,20 @@ from torch import Tensor
 from riwoa.hardware.bench import thread_count
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.build import checkpoint_path
-from riwoa.oracle.data import FloatArray, load_digits_task
+from riwoa.oracle.data import FloatArray
 from riwoa.oracle.evaluator import RECALIBRATION_BATCH_IMAGES, IntArray, SubnetEvaluator
 from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import Supernet
+from riwoa.oracle.tasks import load_task
+from riwoa.oracle.training import load_trained
 from riwoa.search.rng import generator
 
 ROUNDS = 3
 BATCH_IMAGES = 400  # of 50, 100, 200, 400 and 800 the one that OFA's own way is fastest with on the reference machine
 RECALIBRATION_IMAGES = 400
+VIEWS = 8  # of each digit; other images are shown once
 PREFIX_CACHE_BYTES = 256 << 20  # the daemon's
 SEPARATED = 0.01  # subnets whose accuracies differ by more must be ranked alike
 _CHANGED_GENES = 3  # of a child
@@ -65,6 +68,7 @@ class Contender:
 
 def bench_evaluation(
     checkpoint: Path | None = None,
+    data: str = "digits",
     *,
     subnets: int = 12,
     threads: int = 1,
@@ -76,18 +80,19 @@ def bench_evaluation(
     """Measure; ``ratio`` is the fastest setting's throughput by OFA's.
 
     Args:
-        checkpoint: a supernet for the embedded digits; None is the embedded one.
+        checkpoint: a supernet for the data; None is the embedded one.
+        data: as ``oracle.data``.
         subnets: random ones; half as many children come on top.
         threads: of torch, for every contender.
         rounds: timings of each subnet.
         seed: of the subnets.
-        task: evaluate this instead of the checkpoint on the digits.
+        task: evaluate this instead.
         progress: told evaluations done and in all.
 
     Raises:
         InputError: the checkpoint is missing or damaged.
     """
-    task = task or _digits(checkpoint)
+    task = task or _task(checkpoint, data)
     with thread_count(threads):
         contenders = _contenders(task)
         configs = generation(sorted(task.validation), subnets, seed)
@@ -124,15 +129,20 @@ def generation(resolutions: Sequence[int], subnets: int, seed: int) -> list[OfaC
     return [ofa_config(space.architecture(row)) for row in np.concatenate([parents, children])]
 
 
-def _digits(checkpoint: Path | None) -> Task:
-    spec = SupernetSpec(checkpoint=None if checkpoint is None else str(checkpoint))
-    supernet = Supernet.load(checkpoint_path(spec), spec.width_mult, spec.n_classes, spec.stem)
-    digits = load_digits_task()
+def _task(checkpoint: Path | None, data: str) -> Task:
+    path = checkpoint_path(SupernetSpec(checkpoint=None if checkpoint is None else str(checkpoint)))
+    supernet, recipe = load_trained(path)
+    images = load_task(data)
     return Task(
         supernet,
-        {r: digits.recalibration(r, RECALIBRATION_IMAGES) for r in digits.resolutions},
-        {r: digits.views("validation", r) for r in digits.resolutions},
+        {r: images.recalibration(r, RECALIBRATION_IMAGES)[:] for r in recipe.resolutions},
+        {r: _whole(images.views("validation", r, VIEWS)) for r in recipe.resolutions},
     )
+
+
+def _whole(views: tuple[Any, IntArray]) -> tuple[FloatArray, IntArray]:
+    """OFA's own way wants arrays, some tasks give images that are standardised when they are looked at."""
+    return np.ascontiguousarray(views[0][:], dtype=np.float32), np.array(views[1])
 
 
 def _contenders(task: Task) -> list[Contender]:

@@ -86,12 +86,13 @@ def _journal(parser: Parser, arguments: list[str], options: Options) -> dict[str
 
 def _evaluation(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the supernet inside the package")
+    parser.add_argument("--data", default="digits", help="as oracle.data: digits, or the path of a data set")
     parser.add_argument("--subnets", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
     from riwoa.bench.evaluation import bench_evaluation
 
-    return bench_evaluation(given.checkpoint, subnets=given.subnets, threads=given.threads)
+    return bench_evaluation(given.checkpoint, given.data, subnets=given.subnets, threads=given.threads)
 
 
 def _status(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:

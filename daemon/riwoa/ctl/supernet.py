@@ -173,23 +173,10 @@ def _check(arguments: list[str], options: Options) -> int:
 
 
 def _supernet(checkpoint: Path | None) -> tuple[Supernet, Recipe]:
-    """The supernet and the recipe that it carries; one that carries none is taken for one like the embedded.
-
-    Raises:
-        InputError: the checkpoint is missing or damaged.
-    """
     path = _path(checkpoint)
-    from riwoa.oracle.supernet import Supernet
-    from riwoa.oracle.training import DIGITS, read_recipe
+    from riwoa.oracle.training import load_trained
 
-    recipe = DIGITS
-    if path.suffix == ".safetensors":
-        try:
-            recipe = read_recipe(path)
-        except InputError as error:
-            if "carries no" not in str(error):
-                raise
-    return Supernet.load(path, recipe.width_mult, recipe.n_classes, recipe.stem), recipe
+    return load_trained(path)
 
 
 def _path(checkpoint: Path | None) -> Path:

@@ -35,7 +35,7 @@ from riwoa.oracle.data import CLASSES, RESOLUTIONS, load_digits_task
 from riwoa.oracle.geometry import STEMS, Backbone, Stem
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
 from riwoa.oracle.ofa_import import import_ofa
-from riwoa.oracle.supernet import set_strides
+from riwoa.oracle.supernet import Supernet, set_strides
 from riwoa_storage.durable import flush, replace_durably
 
 if TYPE_CHECKING:
@@ -445,6 +445,22 @@ def read_recipe(path: Path) -> Recipe:
         return _recipe_from(json.loads(notes["recipe"]))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} carries a damaged training recipe ({error}); train it again") from error
+
+
+def load_trained(path: Path) -> tuple[Supernet, Recipe]:
+    """The supernet and the recipe that it carries; one that carries none is taken for one like the embedded.
+
+    Raises:
+        InputError: the checkpoint is missing or damaged.
+    """
+    recipe = DIGITS
+    if path.suffix == ".safetensors":
+        try:
+            recipe = read_recipe(path)
+        except InputError as error:
+            if "carries no" not in str(error):
+                raise
+    return Supernet.load(path, recipe.width_mult, recipe.n_classes, recipe.stem), recipe
 
 
 def _recipe_from(data: dict[str, Any]) -> Recipe:
