@@ -174,6 +174,9 @@ class Latency(Section):
 
     threads: Positive = Field(1, description="threads that the network will run with")
     repeats: Positive = Field(500, description="timed repeats of every operator")
+    drift_every_s: Seconds | None = live(
+        21600.0, "between two checks in a run whether the table still holds; the search pauses some seconds for each"
+    )
 
 
 class Cognition(Section):

@@ -37,6 +37,7 @@ class Problem:
         range_ms: least and greatest latency of the space.
         auto_target_ms: what ``objective.latency_ms = "auto"`` stands for; None where there are no latencies.
         latency_sha256: of everything that decides a latency; a resumed run must find the same.
+        measured: the file of this device's own table, where the latencies come from one.
     """
 
     space: Space
@@ -47,6 +48,7 @@ class Problem:
     range_ms: tuple[float, float]
     auto_target_ms: float | None
     latency_sha256: str
+    measured: Path | None = None
 
     def check_target(self, config: Config) -> None:
         """Refuse a latency target that no architecture meets.
@@ -92,6 +94,7 @@ async def _supernet(config: Config, latency_table: Path, progress: ProgressCallb
         range_ms=table.range_ms(resolutions),
         auto_target_ms=auto_target_ms(table, resolutions),
         latency_sha256=table.sha256,
+        measured=latency_table,
     )
 
 

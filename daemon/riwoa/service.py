@@ -41,6 +41,7 @@ from riwoa.errors import (
 )
 from riwoa.evaluations import Evaluations
 from riwoa.governor import Governor
+from riwoa.hardware.drift import Drift, check_drift_in_child
 from riwoa.hardware.obtain import BuildProgress
 from riwoa.hardware.probe import library_versions
 from riwoa.hours import checked_hours, window
@@ -110,7 +111,7 @@ class Service:
         self._evaluations: Evaluations | None = None
         self._pool: WorkerPool | None = None
         self._governor = Governor(lambda: self._reloader.newest.governor, paths.state, on_change=self._on_holds)
-        self._paused = False  # by a person
+        self._own_holds: dict[str, str] = {}  # why it pauses besides the governor: a person, a measurement
         self._recovering = False  # waiting for an oracle, or a disk, that failed altogether
         self._rate = Rate()
         self._restarted: dict[str, Any] = {}  # keys that this start changed in the run that it continues
@@ -243,8 +244,12 @@ class Service:
                 on_config=lambda c: self._on_config(pool, c),
             )
             self._conductor, self._pool, self._new_run = conductor, pool, False
+            stack.callback(self._without_pool)
             self._show_run()
             self._on_holds()
+            if problem.measured is not None:
+                watch = group.create_task(self._watch_drift(problem.measured, pool, journal, run), name="drift")
+                stack.push_async_callback(_stop, watch)
             await conductor.run()
         await self._confirm(journal, problem, conductor)
         await journal.finish_run(run)
@@ -357,12 +362,8 @@ class Service:
         stack.push_async_callback(provision.provider.close)
         work = group.create_task(desk.run(), name="proposals")
 
-        async def stop_work() -> None:
-            work.cancel()
-            await asyncio.wait((work,))
-
         # Before the provider closes (callbacks run backwards): work cut short by a stop is no failure to be journaled.
-        stack.push_async_callback(stop_work)
+        stack.push_async_callback(_stop, work)
         return desk
 
     async def _run_record(
@@ -479,7 +480,7 @@ class Service:
 
     def _stalled(self) -> bool:
         """Nothing was evaluated, answered or measured for longer than any single piece of work may take."""
-        if self._paused or self._recovering or self._governor.holds:
+        if self._recovering or self._holds:
             return False
         patience_s = 2 * self._config.oracle.timeout_s + self._config.cognition.timeout_s + 60
         if self._desk is not None and self._desk.stats().provider.state == "training":
@@ -498,9 +499,25 @@ class Service:
         self._show_state()
         self.board.write()
 
+    @property
+    def _holds(self) -> dict[str, str]:
+        """Why the search pauses; empty while it may go on."""
+        return {**self._own_holds, **self._governor.holds}
+
+    def _hold(self, by: str, reason: str | None) -> None:
+        """Pause for a reason of our own, or with None no longer for it."""
+        if reason is None:
+            self._own_holds.pop(by, None)
+        else:
+            self._own_holds[by] = reason
+        self._on_holds()
+
+    def _without_pool(self) -> None:
+        self._pool = None
+
     def _on_holds(self) -> None:
-        """Pause or go on, as the governor and the people say: evaluations under way end, no other begins."""
-        held = self._paused or bool(self._governor.holds)
+        """Pause or go on: evaluations under way end, no other begins."""
+        held = bool(self._holds)
         if self._conductor is not None and self._pool is not None:
             self._pool.hold(held)
             self._conductor.running.clear() if held else self._conductor.running.set()
@@ -510,12 +527,17 @@ class Service:
 
     def _show_state(self) -> None:
         """What a search under way, or one that waits to begin, is called."""
-        holds = self._governor.holds
+        holds = self._holds
         if self.board.state not in ("starting", "running", "polishing", "paused"):
             return
-        if self._paused or holds:
+        if holds:
             self.board.state = "paused"
-            self.board.message = "; ".join(holds.values()) or "by riwoactl pause"
+            self.board.message = "; ".join(holds.values())
+        elif self.board.state == "starting":
+            return
+        elif self._pool is None:  # a pause is over, the workers are still to come
+            self.board.state = "starting"
+            self.board.message = ""
         elif self._conductor is not None:
             self.board.state = "polishing" if self._conductor.phase == "polish" else "running"
             self.board.message = ""
@@ -543,6 +565,33 @@ class Service:
             "governor": lambda: governor_view(self._governor),
         }
 
+    async def _watch_drift(self, table: Path, pool: WorkerPool, journal: JournalWriter, run_id: int) -> None:
+        """Now and then: does the device still run as its table says? It only tells: a run has one table."""
+        since_s = time.monotonic()
+        while True:
+            await asyncio.sleep(_STATUS_EVERY_S)
+            every_s = self._reloader.newest.latency.drift_every_s
+            if every_s is None or time.monotonic() - since_s < every_s or self._holds:
+                continue
+            self._hold("drift", "measuring whether the latency table still holds")
+            try:
+                while any(w.state == "busy" for w in pool.stats().workers):  # noqa: ASYNC110 - no event tells it
+                    await asyncio.sleep(0.2)
+                await self._tell_drift(await check_drift_in_child(table), journal, run_id)
+            except RiwoaError as error:
+                _log.warning("drift_not_checked", reason=str(error))
+            finally:
+                since_s = time.monotonic()
+                self._hold("drift", None)
+
+    async def _tell_drift(self, drift: Drift, journal: JournalWriter, run_id: int) -> None:
+        now = time.time()
+        self.board.sources["latency"] = partial(_same, {**drift.to_json(), "checked_unix_s": now})
+        write = _log.warning if drift.affects else _log.info
+        write("latency_drift", verdict=drift.verdict, networks=round(drift.networks, 3), affects=list(drift.affects))
+        event = EventRecord(kind="latency_drift", payload=drift.to_json(), run_id=run_id, created_unix_s=now)
+        await journal.put_event(event)
+
     # -- verbs and signals ---------------------------------------------------------------------------------------------
 
     def _install_signals(self) -> None:
@@ -562,15 +611,13 @@ class Service:
 
         async def pause() -> Mapping[str, Any]:
             self._require_search()
-            self._paused = True
-            self._on_holds()
+            self._hold("person", "by riwoactl pause")
             return {"message": "pausing; evaluations under way end first"}
 
         async def resume() -> Mapping[str, Any]:
             self._require_search()
-            self._paused = False
-            self._on_holds()
-            held = "; ".join(self._governor.holds.values())
+            self._hold("person", None)
+            held = "; ".join(self._holds.values())
             return {"message": f"still paused: {held}" if held else "searching on"}
 
         async def stop() -> Mapping[str, Any]:
@@ -586,6 +633,11 @@ class Service:
     def _require_search(self) -> None:
         if self._conductor is None:
             raise DaemonUnavailableError("the search has not begun yet; try again in a moment")
+
+
+async def _stop(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 async def _run_until(work: Callable[[asyncio.TaskGroup], Awaitable[None]], until: Coroutine[Any, Any, Any]) -> bool:

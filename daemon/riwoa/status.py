@@ -60,7 +60,7 @@ class StatusBoard:
         """The status object now; its keys are documented in the README and stable."""
         parts = {name: source() for name, source in self.sources.items()}
         empty: dict[str, Any] = dict.fromkeys(
-            ("run", "time_left_s", "leader", "proposals", "config", "evaluations", "cognition", "governor")
+            ("run", "time_left_s", "leader", "proposals", "config", "evaluations", "cognition", "governor", "latency")
         )
         return {
             **self._fixed,

@@ -547,6 +547,20 @@ def children(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
+def test_now_and_then_the_latency_table_is_checked_and_the_search_goes_on(state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "riwoa.toml"
+    file.write_text("[latency]\ndrift_every_s = 1.0\n")
+    with daemon(state, "--config", str(file), settings=[*SMALL, "run.generations=500"]):
+        seen = wait_for(state, lambda s: s.get("latency") is not None, timeout_s=120)
+        assert seen["latency"]["verdict"] in ("steady", "unclear", "drifted")
+        assert len(seen["latency"]["sentinels"]) >= 3
+        file.write_text("[latency]\ndrift_every_s = 1e6\n")
+        wait_for(state, lambda s: s["state"] == "running" and s["run"]["generation"] > seen["run"]["generation"])
+    with JournalReader(state / "journal.db") as reader:
+        (told, *_) = [e for e in reader.events(1, limit=-1) if e.kind == "latency_drift"]
+    assert told.payload["verdict"] == seen["latency"]["verdict"]
+
+
 def test_an_oracle_that_fails_altogether_is_tried_again_while_the_daemon_stays_up(state: Path) -> None:
     """Every worker is killed as soon as it is seen, until the oracle is given up; then it is left alone."""
     with daemon(state, settings=[*SMALL, "run.generations=500", "governor.retry_s=0.5"]) as process:
