@@ -21,7 +21,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ class Winner:
     config: Json
     fitness_version: str
     adapter: AdapterRecord | None = None  # in force at the end, whole
+    restarted: Json = field(default_factory=dict)  # keys that a start changed in the run, as it saw them last
 
     @property
     def architecture(self) -> Json:
@@ -116,14 +117,17 @@ def read_winner(journal: Path, run_id: int | None = None) -> Winner:
             raise InputError(f"run {run.run_id} has no leader yet: no evaluation succeeded; let it run on")
         revisions = reader.config_revisions(run.run_id)
         adapters = reader.adapters(run.run_id)
-        told = [e.payload for e in reader.events(run.run_id, limit=-1) if e.kind == "adapter_unusable"]
+        events = reader.events(run.run_id, limit=-1)
         searched = [s.generation for s in reader.generation_summaries(run.run_id) if s.phase == "search"]
+    told = [e.payload for e in events if e.kind == "adapter_unusable"]
+    restarts = [e.payload.get("restarted", {}) for e in events if e.kind == "resumed"]
+    restarted = {key: value for changed in restarts for key, value in changed.items()}
     config = revisions[-1].config if revisions else {}
     learned = run.provenance.get("model_spec") is not None  # a script in a model's place learns nothing real
     refused = {payload["sha256"] for payload in told if payload.get("refused")}
     usable = [adapter for adapter in adapters if adapter.sha256 not in refused]
     adapter = _in_force(usable, max(searched, default=0)) if learned else None
-    return Winner(run, last.leader, config, last.individuals[0].fitness_version, adapter)
+    return Winner(run, last.leader, config, last.individuals[0].fitness_version, adapter, restarted)
 
 
 def _in_force(adapters: Sequence[AdapterRecord], generation: int) -> AdapterRecord | None:
@@ -148,7 +152,7 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
         StorageError: the journal cannot be read.
     """
     winner = read_winner(journal, run_id)
-    spec = winner.run.provenance.get("oracle", {})
+    spec = _spec_now(winner)
     _refuse_foreign(out)
     if spec.get("kind") in ("table", "predictor"):
         return _export_numbers(winner, out, spec["kind"])
@@ -167,6 +171,17 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
             _write_onnx(net, task.views("validation", config.r, 1)[0][:32], temporary / "model.onnx")
         provenance = _write_descriptions(winner, description, temporary)
     return Exported(out, description, provenance, left_out)
+
+
+def _spec_now(winner: Winner) -> Json:
+    """The oracle as the run began with it, its files where a later start said that they lie."""
+    spec = dict(winner.run.provenance.get("oracle", {}))
+    moved = {key.removeprefix("oracle."): value for key, value in winner.restarted.items()}
+    for name in ("checkpoint", "data", "recalibration_data"):
+        if name in spec and moved.get(name) not in (None, "embedded", "digits"):
+            place = Path(moved[name])
+            spec[name] = str(place.absolute()) if place.exists() else moved[name]
+    return spec
 
 
 def _export_numbers(winner: Winner, out: Path, kind: str) -> Exported:

@@ -483,6 +483,8 @@ class Service:
         if self._recovering or self._holds:
             return False
         patience_s = 2 * self._config.oracle.timeout_s + self._config.cognition.timeout_s + 60
+        if self.board.state == "starting":  # a folder of pictures is decoded once
+            patience_s += pool_settings(self._config.oracle).start_timeout_s
         if self._desk is not None and self._desk.stats().provider.state == "training":
             patience_s += self._config.cognition.train_timeout_s  # the generation that swaps adapters waits for it
         return time.monotonic() - self._progress_s > patience_s

@@ -295,3 +295,12 @@ def test_a_run_on_own_images_is_exported_with_them_and_without_a_test_split_that
     assert found["exported"]["validation"]["images"] == 40
     assert abs(found["exported"]["validation"]["accuracy"] - measured) * 40 <= 1
     assert found["input"]["mean"] == [0.485, 0.456, 0.406]
+
+    (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
+    assert main(["export", "--state", str(tmp_path), "--out", str(tmp_path / "out")]) == 66
+    with sqlite3.connect(tmp_path / "journal.db") as db:  # as a start with the new place journals it
+        payload = json.dumps({"restarted": {"oracle.data": str(tmp_path / "moved.npz")}})
+        columns = "run_id, kind, payload, created_unix_s"
+        db.execute(f"INSERT INTO events ({columns}) VALUES (1, 'resumed', ?, 0.0)", (payload,))
+    again = export_run(tmp_path / "journal.db", tmp_path / "out", onnx=False).architecture
+    assert again["exported"] == found["exported"]

@@ -43,6 +43,11 @@ def _present(path: Path, backbone: Backbone, config: Config) -> LatencyTable | N
         return None
     table = LatencyTable.load(path)
     table.require(probe(), config.latency.threads)
+    if table.settings.batch_size != 1:
+        raise TableError(
+            f"the latency table {path} is of {table.settings.batch_size} images at once, a search wants one image's "
+            "latency; run `riwoactl lut build`"
+        )
     missing = table.missing(config.oracle.resolutions, backbone)
     if missing:
         raise TableError(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.errors import InputError, OracleError
+from riwoa.hardware.probe import probe
 from riwoa.oracle import geometry
 from riwoa.oracle.geometry import Backbone
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
@@ -92,7 +93,9 @@ class PredictorOracle:
 
     def __init__(self, spec: PredictorSpec) -> None:
         self._predictor = AccuracyPredictor.load(Path(spec.predictor))
-        facts = ["predictor-1", self._predictor.sha256, np.__version__, spec.threads]
+        device = probe()  # numpy's kernels, and with them the last bits, follow the processor
+        processor = [device.architecture, device.cpu, list(device.flags)]
+        facts = ["predictor-1", self._predictor.sha256, np.__version__, spec.threads, processor]
         self._version = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     @property

@@ -124,7 +124,7 @@ def _alone(config: OfaConfig, backbone: Backbone, task: ImageTask, settings: Ran
         initialise(net)
     steps = settings.epochs * steps_per_epoch(task, recipe)
     recipe = replace(recipe, steps=steps, warmup_steps=min(recipe.warmup_steps, steps // _WARMUP_SHARE))
-    return Trainer(recipe, task, settings.device, net)
+    return Trainer(recipe, task, settings.device, net, about=json.dumps(config.to_json()))
 
 
 def _accuracy(trainer: Trainer, recalibration: Images, validation: tuple[Images, IntArray]) -> float:

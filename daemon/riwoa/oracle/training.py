@@ -183,14 +183,21 @@ class Trainer:
         task: on what.
         device: where.
         network: None trains a new supernet; a plain network is trained alone, on the labels, by the same recipe.
+        about: tells networks of one recipe apart; a saved state of another one is refused.
     """
 
     def __init__(
-        self, recipe: Recipe, task: ImageTask, device: str = "cpu", network: torch.nn.Module | None = None
+        self,
+        recipe: Recipe,
+        task: ImageTask,
+        device: str = "cpu",
+        network: torch.nn.Module | None = None,
+        about: str = "",
     ) -> None:
         self.recipe = recipe
         self.device = torch.device(device)
         self.step = 0
+        self._about = f"{task.sha256} {about}"
         self.steps = 0 if recipe.minutes else recipe.steps
         self.batches = batches_of(task, recipe, self.device)
         self._alone = network is not None
@@ -262,6 +269,7 @@ class Trainer:
         """Everything needed to continue, atomically."""
         state = {
             "recipe": asdict(self.recipe),
+            "about": self._about,
             "step": self.step,
             "steps": self.steps,
             "net": self.net.state_dict(),
@@ -287,6 +295,8 @@ class Trainer:
             raise InputError(f"cannot resume from {path}: {error}; delete it to start over") from error
         if saved != asdict(self.recipe):
             raise InputError(f"{path} was trained with another recipe; delete it or give --out another folder")
+        if state.get("about", self._about) != self._about:
+            raise InputError(f"{path} was trained on other data, or is of another network; delete it to start over")
         torch.nn.Module.load_state_dict(self.net, state["net"])  # OFA's own override renames keys of old releases
         self.optimiser.load_state_dict(state["optimiser"])
         self.average = state["average"]
