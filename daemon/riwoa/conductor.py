@@ -8,6 +8,8 @@ already been evaluated or answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,10 +20,10 @@ from riwoa.candidate import Candidate, candidate
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.config import Config, as_json
 from riwoa.credit import Child, Tally, tallied, tallies_to_json
+from riwoa.deadline import due_unix_s
 from riwoa.errors import OracleError
 from riwoa.evaluations import Evaluated, Evaluations, Round
 from riwoa.history import Best, History, genotype_of, pack_state, unpack_state
-from riwoa.hours import deadline_unix_s
 from riwoa.learning import Learning
 from riwoa.log import get_logger
 from riwoa.reload import Reloader
@@ -40,6 +42,7 @@ from riwoa_storage.records import ConfigRevisionRecord, EventRecord, GenerationR
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("conductor")
+_SLICE_S = 5.0  # of a pause
 BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
 KEPT_LATENCIES = 100_000
 
@@ -185,8 +188,8 @@ class Conductor:
         return work_s if left_s is None else max(0.0, min(work_s, left_s - self.config.run.deadline_margin_s))
 
     def _pace_s(self) -> float:
-        """Of recent generations."""
-        return sum(self.generation_s) / max(1, len(self.generation_s))
+        """Of recent generations; their median, for one may have lasted through a pause."""
+        return statistics.median(self.generation_s) if self.generation_s else 0.0
 
     def _polish_s(self) -> float:
         """What the polish will take, at the search's pace."""
@@ -218,12 +221,11 @@ class Conductor:
         await self._restore()
         while True:
             await self._let_run()
-            await self._apply_reload()
             if self.phase == "search" and self._search_over():
                 self._begin_polish()
-            if self.phase == "polish" and self.strategy.finished:
+            if self.phase == "polish" and self.strategy.finished and not self._late:
                 return
-            if self.phase == "polish" and self.cut_in_s() == 0.0:
+            if self.phase == "polish" and (self.strategy.finished or self.cut_in_s() == 0.0):
                 break
             started = time.monotonic()
             try:
@@ -238,12 +240,16 @@ class Conductor:
         await self._journal_deadline()
 
     async def _let_run(self) -> None:
-        """Wait while paused, but not beyond the deadline: what is known by then is polished no more, but exported."""
-        try:
-            async with asyncio.timeout(self.cut_in_s()):
-                await self.running.wait()
-        except TimeoutError:
-            _log.warning("deadline_while_paused")
+        """At a boundary: take what was edited, and wait while paused, but not beyond the deadline.
+
+        In slices, for a pause may be long: the deadline may be edited meanwhile, or the machine sleep.
+        """
+        while True:
+            await self._apply_reload()
+            if self.running.is_set() or self.cut_in_s() == 0.0:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.running.wait(), min(_SLICE_S, self.cut_in_s() or _SLICE_S))
 
     def _search_over(self) -> bool:
         limit = self.config.run.evaluations
@@ -270,13 +276,8 @@ class Conductor:
         return max(0.0, left_s - self.config.run.deadline_margin_s)
 
     def _learn_deadline(self, reader: JournalReader) -> None:
-        """A time of day means the first after it was configured, however often the daemon is started since."""
-        wanted = self.config.run.deadline
-        self.deadline_unix_s = None
-        for revision in reversed(reader.config_revisions(self.run_id)):
-            if wanted is None or revision.config["run"].get("deadline") != wanted:
-                return
-            self.deadline_unix_s = deadline_unix_s(wanted, revision.created_unix_s)
+        revisions = reader.config_revisions(self.run_id)
+        self.deadline_unix_s = due_unix_s(self.config.run.deadline, revisions, self._now_unix_s())
 
     async def _journal_deadline(self) -> None:
         payload = {"deadline": self.config.run.deadline, "phase": self.phase}
@@ -544,11 +545,14 @@ class Conductor:
             self.revision = len(reader.config_revisions(self.run_id)) - 1
             self.history.digest = reader.digest_head(self.run_id)
             self._learn_deadline(reader)
+            alive = -1  # the last generation in which anything succeeded
             for generation, individual in reader.individuals(self.run_id):
+                alive = generation if individual.status == "ok" else alive
                 self.history.absorb(generation, (individual,))
                 self._evaluations.commit(individual.architecture_key, _evaluated(individual))
             last = reader.last_generation(self.run_id)
             if last is not None:
+                self._barren = last.generation - alive
                 self._stand_at(reader, last)
             if self.semantics is not None and self.learning is not None:
                 searching = self.phase == "search"

@@ -24,7 +24,8 @@ from riwoa.log import get_logger
 _log = get_logger("governor")
 # A pause for one of these frees the memory of every worker: waiting would not free it, or lasts for hours.
 UNLOADING = frozenset({"memory", "swap", "battery", "quiet hours"})
-_PLAUSIBLE_C = (1.0, 150.0)  # sensors that are not connected read 0, -273 or 255
+_PLAUSIBLE_C = (1.0, 115.0)  # sensors that are not connected read 0, -273, 127 or 255
+_SUPPLIES = Path("/sys/class/power_supply")
 _MIB = 2**20
 _T = TypeVar("_T")
 
@@ -52,7 +53,7 @@ def read_machine(state: Path) -> Readings:
         swap_used_share=swap.used / swap.total if swap and swap.total else None,
         load_per_core=load[0] / (os.cpu_count() or 1) if load else None,
         temperature_c=_hottest_c(),
-        battery_percent=_discharging_percent(),
+        battery_percent=discharging_percent(),
     )
 
 
@@ -172,7 +173,7 @@ class Governor:
 def _quietly(read: Callable[[], _T]) -> _T | None:
     try:
         return read()
-    except (OSError, ValueError, RuntimeError, AttributeError):
+    except Exception:  # drivers report whatever they like, and psutil fails in many ways: no reading is none
         return None
 
 
@@ -182,6 +183,18 @@ def _hottest_c() -> float | None:
     return max((s.current for group in sensors.values() for s in group if low < s.current < high), default=None)
 
 
-def _discharging_percent() -> float | None:
-    battery = _quietly(psutil.sensors_battery)
-    return battery.percent if battery is not None and battery.power_plugged is False else None
+def discharging_percent(supplies: Path = _SUPPLIES) -> float | None:
+    """The fullest battery of the machine while it discharges; a mouse's (scope "Device") is none of it.
+
+    Not psutil's: it takes the emptiest of all, the mouse's too.
+    """
+    found = []
+    for supply in sorted(supplies.glob("*")):
+
+        def told(name: str, supply: Path = supply) -> str:
+            return (_quietly((supply / name).read_text) or "").strip()
+
+        if told("type") == "Battery" and told("scope") != "Device" and told("status") == "Discharging":
+            percent = _quietly(lambda: float(told("capacity")))
+            found += [percent] if percent is not None else []
+    return max(found, default=None)

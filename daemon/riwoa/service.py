@@ -29,6 +29,7 @@ from riwoa.conductor import Conductor
 from riwoa.config import Config, Loaded, as_json, difference, from_journal, load, may_restart, value_of
 from riwoa.control import ControlServer
 from riwoa.credit import OperatorSeconds
+from riwoa.deadline import Overdue, overdue
 from riwoa.errors import (
     ConfigError,
     DaemonUnavailableError,
@@ -67,7 +68,7 @@ from riwoa.views import (
     run_view,
     workers_view,
 )
-from riwoa_storage.errors import JournalFullError, StorageError
+from riwoa_storage.errors import JournalFullError, JournalMissingError, StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EventRecord, RunRecord
 from riwoa_storage.replay import verify
@@ -76,7 +77,9 @@ from riwoa_storage.writer import JournalWriter
 _log = get_logger("service")
 _STATUS_EVERY_S = 1.0
 _WRITE_EVERY_S = 15.0
-_LONGEST_RETRY = 32  # times governor.retry_s
+_DOUBLINGS = 5  # of governor.retry_s
+_SLICE_S = 5.0  # of a wait that a deadline may end
+_LEAST_NIGHT_S = 1800.0  # what a new run needs to be worth more than the last one's answer
 
 
 class Over(Exception):
@@ -116,6 +119,7 @@ class Service:
         self._rate = Rate()
         self._restarted: dict[str, Any] = {}  # keys that this start changed in the run that it continues
         self._progress_s = time.monotonic()
+        self.board.sources["governor"] = lambda: governor_view(self._governor)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -169,8 +173,9 @@ class Service:
         """Search to the end of the run, again and again from where the journal stands, while what ended it may mend."""
         failures = 0
         self._governor.look()
-        while True:
-            await self._until_free()
+        while not (await self._ended_by_deadline(journal) or await self._report_finished()):
+            if not await self._until_free():
+                continue  # the deadline came first
             started_s = time.monotonic()
             try:
                 if await _run_until(partial(self._search, journal=journal), self._unloading()):
@@ -179,29 +184,27 @@ class Service:
             except (OracleError, JournalFullError, FullDiskError) as error:
                 if self._foreground:
                     raise  # somebody is looking on
-                longest_s = self._config.governor.retry_s * _LONGEST_RETRY
-                failures = 0 if time.monotonic() - started_s > 2 * longest_s else failures + 1
-                await self._recover(error, min(longest_s, self._config.governor.retry_s * 2 ** (failures - 1)))
+                first_s = self._reloader.newest.governor.retry_s
+                lasted = time.monotonic() - started_s > first_s * 2**_DOUBLINGS
+                failures = 0 if lasted else failures + 1
+                await self._recover(error, first_s * 2 ** min(max(0, failures - 1), _DOUBLINGS))
 
-    async def _until_free(self) -> None:
-        """Wait while the governor holds; a deadline ends the wait: what is known by then is still to be exported."""
-        if self._governor.holds:
-            self._show_state()
-            await self._governor.until(lambda: not self._governor.holds, self._deadline_in_s())
+    async def _until_free(self) -> bool:
+        """Wait while the governor holds; False when the run's deadline came first."""
+        waited = bool(self._governor.holds)
+        while self._governor.holds:
+            self.board.state, self.board.message = "paused", "; ".join(self._governor.holds.values())
+            await self._governor.until(lambda: not self._governor.holds, _SLICE_S)
+            if self._overdue() is not None:
+                return False
+        if waited:
+            self.board.state, self.board.message = "starting", ""
             self._progress()
+        return True
 
     async def _unloading(self) -> None:
-        """Until the governor wants the workers' memory back, unless the deadline is here: then there is little left."""
-        left_s = self._deadline_in_s()
-        if left_s is None or left_s > 0:
-            await self._governor.until(lambda: self._governor.unloads)
-        else:
-            await asyncio.Event().wait()
-
-    def _deadline_in_s(self) -> float | None:
-        """To the moment when the run under way ends, if it has found anything."""
-        cut_s = self._conductor.cut_in_s() if self._conductor is not None else None
-        return None if cut_s is None else cut_s
+        """Until the governor wants the workers' memory back."""
+        await self._governor.until(lambda: self._governor.unloads)
 
     async def _recover(self, error: RiwoaError | StorageError, wait_s: float) -> None:
         """Stay up, and say what is wrong: the next try is from where the journal stands."""
@@ -209,16 +212,33 @@ class Service:
         self.board.state = "unhealthy"
         self.board.message = f"{error} (tried again every {duration(wait_s)})"
         _log.error("search_failed", reason=str(error), again_in_s=wait_s)
-        await asyncio.sleep(wait_s)
+        end_s = time.monotonic() + wait_s
+        while (left_s := end_s - time.monotonic()) > 0 and self._overdue() is None:  # noqa: ASYNC110 - a clock wakes nobody
+            await asyncio.sleep(min(left_s, _SLICE_S))
         self._recovering = False
+        self.board.state, self.board.message = "starting", ""
         self._progress()
+
+    def _overdue(self) -> Overdue | None:
+        """The run under way, if its deadline has passed and it has an answer."""
+        return None if self._new_run else overdue(self.paths.journal, time.time(), self._reloader.newest.run)
+
+    async def _ended_by_deadline(self, journal: JournalWriter) -> bool:
+        """End a run whose deadline has passed, from the journal alone: what it found needs no oracle to be exported."""
+        late = self._overdue()
+        if late is None:
+            return False
+        payload = {"deadline": late.deadline, "phase": "not searching"}
+        event = EventRecord(kind="deadline", run_id=late.run.run_id, payload=payload, created_unix_s=time.time())
+        await journal.put_event(event)
+        await journal.finish_run(late.run.run_id)
+        self._renew_before_unix_s = 0.0
+        return await self._report_finished()
 
     async def _search(self, group: asyncio.TaskGroup, *, journal: JournalWriter) -> None:
         # Beside the slow starts, but before anything is written: never build on a broken chain. A damaged adapter is no
         # reason to stop: learning falls back to the last good one, and says so.
         checking = group.create_task(asyncio.to_thread(verify, self.paths.journal, adapters=False), name="verify")
-        if await self._report_finished(checking):
-            return
         run_before = self._unfinished()
         problem = await self._pose()
         provision = await self._provide(run_before)
@@ -264,23 +284,24 @@ class Service:
     def _config(self) -> Config:
         return self._reloader.config
 
-    async def _report_finished(self, checking: asyncio.Task[Any]) -> bool:
-        """Whether the latest run is finished and no other was asked for; then at most its export is missing."""
+    async def _report_finished(self) -> bool:
+        """Whether the latest run is finished and no other is to follow; then at most its export is missing."""
         with JournalReader(self.paths.journal) as reader:
             run = reader.latest_run()
             if run is None or run.status != "finished" or self._new_run:
                 return False
-            if run.created_unix_s < self._renew_before_unix_s:
-                return False
             last = reader.last_generation(run.run_id)
-        await checking
+        if last is not None and last.committed_unix_s < self._renew_before_unix_s:
+            return False
+        await asyncio.to_thread(verify, self.paths.journal, adapters=False)
         if last is not None:
             for name, part in finished_view(run, last).items():
                 self.board.sources[name] = partial(_same, part)
             if exported_digest(self.paths) != last.digest:
                 await self._export()
         self.board.state = "finished"
-        self.board.message = self.board.message or f"run {run.run_id} is finished; --new-run starts another"
+        if not self.board.message.startswith("not exported"):
+            self.board.message = f"run {run.run_id} is finished; --new-run starts another"
         return True
 
     def _unfinished(self) -> RunRecord | None:
@@ -338,7 +359,11 @@ class Service:
     ) -> tuple[WorkerPool, str]:
         self.board.state = "starting"
         self.board.message = "starting the workers"
-        settings = pool_settings(self._config.oracle, kept_cores=provision.busy_cores)
+        # Limits decide no result: an edit that mends them must not wait for a boundary that they keep from coming.
+        newest = self._reloader.newest.oracle
+        limits = {"timeout_s": newest.timeout_s, "memory_bytes": newest.memory_bytes}
+        oracle = self._config.oracle.model_copy(update=limits)
+        settings = pool_settings(oracle, kept_cores=provision.busy_cores)
         pool = WorkerPool(problem.spec, settings, on_log=_log_worker)
         stack.push_async_callback(pool.close)
         info = await pool.start()
@@ -564,7 +589,6 @@ class Service:
             "proposals": lambda: proposals_view(conductor, self._desk),
             "operators": lambda: operators_view(conductor, seconds),
             "config": lambda: config_view(conductor, self._reloader),
-            "governor": lambda: governor_view(self._governor),
         }
 
     async def _watch_drift(self, table: Path, pool: WorkerPool, journal: JournalWriter, run_id: int) -> None:
@@ -761,36 +785,60 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    night = _night(options)
-    if options.nightly and night is None:
-        print(f"riwoad: it is not {options.nightly} now; nothing to do")
-        Notifier().ready()  # systemd takes an end before it for a failure
-        return 0
     loaded = load(options.config, options.set)
     paths = daemon_state(options.state)
+    renew_before_unix_s = 0.0
+    if options.nightly:
+        night, late = _night(options.nightly), overdue(paths.journal, time.time())
+        if night is None and late is None:
+            return _nothing_to_do(f"it is not {options.nightly} now; nothing to do")
+        if night is None and late is not None:  # cut short before its deadline: what it found is still to be exported
+            options.set += [f"run.deadline={late.deadline}", f"run.seed={late.run.provenance['seed']}"]
+            loaded = load(options.config, options.set)
+        if night is not None:
+            began, ends = night
+            options.set.append(f"run.deadline={ends:%Y-%m-%dT%H:%M}")
+            options.set += _nightly_seed(paths, loaded)
+            loaded = load(options.config, options.set)
+            long_enough = (ends - datetime.now()).total_seconds() > _LEAST_NIGHT_S
+            renew_before_unix_s = began.timestamp() if long_enough else 0.0
     configure_log(loaded.config, foreground=options.foreground)
     try:
         with locked(paths):
-            return asyncio.run(_serve(paths, loaded, options, night.timestamp() if night else 0.0))
-    except StateLockedError:
+            return asyncio.run(_serve(paths, loaded, options, renew_before_unix_s))
+    except StateLockedError as error:
+        if options.nightly:
+            return _nothing_to_do(str(error))
         if not options.foreground:
             raise
         return asyncio.run(attach(paths))
 
 
-def _night(options: argparse.Namespace) -> datetime | None:
-    """When the night under way began; it ends by a deadline that overrides the configured one. None by day."""
-    if not options.nightly:
-        return None
+def _night(hours: str) -> tuple[datetime, datetime] | None:
+    """Beginning and end of the night under way; None by day."""
     try:
-        found = window(checked_hours(options.nightly), datetime.now())
+        return window(checked_hours(hours), datetime.now())
     except ValueError as error:
-        raise UsageError(f"--nightly {options.nightly}: should be {error}") from None
-    if found is None:
-        return None
-    began, ends = found
-    options.set.append(f"run.deadline={ends:%Y-%m-%dT%H:%M}")
-    return began
+        raise UsageError(f"--nightly {hours}: should be {error}") from None
+
+
+def _nightly_seed(paths: StatePaths, loaded: Loaded) -> list[str]:
+    """Another seed for each new run, or every night would find what the first one found."""
+    try:
+        with JournalReader(paths.journal) as reader:
+            runs = reader.runs()
+    except JournalMissingError:
+        runs = []
+    if not runs:
+        return []
+    seed = runs[-1].provenance["seed"] if runs[-1].status == "running" else loaded.config.run.seed + len(runs)
+    return [f"run.seed={seed}"]
+
+
+def _nothing_to_do(why: str) -> int:
+    print(f"riwoad: {why}")
+    Notifier().ready()  # systemd takes an end before it for a failure
+    return 0
 
 
 async def _serve(paths: StatePaths, loaded: Loaded, options: argparse.Namespace, renew_before_unix_s: float) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from riwoa.config import load
+from riwoa.deadline import overdue
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from tests.daemon.conduct import conduct
@@ -156,3 +158,36 @@ async def test_a_wall_clock_that_jumps_changes_nothing_in_a_run_without_a_deadli
         clock.jump(1e9 * (-1) ** conductor.generation)
 
     assert await conduct(tmp_path / "jumps.db", at_commit=jump, now_unix_s=clock.read) == whole
+
+
+async def test_a_deadline_is_journaled_where_there_is_nothing_to_polish_too(tmp_path: Path) -> None:
+    path, clock = tmp_path / "journal.db", Clock()
+    settings = (*ENDLESS, clock.deadline(10), "run.polish_evaluations=0")
+    await conduct(path, *settings, at_commit=clock.tick, now_unix_s=clock.read)
+    assert 6 <= len(generations(path)) <= 9
+    assert len(events(path, "deadline")) == 1
+
+
+async def test_a_pause_is_no_pace(tmp_path: Path) -> None:
+    """One generation that lasted hours must not make the polish seem to take as long."""
+    path, clock = tmp_path / "journal.db", Clock()
+
+    def tick(conductor: Any) -> None:
+        clock.jump(60)
+        conductor.generation_s = [60.0, 60.0, 4 * 3600.0]
+
+    await conduct(path, *ENDLESS, clock.deadline(20), at_commit=tick, now_unix_s=clock.read)
+    assert sum(g.phase == "search" for g in generations(path)) >= 12
+
+
+async def test_an_overdue_run_is_known_from_its_journal_alone(tmp_path: Path) -> None:
+    path, clock = tmp_path / "journal.db", Clock()
+    assert overdue(path, clock.read()) is None
+    await conduct(path, *ENDLESS, clock.deadline(60), stop_after=2, now_unix_s=clock.read)
+    assert overdue(path, clock.read()) is None
+    clock.jump(59 * 60 + 1)  # a minute is the margin
+    late = overdue(path, clock.read())
+    assert late is not None
+    assert late.run.run_id == 1
+    later = load(None, [clock.deadline(60)], {}).config.run
+    assert overdue(path, clock.read(), later) is None  # an edit gives it more time

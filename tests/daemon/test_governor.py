@@ -10,7 +10,7 @@ import pytest
 
 from riwoa.config import Config, load
 from riwoa.errors import ConfigError
-from riwoa.governor import Governor, Readings, judge, read_machine
+from riwoa.governor import Governor, Readings, discharging_percent, judge, read_machine
 
 NOON = datetime(2026, 6, 1, 12, 0)
 WATCHED = (
@@ -130,3 +130,30 @@ async def test_a_wait_that_ran_out_says_so(tmp_path: Path) -> None:
     governor.look()
     assert governor.unloads
     assert not await governor.until(lambda: not governor.holds, timeout_s=0.01)
+
+
+def supply(folder: Path, name: str, **facts: str) -> None:
+    (folder / name).mkdir(parents=True)
+    for fact, value in facts.items():
+        (folder / name / fact).write_text(f"{value}\n")
+
+
+def test_the_machines_own_battery_counts_while_it_discharges_and_no_mouses(tmp_path: Path) -> None:
+    assert discharging_percent(tmp_path / "none") is None
+    supply(tmp_path, "AC", type="Mains", online="1")
+    supply(tmp_path, "hidpp_battery_0", type="Battery", scope="Device", status="Discharging", capacity="5")
+    assert discharging_percent(tmp_path) is None
+    supply(tmp_path, "BAT0", type="Battery", status="Discharging", capacity="42")
+    supply(tmp_path, "BAT1", type="Battery", status="Charging", capacity="80")
+    supply(tmp_path, "BAT2", type="Battery", status="Discharging", capacity="nonsense")
+    assert discharging_percent(tmp_path) == 42.0
+
+
+def test_sensors_that_fail_in_any_way_are_sensors_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise KeyError("MemAvailable")
+
+    for name in ("virtual_memory", "swap_memory", "sensors_temperatures"):
+        monkeypatch.setattr(f"riwoa.governor.psutil.{name}", broken)
+    readings = read_machine(Path("/"))
+    assert (readings.memory_available_bytes, readings.swap_used_share, readings.temperature_c) == (None, None, None)

@@ -604,11 +604,30 @@ def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(
     assert run(state, "--nightly", night, settings=settings).returncode == 0  # the same night: it is done
     assert len(verify(state / "journal.db").runs) == 1
     with sqlite3.connect(state / "journal.db") as db:  # as if that had been the night before
-        db.execute("UPDATE runs SET created_unix_s = created_unix_s - 86400")
+        db.execute("UPDATE generations SET committed_unix_s = committed_unix_s - 86400")
     assert run(state, "--nightly", night, settings=settings).returncode == 0
     second = verify(state / "journal.db").runs[1]
     assert second.status == "finished"
     assert second.generations == first.generations
+    assert second.digest != first.digest  # another seed, or every night would find the same
+
+
+def test_a_night_cut_short_before_its_deadline_is_ended_by_day(state: Path) -> None:
+    """The power was gone at the deadline: what the run found is finished without an oracle, whatever the hour."""
+    with daemon(state, settings=[*SMALL, "run.generations=500"]) as process:
+        wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 2)
+        process.kill()
+    past = (datetime.now() - timedelta(minutes=5)).isoformat(timespec="seconds")
+    with sqlite3.connect(state / "journal.db") as db:
+        (text,) = db.execute("SELECT config FROM config_revisions").fetchone()
+        config = json.loads(text)
+        config["run"]["deadline"] = past
+        db.execute("UPDATE config_revisions SET config = ?", (json.dumps(config),))
+    (before,) = verify(state / "journal.db").runs
+    done = run(state, "--nightly", f"{clock(60)}-{clock(120)}", settings=[*SMALL, "run.generations=500"])
+    assert done.returncode == 0, done.stderr
+    (after,) = verify(state / "journal.db").runs
+    assert (after.status, after.digest) == ("finished", before.digest)
 
 
 def test_a_nightly_that_is_no_span_is_refused(state: Path) -> None:

@@ -181,7 +181,7 @@ def at_night(machine: Machine, begins_h: int, ends_h: int) -> None:
     machine.run("systemctl", "daemon-reload")
 
 
-def test_by_night_it_goes_on_in_place_of_the_other_and_by_day_it_ends_at_once(machine: Machine) -> None:
+def test_by_night_it_goes_on_where_the_other_stopped_and_by_day_it_ends_at_once(machine: Machine) -> None:
     searching(machine)
     before = generation(machine)
     at_night(machine, 3, 8)
@@ -190,9 +190,14 @@ def test_by_night_it_goes_on_in_place_of_the_other_and_by_day_it_ends_at_once(ma
     machine.run("systemctl", "start", NIGHTLY, check=False)
     until(lambda: "nothing to do" in machine.run("journalctl", "-u", NIGHTLY, "--no-pager").stdout, "day told", 30)
     until(lambda: is_active(machine, NIGHTLY) == "inactive", "ended", 10)
+    assert is_active(machine, UNIT) == "active"  # and can still be asked: the other's end took nothing along
+    assert status(machine)["source"] == "daemon"
     at_night(machine, -2, 4)
+    machine.run("systemctl", "start", NIGHTLY, check=False)
+    until(lambda: "already serves" in machine.run("journalctl", "-u", NIGHTLY, "--no-pager").stdout, "left alone", 30)
+    machine.run("systemctl", "disable", "--now", "riwoa")
     machine.run("systemctl", "start", NIGHTLY)
-    assert is_active(machine, UNIT) == "inactive"
+    assert NIGHTLY in machine.run("riwoactl", "service", "status").stdout
     searching(machine, beyond=before)
     assert status(machine)["run"]["deadline_unix_s"] is not None
     machine.run("systemctl", "stop", NIGHTLY)

@@ -16,6 +16,7 @@ from riwoa.paths import shipped
 from riwoa_storage.durable import replace_durably
 
 UNIT = "riwoa.service"
+NIGHTLY = "riwoa-nightly.service"
 _KNOWN = {
     "install": "write the unit, its user and an example configuration",
     "uninstall": "stop the service and remove its unit; state and configuration stay",
@@ -29,6 +30,7 @@ _NIGHTLY_FILES = {f"etc/systemd/system/{name}": name for name in ("riwoa-nightly
 _GPU_FILES = tuple(f"etc/systemd/system/{name}.d/gpu.conf" for name in (UNIT, "riwoa-nightly.service"))
 _CONFIGURATION = "etc/riwoa/riwoa.toml"
 _SHOWN = ("LoadState", "ActiveState", "SubState", "Result", "MainPID", "NRestarts", "ExecMainStatus", "StatusText")
+_RUNNING = ("active", "activating", "reloading")
 _NOT_RUNNING = 3
 
 
@@ -94,7 +96,8 @@ def _install(root: Path, gpu: bool, options: Options) -> int:
 
 def _uninstall(root: Path, options: Options) -> int:
     if root == Path("/") and (root / _UNIT_FILE).exists():
-        _call("systemctl", "disable", "--now", UNIT, *_NIGHTLY_FILES.values())
+        installed = [name for place, name in {_UNIT_FILE: UNIT, **_NIGHTLY_FILES}.items() if (root / place).exists()]
+        _call("systemctl", "disable", "--now", *installed)
     removed = []
     try:
         for place in (_UNIT_FILE, *_NIGHTLY_FILES, *_GPU_FILES, _USER_FILE):
@@ -114,21 +117,27 @@ def _uninstall(root: Path, options: Options) -> int:
 
 
 def _status(options: Options) -> int:
-    shown = _call("systemctl", "show", UNIT, f"--property={','.join(_SHOWN)}")
-    facts = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-    if facts.get("LoadState") != "loaded":
+    units = {name: _shown(name) for name in (UNIT, NIGHTLY)}
+    if units[UNIT].get("LoadState") != "loaded":
         raise UsageError("the service is not installed; `riwoactl service install` does it")
-    running = facts.get("ActiveState") in ("active", "activating", "reloading")
-    emit(options, facts, "\n".join(_described(facts)))
+    running = [name for name, facts in units.items() if facts.get("ActiveState") in _RUNNING]
+    # The one that searches; at rest, the one that would after a boot.
+    name = running[0] if running else UNIT
+    emit(options, {"unit": name, **units[name]}, "\n".join(_described(name, units[name])))
     return 0 if running else _NOT_RUNNING
 
 
-def _described(facts: dict[str, str]) -> Iterator[str]:
-    yield f"{UNIT}  {facts.get('ActiveState')} ({facts.get('SubState')}), restarted {facts.get('NRestarts')} times"
+def _shown(unit: str) -> dict[str, str]:
+    shown = _call("systemctl", "show", unit, f"--property={','.join(_SHOWN)}")
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def _described(unit: str, facts: dict[str, str]) -> Iterator[str]:
+    yield f"{unit}  {facts.get('ActiveState')} ({facts.get('SubState')}), restarted {facts.get('NRestarts')} times"
     if facts.get("StatusText"):
         yield f"  {facts['StatusText']}"
     if facts.get("Result") not in ("success", None):
-        yield f"  last ended: {facts['Result']}, exit status {facts.get('ExecMainStatus')}; see `journalctl -u riwoa`"
+        yield f"  last ended: {facts['Result']}, exit status {facts.get('ExecMainStatus')}; see `journalctl -u {unit}`"
 
 
 def _programs(root: Path) -> Path:
