@@ -126,6 +126,15 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(finished: Path, r
     assert "seed (0 -> 4)" in data["error"]
 
 
+def test_an_option_that_is_left_out_the_second_time_is_another_setting(
+    finished: Path, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = given.index("--architecture")
+    code = main([*given[:place], *given[place + 2 :], "--no-controls", "--out", str(finished), "--only", "choose"])
+    assert code == 66
+    assert "architecture.resolution (8 -> None)" in json.loads(capsys.readouterr().out)["error"]
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, run: Run) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     code, data = run("--out", str(tmp_path))

@@ -180,7 +180,9 @@ class Job:
             return
         found = _read_json(path)
         before, now = _flat(found), _flat(wanted)
-        changed = [f"{k} ({before.get(k)!r} -> {v!r})" for k, v in now.items() if before.get(k) != v]
+        changed = [
+            f"{k} ({before.get(k)!r} -> {now.get(k)!r})" for k in {**before, **now} if before.get(k) != now.get(k)
+        ]
         if changed:
             raise InputError(
                 f"{self.out} was begun with other settings: {', '.join(changed)}; give the same ones to "
@@ -543,7 +545,7 @@ def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Leaves of nested objects by their dotted names."""
     found: dict[str, Any] = {}
     for name, value in content.items():
-        inner = isinstance(value, dict) and value
+        inner = isinstance(value, dict)
         found |= _flat(value, f"{above}{name}.") if inner else {f"{above}{name}": value}
     return found
 
