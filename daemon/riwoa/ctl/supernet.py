@@ -233,9 +233,9 @@ def _evaluators(
     from riwoa.oracle.data import DigitsTask
     from riwoa.oracle.evaluator import SubnetEvaluator
     from riwoa.oracle.protocol import SupernetSpec
-    from riwoa.oracle.tasks import check_task
+    from riwoa.oracle.tasks import check_every_split
 
-    check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
+    check_every_split(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
     n_images = SupernetSpec().recalibration_images
     recalibration = {r: task.recalibration(r, n_images) for r in resolutions}
     pictures = {split: {r: task.views(split, r, views) for r in resolutions} for split in task.splits[1:]}
