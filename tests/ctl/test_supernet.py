@@ -63,6 +63,12 @@ def test_a_folder_of_pictures_judges_a_supernet_and_trains_none(
     assert main(["supernet", "train", "data", "--steps", "1"]) == 66
 
 
+@pytest.mark.parametrize("sizes", ["8,x", "0", "8192", ""])
+def test_resolutions_that_are_none_are_refused_in_words(sizes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["supernet", "train", "digits", "--resolutions", sizes]) == 64
+    assert "--resolutions: needs pixels" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

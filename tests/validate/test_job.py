@@ -197,7 +197,8 @@ def test_the_controls_are_the_largest_and_one_that_costs_the_same(tmp_path: Path
         (["--ema", "1"], "--ema must be less than 1"),
         (["--learning-rate", "nan"], "must be positive"),
         (["--only", "retrain:best"], "choose from supernet, search"),
-        (["--resolutions", "32,8"], "--resolutions"),
+        (["--resolutions", "3"], "--resolutions must be of 8 to 256 pixels"),
+        (["--resolutions", "24,x"], "needs pixels such as 24,32,40, not '24,x'"),
         (["--set", "run.seed=1"], "which --architecture skips"),
     ],
 )

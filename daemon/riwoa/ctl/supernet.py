@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
-from riwoa.ctl.command import Parser, columns, emit, subverb
+from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 from riwoa.errors import InputError, StateDirectoryError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _train(arguments: list[str], options: Options) -> int:
     length.add_argument("--epochs", type=int, help="instead: how often every image is met")
     length.add_argument("--minutes", type=float, help="instead: as many steps as fit, by the speed of the first")
     parser.add_argument("--width", type=float, help="width multiplier (default: the recipe's, as all that follow)")
-    parser.add_argument("--resolutions", type=_pixels, metavar="PX,PX", help="input sizes, such as 24,28,32")
+    parser.add_argument("--resolutions", type=pixels, metavar="PX,PX", help="input sizes, such as 24,28,32")
     parser.add_argument("--stem", choices=["small", "imagenet"], help="strides: small is for pictures of some 32 px")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step")
     parser.add_argument("--random", type=int, metavar="N", help="random subnets a step, besides the two extreme ones")
@@ -342,13 +342,6 @@ def _check_numbers(parser: Parser, given: Namespace) -> None:
             parser.error(f"--{name} must be at least {least}")
         if isinstance(value, float) and not 0 < value < float("inf"):
             parser.error(f"--{name.replace('_', '-')} must be more than 0")
-
-
-def _pixels(text: str) -> tuple[int, ...]:
-    values = tuple(sorted({int(part) for part in text.split(",")}))
-    if not all(0 < value <= 4096 for value in values):
-        raise ValueError(text)
-    return values
 
 
 def _task(data: str, parser: Parser, judged: SupernetSpec | None = None) -> ImageTask:
