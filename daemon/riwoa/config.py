@@ -115,7 +115,9 @@ class Oracle(Section):
     resolutions: Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(_ascending)] = Field(
         (24, 32, 40), min_length=1, description="input resolutions in pixels, ascending"
     )
-    data: str = restart("digits", "digits, or the path of CIFAR-100, of an .npz file, or of an ImageNet-style folder")
+    data: str = restart(
+        "digits", "digits, or the path of CIFAR-100, of an .npz file, or of an ImageNet-style folder", min_length=1
+    )
     validation_images: Positive = Field(2000, le=1_000_000, description="most images of a folder that judge")
     data_seed: int = Field(0, ge=0, lt=2**63, description="seed of the choice among a folder's images")
     recalibration_data: str = restart("train", "training images to recalibrate on: train = the data's own, or a folder")

@@ -43,7 +43,7 @@ from riwoa.oracle.mobilenet import OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import Supernet
-from riwoa.oracle.tasks import ImageTask, check_task, task_of
+from riwoa.oracle.tasks import ImageTask, check_every_split, task_of
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
 from riwoa_storage.failpoint import failpoint
@@ -161,7 +161,7 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
     config = ofa_config(winner.architecture)
     named = SupernetSpec.from_json(spec)
     task = task_of(named)
-    check_task(task, named)
+    check_every_split(task, named)
     net = winning_net(named, config, task)
     left_out = _why_no_onnx() if onnx else "not asked for"
     with _replacing(out) as temporary:

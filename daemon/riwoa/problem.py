@@ -59,7 +59,7 @@ class Problem:
         wanted, (low_ms, high_ms) = config.objective.latency_ms, self.range_ms
         if wanted != "auto" and float(wanted) < low_ms:
             raise InfeasibleTargetError(
-                f"objective.latency_ms = {float(wanted):g} ms is out of reach: on this device the space attains "
+                f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
                 f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from riwoa.bench import evaluation
 from riwoa.bench.evaluation import Task, bench_evaluation, generation
 from riwoa.oracle.geometry import Backbone
 from riwoa.oracle.supernet import Supernet, build_network
+from tests.support.picture_files import picture_folder
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,14 @@ def test_reports_ratios_and_agreement_as_one_json_object(task: Task) -> None:
     assert rows[("float32", True)]["logits_max_difference"] == rows[("float32", False)]["logits_max_difference"]
     assert found["ratio"] == max(row["ratio"] for row in found["rows"] if row["prefixes_shared"])
     assert found["ratio"] > 1.2  # measured 5 and more; this only notices that the fast way has stopped being fast
+
+
+def test_a_folder_of_pictures_is_evaluated_as_a_search_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = picture_folder(tmp_path / "data", classes=10, train_each=3, judging_each=2)
+    found = bench_evaluation(data=str(root), subnets=1, rounds=1)
+    assert (found["recalibration_images"], found["validation_images"]) == (30, 20)
+    assert max(row["logits_max_difference"] for row in found["rows"] if row["name"] == "float32") <= 1e-3
 
 
 def test_generation_is_reproducible_and_children_resemble_their_parents() -> None:

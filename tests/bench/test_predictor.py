@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,18 @@ def test_knowing_the_latency_beforehand_pays() -> None:
     assert riwoa > max(blind, random)
     assert all(row["reached_best_share"] is None for row in result["rows"])
     json.dumps(result, allow_nan=False)
+
+
+def test_without_the_files_it_says_where_to_put_them_and_names_no_option_of_another_verb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("RIWOA_DATA", str(tmp_path))
+    assert main(["bench", "predictor"]) == 66
+    said = capsys.readouterr().err
+    assert "$RIWOA_DATA/once-for-all" in said
+    assert "--tasks" not in said
 
 
 def test_the_verb_says_it_in_words_and_in_json(

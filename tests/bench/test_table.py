@@ -172,6 +172,22 @@ def test_run_again_it_searches_nothing_and_finds_the_same(table: Path, monkeypat
     assert len(searched) == 15
 
 
+def test_lines_of_something_else_are_passed_over(tmp_path: Path) -> None:
+    out, found = tmp_path / "s.jsonl", made("random", 1, (10, 5))
+    file = SearchFile(out, "key")
+    file.put(found)
+    file.close()
+    ours = out.read_bytes()
+    keyless, listed = json.loads(ours), json.loads(ours)
+    del keyless["key"]
+    listed["found"]["strategy"] = ["random"]
+    foreign = [json.dumps(keyless).encode(), json.dumps(listed).encode(), b"\xff\xfe\x00", b"[]"]
+    out.write_bytes(b"\n".join([*foreign, ours]))
+    file = SearchFile(out, "key")
+    file.close()
+    assert file.get("random", 1) == found
+
+
 def test_a_file_that_cannot_be_written_is_named(table: Path) -> None:
     with pytest.raises(StateDirectoryError, match="name another --out"):
         SearchFile(table / "s.jsonl", "key")

@@ -12,6 +12,8 @@ from riwoa.ctl import main
         (["embedded", "--seeds", "0"], "must be at least 1"),
         (["journal", "--repeats", "0"], "must be at least 1"),
         (["status", "--runs", "-1"], "must be at least 1"),
+        (["eval", "--subnets", "0"], "must be at least 1"),
+        (["eval", "--threads", "0"], "must be at least 1"),
         (["jornal"], "did you mean 'journal'"),
     ],
 )

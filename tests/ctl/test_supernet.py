@@ -5,6 +5,7 @@ import pytest
 
 from riwoa.ctl import main
 from tests.support.cifar_files import small_archive
+from tests.support.picture_files import picture_folder
 
 
 def test_train_writes_a_checkpoint_that_check_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,6 +47,26 @@ def test_a_supernet_of_ones_own_pictures_is_trained_checked_and_ranked(
     capsys.readouterr()
     assert main(["supernet", "check", "--data", "cifar100"]) == 66  # ten do not hold CIFAR-100
     assert "n_classes" in capsys.readouterr().err
+
+
+def test_a_folder_of_pictures_judges_a_supernet_and_trains_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = str(picture_folder(tmp_path / "data", classes=10, train_each=40, judging_each=2))
+    assert main(["supernet", "check", "--data", root, "--random", "1", "--device", "cpu", "--json"]) == 0
+    accuracies = json.loads(capsys.readouterr().out)["accuracy"]
+    assert all(set(row) == {"validation"} for row in accuracies.values())
+    hits = [20 * row["validation"] for row in accuracies.values()]  # of twenty pictures
+    assert hits == pytest.approx([round(count) for count in hits])
+    monkeypatch.chdir(tmp_path)
+    assert main(["supernet", "train", "data", "--steps", "1"]) == 66
+
+
+@pytest.mark.parametrize("sizes", ["8,x", "0", "8192", ""])
+def test_resolutions_that_are_none_are_refused_in_words(sizes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["supernet", "train", "digits", "--resolutions", sizes]) == 64
+    assert "--resolutions: needs pixels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_command_line_beats_environment_beats_file_beats_default(tmp_path: Path)
         ("[search]\npopulation = 1\n", ["search.population", "greater than or equal to 4"]),
         ("[objective]\nlatency_ms = nan\n", ["objective.latency_ms"]),
         ("[oracle]\nresolutions = [24, 24]\n", ["oracle.resolutions", "distinct, ascending"]),
+        ('[oracle]\ndata = ""\n', ["oracle.data", "at least 1 character"]),
         ("[run]\nseed = true\n", ["run.seed", "True", "integer"]),
         ('[run]\nexport = "no"\n', ["run.export", "'no'", "boolean"]),
         ("[objective]\nlatency_ms = true\n", ["objective.latency_ms", "True"]),

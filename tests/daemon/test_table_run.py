@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import signal
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 
 from riwoa.child import child_environment
+from riwoa.config import load
+from riwoa.errors import InfeasibleTargetError
+from riwoa.problem import pose
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
@@ -43,6 +47,14 @@ def table(tmp_path: Path) -> Path:
     np.savez(tmp_path / "cells.npz", ops=OPS, acc=ACCURACY, test=ACCURACY - 1)
     np.savez(tmp_path / "latency.npz", phone_ms=LATENCY_MS)
     return tmp_path / "cells.npz"
+
+
+def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path, tmp_path: Path) -> None:
+    limited = ("oracle.table_latency=latency.npz:phone_ms", "objective.latency_ms=0.5")
+    config = load(None, [*table_settings(table), *limited], {}).config
+    problem = asyncio.run(pose(config, tmp_path / "unused.json"))
+    with pytest.raises(InfeasibleTargetError, match=r"out of reach: the space attains 1\.000 to 16\.000 ms"):
+        problem.check_target(config)
 
 
 def life(state: Path, settings: Sequence[str], failpoint: str) -> int:

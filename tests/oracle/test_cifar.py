@@ -9,6 +9,7 @@ import pickle
 import struct
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,19 @@ def test_a_pickle_that_calls_a_function_is_refused_and_not_run(tmp_path: Path) -
         with pytest.raises(InputError, match=r"names posix.system|unexpected opcode"):
             load_cifar100(path)
     assert not proof.exists()
+
+
+def test_a_text_that_is_made_bytes_of_over_and_over_is_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    text = b"X" + struct.pack("<I", 2**20) + b"a" * 2**20
+    again = b"h\x00h\x01\x85R" * 100  # the remembered function of the remembered text
+    content = b"\x80\x02](c_codecs\nencode\nq\x00" + text + b"q\x01\x85R" + again + b"e."
+    path = archive(tmp_path / "a.tar.gz", {"train": content, "test": GOOD})
+    tracemalloc.start()
+    with pytest.raises(InputError, match="makes more bytes than it holds"):
+        load_cifar100(path)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 32 * 2**20
 
 
 WRONG = {

@@ -23,7 +23,7 @@ from riwoa.oracle.images import IMAGENET
 from riwoa.oracle.pictures import cropped, opened
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.spec import oracle_spec, pool_settings
-from riwoa.oracle.tasks import check_task, task_of
+from riwoa.oracle.tasks import check_every_split, check_task, task_of
 
 WNIDS = ("n01440764", "n01443537", "n02119789")
 
@@ -302,6 +302,27 @@ def test_a_test_folder_is_a_test_split(tmp_path: Path) -> None:
     task = loaded(root, split="test")
     assert task.splits == ("train", "validation", "test")
     assert sorted(task.views("test", 16)[1].tolist()) == [0, 1, 2]
+
+
+def test_a_test_folder_of_plain_files_is_no_test_split_and_blocks_nothing(tmp_path: Path) -> None:
+    root = folder(tmp_path / "data")
+    (root / "test").mkdir()
+    picture(7).save(root / "test" / "ILSVRC2012_test_00000001.JPEG")
+    assert loaded(root).splits == ("train", "validation")
+    with pytest.raises(InputError, match="no test split"):
+        loaded(root, split="test")
+
+
+def test_a_search_decodes_no_picture_of_a_split_that_it_does_not_judge_on(tmp_path: Path) -> None:
+    root = folder(tmp_path / "data")
+    for wnid in WNIDS:
+        (root / "test" / wnid).mkdir(parents=True)
+        (root / "test" / wnid / "a.png").write_bytes(b"cut")
+    loaded(root)
+    with pytest.raises(InputError, match="cannot be read"):
+        loaded(root, split="test")
+    with pytest.raises(InputError, match="cannot be read"):
+        check_every_split(task_of(spec_of(root)), spec_of(root))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

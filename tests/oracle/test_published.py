@@ -23,10 +23,11 @@ from riwoa.oracle.geometry import Backbone
 from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.published import recorded_file, sha256_of
+from riwoa.oracle.published import PUBLISHED, recorded_file, sha256_of
 from riwoa.oracle.spec import oracle_spec
 from riwoa.oracle.supernet import Supernet, build_network
 from riwoa.oracle.tasks import task_of
+from riwoa.oracle.training import load_trained
 
 NAME = "ofa_mbv3_d234_e346_k357_w1.0"
 
@@ -236,6 +237,16 @@ def test_the_file_without_an_extension_can_be_named_by_its_path(official: Path) 
         loaded.weights_sha256()
         == Supernet(build_network(Backbone(1.0, 1000), seed=5), loaded.backbone).weights_sha256()
     )
+
+
+def test_the_tools_know_a_published_supernet_by_the_name_of_its_file(official: Path, tmp_path: Path) -> None:
+    pulled = tmp_path / f"{NAME}.pth"
+    pulled.symlink_to(official)
+    for path in (official, pulled):
+        supernet, recipe = load_trained(path)
+        assert supernet.backbone == Backbone(1.0, 1000)
+        assert (recipe.width_mult, recipe.n_classes, recipe.stem) == (1.0, 1000, "imagenet")
+        assert recipe.resolutions == PUBLISHED[NAME].settings["resolutions"]
 
 
 @pytest.fixture(scope="module")

@@ -181,6 +181,12 @@ def test_odd_arrays_are_refused_in_plain_words(tmp_path: Path, arrays: dict[str,
     assert "t.npz" in str(refused.value)
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "latency", "report", "low_fidelity"])
+def test_all_the_genes_are_no_metric(tmp_path: Path, metric: str) -> None:
+    with pytest.raises(InputError, match=r"ops is all the genes, \(6, 2\), and no metric"):
+        oracle(npz_file(tmp_path), **{metric: "ops"})
+
+
 CSV_REFUSED: dict[str, tuple[list[list[Any]], str]] = {
     "a gene that is no integer": ([["g", "acc"], ["0", "1"], ["1.5", "2"]], "line 3: g is '1.5'"),
     "a gene too long": ([["g", "acc"], ["0", "1"], ["9" * 5000, "2"]], "a gene is a whole number"),

@@ -57,6 +57,13 @@ def test_a_hostile_archive_is_refused_before_anything_is_judged(published: Path)
     refused("labels.npy", np.zeros((20, 1), np.uint8), "should be")
     refused("labels.npy", np.zeros(20), "float64")
     refused("labels.npy", np.full(20, 100, np.uint8), "labels go from 100 to 100")
+    labels = (published / "labels.npy").read_bytes()
+    np.savez(published / "labels.npz", labels=np.zeros(20, np.uint8))
+    for archive in ((published / "labels.npz").read_bytes(), b"PK\x03\x04 and no more"):
+        (published / "labels.npy").write_bytes(archive)
+        with pytest.raises(InputError, match=r"labels\.npy cannot be read"):
+            PublishedSet(published)
+    (published / "labels.npy").write_bytes(labels)
     (published / "frost.npy").write_bytes((published / "frost.npy").read_bytes()[:500])
     with pytest.raises(InputError, match=r"frost\.npy cannot be read"):
         PublishedSet(published)

@@ -126,6 +126,36 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(finished: Path, r
     assert "seed (0 -> 4)" in data["error"]
 
 
+def test_an_option_that_is_left_out_the_second_time_is_another_setting(
+    finished: Path, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = given.index("--architecture")
+    code = main([*given[:place], *given[place + 2 :], "--no-controls", "--out", str(finished), "--only", "choose"])
+    assert code == 66
+    assert "architecture.resolution (8 -> None)" in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.parametrize("option", ["--data", "--supernet", "--state", "--table", "--corrupted", "--frost"])
+def test_a_path_that_leads_nowhere_is_named_and_the_folder_still_free(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    place = given.index("--architecture")
+    command = given if option != "--state" else [*given[:place], *given[place + 2 :]]
+    out = tmp_path / "out"
+    named = [option, str(tmp_path / "nowhere.pth"), "--out", str(out), "--only", "choose"]
+    assert main([*named[:2], *command, *named[2:]] if option == "--state" else [*command, *named]) == 66
+    assert f"{option}: there is no" in json.loads(capsys.readouterr().out)["error"]
+    assert main([*given, "--no-controls", "--out", str(out), "--only", "choose"]) == 0
+
+
+def test_a_folder_of_other_pictures_is_refused_before_the_first_stage(tmp_path: Path, run: Run) -> None:
+    for option, missing in (("--corrupted", "labels.npy"), ("--frost", "frost1.png")):
+        code, data = run("--out", str(tmp_path / "out"), option, str(tmp_path), "--only", "choose")
+        assert code == 66
+        assert f"{missing} cannot be read" in data["error"]
+    assert not (tmp_path / "out" / "job.json").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, run: Run) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     code, data = run("--out", str(tmp_path))
@@ -167,7 +197,8 @@ def test_the_controls_are_the_largest_and_one_that_costs_the_same(tmp_path: Path
         (["--ema", "1"], "--ema must be less than 1"),
         (["--learning-rate", "nan"], "must be positive"),
         (["--only", "retrain:best"], "choose from supernet, search"),
-        (["--resolutions", "32,8"], "--resolutions"),
+        (["--resolutions", "3"], "--resolutions must be of 8 to 256 pixels"),
+        (["--resolutions", "24,x"], "needs pixels such as 24,32,40, not '24,x'"),
         (["--set", "run.seed=1"], "which --architecture skips"),
     ],
 )

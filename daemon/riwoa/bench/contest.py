@@ -195,7 +195,7 @@ class SearchFile:
         self._key = key
         self._known: dict[tuple[str, int], Found] = {}
         try:
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("a", encoding="utf-8")
         except OSError as error:
@@ -209,10 +209,10 @@ class SearchFile:
         try:
             row = json.loads(line)
             found = Found.from_json(row["found"])
+            if row["key"] == self._key:
+                self._known[found.strategy, found.seed] = found
         except (ValueError, TypeError, KeyError):
-            return  # the line that a kill cut
-        if row["key"] == self._key:
-            self._known[found.strategy, found.seed] = found
+            return  # the line that a kill cut, or one of something else
 
     def get(self, strategy: str, seed: int) -> Found | None:
         """A search that was finished before."""

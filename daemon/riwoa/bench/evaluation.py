@@ -31,7 +31,7 @@ from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import Supernet
-from riwoa.oracle.tasks import load_task
+from riwoa.oracle.tasks import task_of
 from riwoa.oracle.training import load_trained
 from riwoa.search.rng import generator
 
@@ -90,7 +90,7 @@ def bench_evaluation(
         progress: told evaluations done and in all.
 
     Raises:
-        InputError: the checkpoint is missing or damaged.
+        InputError: the checkpoint or the data is missing or damaged.
     """
     task = task or _task(checkpoint, data)
     with thread_count(threads):
@@ -132,7 +132,8 @@ def generation(resolutions: Sequence[int], subnets: int, seed: int) -> list[OfaC
 def _task(checkpoint: Path | None, data: str) -> Task:
     path = checkpoint_path(SupernetSpec(checkpoint=None if checkpoint is None else str(checkpoint)))
     supernet, recipe = load_trained(path)
-    images = load_task(data)
+    spec = SupernetSpec(data=data, n_classes=supernet.backbone.n_classes, resolutions=recipe.resolutions)
+    images = task_of(spec)
     return Task(
         supernet,
         {r: images.recalibration(r, RECALIBRATION_IMAGES)[:] for r in recipe.resolutions},

@@ -121,8 +121,7 @@ def predictor_folder() -> Path:
         if (folder / "acc_predictor.pth").exists():
             return folder
     raise InputError(
-        "OFA's acc_predictor.pth and latency_table@note10 are needed: put them into a folder once-for-all and name its "
-        "parent in RIWOA_DATA, or leave this task out with --tasks embedded"
+        "OFA's acc_predictor.pth and latency_table@note10 are needed: put them into $RIWOA_DATA/once-for-all"
     )
 
 
@@ -135,7 +134,11 @@ async def open_task(name: str, config: Config, table: LatencyTable, out: Path, w
         RiwoaError: the oracle cannot be made.
     """
     if name == "predictor":
-        yield PredictorTask(predictor_folder())
+        try:
+            folder = predictor_folder()
+        except InputError as error:
+            raise InputError(f"{error}, or leave this task out with --tasks embedded") from None
+        yield PredictorTask(folder)
         return
     if name != "embedded":
         raise InputError(f"no task {name!r}; there are predictor and embedded")

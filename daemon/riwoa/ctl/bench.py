@@ -90,6 +90,8 @@ def _evaluation(parser: Parser, arguments: list[str], options: Options) -> dict[
     parser.add_argument("--subnets", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
+    if min(given.subnets, given.threads) < 1:
+        parser.error("--subnets and --threads must be at least 1")
     from riwoa.bench.evaluation import bench_evaluation
 
     return bench_evaluation(given.checkpoint, given.data, subnets=given.subnets, threads=given.threads)

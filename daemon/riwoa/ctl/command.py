@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 from riwoa.ctl import Options
 from riwoa.errors import UsageError
 
+_MAX_RESOLUTION_PX = 4096
+
 
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors exit with 64 like every other wrong command line, naming the nearest word."""
@@ -28,6 +30,21 @@ class Parser(argparse.ArgumentParser):
             UsageError: always.
         """
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def pixels(text: str) -> tuple[int, ...]:
+    """Input resolutions separated by commas, ascending: an argument's type.
+
+    Raises:
+        ArgumentTypeError: something else, or no size that a picture is shown at.
+    """
+    try:
+        sizes = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs pixels such as 24,32,40, not {text!r}") from None
+    if not 0 < sizes[0] <= sizes[-1] <= _MAX_RESOLUTION_PX:
+        raise argparse.ArgumentTypeError(f"needs pixels from 1 to {_MAX_RESOLUTION_PX}, not {text!r}")
+    return sizes
 
 
 def subverb(verb: str, arguments: list[str], known: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from riwoa.ctl import Options
 from riwoa.ctl.ask import holder
 from riwoa.ctl.bar import Advance, bar
-from riwoa.ctl.command import Parser, columns, emit, subverb
+from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 from riwoa.errors import StateDirectoryError, StateLockedError, TableError
 from riwoa.hardware.build import SESSIONS, build_table_in_child
 from riwoa.hardware.drift import Drift
@@ -52,7 +52,7 @@ def _build(arguments: list[str], options: Options) -> int:
     parser.add_argument("--width", type=float, metavar="X", help="width multiplier of the backbone")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier")
     parser.add_argument("--stem", choices=STEMS, help="strides of the backbone; small is for pictures of some 32 px")
-    parser.add_argument("--resolutions", type=_pixels, metavar="PX,PX", help="input resolutions")
+    parser.add_argument("--resolutions", type=pixels, metavar="PX,PX", help="input resolutions")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that the network will run with")
     parser.add_argument("--repeats", type=int, metavar="N", help="timed repeats of every operator")
     parser.add_argument("--compute", choices=("cpu", "cuda"), default="cpu", help="what to measure (default: cpu)")
@@ -92,13 +92,6 @@ def _build(arguments: list[str], options: Options) -> int:
 
 def _given(value: _Value | None, otherwise: _Value) -> _Value:
     return otherwise if value is None else value
-
-
-def _pixels(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"needs pixels such as 24,32,40, not {text!r}") from None
 
 
 def _shown(advance: Advance) -> ProgressCallback:

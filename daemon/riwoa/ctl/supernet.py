@@ -7,17 +7,19 @@ import statistics
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
-from riwoa.ctl.command import Parser, columns, emit, subverb
+from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 from riwoa.errors import InputError, StateDirectoryError
 
 if TYPE_CHECKING:
     from riwoa.oracle.evaluator import SubnetEvaluator
     from riwoa.oracle.mobilenet import OfaConfig
+    from riwoa.oracle.protocol import SupernetSpec
     from riwoa.oracle.published import Published
     from riwoa.oracle.supernet import Supernet
     from riwoa.oracle.tasks import ImageTask
@@ -78,7 +80,7 @@ def _train(arguments: list[str], options: Options) -> int:
     length.add_argument("--epochs", type=int, help="instead: how often every image is met")
     length.add_argument("--minutes", type=float, help="instead: as many steps as fit, by the speed of the first")
     parser.add_argument("--width", type=float, help="width multiplier (default: the recipe's, as all that follow)")
-    parser.add_argument("--resolutions", type=_pixels, metavar="PX,PX", help="input sizes, such as 24,28,32")
+    parser.add_argument("--resolutions", type=pixels, metavar="PX,PX", help="input sizes, such as 24,28,32")
     parser.add_argument("--stem", choices=["small", "imagenet"], help="strides: small is for pictures of some 32 px")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step")
     parser.add_argument("--random", type=int, metavar="N", help="random subnets a step, besides the two extreme ones")
@@ -122,8 +124,6 @@ def _train(arguments: list[str], options: Options) -> int:
 
 def _recipe(task: ImageTask, given: Namespace, device: str) -> Recipe:
     """The task's own recipe with what the command line changes."""
-    from dataclasses import replace
-
     from riwoa.oracle.batches import steps_per_epoch, training_labels
     from riwoa.oracle.data import DigitsTask
     from riwoa.oracle.training import CIFAR100, DIGITS
@@ -154,7 +154,7 @@ def _check(arguments: list[str], options: Options) -> int:
     description = "Recalibrated float32 accuracies: is there something to find for a search?"
     parser = Parser("supernet check", description=description)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the supernet inside the package")
-    parser.add_argument("--data", default="digits", help=_DATA)
+    parser.add_argument("--data", default="digits", help=f"{_DATA}, of an .npz file, or of an ImageNet-style folder")
     parser.add_argument("--random", type=int, default=15, metavar="N", help="random subnets (default 15)")
     parser.add_argument("--seed", type=int, default=0, help="of the random subnets")
     parser.add_argument("--views", type=int, default=8, help="corrupted views of each digit (default 8, as a search)")
@@ -162,7 +162,7 @@ def _check(arguments: list[str], options: Options) -> int:
     given = parser.parse_args(arguments)
     _check_numbers(parser, given)
     supernet, recipe = _supernet(given.checkpoint)
-    task = _task(given.data, parser)
+    task = _task(given.data, parser, _judged_by(supernet, recipe))
     device = _device(given)
     with bar("evaluating", "subnet") as advance:
         evaluators = _evaluators(supernet, recipe.resolutions, task, given.views, device)
@@ -184,6 +184,13 @@ def _path(checkpoint: Path | None) -> Path:
     from riwoa.oracle.protocol import SupernetSpec
 
     return checkpoint_path(SupernetSpec(checkpoint=str(checkpoint) if checkpoint else None))
+
+
+def _judged_by(supernet: Supernet, recipe: Recipe) -> SupernetSpec:
+    """What a data set must know of a supernet: a folder's classes are counted, its images decoded at these sizes."""
+    from riwoa.oracle.protocol import SupernetSpec
+
+    return SupernetSpec(n_classes=supernet.backbone.n_classes, resolutions=recipe.resolutions)
 
 
 def check(
@@ -233,9 +240,9 @@ def _evaluators(
     from riwoa.oracle.data import DigitsTask
     from riwoa.oracle.evaluator import SubnetEvaluator
     from riwoa.oracle.protocol import SupernetSpec
-    from riwoa.oracle.tasks import check_task
+    from riwoa.oracle.tasks import check_every_split
 
-    check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
+    check_every_split(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
     n_images = SupernetSpec().recalibration_images
     recalibration = {r: task.recalibration(r, n_images) for r in resolutions}
     pictures = {split: {r: task.views(split, r, views) for r in resolutions} for split in task.splits[1:]}
@@ -337,22 +344,15 @@ def _check_numbers(parser: Parser, given: Namespace) -> None:
             parser.error(f"--{name.replace('_', '-')} must be more than 0")
 
 
-def _pixels(text: str) -> tuple[int, ...]:
-    values = tuple(sorted({int(part) for part in text.split(",")}))
-    if not all(0 < value <= 4096 for value in values):
-        raise ValueError(text)
-    return values
-
-
-def _task(data: str, parser: Parser) -> ImageTask:
-    """What the command line names.
+def _task(data: str, parser: Parser, judged: SupernetSpec | None = None) -> ImageTask:
+    """What the command line names; a folder of images only where it is to be ``judged``, since none is trained on.
 
     Raises:
         UsageError: no known name and no path.
         InputError: nothing of that name is here, or it is damaged.
     """
     from riwoa.oracle.cifar import ARCHIVE, find_cifar100
-    from riwoa.oracle.tasks import load_task
+    from riwoa.oracle.tasks import load_task, task_of
 
     if data == "cifar100":
         folder = os.environ.get("RIWOA_DATA")
@@ -363,7 +363,7 @@ def _task(data: str, parser: Parser) -> ImageTask:
         return load_task(str(found))
     if data != "digits" and not Path(data).exists():
         parser.error(f"there is no data {data!r}; name {_DATA}")
-    return load_task(data)
+    return load_task(data) if judged is None else task_of(replace(judged, data=data))
 
 
 def _device(given: Namespace) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
-from riwoa.ctl.command import Parser, columns, emit, subverb
+from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -84,7 +84,7 @@ def _parser() -> Parser:
     add("--stem", choices=["small", "imagenet"], help="strides (default: the checkpoint's, else small; smoke imagenet)")
     add(
         "--resolutions",
-        type=_pixels,
+        type=pixels,
         metavar="PX,PX",
         help="in pixels (default: the checkpoint's, else 24,28,32; smoke 28,32)",
     )
@@ -137,6 +137,8 @@ def _check(parser: Parser, given: Namespace) -> None:
     for name in ("learning_rate", "width"):
         if (value := getattr(given, name)) is not None and not 0 < value <= 100:
             parser.error(f"--{name.replace('_', '-')} must be positive, at most 100")
+    if given.resolutions is not None and not 8 <= min(given.resolutions) <= max(given.resolutions) <= 256:
+        parser.error("--resolutions must be of 8 to 256 pixels")
     if given.architecture is not None and given.set:
         parser.error("--set is of the search, which --architecture skips")
 
@@ -215,13 +217,6 @@ def _search_keys(given: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
-
-
-def _pixels(text: str) -> tuple[int, ...]:
-    sizes = tuple(int(size) for size in text.split(","))
-    if list(sizes) != sorted(set(sizes)) or not 8 <= min(sizes) <= max(sizes) <= 256:
-        raise ValueError("not ascending sizes of 8 to 256 pixels")
-    return sizes
 
 
 def _absolute(path: str | Path | None) -> str | None:

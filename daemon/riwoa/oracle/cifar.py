@@ -303,7 +303,7 @@ class _PickledDtype:
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """``_codecs.encode`` as Python 3 writes bytes in protocol 2."""
+    """``_codecs.encode`` as Python 3 writes bytes in protocol 2; ``_Reader`` counts what it gives."""
     if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
         raise ValueError("text in another encoding than latin1")
     return text.encode("latin1")
@@ -360,7 +360,21 @@ class _Reader(pickle._Unpickler):
 
     def __init__(self, stream: _Source) -> None:
         # Python 2 wrote its strings as bytes: leave them so.
-        super().__init__(io.BufferedReader(_Raw(stream), _BLOCK_BYTES), encoding="bytes", fix_imports=False)
+        self._raw = _Raw(stream)
+        self._encoded_bytes = 0
+        super().__init__(io.BufferedReader(self._raw, _BLOCK_BYTES), encoding="bytes", fix_imports=False)
+
+    def _encode(self, *arguments: Any) -> bytes:
+        """No more bytes in all than were read: an honest text is encoded once, a remembered one could be without end.
+
+        Raises:
+            ValueError: it would be more.
+        """
+        content = _encoded(*arguments)
+        self._encoded_bytes += len(content)
+        if self._encoded_bytes > self._raw.read_bytes:
+            raise ValueError("it makes more bytes than it holds")
+        return content
 
     def find_class(self, module: Any, name: Any) -> Any:
         """One of the stand-ins.
@@ -369,7 +383,8 @@ class _Reader(pickle._Unpickler):
             UnpicklingError: any other name, which honest pictures do not mention.
         """
         try:
-            return _NAMES[str(module), str(name)]
+            found = _NAMES[str(module), str(name)]
+            return self._encode if found is _encoded else found
         except KeyError:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no pictures need") from None
 
@@ -394,6 +409,7 @@ class _Raw(io.RawIOBase):
     def __init__(self, stream: _Source) -> None:
         super().__init__()
         self._stream = stream
+        self.read_bytes = 0
 
     def readable(self) -> bool:
         return True
@@ -401,6 +417,7 @@ class _Raw(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         content = self._stream.read(len(buffer))
         buffer[: len(content)] = content
+        self.read_bytes += len(content)
         return len(content)
 
 

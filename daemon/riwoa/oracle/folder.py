@@ -2,7 +2,7 @@
 
     DIR/val/<class>/*.jpg, *.jpeg, *.png        judge; without DIR/val, DIR/<class>/* do
     DIR/train/<class>/*                         recalibrate BatchNorm, never the images that judge
-    DIR/test/<class>/*                          judge winners, where there are any
+    DIR/test/<class>/*                          judge winners, where there are any (ImageNet's own has no classes)
 
 Classes are counted in the sorted order of their names, which for ImageNet's wnids is the order of its published
 networks. Of each split a fixed random choice is used; a smaller one is the beginning of a larger one.
@@ -136,8 +136,9 @@ class FolderTask:
 
 def _judged_folders(root: Path) -> dict[Split, Path]:
     if (root / "val").is_dir():
-        splits: tuple[tuple[Split, str], ...] = (("validation", "val"), ("test", "test"))
-        return {split: root / name for split, name in splits if (root / name).is_dir()}
+        test = root / "test"
+        labelled = test.is_dir() and _subfolders(test)
+        return {"validation": root / "val", **({"test": test} if labelled else {})}
     if (root / "train").is_dir():
         raise InputError(f"{root} has a folder train but none called val; name the folder that judges val")
     return {"validation": root}

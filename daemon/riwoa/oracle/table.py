@@ -219,12 +219,12 @@ def _read_npz(path: Path, genes: Sequence[str], metrics: Sequence[str], required
             if name not in names:
                 raise _no_column(path, name, names)
         headers = {name: npz.header(archive, name, path) for name in dict.fromkeys((*genes, *metrics))}
-        _check_headers(path, headers, genes)
+        _check_headers(path, headers, genes, metrics)
         found = {name: _whole_numbers(path, name, npz.values(archive, name)) for name in genes}
         return found, {name: np.asarray(npz.values(archive, name), dtype=np.float64) for name in metrics}
 
 
-def _check_headers(path: Path, headers: Mapping[str, npz.Header], genes: Sequence[str]) -> None:
+def _check_headers(path: Path, headers: Mapping[str, npz.Header], genes: Sequence[str], metrics: Sequence[str]) -> None:
     """Types and shapes, before any array is read."""
     for name, header in headers.items():
         gene, shape = name in genes, header.shape
@@ -232,6 +232,10 @@ def _check_headers(path: Path, headers: Mapping[str, npz.Header], genes: Sequenc
         if header.dtype.kind not in kinds or len(shape) not in dimensions:
             more = " or (rows, genes)" if gene else ""
             raise InputError(f"{path}: {name} is {header.dtype} {shape}, should be {wanted} (rows,){more}")
+        if name in metrics and len(shape) == 2:
+            raise InputError(
+                f"{path}: {name} is all the genes, {shape}, and no metric; name a column of numbers (rows,)"
+            )
         if 0 in shape:
             raise InputError(f"{path}: {name} is empty, {shape}; a table needs rows")
         if shape[0] > MAX_ROWS:

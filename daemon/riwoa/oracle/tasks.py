@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from riwoa.errors import InputError
 from riwoa.oracle.cifar import Cifar100Task, find_cifar100
@@ -78,21 +79,32 @@ def check_task(task: ImageTask, spec: SupernetSpec) -> None:
     """Refuse a task that the spec's supernet cannot be judged on.
 
     Raises:
-        InputError: a split that is missing, a label without a class, too few training images.
+        InputError: its split is missing, a label of it without a class, too few training images.
     """
     if spec.split not in task.splits:
         raise InputError(
             f"{task.name}: there is no {spec.split} split; add {spec.split}_images and {spec.split}_labels"
         )
-    for split in task.splits[1:]:
-        largest = int(task.labels(split).max())
-        if largest >= spec.n_classes:
-            raise InputError(
-                f"{task.name}: {split} labels go up to {largest}, but the supernet has the classes 0 to "
-                f"{spec.n_classes - 1}; check oracle.n_classes"
-            )
+    largest = int(task.labels(spec.split).max())  # of this split alone: a folder's others would be decoded for it
+    if largest >= spec.n_classes:
+        raise InputError(
+            f"{task.name}: {spec.split} labels go up to {largest}, but the supernet has the classes 0 to "
+            f"{spec.n_classes - 1}; check oracle.n_classes"
+        )
     if spec.recalibration_images > task.training_images:
         raise InputError(
             f"{task.name}: {task.training_images} training images are too few for oracle.recalibration_images = "
             f"{spec.recalibration_images}; lower it, or add images"
         )
+
+
+def check_every_split(task: ImageTask, spec: SupernetSpec) -> None:
+    """``check_task`` of each split that can judge, whichever ``spec`` names.
+
+    Raises:
+        InputError: as ``check_task``.
+    """
+    judging: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    for split in judging:
+        if split in task.splits:
+            check_task(task, replace(spec, split=split))

@@ -35,6 +35,7 @@ from riwoa.oracle.data import CLASSES, RESOLUTIONS, load_digits_task
 from riwoa.oracle.geometry import STEMS, Backbone, Stem
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
 from riwoa.oracle.ofa_import import import_ofa
+from riwoa.oracle.published import PUBLISHED
 from riwoa.oracle.supernet import Supernet, set_strides
 from riwoa_storage.durable import flush, replace_durably
 
@@ -460,10 +461,13 @@ def read_recipe(path: Path) -> Recipe:
 def load_trained(path: Path) -> tuple[Supernet, Recipe]:
     """The supernet and the recipe that it carries; one that carries none is taken for one like the embedded.
 
+    A published one is known by its file's name.
+
     Raises:
         InputError: the checkpoint is missing or damaged.
     """
-    recipe = DIGITS
+    published = PUBLISHED.get(path.name.removesuffix(".pth"))
+    recipe = DIGITS if published is None else replace(DIGITS, **published.settings)
     if path.suffix == ".safetensors":
         try:
             recipe = read_recipe(path)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -107,8 +108,12 @@ class PublishedSet:
 def _mapped(path: Path) -> Any:
     """An array of a .npy file, its pages read on use; nothing pickled is loaded."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):  # by content, whatever the file is called
+            found.close()
+            raise ValueError("it is an .npz archive, not one array")
+        return found
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise InputError(f"{path} cannot be read ({reason}); {_AGAIN}") from None
 

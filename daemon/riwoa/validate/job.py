@@ -34,7 +34,7 @@ from riwoa.child import child_environment, error_from_json
 from riwoa.errors import InputError, OracleError, RiwoaError, StateDirectoryError
 from riwoa.export import read_winner
 from riwoa.hardware.lut import LatencyTable
-from riwoa.oracle.cifar import Cifar100Task
+from riwoa.oracle.cifar import Cifar100Task, find_cifar100
 from riwoa.oracle.geometry import Backbone, macs
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import SupernetSpec
@@ -168,7 +168,7 @@ class Job:
         """Keep what is asked for, or compare it with what was.
 
         Raises:
-            InputError: something else was asked for in this folder.
+            InputError: something else was asked for in this folder, or a path that leads nowhere.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         path, wanted = self.out / "job.json", self.settings.to_json()
@@ -176,16 +176,43 @@ class Job:
             foreign = any(p.name != "lock" and not p.name.startswith(".") for p in self.out.iterdir())
             if foreign and not path.exists():  # a process beside this one may have begun meanwhile
                 raise InputError(f"{self.out} holds files of something else; name an empty directory with --out")
+            self._check_named()
             replace_durably(path, _json(wanted))
             return
         found = _read_json(path)
         before, now = _flat(found), _flat(wanted)
-        changed = [f"{k} ({before.get(k)!r} -> {v!r})" for k, v in now.items() if before.get(k) != v]
+        changed = [
+            f"{k} ({before.get(k)!r} -> {now.get(k)!r})" for k in {**before, **now} if before.get(k) != now.get(k)
+        ]
         if changed:
             raise InputError(
                 f"{self.out} was begun with other settings: {', '.join(changed)}; give the same ones to "
                 "go on, or another --out"
             )
+
+    def _check_named(self) -> None:
+        """Look at every path that was named, before the folder is bound to it.
+
+        Raises:
+            InputError: one leads nowhere, or to something else.
+        """
+        s = self.settings
+        searched = s.state if s.architecture is None else None  # beside an architecture it is not read
+        named: list[tuple[str, str | None, str, Callable[[Path], object]]] = [
+            ("--data", s.data, "CIFAR-100", find_cifar100),
+            ("--supernet", s.supernet, "checkpoint", Path.is_file),
+            ("--state", searched, "journal of a search", lambda path: StatePaths(path).journal.is_file()),
+            ("--table", s.table, "latency table", Path.is_file),
+            ("--corrupted", s.corrupted, "folder", Path.is_dir),
+            ("--frost", s.frost, "folder", Path.is_dir),
+        ]
+        for option, path, what, holds in named:
+            if path is not None and not holds(Path(path)):
+                raise InputError(f"{option}: there is no {what} at {path}; correct the path")
+        if s.corrupted is not None:
+            PublishedSet(Path(s.corrupted), s.images)
+        elif s.frost is not None:
+            frost_photographs(Path(s.frost))
 
     @property
     def _searches(self) -> bool:
@@ -543,7 +570,7 @@ def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Leaves of nested objects by their dotted names."""
     found: dict[str, Any] = {}
     for name, value in content.items():
-        inner = isinstance(value, dict) and value
+        inner = isinstance(value, dict)
         found |= _flat(value, f"{above}{name}.") if inner else {f"{above}{name}": value}
     return found
 
