@@ -283,3 +283,13 @@ def test_a_published_supernet_is_evaluated_on_a_folder_as_ofa_does(
         expected = net.eval()(torch.from_numpy(task.views("validation", 128, 1)[0][:]))
     torch.testing.assert_close(oracle._evaluator.logits(smallest), expected, rtol=0, atol=1e-3)
     assert expected.std() > 0.01  # much more than the tolerance
+
+
+def test_the_packages_own_cifar_supernet_is_there_whole_and_its_recipe_agrees_with_its_settings() -> None:
+    net = PUBLISHED["riwoa_cifar100_w0.25"]
+    supernet, recipe = load_trained(checkpoint_path(SupernetSpec(checkpoint=net.name)))
+    assert net.path.stat().st_size < 2 * 2**20
+    assert supernet.backbone == Backbone(0.25, 100)
+    assert {name: getattr(recipe, name) for name in net.settings} == dict(net.settings)
+    oracle = load(None, [f"oracle.checkpoint={net.name}"], {}).config.oracle
+    assert (oracle.n_classes, oracle.resolutions) == (100, (24, 28, 32))

@@ -1,4 +1,4 @@
-"""The supernets that OFA's authors published, by the names of ``ofa.model_zoo``. No torch.
+"""The supernets that OFA's authors published, by the names of ``ofa.model_zoo``, and riwoa's own. No torch.
 
 ``ofa.model_zoo`` itself cannot be asked: importing it wants a download client for a Drive that riwoa does not need.
 Their authors publish no checksums, so the first pull records the file's, and every later load verifies it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ class Published:
 
     name: str
     width_mult: float
+    n_classes: int = _CLASSES
+    resolutions: tuple[int, ...] = _RESOLUTIONS_PX
+    shipped: str | None = None  # a file of the package, instead of one to be pulled
 
     @property
     def url(self) -> str:
@@ -35,18 +39,25 @@ class Published:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What [oracle] is for it; a configuration may choose other resolutions, and nothing else."""
-        fixed = {"width_mult": self.width_mult, "n_classes": _CLASSES, "stem": "imagenet"}
-        return {**fixed, "resolutions": _RESOLUTIONS_PX}
+        fixed = {"width_mult": self.width_mult, "n_classes": self.n_classes, "stem": "imagenet"}
+        return {**fixed, "resolutions": self.resolutions}
 
     @property
     def path(self) -> Path:
-        """Where ``riwoactl supernet pull`` puts it."""
+        """Where ``riwoactl supernet pull`` puts it, or where it lies in the package."""
+        if self.shipped is not None:
+            return Path(str(resources.files("riwoa"))) / "data" / self.shipped
         return supernets_home() / f"{self.name}.pth"
 
 
 PUBLISHED = {
     net.name: net
-    for net in (Published("ofa_mbv3_d234_e346_k357_w1.0", 1.0), Published("ofa_mbv3_d234_e346_k357_w1.2", 1.2))
+    for net in (
+        Published("ofa_mbv3_d234_e346_k357_w1.0", 1.0),
+        Published("ofa_mbv3_d234_e346_k357_w1.2", 1.2),
+        # Trained here, for CIFAR-100: its recipe is in its metadata.
+        Published("riwoa_cifar100_w0.25", 0.25, 100, (24, 28, 32), "cifar100_supernet.safetensors"),
+    )
 }
 _OTHER_FAMILIES = {
     "ofa_proxyless_d234_e346_k357_w1.3": "a ProxylessNAS (21 searched blocks, ReLU6, no squeeze-and-excitation)",
