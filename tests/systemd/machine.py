@@ -18,7 +18,14 @@ PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv"
 SUITE = "bookworm"
 DAEMON = "/opt/riwoa/bin/riwoad"
 _BOOT_S = 60.0
-_SCRIPT = "#!/opt/riwoa/bin/python\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
+_SOURCES = "/opt/riwoa/src"  # wherever this clone lies, the service must be able to read it: /home and /tmp are hidden
+_SCRIPT = """\
+#!/opt/riwoa/bin/python
+import sys
+sys.path[:0] = ["{sources}/daemon", "{sources}/storage"]
+from {module} import main
+sys.exit(main())
+"""
 
 
 def why_not() -> str | None:
@@ -56,10 +63,10 @@ class Machine:
     def __init__(self, root: Path, binds: Mapping[Path, str]) -> None:
         self._root = root
         packages = Path(sysconfig.get_paths()["purelib"])
-        self._binds = {REPOSITORY: str(REPOSITORY), packages: "/opt/riwoa/lib/python3.11/site-packages", **binds}
+        self._binds = {REPOSITORY: _SOURCES, packages: "/opt/riwoa/lib/python3.11/site-packages", **binds}
         for name, module in (("riwoad", "riwoa.service"), ("riwoactl", "riwoa.ctl")):
             script = root / "opt/riwoa/bin" / name
-            script.write_text(_SCRIPT.format(module=module))
+            script.write_text(_SCRIPT.format(module=module, sources=_SOURCES))
             script.chmod(0o755)
         self._process: subprocess.Popen[bytes] | None = None
         self._init = 0  # process id, here, of its systemd
