@@ -676,7 +676,7 @@ async def _run_until(work: Callable[[asyncio.TaskGroup], Awaitable[None]], until
     async def main(group: asyncio.TaskGroup) -> None:
         await work(group)
 
-    finished = False
+    finished, failure = False, None
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(main(group), name="work")
@@ -692,7 +692,9 @@ async def _run_until(work: Callable[[asyncio.TaskGroup], Awaitable[None]], until
     except* Over:
         pass
     except* (RiwoaError, StorageError) as errors:
-        raise _first(errors) from None
+        failure = _first(errors)
+    if failure is not None:  # raised in there, Python before 3.11.4 wraps it in a group of its own
+        raise failure
     return finished
 
 

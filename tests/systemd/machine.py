@@ -21,8 +21,10 @@ _BOOT_S = 60.0
 _SOURCES = "/opt/riwoa/src"  # wherever this clone lies, the service must be able to read it: /home and /tmp are hidden
 _SCRIPT = """\
 #!/opt/riwoa/bin/python
+import os
 import sys
 sys.path[:0] = ["{sources}/daemon", "{sources}/storage"]
+os.environ["PYTHONPATH"] = "{sources}/storage"  # for its children
 from {module} import main
 sys.exit(main())
 """
