@@ -185,6 +185,7 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
 
 async def _until_answered(conductor: Conductor, desk: ProposalDesk, clock: _Clock, path: Path) -> None:
     """Search until the clock has seen its generations and everything that they asked for is answered."""
+    failure = None
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(desk.run(), name="proposals"), group.create_task(conductor.run(), name="search")]
@@ -195,7 +196,9 @@ async def _until_answered(conductor: Conductor, desk: ProposalDesk, clock: _Cloc
             for task in tasks:
                 task.cancel()
     except* RiwoaError as errors:
-        raise _first(errors) from None
+        failure = _first(errors)
+    if failure is not None:  # raised in there, Python before 3.11.4 wraps it in a group of its own
+        raise failure
 
 
 def _first(error: BaseException) -> BaseException:
