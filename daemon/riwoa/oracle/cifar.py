@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from riwoa.errors import InputError
-from riwoa.oracle.data import ByteArray, FloatArray, IntArray, Split, resize_pixels
+from riwoa.oracle.data import ByteArray, FloatArray, IntArray, Split, standardise
 
 CLASSES = 100
 SIDE_PX = 32
@@ -42,7 +42,6 @@ VALIDATION_SHARE = 10  # one in so many training images of each class
 _SPLIT_SEED = 20_262
 _ORDER_SEED = 20_263
 _BLOCK_BYTES = 1 << 20
-_CHUNK_IMAGES = 1024  # converted together: bounds the temporary floats
 _MAX_REASON_CHARACTERS = 120
 _MEMBERS: tuple[Split, ...] = ("train", "test")
 _DAMAGE = (
@@ -208,14 +207,7 @@ class Cifar100Task:
         return tuple(means), tuple(stds)
 
     def _standardised(self, pixels: ByteArray, resolution: int) -> FloatArray:
-        scale = np.array([1 / (255 * s) for s in self.std], np.float32)[:, None, None]
-        shift = np.array([m / s for m, s in zip(self.mean, self.std, strict=True)], np.float32)[:, None, None]
-        images = np.empty((len(pixels), 3, resolution, resolution), np.float32)
-        for start in range(0, len(pixels), _CHUNK_IMAGES):
-            chunk = slice(start, start + _CHUNK_IMAGES)
-            channels_first = np.ascontiguousarray(pixels[chunk].transpose(0, 3, 1, 2))
-            images[chunk] = resize_pixels(channels_first, resolution) * scale - shift
-        return images
+        return standardise(pixels, self.mean, self.std, resolution)
 
 
 class _Source(Protocol):

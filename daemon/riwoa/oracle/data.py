@@ -41,6 +41,7 @@ class Images(Protocol):
     def __getitem__(self, rows: slice, /) -> FloatArray: ...
 
 
+_CHUNK_IMAGES = 64  # resized together: bounds the floats of full size
 CANVAS_PX = 40
 RESOLUTIONS = (24, 32, 40)
 CLASSES = 10
@@ -218,6 +219,19 @@ def resize_pixels(images: ByteArray, resolution: int) -> FloatArray:
         return pixels
     weights = resize_matrix(images.shape[-1], resolution)
     return np.asarray(weights @ pixels @ weights.T, dtype=np.float32)
+
+
+def standardise(pixels: ByteArray, mean: tuple[float, ...], std: tuple[float, ...], resolution: int) -> FloatArray:
+    """Square pictures (n, s, s, 3) in bytes -> (n, 3, r, r); mean and deviation on the scale of 0 to 1."""
+    # (byte / 255 - mean) / std as one factor and one shift
+    scale = np.array([1 / (255 * s) for s in std], np.float32)[:, None, None]
+    shift = np.array([m / s for m, s in zip(mean, std, strict=True)], np.float32)[:, None, None]
+    images = np.empty((len(pixels), 3, resolution, resolution), np.float32)
+    for start in range(0, len(pixels), _CHUNK_IMAGES):
+        chunk = slice(start, start + _CHUNK_IMAGES)
+        channels_first = np.ascontiguousarray(pixels[chunk].transpose(0, 3, 1, 2))
+        images[chunk] = resize_pixels(channels_first, resolution) * scale - shift
+    return images
 
 
 def quantise(images: FloatArray) -> ByteArray:

@@ -22,7 +22,7 @@ import numpy as np
 
 from riwoa.errors import InputError
 from riwoa.oracle import npz
-from riwoa.oracle.data import ByteArray, FloatArray, IntArray, Split, resize_pixels
+from riwoa.oracle.data import ByteArray, FloatArray, IntArray, Split, standardise
 from riwoa.oracle.npz import Header
 
 MAX_DECLARED_BYTES = 8 * 2**30
@@ -32,7 +32,6 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _REQUIRED = ("train_images", "validation_images", "validation_labels")
 _OPTIONAL = ("test_images", "test_labels", "mean", "std")
 _ORDER_SEED = 20_261
-_CHUNK_IMAGES = 64  # resized together: bounds the floats of full size
 
 
 @dataclass(frozen=True)
@@ -114,15 +113,7 @@ class ImageFileTask:
         if (split, len(rows)) not in self._pixels:  # what the rows are follows from both
             self._pixels[split, len(rows)] = self._read(split, rows)
         pixels = self._pixels[split, len(rows)]
-        # (byte / 255 - mean) / std as one factor and one shift
-        scale = np.array([1 / (255 * s) for s in self.std], np.float32)[:, None, None]
-        shift = np.array([m / s for m, s in zip(self.mean, self.std, strict=True)], np.float32)[:, None, None]
-        images = np.empty((len(pixels), 3, resolution, resolution), np.float32)
-        for start in range(0, len(pixels), _CHUNK_IMAGES):
-            chunk = slice(start, start + _CHUNK_IMAGES)
-            channels_first = np.ascontiguousarray(pixels[chunk].transpose(0, 3, 1, 2))
-            images[chunk] = resize_pixels(channels_first, resolution) * scale - shift
-        return images
+        return standardise(pixels, self.mean, self.std, resolution)
 
     def _read(self, split: Split, rows: IntArray) -> ByteArray:
         """Images (len(rows), side, side, 3) in the order of ``rows``, read front to back and no others kept."""

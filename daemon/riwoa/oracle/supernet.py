@@ -74,11 +74,7 @@ class Supernet:
 
     def weights_sha256(self) -> str:
         """Hash of every weight's name, shape and value; the same whatever container they were read from."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_sha256(self.network)
 
     @contextmanager
     def _active(self, config: OfaConfig) -> Iterator[None]:
@@ -90,6 +86,15 @@ class Supernet:
             yield
         finally:
             self.network.set_active_subnet(ks=before[0], e=before[1], d=depths)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Hash of every weight's name, shape and value."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def build_network(backbone: Backbone, seed: int = 0) -> nn.Module:

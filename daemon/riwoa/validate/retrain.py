@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 import math
 import sys
@@ -36,12 +35,12 @@ from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, Sta
 from riwoa.export import winning_net
 from riwoa.lock import locked
 from riwoa.oracle.cifar import Cifar100Task
-from riwoa.oracle.data import ByteArray, IntArray, resize_pixels
+from riwoa.oracle.data import ByteArray, IntArray, resize_matrix
 from riwoa.oracle.geometry import Backbone, macs, parameters
 from riwoa.oracle.mobilenet import OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network, checked_config
+from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network, checked_config, weights_sha256
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa_storage.durable import flush, replace_durably
@@ -110,7 +109,9 @@ class Pixels:
         self.device = device
         self._mean = torch.tensor([255 * m for m in task.mean], device=device)
         self._scale = torch.tensor([1 / (255 * s) for s in task.std], device=device)
-        self._resize = None if resolution == SIDE_PX else _resize_matrix(resolution).to(device)
+        self._resize = (
+            None if resolution == SIDE_PX else torch.tensor(resize_matrix(SIDE_PX, resolution), device=device)
+        )
 
     def __call__(self, images: Tensor) -> Tensor:
         """(n, 32, 32, 3) uint8 on the device -> (n, 3, r, r) float32, channels last."""
@@ -118,12 +119,6 @@ class Pixels:
         if self._resize is not None:
             x = self._resize @ x.contiguous() @ self._resize.T
         return x.contiguous(memory_format=torch.channels_last)
-
-
-def _resize_matrix(resolution: int) -> Tensor:
-    """The task resizes by a matrix each way; its columns are what becomes of images with one row of ones."""
-    rows = np.repeat(np.eye(SIDE_PX, dtype=np.uint8)[:, None, :, None], SIDE_PX, axis=3)
-    return torch.from_numpy(np.ascontiguousarray(resize_pixels(rows, resolution)[:, 0, :, 0].T))
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
@@ -187,15 +182,6 @@ def count_correct(network: nn.Module, images: ByteArray, labels: IntArray, pixel
             logits = network(pixels(torch.from_numpy(images[part].copy()).to(pixels.device)))
             total += (logits.argmax(1) == torch.from_numpy(labels[part].copy()).to(pixels.device)).sum()
     return int(total)
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """Hash of every weight's name, shape and value."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
