@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from riwoa.candidate import Candidate, candidate
 from riwoa.cognition.desk import ProposalDesk
@@ -22,19 +24,22 @@ from riwoa.config import Config, as_json
 from riwoa.credit import Child, Tally, tallied, tallies_to_json
 from riwoa.deadline import due_unix_s
 from riwoa.errors import OracleError
-from riwoa.evaluations import Evaluated, Evaluations, Round
+from riwoa.evaluations import NO_RACE, Evaluated, Evaluations, Round, Wanted
 from riwoa.history import Best, History, genotype_of, pack_state, unpack_state
 from riwoa.learning import Learning
 from riwoa.log import get_logger
+from riwoa.race import Race, Racing
 from riwoa.reload import Reloader
+from riwoa.screening import Prediction, Screening
 from riwoa.search.bandit import semantic_share
-from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy
+from riwoa.search.base import Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import BATCH as POLISH_BATCH
 from riwoa.search.polish import Polish
+from riwoa.search.race import Stakes
 from riwoa.search.space import IntArray, Space
-from riwoa.search.strategies import make_strategy
+from riwoa.search.strategies import SCREENING, make_strategy
 from riwoa.semantics import Joined, LatencyOf, LayerMs, Semantics, Style, style_of
 from riwoa_storage.failpoint import failpoint
 from riwoa_storage.reader import JournalReader
@@ -45,6 +50,7 @@ _log = get_logger("conductor")
 _SLICE_S = 5.0  # of a pause
 BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
 KEPT_LATENCIES = 100_000
+_DERIVED = ("latency_ms", "predicted", "predicted_sd")  # metrics that no evaluation gave
 
 
 def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
@@ -113,6 +119,11 @@ class Conductor:
         if desk is not None:
             self._take_on(desk, style or style_of(config.cognition), layer_ms)
         self.strategy: Strategy | Polish = self._make_strategy()
+        self.racing = Racing(
+            [str(rung) for rung in config.oracle.rungs], config.oracle.rung_confidence, config.run.seed
+        )
+        screened = config.search.strategy in SCREENING and config.search.screened > 1
+        self.screening = Screening(space) if screened else None
         self.revision = 0
         self.resumed_from: int | None = None
         self.running = asyncio.Event()
@@ -299,21 +310,63 @@ class Conductor:
         """``cut``: may end it until its evaluations are there; what follows is the matter of a moment."""
         generation = self.generation
         inputs = await self._swap(generation)
-        proposals = self.strategy.ask()
-        async with self._evaluations.round() as work:
-            candidates, joined = await self._candidates(generation, proposals, work)
+        proposals = await asyncio.to_thread(self._ask)  # may draw and screen many children
+        race = self._race()
+        async with self._evaluations.round(race) as work:
+            candidates, joined = await self._candidates(generation, proposals, work, race)
         cut.reschedule(None)
         if self._late:
             inputs["deadline"], self._late = "search", False
         failpoint("conductor.evaluated")
         evaluated = work.outcomes([c.key for c in candidates])
         self._require_life(generation, evaluated)
-        individuals = [self._individual(c, e) for c, e in zip(candidates, evaluated, strict=True)]
+        predictions = self._predictions(candidates)
+        individuals = [self._individual(*row) for row in zip(candidates, evaluated, predictions, strict=True)]
         self.strategy.tell([self._outcome(c, i) for c, i in zip(candidates, individuals, strict=True)])
         self.history.absorb(generation, individuals)
         await self._commit(generation, individuals, joined, inputs, started)
-        for individual, outcome in zip(individuals, evaluated, strict=True):
-            self._evaluations.commit(individual.architecture_key, outcome)
+        for individual in individuals:
+            self._know(individual)
+
+    def _ask(self) -> list[Proposal]:
+        if self.screening is not None and isinstance(self.strategy, PopulationStrategy):
+            self.screening.learn()
+            self.strategy.set_screen(self.screening.screen)
+        return self.strategy.ask()
+
+    def _race(self) -> Race:
+        """Who may be given up in this generation; nobody in the polish, which asks little and compares closely."""
+        if not self.racing.rungs or not isinstance(self.strategy, PopulationStrategy):
+            return NO_RACE
+        return self.racing.race(Stakes(self.objective, self.strategy.cut, self.history.archive.front()))
+
+    def _wanted(self, race: Race, candidates: Iterable[Candidate]) -> list[Wanted]:
+        """What to evaluate, and what each must reach: its parent counts too, its operator is judged by it."""
+        if race.stakes is None:
+            return [Wanted(c.key, c.architecture) for c in candidates]
+        return [
+            Wanted(c.key, c.architecture, race.needed(self._latency_of(c.architecture), self.history.fitness(c.parent)))
+            for c in candidates
+        ]
+
+    def _predictions(self, candidates: Sequence[Candidate]) -> Sequence[Prediction | None]:
+        """What the screening predictor says of each, to be journaled beside what came of it."""
+        found = None
+        if self.screening is not None and self.phase == "search":
+            found = self.screening.predict(self.codec.decode(np.stack([c.genotype for c in candidates])))
+        return found or [None] * len(candidates)
+
+    def _know(self, individual: IndividualRecord) -> None:
+        """A committed individual, for the generations to come."""
+        self._evaluations.commit(individual.architecture_key, _evaluated(individual))
+        metrics = individual.metrics
+        if individual.cache_hit or individual.status != "ok":
+            return
+        self.racing.learn(metrics)
+        if self.screening is not None:
+            predicted = (metrics["predicted"], metrics["predicted_sd"]) if "predicted" in metrics else None
+            indices = self.codec.decode(genotype_of(individual)[None, :])[0]
+            self.screening.tell(indices, metrics["accuracy"], predicted)
 
     async def _swap(self, generation: int) -> dict[str, Any]:
         """What the boundary brings: an adapter that is due, or why there is none; the share of semantic slots."""
@@ -325,26 +378,26 @@ class Conductor:
         return {} if failed is None else {"training_failed": failed}
 
     async def _candidates(
-        self, generation: int, proposals: Sequence[Proposal], work: Round
+        self, generation: int, proposals: Sequence[Proposal], work: Round, race: Race
     ) -> tuple[list[Candidate], Joined]:
         """All candidates of a generation; each is being evaluated as soon as it is known, while the model writes."""
         if self.semantics is None or self.learning is None or self.phase != "search":
             asked = [candidate(self.codec, p) for p in proposals]
-            work.add([(c.key, c.architecture) for c in asked])
+            work.add(self._wanted(race, asked))
             return asked, Joined()
         # What would join beyond the search is not asked for.
         joins = generation + self.config.cognition.lag < self.config.run.generations
         writes = joins and self.learning.writes(generation)
         slots = self.semantics.begin(generation, proposals, writes=writes)
-        work.add([(c.key, c.architecture) for c in slots.values()])
+        work.add(self._wanted(race, slots.values()))
         if writes:
             adapter, target_ms = self.learning.in_force(generation), self.objective.latency_target_ms
             sha256 = adapter.sha256 if adapter is not None else None
             mute = await self.semantics.ask(generation, proposals, slots, target_ms=target_ms, adapter_sha256=sha256)
-            work.add([(c.key, c.architecture) for c in mute.values()])
+            work.add(self._wanted(race, mute.values()))
             slots |= mute
         joined = await self.semantics.join(generation, len(proposals))
-        work.add([(c.key, c.architecture) for c in joined.candidates])
+        work.add(self._wanted(race, joined.candidates))
         slots |= {c.slot: c for c in joined.candidates}
         return [slots[slot] for slot in sorted(slots)], joined
 
@@ -354,7 +407,7 @@ class Conductor:
         A candidate may fail for ever, and a polish often asks one at a time, so a barren generation is journaled like
         any other; but not the first, and not one after the other.
         """
-        self._barren = 0 if any(e.ok for e in evaluated) else self._barren + 1
+        self._barren = 0 if any(e.error is None for e in evaluated) else self._barren + 1
         if self._barren and (self.leader is None or self._barren >= BARREN_GENERATIONS):
             raise OracleError(
                 f"every evaluation of generation {generation} failed, first: {evaluated[0].error}; mend it and start "
@@ -419,8 +472,10 @@ class Conductor:
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def _individual(self, c: Candidate, e: Evaluated) -> IndividualRecord:
-        metrics = {**e.metrics, "latency_ms": self._latency_of(c.architecture)} if e.ok else {}
+    def _individual(self, c: Candidate, e: Evaluated, predicted: Prediction | None) -> IndividualRecord:
+        metrics = {**e.metrics, "latency_ms": self._latency_of(c.architecture)} if e.error is None else {}
+        if metrics and predicted is not None and not e.hit:
+            metrics |= {"predicted": predicted[0], "predicted_sd": predicted[1]}
         fitness = float(self.objective.fitness(metrics["accuracy"], metrics["latency_ms"])) if e.ok else None
         return IndividualRecord(
             slot=c.slot,
@@ -429,7 +484,7 @@ class Conductor:
             genotype=c.genotype.astype("<f8").tobytes(),
             architecture=c.architecture,
             architecture_key=c.key,
-            status="ok" if e.ok else "failed",
+            status=e.status,
             metrics=metrics,
             fitness=fitness,
             fitness_version=self.objective.version,
@@ -445,14 +500,22 @@ class Conductor:
     def _counters(self, individuals: Sequence[IndividualRecord], joined: Joined) -> dict[str, int]:
         """Totals of the run including this generation."""
         semantic = [i for i in individuals if i.operator == "semantic"]
+        fresh = [i for i in individuals if not i.cache_hit]
+        audited = [i.metrics for i in fresh if "audited" in i.metrics]
+        raced = {
+            "dropped": sum(i.status == "dropped" for i in fresh),
+            "audited": len(audited),
+            "missed": sum(m["accuracy"] > m["audited"] for m in audited),
+        }
         added = {
-            "evaluations": sum(not i.cache_hit for i in individuals),
+            "evaluations": sum(i.status != "dropped" for i in fresh),
             "cache_hits": sum(i.cache_hit for i in individuals),
-            "failures": sum(i.status == "failed" and not i.cache_hit for i in individuals),
+            "failures": sum(i.status == "failed" for i in fresh),
             "replies": len(joined.request_ids),
             "semantic": len(semantic),
             "fallbacks": len(joined.request_ids) - len(semantic),
             "successes": sum(map(self._won, semantic)),
+            **(raced if self.racing.rungs else {}),
         }
         return {name: self.history.counters[name] + value for name, value in added.items()}
 
@@ -547,9 +610,9 @@ class Conductor:
             self._learn_deadline(reader)
             alive = -1  # the last generation in which anything succeeded
             for generation, individual in reader.individuals(self.run_id):
-                alive = generation if individual.status == "ok" else alive
+                alive = alive if individual.status == "failed" else generation
                 self.history.absorb(generation, (individual,))
-                self._evaluations.commit(individual.architecture_key, _evaluated(individual))
+                self._know(individual)
             last = reader.last_generation(self.run_id)
             if last is not None:
                 self._barren = last.generation - alive
@@ -579,5 +642,5 @@ class Conductor:
 
 def _evaluated(i: IndividualRecord) -> Evaluated:
     """What the evaluation of a committed individual had given."""
-    raw = {name: value for name, value in i.metrics.items() if name != "latency_ms"}
-    return Evaluated(raw, i.error if i.status == "failed" else None, True)
+    raw = {name: value for name, value in i.metrics.items() if name not in _DERIVED}
+    return Evaluated(raw, i.error if i.status == "failed" else None, True, i.status == "dropped")

@@ -89,6 +89,9 @@ class Search(Section):
     signed_spiral: bool = Field(True, description="RI-IWOA: the spiral keeps the sign of the distance")
     rotated_encircle: bool = Field(True, description="RI-IWOA: encircle in the eigenbasis too")
     p_recombine: Share = Field(0.3, description="RI-IWOA: share of geometric moves that cross two elites instead")
+    screened: Positive = Field(
+        16, description="RI-IWOA: children drawn a slot, of which a predictor learned from the run chooses; 1 = none"
+    )
     p_semantic: Share = live(0.3, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
@@ -138,6 +141,14 @@ class Oracle(Section):
     table_low_fidelity_cost: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="what a cheap accuracy costs, relative to a full one"
     )
+    rungs: Annotated[tuple[Positive | Literal["low_fidelity"], ...], Field(strict=False)] = Field(
+        (),
+        description="candidates that can change nothing are given up on these: so many validation images, ascending; "
+        "low_fidelity of a table",
+    )
+    rung_confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = Field(
+        0.9, description="that an accuracy stays below what a rung says it can reach"
+    )
     predictor: str | None = restart(None, "kind predictor: OFA's acc_predictor.pth", min_length=1)
     latency_tables: str | None = restart(
         None, "kind predictor: a folder of OFA's tables, one <resolution>_lookup_table.yaml each", min_length=1
@@ -159,6 +170,18 @@ class Oracle(Section):
             return {"resolutions": _TUTORIAL_RESOLUTIONS_PX, **given}
         net = PUBLISHED.get(str(given.get("checkpoint")))
         return given if net is None else {**net.settings, **given}
+
+    @model_validator(mode="after")
+    def _rungs_of_its_kind(self) -> Oracle:
+        """Images for a supernet, the low fidelity for a table, nothing below a predictor."""
+        images = [rung for rung in self.rungs if isinstance(rung, int)]
+        if self.kind == "supernet" and list(self.rungs) != sorted(set(images)):
+            raise ValueError(f"oracle.rungs = {list(self.rungs)}: a supernet's are numbers of images, ascending")
+        if self.kind == "table" and self.rungs and (self.rungs != ("low_fidelity",) or not self.table_low_fidelity):
+            raise ValueError('oracle.rungs of a table is ["low_fidelity"], with table_low_fidelity its column')
+        if self.kind == "predictor" and self.rungs:
+            raise ValueError("oracle.rungs: nothing is cheaper than a predictor; leave them out")
+        return self
 
     @model_validator(mode="after")
     def _fits_published(self) -> Oracle:

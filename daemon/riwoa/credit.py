@@ -6,7 +6,7 @@ The tallies lie in the counters of each generation; seconds are wall times, join
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -131,13 +131,13 @@ class OperatorSeconds:
     Args:
         journal_path: where the times lie; read for generations that were committed since the last look.
         run_id: the run.
-        oracle_version: whose evaluations count.
+        oracle_versions: whose evaluations count: the oracle's, in full and on its lower rungs.
     """
 
-    def __init__(self, journal_path: Path, run_id: int, oracle_version: str) -> None:
+    def __init__(self, journal_path: Path, run_id: int, oracle_versions: Sequence[str]) -> None:
         self._path = journal_path
         self._run_id = run_id
-        self._version = oracle_version
+        self._versions = tuple(oracle_versions)
         self._generations = 0  # counted so far
         self._seconds: dict[str, float] = {}
 
@@ -146,7 +146,8 @@ class OperatorSeconds:
         if generation > self._generations:
             start, self._generations = self._generations, generation
             with JournalReader(self._path) as reader:
-                spent = reader.operator_seconds(self._run_id, self._version, start, generation)
+                each = [reader.operator_seconds(self._run_id, v, start, generation) for v in self._versions]
+                spent = {name: sum(e.get(name, 0.0) for e in each) for name in sorted(set().union(*each))}
                 model_s = reader.writing_seconds(self._run_id, start, generation)
                 model_s += reader.training_seconds(self._run_id, start, generation)
             for operator, seconds in {**spent, "semantic": spent.get("semantic", 0.0) + model_s}.items():

@@ -2,62 +2,90 @@
 
 Hit or miss is decided by committed generations alone (ruling 4): an evaluation that a killed daemon stored but never
 committed is used again without a word, and counts as the evaluation that it was.
+
+Where the oracle has lower rungs, each candidate is raced up them: evaluated on the cheapest first, and given up there
+if, by what is committed, it can change nothing (``riwoa.search.race``). What a rung gave is stored and counted like any
+evaluation; an accuracy is always a full one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from riwoa.log import get_logger
 from riwoa.oracle.protocol import EvaluationBackend, EvaluationResult
+from riwoa.race import Race, metric_of
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EvaluationRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("evaluations")
+NO_RACE = Race()
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Raw metrics of an architecture, or why there are none. ``hit``: known from a committed generation."""
+    """Raw metrics of an architecture, or why there are none. ``hit``: known from a committed generation.
+
+    ``dropped``: given up on a lower rung, and these are the metrics so far.
+    """
 
     metrics: Mapping[str, Any]
     error: str | None
     hit: bool
+    dropped: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether there are metrics."""
-        return self.error is None
+        """Whether it was evaluated in full."""
+        return self.error is None and not self.dropped
+
+    @property
+    def status(self) -> str:
+        """As journaled."""
+        return "failed" if self.error is not None else "dropped" if self.dropped else "ok"
 
 
-Wanted = tuple[str, Mapping[str, Any]]  # key and architecture
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An architecture to evaluate; ``needed`` is the accuracy that it must exceed to change anything."""
+
+    key: str
+    architecture: Mapping[str, Any]
+    needed: float = -math.inf
 
 
 class Round:
     """One generation's evaluations: each architecture is worked for once, whenever it is added."""
 
-    def __init__(self, evaluations: Evaluations, group: asyncio.TaskGroup) -> None:
+    def __init__(self, evaluations: Evaluations, group: asyncio.TaskGroup, race: Race) -> None:
         self._evaluations = evaluations
         self._group = group
+        self._race = race
         self._fresh: dict[str, Evaluated] = {}
         self._tasks: dict[str, asyncio.Task[Evaluated]] = {}
 
     def add(self, wanted: Sequence[Wanted]) -> None:
         """Begin the evaluation of what is neither committed nor in this round already; does not wait."""
-        new = {key: a for key, a in wanted if not self._evaluations.known(key) and key not in self._tasks}
-        new = {key: a for key, a in new.items() if key not in self._fresh}
-        self._fresh |= self._evaluations.stored(new)
-        for key, architecture in new.items():
-            if key not in self._fresh:
-                work = self._evaluations.work(key, architecture)
+        new: dict[str, Wanted] = {}
+        for w in wanted:
+            if not self._evaluations.settled(w.key) and w.key not in self._tasks and w.key not in self._fresh:
+                new.setdefault(w.key, w)
+        stored = self._evaluations.stored(new, self._race.rungs)
+        for key, w in new.items():
+            known = stored.get((None, key))
+            if known is not None and not self._race.rungs:
+                self._fresh[key] = Evaluated(known, None, False)
+            else:
+                work = self._evaluations.work(w, self._race, stored)
                 self._tasks[key] = self._group.create_task(work, name=f"evaluate {key}")
 
     def settle(self) -> None:
@@ -71,10 +99,14 @@ class Round:
         """
         found, seen = [], set()
         for key in keys:
-            known = self._evaluations.committed(key) or self._fresh[key]
-            found.append(Evaluated(known.metrics, known.error, known.hit or key in seen))
+            known = self._fresh.get(key) or self._evaluations.committed(key)
+            assert known is not None, "every candidate of a generation is added to its round"
+            found.append(replace(known, hit=known.hit or key in seen))
             seen.add(key)
         return found
+
+
+Stored = Mapping[tuple[str | None, str], Mapping[str, Any]]  # (rung or None, architecture key) -> metrics
 
 
 class Evaluations:
@@ -105,8 +137,10 @@ class Evaluations:
         self.outstanding = 0  # worked for at this moment, or waiting for it
 
     def commit(self, key: str, evaluated: Evaluated) -> None:
-        """Know this outcome from now on: its generation is committed. The first one stays."""
-        self._committed.setdefault(key, Evaluated(evaluated.metrics, evaluated.error, True))
+        """Know this outcome from now on: its generation is committed. The first one stays, a full one for good."""
+        known = self._committed.get(key)
+        if known is None or (known.dropped and not evaluated.dropped):
+            self._committed[key] = replace(evaluated, hit=True)
 
     def committed(self, key: str) -> Evaluated | None:
         """The outcome of this architecture in a committed generation."""
@@ -116,52 +150,83 @@ class Evaluations:
         """Whether there is one."""
         return key in self._committed
 
+    def settled(self, key: str) -> bool:
+        """Whether there is one that stays: one that was given up is raced again, from the rungs that it has."""
+        return key in self._committed and not self._committed[key].dropped
+
     async def evaluate(self, wanted: Sequence[Wanted]) -> list[Evaluated]:
-        """Outcomes of (key, architecture) pairs, in order; the second of two equal keys is a hit of the first.
+        """Outcomes in full, in order; the second of two equal keys is a hit of the first.
 
         Cancelling it cancels what is under way.
         """
         async with self.round() as work:
             work.add(wanted)
-        return work.outcomes([key for key, _ in wanted])
+        return work.outcomes([w.key for w in wanted])
 
     @asynccontextmanager
-    async def round(self) -> AsyncIterator[Round]:
+    async def round(self, race: Race = NO_RACE) -> AsyncIterator[Round]:
         """Work of one generation, that may be added in parts; leaving the context waits for all of it."""
         async with asyncio.TaskGroup() as group:
-            yield (work := Round(self, group))
+            yield (work := Round(self, group, race))
         work.settle()
 
-    def stored(self, new: Mapping[str, Any]) -> dict[str, Evaluated]:
+    def stored(self, keys: Mapping[str, Any], rungs: Sequence[str]) -> Stored:
         """Results that an earlier life stored and never committed; they count as the evaluations that they were."""
         found = {}
         with JournalReader(self._path) as reader:
-            for key in new:
-                record = reader.evaluation(self.oracle_version, key)
-                if record is not None and record.status == "ok":
-                    found[key] = Evaluated(record.metrics, None, False)
+            for rung in (*rungs, None):
+                for key in keys:
+                    record = reader.evaluation(version_at(self.oracle_version, rung), key)
+                    if record is not None and record.status == "ok":
+                        found[rung, key] = record.metrics
         return found
 
-    async def work(self, key: str, architecture: Mapping[str, Any]) -> Evaluated:
-        """Evaluate an architecture and store its result."""
+    async def work(self, wanted: Wanted, race: Race, stored: Stored) -> Evaluated:
+        """Race an architecture up the rungs, and store what each gives."""
+        known = self._committed.get(wanted.key)
+        metrics: dict[str, Any] = {}
+        fresh = known is None  # whether a rung had to be asked that no committed generation knows
+        for rung in race.rungs:
+            name = metric_of(rung)
+            if known is not None and name in known.metrics:
+                metrics[name] = known.metrics[name]
+            else:
+                fresh = True
+                found, error = await self._result(wanted, rung, stored)
+                if error is not None:
+                    return Evaluated({}, error, False)
+                metrics[name] = found["accuracy"]
+            if race.hopeless(rung, metrics[name], wanted.needed):
+                if not race.audits(wanted.key, wanted.needed):
+                    return Evaluated(metrics, None, not fresh, dropped=True)
+                metrics["audited"] = wanted.needed
+        found, error = await self._result(wanted, None, stored)
+        return Evaluated({**found, **metrics} if error is None else {}, error, False)
+
+    async def _result(self, w: Wanted, rung: str | None, stored: Stored) -> tuple[Mapping[str, Any], str | None]:
+        """Metrics on a rung, or in full (None), and why there are none."""
+        known = stored.get((rung, w.key))
+        if known is not None:
+            return known, None
         self.outstanding += 1
         try:
-            result = await (await self._backend.submit(key, architecture))
+            job_id = w.key if rung is None else f"{w.key}@{rung}"
+            result = await (await self._backend.submit(job_id, w.architecture, rung))
         finally:
             self.outstanding -= 1
         error = (result.reason or result.status) if result.status != "ok" else _unusable(result.metrics)
         if error is None:
-            await self._journal.put_evaluation(self._record(key, architecture, result))
+            await self._journal.put_evaluation(self._record(w, rung, result))
         else:
-            _log.warning("evaluation_failed", architecture=key, reason=error, attempts=result.attempts)
+            _log.warning("evaluation_failed", architecture=w.key, rung=rung, reason=error, attempts=result.attempts)
         self._on_result()
-        return Evaluated(result.metrics if error is None else {}, error, False)
+        return (result.metrics, None) if error is None else ({}, error)
 
-    def _record(self, key: str, architecture: Mapping[str, Any], result: EvaluationResult) -> EvaluationRecord:
+    def _record(self, w: Wanted, rung: str | None, result: EvaluationResult) -> EvaluationRecord:
         return EvaluationRecord(
-            oracle_version=self.oracle_version,
-            architecture_key=key,
-            architecture=architecture,
+            oracle_version=version_at(self.oracle_version, rung),
+            architecture_key=w.key,
+            architecture=w.architecture,
             status="ok",
             metrics=result.metrics,
             error=None,
@@ -170,6 +235,13 @@ class Evaluations:
             duration_s=result.duration_s,
             created_unix_s=time.time(),
         )
+
+
+def version_at(oracle_version: str, rung: str | None) -> str:
+    """What results on a lower rung hold for, and of a full evaluation (None)."""
+    if rung is None:
+        return oracle_version
+    return hashlib.sha256(f"{oracle_version} on rung {rung}".encode()).hexdigest()
 
 
 def _unusable(metrics: Mapping[str, Any]) -> str | None:

@@ -88,7 +88,7 @@ async def _supernet(config: Config, latency_table: Path, progress: ProgressCallb
     return Problem(
         space=mobilenet_space(resolutions),
         spec=spec,
-        exact_spec=replace(spec, dtype="float32") if spec.dtype != "float32" else None,
+        exact_spec=replace(spec, dtype="float32", rung_images=()) if spec.dtype != "float32" else None,
         latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
         layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
         range_ms=table.range_ms(resolutions),

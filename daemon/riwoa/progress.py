@@ -105,7 +105,8 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     leader, metrics = last.leader, last.leader["metrics"]
     counters = last.counters
     print(f"\nRun {run.run_id} finished after {last.generation + 1} generations: "
-          f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache.")  # fmt: skip
+          f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache"
+          + (f", {counters['dropped']} given up early." if counters.get("dropped") else "."))  # fmt: skip
     within = "within" if leader["feasible"] else "NOT within"
     target_ms = leader["target_ms"]
     print("\nWinner" + (f" ({within} the target of {target_ms:.3f} ms)" if target_ms is not None else ""))

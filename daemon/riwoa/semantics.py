@@ -457,7 +457,7 @@ class Semantics:
         found = dict(joined.rejected)
         for i in individuals:
             if i.request_id is not None and i.request_id in joined.answers and not won(i):
-                found[relative_request_id(i.request_id)] = NOT_BETTER if i.status == "ok" else NOT_EVALUATED
+                found[relative_request_id(i.request_id)] = NOT_EVALUATED if i.status == "failed" else NOT_BETTER
         return found
 
     def committed(

@@ -40,7 +40,7 @@ from riwoa.errors import (
     TableError,
     UsageError,
 )
-from riwoa.evaluations import Evaluations
+from riwoa.evaluations import Evaluations, Wanted, version_at
 from riwoa.governor import Governor
 from riwoa.hardware.drift import Drift, check_drift_in_child
 from riwoa.hardware.obtain import BuildProgress
@@ -66,6 +66,7 @@ from riwoa.views import (
     operators_view,
     proposals_view,
     run_view,
+    screening_view,
     workers_view,
 )
 from riwoa_storage.errors import JournalFullError, JournalMissingError, StorageError
@@ -429,7 +430,12 @@ class Service:
             "oracle_version": oracle_version,
             "latency_table_sha256": problem.latency_sha256,
             "versions": library_versions(),
+            **({"race": raced} if (raced := self._raced()) else {}),
         }
+
+    def _raced(self) -> dict[str, Any]:
+        oracle = self._config.oracle
+        return {"rungs": list(oracle.rungs), "confidence": oracle.rung_confidence} if oracle.rungs else {}
 
     async def _confirm(self, journal: JournalWriter, problem: Problem, conductor: Conductor) -> None:
         """Evaluate the winner once more in float32, which is what gets exported, and journal that too.
@@ -444,7 +450,8 @@ class Service:
             info = await pool.start()
             evaluations = Evaluations(pool, journal, self.paths.journal, info.version, on_result=self._on_result)
             individual = winner.individual
-            (confirmed,) = await evaluations.evaluate([(individual.architecture_key, individual.architecture)])
+            wanted = Wanted(individual.architecture_key, individual.architecture)
+            (confirmed,) = await evaluations.evaluate([wanted])
         payload = {
             "architecture_key": individual.architecture_key,
             "oracle_version": info.version,
@@ -579,7 +586,8 @@ class Service:
         assert evaluations is not None
         self.board.state = "running"
         self.board.message = ""
-        seconds = OperatorSeconds(self.paths.journal, conductor.run_id, evaluations.oracle_version)
+        versions = [version_at(evaluations.oracle_version, rung) for rung in (None, *conductor.racing.rungs)]
+        seconds = OperatorSeconds(self.paths.journal, conductor.run_id, versions)
         self.board.sources |= {
             "run": lambda: run_view(conductor),
             "evaluations": lambda: evaluations_view(conductor, evaluations, self._rate),
@@ -588,6 +596,7 @@ class Service:
             "pareto": lambda: len(conductor.history.archive),
             "proposals": lambda: proposals_view(conductor, self._desk),
             "operators": lambda: operators_view(conductor, seconds),
+            "screening": lambda: screening_view(conductor),
             "config": lambda: config_view(conductor, self._reloader),
         }
 

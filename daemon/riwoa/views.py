@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -43,9 +44,20 @@ def evaluations_view(conductor: Conductor, evaluations: Evaluations, rate: Rate)
         "unique": counters["evaluations"],
         "cache_hits": counters["cache_hits"],
         "failed": counters["failures"],
+        **raced_view(counters),
         "per_s": rate.per_s(),
         "queued": evaluations.outstanding,
     }
+
+
+def raced_view(counters: Mapping[str, Any]) -> dict[str, int]:
+    """Candidates given up on a lower rung; of those that were to be, how many went on as a test, and were wronged."""
+    return {name: counters.get(name, 0) for name in ("dropped", "audited", "missed")}
+
+
+def screening_view(conductor: Conductor) -> dict[str, Any] | None:
+    """The predictor that screens, or None."""
+    return conductor.screening.view() if conductor.screening is not None else None
 
 
 def current_leader(conductor: Conductor) -> dict[str, Any] | None:
@@ -162,6 +174,7 @@ def finished_view(run: RunRecord, last: GenerationRecord) -> dict[str, Any]:
             "unique": last.counters["evaluations"],
             "cache_hits": last.counters["cache_hits"],
             "failed": last.counters["failures"],
+            **raced_view(last.counters),
             "per_s": 0.0,
             "queued": 0,
         },

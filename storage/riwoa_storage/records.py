@@ -50,8 +50,8 @@ class IndividualRecord:
     genotype: bytes  # little-endian float64 vector in the unit cube
     architecture: Json  # canonical phenotype: active genes only
     architecture_key: str
-    status: str  # "ok" or "failed"
-    metrics: Json  # raw: accuracy, latency_ms, macs, parameters, ...; empty when failed
+    status: str  # "ok", "failed", or "dropped": given up on a lower rung
+    metrics: Json  # raw: accuracy, latency_ms, macs, parameters, ...; empty when failed, no accuracy when dropped
     fitness: float | None
     fitness_version: str
     cache_hit: bool

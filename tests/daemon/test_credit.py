@@ -107,11 +107,11 @@ async def test_seconds_are_read_from_the_journal_once_a_generation_and_add_up(tm
 
     def look(conductor: Any) -> None:
         if not seconds:
-            seconds.append(OperatorSeconds(path, 1, "landscape-1"))
+            seconds.append(OperatorSeconds(path, 1, ["landscape-1"]))
         seconds.append(dict(seconds[0].until(conductor.generation)))
 
     await conduct(path, *SETTINGS, "cognition.lag=1", at_commit=look)
-    whole = dict(OperatorSeconds(path, 1, "landscape-1").until(10**6))
+    whole = dict(OperatorSeconds(path, 1, ["landscape-1"]).until(10**6))
     assert seconds[-1] == pytest.approx(whole)
     with JournalReader(path) as reader:
         spent = Counter[str]()
@@ -135,7 +135,7 @@ async def test_seconds_looked_at_within_a_commit_are_not_lost(tmp_path: Path) ->
 
     def meet(conductor: Any) -> None:
         if not looked:
-            looked.append((conductor, OperatorSeconds(path, 1, "landscape-1")))
+            looked.append((conductor, OperatorSeconds(path, 1, ["landscape-1"])))
 
     def look(_: GenerationRecord) -> None:
         for conductor, seconds in looked:
@@ -144,7 +144,7 @@ async def test_seconds_looked_at_within_a_commit_are_not_lost(tmp_path: Path) ->
     await conduct(path, *SETTINGS, "cognition.lag=1", at_commit=meet, before_commit=look)
     ((conductor, seconds),) = looked
     rows = operators_view(conductor, seconds)
-    whole = OperatorSeconds(path, 1, "landscape-1").until(10**6)
+    whole = OperatorSeconds(path, 1, ["landscape-1"]).until(10**6)
     assert {name: row["seconds"] for name, row in rows.items()} == pytest.approx({n: whole.get(n, 0.0) for n in rows})
 
 
@@ -172,7 +172,7 @@ async def test_the_language_models_seconds_hold_its_trainings_failed_ones_too(tm
         spent = reader.operator_seconds(1, "landscape-1", 0, count)["semantic"] + reader.writing_seconds(1, 0, count)
     assert failed >= 0.3
     assert len(lasted) == provider.trainings - 1 >= 1
-    whole = OperatorSeconds(path, 1, "landscape-1").until(count)
+    whole = OperatorSeconds(path, 1, ["landscape-1"]).until(count)
     assert whole["semantic"] == pytest.approx(spent + failed + sum(lasted))
 
 

@@ -51,7 +51,13 @@ async def make(path: Path) -> str:
             buffer=[samples.buffer_entry(run_id, answered, 2)],
         )
         await writer.put_adapter(samples.adapter(run_id, 2), consumed=[1])
-        digest = await writer.commit_generation(samples.generation(run_id, 3, phase="polish", config_revision=1))
+        raced = samples.individual(
+            3, 3, status="dropped", metrics={"accuracy_400": 0.5, "latency_ms": 4.0}, fitness=None
+        )
+        plain = samples.generation(run_id, 3).individuals
+        digest = await writer.commit_generation(
+            samples.generation(run_id, 3, phase="polish", config_revision=1, individuals=(*plain, raced))
+        )
         await writer.finish_run(run_id)
     return digest
 

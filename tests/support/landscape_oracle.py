@@ -33,6 +33,13 @@ class Landscape:
         size = sum(v for k, v in architecture.items() if k != "resolution") / 300 + architecture["resolution"] / 400
         return {"accuracy": min(0.99, 0.3 + 0.5 * size + 0.02 * ripple), "images": 100.0}
 
+    def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> dict[str, float]:
+        """A rung of n images adds an error of at most 1 / n."""
+        full = self.evaluate(architecture)["accuracy"]
+        text = json.dumps([rung, architecture], sort_keys=True)
+        error = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**31 - 1.0
+        return {"accuracy": min(1.0, max(0.0, full + error / int(rung))), "images": float(rung)}
+
 
 def landscape(**arguments: Any) -> Landscape:
     return Landscape(**arguments)

@@ -4,8 +4,9 @@ Only queries of architectures that the search has not met count, in slot order; 
 As in the other benchmarks the population is 20, the schedule as long as the budget would last without repeats, and a
 search that has spent twenty schedules on repeats has converged.
 
-Constraints are free to ask, as latencies are in the daemon: RI-IWOA, which can use them beforehand, may. "riwoa-blind"
-is RI-IWOA without that knowledge.
+Constraints are free to ask, as latencies are in the daemon: RI-IWOA, which can use them beforehand, may. As in the
+daemon, it screens its children by a predictor that it learns from its own queries. "riwoa-blind" is RI-IWOA without
+that knowledge of constraints, "riwoa-unscreened" without the predictor.
 
 Every finished search is a line of a file, keyed by the landscape, the budget and the code of the search: a benchmark
 that was killed, run again, goes on, and another strategy pays for its own searches alone.
@@ -24,17 +25,21 @@ from typing import Any, Protocol
 import numpy as np
 
 import riwoa.search
+from riwoa import screening
 from riwoa.bench.paired import compare, median_ratio
 from riwoa.errors import StateDirectoryError
+from riwoa.oracle import surrogate
+from riwoa.screening import Screening
 from riwoa.search.base import LatencyOf, Outcome, Proposal, SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.space import IntArray, Space
-from riwoa.search.strategies import STRATEGIES, make_strategy
+from riwoa.search.strategies import SCREENING, STRATEGIES, make_strategy
 
 POPULATION = 20
 BLIND = "riwoa-blind"
-CONTESTANTS = (*STRATEGIES, BLIND)
+UNSCREENED = "riwoa-unscreened"
+CONTESTANTS = (*STRATEGIES, BLIND, UNSCREENED)
 _MOST_SCHEDULES = 20
 
 Report = Callable[[int, int], None]
@@ -118,6 +123,12 @@ class Found:
         return cls(**{**row, "improvements": tuple((int(q), float(v)) for q, v in row["improvements"])})
 
 
+def screening_of(contestant: str, space: Space) -> Screening | None:
+    """A predictor of its own for who chooses by one."""
+    screens = contestant.partition("-")[0] in SCREENING and contestant != UNSCREENED
+    return Screening(space) if screens else None
+
+
 class Search:
     """One strategy spending one budget."""
 
@@ -130,8 +141,9 @@ class Search:
         params = SearchParameters(population=POPULATION, generations=self._schedule)
         constrained = landscape.aim.latency_target_ms is not None
         free: LatencyOf | None = landscape.free_load if constrained and name != BLIND else None
-        plain = name.removesuffix("-blind")
+        plain = name.partition("-")[0]
         self._strategy = make_strategy(plain, landscape.space, landscape.aim, seed, params, free)
+        self._screening = screening_of(name, landscape.space)
         self._seed = seed
         self._known: dict[bytes, Measured] = {}  # every architecture that was queried
         self._improvements: list[tuple[int, float]] = []
@@ -142,6 +154,9 @@ class Search:
         """Ask and tell until the budget is spent, or the search only repeats itself."""
         most = _MOST_SCHEDULES * self._schedule * POPULATION
         while len(self._known) < self._budget and len(self._known) + self._repeats < most:
+            if self._screening is not None:
+                self._screening.learn()
+                self._strategy.set_screen(self._screening.screen)
             proposals = self._strategy.ask()
             measured = [self._query(p) for p in proposals]
             if len(self._known) >= self._budget:
@@ -166,8 +181,10 @@ class Search:
         if key in self._known:
             self._repeats += 1
         elif len(self._known) < self._budget:
-            self._known[key] = self._landscape.measure(indices)
-            self._judge(self._known[key])
+            measured = self._known[key] = self._landscape.measure(indices)
+            self._judge(measured)
+            if self._screening is not None and math.isfinite(measured.value):
+                self._screening.tell(indices, measured.value, None)
         return self._known.get(key)
 
     def _judge(self, m: Measured) -> None:
@@ -257,7 +274,8 @@ def search_all(
 
 def _key(landscape: Landscape, budget: int) -> str:
     """Everything that decides a search but strategy and seed, the code included."""
-    sources = [file.read_bytes() for folder in riwoa.search.__path__ for file in sorted(Path(folder).glob("*.py"))]
+    files = [file for folder in riwoa.search.__path__ for file in sorted(Path(folder).glob("*.py"))]
+    sources = [Path(str(file)).read_bytes() for file in (*files, screening.__file__, surrogate.__file__)]
     facts = [landscape.key, budget, POPULATION, _MOST_SCHEDULES]
     return hashlib.sha256(json.dumps(facts).encode() + b"".join(sources)).hexdigest()
 

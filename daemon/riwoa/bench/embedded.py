@@ -19,10 +19,10 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from riwoa.bench.contest import POPULATION, screening_of
 from riwoa.bench.paired import compare, median_ratio
 from riwoa.config import Config
 from riwoa.errors import OracleError, StateDirectoryError
@@ -33,13 +33,13 @@ from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import EvaluationBackend
 from riwoa.oracle.spec import oracle_spec, pool_settings
+from riwoa.screening import Screening
 from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import make_strategy
 
-POPULATION = 20
 _MOST_GENERATIONS = 20  # as many times the schedule: a search that only repeats itself has converged
 _SEARCHES_A_WORKER = 2  # at once, so that no worker idles while a generation's last candidate is evaluated
 
@@ -235,8 +235,10 @@ async def search_all(
                 population=POPULATION, generations=max(1, math.ceil(settings.budget / POPULATION))
             )
             # As in the daemon: whoever can use the table's latencies beforehand may, they cost nothing.
-            strategy = make_strategy(name, space, aim, seed, params, partial(_latency_ms, space, table))
-            return await Search(strategy, seed, space, aim, table, settings.budget).run(evaluator, spend)
+            plain = name.partition("-")[0]
+            strategy = make_strategy(plain, space, aim, seed, params, Latencies(space, table))
+            search = Search(strategy, screening_of(name, space), seed, space, aim, table, settings.budget)
+            return replace(await search.run(evaluator, spend), strategy=name)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(name, seed), name=f"{name}-{seed}") for name, seed in pairs]
@@ -244,8 +246,20 @@ async def search_all(
     return sorted((t.result() for t in tasks), key=lambda f: (order[f.strategy], f.seed))
 
 
-def _latency_ms(space: Space, table: LatencyTable, indices: IntArray) -> float:
-    return table.latency_ms(ofa_config(space.architecture(indices)))
+class Latencies:
+    """The table's latencies by choice indices; each is summed once."""
+
+    def __init__(self, space: Space, table: LatencyTable) -> None:
+        self._space = space
+        self._table = table
+        self._known: dict[bytes, float] = {}
+
+    def __call__(self, indices: IntArray) -> float:
+        """Milliseconds of canonical indices (genes,)."""
+        key = indices.tobytes()
+        if key not in self._known:
+            self._known[key] = self._table.latency_ms(ofa_config(self._space.architecture(indices)))
+        return self._known[key]
 
 
 _Best = tuple[float, float | None, float | None, str | None, Architecture | None]
@@ -255,9 +269,17 @@ class Search:
     """One strategy spending one budget."""
 
     def __init__(
-        self, strategy: Strategy, seed: int, space: Space, aim: Objective, table: LatencyTable, budget: int
+        self,
+        strategy: Strategy,
+        screening: Screening | None,
+        seed: int,
+        space: Space,
+        aim: Objective,
+        table: LatencyTable,
+        budget: int,
     ) -> None:
         self._strategy = strategy
+        self._screening = screening
         self._seed = seed
         self._space = space
         self._codec = Codec(space, seed)
@@ -273,7 +295,10 @@ class Search:
         """Ask and tell until the budget is spent, or the search only repeats itself."""
         schedule = max(1, math.ceil(self._budget / POPULATION))
         while len(self._accuracies) < self._budget and self._strategy.generation < _MOST_GENERATIONS * schedule:
-            proposals = self._strategy.ask()
+            if self._screening is not None:
+                await asyncio.to_thread(self._screening.learn)
+                self._strategy.set_screen(self._screening.screen)
+            proposals = await asyncio.to_thread(self._strategy.ask)
             decoded = [self._decode(p) for p in proposals]
             await self._evaluate(decoded, evaluator, spend)
             if len(self._accuracies) >= self._budget:
@@ -308,6 +333,8 @@ class Search:
         for (key, architecture), accuracy in zip(wanted.items(), accuracies, strict=True):
             self._accuracies[key] = accuracy
             self._judge(key, architecture, accuracy)
+            if self._screening is not None and not math.isnan(accuracy):
+                self._screening.tell(self._space.indices(architecture), accuracy, None)
             spend()
             if len(self._accuracies) % POPULATION == 0:
                 self._curve.append(self._best[0])

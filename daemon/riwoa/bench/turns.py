@@ -91,11 +91,13 @@ class TurnBackend:
         """See ``EvaluationBackend.start``."""
         return await self._backend.start()
 
-    async def submit(self, job_id: str, architecture: Mapping[str, Any]) -> asyncio.Future[EvaluationResult]:
+    async def submit(
+        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
+    ) -> asyncio.Future[EvaluationResult]:
         """See ``EvaluationBackend.submit``."""
         await self._turns.begin("evaluation")
         try:
-            future = await self._backend.submit(job_id, architecture)
+            future = await self._backend.submit(job_id, architecture, rung)
         except BaseException:
             self._turns.end("evaluation")
             raise

@@ -147,8 +147,8 @@ def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[st
     config = load(given.config, given.set).config
     paths = client_state(options.state)
     strategies = tuple(given.strategies.split(","))
-    if unknown := set(strategies) - {"riwoa", "woa", "random"}:
-        raise UsageError(f"--strategies: {sorted(unknown)[0]!r} is none of riwoa, woa, random")
+    if unknown := set(strategies) - {"riwoa", "riwoa-unscreened", "woa", "random"}:
+        raise UsageError(f"--strategies: {sorted(unknown)[0]!r} is none of riwoa, riwoa-unscreened, woa, random")
     settings = Settings(seeds=given.seeds, budget=given.budget, workers=given.workers, strategies=strategies)
     out = given.out or paths.state / "bench_embedded.jsonl"
 

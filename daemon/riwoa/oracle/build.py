@@ -12,8 +12,11 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from riwoa.errors import InputError, OracleError
-from riwoa.oracle.protocol import Metrics, Oracle, PredictorSpec, SupernetSpec, TableSpec
+from riwoa.oracle.data import ChosenImages
+from riwoa.oracle.protocol import CandidateError, Metrics, Oracle, PredictorSpec, SupernetSpec, TableSpec
 from riwoa.oracle.published import PUBLISHED, published_path
 
 if TYPE_CHECKING:
@@ -24,14 +27,16 @@ if TYPE_CHECKING:
 # Raised by hand whenever the evaluator's arithmetic changes, so that cached accuracies of the old one are not used.
 ARITHMETIC_REVISION = 1
 EMBEDDED_SUPERNET = "digits_supernet.safetensors"
+_RUNG_SEED = 20_262
 
 
 class SupernetOracle:
-    """Accuracy of subnets of one checkpoint on one task."""
+    """Accuracy of subnets of one checkpoint on one task; on a lower rung, on so many of its validation images."""
 
-    def __init__(self, version: str, evaluator: SubnetEvaluator) -> None:
+    def __init__(self, version: str, evaluator: SubnetEvaluator, rungs: Mapping[str, SubnetEvaluator]) -> None:
         self._version = version
         self._evaluator = evaluator
+        self._rungs = rungs
 
     @property
     def version(self) -> str:
@@ -41,6 +46,16 @@ class SupernetOracle:
     def evaluate(self, architecture: Mapping[str, Any]) -> Metrics:
         """Accuracy, MACs and parameters of one architecture; independent of what was evaluated before."""
         return cast("Metrics", self._evaluator.evaluate(architecture))
+
+    def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> Metrics:
+        """The same on the validation images of a lower rung.
+
+        Raises:
+            CandidateError: there is none of this name.
+        """
+        if rung not in self._rungs:
+            raise CandidateError(f"the supernet has no rung of {rung} images, only {', '.join(self._rungs) or 'all'}")
+        return cast("Metrics", self._rungs[rung].evaluate(architecture))
 
 
 def build_oracle(spec: Mapping[str, Any]) -> Oracle:
@@ -105,16 +120,37 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         torch.set_num_threads(spec.threads)
         supernet = Supernet.load(path, spec.width_mult, spec.n_classes, spec.stem)
         recalibration, validation, data_sha256 = images.result()
-    evaluator = SubnetEvaluator(
-        supernet,
-        recalibration,
-        validation,
-        dtype=spec.dtype,
-        batch_size=spec.batch_size,
-        prefix_cache_bytes=spec.prefix_cache_bytes,
-        device=spec.device,
-    )
-    return SupernetOracle(_version(spec, evaluator.settings(), supernet.weights_sha256(), data_sha256), evaluator)
+
+    def evaluator_on(judging: Mapping[int, tuple[Images, IntArray]]) -> SubnetEvaluator:
+        return SubnetEvaluator(
+            supernet,
+            recalibration,
+            judging,
+            dtype=spec.dtype,
+            batch_size=spec.batch_size,
+            prefix_cache_bytes=spec.prefix_cache_bytes // (1 + len(spec.rung_images)),
+            device=spec.device,
+        )
+
+    evaluator = evaluator_on(validation)
+    rungs = {
+        str(count): evaluator_on({r: _part(*judging, count) for r, judging in validation.items()})
+        for count in spec.rung_images
+    }
+    version = _version(spec, evaluator.settings(), supernet.weights_sha256(), data_sha256)
+    return SupernetOracle(version, evaluator, rungs)
+
+
+def _part(images: Images, labels: IntArray, count: int) -> tuple[Images, IntArray]:
+    """So many validation images of a fixed random choice; a longer choice holds a shorter one.
+
+    Raises:
+        InputError: there are no more than these.
+    """
+    if count >= len(images):
+        raise InputError(f"oracle.rungs: {count} of {len(images)} validation images are no part; name fewer")
+    rows = np.sort(np.random.Generator(np.random.Philox(key=_RUNG_SEED)).permutation(len(images))[:count])
+    return ChosenImages(images, rows), labels[rows]
 
 
 def _images(task: ImageTask, spec: SupernetSpec) -> tuple[dict[int, Images], dict[int, tuple[Images, IntArray]], str]:

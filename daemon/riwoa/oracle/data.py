@@ -30,7 +30,7 @@ Split = Literal["train", "validation", "test"]
 
 
 class Images(Protocol):
-    """Images (n, 3, r, r) in float32 by slices: an array, or what makes one from bytes when it is looked at."""
+    """Images (n, 3, r, r) in float32 by slices or numbers: an array, or what makes one from bytes when looked at."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,7 +38,26 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: slice, /) -> FloatArray: ...
+    def __getitem__(self, rows: slice | IntArray, /) -> FloatArray: ...
+
+
+class ChosenImages:
+    """Some images of others, as they are numbered there; none is copied before it is looked at."""
+
+    def __init__(self, images: Images, rows: IntArray) -> None:
+        self._images = images
+        self._rows = rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, 3, r, r)."""
+        return len(self._rows), *self._images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice | IntArray, /) -> FloatArray:
+        return self._images[self._rows[rows]]
 
 
 _CHUNK_IMAGES = 64  # resized together: bounds the floats of full size

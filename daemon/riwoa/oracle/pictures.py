@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from riwoa.errors import FullDiskError, InputError, StateDirectoryError
-from riwoa.oracle.data import ByteArray, FloatArray
+from riwoa.oracle.data import ByteArray, FloatArray, IntArray
 from riwoa_storage.durable import flush, replace_durably
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class StandardisedImages:
     def __len__(self) -> int:
         return len(self._pixels)
 
-    def __getitem__(self, rows: slice, /) -> FloatArray:
-        """The images of a slice, (k, 3, r, r) float32."""
+    def __getitem__(self, rows: slice | IntArray, /) -> FloatArray:
+        """The images of a slice, or of these numbers, (k, 3, r, r) float32."""
         standardised = self._pixels[rows] * self._scale - self._shift
         return np.ascontiguousarray(standardised.transpose(0, 3, 1, 2))
 

@@ -96,14 +96,17 @@ class WorkerPool:
         assert self._info is not None
         return self._info
 
-    async def submit(self, job_id: str, architecture: Mapping[str, Any]) -> asyncio.Future[EvaluationResult]:
+    async def submit(
+        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
+    ) -> asyncio.Future[EvaluationResult]:
         """Queue a candidate, waiting while the queue is full; ``await`` the future for its result.
 
         Raises:
             RiwoaError: the pool has failed, or is closed.
             ValueError: a job of this id is pending, or the architecture has no JSON form.
         """
-        frame = encode_frame({"id": job_id, "architecture": architecture})
+        at = {} if rung is None else {"rung": rung}
+        frame = encode_frame({"id": job_id, "architecture": architecture, **at})
         async with self._changed:
             await self._changed.wait_for(lambda: self._unusable() or len(self._queue) < self._settings.queue_size)
             if unusable := self._unusable():

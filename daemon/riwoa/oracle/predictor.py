@@ -120,6 +120,10 @@ class PredictorOracle:
             "parameters": geometry.parameters(config, BACKBONE),
         }
 
+    def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> Metrics:
+        """There is nothing cheaper than a prediction."""
+        raise CandidateError(f"OFA's predictor has no rung {rung}")
+
 
 def one_hot(configs: Sequence[OfaConfig]) -> npt.NDArray[np.float32]:
     """The inputs of each subnet, (n, 128): kernels, expansions (zero where the layer does not exist), resolution.

@@ -37,6 +37,7 @@ class SupernetSpec:
     validation_images: int = 2000  # of a folder: the most that judge
     data_seed: int = 0  # of the choice among a folder's images
     recalibration_data: str | None = None  # absolute path of a folder; None: the data's own training images
+    rung_images: tuple[int, ...] = ()  # validation images of each lower rung, ascending
     prefix_cache_bytes: int = 256 * 2**20  # changes the speed of an evaluation, never its result
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
@@ -47,17 +48,16 @@ class SupernetSpec:
         What is as it was before there was a choice goes without saying.
         """
         usual = {"stem": "imagenet", "device": "cpu", "validation_images": 2000, "data_seed": 0}
-        usual["recalibration_data"] = None
+        usual |= {"recalibration_data": None, "rung_images": ()}
         fields = {name: value for name, value in asdict(self).items() if name not in usual or usual[name] != value}
-        return {"kind": "supernet", **fields, "resolutions": list(self.resolutions)}
+        lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
+        return {"kind": "supernet", **fields, **lists}
 
     @classmethod
     def from_json(cls, frame: Mapping[str, Any]) -> SupernetSpec:
         """The specification of ``to_json``; what older ones did not say takes its default."""
-        fields = {name: value for name, value in frame.items() if name != "kind"}
-        if "resolutions" in fields:
-            fields["resolutions"] = tuple(fields["resolutions"])
-        return cls(**fields)
+        fields: dict[str, Any] = {name: value for name, value in frame.items() if name != "kind"}
+        return cls(**fields | {name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +146,9 @@ class Oracle(Protocol):
     def evaluate(self, architecture: Mapping[str, Any]) -> Metrics:
         """Finite numbers, "accuracy" (a fraction) among them. An exception means that this candidate fails."""
 
+    def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> Metrics:
+        """The same, cheaper and less exact, on a lower rung that the specification names."""
+
 
 @dataclass(frozen=True, slots=True)
 class OracleInfo:
@@ -203,8 +206,12 @@ class EvaluationBackend(Protocol):
             RiwoaError: the oracle cannot be made (InputError for a bad checkpoint), or nothing starts (OracleError).
         """
 
-    async def submit(self, job_id: str, architecture: Mapping[str, Any]) -> asyncio.Future[EvaluationResult]:
+    async def submit(
+        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
+    ) -> asyncio.Future[EvaluationResult]:
         """Queue a candidate, waiting while the queue is full; ``await`` the future for its result.
+
+        ``rung``: a lower one of the oracle's; None for a full evaluation.
 
         The future raises a RiwoaError only when the backend itself has failed; cancelling it cancels the job.
         """

@@ -36,6 +36,7 @@ def oracle_spec(oracle: Oracle) -> SupernetSpec:
         validation_images=oracle.validation_images,
         data_seed=oracle.data_seed,
         recalibration_data=None if oracle.recalibration_data == "train" else _absolute(oracle.recalibration_data),
+        rung_images=tuple(rung for rung in oracle.rungs if isinstance(rung, int)),
         threads=oracle.threads,
         device=device,
     )

@@ -14,16 +14,15 @@ by that predictor, and Spearman's correlation and the share of 90 % intervals th
 Held out at random among those that it learns from, the first has 0.945 / 0.972 / 0.986: a search moves on to where all
 networks are good, and there they are harder to tell apart. Believe ``check`` on later evaluations, not the folds.
 
-scikit-learn finds the three hyperparameters; predicting needs numpy alone.
+numpy alone: the daemon learns one anew in every generation.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,9 @@ FOLDS = 5
 INTERVAL_SHARE, _INTERVAL_SD = 0.90, 1.6448536269514722
 _FORMAT = "riwoa-surrogate-1"
 _MAX_FILE_BYTES = 64 * 2**20
+_LENGTHS = np.geomspace(0.7, 30.0, 12)  # of a kernel, in (differing features)^½: 92 differ at most in OFA's space
+_NOISES = np.geomspace(1e-5, 1.0, 26)  # relative to the signal
+_FINER = 7
 _BLOCK_ROWS = 1024  # predicted together: bounds the kernel matrix
 
 
@@ -210,12 +212,12 @@ def fit(examples: Examples, seed: int = 0) -> Surrogate:
     if not examples.accuracies.std() > 1e-9:
         raise InputError(f"all {len(examples)} accuracies are equal: there is nothing to learn")
     fold = rng.permutation(len(examples)) % FOLDS
-    parts = [(_fit_once(examples.rows(fold != k)), examples.rows(fold == k)) for k in range(FOLDS)]
+    parts = [(learn(examples.rows(fold != k)), examples.rows(fold == k)) for k in range(FOLDS)]
     means, sds = np.empty(len(examples)), np.empty(len(examples))
     for k, (surrogate, left_out) in enumerate(parts):
         means[fold == k], sds[fold == k] = surrogate.predict_indices(left_out.indices)
     held_out = judge(means, sds, examples.accuracies)
-    whole = _fit_once(examples)
+    whole = learn(examples)
     return Surrogate(examples, whole.kernel, {"architectures": len(examples), "held_out": held_out.to_json()})
 
 
@@ -235,6 +237,11 @@ def judge(means: FloatArray, sds: FloatArray, accuracies: FloatArray) -> Judgeme
     )
 
 
+def covers(mean: float, deviation: float, accuracy: float) -> bool:
+    """Whether the interval that should hold ``INTERVAL_SHARE`` of them holds this accuracy."""
+    return abs(accuracy - mean) <= _INTERVAL_SD * deviation
+
+
 def unseen(surrogate: Surrogate, examples: Examples) -> Examples:
     """Those that it was not learned from.
 
@@ -250,29 +257,48 @@ def unseen(surrogate: Surrogate, examples: Examples) -> Examples:
     return examples.rows(np.array([row.tobytes() not in known for row in examples.indices], dtype=np.bool_))
 
 
-def _fit_once(examples: Examples) -> Surrogate:
-    """Hyperparameters of greatest marginal likelihood, and the scale that makes left-out errors of unit size."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+def learn(examples: Examples) -> Surrogate:
+    """The process of greatest marginal likelihood (eq. 2.30), its deviations scaled so that left-out errors fit them.
 
+    For each length scale of a grid, then of a finer one around the best, an eigendecomposition gives the likelihood for
+    every ratio of noise to signal; the signal's own variance follows in closed form. Seconds for a thousand examples,
+    the same kernel as gradients find (scikit-learn's, on 40 to 400 examples: predictions equal to 0.0001), and nothing
+    to converge.
+
+    Args:
+        examples: not all of one accuracy.
+    """
     x, y = one_hot(examples.space, examples.indices), examples.accuracies
-    spread = max(float(y.std()), 1e-12)
-    kernel = ConstantKernel(1.0, (1e-3, 1e3)) * RBF(4.0, (0.1, 100.0)) + WhiteKernel(0.01, (1e-6, 1.0))
-    process = GaussianProcessRegressor(kernel)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound is an answer too
-        process.fit(x, (y - y.mean()) / spread)
-    signal, length, noise = (float(v) for v in np.exp(process.kernel_.theta))
-    plain = Surrogate(examples, Kernel(length, signal, noise), {})
-    z_scale = float(np.sqrt(np.mean(plain.left_out_z() ** 2)))
-    return Surrogate(examples, Kernel(length, signal, noise, z_scale), {})
+    y = (y - y.mean()) / y.std()
+    differing = _differing(x, x)
+    found = [_likeliest(differing, y, length) for length in _LENGTHS]
+    best = min(range(len(found)), key=lambda i: found[i][0])
+    around = _LENGTHS[max(0, best - 1)], _LENGTHS[min(len(_LENGTHS), best + 2) - 1]
+    found += [_likeliest(differing, y, length) for length in np.geomspace(*around, _FINER)[1:-1]]
+    kernel = min(found, key=lambda f: f[0])[1]
+    z_scale = float(np.sqrt(np.mean(Surrogate(examples, kernel, {}).left_out_z() ** 2)))
+    return Surrogate(examples, replace(kernel, z_scale=max(z_scale, 1e-3)), {})
+
+
+def _likeliest(differing: FloatArray, y: FloatArray, length: float) -> tuple[float, Kernel]:
+    """The least negative log marginal likelihood at a length scale, up to a constant, and its kernel."""
+    eigenvalues, vectors = np.linalg.eigh(np.exp(-differing / (2.0 * length**2)))
+    spectra = np.maximum(eigenvalues, 0.0)[None, :] + _NOISES[:, None]
+    signals = np.mean((vectors.T @ y) ** 2 / spectra, axis=1)
+    costs = 0.5 * len(y) * np.log(signals) + 0.5 * np.log(spectra).sum(axis=1)
+    least = int(np.argmin(costs))
+    signal = float(signals[least])
+    return float(costs[least]), Kernel(float(length), signal, signal * float(_NOISES[least]))
 
 
 def _covariance(a: FloatArray, b: FloatArray, kernel: Kernel) -> FloatArray:
     """Squared exponential of the number of features that differ, (n, m); noise is not in it."""
-    differing = a.sum(1)[:, None] + b.sum(1)[None, :] - 2.0 * (a @ b.T)
-    return np.asarray(kernel.signal * np.exp(-differing / (2.0 * kernel.length**2)))
+    return np.asarray(kernel.signal * np.exp(-_differing(a, b) / (2.0 * kernel.length**2)))
+
+
+def _differing(a: FloatArray, b: FloatArray) -> FloatArray:
+    """How many features differ, (n, m)."""
+    return np.asarray(a.sum(1)[:, None] + b.sum(1)[None, :] - 2.0 * (a @ b.T))
 
 
 def _check(examples: Examples, kernel: Kernel) -> None:

@@ -42,6 +42,7 @@ _MAX_GENE_VALUE = 2**31
 _WHOLE = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 # Raised by hand whenever the same file gives other metrics.
 RECIPE_VERSION = "table-1"
+LOW_FIDELITY = "low_fidelity"  # the one rung below a row
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,17 @@ class TableOracle:
             raise CandidateError("in the table, but not measured")
         found = {role: float(values[row]) for role, values in self._metrics.items()}
         return {role: value for role, value in found.items() if math.isfinite(value)}
+
+    def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> Metrics:
+        """The row's low fidelity as its "accuracy".
+
+        Raises:
+            CandidateError: as ``evaluate``, or the row lacks that number.
+        """
+        found = self.evaluate(architecture)
+        if rung != LOW_FIDELITY or rung not in found:
+            raise CandidateError(f"in the table, but without {rung}")
+        return {"accuracy": found[rung]}
 
     def latency_ms(self, architecture: Mapping[str, Any]) -> float:
         """The row's latency; infinite where the table has none, so that no search that asks goes there."""

@@ -1,7 +1,8 @@
 """An oracle in a process of its own: ``python -m riwoa.oracle.worker``, one JSON frame a line on its pipes.
 
-In: ``{"spec": ...}`` once, then ``{"id": ..., "architecture": ...}``. Out: ``{"ready": ...}`` or ``{"fatal": ...}``,
-then ``{"id": ..., "metrics": ...}`` or ``{"id": ..., "error": ...}``. It ends with its parent, whatever it is doing.
+In: ``{"spec": ...}`` once, then ``{"id": ..., "architecture": ...}``, with a "rung" for less than a full evaluation.
+Out: ``{"ready": ...}`` or ``{"fatal": ...}``, then ``{"id": ..., "metrics": ...}`` or ``{"id": ..., "error": ...}``.
+It ends with its parent, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ def main() -> int:
     parent.send({"ready": {"oracle_version": oracle.version, "threads": spec["threads"], "load_s": load_s}})
     while True:
         request = parent.frame()
-        parent.send({"id": request["id"], **_answer(oracle, request["architecture"])})
+        parent.send({"id": request["id"], **_answer(oracle, request["architecture"], request.get("rung"))})
 
 
-def _answer(oracle: Oracle, architecture: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(oracle: Oracle, architecture: Mapping[str, Any], rung: str | None) -> dict[str, Any]:
     try:
-        return {"metrics": _checked(oracle.evaluate(architecture))}
+        found = oracle.evaluate(architecture) if rung is None else oracle.evaluate_at(rung, architecture)
+        return {"metrics": _checked(found)}
     except CandidateError as error:  # no news to anybody but the journal
         return {"error": str(error)[:_MAX_ERROR_CHARACTERS]}
     except Exception as error:  # the boundary of the process: the candidate fails, the worker lives

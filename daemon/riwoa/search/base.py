@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.race import Cut
 from riwoa.search.space import IntArray, Space
 
 OPERATORS = (
@@ -22,6 +23,7 @@ OPERATORS = (
 Identity = tuple[int, int]  # (generation, slot)
 Snapshot = dict[str, npt.NDArray[np.generic]]
 LatencyOf = Callable[[IntArray], float | None]  # canonical indices (G,) -> ms, None where it is not free to know
+Screen = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> accuracies that they may well reach, (n,)
 
 
 class CallOrderError(RuntimeError):
@@ -87,9 +89,10 @@ class SearchParameters:
     signed_spiral: bool = True
     rotated_encircle: bool = True
     p_recombine: float = 0.3
+    screened: int = 16  # children drawn for a slot, of which a predictor chooses one; 1 for none
 
     def __post_init__(self) -> None:
-        for name, low in (("population", 4), ("generations", 1), ("basis_every", 1)):
+        for name, low in (("population", 4), ("generations", 1), ("basis_every", 1), ("screened", 1)):
             if getattr(self, name) < low:
                 raise SearchInputError(f"{name} must be at least {low}, got {getattr(self, name)!r}")
         for name in ("p_semantic", "placebo_share", "elite_fraction", "p_recombine"):
@@ -114,6 +117,11 @@ class Strategy(Protocol):
     @property
     def leader(self) -> Leader | None:
         """The best so far; None until an evaluation succeeded."""
+        ...
+
+    @property
+    def cut(self) -> Cut | None:
+        """What a newcomer must beat to change the search in any way; None where every newcomer may."""
         ...
 
     def ask(self) -> list[Proposal]:
@@ -147,6 +155,10 @@ class Strategy(Protocol):
 
     def set_objective(self, objective: Objective) -> None:
         """Judge from now on, and judge the stored raw metrics again, by ``objective``."""
+        ...
+
+    def set_screen(self, screen: Screen | None) -> None:
+        """Choose among drawn children by ``screen`` from now on; what cannot makes no use of it."""
         ...
 
     def set_parameters(self, params: SearchParameters) -> None:
@@ -208,6 +220,7 @@ class PopulationStrategy(ABC):
         self.seed = seed
         self.params = params
         self.latency_of = latency_of
+        self.screen: Screen | None = None
         self.codec = Codec(space, seed)
         self.generation = 0
         self.population = Members.empty(self.codec.dimension)
@@ -251,6 +264,18 @@ class PopulationStrategy(ABC):
             fitness=float(self.fitness(best)[0]),
             origin=(int(best.origin[0, 0]), int(best.origin[0, 1])),
         )
+
+    @property
+    def cut(self) -> Cut | None:
+        """See ``Strategy.cut``."""
+        return None
+
+    def _cut_at(self, members: Members) -> Cut | None:
+        """The last of these members, if all of them were evaluated."""
+        order = self.objective.ranking(members.accuracy, members.latency_ms)
+        if not len(members) or len(order) < len(members):
+            return None
+        return Cut(float(members.accuracy[order[-1]]), float(members.latency_ms[order[-1]]))
 
     def origin(self, row: int) -> Identity:
         """Identity of the individual that is member number ``row``."""
@@ -305,6 +330,10 @@ class PopulationStrategy(ABC):
             raise CallOrderError("the objective changes between generations; tell the outcomes first")
         self.objective = objective
         self._crown(self._best.join(self.population))
+
+    def set_screen(self, screen: Screen | None) -> None:
+        """See ``Strategy.set_screen``."""
+        self.screen = screen
 
     def set_parameters(self, params: SearchParameters) -> None:
         """See ``Strategy.set_parameters``."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from riwoa.search import whale
 from riwoa.search.base import Members, PopulationStrategy, Proposal
+from riwoa.search.race import Cut
 from riwoa.search.rng import generator
 
 
@@ -22,6 +23,11 @@ class RandomSearch(PopulationStrategy):
         shape = (self.params.population, self.codec.dimension)
         genotypes = generator(self.seed, self.generation, "random").random(shape)
         return [Proposal(i, "init", g, None) for i, g in enumerate(genotypes)]
+
+    @property
+    def cut(self) -> Cut | None:
+        """The leader: nobody else is looked at."""
+        return self._cut_at(self._best)
 
     def _absorb(self, children: Members, late: Members) -> None:
         self.population = children
@@ -59,6 +65,11 @@ class Whale(PopulationStrategy):
         )
         operators = np.where(attack, "spiral", np.where(far, "search", "encircle"))[:, 0]
         return [Proposal(i, str(operators[i]), g, self.origin(i)) for i, g in enumerate(self.codec.reflect(moved))]
+
+    @property
+    def cut(self) -> Cut | None:
+        """The leader: of all others only the places count."""
+        return self._cut_at(self._best)
 
     def _absorb(self, children: Members, late: Members) -> None:
         self.population = children

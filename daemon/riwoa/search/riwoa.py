@@ -60,9 +60,12 @@ from riwoa.search import whale
 from riwoa.search.base import LatencyOf, Members, PopulationStrategy, Proposal, SearchParameters, Snapshot
 from riwoa.search.covariance import eigenbasis, shrunk_covariance
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
+from riwoa.search.race import Cut
 from riwoa.search.rng import generator
 from riwoa.search.space import IntArray, Space
 
+Children = tuple[FloatArray, npt.NDArray[np.str_], IntArray]  # vectors (n, D), operators and parents' rows (n,)
+_ASKING = ("semantic", "placebo")
 NEWEST = 0.3  # weight of the newest elite covariance in the moving average
 REMEMBERED = 4096  # phenotypes that count as evaluated already; older ones are forgotten
 MOST_REPAIRS = 100  # single-choice steps towards a new phenotype within the target
@@ -101,7 +104,7 @@ class RotationInvariantWhale(PopulationStrategy):
         if not len(self._best):  # nothing is known yet, or everything failed
             first = generator(self.seed, self.generation, "riwoa.init").random((n, d))
             return [Proposal(i, "init", g, None) for i, g in enumerate(self._settle(first))]
-        vectors, operators, parents = self._moves()
+        vectors, operators, parents = self._screened()
         members = self.population
         return [
             Proposal(
@@ -109,15 +112,64 @@ class RotationInvariantWhale(PopulationStrategy):
                 str(operators[slot]),
                 vector,
                 self.origin(int(parents[slot])),
-                members.genotype[slot].copy() if operators[slot] in ("semantic", "placebo") else None,
+                members.genotype[slot].copy() if operators[slot] in _ASKING else None,
             )
-            for slot, vector in enumerate(self._settle(self.codec.reflect(vectors)))
+            for slot, vector in enumerate(vectors)
         ]
 
-    def _moves(self) -> tuple[FloatArray, npt.NDArray[np.str_], IntArray]:
+    def _screened(self) -> Children:
+        """One child a slot: of those drawn, the one whose fitness may well become the greatest.
+
+        A slot that asks the language model, or a placebo, still does; the spiral that stands in for its reply is chosen
+        among spirals.
+        """
+        first = self._children()
+        if self.screen is None or self.params.screened == 1:
+            return first
+        drawn = [first, *(self._children(v) for v in range(1, self.params.screened))]
+        vectors, operators, parents = (np.stack(part) for part in zip(*drawn, strict=True))  # (variants, n, ...)
+        indices = self.codec.decode(vectors.reshape(-1, self.codec.dimension))
+        places = self._places(indices).reshape(operators.shape)
+        hashes = self._hashes(indices).reshape(operators.shape)
+        asks = np.isin(operators, _ASKING)
+        chosen = np.zeros(operators.shape[1], dtype=np.int64)
+        taken: list[np.uint64] = []
+        for slot in range(len(chosen)):
+            eligible = asks[:, slot] | (operators[:, slot] == "spiral") if asks[0, slot] else ~asks[:, slot]
+            new = eligible & ~np.isin(hashes[:, slot], taken) if self.params.avoid_duplicates else eligible
+            among = np.flatnonzero(new if new.any() else eligible)
+            chosen[slot] = among[np.argmin(places[among, slot])]
+            taken.append(hashes[chosen[slot], slot])
+        slots = np.arange(len(chosen))
+        keep = np.where(asks[0], 0, chosen)
+        return vectors[chosen, slots], operators[keep, slots], parents[keep, slots]
+
+    def _places(self, indices: IntArray) -> IntArray:
+        """Each phenotype's place, most promising first, those seen before behind all others. (n, G) in, (n,) out."""
+        assert self.screen is not None
+        upper = np.round(self.screen(indices), 9)  # what differs by less is no reason for a choice
+        target_ms = self.objective.latency_target_ms
+        if self.latency_of is None or target_ms is None:
+            latency_ms = np.zeros(len(indices))
+        else:  # one that is not free to know is taken to be within the target
+            found = [self.latency_of(row) for row in indices]
+            latency_ms = np.array([target_ms if ms is None else ms for ms in found])
+        order = np.lexsort((-self.objective.fitness(upper, latency_ms), ~self.objective.feasible(latency_ms)))
+        if self.params.avoid_duplicates:
+            order = order[np.argsort(np.isin(self._hashes(indices[order]), self._seen), kind="stable")]
+        places = np.empty(len(order), dtype=np.int64)
+        places[order] = np.arange(len(order))
+        return places
+
+    def _children(self, variant: int = 0) -> Children:
+        """One draw of every slot's child, new and within the target as far as ``_settle`` gets it."""
+        vectors, operators, parents = self._moves(variant)
+        return self._settle(self.codec.reflect(vectors), variant), operators, parents
+
+    def _moves(self, variant: int) -> Children:
         """Where the members go, by which operator, and from which row of the population. Not yet within the cube."""
         n, d = self.params.population, self.codec.dimension
-        draw = generator(self.seed, self.generation, "riwoa.moves").random
+        draw = generator(self.seed, self.generation, "riwoa.moves", variant).random
         p, phase_r, turn, mate, model, placebo, recombine, mother, father = draw((9, n, 1))
         a = whale.control(self.tau)
         axis_a, axis_c = whale.coefficient_a(a, draw((n, d))), whale.coefficient_c(draw((n, d)))
@@ -165,7 +217,7 @@ class RotationInvariantWhale(PopulationStrategy):
         y = (x - mean) @ basis
         return np.asarray(mean + whale.search(y[other], y, a, c) @ basis.T)
 
-    def _settle(self, vectors: FloatArray) -> FloatArray:
+    def _settle(self, vectors: FloatArray, variant: int = 0) -> FloatArray:
         """Step single genes at random until each child is new and, where that is known for free, within the target.
 
         While a child is too slow, only steps that make it faster are taken.
@@ -178,7 +230,8 @@ class RotationInvariantWhale(PopulationStrategy):
             rows = np.flatnonzero(slow | self._repeated(indices))
             if not len(rows):
                 break
-            draws = generator(self.seed, self.generation, "riwoa.repair", attempt).random((len(out), 2))
+            stream = attempt + MOST_REPAIRS * variant
+            draws = generator(self.seed, self.generation, "riwoa.repair", stream).random((len(out), 2))
             stepped = out[rows]
             for vector, row in zip(stepped, rows, strict=True):
                 self._step(vector, indices[row], draws[row])
@@ -217,6 +270,16 @@ class RotationInvariantWhale(PopulationStrategy):
 
     def _hashes(self, indices: IntArray) -> npt.NDArray[np.uint64]:
         return np.asarray((indices + 1).astype(np.uint64) @ self._hash_weights)
+
+    @property
+    def cut(self) -> Cut | None:
+        """The last member: what does not beat it is gone after the generation.
+
+        None without elitism, and while a repeat holds a place, which any other phenotype would take.
+        """
+        hashes = self._hashes(self.codec.decode(self.population.genotype))
+        distinct = len(np.unique(hashes)) == len(hashes)
+        return self._cut_at(self.population) if self.params.elitism and distinct else None
 
     # -- tell ----------------------------------------------------------------------------------------------------------
 

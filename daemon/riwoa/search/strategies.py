@@ -14,6 +14,8 @@ STRATEGIES: Mapping[str, type[PopulationStrategy]] = {
     s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch, RegularisedEvolution, LocalSearch)
 }
 
+SCREENING = (RotationInvariantWhale.name,)  # those that choose among drawn children
+
 
 def make_strategy(
     name: str,

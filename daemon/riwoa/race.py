@@ -1,0 +1,81 @@
+"""Who is given up early: the bounds of one generation, and what a run has learned of them.
+
+Everything follows from committed individuals, so a resumed run gives up the same. Now and then a candidate that would
+have been given up is evaluated in full all the same: the journal then tells how often the bounds are wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from riwoa.search.race import Bound, Stakes
+
+AUDITED_SHARE = 0.05
+
+
+def metric_of(rung: str) -> str:
+    """The name under which an individual's accuracy on a rung is journaled."""
+    return f"accuracy_{rung}" if rung.isdecimal() else rung
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """One generation's; the default has no lower rungs and gives nobody up.
+
+    Attributes:
+        rungs: lower ones, cheapest first.
+        bounds: what a rung says of the full accuracy.
+        stakes: what a candidate must reach; None while nobody is given up.
+        seed: of the audits.
+    """
+
+    rungs: tuple[str, ...] = ()
+    bounds: Mapping[str, Bound] = field(default_factory=dict)
+    stakes: Stakes | None = None
+    seed: int = 0
+
+    def needed(self, latency_ms: float, parent_fitness: float | None) -> float:
+        """The accuracy that a candidate must exceed to change anything."""
+        return -math.inf if self.stakes is None else self.stakes.needed(latency_ms, parent_fitness)
+
+    def hopeless(self, rung: str, accuracy: float, needed: float) -> bool:
+        """Whether a candidate will not exceed ``needed``, by its accuracy on this rung."""
+        return self.bounds[rung].upper(accuracy) <= needed
+
+    def audits(self, key: str, needed: float) -> bool:
+        """Whether to go on with a hopeless candidate; one that no accuracy would save is not worth it."""
+        digest = hashlib.sha256(f"{self.seed} audit {key}".encode()).digest()
+        return math.isfinite(needed) and int.from_bytes(digest[:8], "big") < AUDITED_SHARE * 2**64
+
+
+class Racing:
+    """What a run has committed on its rungs.
+
+    Args:
+        rungs: the oracle's lower ones, cheapest first.
+        confidence: of each bound.
+        seed: the run's.
+    """
+
+    def __init__(self, rungs: Sequence[str], confidence: float, seed: int) -> None:
+        self.rungs = tuple(rungs)
+        self._confidence = confidence
+        self._seed = seed
+        self._full: list[float] = []
+        self._cheap: dict[str, list[float]] = {rung: [] for rung in rungs}
+
+    def learn(self, metrics: Mapping[str, Any]) -> None:
+        """Take in a committed individual that was evaluated on every rung and in full, once."""
+        if all(metric_of(rung) in metrics for rung in self.rungs):
+            self._full.append(metrics["accuracy"])
+            for rung in self.rungs:
+                self._cheap[rung].append(metrics[metric_of(rung)])
+
+    def race(self, stakes: Stakes) -> Race:
+        """The next generation's."""
+        bounds = {rung: Bound(self._cheap[rung], self._full, self._confidence) for rung in self.rungs}
+        return Race(self.rungs, bounds, stakes, self._seed)
