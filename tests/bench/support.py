@@ -35,7 +35,9 @@ class FakeBackend:
     async def start(self) -> OracleInfo:
         return OracleInfo("fake", 1, 0.0)
 
-    async def submit(self, job_id: str, architecture: Mapping[str, Any]) -> asyncio.Future[EvaluationResult]:
+    async def submit(
+        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
+    ) -> asyncio.Future[EvaluationResult]:
         self.asked.append(job_id)
         future: asyncio.Future[EvaluationResult] = asyncio.get_running_loop().create_future()
         number = len(self.asked)

@@ -103,7 +103,7 @@ async def test_a_search_that_only_repeats_itself_ends(tmp_path: Path) -> None:
         def tell(self, outcomes: list[Outcome]) -> None:
             self.generation += 1
 
-    search = Search(Stuck(), 0, tiny, AIM, TABLE, settings.budget)  # type: ignore[arg-type]
+    search = Search(Stuck(), None, 0, tiny, AIM, TABLE, settings.budget)  # type: ignore[arg-type]
     found = await search.run(Evaluator(FakeBackend(), "fake", file, tiny), lambda: None)
     file.close()
     assert found.evaluations == 1

@@ -55,7 +55,7 @@ async def test_an_evaluation_that_is_cancelled_or_refused_gives_its_turn_back() 
     turns, at_work = Turns(alternate=True), list[tuple[str, str]]()
 
     class Refusing(FakeBackend):
-        async def submit(self, job_id: str, architecture: object) -> asyncio.Future[EvaluationResult]:
+        async def submit(self, job_id: str, architecture: object, rung: str | None) -> asyncio.Future[EvaluationResult]:
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):

@@ -51,6 +51,14 @@ def test_one_child_a_slot_is_what_it_is_without_a_screen() -> None:
         assert same(advance(plain, codec, hill(MOBILE, 1)), advance(single, codec, hill(MOBILE, 1)))
 
 
+def test_a_target_whose_latencies_are_not_known_beforehand_leaves_the_screen_alone() -> None:
+    plain, blind = (RotationInvariantWhale(MOBILE, AIM, 0, SearchParameters(population=8)) for _ in range(2))
+    blind.set_screen(oracle)
+    codec = Codec(MOBILE, 0)
+    for _ in range(2):
+        assert same(advance(plain, codec, hill(MOBILE, 1)), advance(blind, codec, hill(MOBILE, 1)))
+
+
 def test_slots_that_ask_the_model_ask_it_all_the_same_and_for_the_same_parent() -> None:
     plain, chosen = (screened(p_semantic=0.7, placebo_share=0.3) for _ in range(2))
     codec = Codec(MOBILE, 0)

@@ -124,7 +124,9 @@ class RotationInvariantWhale(PopulationStrategy):
         among spirals.
         """
         first = self._children()
-        if self.screen is None or self.params.screened == 1:
+        # Where a target's latencies are not free to know, the most accurate would all be too slow.
+        blind = self.latency_of is None and self.objective.latency_target_ms is not None
+        if self.screen is None or self.params.screened == 1 or blind:
             return first
         drawn = [first, *(self._children(v) for v in range(1, self.params.screened))]
         vectors, operators, parents = (np.stack(part) for part in zip(*drawn, strict=True))  # (variants, n, ...)
