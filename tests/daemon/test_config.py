@@ -137,3 +137,18 @@ def test_no_file_content_raises_anything_but_a_config_error(text: str) -> None:
             load(Path(file.name), environment={})
         except ConfigError:
             pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["oracle.rungs=[400,100]"], "numbers of images, ascending"),
+        (['oracle.rungs=["low_fidelity"]'], "numbers of images, ascending"),
+        (["oracle.kind=table", "oracle.rungs=[100]"], "with table_low_fidelity its column"),
+        (["oracle.kind=table", 'oracle.rungs=["low_fidelity"]'], "with table_low_fidelity its column"),
+        (["oracle.kind=predictor", "oracle.rungs=[100]"], "nothing is cheaper than a predictor"),
+    ],
+)
+def test_rungs_that_an_oracle_does_not_have_are_refused(settings: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load(None, settings, {})

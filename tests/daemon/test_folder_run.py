@@ -18,7 +18,7 @@ from riwoa.hardware.build import build_table_in_child
 from riwoa.oracle.data import Split, load_digits_task
 from riwoa.oracle.geometry import Backbone
 from riwoa_storage.replay import compare, verify
-from tests.daemon.test_service import ctl, daemon, evaluating, one_line, run, wait_for
+from tests.daemon.test_service import ctl, daemon, evaluating, one_line, run, status, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,9 @@ def settings(digits: Path, *others: str) -> Sequence[str]:
     )
 
 
+RACED = ("oracle.rungs=[40]", "run.generations=9", "oracle.rung_confidence=0.5")
+
+
 @pytest.mark.timeout(240)
 def test_two_workers_share_the_decoded_pictures_and_a_kill_changes_no_digest(
     digits: Path, table: Path, tmp_path: Path, cache: Path
@@ -71,17 +74,18 @@ def test_two_workers_share_the_decoded_pictures_and_a_kill_changes_no_digest(
     for place in (whole, state):
         place.mkdir()
         shutil.copy(table, place / "latency_lut.json")
-    done = run(whole, "--foreground", settings=settings(digits))
+    done = run(whole, "--foreground", settings=settings(digits, *RACED))
     assert done.returncode == 0, done.stderr
     assert "on 150 validation images" in done.stdout
     assert len(list(cache.glob("*.rgb"))) == 2  # training and validation
-    with daemon(state, settings=settings(digits)) as process:
+    with daemon(state, settings=settings(digits, *RACED)) as process:
         wait_for(state, evaluating)
-        time.sleep(0.5)
+        time.sleep(1.5)
         process.send_signal(signal.SIGKILL)
         process.wait()
     shutil.rmtree(cache)  # it is a cache: nothing may depend on its being there
-    assert run(state, settings=settings(digits)).returncode == 0
+    assert run(state, settings=settings(digits, *RACED)).returncode == 0
+    assert status(state)["evaluations"]["dropped"] > 0
     found = compare(whole / "journal.db", state / "journal.db")
     assert found.same, found.message
     assert verify(state / "journal.db").ok

@@ -44,7 +44,7 @@ def table_settings(path: Path, *more: str) -> tuple[str, ...]:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "cells.npz", ops=OPS, acc=ACCURACY, test=ACCURACY - 1)
+    np.savez(tmp_path / "cells.npz", ops=OPS, acc=ACCURACY, test=ACCURACY - 1, early=0.7 * ACCURACY)
     np.savez(tmp_path / "latency.npz", phone_ms=LATENCY_MS)
     return tmp_path / "cells.npz"
 
@@ -73,9 +73,18 @@ def life(state: Path, settings: Sequence[str], failpoint: str) -> int:
 
 LATENCY = ("oracle.table_latency=latency.npz:phone_ms", "oracle.table_report=test")
 SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
+RACED = (
+    *LATENCY,
+    "oracle.table_low_fidelity=early",
+    'oracle.rungs=["low_fidelity"]',
+    "run.generations=12",
+    "search.population=10",
+)
 
 
-@pytest.mark.parametrize("more", [LATENCY, SCRIPTED], ids=["latency, geometric", "no latency, scripted"])
+@pytest.mark.parametrize(
+    "more", [LATENCY, SCRIPTED, RACED], ids=["latency, geometric", "no latency, scripted", "low fidelity first"]
+)
 def test_killed_and_continued_it_ends_in_the_uninterrupted_digest(
     table: Path, tmp_path: Path, more: Sequence[str]
 ) -> None:
@@ -88,6 +97,7 @@ def test_killed_and_continued_it_ends_in_the_uninterrupted_digest(
     found = compare(whole / "journal.db", state / "journal.db")
     assert found.same, found.message
     assert verify(state / "journal.db").ok
+    assert (status(state)["evaluations"]["dropped"] > 0) == (more is RACED)
 
 
 def test_a_language_model_proposes_on_a_table_too(table: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from riwoa.oracle import build
 from riwoa.oracle.data import load_digits_task
 from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.oracle.pool import WorkerPool
-from riwoa.oracle.protocol import SupernetSpec
+from riwoa.oracle.protocol import CandidateError, SupernetSpec
 
 SMALLEST = mobilenet_space((24, 32, 40)).architecture(np.zeros(46, dtype=np.int64))
 
@@ -48,6 +48,25 @@ def test_a_worker_evaluates_exactly_as_the_evaluator_does_here(spec: SupernetSpe
     assert metrics == here.evaluate(SMALLEST)
     assert metrics["images"] == 400
     assert metrics["accuracy"] == metrics["correct"] / 400
+
+
+def test_a_rung_is_a_fixed_part_of_the_images_and_leaves_full_results_as_they_were(spec: SupernetSpec) -> None:
+    raced = replace(spec, rung_images=(60, 200))
+    assert SupernetSpec.from_json(raced.to_json()) == raced
+    assert "rung_images" not in spec.to_json()
+    plain, oracle = build.build_oracle(spec.to_json()), build.build_oracle(raced.to_json())
+    assert plain.version == oracle.version
+    assert plain.evaluate(SMALLEST) == oracle.evaluate(SMALLEST)
+    few, more = (oracle.evaluate_at(rung, SMALLEST) for rung in ("60", "200"))
+    assert (few["images"], more["images"]) == (60, 200)
+    assert few["correct"] <= more["correct"] <= oracle.evaluate(SMALLEST)["correct"]  # each a part of the next
+    with pytest.raises(CandidateError, match="no rung of 61 images, only 60, 200"):
+        oracle.evaluate_at("61", SMALLEST)
+
+
+def test_a_rung_of_all_the_images_is_refused(spec: SupernetSpec) -> None:
+    with pytest.raises(InputError, match="400 of 400 validation images are no part"):
+        build.build_oracle(replace(spec, rung_images=(400,)).to_json())
 
 
 def test_strides_for_small_pictures_reach_the_oracle_of_cifar(tmp_path: Path) -> None:

@@ -40,6 +40,17 @@ def oracle(path: Path, **fields: Any) -> TableOracle:
     return TableOracle(TableSpec(path=str(path), **{"genes": "ops", "accuracy": "acc", **fields}))
 
 
+def test_the_low_fidelity_is_a_rung_of_its_own(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", ops=[[0, 0], [0, 1], [1, 0]], acc=[50.0, 60.0, 70.0], early=[20.0, np.nan, 40.0])
+    spec = TableSpec(path=str(tmp_path / "t.npz"), genes="ops", accuracy="acc", low_fidelity="early")
+    oracle = TableOracle(spec)
+    first, second = (oracle.space.architecture(np.array(row)) for row in ([0, 0], [0, 1]))
+    assert oracle.evaluate_at("low_fidelity", first) == {"accuracy": 0.2}
+    assert oracle.evaluate(first)["accuracy"] == 0.5
+    with pytest.raises(CandidateError, match="without low_fidelity"):
+        oracle.evaluate_at("low_fidelity", second)
+
+
 def test_a_row_is_found_by_its_architecture_and_percent_become_a_fraction(tmp_path: Path) -> None:
     found = oracle(npz_file(tmp_path), latency="ms")
     assert [(g.name, g.choices, g.kind) for g in found.space.genes] == [
