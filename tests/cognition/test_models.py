@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from riwoa.child import child_environment
 from riwoa.cognition import models
-from riwoa.cognition.accelerator import Accelerator, probe_accelerator
 from riwoa.cognition.models import (
     EMBEDDED_DIRECTORY,
     PREFERRED,
@@ -26,13 +25,14 @@ from riwoa.cognition.models import (
     choose,
     hub_directory,
     is_hub_id,
-    models_home,
     present,
     recommended,
 )
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import ModelError
+from riwoa.hardware.accelerator import Accelerator, probe_accelerator
 from riwoa.hardware.probe import fastest_dtype
+from riwoa.pulled import models_home
 
 GPU = Accelerator("a card", 16 * 2**30, True, None)
 LARGE = 3_000_000_000

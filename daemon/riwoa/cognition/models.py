@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from riwoa.cognition.accelerator import Accelerator, probe_accelerator
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import ModelError
+from riwoa.hardware.accelerator import Accelerator, probe_accelerator
 from riwoa.hardware.probe import fastest_dtype
+from riwoa.pulled import SUPERNETS, models_home
 
 EMBEDDED = "smollm2"
-SUPERNETS = "supernets"  # a directory of the home that holds no language model
 EMBEDDED_DIRECTORY = "smollm2-135m-instruct"
 PREFERRED = "Nanbeige/Nanbeige4-3B-Thinking-2511"
 _PULL_EMBEDDED = "run `riwoactl model pull smollm2`"
@@ -82,16 +82,6 @@ class Recommended:
 
 
 # -- where ---------------------------------------------------------------------------------------------------------
-
-
-def models_home(environment: Mapping[str, str] | None = None) -> Path:
-    """Where pulled models lie: $RIWOA_MODELS, ``models`` in systemd's state directory, $XDG_DATA_HOME/riwoa/models."""
-    env = os.environ if environment is None else environment
-    if chosen := env.get("RIWOA_MODELS"):
-        return Path(chosen).expanduser().absolute()
-    if state := env.get("STATE_DIRECTORY"):
-        return Path(state).absolute() / "models"
-    return Path(env.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser()) / "riwoa" / "models"
 
 
 def hub_directory(home: Path, repository: str) -> Path:

@@ -82,8 +82,9 @@ def render(data: dict[str, Any]) -> str:
 
 def _list(arguments: list[str], options: Options) -> int:
     config = _configured("list", arguments, "What lies in the models directory ($RIWOA_MODELS moves it).")
-    from riwoa.cognition.models import ModelFiles, choose, models_home, present
+    from riwoa.cognition.models import ModelFiles, choose, present
     from riwoa.errors import ModelError
+    from riwoa.pulled import models_home
 
     models: list[dict[str, Any]] = []
     for found in present():

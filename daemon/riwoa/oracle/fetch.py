@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from riwoa.cognition.fetch import alone
 from riwoa.errors import FullDiskError, InputError, StateDirectoryError
 from riwoa.oracle.published import PUBLISHED, Published, check_name, recorded_file, sha256_of
+from riwoa.pulled import alone
 from riwoa_storage.durable import flush, replace_durably
 
 MOST_BYTES = 512 * 2**20  # the published ones take some 30 to 60 MB

@@ -13,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from riwoa.cognition.models import SUPERNETS, models_home
 from riwoa.errors import InputError
+from riwoa.pulled import SUPERNETS, models_home
 
 FOLDER_URL = "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"  # as in ofa.model_zoo.ofa_net
 _CLASSES = 1000  # ImageNet's

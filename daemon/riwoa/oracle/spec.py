@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from riwoa.cognition.accelerator import probe_accelerator
 from riwoa.config import Oracle
 from riwoa.errors import ConfigError, InputError
+from riwoa.hardware.accelerator import probe_accelerator
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.pool import PoolSettings
 from riwoa.oracle.predictor import RESOLUTIONS_PX

@@ -1,6 +1,6 @@
 """Is there a GPU that torch can use, and does 4-bit work on it? Asked in a child process, for the daemon has no torch.
 
-``python -m riwoa.cognition.accelerator`` prints one JSON object.
+``python -m riwoa.hardware.accelerator`` prints one JSON object.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def probe_accelerator() -> Accelerator | None:
     """The CUDA device that a model would run on, or None. Seconds where there is a driver, nothing elsewhere."""
     if not any(Path(place).exists() for place in _DRIVERS) and shutil.which("nvidia-smi") is None:
         return None
-    command = [sys.executable, "-m", "riwoa.cognition.accelerator"]
+    command = [sys.executable, "-m", "riwoa.hardware.accelerator"]
     try:
         answer = subprocess.run(command, env=child_environment(1), capture_output=True, timeout=_PATIENCE_S, check=True)
         found = json.loads(answer.stdout)
