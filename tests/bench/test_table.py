@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from riwoa.bench import contest
-from riwoa.bench.contest import CONTESTANTS, Found, Measured, Search, SearchFile, Settings, ladder, summary
+from riwoa.bench.contest import CONTESTANTS, RACED, Found, Measured, Search, SearchFile, Settings, ladder, summary
 from riwoa.bench.table import Constraint, Question, TableLandscape, bench_table
 from riwoa.errors import InputError, StateDirectoryError, UsageError
 from riwoa.search.space import IntArray
@@ -16,6 +16,7 @@ from tests.support.official import official_data
 OPS = np.array(list(itertools.product(range(4), repeat=5)), dtype=np.uint8)  # 1,024 architectures
 VALUE = 50.0 + OPS.sum(axis=1) + (OPS[:, 0] == 3) * 2.0
 COST_MS = 1.0 + OPS.astype(float).sum(axis=1)
+UNRACED = [name for name in CONTESTANTS if not name.endswith(RACED)]
 QUESTION = Question(genes="ops", kind="nominal", maximize="value", report="test")
 
 
@@ -30,7 +31,7 @@ def limited(*constraints: Constraint) -> Question:
     return Question(genes="ops", kind="nominal", maximize="value", constraints=constraints)
 
 
-@pytest.mark.parametrize("strategy", CONTESTANTS)
+@pytest.mark.parametrize("strategy", UNRACED)
 def test_a_search_spends_its_budget_on_architectures_that_it_has_not_met(table: Path, strategy: str) -> None:
     landscape = TableLandscape(table, QUESTION)
     found = Search(strategy, 3, landscape, 25).run()
@@ -45,6 +46,29 @@ def test_a_search_spends_its_budget_on_architectures_that_it_has_not_met(table: 
     assert counts[-1] <= 25
     assert Search(strategy, 3, landscape, 25).run() == found
     assert Search(strategy, 4, landscape, 25).run() != found
+
+
+@pytest.mark.parametrize("strategy", ["riwoa-raced", "random-raced", "woa-raced"])
+def test_a_race_looks_at_more_architectures_for_the_same_budget(tmp_path: Path, strategy: str) -> None:
+    early = VALUE + np.random.default_rng(0).normal(0.0, 0.3, len(VALUE))
+    np.savez(tmp_path / "t.npz", ops=OPS, value=VALUE, early=early)
+    question = Question("ops", "nominal", "value", low_fidelity="early", low_fidelity_cost=0.1)
+    landscape = TableLandscape(tmp_path / "t.npz", question)
+    found = Search(strategy, 3, landscape, 100).run()
+    assert found.given_up > 5
+    full = found.queries - found.given_up
+    spent = full + 0.1 * found.queries
+    assert full < 100
+    assert spent < 101.1 or found.repeats > 0
+    assert found.improvements[-1][0] <= 101
+    assert found.row is not None
+    assert found.improvements[-1][1] == VALUE[found.row]
+    assert Search(strategy, 3, landscape, 100).run() == found
+
+
+def test_who_races_needs_something_cheap(table: Path) -> None:
+    with pytest.raises(UsageError, match="name them with --low-fidelity"):
+        Search("riwoa-raced", 0, TableLandscape(table, QUESTION), 25)
 
 
 def test_queries_are_counted_in_slot_order_and_repeats_are_free(table: Path) -> None:
@@ -92,7 +116,7 @@ def test_a_constraint_of_a_joined_file_holds(table: Path) -> None:
     landscape = TableLandscape(table, question, join=table.parent / "cost.npz")
     assert landscape.feasible_rows == int((COST_MS <= 7.0).sum())
     assert landscape.best_row == int(np.where(COST_MS <= 7.0, VALUE, -1).argmax())
-    for strategy in CONTESTANTS:
+    for strategy in UNRACED:
         found = Search(strategy, 0, landscape, 60).run()
         assert found.row is not None
         assert COST_MS[found.row] <= 7.0

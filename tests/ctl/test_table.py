@@ -52,6 +52,8 @@ def test_mistakes_are_named(arguments: list[str], code: int, hint: str, capsys: 
             "none of riwoa, woa, random, evolution, local, riwoa-blind",
         ),
         (["--nominal", "--constraint", "ms<20"], 64, "COLUMN<=NUMBER"),
+        (["--nominal", "--low-fidelity", "early"], 64, "belong together"),
+        (["--nominal", "--low-fidelity", "early", "--low-fidelity-cost", "2"], 64, "above 0 and at most 1"),
         (["--ordered"], 66, "no table at nowhere.npz"),
     ],
 )

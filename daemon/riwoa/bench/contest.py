@@ -6,7 +6,8 @@ search that has spent twenty schedules on repeats has converged.
 
 Constraints are free to ask, as latencies are in the daemon: RI-IWOA, which can use them beforehand, may. As in the
 daemon, it screens its children by a predictor that it learns from its own queries. "riwoa-blind" is RI-IWOA without
-that knowledge of constraints, "riwoa-unscreened" without the predictor.
+that knowledge of constraints, "riwoa-unscreened" without the predictor. "...-raced" gives candidates up by a cheap
+measurement, as ``oracle.rungs`` does: each costs its share of a query, and one that is given up nothing more.
 
 Every finished search is a line of a file, keyed by the landscape, the budget and the code of the search: a benchmark
 that was killed, run again, goes on, and another strategy pays for its own searches alone.
@@ -25,21 +26,28 @@ from typing import Any, Protocol
 import numpy as np
 
 import riwoa.search
+from riwoa import race as racing
 from riwoa import screening
 from riwoa.bench.paired import compare, median_ratio
-from riwoa.errors import StateDirectoryError
+from riwoa.errors import StateDirectoryError, UsageError
 from riwoa.oracle import surrogate
+from riwoa.race import Race, Racing
 from riwoa.screening import Screening
 from riwoa.search.base import LatencyOf, Outcome, Proposal, SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.search.race import Stakes
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import SCREENING, STRATEGIES, make_strategy
 
 POPULATION = 20
 BLIND = "riwoa-blind"
 UNSCREENED = "riwoa-unscreened"
-CONTESTANTS = (*STRATEGIES, BLIND, UNSCREENED)
+RACED = "-raced"
+CONTESTANTS = (*STRATEGIES, BLIND, UNSCREENED, *(f"{name}{RACED}" for name in ("riwoa", "woa", "random")))
+_CHEAP = "cheap"  # the one rung
+RACE_CONFIDENCE = 0.9  # the default of oracle.rung_confidence
 _MOST_SCHEDULES = 20
 
 Report = Callable[[int, int], None]
@@ -99,6 +107,15 @@ class Landscape(Protocol):
         """Its load, None where nobody knows it beforehand."""
         ...
 
+    @property
+    def cheap_cost(self) -> float | None:
+        """What a cheap measurement costs, in queries; None where there are none."""
+        ...
+
+    def cheap(self, row: int) -> float:
+        """A cheap measurement of a row; NaN where there is none."""
+        ...
+
     def report(self, row: int) -> float:
         """What is told of a winner and no search looks at; NaN for nothing."""
         ...
@@ -116,6 +133,7 @@ class Found:
     generations: int
     improvements: tuple[tuple[int, float], ...]
     row: int | None  # of the table, of the last improvement
+    given_up: int = 0  # of the queries: after a cheap measurement
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Found:
@@ -130,7 +148,11 @@ def screening_of(contestant: str, space: Space) -> Screening | None:
 
 
 class Search:
-    """One strategy spending one budget."""
+    """One strategy spending one budget.
+
+    Raises:
+        UsageError: it is to race where nothing is cheap.
+    """
 
     def __init__(self, name: str, seed: int, landscape: Landscape, budget: int) -> None:
         self._name = name
@@ -148,18 +170,25 @@ class Search:
         self._known: dict[bytes, Measured] = {}  # every architecture that was queried
         self._improvements: list[tuple[int, float]] = []
         self._row: int | None = None
-        self._failed = self._repeats = 0
+        self._failed = self._repeats = self._given_up = 0
+        self._spent = 0.0  # of the budget
+        self._front = ParetoArchive()
+        if name.endswith(RACED) and landscape.cheap_cost is None:
+            raise UsageError(f"--strategies: {name} races by cheap measurements; name them with --low-fidelity")
+        self._racing = Racing([_CHEAP], RACE_CONFIDENCE, seed) if name.endswith(RACED) else None
 
     def run(self) -> Found:
         """Ask and tell until the budget is spent, or the search only repeats itself."""
         most = _MOST_SCHEDULES * self._schedule * POPULATION
-        while len(self._known) < self._budget and len(self._known) + self._repeats < most:
+        while self._spent < self._budget and len(self._known) + self._repeats < most:
             if self._screening is not None:
                 self._screening.learn()
                 self._strategy.set_screen(self._screening.screen)
             proposals = self._strategy.ask()
-            measured = [self._query(p) for p in proposals]
-            if len(self._known) >= self._budget:
+            stakes = Stakes(self._landscape.aim, self._strategy.cut, self._front.front())
+            race = self._racing.race(stakes) if self._racing is not None else None
+            measured = [self._query(p, race) for p in proposals]
+            if self._spent >= self._budget:
                 break  # whatever of this generation lies beyond the budget was never evaluated
             outcomes = [self._outcome(p, m) for p, m in zip(proposals, measured, strict=True) if m is not None]
             self._strategy.tell(outcomes)
@@ -172,20 +201,42 @@ class Search:
             generations=self._strategy.generation,
             improvements=tuple(self._improvements),
             row=self._row,
+            given_up=self._given_up,
         )
 
-    def _query(self, proposal: Proposal) -> Measured | None:
+    def _query(self, proposal: Proposal, race: Race | None) -> Measured | None:
         """A proposal's measurement; a new one is counted, and judged, while the budget lasts (None beyond)."""
         indices = self._codec.decode(proposal.genotype[None, :])[0]
         key = indices.tobytes()
         if key in self._known:
             self._repeats += 1
-        elif len(self._known) < self._budget:
-            measured = self._known[key] = self._landscape.measure(indices)
-            self._judge(measured)
-            if self._screening is not None and math.isfinite(measured.value):
-                self._screening.tell(indices, measured.value, None)
+        elif self._spent < self._budget:
+            self._known[key] = self._measure(indices, race)
         return self._known.get(key)
+
+    def _measure(self, indices: IntArray, race: Race | None) -> Measured:
+        measured = self._landscape.measure(indices)
+        cheap = math.nan
+        if race is not None and measured.row is not None:
+            assert self._landscape.cheap_cost is not None
+            self._spent += self._landscape.cheap_cost
+            cheap, needed = self._landscape.cheap(measured.row), race.needed(measured.load, None)
+            hopeless = math.isfinite(cheap) and race.hopeless(_CHEAP, cheap, needed)
+            if hopeless and not race.audits(indices.tobytes().hex(), needed):
+                self._given_up += 1
+                return Measured(math.nan, measured.load, measured.row)
+        self._spent += 1.0
+        self._judge(measured)
+        if math.isfinite(measured.value):
+            self._learn(indices, measured, cheap)
+        return measured
+
+    def _learn(self, indices: IntArray, m: Measured, cheap: float) -> None:
+        if self._screening is not None:
+            self._screening.tell(indices, m.value, None)
+        if self._racing is not None and math.isfinite(cheap):
+            self._racing.learn({"accuracy": m.value, _CHEAP: cheap})
+            self._front.add(ParetoPoint(indices.tobytes().hex(), m.value, m.load))
 
     def _judge(self, m: Measured) -> None:
         if math.isnan(m.value):
@@ -193,7 +244,7 @@ class Search:
             return
         best = self._improvements[-1][1] if self._improvements else -math.inf
         if m.value > best and bool(self._landscape.aim.feasible(m.load)):
-            self._improvements.append((len(self._known), m.value))
+            self._improvements.append((math.ceil(self._spent), m.value))
             self._row = m.row
 
     @staticmethod
@@ -275,7 +326,9 @@ def search_all(
 def _key(landscape: Landscape, budget: int) -> str:
     """Everything that decides a search but strategy and seed, the code included."""
     files = [file for folder in riwoa.search.__path__ for file in sorted(Path(folder).glob("*.py"))]
-    sources = [Path(str(file)).read_bytes() for file in (*files, screening.__file__, surrogate.__file__)]
+    sources = [
+        Path(str(file)).read_bytes() for file in (*files, racing.__file__, screening.__file__, surrogate.__file__)
+    ]
     facts = [landscape.key, budget, POPULATION, _MOST_SCHEDULES]
     return hashlib.sha256(json.dumps(facts).encode() + b"".join(sources)).hexdigest()
 
@@ -323,6 +376,7 @@ def _row(name: str, landscape: Landscape, runs: Sequence[Found], budget: int) ->
         "found_share": sum(bool(f.improvements) for f in runs) / len(runs),
         "queries": sorted({f.queries for f in runs}),
         "failed_mean": float(np.mean([f.failed for f in runs])),
+        "given_up_mean": float(np.mean([f.given_up for f in runs])),
         "repeats_mean": float(np.mean([f.repeats for f in runs])),
     }
 

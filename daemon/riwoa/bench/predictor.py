@@ -35,6 +35,7 @@ class PredictorLandscape:
     """
 
     best: float | None = None
+    cheap_cost: float | None = None  # nothing is cheaper than a prediction
     worst = 0.0
 
     def __init__(self, folder: Path, target_ms: float = PREDICTOR_TARGET_MS) -> None:
@@ -57,6 +58,10 @@ class PredictorLandscape:
         if key not in self._latencies_ms:
             self._latencies_ms[key] = self._table.latency_ms(ofa_config(self.space.architecture(indices)))
         return self._latencies_ms[key]
+
+    def cheap(self, row: int) -> float:
+        """There is nothing cheaper."""
+        return float("nan")
 
     def report(self, row: int) -> float:
         """There is nothing else to tell."""

@@ -58,6 +58,8 @@ class Question:
     maximize: str
     report: str | None = None
     constraints: tuple[Constraint, ...] = ()
+    low_fidelity: str | None = None
+    low_fidelity_cost: float | None = None  # in queries
 
 
 class TableLandscape:
@@ -69,12 +71,13 @@ class TableLandscape:
 
     def __init__(self, path: Path, question: Question, join: Path | None = None) -> None:
         named = [question.maximize, *(c.column for c in question.constraints)]
-        report = [question.report] if question.report is not None else []
-        found = {name: _placed(path, join, name) for name in (*named, *report)}
+        more = [name for name in (question.report, question.low_fidelity) if name is not None]
+        found = {name: _placed(path, join, name) for name in (*named, *more)}
         self.table = Table.open(path, question.genes, question.kind, list(found.values()))
         self._question = question
         columns = {name: self.table.columns[place] for name, place in found.items()}
         self._report = columns[question.report] if question.report is not None else None
+        self._cheap = columns[question.low_fidelity] if question.low_fidelity is not None else None
         shares = [_share_of_limit(path, c, columns[c.column]) for c in question.constraints]
         self.load: FloatArray = np.max(shares, axis=0) if shares else np.zeros(len(self.table.indices))
         self.values: FloatArray = np.where(np.isnan(self.load), np.nan, columns[question.maximize])
@@ -133,6 +136,15 @@ class TableLandscape:
         """See ``Landscape``."""
         load = self.measure(indices).load
         return None if math.isnan(load) else load
+
+    @property
+    def cheap_cost(self) -> float | None:
+        """See ``Landscape``."""
+        return self._question.low_fidelity_cost
+
+    def cheap(self, row: int) -> float:
+        """See ``Landscape``."""
+        return math.nan if self._cheap is None else float(self._cheap[row])
 
     def report(self, row: int) -> float:
         """See ``Landscape``."""

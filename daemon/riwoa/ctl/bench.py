@@ -170,11 +170,19 @@ def _table(parser: Parser, arguments: list[str], options: Options) -> dict[str, 
     parser.add_argument("--report", metavar="COLUMN", help="what to tell of the winners, and no search looks at")
     parser.add_argument("--constraint", action="append", default=[], metavar="COLUMN<=X", help="may be repeated")
     parser.add_argument("--join", type=Path, metavar="FILE", help="another table with the same rows, for more columns")
+    parser.add_argument("--low-fidelity", metavar="COLUMN", help="cheap measurements, for strategies that race")
+    parser.add_argument("--low-fidelity-cost", type=float, metavar="X", help="what one costs, in queries")
     given, settings = _contest(parser, arguments)
+    if (given.low_fidelity is None) != (given.low_fidelity_cost is None):
+        parser.error("--low-fidelity and --low-fidelity-cost belong together")
+    if given.low_fidelity_cost is not None and not 0 < given.low_fidelity_cost <= 1:
+        parser.error("--low-fidelity-cost must be above 0 and at most 1")
     from riwoa.bench.table import Constraint, Question, bench_table
 
     limits = tuple(Constraint.parse(text) for text in given.constraint)
-    question = Question(given.genes, given.kind, given.maximize, given.report, limits)
+    question = Question(
+        given.genes, given.kind, given.maximize, given.report, limits, given.low_fidelity, given.low_fidelity_cost
+    )
     with bar("searching", "search") as advance:
         return bench_table(
             settings, given.file, question, join=given.join, out=given.out, progress=lambda d, t: advance(d, t, "")
