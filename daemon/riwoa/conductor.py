@@ -28,6 +28,7 @@ from riwoa.evaluations import NO_RACE, Evaluated, Evaluations, Round, Wanted
 from riwoa.history import Best, History, genotype_of, pack_state, unpack_state
 from riwoa.learning import Learning
 from riwoa.log import get_logger
+from riwoa.oracle.surrogate import Examples
 from riwoa.race import Race, Racing
 from riwoa.reload import Reloader
 from riwoa.screening import Prediction, Screening
@@ -55,8 +56,8 @@ _DERIVED = ("latency_ms", "predicted", "predicted_sd")  # metrics that no evalua
 
 def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
     """The optimiser's settings, with the share of attacks that are semantic."""
-    settings = config.search.model_dump(exclude={"strategy", "adapt_semantic"}) | {"p_semantic": p_semantic}
-    return SearchParameters(generations=config.run.generations, **settings)
+    settings = config.search.model_dump(exclude={"strategy", "adapt_semantic", "predictor", "p_semantic"})
+    return SearchParameters(generations=config.run.generations, p_semantic=p_semantic, **settings)
 
 
 class Conductor:
@@ -74,6 +75,7 @@ class Conductor:
         style: how the model writes; what suits no model in particular if not given.
         layer_ms: latency of an architecture's layers, for prompts.
         reloader: the configuration in force.
+        prior: what the screening predictor knows beforehand.
         on_commit: called after each commit.
         on_config: called with each configuration that comes into force.
         now_unix_s: the wall clock, for the deadline alone.
@@ -93,6 +95,7 @@ class Conductor:
         reloader: Reloader,
         style: Style | None = None,
         layer_ms: LayerMs = lambda _: {},
+        prior: Examples | None = None,
         on_commit: Callable[[], None] = lambda: None,
         on_config: Callable[[Config], None] = lambda _: None,
         now_unix_s: Callable[[], float] = time.time,
@@ -123,7 +126,7 @@ class Conductor:
             [str(rung) for rung in config.oracle.rungs], config.oracle.rung_confidence, config.run.seed
         )
         screened = config.search.strategy in SCREENING and config.search.screened > 1
-        self.screening = Screening(space) if screened else None
+        self.screening = Screening(space, prior) if screened else None
         self.revision = 0
         self.resumed_from: int | None = None
         self.running = asyncio.Event()

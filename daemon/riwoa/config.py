@@ -92,6 +92,11 @@ class Search(Section):
     screened: Positive = Field(
         16, description="RI-IWOA: children drawn a slot, of which a predictor learned from the run chooses; 1 = none"
     )
+    predictor: str | None = restart(
+        None,
+        "file of `riwoactl predictor train`, to screen from the start; else from 20 evaluations on",
+        min_length=1,
+    )
     p_semantic: Share = live(0.3, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")

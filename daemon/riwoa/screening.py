@@ -8,9 +8,11 @@ whose accuracy may well become the greatest: mean and ``OPTIMISM`` standard devi
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 
+from riwoa.errors import InputError
 from riwoa.oracle.surrogate import FEWEST, INTERVAL_SHARE, Examples, Surrogate, covers, learn
 from riwoa.search.base import Screen
 from riwoa.search.fitness import FloatArray
@@ -23,15 +25,34 @@ _JUDGED = 200  # of the newest predictions
 Prediction = tuple[float, float]  # mean and standard deviation of an accuracy
 
 
+def prior_examples(predictor: str | None, space: Space) -> Examples | None:
+    """What a file of ``riwoactl predictor train`` was learned from.
+
+    Raises:
+        InputError: it is missing, damaged, or of another space.
+    """
+    if predictor is None:
+        return None
+    examples = Surrogate.load(Path(predictor)).examples
+    if examples.space.sha256 != space.sha256:
+        raise InputError(
+            f"search.predictor = {predictor}: it knows the space {examples.space.name!r}, this run's is {space.name!r} "
+            "or has other choices; train one on a journal of this space"
+        )
+    return examples
+
+
 class Screening:
     """A predictor that grows with its run.
 
     Args:
         space: of the run.
+        prior: what was known before it began, of the same oracle; the run's own evaluations go first.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, prior: Examples | None = None) -> None:
         self._space = space
+        self._prior = prior if prior is not None else Examples(space, np.empty((0, len(space)), np.int64), np.empty(0))
         self._indices: deque[IntArray] = deque(maxlen=NEWEST)
         self._accuracies: deque[float] = deque(maxlen=NEWEST)
         self._covered: deque[bool] = deque(maxlen=_JUDGED)
@@ -46,10 +67,14 @@ class Screening:
 
     def learn(self) -> None:
         """Learn anew; a fraction of a second, so nobody's event loop should wait for it."""
-        accuracies = np.array(self._accuracies, dtype=np.float64)
-        enough = len(accuracies) >= FEWEST and float(np.ptp(accuracies)) > 1e-9
-        examples = Examples(self._space, np.array(self._indices, dtype=np.int64), accuracies) if enough else None
-        self._surrogate = learn(examples) if examples is not None else None
+        indices = np.array(self._indices, dtype=np.int64).reshape(-1, len(self._space))
+        own = {row.tobytes() for row in indices}
+        other = [i for i, row in enumerate(self._prior.indices) if row.tobytes() not in own]
+        before = self._prior.rows(np.array(other, dtype=np.int64)[: NEWEST - len(indices)])
+        accuracies = np.concatenate((before.accuracies, np.array(self._accuracies)))
+        examples = Examples(self._space, np.concatenate((before.indices, indices)), accuracies)
+        enough = len(examples) >= FEWEST and float(np.ptp(accuracies)) > 1e-9
+        self._surrogate = learn(examples) if enough else None
 
     @property
     def screen(self) -> Screen | None:
@@ -71,4 +96,5 @@ class Screening:
     def view(self) -> dict[str, float | int | None]:
         """How it does: evaluations that it knows, and the share of its newest intervals that held."""
         share = sum(self._covered) / len(self._covered) if self._covered else None
-        return {"examples": len(self._accuracies), "interval": INTERVAL_SHARE, "covered": share}
+        known = {"examples": len(self._accuracies), "prior": len(self._prior)}
+        return {**known, "interval": INTERVAL_SHARE, "covered": share}

@@ -51,11 +51,13 @@ from riwoa.log import configure, get_logger
 from riwoa.notify import Notifier
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import pool_settings
+from riwoa.oracle.surrogate import Examples
 from riwoa.paths import StatePaths, daemon_state
 from riwoa.problem import Problem, pose
 from riwoa.progress import attach, exported_digest, show_end, show_progress
 from riwoa.provision import Provision, provide
 from riwoa.reload import Reloader, watch_forever, with_keys
+from riwoa.screening import prior_examples
 from riwoa.status import Rate, StatusBoard, duration, one_line
 from riwoa.views import (
     config_view,
@@ -249,6 +251,7 @@ class Service:
             run = await self._run_record(journal, run_before, problem, version, provision)
             self._desk = self._make_desk(group, stack, journal, provision)
             self._evaluations = Evaluations(pool, journal, self.paths.journal, version, on_result=self._on_result)
+            prior = prior_examples(self._config.search.predictor, problem.space)
             conductor = Conductor(
                 journal=journal,
                 journal_path=self.paths.journal,
@@ -256,6 +259,7 @@ class Service:
                 space=problem.space,
                 latency_of=problem.latency_of,
                 layer_ms=problem.layer_ms,
+                prior=prior,
                 target_ms=problem.auto_target_ms,
                 evaluations=self._evaluations,
                 desk=self._desk,
@@ -405,7 +409,7 @@ class Service:
             provenance = {**self._provenance(problem, version), **provision.provenance()}
             run_id = await journal.begin_run(provenance, as_json(self._config))
         else:
-            _require_same(run, problem, version)
+            _require_same(run, problem, version, prior_examples(self._config.search.predictor, problem.space))
             run_id = run.run_id
             changed = {key: list(v) if isinstance(v, tuple) else v for key, v in self._restarted.items()}
             event = EventRecord(
@@ -430,12 +434,14 @@ class Service:
             "oracle_version": oracle_version,
             "latency_table_sha256": problem.latency_sha256,
             "versions": library_versions(),
-            **({"race": raced} if (raced := self._raced()) else {}),
+            **self._shortcuts(problem),
         }
 
-    def _raced(self) -> dict[str, Any]:
-        oracle = self._config.oracle
-        return {"rungs": list(oracle.rungs), "confidence": oracle.rung_confidence} if oracle.rungs else {}
+    def _shortcuts(self, problem: Problem) -> dict[str, Any]:
+        """What evaluates fewer in full, where there is something."""
+        oracle, prior = self._config.oracle, prior_examples(self._config.search.predictor, problem.space)
+        raced = {"race": {"rungs": list(oracle.rungs), "confidence": oracle.rung_confidence}} if oracle.rungs else {}
+        return raced | ({"prior_sha256": prior.sha256} if prior is not None else {})
 
     async def _confirm(self, journal: JournalWriter, problem: Problem, conductor: Conductor) -> None:
         """Evaluate the winner once more in float32, which is what gets exported, and journal that too.
@@ -707,8 +713,8 @@ async def _run_until(work: Callable[[asyncio.TaskGroup], Awaitable[None]], until
     return finished
 
 
-def _require_same(run: RunRecord, problem: Problem, oracle_version: str) -> None:
-    """Refuse to continue a run on other latencies or another oracle: its numbers would no longer be comparable.
+def _require_same(run: RunRecord, problem: Problem, oracle_version: str, prior: Examples | None) -> None:
+    """Refuse to continue a run on other latencies, another oracle or predictor: it would be another search.
 
     Raises:
         TableError, ConfigError: say what differs and the way out.
@@ -722,6 +728,10 @@ def _require_same(run: RunRecord, problem: Problem, oracle_version: str) -> None
         raise ConfigError(
             f"run {run.run_id} was begun with another oracle (checkpoint, data, table, dtype or library versions "
             "changed); undo the change or use --new-run"
+        )
+    if run.provenance.get("prior_sha256") != (prior.sha256 if prior is not None else None):
+        raise ConfigError(
+            f"run {run.run_id} was begun with another file in search.predictor; put it back or use --new-run"
         )
 
 

@@ -100,6 +100,32 @@ def test_killed_and_continued_it_ends_in_the_uninterrupted_digest(
     assert (status(state)["evaluations"]["dropped"] > 0) == (more is RACED)
 
 
+def test_a_predictor_of_an_earlier_run_screens_from_the_start_and_must_stay_the_same(
+    table: Path, tmp_path: Path
+) -> None:
+    longer = table_settings(table, *LATENCY, "search.population=10")
+    first, file = tmp_path / "first", tmp_path / "mine.safetensors"
+    assert run(first, settings=longer).returncode == 0
+    trained = ctl(first, "predictor", "train", "--out", str(file))
+    assert trained.returncode == 0, trained.stderr
+    settings = (*longer, f"search.predictor={file}")
+    whole, state = tmp_path / "whole", tmp_path / "state"
+    assert run(whole, settings=settings).returncode == 0
+    assert life(state, settings, "conductor.evaluated:2") == -signal.SIGKILL
+    file.rename(tmp_path / "kept.safetensors")
+    assert ctl(first, "predictor", "train", "--first", "25", "--out", str(file)).returncode == 0
+    refused = run(state, settings=settings)
+    assert refused.returncode == 78
+    assert "begun with another file in search.predictor" in one_line(refused.stderr)
+    elsewhere = (*longer, f"search.predictor={tmp_path / 'kept.safetensors'}")
+    assert run(state, settings=elsewhere).returncode == 0
+    found = compare(whole / "journal.db", state / "journal.db")
+    assert found.same, found.message
+    with JournalReader(whole / "journal.db") as reader:
+        first_asked = [i.metrics for generation, i in reader.individuals(1) if generation == 0]
+    assert all("predicted" in metrics for metrics in first_asked)
+
+
 def test_a_language_model_proposes_on_a_table_too(table: Path, tmp_path: Path) -> None:
     save_tiny_llama(tmp_path / "mine", train_tokenizer)
     more = (

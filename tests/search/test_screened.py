@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from riwoa.screening import Screening
+from riwoa.errors import InputError
+from riwoa.oracle.surrogate import Examples, fit
+from riwoa.screening import Screening, prior_examples
 from riwoa.search.base import SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.riwoa import RotationInvariantWhale
 from riwoa.search.space import IntArray
-from tests.search.support import MOBILE, advance, hill, same
+from tests.search.support import MIXED, MOBILE, advance, hill, same
 
 AIM = Objective(7.0)
 
@@ -124,7 +127,7 @@ def test_what_it_says_of_itself_counts_the_intervals_that_held() -> None:
     row = np.zeros(len(MOBILE), dtype=np.int64)
     for accuracy, predicted in ((0.5, None), (0.5, (0.5, 0.01)), (0.6, (0.5, 0.01)), (0.51, (0.5, 0.01))):
         screening.tell(row, accuracy, predicted)
-    assert screening.view() == {"examples": 4, "interval": 0.9, "covered": pytest.approx(2 / 3)}
+    assert screening.view() == {"examples": 4, "prior": 0, "interval": 0.9, "covered": pytest.approx(2 / 3)}
 
 
 def test_equal_histories_screen_alike() -> None:
@@ -140,3 +143,38 @@ def test_equal_histories_screen_alike() -> None:
     assert often.screen is not None
     assert once.screen is not None
     assert np.array_equal(often.screen(rows), once.screen(rows))
+
+
+def test_a_prior_screens_the_first_generation_and_gives_way_to_what_the_run_finds() -> None:
+    landscape = hill(MOBILE, 1)
+    rows = MOBILE.canonical(np.random.default_rng(7).integers(0, MOBILE.cardinalities, (300, len(MOBILE))))
+    prior = Examples(MOBILE, rows, np.array([landscape(row)[0] for row in rows]))
+    screening, codec = Screening(MOBILE, prior), Codec(MOBILE, 0)
+    screening.learn()
+    plain, screened_first = screened(), screened()
+    screened_first.set_screen(screening.screen)
+    means = []
+    for strategy in (plain, screened_first):
+        asked = strategy.ask()
+        assert {p.operator for p in asked} == {"init"}
+        assert all(p.parent is None for p in asked)
+        means.append(np.mean([landscape(codec.decode(p.genotype[None, :])[0])[0] for p in asked]))
+    assert means[1] > means[0] + 0.02
+    for row in rows[:30]:
+        screening.tell(row, 0.9, None)  # the run found otherwise
+    screening.learn()
+    found = screening.predict(rows[:30])
+    assert found is not None
+    assert np.mean([mean for mean, _ in found]) > prior.accuracies[:30].mean() + 0.05
+
+
+def test_a_predictor_of_another_space_is_refused(tmp_path: Path) -> None:
+    rows = MOBILE.canonical(np.random.default_rng(7).integers(0, MOBILE.cardinalities, (40, len(MOBILE))))
+    fit(Examples(MOBILE, rows, np.linspace(0.5, 0.6, 40))).save(tmp_path / "mine.safetensors")
+    found = prior_examples(str(tmp_path / "mine.safetensors"), MOBILE)
+    assert found is not None
+    assert len(found) == 40
+    with pytest.raises(InputError, match="train one on a journal of this space"):
+        prior_examples(str(tmp_path / "mine.safetensors"), MIXED)
+    with pytest.raises(InputError, match=r"no accuracy predictor of riwoa's"):
+        prior_examples(str(tmp_path / "missing.safetensors"), MOBILE)

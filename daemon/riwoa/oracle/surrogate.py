@@ -19,6 +19,7 @@ numpy alone: the daemon learns one anew in every generation.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,6 +57,12 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all of it."""
+        content = self.indices.astype("<i8").tobytes() + self.accuracies.astype("<f8").tobytes()
+        return hashlib.sha256(self.space.sha256.encode() + content).hexdigest()
 
     def rows(self, chosen: IntArray | npt.NDArray[np.bool_]) -> Examples:
         """Some of them."""

@@ -100,19 +100,14 @@ class RotationInvariantWhale(PopulationStrategy):
     # -- ask -----------------------------------------------------------------------------------------------------------
 
     def _propose(self) -> list[Proposal]:
-        n, d = self.params.population, self.codec.dimension
-        if not len(self._best):  # nothing is known yet, or everything failed
-            first = generator(self.seed, self.generation, "riwoa.init").random((n, d))
-            return [Proposal(i, "init", g, None) for i, g in enumerate(self._settle(first))]
         vectors, operators, parents = self._screened()
-        members = self.population
         return [
             Proposal(
                 slot,
                 str(operators[slot]),
                 vector,
-                self.origin(int(parents[slot])),
-                members.genotype[slot].copy() if operators[slot] in _ASKING else None,
+                None if operators[slot] == "init" else self.origin(int(parents[slot])),
+                self.population.genotype[slot].copy() if operators[slot] in _ASKING else None,
             )
             for slot, vector in enumerate(vectors)
         ]
@@ -171,6 +166,9 @@ class RotationInvariantWhale(PopulationStrategy):
     def _moves(self, variant: int) -> Children:
         """Where the members go, by which operator, and from which row of the population. Not yet within the cube."""
         n, d = self.params.population, self.codec.dimension
+        if not len(self._best):  # nothing is known yet, or everything failed
+            start = generator(self.seed, self.generation, "riwoa.init", variant).random((n, d))
+            return start, np.full(n, "init"), np.zeros(n, dtype=np.int64)
         draw = generator(self.seed, self.generation, "riwoa.moves", variant).random
         p, phase_r, turn, mate, model, placebo, recombine, mother, father = draw((9, n, 1))
         a = whale.control(self.tau)
