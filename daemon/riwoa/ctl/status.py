@@ -164,6 +164,7 @@ def render(status: dict[str, Any]) -> str:
         rows.append(("", status["message"]))
     rows += _run(status.get("run") or {})
     rows += _evaluations(status.get("evaluations") or {})
+    rows += _screening(status.get("screening") or {})
     if status.get("time_left_s") is not None:
         rows.append(("time left", f"about {span(status['time_left_s'])}"))
     rows += _leader(status.get("leader") or {}, (status.get("run") or {}).get("target_ms"))
@@ -219,7 +220,20 @@ def _evaluations(counts: dict[str, Any]) -> list[tuple[str, str]]:
         text += f"; {counts['per_s']:.1f} a second"
     if counts.get("queued"):
         text += f"; {counts['queued']} waiting"
-    return [("evaluations", text)]
+    rows = [("evaluations", text)]
+    if counts.get("dropped"):
+        tested = f"; {counts['missed']} of {counts['audited']} tested would have mattered" if counts["audited"] else ""
+        rows.append(("", f"{counts['dropped']} candidates given up on a lower rung{tested}"))
+    return rows
+
+
+def _screening(screening: dict[str, Any]) -> list[tuple[str, str]]:
+    """The predictor that chooses children, once it has predicted something."""
+    if screening.get("covered") is None:
+        return []
+    text = f"a predictor knows {screening['examples'] + screening['prior']} evaluations; "
+    text += f"{100 * screening['covered']:.0f} % of its latest {100 * screening['interval']:.0f} % intervals held"
+    return [("screening", text)]
 
 
 _COUNTS = (("unique", "unique"), ("cache_hits", "from the cache"), ("failed", "failed"))

@@ -277,11 +277,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
         }
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as handle:
-            torch.save(state, handle)
-        flush(temporary)
-        temporary.replace(path)
+        save_state(state, path)
 
     def load(self, path: Path) -> None:
         """Continue from a saved state.
@@ -320,10 +316,25 @@ class Trainer:
         return weights
 
 
-def _optimiser(net: torch.nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """A training's state whole or not at all, also after a power cut."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as handle:
+        torch.save(state, handle)
+    flush(temporary)
+    temporary.replace(path)
+    flush(path.parent)
+
+
+def parameter_groups(net: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """For an optimiser: convolutions and linear layers decay; biases and BatchNorm do not."""
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _optimiser(net: torch.nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    groups = parameter_groups(net, recipe.weight_decay)
     fused = True if device.type == "cuda" else None
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=_SGD_MOMENTUM, nesterov=True, fused=fused)

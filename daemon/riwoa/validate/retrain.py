@@ -41,9 +41,10 @@ from riwoa.oracle.mobilenet import OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network, checked_config, weights_sha256
+from riwoa.oracle.training import begin_as_identity, parameter_groups, save_state
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
-from riwoa_storage.durable import flush, replace_durably
+from riwoa_storage.durable import replace_durably
 from riwoa_storage.errors import StorageError
 
 SIDE_PX = 32
@@ -148,11 +149,7 @@ def fresh_network(backbone: Backbone, config: OfaConfig, seed: int) -> nn.Module
                 bound = 1 / math.sqrt(module.in_features)
                 module.weight.uniform_(-bound, bound, generator=random)
                 module.bias.zero_()
-        for block in network.blocks:  # type: ignore[union-attr]
-            if (
-                block.shortcut is not None
-            ):  # the block begins as the identity (Goyal et al., 2017): twenty blocks learn sooner
-                block.conv.point_linear.bn.weight.zero_()
+    begin_as_identity(network)
     return network
 
 
@@ -202,10 +199,8 @@ class Trainer:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._parameters: list[Tensor] = list(self.network.parameters())
         self._average = [p.detach().clone() for p in self._parameters]
-        decayed = [p for p in self._parameters if p.ndim > 1]
-        plain = [p for p in self._parameters if p.ndim <= 1]
         self._optimiser = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            parameter_groups(self.network, recipe.weight_decay),
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             nesterov=True,
@@ -308,12 +303,7 @@ class Trainer:
             "optimiser": self._optimiser.state_dict(),
             "average": self._average,
         }
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as handle:
-            torch.save(state, handle)
-        flush(temporary)
-        temporary.replace(path)
-        flush(path.parent)
+        save_state(state, path)
 
     def load(self, path: Path) -> None:
         """Continue from a saved state.
