@@ -121,22 +121,25 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         supernet = Supernet.load(path, spec.width_mult, spec.n_classes, spec.stem)
         recalibration, validation, data_sha256 = images.result()
 
-    def evaluator_on(judging: Mapping[int, tuple[Images, IntArray]]) -> SubnetEvaluator:
+    judges: dict[int | None, dict[int, tuple[Images, IntArray]]] = {None: validation}
+    judges |= {n: {r: _part(*pair, n) for r, pair in validation.items()} for n in spec.rung_images}
+    most = {rung: max(len(images) for images, _ in judging.values()) for rung, judging in judges.items()}
+    every = sum(spec.recalibration_images + count for count in most.values())
+
+    def evaluator_on(rung: int | None) -> SubnetEvaluator:
+        share = (spec.recalibration_images + most[rung]) / every  # an activation is as large as the images are many
         return SubnetEvaluator(
             supernet,
             recalibration,
-            judging,
+            judges[rung],
             dtype=spec.dtype,
             batch_size=spec.batch_size,
-            prefix_cache_bytes=spec.prefix_cache_bytes // (1 + len(spec.rung_images)),
+            prefix_cache_bytes=int(spec.prefix_cache_bytes * share),
             device=spec.device,
         )
 
-    evaluator = evaluator_on(validation)
-    rungs = {
-        str(count): evaluator_on({r: _part(*judging, count) for r, judging in validation.items()})
-        for count in spec.rung_images
-    }
+    evaluator = evaluator_on(None)
+    rungs = {str(count): evaluator_on(count) for count in spec.rung_images}
     version = _version(spec, evaluator.settings(), supernet.weights_sha256(), data_sha256)
     return SupernetOracle(version, evaluator, rungs)
 
