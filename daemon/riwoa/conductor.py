@@ -206,8 +206,10 @@ class Conductor:
         return statistics.median(self.generation_s) if self.generation_s else 0.0
 
     def _polish_s(self) -> float:
-        """What the polish will take, at the search's pace."""
-        return self.config.run.polish_evaluations * self._pace_s() / self.config.search.population
+        """What the polish will take, at the search's pace: it evaluates in full what the search may give up."""
+        counters = self.history.counters
+        in_full = counters["evaluations"] / max(1, counters["evaluations"] + counters["dropped"]) or 1.0
+        return self.config.run.polish_evaluations * self._pace_s() / (self.config.search.population * in_full)
 
     @property
     def p_semantic(self) -> float:

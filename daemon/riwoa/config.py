@@ -410,10 +410,16 @@ def difference(old: Config, new: Config) -> Difference:
     return Difference(allowed, refused)
 
 
+_BEFORE: Mapping[str, Mapping[str, Any]] = {"search": {"screened": 1}}
+
+
 def from_journal(data: Mapping[str, Any]) -> Config:
-    """A journaled configuration read back; keys that this version no longer knows are left out."""
+    """A journaled configuration read back; keys that this version no longer knows are left out.
+
+    A key that there was not when it was journaled means what was done then, not today's default.
+    """
     known = {key for key, _ in leaves()}
-    kept: dict[str, dict[str, Any]] = {}
+    kept: dict[str, dict[str, Any]] = {section: dict(values) for section, values in _BEFORE.items()}
     for section, values in data.items():
         for name, value in values.items():
             if f"{section}.{name}" in known:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.log import get_logger
-from riwoa.oracle.protocol import EvaluationBackend, EvaluationResult
+from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
 from riwoa.race import Race, metric_of
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EvaluationRecord
@@ -72,13 +72,22 @@ class Round:
         self._race = race
         self._fresh: dict[str, Evaluated] = {}
         self._tasks: dict[str, asyncio.Task[Evaluated]] = {}
+        self._needed: dict[str, float] = {}  # by key, of whoever asks least of it
 
     def add(self, wanted: Sequence[Wanted]) -> None:
         """Begin the evaluation of what is neither committed nor in this round already; does not wait."""
         new: dict[str, Wanted] = {}
         for w in wanted:
-            if not self._evaluations.settled(w.key) and w.key not in self._tasks and w.key not in self._fresh:
-                new.setdefault(w.key, w)
+            if self._evaluations.settled(w.key) or w.key in self._fresh:
+                continue
+            if w.key in self._needed and w.needed >= self._needed[w.key]:
+                continue
+            self._needed[w.key] = w.needed
+            if w.key in self._tasks:
+                again = self._evaluations.work_on(self._tasks[w.key], w, self._race)
+                self._tasks[w.key] = self._group.create_task(again, name=f"evaluate {w.key} again")
+            else:
+                new[w.key] = w
         stored = self._evaluations.stored(new, self._race.rungs)
         for key, w in new.items():
             known = stored.get((None, key))
@@ -117,7 +126,8 @@ class Evaluations:
         journal: where results are stored; failures are not, they are committed with their generation.
         journal_path: read for results that an earlier life stored and never committed.
         oracle_version: what the results hold for.
-        on_result: called at each result that was worked for.
+        on_result: called at each result that was worked for, on whatever rung.
+        on_full: called at each that was one in full.
     """
 
     def __init__(
@@ -127,20 +137,23 @@ class Evaluations:
         journal_path: Path,
         oracle_version: str,
         on_result: Callable[[], None] = lambda: None,
+        on_full: Callable[[], None] = lambda: None,
     ) -> None:
         self._backend = backend
         self._journal = journal
         self._path = journal_path
         self.oracle_version = oracle_version
         self._on_result = on_result
+        self._on_full = on_full
         self._committed: dict[str, Evaluated] = {}
         self.outstanding = 0  # worked for at this moment, or waiting for it
 
     def commit(self, key: str, evaluated: Evaluated) -> None:
-        """Know this outcome from now on: its generation is committed. The first one stays, a full one for good."""
+        """Know this outcome from now on: its generation is committed. The first stays; of what was given up, all."""
         known = self._committed.get(key)
-        if known is None or (known.dropped and not evaluated.dropped):
-            self._committed[key] = replace(evaluated, hit=True)
+        if known is None or known.dropped:
+            before = known.metrics if known is not None and evaluated.dropped else {}
+            self._committed[key] = replace(evaluated, metrics={**before, **evaluated.metrics}, hit=True)
 
     def committed(self, key: str) -> Evaluated | None:
         """The outcome of this architecture in a committed generation."""
@@ -181,6 +194,17 @@ class Evaluations:
                         found[rung, key] = record.metrics
         return found
 
+    async def work_on(self, before: asyncio.Task[Evaluated], wanted: Wanted, race: Race) -> Evaluated:
+        """Race one on that a second candidate of the round asks less of, if the first gave it up."""
+        found = await before
+        if not found.dropped:
+            return found
+        by_metric = {metric_of(rung): rung for rung in race.rungs}
+        known: dict[tuple[str | None, str], Mapping[str, Any]] = {
+            (by_metric[name], wanted.key): {"accuracy": value} for name, value in found.metrics.items()
+        }
+        return await self.work(wanted, race, known)
+
     async def work(self, wanted: Wanted, race: Race, stored: Stored) -> Evaluated:
         """Race an architecture up the rungs, and store what each gives."""
         known = self._committed.get(wanted.key)
@@ -193,6 +217,8 @@ class Evaluations:
             else:
                 fresh = True
                 found, error = await self._result(wanted, rung, stored)
+                if error is not None and error.startswith(OWN_ERROR):
+                    continue  # a row without its low fidelity, say: what is wrong with the rest, the rest will tell
                 if error is not None:
                     return Evaluated({}, error, False)
                 metrics[name] = found["accuracy"]
@@ -220,6 +246,8 @@ class Evaluations:
         else:
             _log.warning("evaluation_failed", architecture=w.key, rung=rung, reason=error, attempts=result.attempts)
         self._on_result()
+        if rung is None:
+            self._on_full()
         return (result.metrics, None) if error is None else ({}, error)
 
     def _record(self, w: Wanted, rung: str | None, result: EvaluationResult) -> EvaluationRecord:

@@ -7,10 +7,13 @@ whose accuracy may well become the greatest: mean and ``OPTIMISM`` standard devi
 
 from __future__ import annotations
 
+import functools
 from collections import deque
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from riwoa.errors import InputError
 from riwoa.oracle.surrogate import FEWEST, INTERVAL_SHARE, Examples, Surrogate, covers, learn
@@ -21,6 +24,15 @@ from riwoa.search.space import IntArray, Space
 OPTIMISM = 2.0  # 1 finds as much on OFA's predictor and is fooled now and then on NAS-Bench-201
 NEWEST = 400  # evaluations to learn from: a third of a second
 _JUDGED = 200  # of the newest predictions
+
+_blas = functools.cache(ThreadpoolController)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """The last bits of sums depend on how many threads share them, and a resumed run may have other cores."""
+    limit: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return limit
+
 
 Prediction = tuple[float, float]  # mean and standard deviation of an accuracy
 
@@ -57,6 +69,7 @@ class Screening:
         self._accuracies: deque[float] = deque(maxlen=NEWEST)
         self._covered: deque[bool] = deque(maxlen=_JUDGED)
         self._surrogate: Surrogate | None = None
+        self._from_prior = 0
 
     def tell(self, indices: IntArray, accuracy: float, predicted: Prediction | None) -> None:
         """Take in a committed evaluation, once an architecture, and what had been predicted of it."""
@@ -70,11 +83,14 @@ class Screening:
         indices = np.array(self._indices, dtype=np.int64).reshape(-1, len(self._space))
         own = {row.tobytes() for row in indices}
         other = [i for i, row in enumerate(self._prior.indices) if row.tobytes() not in own]
-        before = self._prior.rows(np.array(other, dtype=np.int64)[: NEWEST - len(indices)])
+        latest = other[max(0, len(other) - (NEWEST - len(indices))) :]  # a search ends where it is worth knowing
+        before = self._prior.rows(np.array(latest, dtype=np.int64))
+        self._from_prior = len(before)
         accuracies = np.concatenate((before.accuracies, np.array(self._accuracies)))
         examples = Examples(self._space, np.concatenate((before.indices, indices)), accuracies)
         enough = len(examples) >= FEWEST and float(np.ptp(accuracies)) > 1e-9
-        self._surrogate = learn(examples) if enough else None
+        with _one_thread():
+            self._surrogate = learn(examples) if enough else None
 
     @property
     def screen(self) -> Screen | None:
@@ -85,16 +101,18 @@ class Screening:
         """Of canonical indices (n, genes); None while too little is known."""
         if self._surrogate is None:
             return None
-        means, deviations = self._surrogate.predict_indices(indices)
+        with _one_thread():
+            means, deviations = self._surrogate.predict_indices(indices)
         return list(zip(means.tolist(), deviations.tolist(), strict=True))
 
     def _upper(self, indices: IntArray) -> FloatArray:
         assert self._surrogate is not None
-        means, deviations = self._surrogate.predict_indices(indices)
+        with _one_thread():
+            means, deviations = self._surrogate.predict_indices(indices)
         return means + OPTIMISM * deviations
 
     def view(self) -> dict[str, float | int | None]:
         """How it does: evaluations that it knows, and the share of its newest intervals that held."""
         share = sum(self._covered) / len(self._covered) if self._covered else None
-        known = {"examples": len(self._accuracies), "prior": len(self._prior)}
+        known = {"examples": len(self._accuracies), "prior": self._from_prior}
         return {**known, "interval": INTERVAL_SHARE, "covered": share}

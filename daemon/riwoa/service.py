@@ -250,7 +250,8 @@ class Service:
             await checking
             run = await self._run_record(journal, run_before, problem, version, provision)
             self._desk = self._make_desk(group, stack, journal, provision)
-            self._evaluations = Evaluations(pool, journal, self.paths.journal, version, on_result=self._on_result)
+            told = {"on_result": self._progress, "on_full": self._rate.tick}
+            self._evaluations = Evaluations(pool, journal, self.paths.journal, version, **told)
             prior = prior_examples(self._config.search.predictor, problem.space)
             conductor = Conductor(
                 journal=journal,
@@ -315,8 +316,11 @@ class Service:
             run = reader.latest_run()
             if run is None or run.status != "running" or self._new_run:
                 return None
-            in_force = from_journal(reader.config_revisions(run.run_id)[-1].config)
+            journaled = reader.config_revisions(run.run_id)[-1].config
+        in_force = from_journal(journaled)
         refused = difference(in_force, self._loaded.config).refused
+        # Where nobody asked for it, a run begun before there was such a key goes on as it was.
+        refused = {key: pair for key, pair in refused.items() if not self._only_newer(key, journaled)}
         restarted = [key for key in refused if may_restart(key)]
         names = [f"{key} ({old!r} -> {new!r})" for key, (old, new) in refused.items() if key not in restarted]
         if names:
@@ -326,6 +330,10 @@ class Service:
         self._restarted = {key: value_of(self._loaded.config, key) for key in restarted}
         self._reloader.continue_from(with_keys(in_force, self._loaded.config, restarted))
         return run
+
+    def _only_newer(self, key: str, journaled: Mapping[str, Any]) -> bool:
+        section, name = key.split(".")
+        return name not in journaled.get(section, {}) and self._loaded.origin[key] == "default"
 
     async def _pose(self) -> Problem:
         """What is searched; a target that nothing can meet is refused here, before anything is."""
@@ -454,7 +462,7 @@ class Service:
         self.board.message = "confirming the winner in float32"
         async with WorkerPool(problem.exact_spec, replace(pool_settings(self._config.oracle), workers=1)) as pool:
             info = await pool.start()
-            evaluations = Evaluations(pool, journal, self.paths.journal, info.version, on_result=self._on_result)
+            evaluations = Evaluations(pool, journal, self.paths.journal, info.version, on_result=self._progress)
             individual = winner.individual
             wanted = Wanted(individual.architecture_key, individual.architecture)
             (confirmed,) = await evaluations.evaluate([wanted])
@@ -529,10 +537,6 @@ class Service:
 
     def _progress(self) -> None:
         self._progress_s = time.monotonic()
-
-    def _on_result(self) -> None:
-        self._progress()
-        self._rate.tick()
 
     def _on_commit(self) -> None:
         self._progress()

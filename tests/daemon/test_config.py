@@ -152,3 +152,9 @@ def test_no_file_content_raises_anything_but_a_config_error(text: str) -> None:
 def test_rungs_that_an_oracle_does_not_have_are_refused(settings: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         load(None, settings, {})
+
+
+def test_what_a_journal_of_before_did_not_say_is_what_was_done_then() -> None:
+    assert from_journal({"search": {"population": 8}}).search.screened == 1
+    assert from_journal({}).search.screened == 1
+    assert from_journal(as_json(Config())) == Config()

@@ -126,6 +126,22 @@ def test_a_predictor_of_an_earlier_run_screens_from_the_start_and_must_stay_the_
     assert all("predicted" in metrics for metrics in first_asked)
 
 
+@pytest.mark.parametrize("strategy", ["riwoa", "woa"])
+def test_a_table_with_holes_is_raced_too(tmp_path: Path, strategy: str) -> None:
+    """Missing rows are infinitely slow, and some of the others lack their low fidelity."""
+    there = np.random.default_rng(1).random(len(OPS)) < 0.3
+    early = np.where(ACCURACY > 65, np.nan, 0.7 * ACCURACY)
+    np.savez(tmp_path / "part.npz", ops=OPS[there], acc=ACCURACY[there], ms=LATENCY_MS[there], early=early[there])
+    more = (f"search.strategy={strategy}", "oracle.table_latency=ms", "oracle.table_low_fidelity=early")
+    more = (*more, 'oracle.rungs=["low_fidelity"]', "run.generations=12", "search.population=10")
+    done = run(tmp_path / "state", settings=table_settings(tmp_path / "part.npz", *more))
+    assert done.returncode == 0, done.stderr
+    with JournalReader(tmp_path / "state" / "journal.db") as reader:
+        found = [i for _, i in reader.individuals(1)]
+    assert any(i.status == "ok" and "low_fidelity" not in i.metrics for i in found)
+    assert {i.error for i in found if i.status == "failed"} <= {"error: not in the table"}
+
+
 def test_a_language_model_proposes_on_a_table_too(table: Path, tmp_path: Path) -> None:
     save_tiny_llama(tmp_path / "mine", train_tokenizer)
     more = (

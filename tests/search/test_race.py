@@ -29,16 +29,22 @@ def test_without_a_cut_or_a_front_anything_matters() -> None:
 def test_within_the_target_the_least_of_cut_front_and_parent_counts() -> None:
     stakes = Stakes(AIM, Cut(0.6, 9.0), FRONT)
     assert stakes.needed(9.0) == 0.6  # the cut: the front asks for 0.7 there
-    assert stakes.needed(6.0) == 0.5  # the front: what is as fast has 0.5
+    assert stakes.needed(6.0) == pytest.approx(0.5)  # the front: what is as fast has 0.5
     assert stakes.needed(4.0) == -math.inf  # faster than all that is known
     assert stakes.needed(9.0, parent_fitness=0.55) == 0.55
 
 
 def test_beyond_the_target_the_factor_counts_and_a_cut_within_it_is_out_of_reach() -> None:
     front = [ParetoPoint("a", 0.9, 5.0)]
-    assert Stakes(AIM, Cut(0.6, 9.0), front).needed(20.0) == 0.9  # only the front is left
+    assert Stakes(AIM, Cut(0.6, 9.0), front).needed(20.0) == pytest.approx(0.9)  # only the front is left
     assert Stakes(AIM, Cut(0.4, 15.0), front).needed(20.0) == pytest.approx(0.4 * 10 / 15 * 2)
     assert Stakes(AIM, Cut(0.4, 15.0), front).needed(9.0) == -math.inf  # within the target goes before all others
+
+
+def test_an_infinite_latency_is_left_to_the_oracle_and_equals_stay_on_the_front() -> None:
+    stakes = Stakes(AIM, Cut(0.6, 15.0), FRONT)
+    assert stakes.needed(math.inf, parent_fitness=0.3) == -math.inf
+    assert Stakes(Objective(None), Cut(0.9, 0.0), [ParetoPoint("a", 0.9, 0.0)]).needed(0.0) < 0.9
 
 
 def test_too_few_bound_nothing() -> None:
@@ -59,7 +65,7 @@ def test_bounds_hold_as_often_as_they_say(confidence: float) -> None:
 
 def test_a_rung_that_says_nothing_gives_nobody_up() -> None:
     rng = np.random.default_rng(4)
-    bound = Bound([0.5] * 40, list(rng.uniform(0.4, 0.8, 40)), 0.9)
+    bound = Bound([0.1 + 0.2] * 40, list(rng.uniform(0.4, 0.8, 40)), 0.9)
     assert bound.upper(0.1) == bound.upper(0.9) > 0.7
 
 

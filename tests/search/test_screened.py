@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from riwoa.errors import InputError
 from riwoa.oracle.surrogate import Examples, fit
@@ -178,3 +179,33 @@ def test_a_predictor_of_another_space_is_refused(tmp_path: Path) -> None:
         prior_examples(str(tmp_path / "mine.safetensors"), MIXED)
     with pytest.raises(InputError, match=r"no accuracy predictor of riwoa's"):
         prior_examples(str(tmp_path / "missing.safetensors"), MOBILE)
+
+
+def test_the_number_of_threads_changes_no_bit_of_what_is_predicted() -> None:
+    """A resumed run may have other cores, and what was predicted is in the digest."""
+    landscape = hill(MOBILE, 2)
+    rows = MOBILE.canonical(np.random.default_rng(5).integers(0, MOBILE.cardinalities, (700, len(MOBILE))))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            screening = Screening(MOBILE)
+            for row in rows[:380]:
+                screening.tell(row, landscape(row)[0], None)
+            screening.learn()
+            found.append(screening.predict(rows[380:]))
+    assert found[0] == found[1]
+
+
+def test_of_a_long_prior_the_latest_are_learned_from() -> None:
+    rows = MOBILE.canonical(np.random.default_rng(7).integers(0, MOBILE.cardinalities, (900, len(MOBILE))))
+    screening = Screening(MOBILE, Examples(MOBILE, rows, np.linspace(0.5, 0.9, 900)))
+    screening.learn()
+    assert screening.view()["prior"] == 400
+    found = screening.predict(rows[:50])
+    assert found is not None
+    assert np.mean([mean for mean, _ in found]) > 0.7
+    for row in rows[:450]:
+        screening.tell(row, 0.6, None)
+    screening.tell(rows[450], 0.7, None)
+    screening.learn()
+    assert screening.view()["prior"] == 0

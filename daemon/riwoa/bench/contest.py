@@ -225,6 +225,8 @@ class Search:
             if hopeless and not race.audits(indices.tobytes().hex(), needed):
                 self._given_up += 1
                 return Measured(math.nan, measured.load, measured.row)
+        if self._spent >= self._budget:
+            return Measured(math.nan, measured.load, measured.row)  # the cheap measurement was the last
         self._spent += 1.0
         self._judge(measured)
         if math.isfinite(measured.value):

@@ -19,6 +19,7 @@ from riwoa.errors import OracleError, RiwoaError
 from riwoa.frames import encode_frame
 from riwoa.oracle.protocol import (
     MAX_FRAME_BYTES,
+    OWN_ERROR,
     BackendStats,
     EvaluationResult,
     Metrics,
@@ -283,7 +284,7 @@ class WorkerPool:
         if reply.get("id") != job.id or ("metrics" in reply) == ("error" in reply):
             raise PeerLostError("worker died: it answered something else")
         if "error" in reply:
-            self._finish(job, "failed", reason=f"error: {reply['error']}", duration_s=duration_s)
+            self._finish(job, "failed", reason=f"{OWN_ERROR}{reply['error']}", duration_s=duration_s)
         else:
             self._finish(job, "ok", metrics=reply["metrics"], duration_s=duration_s)
 

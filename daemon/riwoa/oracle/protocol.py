@@ -16,6 +16,8 @@ from riwoa.oracle.geometry import Stem
 
 MAX_FRAME_BYTES = 2**20
 
+OWN_ERROR = "error: "  # a reason begins with it where the oracle itself said no, and lives on
+
 Metrics = Mapping[str, float]
 
 

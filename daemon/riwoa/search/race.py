@@ -5,8 +5,9 @@ is known, each of these is an accuracy that it must exceed; the least of them is
 on a lower *rung* (part of the images, a table's low fidelity) bounds from above what the full one would give, as those
 tell that went through both.
 
-With elitism, a candidate that is rightly given up would have left no trace in the search: RI-IWOA goes the same way
-with rungs and without, as long as no bound fails.
+RI-IWOA (with elitism, and without a screening predictor that would have learned from it) goes the same way whether such
+a candidate is given up or evaluated. WOA and random search keep their leader and their places; what they would crown
+after the target has moved is chosen among those evaluated.
 """
 
 from __future__ import annotations
@@ -51,7 +52,12 @@ class Stakes:
         self._best = list(itertools.accumulate((accuracy for _, accuracy in points), max))
 
     def needed(self, latency_ms: float, parent_fitness: float | None = None) -> float:
-        """The accuracy that a candidate of this latency must exceed; −inf where any will do, +inf where none will."""
+        """The accuracy that a candidate of this latency must exceed; −inf where any will do, +inf where none will.
+
+        One of infinite latency is in no table: its evaluation fails, and no bound should stand in for that.
+        """
+        if not math.isfinite(latency_ms):
+            return -math.inf
         reached = [self._to_stay(latency_ms), self._to_front(latency_ms)]
         if parent_fitness is not None:
             reached.append(parent_fitness / self._factor(latency_ms))
@@ -71,7 +77,7 @@ class Stakes:
 
     def _to_front(self, latency_ms: float) -> float:
         faster = bisect.bisect_right(self._latencies, latency_ms)
-        return self._best[faster - 1] if faster else -math.inf
+        return math.nextafter(self._best[faster - 1], -math.inf) if faster else -math.inf  # equals all stay on it
 
 
 class Bound:
@@ -92,7 +98,8 @@ class Bound:
         if not self.usable:
             return
         self._x_mean, self._y_mean = float(x.mean()), float(y.mean())
-        self._sxx = float(((x - self._x_mean) ** 2).sum())
+        level = float(np.ptp(x)) < 1e-9  # what is left then are the last bits of the mean
+        self._sxx = 0.0 if level else float(((x - self._x_mean) ** 2).sum())
         self._slope = float(((x - self._x_mean) * (y - self._y_mean)).sum()) / self._sxx if self._sxx > 0 else 0.0
         residuals = y - self._y_mean - self._slope * (x - self._x_mean)
         self._sd = math.sqrt(float((residuals**2).sum()) / (self._n - 2))

@@ -1,0 +1,147 @@
+"""Evaluations raced up two rungs by bounds that the test sets; the journal is real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from riwoa.evaluations import Evaluated, Evaluations, Wanted
+from riwoa.oracle.protocol import EvaluationResult
+from riwoa.race import AUDITED_SHARE, Race
+from riwoa.search.fitness import Objective
+from riwoa.search.pareto import ParetoPoint
+from riwoa.search.race import Bound, Cut, Stakes
+from riwoa_storage.writer import JournalWriter
+
+ALWAYS, NEVER = 0.9, 0.1  # what a rung says can be reached; 0.5 is needed
+
+
+class Backend:
+    """Answers at once; ``refused``: rungs on which the oracle has nothing to say."""
+
+    def __init__(self, *refused: str) -> None:
+        self.asked: list[str] = []
+        self._refused = refused
+
+    async def submit(
+        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
+    ) -> asyncio.Future[EvaluationResult]:
+        self.asked.append("full" if rung is None else rung)
+        future: asyncio.Future[EvaluationResult] = asyncio.get_running_loop().create_future()
+        refused = rung in self._refused
+        future.set_result(
+            EvaluationResult(
+                job_id=job_id,
+                status="failed" if refused else "ok",
+                metrics={} if refused else {"accuracy": 0.6},
+                reason="error: in the table, but without it" if refused else None,
+                attempts=1,
+                duration_s=0.0,
+            )
+        )
+        return future
+
+    def told(self) -> list[str]:
+        """What was asked since the last time."""
+        asked, self.asked = self.asked, []
+        return asked
+
+
+def bound(reaches: float) -> Bound:
+    """A rung whose every architecture reaches so much."""
+    values = np.full(30, reaches)
+    return Bound(list(values), list(values), 0.9)
+
+
+def race(on_50: float, on_400: float = ALWAYS) -> Race:
+    return Race(("50", "400"), {"50": bound(on_50), "400": bound(on_400)})
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[JournalWriter]:
+    writer = await JournalWriter.open(tmp_path / "journal.db")
+    yield writer
+    await writer.close()
+
+
+def evaluations(journal: JournalWriter, backend: Backend, tmp_path: Path) -> Evaluations:
+    return Evaluations(backend, journal, tmp_path / "journal.db", "v")  # type: ignore[arg-type]
+
+
+async def generation(of: Evaluations, by: Race, *added: Sequence[Wanted]) -> list[Evaluated]:
+    async with of.round(by) as work:
+        for wanted in added:
+            work.add(wanted)
+    keys = [w.key for wanted in added for w in wanted]
+    found = work.outcomes(keys)
+    for key, outcome in zip(keys, found, strict=True):
+        of.commit(key, outcome)
+    return found
+
+
+def unaudited() -> str:
+    """A key that no audit spares."""
+    keys = (f"k{i}" for i in range(100))
+    return next(k for k in keys if not Race().audits(k, 0.5))
+
+
+async def test_one_given_up_is_raced_again_from_the_rungs_that_it_has(journal: JournalWriter, tmp_path: Path) -> None:
+    backend, key = Backend(), unaudited()
+    of, wanted = evaluations(journal, backend, tmp_path), [Wanted(key, {}, 0.5)]
+    (first,) = await generation(of, race(NEVER), wanted)
+    assert (first.dropped, first.hit, backend.told()) == (True, False, ["50"])
+    (same,) = await generation(of, race(NEVER), wanted)
+    assert (same.dropped, same.hit, backend.told()) == (True, True, [])
+    (further,) = await generation(of, race(ALWAYS, NEVER), wanted)
+    assert (further.dropped, further.hit, backend.told()) == (True, False, ["400"])
+    (again,) = await generation(of, race(ALWAYS, NEVER), wanted)
+    assert (again.dropped, again.hit, backend.told()) == (True, True, [])
+    assert set(again.metrics) == {"accuracy_50", "accuracy_400"}
+    (whole,) = await generation(of, race(ALWAYS), wanted)
+    assert (whole.ok, whole.hit, backend.told()) == (True, False, ["full"])
+    (known,) = await generation(of, race(NEVER), wanted)
+    assert (known.ok, known.hit, backend.told()) == (True, True, [])
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("order", [(0.95, 0.5), (0.5, 0.95)])
+async def test_of_two_equal_candidates_the_one_that_asks_less_decides(
+    journal: JournalWriter, tmp_path: Path, together: bool, order: tuple[float, float]
+) -> None:
+    backend, key = Backend(), unaudited()
+    pair = [Wanted(key, {}, needed) for needed in order]
+    added = (pair,) if together else ([pair[0]], [pair[1]])
+    found = await generation(evaluations(journal, backend, tmp_path), race(ALWAYS), *added)
+    assert [f.ok for f in found] == [True, True]
+    assert [f.hit for f in found] == [False, True]
+    assert backend.told() == ["50", "400", "full"]
+
+
+async def test_one_that_nothing_would_save_is_given_up_without_an_audit(journal: JournalWriter, tmp_path: Path) -> None:
+    backend = Backend()
+    wanted = [Wanted(f"k{i}", {}, float("inf")) for i in range(int(4 / AUDITED_SHARE))]
+    found = await generation(evaluations(journal, backend, tmp_path), race(ALWAYS), wanted)
+    assert all(f.dropped for f in found)
+    assert set(backend.told()) == {"50"}
+
+
+async def test_what_has_nothing_on_a_rung_is_evaluated_in_full(journal: JournalWriter, tmp_path: Path) -> None:
+    backend = Backend("50")
+    (found,) = await generation(evaluations(journal, backend, tmp_path), race(NEVER), [Wanted("k", {}, 0.5)])
+    assert found.ok
+    assert set(found.metrics) == {"accuracy", "accuracy_400"}
+    assert backend.told() == ["50", "400", "full"]
+
+
+async def test_a_child_that_beats_a_parent_below_the_cut_is_kept(journal: JournalWriter, tmp_path: Path) -> None:
+    stakes = Stakes(Objective(10.0), Cut(0.95, 9.0), [ParetoPoint("a", 0.95, 5.0)])
+    backend, key = Backend(), unaudited()
+    weak, strong = (Wanted(key, {}, stakes.needed(8.0, fitness)) for fitness in (0.85, 0.94))
+    of = evaluations(journal, backend, tmp_path)
+    assert [f.dropped for f in await generation(of, race(ALWAYS), [strong])] == [True]
+    assert [f.ok for f in await generation(of, race(ALWAYS), [weak])] == [True]
