@@ -335,8 +335,7 @@ class Conductor:
 
     def _ask(self) -> list[Proposal]:
         if self.screening is not None and isinstance(self.strategy, PopulationStrategy):
-            self.screening.learn()
-            self.strategy.set_screen(self.screening.screen)
+            self.screening.guide(self.strategy)
         return self.strategy.ask()
 
     def _race(self) -> Race:

@@ -199,11 +199,7 @@ class Evaluations:
         found = await before
         if not found.dropped:
             return found
-        by_metric = {metric_of(rung): rung for rung in race.rungs}
-        known: dict[tuple[str | None, str], Mapping[str, Any]] = {
-            (by_metric[name], wanted.key): {"accuracy": value} for name, value in found.metrics.items()
-        }
-        return await self.work(wanted, race, known)
+        return await self.work(wanted, race, self.stored({wanted.key: wanted}, race.rungs))
 
     async def work(self, wanted: Wanted, race: Race, stored: Stored) -> Evaluated:
         """Race an architecture up the rungs, and store what each gives."""

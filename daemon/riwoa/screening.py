@@ -17,7 +17,7 @@ from threadpoolctl import ThreadpoolController
 
 from riwoa.errors import InputError
 from riwoa.oracle.surrogate import FEWEST, INTERVAL_SHARE, Examples, Surrogate, covers, learn
-from riwoa.search.base import Screen
+from riwoa.search.base import Screen, Strategy
 from riwoa.search.fitness import FloatArray
 from riwoa.search.space import IntArray, Space
 
@@ -91,6 +91,11 @@ class Screening:
         enough = len(examples) >= FEWEST and float(np.ptp(accuracies)) > 1e-9
         with _one_thread():
             self._surrogate = learn(examples) if enough else None
+
+    def guide(self, strategy: Strategy) -> None:
+        """Learn anew, and have a strategy choose by it from now on."""
+        self.learn()
+        strategy.set_screen(self.screen)
 
     @property
     def screen(self) -> Screen | None:

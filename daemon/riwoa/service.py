@@ -248,11 +248,11 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             pool, version = await self._start_pool(stack, problem, provision)
             await checking
-            run = await self._run_record(journal, run_before, problem, version, provision)
+            prior = prior_examples(self._config.search.predictor, problem.space)
+            run = await self._run_record(journal, run_before, problem, version, provision, prior)
             self._desk = self._make_desk(group, stack, journal, provision)
             told = {"on_result": self._progress, "on_full": self._rate.tick}
             self._evaluations = Evaluations(pool, journal, self.paths.journal, version, **told)
-            prior = prior_examples(self._config.search.predictor, problem.space)
             conductor = Conductor(
                 journal=journal,
                 journal_path=self.paths.journal,
@@ -411,13 +411,14 @@ class Service:
         problem: Problem,
         version: str,
         provision: Provision,
+        prior: Examples | None,
     ) -> int:
         """Begin a run, or continue the unfinished one, if it is still the same search."""
         if run is None:
-            provenance = {**self._provenance(problem, version), **provision.provenance()}
+            provenance = {**self._provenance(problem, version, prior), **provision.provenance()}
             run_id = await journal.begin_run(provenance, as_json(self._config))
         else:
-            _require_same(run, problem, version, prior_examples(self._config.search.predictor, problem.space))
+            _require_same(run, problem, version, prior)
             run_id = run.run_id
             changed = {key: list(v) if isinstance(v, tuple) else v for key, v in self._restarted.items()}
             event = EventRecord(
@@ -428,7 +429,7 @@ class Service:
         await journal.put_event(event)
         return run_id
 
-    def _provenance(self, problem: Problem, oracle_version: str) -> dict[str, Any]:
+    def _provenance(self, problem: Problem, oracle_version: str, prior: Examples | None) -> dict[str, Any]:
         config = self._config
         wanted = config.objective.latency_ms
         return {
@@ -442,12 +443,12 @@ class Service:
             "oracle_version": oracle_version,
             "latency_table_sha256": problem.latency_sha256,
             "versions": library_versions(),
-            **self._shortcuts(problem),
+            **self._shortcuts(prior),
         }
 
-    def _shortcuts(self, problem: Problem) -> dict[str, Any]:
+    def _shortcuts(self, prior: Examples | None) -> dict[str, Any]:
         """What evaluates fewer in full, where there is something."""
-        oracle, prior = self._config.oracle, prior_examples(self._config.search.predictor, problem.space)
+        oracle = self._config.oracle
         raced = {"race": {"rungs": list(oracle.rungs), "confidence": oracle.rung_confidence}} if oracle.rungs else {}
         return raced | ({"prior_sha256": prior.sha256} if prior is not None else {})
 

@@ -145,3 +145,15 @@ async def test_a_child_that_beats_a_parent_below_the_cut_is_kept(journal: Journa
     of = evaluations(journal, backend, tmp_path)
     assert [f.dropped for f in await generation(of, race(ALWAYS), [strong])] == [True]
     assert [f.ok for f in await generation(of, race(ALWAYS), [weak])] == [True]
+
+
+async def test_what_an_earlier_life_stored_in_full_is_not_asked_again_when_raced_on(
+    journal: JournalWriter, tmp_path: Path
+) -> None:
+    key = unaudited()
+    await generation(evaluations(journal, Backend(), tmp_path), race(ALWAYS), [Wanted(key, {}, 0.5)])
+    backend = Backend()  # of a life that finds nothing committed
+    pair = ([Wanted(key, {}, 0.95)], [Wanted(key, {}, 0.5)])
+    found = await generation(evaluations(journal, backend, tmp_path), race(ALWAYS), *pair)
+    assert [f.ok for f in found] == [True, True]
+    assert backend.told() == []

@@ -182,8 +182,7 @@ class Search:
         most = _MOST_SCHEDULES * self._schedule * POPULATION
         while self._spent < self._budget and len(self._known) + self._repeats < most:
             if self._screening is not None:
-                self._screening.learn()
-                self._strategy.set_screen(self._screening.screen)
+                self._screening.guide(self._strategy)
             proposals = self._strategy.ask()
             stakes = Stakes(self._landscape.aim, self._strategy.cut, self._front.front())
             race = self._racing.race(stakes) if self._racing is not None else None

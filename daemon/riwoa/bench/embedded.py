@@ -296,8 +296,7 @@ class Search:
         schedule = max(1, math.ceil(self._budget / POPULATION))
         while len(self._accuracies) < self._budget and self._strategy.generation < _MOST_GENERATIONS * schedule:
             if self._screening is not None:
-                await asyncio.to_thread(self._screening.learn)
-                self._strategy.set_screen(self._screening.screen)
+                await asyncio.to_thread(self._screening.guide, self._strategy)
             proposals = await asyncio.to_thread(self._strategy.ask)
             decoded = [self._decode(p) for p in proposals]
             await self._evaluate(decoded, evaluator, spend)
