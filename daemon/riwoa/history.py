@@ -144,14 +144,14 @@ def pack_state(snapshot: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_state(data: bytes) -> dict[str, npt.NDArray[np.generic]]:
+def unpack_state(data: bytes | None) -> dict[str, npt.NDArray[np.generic]]:
     """The snapshot that ``pack_state`` packed.
 
     Raises:
         JournalCorruptError: the bytes are not such a snapshot.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(data or b""), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, KeyError, EOFError) as error:
         raise JournalCorruptError(

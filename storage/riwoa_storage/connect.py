@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 APPLICATION_ID = 0x5269776F  # "Riwo", in the file's header: tells a journal from any other SQLite database
-SCHEMA_VERSION = 2  # number of the newest migration in sql/
+SCHEMA_VERSION = 3  # number of the newest migration in sql/
 BUSY_TIMEOUT_S = 5.0
 
 # What every writing connection sets and then reads back: a file system may refuse WAL without an error.

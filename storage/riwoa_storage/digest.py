@@ -66,9 +66,14 @@ def generation_digest(previous: str, g: GenerationRecord, reply_texts: Sequence[
             [_individual(i) for i in sorted(g.individuals, key=lambda i: i.slot)],
             g.counters,
             g.leader,
-            hashlib.sha256(g.state).hexdigest(),
+            state_sha256(g),
         ]
     )
+
+
+def state_sha256(g: GenerationRecord) -> str:
+    """Of the strategy's state, which the journal keeps of the last generation alone."""
+    return g.state_sha256 if g.state is None else hashlib.sha256(g.state).hexdigest()
 
 
 def relative_request_id(request_id: str) -> str:

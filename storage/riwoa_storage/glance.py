@@ -24,7 +24,8 @@ def glance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The latest run and its last committed generation as one JSON object; None when no run was begun.
 
     Keys: run_id, status, generations, digest, created_unix_s, and of the last generation (null before the first):
-    phase, config_revision, counters, leader, inputs, duration_s, committed_unix_s.
+    phase, config_revision, counters, leader (without its architecture), inputs, duration_s, committed_unix_s. Checksums are
+    not looked at: this is for a person's eyes, and nothing is built on it.
 
     Raises:
         JournalMissingError, JournalUnreadableError, JournalVersionError, JournalCorruptError: it cannot be read.
