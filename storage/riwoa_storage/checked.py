@@ -26,11 +26,13 @@ from riwoa_storage.records import (
     RequestRecord,
     RunRecord,
 )
-from riwoa_storage.seal import COLUMNS, Row, damage, is_intact, selection
+from riwoa_storage.seal import COLUMNS, NAMING, Row, damage, is_intact, selection
 from riwoa_storage.shared import joined
 
 _MOST_TEXTS = 4096  # kept as read; a space's architectures have few sets of active genes
 _LARGEST = 2**63 - 1  # integer of SQLite
+
+_NAMING = tuple(dict.fromkeys(column for columns in NAMING.values() for column in columns))
 
 Values = Mapping[str, Any]
 
@@ -64,7 +66,7 @@ class CheckedTables:
         try:
             with closing(self._connection.execute(sql, bounded)) as cursor:
                 return cursor.fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise translate(error, self.name, reading=True) from error
 
     def select(self, table: str, rest: str, *parameters: object) -> list[Values]:
@@ -133,7 +135,7 @@ class CheckedTables:
                 with closing(self._connection.execute(f"SELECT {selection(table)} FROM {table}")) as cursor:
                     for row in cursor:
                         self._check(table, row)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeError) as error:
                 raise translate(error, self.name, reading=True) from error
 
     # -- what rows share ---------------------------------------------------------------------------------------------
@@ -162,28 +164,44 @@ class CheckedTables:
         """Of a row of ``architectures``, or of one joined with it."""
         names_id = row["genes_id"]
         text = self.text(names_id)
-        if names_id not in self._names:
-            self._names[names_id] = json.loads(text)
-        return joined(self._names[names_id], row["choices"])
+        try:
+            if names_id not in self._names:
+                self._names[names_id] = json.loads(text)
+            return joined(self._names[names_id], row["choices"])
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._unreadable(row, "choices", error) from None
+
+    def _json(self, row: Values, column: str) -> Any:
+        try:
+            return json.loads(row[column])
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable(row, column, error) from None
+
+    def _unreadable(self, row: Values, column: str, error: Exception) -> JournalCorruptError:
+        """Content that never was what it should be, or was damaged before there were checksums."""
+        which = ", ".join(f"{key} {row[key]!a}" for key in _NAMING if key in row)
+        return JournalCorruptError(
+            f"{self.name}: {column} of {which} cannot be read ({error}): keep a copy, then restore a backup"
+        )
 
     # -- rows to records -----------------------------------------------------------------------------------------------
 
     def run(self, row: Values) -> RunRecord:
         """Of ``runs``."""
-        return RunRecord(**{**row, "provenance": json.loads(row["provenance"])})
+        return RunRecord(**{**row, "provenance": self._json(row, "provenance")})
 
     def config_revision(self, row: Values) -> ConfigRevisionRecord:
         """Of ``config_revisions``."""
-        parsed = {name: json.loads(row[name]) for name in ("config", "changed")}
+        parsed = {name: self._json(row, name) for name in ("config", "changed")}
         return ConfigRevisionRecord(**{**row, **parsed})
 
     def summary(self, row: Values) -> GenerationSummary:
         """Of ``generations``."""
         return GenerationSummary(
             **{name: row[name] for name in ("run_id", "generation", "phase", "config_revision", "duration_s")},
-            counters=json.loads(row["counters"]),
+            counters=self._json(row, "counters"),
             leader=self._leader(row),
-            inputs=json.loads(row["inputs"]),
+            inputs=self._json(row, "inputs"),
             digest=row["digest"],
             committed_unix_s=row["committed_unix_s"],
         )
@@ -191,7 +209,7 @@ class CheckedTables:
     def _leader(self, row: Values) -> dict[str, Any] | None:
         if row["leader"] is None:
             return None
-        leader: dict[str, Any] = json.loads(row["leader"])
+        leader: dict[str, Any] = self._json(row, "leader")
         if row["leader_architecture_id"] is not None:
             (found,) = self.select("architectures", "WHERE architecture_id = ?", row["leader_architecture_id"])
             leader["architecture"] = self.architecture(found)
@@ -208,7 +226,7 @@ class CheckedTables:
             **{name: getattr(summary, name) for name in summary.__slots__},
             state=self._state(row),
             state_sha256=row["state_sha256"],
-            joined_requests=tuple(json.loads(row["joined_requests"])),
+            joined_requests=tuple(self._json(row, "joined_requests")),
             individuals=tuple(map(self.individual, individuals)),
         )
 
@@ -235,7 +253,7 @@ class CheckedTables:
             architecture=self.architecture(row),
             architecture_key=row["architecture_key"],
             status=row["status"],
-            metrics=json.loads(row["metrics"]),
+            metrics=self._json(row, "metrics"),
             fitness=row["fitness"],
             fitness_version=self.text(row["fitness_version_id"]),
             cache_hit=bool(row["cache_hit"]),
@@ -250,12 +268,12 @@ class CheckedTables:
             **{name: row[name] for name in plain},
             oracle_version=self.text(row["oracle_id"]),
             architecture=self.architecture(row),
-            metrics=json.loads(row["metrics"]),
+            metrics=self._json(row, "metrics"),
         )
 
     def request(self, row: Values) -> RequestRecord:
         """Of ``requests``."""
-        return RequestRecord(**{**row, "parameters": json.loads(row["parameters"])})
+        return RequestRecord(**{**row, "parameters": self._json(row, "parameters")})
 
     def reply(self, row: Values) -> ReplyRecord:
         """Of ``replies``."""
@@ -263,13 +281,13 @@ class CheckedTables:
 
     def buffer_entry(self, row: Values) -> BufferEntryRecord:
         """Of ``buffer_entries``."""
-        return BufferEntryRecord(**{**row, "trace": json.loads(row["trace"])})
+        return BufferEntryRecord(**{**row, "trace": self._json(row, "trace")})
 
     def adapter(self, row: Values, weights: bytes | None) -> AdapterRecord:
         """Of ``adapters``."""
-        return AdapterRecord(**{**row, "training": json.loads(row["training"])}, weights=weights)
+        return AdapterRecord(**{**row, "training": self._json(row, "training")}, weights=weights)
 
     def event(self, row: Values) -> EventRecord:
         """Of ``events``."""
         plain = {name: row[name] for name in ("run_id", "generation", "kind", "created_unix_s")}
-        return EventRecord(**plain, payload=json.loads(row["payload"]))
+        return EventRecord(**plain, payload=self._json(row, "payload"))

@@ -27,13 +27,19 @@ def canonical_json(value: object) -> str:
 
 
 def _plain(value: object) -> object:
+    if type(value) in _SCALARS:  # most by far, and asking whether each is a Mapping is slow
+        return value
     if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"a JSON object needs string keys, got {sorted(map(repr, value))[:3]}")
-        return {key: _plain(item) for key, item in value.items()}
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"a JSON object needs string keys, got {sorted(map(repr, value))[:3]}")
+        return {key: item if type(item) in _SCALARS else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [item if type(item) in _SCALARS else _plain(item) for item in value]
     return value
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def run_digest(provenance: Json) -> str:

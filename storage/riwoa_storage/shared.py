@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 from riwoa_storage.digest import canonical_json
 from riwoa_storage.records import Json
-from riwoa_storage.seal import insertion, is_intact, sealed, selection
+from riwoa_storage.seal import COLUMNS, Row, insertion, is_intact, sealed, selection
 
 
 def key_hash(key: str) -> int:
@@ -24,7 +25,12 @@ def key_hash(key: str) -> int:
 
 def genes(architecture: Json) -> str:
     """The names, as stored."""
-    return canonical_json(sorted(architecture))
+    return _names_as_json(tuple(sorted(architecture)))
+
+
+@lru_cache(256)
+def _names_as_json(names: tuple[str, ...]) -> str:
+    return canonical_json(names)
 
 
 def choices(architecture: Json) -> str:
@@ -54,32 +60,47 @@ def leader_rest(leader: Json) -> Json:
     return leader if split_leader(leader) is None else {k: v for k, v in leader.items() if k != "architecture"}
 
 
-def text_id(db: sqlite3.Connection, text: str) -> int:
-    """Number of a text, stored now if it was not; within the caller's transaction."""
-    known = db.execute("SELECT text_id FROM texts WHERE text = ?", (text,)).fetchone()
-    if known is not None:
-        return int(known[0])
-    number = next_id(db, "texts", "text_id")
-    db.execute(insertion("texts"), sealed("texts", (number, text)))
-    return number
+class Shared:
+    """Numbers of texts and architectures, stored now where they were not; lives within one transaction."""
 
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._texts: dict[str, int] = {}
+        self._architectures: dict[str, list[Row]] = {}  # intact rows by key
 
-def architectures_of(db: sqlite3.Connection, key: str) -> list[tuple[Any, ...]]:
-    """Rows of the architectures of a key; a damaged row of its hash may be one of them and is left out."""
-    sql = f"SELECT {selection('architectures')} FROM architectures WHERE key_hash = ?"
-    rows = db.execute(sql, (key_hash(key),)).fetchall()
-    return [row for row in rows if is_intact("architectures", row) and row[2] == key]
+    def text(self, text: str) -> int:
+        """Number of a text."""
+        if text not in self._texts:
+            known = self._db.execute("SELECT text_id FROM texts WHERE text = ?", (text,)).fetchone()
+            self._texts[text] = self._insert("texts", text) if known is None else known[0]
+        return self._texts[text]
 
+    def architecture(self, key: str, architecture: Json) -> int:
+        """Number of an architecture."""
+        content = (self.text(genes(architecture)), choices(architecture))
+        for number, _, _, *known, _ in self._of(key):
+            if tuple(known) == content:
+                return cast(int, number)
+        number = self._insert("architectures", key_hash(key), key, *content)
+        del self._architectures[key]
+        return number
 
-def architecture_id(db: sqlite3.Connection, key: str, architecture: Json) -> int:
-    """Number of an architecture, stored now if it was not; within the caller's transaction."""
-    content = (text_id(db, genes(architecture)), choices(architecture))
-    for number, _, _, *known, _ in architectures_of(db, key):
-        if tuple(known) == content:
-            return int(number)
-    number = next_id(db, "architectures", "architecture_id")
-    db.execute(insertion("architectures"), sealed("architectures", (number, key_hash(key), key, *content)))
-    return number
+    def architectures(self, key: str) -> list[int]:
+        """Numbers of all architectures of a key: one, but for spaces that share it."""
+        return [cast(int, row[0]) for row in self._of(key)]
+
+    def _of(self, key: str) -> list[Row]:
+        if key not in self._architectures:
+            sql = f"SELECT {selection('architectures')} FROM architectures WHERE key_hash = ?"
+            rows = self._db.execute(sql, (key_hash(key),)).fetchall()
+            # A damaged one is left out: what would use it is stored anew, and what does use it says so when read.
+            self._architectures[key] = [row for row in rows if is_intact("architectures", row) and row[2] == key]
+        return self._architectures[key]
+
+    def _insert(self, table: str, *values: object) -> int:
+        number = next_id(self._db, table, COLUMNS[table][0])
+        self._db.execute(insertion(table), sealed(table, (number, *values)))
+        return number
 
 
 def next_id(db: sqlite3.Connection, table: str, column: str) -> int:

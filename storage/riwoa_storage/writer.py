@@ -72,7 +72,7 @@ from riwoa_storage.rows import (
     request_row,
 )
 from riwoa_storage.seal import COLUMNS, Row, checksum, damage, insertion, is_intact, sealed, selection
-from riwoa_storage.shared import architecture_id, architectures_of, next_id, split_leader, text_id
+from riwoa_storage.shared import Shared, next_id, split_leader
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -225,13 +225,8 @@ class JournalWriter:
 
     async def put_evaluations(self, es: Sequence[EvaluationRecord]) -> None:
         """Store finished evaluations in one transaction: all durable on return, or none; the first of a key stays."""
-
-        def work(db: sqlite3.Connection) -> None:
-            for e in es:
-                _put_evaluation(db, e)
-
         if es:
-            await self._submit(work)
+            await self._submit(lambda db: _put_evaluations(db, es))
 
     # -- language-model requests and replies -------------------------------------------------------------------------
 
@@ -510,27 +505,26 @@ def _change(db: sqlite3.Connection, table: str, where: str, parameters: Row, **v
     return len(rows)
 
 
-def _put_evaluation(db: sqlite3.Connection, e: EvaluationRecord) -> None:
-    oracle_id, number = text_id(db, e.oracle_version), architecture_id(db, e.architecture_key, e.architecture)
-    which = "oracle_id = ? AND architecture_id = ?"
-    for known, *_ in architectures_of(db, e.architecture_key):
-        sql = f"SELECT {selection('evaluations')} FROM evaluations WHERE {which}"
-        for row in db.execute(sql, (oracle_id, known)):
-            if is_intact("evaluations", row):
-                return
-    db.execute(f"DELETE FROM evaluations WHERE {which}", (oracle_id, number))  # at most a damaged one
-    _insert(db, "evaluations", [evaluation_row(e, oracle_id, number)])
+def _put_evaluations(db: sqlite3.Connection, es: Sequence[EvaluationRecord]) -> None:
+    shared = Shared(db)
+    sql = f"SELECT {selection('evaluations')} FROM evaluations WHERE oracle_id = ? AND architecture_id = ?"
+    for e in es:
+        number, oracle_id = shared.architecture(e.architecture_key, e.architecture), shared.text(e.oracle_version)
+        known = [row for n in shared.architectures(e.architecture_key) for row in db.execute(sql, (oracle_id, n))]
+        if not any(is_intact("evaluations", row) for row in known):
+            for row in known:  # damaged
+                db.execute("DELETE FROM evaluations WHERE oracle_id = ? AND architecture_id = ?", row[:2])
+            _insert(db, "evaluations", [evaluation_row(e, oracle_id, number)])
 
 
 def _insert_generation(db: sqlite3.Connection, g: GenerationRecord) -> None:
     """A generation with its individuals, and its state in the place of the one before."""
-    leader = split_leader(g.leader)
-    leader_id = None if leader is None else architecture_id(db, *leader)
-    _insert(db, "generations", [generation_row(g, leader_id)])
+    shared, leader = Shared(db), split_leader(g.leader)
+    _insert(db, "generations", [generation_row(g, None if leader is None else shared.architecture(*leader))])
     rows = []
     for i in g.individuals:
-        shared = architecture_id(db, i.architecture_key, i.architecture), text_id(db, i.fitness_version)
-        rows.append(individual_row(g, i, *shared))
+        numbers = shared.architecture(i.architecture_key, i.architecture), shared.text(i.fitness_version)
+        rows.append(individual_row(g, i, *numbers))
     _insert(db, "individuals", rows)
     state = (g.run_id, g.generation, g.state)
     db.execute(

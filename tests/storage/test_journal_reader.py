@@ -134,8 +134,9 @@ async def test_seconds_count_what_was_worked_for_once_and_a_batch_as_one(tmp_pat
     path = tmp_path / "journal.db"
 
     async def before(writer: JournalWriter, run_id: int) -> None:
-        keys = {i.architecture_key for n in range(3) for i in generation(run_id, n).individuals}
-        await writer.put_evaluations([evaluation(key, duration_s=2.0) for key in sorted(keys)])
+        each = [i for n in range(3) for i in generation(run_id, n).individuals]
+        records = [evaluation(i.architecture_key, architecture=i.architecture, duration_s=2.0) for i in each]
+        await writer.put_evaluations(records)
         await writer.put_requests([request(run_id, 0, slot) for slot in range(2)])
         await writer.put_replies([reply(f"{run_id}/0/{slot}", duration_s=5.0) for slot in range(2)])
 
