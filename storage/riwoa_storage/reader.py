@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -180,6 +180,44 @@ class JournalReader:
         )
         rows = self._rows(sql, oracle_version, run_id, start, end)
         return {row["operator"]: float(row["spent_s"]) for row in rows}
+
+    # -- what a search asks of its past: by index, not by reading it all ---------------------------------------------
+
+    def committed_outcomes(self, run_id: int, keys: Iterable[str]) -> dict[str, list[IndividualRecord]]:
+        """Committed individuals of the run by architecture key, oldest first; keys without any are left out."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, list[IndividualRecord]] = {}
+        for at in range(0, len(wanted), PAGE_ROWS):
+            part = wanted[at : at + PAGE_ROWS]
+            marks = ",".join("?" * len(part))
+            where = f"run_id = ? AND architecture_key IN ({marks})"
+            for row in self._rows(f"SELECT * FROM individuals WHERE {where} ORDER BY individual_id", run_id, *part):
+                found.setdefault(row["architecture_key"], []).append(self._individual(row))
+        return found
+
+    def metrics_of(self, run_id: int, generation: int, slot: int) -> tuple[float, float] | None:
+        """(accuracy, latency_ms) of a committed individual; None where it was not evaluated in full."""
+        individual = self.individual(run_id, generation, slot)
+        if individual is None or individual.status != "ok":
+            return None
+        return float(individual.metrics["accuracy"]), float(individual.metrics["latency_ms"])
+
+    def front_points(self, run_id: int) -> Iterator[tuple[str, float, float, int, int]]:
+        """(architecture_key, accuracy, latency_ms, generation, slot) of all that were evaluated in full, ascending."""
+        sql = (
+            "SELECT architecture_key, json_extract(metrics, '$.accuracy'), json_extract(metrics, '$.latency_ms'), "
+            "generation, slot FROM individuals WHERE run_id = ? AND generation = ? AND status = 'ok' ORDER BY slot"
+        )
+        for generation in range(self.generation_count(run_id)):
+            yield from map(tuple, self._rows(sql, run_id, generation))  # type: ignore[misc]
+
+    def newest_fresh(self, run_id: int, limit: int) -> list[IndividualRecord]:
+        """The last ``limit`` individuals of the run that were evaluated in full, and no hits, oldest first."""
+        sql = (
+            "SELECT * FROM individuals WHERE run_id = ? AND status = 'ok' AND cache_hit = 0 "
+            "ORDER BY generation DESC, slot DESC LIMIT ?"
+        )
+        return [self._individual(row) for row in reversed(self._rows(sql, run_id, limit))]
 
     # -- evaluations -----------------------------------------------------------------------------------------------
 
