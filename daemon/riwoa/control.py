@@ -23,6 +23,7 @@ from typing import Any
 from riwoa.errors import ControlError, RiwoaError, StateDirectoryError
 from riwoa.log import get_logger
 from riwoa.paths import socket_address
+from riwoa_storage.errors import StorageError
 
 Handler = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -144,7 +145,7 @@ class ControlServer:
             return {"ok": False, "error": error, "exit_code": ControlError.exit_code}
         try:
             return {"ok": True, **await handler()}
-        except RiwoaError as error:
+        except (RiwoaError, StorageError) as error:
             return {"ok": False, "error": str(error), "exit_code": error.exit_code}
 
     def _may(self, user_id: int, verb: str) -> bool:

@@ -20,6 +20,7 @@ import psutil
 from riwoa.config import Governor as Settings
 from riwoa.hours import inside
 from riwoa.log import get_logger
+from riwoa.patience import Convenience
 
 _log = get_logger("governor")
 # A pause for one of these frees the memory of every worker: waiting would not free it, or lasts for hours.
@@ -151,8 +152,9 @@ class Governor:
 
     async def watch(self) -> None:
         """Look again and again, by the monotonic clock; ends only by cancellation."""
+        looking = Convenience("governor")
         while True:
-            self.look()
+            looking.attempt(self.look)
             await asyncio.sleep(self._settings().every_s)
 
     async def until(self, condition: Callable[[], bool], timeout_s: float | None = None) -> bool:
@@ -189,7 +191,7 @@ def discharging_percent(supplies: Path = _SUPPLIES) -> float | None:
     Not psutil's: it takes the emptiest of all, the mouse's too.
     """
     found = []
-    for supply in sorted(supplies.glob("*")):
+    for supply in _quietly(lambda: sorted(supplies.glob("*"))) or []:
 
         def told(name: str, supply: Path = supply) -> str:
             return (_quietly((supply / name).read_text) or "").strip()

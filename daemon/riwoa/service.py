@@ -33,7 +33,6 @@ from riwoa.deadline import Overdue, overdue
 from riwoa.errors import (
     ConfigError,
     DaemonUnavailableError,
-    FullDiskError,
     OracleError,
     RiwoaError,
     StateLockedError,
@@ -53,6 +52,7 @@ from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import pool_settings
 from riwoa.oracle.surrogate import Examples
 from riwoa.paths import StatePaths, daemon_state
+from riwoa.patience import Convenience, passes
 from riwoa.problem import Problem, pose
 from riwoa.progress import attach, exported_digest, show_end, show_progress
 from riwoa.provision import Provision, provide
@@ -71,7 +71,7 @@ from riwoa.views import (
     screening_view,
     workers_view,
 )
-from riwoa_storage.errors import JournalFullError, JournalMissingError, StorageError
+from riwoa_storage.errors import JournalMissingError, StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EventRecord, RunRecord
 from riwoa_storage.replay import verify
@@ -176,17 +176,20 @@ class Service:
         """Search to the end of the run, again and again from where the journal stands, while what ended it may mend."""
         failures = 0
         self._governor.look()
-        while not (await self._ended_by_deadline(journal) or await self._report_finished()):
-            if not await self._until_free():
-                continue  # the deadline came first
+        while True:
             started_s = time.monotonic()
             try:
+                if await self._ended_by_deadline(journal) or await self._report_finished():
+                    return
+                if not await self._until_free():
+                    continue  # the deadline came first
+                started_s = time.monotonic()
                 if await _run_until(partial(self._search, journal=journal), self._unloading()):
                     return
                 failures = 0
-            except (OracleError, JournalFullError, FullDiskError) as error:
-                if self._foreground:
-                    raise  # somebody is looking on
+            except (RiwoaError, StorageError, OSError) as error:
+                if self._foreground or not (isinstance(error, OracleError) or passes(error)):
+                    raise  # somebody is looking on, or waiting would not mend it
                 first_s = self._reloader.newest.governor.retry_s
                 lasted = time.monotonic() - started_s > first_s * 2**_DOUBLINGS
                 failures = 0 if lasted else failures + 1
@@ -209,7 +212,7 @@ class Service:
         """Until the governor wants the workers' memory back."""
         await self._governor.until(lambda: self._governor.unloads)
 
-    async def _recover(self, error: RiwoaError | StorageError, wait_s: float) -> None:
+    async def _recover(self, error: Exception, wait_s: float) -> None:
         """Stay up, and say what is wrong: the next try is from where the journal stands."""
         self._recovering = True
         self.board.state = "unhealthy"
@@ -224,7 +227,12 @@ class Service:
 
     def _overdue(self) -> Overdue | None:
         """The run under way, if its deadline has passed and it has an answer."""
-        return None if self._new_run else overdue(self.paths.journal, time.time(), self._reloader.newest.run)
+        try:
+            return None if self._new_run else overdue(self.paths.journal, time.time(), self._reloader.newest.run)
+        except StorageError as error:
+            if not passes(error):
+                raise
+            return None  # asked again in a moment
 
     async def _ended_by_deadline(self, journal: JournalWriter) -> bool:
         """End a run whose deadline has passed, from the journal alone: what it found needs no oracle to be exported."""
@@ -252,7 +260,7 @@ class Service:
             run = await self._run_record(journal, run_before, problem, version, provision, prior)
             self._desk = self._make_desk(group, stack, journal, provision)
             told = {"on_result": self._progress, "on_full": self._rate.tick}
-            self._evaluations = Evaluations(pool, journal, self.paths.journal, version, **told)
+            self._evaluations = Evaluations(pool, journal, self.paths.journal, version, **told, run_id=run)
             conductor = Conductor(
                 journal=journal,
                 journal_path=self.paths.journal,
@@ -269,14 +277,18 @@ class Service:
                 on_commit=self._on_commit,
                 on_config=lambda c: self._on_config(pool, c),
             )
+            await conductor.restore(self._on_restore)
             self._conductor, self._pool, self._new_run = conductor, pool, False
             stack.callback(self._without_pool)
-            self._show_run()
+            seconds = self._show_run()
             self._on_holds()
+            counting = group.create_task(self._count_seconds(seconds, conductor), name="seconds")
+            stack.push_async_callback(_stop, counting)
             if problem.measured is not None:
                 watch = group.create_task(self._watch_drift(problem.measured, pool, journal, run), name="drift")
                 stack.push_async_callback(_stop, watch)
             await conductor.run()
+            self.board.sources.pop("time_left_s", None)  # nobody knows how long the rest takes
         await self._confirm(journal, problem, conductor)
         await journal.finish_run(run)
         await self._export()
@@ -487,6 +499,17 @@ class Service:
             return
         self.board.state = "exporting"
         self.board.message = ""
+        try:
+            reason = await self._export_in_child()
+        except OSError as error:
+            reason = str(error)
+        if reason is not None:
+            # The search is safe in the journal; the files can be written at any time.
+            _log.error("export_failed", reason=reason)
+            self.board.message = f"not exported: {reason}; `riwoactl export` tries again"
+
+    async def _export_in_child(self) -> str | None:
+        """Why the files could not be written; None where they are."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "riwoa.export", str(self.paths.journal), str(self.paths.export.absolute())),
             env=child_environment(1),
@@ -503,24 +526,21 @@ class Service:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        if process.returncode != 0:
-            # The search is safe in the journal; the files can be written at any time.
-            reason = stderr.decode(errors="replace").strip().rpartition("\n")[2][-500:]
-            _log.error("export_failed", reason=reason)
-            self.board.message = f"not exported: {reason}; `riwoactl export` tries again"
+        return None if process.returncode == 0 else stderr.decode(errors="replace").strip().rpartition("\n")[2][-500:]
 
     # -- attendants ----------------------------------------------------------------------------------------------------
 
     async def _attend(self) -> None:
         """Once a second: status.json, systemd's status line, and the watchdog while there is progress."""
         interval_s = self._notifier.watchdog_interval_s
+        telling = Convenience("systemd's status")
         written, written_s = "", 0.0
         while True:
             # Commits write it too; between them a flash card is spared.
             if self.board.state != written or time.monotonic() - written_s >= _WRITE_EVERY_S:
                 written, written_s = self.board.state, time.monotonic()
                 self.board.write()
-            self._notifier.status(one_line(self.board.look()))
+            telling.attempt(lambda: self._notifier.status(one_line(self.board.look())))
             if interval_s is not None and not self._stalled():
                 self._notifier.watchdog()
             await asyncio.sleep(min(_STATUS_EVERY_S, interval_s / 3 if interval_s else _STATUS_EVERY_S))
@@ -591,7 +611,12 @@ class Service:
         pool.set_limits(config.oracle.timeout_s, config.oracle.memory_bytes)
         configure_log(config, foreground=self._foreground)
 
-    def _show_run(self) -> None:
+    def _on_restore(self, done: int, total: int) -> None:
+        """Called from a thread."""
+        self._progress()
+        self.board.message = f"reading the journal: generation {done} of {total}"
+
+    def _show_run(self) -> OperatorSeconds:
         conductor, evaluations = self._conductor, self._evaluations
         assert conductor is not None
         assert evaluations is not None
@@ -610,6 +635,22 @@ class Service:
             "screening": lambda: screening_view(conductor),
             "config": lambda: config_view(conductor, self._reloader),
         }
+        return seconds
+
+    async def _count_seconds(self, seconds: OperatorSeconds, conductor: Conductor) -> None:
+        """Beside the search, slice by slice: nobody waits for what only the status shows."""
+        counting = Convenience("operator seconds")
+        more = True
+        while True:
+            if not more:
+                await asyncio.sleep(_STATUS_EVERY_S)
+            more = False
+
+            def count() -> None:
+                nonlocal more
+                more = seconds.count(conductor.history.generations)
+
+            await asyncio.to_thread(counting.attempt, count)
 
     async def _watch_drift(self, table: Path, pool: WorkerPool, journal: JournalWriter, run_id: int) -> None:
         """Now and then: does the device still run as its table says? It only tells: a run has one table."""
@@ -624,7 +665,7 @@ class Service:
                 while any(w.state == "busy" for w in pool.stats().workers):  # noqa: ASYNC110 - no event tells it
                     await asyncio.sleep(0.2)
                 await self._tell_drift(await check_drift_in_child(table), journal, run_id)
-            except RiwoaError as error:
+            except (RiwoaError, StorageError, OSError) as error:
                 _log.warning("drift_not_checked", reason=str(error))
             finally:
                 since_s = time.monotonic()
@@ -690,7 +731,7 @@ async def _run_until(work: Callable[[asyncio.TaskGroup], Awaitable[None]], until
     """Run ``work`` in a task group of its own; False when ``until`` ended first and the work was cancelled.
 
     Raises:
-        RiwoaError, StorageError: what the work, or a task that it started, failed for.
+        RiwoaError, StorageError, OSError: what the work, or a task that it started, failed for.
     """
 
     async def main(group: asyncio.TaskGroup) -> None:
@@ -711,7 +752,7 @@ async def _run_until(work: Callable[[asyncio.TaskGroup], Awaitable[None]], until
             raise Over
     except* Over:
         pass
-    except* (RiwoaError, StorageError) as errors:
+    except* (RiwoaError, StorageError, OSError) as errors:
         failure = _first(errors)
     if failure is not None:  # raised in there, Python before 3.11.4 wraps it in a group of its own
         raise failure

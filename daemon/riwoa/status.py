@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
+from riwoa.patience import Convenience
 
 SCHEMA = 1
 _RATE_WINDOW_S = 60.0
@@ -48,6 +48,7 @@ class StatusBoard:
         self.message = ""
         self.sources: dict[str, Callable[[], Any]] = {}
         self._path = path
+        self._writing = Convenience("status.json")
         self._fixed = {
             "schema": SCHEMA,
             "version": __version__,
@@ -75,11 +76,13 @@ class StatusBoard:
 
     def write(self) -> None:
         """Replace status.json. It is a convenience, not a record: a full disk must not stop the search here."""
-        with contextlib.suppress(OSError):
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self.look()))
-            temporary.chmod(0o640)
-            temporary.replace(self._path)
+        self._writing.attempt(self._write)
+
+    def _write(self) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.look()))
+        temporary.chmod(0o640)
+        temporary.replace(self._path)
 
 
 def one_line(status: Mapping[str, Any]) -> str:

@@ -165,15 +165,16 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
         desk = ProposalDesk(
             TurnProvider(provider, turns), journal, lag=config.cognition.lag, timeout_s=lambda: _PATIENCE_S
         )
+        run_id = await journal.begin_run({"seed": config.run.seed}, as_json(config))
         conductor = Conductor(
             journal=journal,
             journal_path=path,
-            run_id=await journal.begin_run({"seed": config.run.seed}, as_json(config)),
+            run_id=run_id,
             space=mobilenet_space(config.oracle.resolutions),
             latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
             layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
             target_ms=auto_target_ms(table, config.oracle.resolutions),
-            evaluations=Evaluations(TurnBackend(pool, turns), journal, path, oracle.version),
+            evaluations=Evaluations(TurnBackend(pool, turns), journal, path, oracle.version, run_id=run_id),
             desk=desk,
             style=style,
             reloader=Reloader(loaded, []),
