@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from riwoa import __version__
-from riwoa.child import child_environment, die_with_parent
+from riwoa.child import child_command, child_environment, die_with_parent
 from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.conductor import Conductor
@@ -488,7 +488,7 @@ class Service:
         self.board.state = "exporting"
         self.board.message = ""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "riwoa.export", str(self.paths.journal), str(self.paths.export.absolute())),
+            *child_command("riwoa.export", str(self.paths.journal), str(self.paths.export)),
             env=child_environment(1),
             stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
             stdout=asyncio.subprocess.DEVNULL,
