@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from riwoa.paths import StatePaths
 
+_MEANS = ("flock", "a POSIX lock", "the process id in the lock file")
 _MOST_BYTES = 8192
 _TRIES = 10  # a reader that looks whether a daemon is alive holds the lock for an instant
 _LOOK_EVERY_S = 0.2
@@ -35,6 +36,7 @@ class Lock:
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
         self.file = os.fspath(file)
+        self._means = _MEANS[0]
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         self._descriptor = os.open(self.file, flags, 0o640)
         try:
@@ -59,9 +61,7 @@ class Lock:
 
     def take(self) -> bool:
         """Take it without waiting; False where somebody else has it."""
-        taken = _take(self._descriptor, shared=False)
-        if taken is None:
-            taken = not _alive(self._text())
+        taken, self._means = _take(self._descriptor, shared=False)
         if taken:
             self.tell()
         return taken
@@ -76,9 +76,13 @@ class Lock:
             time.sleep(_LOOK_EVERY_S)
 
     @property
-    def lacking(self) -> bool:
-        """Whether the file system has no locks, and process ids must do."""
-        return _take(self._descriptor, shared=False) is None
+    def warning(self) -> str | None:
+        """What to tell the user where the file system has no flock; None where it has."""
+        if self._means == _MEANS[0]:
+            return None
+        kind, place = file_system(self.file)
+        where = f"the {kind} at {place}" if kind else self.file
+        return f"no flock on {where}; {self._means} must tell whether another daemon is alive"
 
     def tell(self, **facts: str) -> None:
         """Write who holds it, and what else others should know. A full disk: the lock holds all the same."""
@@ -124,14 +128,6 @@ def locked(paths: StatePaths) -> Lock:
     )
 
 
-def warn_without_locks(lock: Lock) -> str | None:
-    """What to say where the file system has no locks; None where it has."""
-    if not lock.lacking:
-        return None
-    kind, place = file_system(lock.file)
-    return f"the {kind or 'file'} system at {place or lock.file} has no locks; only process ids tell a second daemon"
-
-
 def holder(paths: StatePaths) -> int | None:
     """Process id of the daemon that holds the state directory's lock; None when nobody does, 0 when it is not known.
 
@@ -144,31 +140,28 @@ def holder(paths: StatePaths) -> int | None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        free = _take(descriptor, shared=True)
-        text = _text(descriptor)
-        if free is None:
-            free = not _alive(text)
-        first = text.partition("\n")[0].strip()
+        free, _ = _take(descriptor, shared=True)
+        first = _text(descriptor).partition("\n")[0].strip()
         return None if free else int(first) if first.isdigit() else 0
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, *, shared: bool) -> bool | None:
-    """Whether the lock was free, and is now held; None where the file system has none."""
+def _take(descriptor: int, *, shared: bool) -> tuple[bool, str]:
+    """Whether the lock was free, and is now held, and by what means that is known."""
     import fcntl
 
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    for means in (fcntl.flock, fcntl.lockf):
+    for lock, means in zip((fcntl.flock, fcntl.lockf), _MEANS, strict=False):
         try:
-            means(descriptor, kind | fcntl.LOCK_NB)
-            return True
+            lock(descriptor, kind | fcntl.LOCK_NB)
+            return True, means
         except (BlockingIOError, PermissionError):  # POSIX lets lockf say either
-            return False
+            return False, means
         except OSError as error:
             if fault(error) != LACKING:
-                return False
-    return None
+                return False, means
+    return not _alive(_text(descriptor)), _MEANS[-1]
 
 
 def _text(descriptor: int) -> str:

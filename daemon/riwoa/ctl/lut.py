@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from riwoa.ctl import Options
-from riwoa.ctl.ask import holder
 from riwoa.ctl.bar import Advance, bar
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 from riwoa.errors import StateLockedError, TableError, UsageError
@@ -19,6 +18,7 @@ from riwoa.hardware.drift import Drift
 from riwoa.hardware.lut import LatencyTable, is_table
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
+from riwoa.lock import holder
 from riwoa.ours import output_file, same_place, unwritable
 from riwoa.paths import StatePaths, client_state, daemon_state
 
