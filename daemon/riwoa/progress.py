@@ -13,6 +13,7 @@ from typing import Any
 
 from riwoa.errors import DaemonUnavailableError
 from riwoa.oracle.protocol import accuracy_error
+from riwoa.ours import json_object
 from riwoa.paths import StatePaths, connect
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.status import one_line, steps
@@ -136,11 +137,8 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
 
 def exported_digest(paths: StatePaths) -> str | None:
     """Digest of the run whose winner lies in the export directory; None where there is none."""
-    try:
-        found = json.loads((paths.export / "provenance.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found.get("digest") if isinstance(found, dict) else None
+    digest = json_object(paths.export / "provenance.json").get("digest")
+    return digest if isinstance(digest, str) else None
 
 
 def architecture_line(architecture: Mapping[str, Any]) -> str:
@@ -191,10 +189,9 @@ async def attach(paths: StatePaths) -> int:
 
 def _show_last(paths: StatePaths) -> int:
     """How it stands once the daemon is gone; the exit code is that of `riwoactl status`."""
-    try:
-        last = json.loads(paths.status.read_text())
-    except (OSError, ValueError):
-        raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue") from None
+    last = json_object(paths.status)
+    if not isinstance(last.get("state"), str):
+        raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue")
     if last["state"] not in ("finished", "unhealthy"):
         last = {**last, "state": "stopped", "message": "the daemon is gone; start again to continue"}
     show_end(last, paths)

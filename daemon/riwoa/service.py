@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from riwoa import __version__
-from riwoa.child import child_environment, die_with_parent
+from riwoa.child import child_command, child_environment, die_with_parent
 from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.conductor import Conductor
@@ -51,7 +51,8 @@ from riwoa.notify import Notifier
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import pool_settings
 from riwoa.oracle.surrogate import Examples
-from riwoa.paths import StatePaths, daemon_state
+from riwoa.ours import keep_writing_to_ourselves
+from riwoa.paths import ORDER, StatePaths, daemon_state
 from riwoa.patience import Convenience, passes
 from riwoa.problem import Problem, pose
 from riwoa.progress import attach, exported_digest, show_end, show_progress
@@ -135,7 +136,7 @@ class Service:
         self._install_signals()
         journal = await JournalWriter.open(self.paths.journal)
         control = ControlServer(
-            self.paths.socket,
+            Path(self.paths.socket_to_bind),
             self._verbs(),
             harmless={"status"},
             group=self._loaded.config.control.group,
@@ -143,6 +144,7 @@ class Service:
         )
         try:
             await control.start()
+            self.board.sources["socket"] = lambda: control.place
             self._notifier.ready()
             await self._work(journal)
             return 0
@@ -511,7 +513,7 @@ class Service:
     async def _export_in_child(self) -> str | None:
         """Why the files could not be written; None where they are."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "riwoa.export", str(self.paths.journal), str(self.paths.export.absolute())),
+            *child_command("riwoa.export", str(self.paths.journal), str(self.paths.export)),
             env=child_environment(1),
             stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
             stdout=asyncio.subprocess.DEVNULL,
@@ -837,6 +839,7 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``riwoad``: search until finished or told to stop."""
+    keep_writing_to_ourselves()
     try:
         return _main(_parser().parse_args(argv))
     except (RiwoaError, StorageError) as error:
@@ -871,7 +874,11 @@ def _main(options: argparse.Namespace) -> int:
             renew_before_unix_s = began.timestamp() if long_enough else 0.0
     configure_log(loaded.config, foreground=options.foreground)
     try:
-        with locked(paths):
+        with locked(paths) as lock:
+            lock.tell(socket=paths.socket_to_bind)  # riwoactl finds it there
+            _log.info("state_directory", path=paths.directory)
+            if lock.warning is not None:
+                _log.warning("no_flock", reason=lock.warning)
             return asyncio.run(_serve(paths, loaded, options, renew_before_unix_s))
     except StateLockedError as error:
         if options.nightly:
@@ -949,7 +956,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(environment) if environment else None,
         help="a TOML file; watched and reloaded (default: $RIWOA_CONFIG)",
     )
-    parser.add_argument("--state", metavar="DIR", help="the state directory (default: systemd's, else the user's)")
+    parser.add_argument("--state", metavar="DIR", help=f"the state directory (default: {ORDER})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, run.seed=1")
     parser.add_argument("--new-run", action="store_true", help="start another run in the same journal")
     parser.add_argument(

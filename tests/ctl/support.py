@@ -74,7 +74,7 @@ def daemon(state: Path, answer: Mapping[str, Any] | None) -> Iterator[list[dict[
     paths = StatePaths(state)
     requests: list[dict[str, Any]] = []
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(paths.socket))
+    listener.bind(str(state / "control.sock"))  # as named: the real path may be too long
     listener.listen()
 
     def serve() -> None:

@@ -69,26 +69,3 @@ def _refusal(answer: Any) -> RiwoaError:
     error = ControlError(str(data.get("error") or "the daemon refused without a reason; see its log"))
     error.exit_code = int(data.get("exit_code") or error.exit_code)
     return error
-
-
-def holder(paths: StatePaths) -> int | None:
-    """Process id of the daemon that holds the state directory's lock; None when nobody does, 0 when it is not known.
-
-    A shared lock is tried for an instant: a daemon that starts in this very instant must try twice.
-    """
-    import fcntl
-
-    try:
-        descriptor = os.open(paths.name("lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except OSError:
-        text = os.read(descriptor, 32).decode(errors="replace").split()
-        return int(text[0]) if text and text[0].isdigit() else 0
-    finally:
-        os.close(descriptor)

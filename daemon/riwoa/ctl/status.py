@@ -10,8 +10,10 @@ import os
 import time
 
 from riwoa.ctl import Options
-from riwoa.ctl.ask import SilentError, ask, holder
+from riwoa.ctl.ask import SilentError, ask
 from riwoa.errors import ControlError, DaemonUnavailableError
+from riwoa.lock import holder
+from riwoa.ours import json_object
 from riwoa.paths import StatePaths, client_state
 
 TYPE_CHECKING = False
@@ -72,12 +74,8 @@ def collect(paths: StatePaths) -> dict[str, Any]:
 
 def _last_words(paths: StatePaths) -> dict[str, Any] | None:
     """What status.json holds, None where it is missing or no object (it is replaced whole, so never half-written)."""
-    try:
-        with open(paths.name("status.json"), "rb") as stream:
-            found = json.load(stream)
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("state"), str) else None
+    found = json_object(paths.name("status.json"))
+    return found if isinstance(found.get("state"), str) else None
 
 
 def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | None, silent: str) -> dict[str, Any]:
@@ -88,6 +86,9 @@ def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | No
         return {**status, "state": "starting", "pid": pid, "message": f"process {pid} is starting"}
     if not silent and status["state"] in (*_ENDED, "starting"):
         return status
+    if not silent and status.get("socket", "") is None:  # it could open none, and said so
+        words = f"it has no control socket; as of {_moment(status.get('updated_unix_s'))}"
+        return {**status, "message": "; ".join(filter(None, (str(status["message"]), words)))}
     who = f"process {pid}" if pid else "a process"
     message = f"{who} holds {paths.directory} but does not answer; see its log, or kill it: nothing is lost"
     return {**status, "state": "unhealthy", "pid": pid, "message": message}

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from riwoa.child import child_environment, die_with_parent
+from riwoa.child import child_command, child_environment, die_with_parent
 
 # Where a driver shows itself: a card, WSL, a Jetson. Without any of them no child is started.
 _DRIVERS = ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/dxg", "/dev/nvhost-gpu")
@@ -39,7 +39,7 @@ def probe_accelerator() -> Accelerator | None:
     """The CUDA device that a model would run on, or None. Seconds where there is a driver, nothing elsewhere."""
     if not any(Path(place).exists() for place in _DRIVERS) and shutil.which("nvidia-smi") is None:
         return None
-    command = [sys.executable, "-m", "riwoa.hardware.accelerator"]
+    command = child_command("riwoa.hardware.accelerator")
     try:
         answer = subprocess.run(command, env=child_environment(1), capture_output=True, timeout=_PATIENCE_S, check=True)
         found = json.loads(answer.stdout)

@@ -10,8 +10,6 @@ file of plain bytes a resolution, to be mapped into memory by every worker, and 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -28,8 +26,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from riwoa.errors import FullDiskError, InputError, StateDirectoryError
+from riwoa.errors import InputError
+from riwoa.lock import Lock
 from riwoa.oracle.data import ByteArray, FloatArray, IntArray
+from riwoa.ours import unwritable
+from riwoa.paths import xdg
 from riwoa_storage.durable import flush, replace_durably
 
 if TYPE_CHECKING:
@@ -117,8 +118,10 @@ class Prepared:
 def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
     """Where decoded pictures lie: ``riwoa/pictures`` in $XDG_CACHE_HOME, in systemd's state directory, in ~/.cache."""
     env = os.environ if environment is None else environment
-    base = env.get("XDG_CACHE_HOME") or env.get("STATE_DIRECTORY") or Path("~/.cache").expanduser()
-    return Path(base).absolute() / "riwoa" / "pictures"
+    base = env.get("STATE_DIRECTORY", "").partition(":")[0]
+    if not base or os.path.isabs(env.get("XDG_CACHE_HOME", "")):
+        base = xdg("XDG_CACHE_HOME", ".cache", "XDG_CACHE_HOME", env)
+    return Path(os.path.realpath(base), "riwoa", "pictures")
 
 
 def prepare(listing: Listing, resolutions: Sequence[int], directory: Path) -> Prepared:
@@ -130,12 +133,11 @@ def prepare(listing: Listing, resolutions: Sequence[int], directory: Path) -> Pr
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with (directory / f"{listing.key}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with Lock(directory / f"{listing.key}.lock") as lock:
+            lock.wait()
             return _prepare_alone(listing, resolutions, directory)
     except OSError as error:
-        kind = FullDiskError if error.errno == errno.ENOSPC else StateDirectoryError
-        raise kind(f"cannot write {directory} ({error.strerror}); free some space, or set XDG_CACHE_HOME") from None
+        raise unwritable(directory, error, "set XDG_CACHE_HOME") from None
 
 
 def _prepare_alone(listing: Listing, resolutions: Sequence[int], directory: Path) -> Prepared:

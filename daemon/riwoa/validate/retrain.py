@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from riwoa.child import die_with_parent, error_to_json, take_stdout, watch_stdin
-from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
+from riwoa.errors import InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
 from riwoa.export import winning_net
 from riwoa.lock import locked
 from riwoa.oracle.cifar import Cifar100Task
@@ -42,6 +42,7 @@ from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network, checked_config, weights_sha256
 from riwoa.oracle.training import begin_as_identity, parameter_groups, save_state
+from riwoa.ours import unwritable
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa_storage.durable import replace_durably
@@ -514,7 +515,7 @@ def alone(path: Path) -> Iterator[None]:
 
     Raises:
         StateLockedError: another process holds it.
-        StateDirectoryError: the folder cannot be written.
+        StateDirectoryError, FullDiskError: the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -532,9 +533,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno == 28
-        kind, hint = (FullDiskError, "free some space") if full else (StateDirectoryError, "name another --out")
-        raise kind(f"cannot write {path} ({error.strerror}); {hint}") from None
+        raise unwritable(path, error, "name another --out") from None
 
 
 def main(arguments: list[str]) -> int:
