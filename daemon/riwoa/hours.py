@@ -6,6 +6,7 @@ import re
 from datetime import datetime, time, timedelta
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+_WITH_SECONDS = re.compile(r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d")
 _OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -22,9 +23,11 @@ def checked_hours(text: str) -> str:
 
 
 def deadline_text(value: object) -> object:
-    """TOML has times of its own, which nobody need put in quotes."""
+    """TOML has times of its own, which nobody need put in quotes; a time of day has no seconds here."""
     if isinstance(value, time):
         return f"{value:%H:%M}"
+    if isinstance(value, str) and _WITH_SECONDS.fullmatch(value):
+        return value[: len("07:00")]
     return value.isoformat() if isinstance(value, datetime) else value
 
 

@@ -106,6 +106,7 @@ class Service:
         self.paths = paths
         self.board = StatusBoard(paths.status, paths.state)
         self.stopping = asyncio.Event()
+        self._hangup = asyncio.Event()
         self._loaded = loaded
         self._new_run = new_run
         self._renew_before_unix_s = renew_before_unix_s
@@ -163,8 +164,13 @@ class Service:
         """Run the search beside its attendants until one side ends."""
 
         async def work(group: asyncio.TaskGroup) -> None:
-            attendants = (self._attend(), watch_forever(self._reloader), self._governor.watch())
-            for name, attendant in zip(("status", "reload", "governor"), attendants, strict=True):
+            attendants = {
+                "status": self._attend(),
+                "reload": watch_forever(self._reloader),
+                "hangup": self._reload_on_hangup(),
+                "governor": self._governor.watch(),
+            }
+            for name, attendant in attendants.items():
                 group.create_task(attendant, name=name)
             await self._searches(journal)
 
@@ -644,12 +650,15 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
-    def _reload_on_signal(self) -> None:
-        self._notifier.reloading()
-        self._reloader.try_reload()
-        self._notifier.ready()
+    async def _reload_on_hangup(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            self._notifier.reloading()
+            await self._reloader.try_reload()
+            self._notifier.ready()
 
     def _verbs(self) -> dict[str, Any]:
         async def status() -> Mapping[str, Any]:
@@ -671,8 +680,8 @@ class Service:
             return {"message": "stopping; everything committed stays"}
 
         async def reload() -> Mapping[str, Any]:
-            found = self._reloader.reload()
-            return {"applied_next_generation": sorted(found.live), "needs_restart": sorted(found.refused)}
+            found = await self._reloader.reload_aside()
+            return {"applied_next_generation": sorted(found.live)}
 
         return {"status": status, "pause": pause, "resume": resume, "stop": stop, "reload": reload}
 
@@ -820,12 +829,12 @@ def _main(options: argparse.Namespace) -> int:
             return _nothing_to_do(f"it is not {options.nightly} now; nothing to do")
         if night is None and late is not None:  # cut short before its deadline: what it found is still to be exported
             options.set += [f"run.deadline={late.deadline}", f"run.seed={late.run.provenance['seed']}"]
-            loaded = load(options.config, options.set)
+            loaded = load(loaded.source, options.set)
         if night is not None:
             began, ends = night
             options.set.append(f"run.deadline={ends:%Y-%m-%dT%H:%M}")
             options.set += _nightly_seed(paths, loaded)
-            loaded = load(options.config, options.set)
+            loaded = load(loaded.source, options.set)
             long_enough = (ends - datetime.now()).total_seconds() > _LEAST_NIGHT_S
             renew_before_unix_s = began.timestamp() if long_enough else 0.0
     configure_log(loaded.config, foreground=options.foreground)

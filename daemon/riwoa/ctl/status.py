@@ -339,7 +339,7 @@ def _config(config: dict[str, Any]) -> list[tuple[str, str]]:
     if config.get("error"):
         rows.append(("", f"refused, the old one stays: {config['error']}"))
     if config.get("restart_keys"):
-        rows.append(("", f"need --new-run: {', '.join(config['restart_keys'])}"))
+        rows.append(("", f"cannot change in a run: {', '.join(config['restart_keys'])}"))
     return rows
 
 
