@@ -105,7 +105,7 @@ def one_line(status: Mapping[str, Any]) -> str:
 
 def steps(run: Mapping[str, Any]) -> tuple[int, int]:
     """How far the phase is and how far it goes: generations of the search, evaluations of the polish."""
-    if run["phase"] == "polish" and "polish_spent" in run:
+    if run["phase"] == "polish" and "polish_spent" in run and "polish_evaluations" in run:
         return run["polish_spent"], run["polish_evaluations"]
     return run["generation"], run["generations"]
 

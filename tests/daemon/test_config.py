@@ -217,7 +217,21 @@ def test_every_key_is_described() -> None:
 _TOML = st.recursive(
     st.booleans()
     | st.integers(-(2**63), 2**63 - 1)
-    | st.sampled_from(["1e400", "nan", "-inf", '"auto"', '"../../etc/shadow"', "07:00:00", "2026-01-01T07:00:00", '""'])
+    | st.sampled_from(
+        [
+            "1e400",
+            "1e300",
+            "1" + "0" * 30,
+            "9" * 5000,
+            "nan",
+            "-inf",
+            '"auto"',
+            '"../../etc/shadow"',
+            "07:00:00",
+            "2026-01-01T07:00:00",
+            '""',
+        ]
+    )
     | st.text(max_size=12).map(json.dumps),
     lambda inner: st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(map(str, items))}]"),
     max_leaves=6,

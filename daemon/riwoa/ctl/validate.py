@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
+from riwoa.parsing import parse_json
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -213,7 +213,7 @@ def _search_keys(given: Sequence[str]) -> dict[str, Any]:
     for pair in given:
         key, _, value = pair.partition("=")
         try:
-            found[key] = json.loads(value)
+            found[key] = parse_json(value)
         except ValueError:
             found[key] = value
     return found

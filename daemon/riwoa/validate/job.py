@@ -39,6 +39,7 @@ from riwoa.oracle.geometry import Backbone, macs
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, checked_config
+from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
@@ -583,7 +584,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         if os.path.getsize(path) > 2**20:
             raise ValueError("too large")
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
