@@ -140,6 +140,7 @@ class Governor:
     def look(self) -> None:
         """Read and judge once."""
         self.readings = self._read(self._state)
+        time.tzset()  # a traveller's clock moves to another zone while the daemon runs
         before, self.holds = self.holds, judge(self._settings(), self.readings, datetime.now(), self.holds)
         for name in self.holds.keys() - before.keys():
             _log.warning("search_paused", by=name, reason=self.holds[name])

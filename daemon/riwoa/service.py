@@ -303,7 +303,7 @@ class Service:
             if run is None or run.status != "finished" or self._new_run:
                 return False
             last = reader.last_generation(run.run_id)
-        if last is not None and last.committed_unix_s < self._renew_before_unix_s:
+        if last is not None and self._of_another_night(last.committed_unix_s):
             return False
         await asyncio.to_thread(verify, self.paths.journal, adapters=False)
         if last is not None:
@@ -315,6 +315,10 @@ class Service:
         if not self.board.message.startswith("not exported"):
             self.board.message = f"run {run.run_id} is finished; --new-run starts another"
         return True
+
+    def _of_another_night(self, unix_s: float) -> bool:
+        """Before this night began; or after now, by a clock that was ahead."""
+        return unix_s < self._renew_before_unix_s or 0.0 < self._renew_before_unix_s < time.time() < unix_s
 
     def _unfinished(self) -> RunRecord | None:
         """The run to continue, if its configuration allows it; the configuration it used last is then in force."""
@@ -832,11 +836,12 @@ def _main(options: argparse.Namespace) -> int:
             loaded = load(loaded.source, options.set)
         if night is not None:
             began, ends = night
-            options.set.append(f"run.deadline={ends:%Y-%m-%dT%H:%M}")
+            # With its offset from UTC: an hour that the clock shows twice is meant once.
+            options.set.append(f"run.deadline={datetime.fromtimestamp(ends).astimezone().isoformat()}")
             options.set += _nightly_seed(paths, loaded)
             loaded = load(loaded.source, options.set)
-            long_enough = (ends - datetime.now()).total_seconds() > _LEAST_NIGHT_S
-            renew_before_unix_s = began.timestamp() if long_enough else 0.0
+            long_enough = ends - time.time() > _LEAST_NIGHT_S
+            renew_before_unix_s = began if long_enough else 0.0
     configure_log(loaded.config, foreground=options.foreground)
     try:
         with locked(paths):
@@ -849,10 +854,10 @@ def _main(options: argparse.Namespace) -> int:
         return asyncio.run(attach(paths))
 
 
-def _night(hours: str) -> tuple[datetime, datetime] | None:
-    """Beginning and end of the night under way; None by day."""
+def _night(hours: str) -> tuple[float, float] | None:
+    """Beginning and end of the night under way, as moments; None by day."""
     try:
-        return window(checked_hours(hours), datetime.now())
+        return window(checked_hours(hours), time.time())
     except ValueError as error:
         raise UsageError(f"--nightly {hours}: should be {error}") from None
 

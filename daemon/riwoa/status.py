@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
+from riwoa.clock import redated
 
 SCHEMA = 1
 _RATE_WINDOW_S = 60.0
@@ -53,8 +54,8 @@ class StatusBoard:
             "version": __version__,
             "state_directory": str(state_directory),
             "pid": os.getpid(),
-            "started_unix_s": time.time(),
         }
+        self._started_unix_s = time.time()
 
     def look(self) -> dict[str, Any]:
         """The status object now; its keys are documented in the README and stable."""
@@ -64,6 +65,7 @@ class StatusBoard:
         )
         return {
             **self._fixed,
+            "started_unix_s": redated(self._started_unix_s),
             "state": self.state,
             "message": self.message,
             "updated_unix_s": time.time(),
