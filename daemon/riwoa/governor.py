@@ -19,6 +19,7 @@ import psutil
 
 from riwoa.config import Governor as Settings
 from riwoa.hours import inside
+from riwoa.limits import memory
 from riwoa.log import get_logger
 
 _log = get_logger("governor")
@@ -44,13 +45,14 @@ class Readings:
 
 def read_machine(state: Path) -> Readings:
     """The readings of now; a sensor that fails is one that is not there."""
-    swap, memory = _quietly(psutil.swap_memory), _quietly(psutil.virtual_memory)
+    swap, found = _quietly(psutil.swap_memory), _quietly(memory)
     load = _quietly(os.getloadavg)
     disk = _quietly(lambda: os.statvfs(state))
     return Readings(
         disk_free_bytes=disk.f_bavail * disk.f_frsize if disk else None,
-        memory_available_bytes=memory.available if memory else None,
+        memory_available_bytes=found.available_bytes if found else None,
         swap_used_share=swap.used / swap.total if swap and swap.total else None,
+        # Of the whole machine, by all its cores: the kernel counts no container's threads apart.
         load_per_core=load[0] / (os.cpu_count() or 1) if load else None,
         temperature_c=_hottest_c(),
         battery_percent=discharging_percent(),

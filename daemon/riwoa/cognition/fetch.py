@@ -7,7 +7,6 @@ anywhere and called again, a fetch begins anew (a hub download continues). No to
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from riwoa.cognition.models import (
 )
 from riwoa.errors import FullDiskError, ModelError, StateDirectoryError
 from riwoa.hardware.accelerator import Accelerator, probe_accelerator
+from riwoa.limits import whole_cores
 from riwoa.pulled import Say, alone, models_home
 from riwoa_storage.durable import flush
 
@@ -185,7 +185,7 @@ def _convert_in_child(source: Path, directory: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # everything needed is in the file
     with subprocess.Popen(
         [sys.executable, "-m", "riwoa.cognition.convert", str(source), str(directory)],
-        env=child_environment(len(os.sched_getaffinity(0)), offline),
+        env=child_environment(whole_cores(), offline),
         stdin=subprocess.PIPE,  # held open: its end is how the child learns that we are gone
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

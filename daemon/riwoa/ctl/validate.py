@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
+from riwoa.limits import whole_cores
 from riwoa.parsing import parse_json
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _parser() -> Parser:
     add("--images", type=int, metavar="N", help="corrupt the first N test images (default all; smoke 200)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--threads", type=int, metavar="N", help="of a training, whose last bits they decide (default 1; GPU 4)")
-    jobs = len(os.sched_getaffinity(0))
+    jobs = whole_cores()
     add("--jobs", type=int, default=jobs, metavar="N", help="processes that make corruptions; on a GPU, retrain")
     add("--seed", type=int, default=0)
     add(
