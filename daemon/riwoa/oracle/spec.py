@@ -49,9 +49,10 @@ def table_spec(oracle: Oracle) -> TableSpec:
     Raises:
         ConfigError: the table, or what to search it for, is not named.
     """
+    missing = [] if oracle.table is not None else ["oracle.table, the file"]
+    missing += [] if oracle.table_accuracy is not None else ["oracle.table_accuracy, the column to raise"]
     if oracle.table is None or oracle.table_accuracy is None:
-        missing = "oracle.table, the file" if oracle.table is None else "oracle.table_accuracy, the column to raise"
-        raise ConfigError(f"oracle.kind = table needs {missing}")
+        raise ConfigError(*(f"oracle.kind = table needs {what}" for what in missing))
     return TableSpec(
         path=_absolute(oracle.table),
         genes=oracle.table_genes,
@@ -71,12 +72,16 @@ def predictor_spec(oracle: Oracle) -> PredictorSpec:
     Raises:
         ConfigError: the predictor or its latency tables are not named, or a resolution is none of the predictor's.
     """
-    for name, what in (("predictor", "OFA's acc_predictor.pth"), ("latency_tables", "a folder of OFA's tables")):
-        if getattr(oracle, name) is None:
-            raise ConfigError(f"oracle.kind = predictor needs oracle.{name}, {what}")
+    needed = {"predictor": "OFA's acc_predictor.pth", "latency_tables": "a folder of OFA's tables"}
+    wrong = [
+        f"oracle.kind = predictor needs oracle.{name}, {what}"
+        for name, what in needed.items()
+        if getattr(oracle, name) is None
+    ]
     unknown = [r for r in oracle.resolutions if r not in RESOLUTIONS_PX]
-    if unknown:
-        raise ConfigError(f"oracle.resolutions: OFA's predictor knows {RESOLUTIONS_PX}, not {unknown[0]}")
+    wrong += [f"oracle.resolutions: OFA's predictor knows {RESOLUTIONS_PX}, not {unknown[0]}"] if unknown else []
+    if wrong:
+        raise ConfigError(*wrong)
     return PredictorSpec(predictor=_absolute(str(oracle.predictor)), threads=oracle.threads)
 
 
