@@ -24,7 +24,7 @@ from riwoa.candidate import Candidate, candidate
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.config import Config, as_json
 from riwoa.credit import Child, Tally, tallied, tallies_to_json
-from riwoa.deadline import due_unix_s
+from riwoa.deadline import Deadline, deadline_of
 from riwoa.errors import OracleError
 from riwoa.evaluations import NO_RACE, Evaluated, Evaluations, Round, Wanted
 from riwoa.history import Best, History, Identity, Progress, genotype_of, pack_state, unpack_state
@@ -134,7 +134,7 @@ class Conductor:
         self.resumed_from: int | None = None
         self.running = asyncio.Event()
         self.running.set()  # cleared by a pause
-        self.deadline_unix_s: float | None = None
+        self._deadline: Deadline | None = None
         self._late = False  # the deadline has ended the search; to be journaled with the polish's first generation
         self.generation_s: list[float] = []  # recent durations, for the time left
         self._barren = 0
@@ -287,8 +287,14 @@ class Conductor:
 
     # -- the deadline ------------------------------------------------------------------------------------------------
 
+    @property
+    def deadline_unix_s(self) -> float | None:
+        """When the answer must be there, None if nobody asked."""
+        return None if self._deadline is None else self._deadline.due_unix_s
+
     def _deadline_in_s(self) -> float | None:
-        return None if self.deadline_unix_s is None else self.deadline_unix_s - self._now_unix_s()
+        due_unix_s = self.deadline_unix_s
+        return None if due_unix_s is None else due_unix_s - self._now_unix_s()
 
     def cut_in_s(self) -> float | None:
         """Seconds until nothing more may be asked, not below 0; None without a deadline.
@@ -305,7 +311,7 @@ class Conductor:
             return reader.config_revisions(self.run_id)
 
     def _learn_deadline(self, revisions: Sequence[ConfigRevisionRecord]) -> None:
-        self.deadline_unix_s = due_unix_s(self.config.run.deadline, revisions, self._now_unix_s())
+        self._deadline = deadline_of(self.config.run.deadline, revisions, self._now_unix_s())
 
     async def _journal_deadline(self) -> None:
         payload = {"deadline": self.config.run.deadline, "phase": self.phase}

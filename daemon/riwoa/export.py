@@ -45,6 +45,7 @@ from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import Supernet
 from riwoa.oracle.tasks import ImageTask, check_every_split, task_of
 from riwoa.ours import json_object, keep_writing_to_ourselves, output_directory, unwritable
+from riwoa.parsing import parse_json
 from riwoa.staging import replacing
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
@@ -214,7 +215,7 @@ def load_exported(directory: Path) -> tuple[nn.Module, int]:
         InputError: a file is missing, damaged, or of another model.
     """
     try:
-        description = json.loads((directory / "architecture.json").read_bytes())
+        description = parse_json((directory / "architecture.json").read_bytes())
         net: nn.Module = import_ofa().MobileNetV3.build_from_config(description["network"])
         # OFA's own loading is not asked: strict, every weight is there and none besides.
         nn.Module.load_state_dict(net, load_file(directory / "model.safetensors"))

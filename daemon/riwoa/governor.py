@@ -19,6 +19,7 @@ import psutil
 
 from riwoa.config import Governor as Settings
 from riwoa.hours import inside
+from riwoa.limits import memory
 from riwoa.log import get_logger
 from riwoa.patience import Convenience
 
@@ -45,13 +46,14 @@ class Readings:
 
 def read_machine(state: Path) -> Readings:
     """The readings of now; a sensor that fails is one that is not there."""
-    swap, memory = _quietly(psutil.swap_memory), _quietly(psutil.virtual_memory)
+    swap, found = _quietly(psutil.swap_memory), _quietly(memory)
     load = _quietly(os.getloadavg)
     disk = _quietly(lambda: os.statvfs(state))
     return Readings(
         disk_free_bytes=disk.f_bavail * disk.f_frsize if disk else None,
-        memory_available_bytes=memory.available if memory else None,
+        memory_available_bytes=found.available_bytes if found else None,
         swap_used_share=swap.used / swap.total if swap and swap.total else None,
+        # Of the whole machine, by all its cores: the kernel counts no container's threads apart.
         load_per_core=load[0] / (os.cpu_count() or 1) if load else None,
         temperature_c=_hottest_c(),
         battery_percent=discharging_percent(),
@@ -141,6 +143,7 @@ class Governor:
     def look(self) -> None:
         """Read and judge once."""
         self.readings = self._read(self._state)
+        time.tzset()  # a traveller's clock moves to another zone while the daemon runs
         before, self.holds = self.holds, judge(self._settings(), self.readings, datetime.now(), self.holds)
         for name in self.holds.keys() - before.keys():
             _log.warning("search_paused", by=name, reason=self.holds[name])

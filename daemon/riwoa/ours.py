@@ -10,6 +10,7 @@ import os
 import stat
 
 from riwoa.errors import FullDiskError, InputError, RiwoaError, StateDirectoryError, UsageError
+from riwoa.parsing import MOST_JSON_BYTES, parse_json_object, read_once
 from riwoa_storage.fault import is_full, reason
 
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _OTHERS_MAY_NOT_WRITE = 0o022
-_MOST_JSON_BYTES = 2**26
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
@@ -68,31 +68,23 @@ def irregular(path: str | os.PathLike[str]) -> str | None:
 
 def json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The object that a JSON file holds; empty where it is missing, damaged or something else."""
-    import json
-
     try:
-        if irregular(path) is not None or os.stat(path).st_size > _MOST_JSON_BYTES:
-            return {}
-        with open(path, "rb") as stream:
-            found = json.load(stream)
-    except (OSError, ValueError, RecursionError):
+        content, _ = read_once(path, MOST_JSON_BYTES)
+        return parse_json_object(content)
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def safetensors_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The metadata of a safetensors file; empty where there is none."""
-    import json
-
     try:
         if irregular(path) is not None:
             return {}
         with open(path, "rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length)) if length <= _MOST_JSON_BYTES else {}
-    except (OSError, ValueError, RecursionError):
+            notes = parse_json_object(stream.read(min(length, MOST_JSON_BYTES))).get("__metadata__", {})
+    except (OSError, ValueError):
         return {}
-    notes = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     return notes if isinstance(notes, dict) else {}
 
 

@@ -107,6 +107,7 @@ class Service:
         self.paths = paths
         self.board = StatusBoard(paths.status, paths.state)
         self.stopping = asyncio.Event()
+        self._hangup = asyncio.Event()
         self._loaded = loaded
         self._new_run = new_run
         self._renew_before_unix_s = renew_before_unix_s
@@ -165,8 +166,13 @@ class Service:
         """Run the search beside its attendants until one side ends."""
 
         async def work(group: asyncio.TaskGroup) -> None:
-            attendants = (self._attend(), watch_forever(self._reloader), self._governor.watch())
-            for name, attendant in zip(("status", "reload", "governor"), attendants, strict=True):
+            attendants = {
+                "status": self._attend(),
+                "reload": watch_forever(self._reloader),
+                "hangup": self._reload_on_hangup(),
+                "governor": self._governor.watch(),
+            }
+            for name, attendant in attendants.items():
                 group.create_task(attendant, name=name)
             await self._searches(journal)
 
@@ -311,7 +317,7 @@ class Service:
             if run is None or run.status != "finished" or self._new_run:
                 return False
             last = reader.last_generation(run.run_id)
-        if last is not None and last.committed_unix_s < self._renew_before_unix_s:
+        if last is not None and self._of_another_night(last.committed_unix_s):
             return False
         await asyncio.to_thread(verify, self.paths.journal, adapters=False)
         if last is not None:
@@ -323,6 +329,10 @@ class Service:
         if not self.board.message.startswith("not exported"):
             self.board.message = f"run {run.run_id} is finished; --new-run starts another"
         return True
+
+    def _of_another_night(self, unix_s: float) -> bool:
+        """Before this night began; or after now, by a clock that was ahead."""
+        return unix_s < self._renew_before_unix_s or 0.0 < self._renew_before_unix_s < time.time() < unix_s
 
     def _unfinished(self) -> RunRecord | None:
         """The run to continue, if its configuration allows it; the configuration it used last is then in force."""
@@ -687,12 +697,15 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
-    def _reload_on_signal(self) -> None:
-        self._notifier.reloading()
-        self._reloader.try_reload()
-        self._notifier.ready()
+    async def _reload_on_hangup(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            self._notifier.reloading()
+            await self._reloader.try_reload()
+            self._notifier.ready()
 
     def _verbs(self) -> dict[str, Any]:
         async def status() -> Mapping[str, Any]:
@@ -714,8 +727,8 @@ class Service:
             return {"message": "stopping; everything committed stays"}
 
         async def reload() -> Mapping[str, Any]:
-            found = self._reloader.reload()
-            return {"applied_next_generation": sorted(found.live), "needs_restart": sorted(found.refused)}
+            found = await self._reloader.reload_aside()
+            return {"applied_next_generation": sorted(found.live)}
 
         return {"status": status, "pause": pause, "resume": resume, "stop": stop, "reload": reload}
 
@@ -864,14 +877,15 @@ def _main(options: argparse.Namespace) -> int:
             return _nothing_to_do(f"it is not {options.nightly} now; nothing to do")
         if night is None and late is not None:  # cut short before its deadline: what it found is still to be exported
             options.set += [f"run.deadline={late.deadline}", f"run.seed={late.run.provenance['seed']}"]
-            loaded = load(options.config, options.set)
+            loaded = load(loaded.source, options.set)
         if night is not None:
             began, ends = night
-            options.set.append(f"run.deadline={ends:%Y-%m-%dT%H:%M}")
+            # With its offset from UTC: an hour that the clock shows twice is meant once.
+            options.set.append(f"run.deadline={datetime.fromtimestamp(ends).astimezone().isoformat()}")
             options.set += _nightly_seed(paths, loaded)
-            loaded = load(options.config, options.set)
-            long_enough = (ends - datetime.now()).total_seconds() > _LEAST_NIGHT_S
-            renew_before_unix_s = began.timestamp() if long_enough else 0.0
+            loaded = load(loaded.source, options.set)
+            long_enough = ends - time.time() > _LEAST_NIGHT_S
+            renew_before_unix_s = began if long_enough else 0.0
     configure_log(loaded.config, foreground=options.foreground)
     try:
         with locked(paths) as lock:
@@ -888,10 +902,10 @@ def _main(options: argparse.Namespace) -> int:
         return asyncio.run(attach(paths))
 
 
-def _night(hours: str) -> tuple[datetime, datetime] | None:
-    """Beginning and end of the night under way; None by day."""
+def _night(hours: str) -> tuple[float, float] | None:
+    """Beginning and end of the night under way, as moments; None by day."""
     try:
-        return window(checked_hours(hours), datetime.now())
+        return window(checked_hours(hours), time.time())
     except ValueError as error:
         raise UsageError(f"--nightly {hours}: should be {error}") from None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
+from riwoa.clock import redated
 from riwoa.patience import Convenience
 
 SCHEMA = 1
@@ -54,8 +55,8 @@ class StatusBoard:
             "version": __version__,
             "state_directory": str(state_directory),
             "pid": os.getpid(),
-            "started_unix_s": time.time(),
         }
+        self._started_unix_s = time.time()
 
     def look(self) -> dict[str, Any]:
         """The status object now; its keys are documented in the README and stable."""
@@ -65,6 +66,7 @@ class StatusBoard:
         )
         return {
             **self._fixed,
+            "started_unix_s": redated(self._started_unix_s),
             "state": self.state,
             "message": self.message,
             "updated_unix_s": time.time(),
@@ -108,7 +110,7 @@ def one_line(status: Mapping[str, Any]) -> str:
 
 def steps(run: Mapping[str, Any]) -> tuple[int, int]:
     """How far the phase is and how far it goes: generations of the search, evaluations of the polish."""
-    if run["phase"] == "polish" and "polish_spent" in run:
+    if run["phase"] == "polish" and "polish_spent" in run and "polish_evaluations" in run:
         return run["polish_spent"], run["polish_evaluations"]
     return run["generation"], run["generations"]
 

@@ -96,6 +96,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 _ALLOWED_OF_RIWOA = {
     *("riwoa", "riwoa.ctl", "riwoa.ctl.status", "riwoa.ctl.ask"),
     *("riwoa.paths", "riwoa.errors", "riwoa.lock", "riwoa.ours"),
+    *("riwoa.parsing", "riwoa.status_check", "riwoa.text"),
 }
 _ALLOWED_OF_STORAGE = {
     *("riwoa_storage", "riwoa_storage.glance", "riwoa_storage.connect"),

@@ -15,7 +15,6 @@ meanwhile. The ways take turns, and every ratio is of one round.
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import tempfile
 import time
@@ -34,6 +33,7 @@ from riwoa.errors import CognitionError, ModelError, RiwoaError
 from riwoa.evaluations import Evaluations
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.target import auto_target_ms
+from riwoa.limits import whole_cores
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import oracle_spec, pool_settings
@@ -106,7 +106,7 @@ async def bench_overlap(
     """
     base = load(file, overrides).config
     model = (await _writer(base))[0].model  # says at once what is missing
-    cores = len(os.sched_getaffinity(0))
+    cores = whole_cores()
     rows = []
     for repeat in range(repeats):
         seed = base.run.seed + repeat

@@ -7,7 +7,6 @@ anywhere and called again, a fetch begins anew (a hub download continues). No to
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from riwoa.cognition.models import (
 )
 from riwoa.errors import ModelError
 from riwoa.hardware.accelerator import Accelerator, probe_accelerator
+from riwoa.limits import whole_cores
 from riwoa.ours import regular_file, unwritable
 from riwoa.paths import expanded
 from riwoa.pulled import Say, alone, models_home
@@ -188,7 +188,7 @@ def _convert_in_child(source: Path, directory: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # everything needed is in the file
     with subprocess.Popen(
         child_command("riwoa.cognition.convert", str(source), str(directory)),
-        env=child_environment(len(os.sched_getaffinity(0)), offline),
+        env=child_environment(whole_cores(), offline),
         stdin=subprocess.PIPE,  # held open: its end is how the child learns that we are gone
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

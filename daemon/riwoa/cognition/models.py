@@ -21,6 +21,7 @@ from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import ModelError, UsageError
 from riwoa.hardware.accelerator import Accelerator, probe_accelerator
 from riwoa.hardware.probe import fastest_dtype
+from riwoa.parsing import parse_json
 from riwoa.paths import expanded, xdg
 from riwoa.pulled import SUPERNETS, models_home
 
@@ -334,7 +335,7 @@ def check_directory(directory: Path) -> ModelFiles:
 
 def _json_file(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes(), _MOST_HEADER_BYTES)
     except FileNotFoundError:
         raise ModelError(f"{path.parent} has no {path.name}; copy the model's whole directory") from None
     except OSError as error:
@@ -384,7 +385,7 @@ def _header(file: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > min(size, _MOST_HEADER_BYTES):
                 raise ValueError("its header is cut")
-            header: dict[str, Any] = json.loads(stream.read(length))
+            header: dict[str, Any] = parse_json(stream.read(length), _MOST_HEADER_BYTES)
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         if size != 8 + length + max(ends):
             raise ValueError(f"{size} bytes where {8 + length + max(ends)} should be")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.child import child_command, child_environment, die_with_parent
+from riwoa.parsing import parse_json
 
 # Where a driver shows itself: a card, WSL, a Jetson. Without any of them no child is started.
 _DRIVERS = ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/dxg", "/dev/nvhost-gpu")
@@ -42,7 +43,7 @@ def probe_accelerator() -> Accelerator | None:
     command = child_command("riwoa.hardware.accelerator")
     try:
         answer = subprocess.run(command, env=child_environment(1), capture_output=True, timeout=_PATIENCE_S, check=True)
-        found = json.loads(answer.stdout)
+        found = parse_json(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None  # a driver that torch cannot use is as good as none
     return Accelerator(**found) if found is not None else None

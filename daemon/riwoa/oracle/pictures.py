@@ -30,6 +30,7 @@ from riwoa.errors import InputError
 from riwoa.lock import Lock
 from riwoa.oracle.data import ByteArray, FloatArray, IntArray
 from riwoa.ours import unwritable
+from riwoa.parsing import parse_json
 from riwoa.paths import xdg
 from riwoa_storage.durable import flush, replace_durably
 
@@ -40,6 +41,7 @@ RULE_VERSION = "ofa-validation-1"  # how a file becomes bytes
 UNREADABLE_SHARE = 0.02  # of the chosen files may be left out
 MOST_PIXELS = 100_000_000  # of a picture, before and after resizing: a small file can declare far more
 MOST_FILE_BYTES = 256 * 2**20
+_MOST_MANIFEST_BYTES = 1 << 28  # of millions of images
 _CROP_SHARE = 0.875
 _SHOWN = 3  # unreadable files that a message names
 _MAX_REASON_CHARACTERS = 100
@@ -268,7 +270,7 @@ def _temporary(file: Path) -> Path:
 def _read_manifest(listing: Listing, directory: Path) -> Prepared | None:
     """What was decoded before, or None where nothing was or the manifest is damaged."""
     try:
-        content: Any = json.loads(_manifest_file(directory, listing.key).read_bytes())
+        content: Any = parse_json(_manifest_file(directory, listing.key).read_bytes(), _MOST_MANIFEST_BYTES)
         kept, unreadable, sha256 = content["kept"], content["unreadable"], content["content_sha256"]
         whole = len(kept) + len(unreadable) == len(listing.names) and list(kept) == sorted({int(i) for i in kept})
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from riwoa.errors import InputError
 from riwoa.ours import regular_file, safetensors_notes
+from riwoa.parsing import parse_json
 from riwoa.search.fitness import FloatArray
 from riwoa.search.space import INACTIVE, IntArray, Space, SpaceError
 from riwoa_storage.durable import replace_durably
@@ -195,10 +196,10 @@ class Surrogate:
                 content = file.metadata() or {}
                 if content.get("format") != _FORMAT:
                     raise ValueError("of another format")
-                space = Space.from_json(json.loads(content["space"]))
-                kernel = Kernel(*(float(v) for v in json.loads(content["kernel"])))
+                space = Space.from_json(parse_json(content["space"]))
+                kernel = Kernel(*(float(v) for v in parse_json(content["kernel"])))
                 indices, accuracies = (file.get_tensor(name) for name in ("indices", "accuracies"))
-                report = json.loads(content["report"])
+                report = parse_json(content["report"])
             examples = Examples(space, indices.astype(np.int64), accuracies.astype(np.float64))
             _check(examples, kernel)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:

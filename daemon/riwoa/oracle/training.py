@@ -38,6 +38,7 @@ from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.published import PUBLISHED
 from riwoa.oracle.supernet import Supernet, set_strides
 from riwoa.ours import new_file, regular_file
+from riwoa.parsing import parse_json
 from riwoa_storage.durable import flush, replace_durably
 
 if TYPE_CHECKING:
@@ -468,7 +469,7 @@ def read_recipe(path: Path) -> Recipe:
     if "recipe" not in notes:
         raise InputError(f"{path} carries no training recipe; it was not written by 'riwoactl supernet train'")
     try:
-        return _recipe_from(json.loads(notes["recipe"]))
+        return _recipe_from(parse_json(notes["recipe"]))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} carries a damaged training recipe ({error}); train it again") from error
 

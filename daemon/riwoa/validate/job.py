@@ -40,6 +40,7 @@ from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, checked_config
 from riwoa.ours import json_object, output_directory, regular_file
+from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
@@ -589,7 +590,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         if os.path.getsize(regular_file(path)) > 2**20:
             raise ValueError("too large")
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:

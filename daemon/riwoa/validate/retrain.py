@@ -43,6 +43,7 @@ from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network, checked_config, weights_sha256
 from riwoa.oracle.training import begin_as_identity, parameter_groups, save_state
 from riwoa.ours import unwritable
+from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa_storage.durable import replace_durably
@@ -470,7 +471,7 @@ def read_spec(folder: Folder) -> Spec:
         InputError: it is missing or damaged, or its architecture is none.
     """
     try:
-        spec = Spec.from_json(json.loads(folder.spec.read_bytes()))
+        spec = Spec.from_json(parse_json(folder.spec.read_bytes()))
         checked_config(ofa_config(spec.architecture))
     except (OSError, ValueError, KeyError, TypeError, ArchitectureError) as error:
         raise InputError(f"{folder.spec} cannot be used ({error}); delete {folder.path} and start again") from error
@@ -484,7 +485,7 @@ def read_result(folder: Folder) -> dict[str, Any]:
         InputError: it is missing or damaged.
     """
     try:
-        result: dict[str, Any] = json.loads(folder.result.read_bytes())
+        result: dict[str, Any] = parse_json(folder.result.read_bytes())
         float(result["test"]["accuracy"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder.result} cannot be read ({error}); delete {folder.path} to train again") from error
