@@ -6,6 +6,10 @@ occur. *Metrics* are columns of numbers, NaN (in a CSV file an empty cell) where
 in another file, ``FILE:COLUMN``, FILE beside the table; its rows are then the same architectures in the same order,
 which is checked where that file holds the genes too.
 
+An accuracy is a fraction or percent, the same in a whole column, of which every number is looked at: of 0 to 1 they are
+fractions. Percent are most of them above 1, and none of them so small that it could as well be a fraction among the
+others; a column that is neither is refused, since nothing here can know what was meant. Latencies are milliseconds.
+
 Rows need not cover the product of all choices. An architecture without a row, or whose row lacks a number, cannot be
 evaluated: it fails, and is counted. Everything else that is odd is refused when the table is opened.
 """
@@ -39,6 +43,7 @@ MAX_ROWS = 2_000_000
 MAX_COORDINATES = 2_048  # of a genotype: the search keeps a square matrix of them
 MAX_BYTES = 2 * 2**30  # of a CSV file, or of the arrays that are read
 _MAX_GENE_VALUE = 2**31
+_ROUNDED_ONE = 1.0 + 1e-6  # computed or stored in few digits, 1 can be a little more
 _WHOLE = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 # Raised by hand whenever the same file gives other metrics.
 RECIPE_VERSION = "table-1"
@@ -104,8 +109,7 @@ class Table:
 class TableOracle:
     """Accuracies and latencies of the rows of one table.
 
-    Accuracies are fractions, or percent where any of the column is above 1. Latencies are milliseconds, 0 where the
-    specification names none.
+    Latencies are 0 where the specification names none.
 
     Raises:
         InputError: the table is missing, damaged or not what it should be.
@@ -136,7 +140,11 @@ class TableOracle:
         """Hash of the files and of the columns that were read."""
         names = list(self._table.columns)
         roles = (self._spec.accuracy, self._spec.report, self._spec.low_fidelity, self._spec.latency)
-        facts = [RECIPE_VERSION, self._table.sha256, [None if role is None else names.index(role) for role in roles]]
+        columns = [None if role is None else names.index(role) for role in roles]
+        facts: list[object] = [RECIPE_VERSION, self._table.sha256, columns]
+        # Such a column was once taken for percent: what was evaluated then must not be found again.
+        if any(1.0 < np.nanmax(self._table.columns[role]) <= _ROUNDED_ONE for role in roles[:3] if role is not None):
+            facts.append("fractions, rounded above 1")
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     @property
@@ -412,12 +420,32 @@ def _numbered(path: Path, indices: IntArray) -> dict[bytes, int]:
 def _fractions(path: Path, name: str, values: FloatArray) -> FloatArray:
     """Accuracies between 0 and 1, NaN where not measured."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if low < 0.0 or high > 100.0:
+    if low < 0.0 or high > 100.0 * _ROUNDED_ONE:
         raise InputError(
             f"{path}: {name} goes from {low:g} to {high:g}; an accuracy is a fraction or percent, and more is better: "
             "write a scaled column beside it"
         )
-    return values / 100.0 if high > 1.0 else values
+    if high <= _ROUNDED_ONE:
+        return np.minimum(values, 1.0)
+    _check_percent(path, name, values)
+    return np.minimum(values, 100.0) / 100.0
+
+
+def _check_percent(path: Path, name: str, values: FloatArray) -> None:
+    """Refuse a column of numbers above 1 among which others look like fractions. 0 is the same in both.
+
+    The accuracy of a network that learned nothing is a few percent or less, 1 % for a hundred classes: such a number,
+    taken for a fraction, lies above all others. One that would lie among them may be one.
+    """
+    small = np.flatnonzero((values > 0.0) & (values <= _ROUNDED_ONE))
+    large = np.flatnonzero(values > _ROUNDED_ONE)
+    among = small[100.0 * values[small] < float(values[large].max())]
+    mixed = among if len(small) < len(large) else small
+    if len(mixed):
+        raise InputError(
+            f"{path}: {name} is {values[mixed[0]]:g} in row {mixed[0]} and {values[large[0]]:g} in row {large[0]}, as "
+            "if fractions and percent were mixed; write all of the column as fractions, from 0 to 1"
+        )
 
 
 def _milliseconds(path: Path, name: str, values: FloatArray) -> FloatArray:
