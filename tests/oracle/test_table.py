@@ -3,6 +3,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -305,6 +306,62 @@ def test_bytes_of_anything_else_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(bytes(range(256)) * 10)
     with pytest.raises(InputError, match=r"no intact \.npz|cannot be read as text"):
         oracle(tmp_path / name)
+
+
+def test_what_a_table_is_its_content_says_not_its_name(tmp_path: Path) -> None:
+    arrays, text = npz_file(tmp_path), csv_file(tmp_path, [["ops", "acc"], [0, 0.5], [1, 0.25]])
+    expected = {arrays: oracle(arrays).version, text: oracle(text).version}
+    for file, name in ((arrays, "A.NPZ"), (arrays, "a"), (arrays, "a.csv"), (text, "B.CSV"), (text, "b.txt")):
+        (tmp_path / "as").mkdir(exist_ok=True)
+        renamed = tmp_path / "as" / name
+        renamed.write_bytes(file.read_bytes())
+        assert oracle(renamed).version == expected[file]
+        assert table_module.column_names(renamed) == table_module.column_names(file)
+
+
+def test_another_kind_of_zip_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(InputError, match=r"t\.xlsx holds no arrays; write it with numpy\.savez"):
+        oracle(tmp_path / "t.xlsx")
+
+
+HEADERS = {
+    "truth values": "(6, True)",
+    "a negative size": "(-6, 2)",
+    "sizes of 5,000 digits": f"({'9' * 5000}, 2)",
+    "sizes beyond any memory": "(4611686018427387904, 4)",
+    "a deep nest": "(" * 500 + ")" * 500,
+    "text": "('6', 2)",
+    "no tuple": "6",
+}
+
+
+@pytest.mark.parametrize("shape", HEADERS.values(), ids=HEADERS)
+@pytest.mark.parametrize("dtype", ["'>i8'", "'|i1'", "'|O'", "'|V0'", "[('a', '<i8')]"])
+def test_a_header_of_impossible_sizes_is_refused_in_one_line(tmp_path: Path, shape: str, dtype: str) -> None:
+    header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(48)
+    path = npz_file(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()} | {"ops.npy": member}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match=r"t\.npz") as refused:
+        oracle(path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_no_table_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "t.csv"
+    {"pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
+    with pytest.raises(InputError, match=r"no table at .*t\.csv"):
+        oracle(path)
+    with pytest.raises(InputError, match=r"t\.csv"):
+        table_module.column_names(path)
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ import json
 import math
 import os
 import re
-import stat
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from riwoa.errors import FullDiskError, InputError, StateDirectoryError
+from riwoa.oracle.content import opened_regular
 from riwoa.oracle.data import ByteArray, FloatArray, IntArray
 from riwoa.text import printable
 from riwoa_storage.durable import flush, replace_durably
@@ -204,7 +204,7 @@ def why_no_picture(path: Path) -> str | None:
     from PIL import Image
 
     try:
-        with _regular(path) as stream, warnings.catch_warnings():
+        with opened_regular(path) as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             Image.open(stream, formats=_formats())
     except Exception as error:  # the decoders of hostile files raise whatever they met
@@ -304,25 +304,11 @@ def cropped(picture: Image.Image, resolution: int) -> ByteArray:
 
 
 def _read(path: Path) -> bytes:
-    with _regular(path) as stream:
+    with opened_regular(path) as stream:
         data = stream.read(MOST_FILE_BYTES + 1)
     if len(data) > MOST_FILE_BYTES:
         raise ValueError(f"more than {MOST_FILE_BYTES >> 20} MiB")
     return data
-
-
-def _regular(path: Path) -> IO[bytes]:
-    """The file, open. What was a file when it was listed may be a pipe by now: opening that must not wait.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no regular file.
-    """
-    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
-        raise ValueError("no regular file")
-    return stream
 
 
 def _reason(error: Exception) -> str:

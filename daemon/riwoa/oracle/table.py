@@ -1,6 +1,7 @@
 """Any table as an oracle: rows of genes, and what was once measured of each. numpy only.
 
-A table is an ``.npz`` file as ``numpy.savez`` writes it, or a ``.csv`` file whose first line names its columns. *Genes*
+A table is an ``.npz`` file as ``numpy.savez`` writes it, or text with commas (CSV) whose first line names its columns;
+which of them, its content says. *Genes*
 are columns of integers, in an ``.npz`` file also one array (rows, genes); the choices of a gene are the values that
 occur. *Metrics* are columns of numbers, NaN (in a CSV file an empty cell) where nothing was measured. A metric may lie
 in another file, ``FILE:COLUMN``, FILE beside the table; its rows are then the same architectures in the same order,
@@ -33,6 +34,7 @@ import numpy.typing as npt
 
 from riwoa.errors import InputError
 from riwoa.oracle import npz
+from riwoa.oracle.content import ZIP, beginning, is_text
 from riwoa.oracle.protocol import CandidateError, Metrics, TableSpec
 from riwoa.search.space import Gene, IntArray, Space
 
@@ -222,18 +224,32 @@ def _place(path: Path, metric: str) -> tuple[Path, str]:
 
 def _read(path: Path, genes: Sequence[str], metrics: Sequence[str], *, required: bool) -> _Read:
     """Genes and metrics of one file; genes that it lacks are left out where they are not required."""
+    if _is_npz(path):
+        return _read_npz(path, genes, metrics, required)
+    return _read_csv(path, genes, metrics, required)
+
+
+def _is_npz(path: Path) -> bool:
+    """Whether a table is arrays rather than text, by its content; an empty or damaged one by its name.
+
+    Raises:
+        InputError: there is none, or it is neither.
+    """
     if not path.is_file():
         raise InputError(f"there is no table at {path}; check its name")
-    if path.suffix == ".npz":
-        return _read_npz(path, genes, metrics, required)
-    if path.suffix == ".csv":
-        return _read_csv(path, genes, metrics, required)
+    start, ending = beginning(path), path.suffix.lower()
+    if start.startswith(ZIP) or ending == ".npz":
+        return True
+    if ending == ".csv" or is_text(start):
+        return False
     raise InputError(f"{path} is neither .npz nor .csv; write it with numpy.savez, or as text with commas")
 
 
 def _read_npz(path: Path, genes: Sequence[str], metrics: Sequence[str], required: bool) -> _Read:
     with npz.opened(path) as archive:
         names = npz.names(archive)
+        if not names:
+            raise InputError(f"{path} holds no arrays; write it with numpy.savez, or as text with commas")
         genes = [name for name in genes if required or name in names]
         for name in (*genes, *metrics):
             if name not in names:
@@ -339,7 +355,7 @@ def column_names(path: Path) -> list[str]:
     Raises:
         InputError: it is missing or damaged.
     """
-    if path.suffix == ".npz":
+    if _is_npz(path):
         with npz.opened(path) as archive:
             return npz.names(archive)
     _check_size(path)
