@@ -50,6 +50,58 @@ def test_both_encodings_a_plain_tar_and_the_folder_give_the_same_pictures(tmp_pa
     assert {load_cifar100(place).sha256 for place in places} == {new.sha256}
 
 
+@pytest.mark.parametrize(
+    ("prefix", "packed"),
+    [
+        ("./cifar-100-python/", "gz"),
+        ("data/cifar-100-python/", "xz"),
+        ("", "bz2"),
+        ("./", ""),
+        ("my pictures/", "gz"),
+    ],
+)
+def test_an_archive_is_read_however_it_was_packed_again(tmp_path: Path, prefix: str, packed: str) -> None:
+    pixels, labels = pictures(1, seed=0)
+    content = python3_pickle(pixels, labels.tolist())
+    expected = load_cifar100(archive(tmp_path / "new.tar.gz", {"train": content, "test": content})).sha256
+    path = tmp_path / "again"
+    with tarfile.open(path, f"w:{packed}") as tar:
+        tar.addfile(_info(f"elsewhere/{cifar.FOLDER}/train", 0, type=tarfile.DIRTYPE))
+        for name in ("._train", "meta", "test", "train"):
+            tar.addfile(_info(prefix + name, len(content)), io.BytesIO(content))
+    for name in ("CIFAR.TGZ", "a.npz", "again"):
+        path = path.rename(tmp_path / name)
+        assert load_cifar100(path).sha256 == expected
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path.rename(folder / "CIFAR-100-python.TGZ")
+    assert load_cifar100(folder).sha256 == expected
+
+
+def test_train_and_test_of_different_folders_are_not_put_together(tmp_path: Path) -> None:
+    members = (_info("a/train", len(GOOD)), GOOD), (_info("b/test", len(GOOD)), GOOD)
+    with pytest.raises(InputError, match="there is no cifar-100-python/test"):
+        load_cifar100(_tar(tmp_path / "a.tar.gz", *members))
+
+
+def test_images_in_an_npz_file_are_read_whatever_it_is_called(tmp_path: Path) -> None:
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    for name in ("a.npz", "A.NPZ", "a", "a.tar"):
+        with (tmp_path / name).open("wb") as stream:
+            np.savez(stream, train_images=images, validation_images=images, validation_labels=np.array([0, 1]))
+        assert load_task(str(tmp_path / name)).labels("validation").tolist() == [0, 1]
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "train").write_bytes(GOOD)
+    os.mkfifo(tmp_path / "test")
+    os.mkfifo(tmp_path / "cifar-100-python.tar.gz")
+    assert find_cifar100(tmp_path) is None
+    with pytest.raises(InputError, match="there is no image file"):
+        load_task(str(tmp_path / "test"))
+
+
 def test_a_folder_of_something_else_is_not_taken_for_cifar(tmp_path: Path) -> None:
     assert find_cifar100(tmp_path) is None
     (tmp_path / "train").mkdir()  # as an ImageNet-style folder has it

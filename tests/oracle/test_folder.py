@@ -20,7 +20,7 @@ from riwoa.oracle import pictures
 from riwoa.oracle.data import ByteArray
 from riwoa.oracle.folder import FolderTask
 from riwoa.oracle.images import IMAGENET
-from riwoa.oracle.pictures import cropped, opened
+from riwoa.oracle.pictures import cropped, in_colour
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.spec import oracle_spec, pool_settings
 from riwoa.oracle.tasks import check_every_split, check_task, task_of
@@ -96,7 +96,7 @@ def test_grey_transparent_and_palette_pictures_become_three_channels(tmp_path: P
     for mode in ("L", "RGBA", "P", "CMYK"):
         stream = io.BytesIO()
         picture(0).convert(mode).save(stream, "JPEG" if mode == "CMYK" else "PNG")
-        assert cropped(opened(stream.getvalue()), 16).shape == (16, 16, 3)
+        assert cropped(in_colour(stream.getvalue()), 16).shape == (16, 16, 3)
 
 
 def test_without_a_folder_val_the_classes_lie_in_the_folder_itself(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def strip_png() -> bytes:
         (declared_png(12_000), "12000x12000 pixels are more than"),
         (declared_png(30_000), "Image size (900000000 pixels) exceeds limit"),
         (strip_png(), "1x400000 pixels are too narrow a picture"),
-        (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "cannot identify"),
+        (b"GIF89a\x01\x00\x01\x00\x00\x00\x00;", "cannot"),
     ],
     ids=["empty", "text", "cut JPEG", "large", "a bomb", "a strip", "GIF"],
 )
@@ -290,7 +290,7 @@ def test_without_training_images_the_folder_is_refused_and_the_way_out_named(tmp
 
 def test_class_folders_without_pictures_are_refused(tmp_path: Path) -> None:
     root = folder(tmp_path / "data", each=0)
-    with pytest.raises(InputError, match=r"hold no \.jpg"):
+    with pytest.raises(InputError, match="hold no picture"):
         loaded(root)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -55,6 +58,65 @@ def test_state_dict_inside_and_the_old_key_names_are_accepted(tmp_path: Path, we
     assert Supernet.load(tmp_path / "old.pth", 0.25, 10).network is not None
 
 
+def trainer_checkpoint(weights: dict[str, Tensor]) -> dict[str, object]:
+    """What OFA's own trainer keeps, and some of what others do."""
+    return {
+        "epoch": 3,
+        "best_acc": np.float64(89.7),
+        "top1": np.float32(89.5),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]},
+        "dataset": "imagenet",
+        "state_dict": weights,
+    }
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pth.tar", "model_best.pth", "checkpoint", "A.PTH"])
+def test_what_ofas_trainer_writes_is_read_under_any_name(tmp_path: Path, weights: dict[str, Tensor], name: str) -> None:
+    torch.save(trainer_checkpoint(weights), tmp_path / name)
+    assert Supernet.load(tmp_path / name, 0.25, 10).weights_sha256() == _sha256_of(tmp_path, weights)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "state_dict_ema", "model"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_are_found_where_trainers_put_them(
+    tmp_path: Path, weights: dict[str, Tensor], key: str, prefix: str
+) -> None:
+    torch.save({"epoch": 3, key: {prefix + name: t for name, t in weights.items()}}, tmp_path / "a.pth")
+    assert Supernet.load(tmp_path / "a.pth", 0.25, 10).weights_sha256() == _sha256_of(tmp_path, weights)
+
+
+def test_the_container_follows_from_the_content_not_from_the_name(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    expected = _sha256_of(tmp_path, weights)
+    torch.save(weights, tmp_path / "torch.safetensors")
+    torch.save(weights, tmp_path / "old", _use_new_zipfile_serialization=False)
+    save_file(weights, tmp_path / "tensors.pth")
+    for name in ("torch.safetensors", "old", "tensors.pth"):
+        assert Supernet.load(tmp_path / name, 0.25, 10).weights_sha256() == expected
+
+
+def test_what_is_no_tensor_and_no_number_is_refused_by_its_name_and_not_called_damage(
+    tmp_path: Path, weights: dict[str, Tensor]
+) -> None:
+    torch.save({"args": argparse.Namespace(lr=0.1), "state_dict": weights}, tmp_path / "a.pth")
+    message = refused(tmp_path / "a.pth")
+    assert "it holds argparse.Namespace, and nothing but tensors, numbers and texts is loaded" in message
+    assert "truncated" not in message
+    assert "\x1b" not in message
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_no_checkpoint(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.pth"
+    {"pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
+    refused(path)
+
+
+def _sha256_of(folder: Path, weights: dict[str, Tensor]) -> str:
+    save_file(weights, folder / "plain.safetensors")
+    return Supernet.load(folder / "plain.safetensors", 0.25, 10).weights_sha256()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_becomes_float32(tmp_path: Path, weights: dict[str, Tensor], dtype: torch.dtype) -> None:
     halved = {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}
@@ -87,7 +149,7 @@ def test_file_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "numbers.pth")
     assert "state_dict" in refused(tmp_path / "numbers.pth")
     (tmp_path / "net.onnx").write_bytes(b"")
-    assert "extension" in refused(tmp_path / "net.onnx")
+    assert "neither safetensors nor what torch saves" in refused(tmp_path / "net.onnx")
 
 
 def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 import csv
+import hashlib
 import itertools
 import json
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -68,6 +70,58 @@ def test_a_row_is_found_by_its_architecture_and_percent_become_a_fraction(tmp_pa
 def test_a_column_of_fractions_stays_as_it_is(tmp_path: Path) -> None:
     found = oracle(npz_file(tmp_path, acc=ACCURACY / 100), report="acc")
     assert found.evaluate({"ops.0": 2, "ops.1": 5}) == {"accuracy": 0.6, "report": 0.6}
+
+
+def accuracies_of(folder: Path, values: list[Any]) -> list[float]:
+    """A CSV column of accuracies as the oracle gives them."""
+    rows = [["g", "acc"], *([str(i), str(value)] for i, value in enumerate(values))]
+    found = oracle(csv_file(folder, rows), genes="g")
+    return [found.evaluate({"g": i})["accuracy"] for i, value in enumerate(values) if value != ""]
+
+
+def test_a_fraction_that_rounding_took_above_1_is_1_and_no_sign_of_percent(tmp_path: Path) -> None:
+    assert accuracies_of(tmp_path, [0.50, 0.61, 0.72, 1.0000001]) == [0.50, 0.61, 0.72, 1.0]
+    assert accuracies_of(tmp_path, [50, 61, 72, 100.00001]) == [0.50, 0.61, 0.72, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "rows"),
+    [
+        ([0.50, 0.61, 0.72, 73.0], "0.5 in row 0 and 73 in row 3"),
+        ([50.0, 61.0, "", 0.72, 73.0], "0.72 in row 3 and 50 in row 0"),
+        ([0.50, 0.61, 0.72, 1.1], "0.5 in row 0 and 1.1 in row 3"),
+        ([0.0, 0.93, 1.5], "0.93 in row 1 and 1.5 in row 2"),
+    ],
+    ids=["one of percent", "one fraction", "one out of range", "as many of either"],
+)
+def test_fractions_and_percent_in_one_column_are_refused_with_their_rows(
+    tmp_path: Path, values: list[Any], rows: str
+) -> None:
+    with pytest.raises(InputError, match=rf"t\.csv: acc is {rows}.*all of the column as fractions"):
+        accuracies_of(tmp_path, values)
+
+
+def test_percent_of_networks_that_learned_nothing_are_percent(tmp_path: Path) -> None:
+    assert accuracies_of(tmp_path, [1.0, 1.0, 61.0, 73.5, 40.0]) == [0.01, 0.01, 0.61, 0.735, 0.40]
+    assert accuracies_of(tmp_path, [0.0, 0.8333, 47.0, 30.0]) == [0.0, 0.008333, 0.47, 0.30]
+
+
+def test_what_was_evaluated_when_a_rounded_one_meant_percent_is_not_found_again(tmp_path: Path) -> None:
+    """The version is of more than the file: an earlier riwoa took this one for percent."""
+    found = oracle(npz_file(tmp_path, acc=ACCURACY / 60 * (1 + 1e-7)))
+    facts: list[Any] = ["table-1", found._table.sha256, [0, None, None, None]]
+    assert found.version != hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    usual = oracle(npz_file(tmp_path))
+    facts = ["table-1", usual._table.sha256, [0, None, None, None]]
+    assert usual.version == hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def test_the_unit_does_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:
+    for values in itertools.permutations([0.8333, 47.0, 30.0, 0.0]):
+        assert sorted(accuracies_of(tmp_path, list(values))) == [0.0, 0.008333, 0.30, 0.47]
+    for values in itertools.permutations([0.25, 47.0, 30.0, 0.0]):
+        with pytest.raises(InputError, match=r"acc is 0\.25 in row"):
+            accuracies_of(tmp_path, list(values))
 
 
 def test_a_csv_file_is_the_same_table_as_its_npz(tmp_path: Path) -> None:
@@ -252,6 +306,62 @@ def test_bytes_of_anything_else_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(bytes(range(256)) * 10)
     with pytest.raises(InputError, match=r"no intact \.npz|cannot be read as text"):
         oracle(tmp_path / name)
+
+
+def test_what_a_table_is_its_content_says_not_its_name(tmp_path: Path) -> None:
+    arrays, text = npz_file(tmp_path), csv_file(tmp_path, [["ops", "acc"], [0, 0.5], [1, 0.25]])
+    expected = {arrays: oracle(arrays).version, text: oracle(text).version}
+    for file, name in ((arrays, "A.NPZ"), (arrays, "a"), (arrays, "a.csv"), (text, "B.CSV"), (text, "b.txt")):
+        (tmp_path / "as").mkdir(exist_ok=True)
+        renamed = tmp_path / "as" / name
+        renamed.write_bytes(file.read_bytes())
+        assert oracle(renamed).version == expected[file]
+        assert table_module.column_names(renamed) == table_module.column_names(file)
+
+
+def test_another_kind_of_zip_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(InputError, match=r"t\.xlsx holds no arrays; write it with numpy\.savez"):
+        oracle(tmp_path / "t.xlsx")
+
+
+HEADERS = {
+    "truth values": "(6, True)",
+    "a negative size": "(-6, 2)",
+    "sizes of 5,000 digits": f"({'9' * 5000}, 2)",
+    "sizes beyond any memory": "(4611686018427387904, 4)",
+    "a deep nest": "(" * 500 + ")" * 500,
+    "text": "('6', 2)",
+    "no tuple": "6",
+}
+
+
+@pytest.mark.parametrize("shape", HEADERS.values(), ids=HEADERS)
+@pytest.mark.parametrize("dtype", ["'>i8'", "'|i1'", "'|O'", "'|V0'", "[('a', '<i8')]"])
+def test_a_header_of_impossible_sizes_is_refused_in_one_line(tmp_path: Path, shape: str, dtype: str) -> None:
+    header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(48)
+    path = npz_file(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()} | {"ops.npy": member}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match=r"t\.npz") as refused:
+        oracle(path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_no_table_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "t.csv"
+    {"pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
+    with pytest.raises(InputError, match=r"no table at .*t\.csv"):
+        oracle(path)
+    with pytest.raises(InputError, match=r"t\.csv"):
+        table_module.column_names(path)
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:

@@ -182,12 +182,13 @@ def settings(given: Namespace, options: Options) -> Settings:
 def _supernet(given: Namespace, smoke: bool) -> tuple[Backbone, tuple[int, ...]]:
     """Widths, strides and resolutions: as the command line says, else as the checkpoint's recipe does."""
     from riwoa.errors import InputError
+    from riwoa.oracle.checkpoint import is_safetensors
     from riwoa.oracle.geometry import Backbone
     from riwoa.oracle.training import read_recipe
 
     width, stem, resolutions = _SMOKE_SUPERNET if smoke else _SUPERNET
     backbone = Backbone(width, 100, stem)
-    if given.supernet is not None and given.supernet.suffix == ".safetensors":
+    if given.supernet is not None and is_safetensors(given.supernet):
         try:
             recipe = read_recipe(given.supernet)
             backbone, resolutions = Backbone(recipe.width_mult, 100, recipe.stem), recipe.resolutions

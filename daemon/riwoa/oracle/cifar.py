@@ -3,18 +3,22 @@
     cifar-100-python/train    a pickled dict: b"data" uint8 (n, 3072), red plane first; b"fine_labels", n of 0 to 99
     cifar-100-python/test     the same
 
-The archive is read as a stream and nothing of it is written to the disk. Its pickles are the only ones riwoa reads
-without torch, and they come from anywhere, so they are not *executed*: ``_Reader`` knows the few opcodes that such a
-dict is made of and three harmless stand-ins for the names in it; everything else is refused (a pickle can name any
-function, https://docs.python.org/3/library/pickle.html#restricting-globals). Python's own unpickler in Python is used
-rather than the one in C, since its memo is a dict: a hostile index cannot make it allocate.
+Repacked, the folder may lie deeper or be missing, and the archive be plain or packed by xz or bzip2: what it is, its
+content says. The archive is read as a stream and nothing of it is written to the disk. Its pickles are the only ones
+riwoa reads without torch, and they come from anywhere, so they are not *executed*: ``_Reader`` knows the few opcodes
+that such a dict is made of and three harmless stand-ins for the names in it; everything else is refused (a pickle can
+name any function, https://docs.python.org/3/library/pickle.html#restricting-globals). Python's own unpickler in Python
+is used rather than the one in C, since its memo is a dict: a hostile index cannot make it allocate.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
+import os
 import pickle
 import tarfile
 import zlib
@@ -22,13 +26,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from riwoa.errors import InputError
+from riwoa.oracle.content import ZIP, beginning, opened_regular
 from riwoa.oracle.data import ByteArray, FloatArray, IntArray, Split, standardise
+from riwoa.text import printable
 
 CLASSES = 100
 SIDE_PX = 32
@@ -44,6 +50,13 @@ _ORDER_SEED = 20_263
 _BLOCK_BYTES = 1 << 20
 _MAX_REASON_CHARACTERS = 120
 _MEMBERS: tuple[Split, ...] = ("train", "test")
+_PACKED: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {  # by how a file begins
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+_TAR, _TAR_AT = b"ustar", 257
+_ENDINGS = (".tar.gz", ".tgz", ".tar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _DAMAGE = (
     OSError,
     EOFError,
@@ -58,6 +71,7 @@ _DAMAGE = (
     pickle.UnpicklingError,
     tarfile.TarError,
     zlib.error,
+    lzma.LZMAError,
 )
 
 
@@ -92,7 +106,7 @@ def load_cifar100(path: Path) -> Cifar100:
         for name, stream in _members_of_folder(place) if place.is_dir() else _members_of_archive(place):
             contents[name] = _Reader(stream).dict()
     except _DAMAGE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:_MAX_REASON_CHARACTERS]
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0], _MAX_REASON_CHARACTERS)
         raise InputError(f"{place} is not an intact CIFAR-100 ({reason}); fetch {ARCHIVE} again") from error
     missing = [name for name in _MEMBERS if name not in contents]
     if missing:
@@ -106,13 +120,24 @@ def load_cifar100(path: Path) -> Cifar100:
 
 
 def find_cifar100(path: Path) -> Path | None:
-    """The archive or unpacked folder that ``path`` means, by name and content; None where it is neither."""
+    """The archive or unpacked folder that ``path`` means; None where it is neither."""
     if path.is_file():
-        return path if path.name.endswith((".tar.gz", ".tgz", ".tar")) else None
+        return path if _is_archive(path) else None
     for place in (path, path / FOLDER):
         if all((place / name).is_file() for name in _MEMBERS):
             return place
-    return path / ARCHIVE if (path / ARCHIVE).is_file() else None
+    try:
+        names = sorted(name for name in os.listdir(path) if name.lower() in [FOLDER + end for end in _ENDINGS])
+    except (OSError, ValueError):
+        return None
+    return next((path / name for name in names if (path / name).is_file()), None)
+
+
+def _is_archive(path: Path) -> bool:
+    """By its content; one of which nothing can be told (too short, of another kind) by its name."""
+    start = beginning(path)
+    known = start.startswith(tuple(_PACKED)) or start[_TAR_AT:].startswith(_TAR)
+    return known or (path.name.lower().endswith(_ENDINGS) and not start.startswith(ZIP))
 
 
 @dataclass(frozen=True)
@@ -232,38 +257,46 @@ class _Bounded:
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[_Source]:
-    with path.open("rb") as packed:
-        if packed.read(2) != b"\x1f\x8b":
-            packed.seek(0)
+    with opened_regular(path) as packed:
+        start = packed.read(8)
+        packed.seek(0)
+        reader = next((reader for magic, reader in _PACKED.items() if start.startswith(magic)), None)
+        if reader is None:
             yield packed
             return
-        packed.seek(0)
-        with gzip.GzipFile(fileobj=packed) as stream:
+        with reader(packed) as stream:
             yield stream
 
 
 def _members_of_archive(path: Path) -> Iterator[tuple[Split, _Source]]:
-    """The two files, in the archive's order. Other members are passed over: nothing is ever written to the disk."""
-    wanted: dict[str, Split] = {f"{FOLDER}/{name}": name for name in _MEMBERS}
+    """The two files, in the archive's order. Other members are passed over: nothing is ever written to the disk.
+
+    Both lie in one folder of the archive, whichever; a folder of that name is another data set's.
+    """
+    left = list(_MEMBERS)
+    folder: PurePosixPath | None = None
     with _unpacked(path) as stream:
         bounded: Any = _Bounded(stream, MAX_UNPACKED_BYTES)
         with tarfile.open(fileobj=bounded, mode="r|", bufsize=_BLOCK_BYTES) as archive:
             for member in archive:
-                if member.name not in wanted:
+                place = PurePosixPath(member.name)
+                name = next((name for name in left if name == place.name), None)
+                if name is None or member.isdir() or folder not in (None, place.parent):
                     continue
-                name = wanted.pop(member.name)  # a second one of the same name is passed over
+                left.remove(name)  # a second one of the same name is passed over
+                folder = place.parent
                 if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.size > MAX_UNPACKED_BYTES:
                     raise ValueError(f"{member.name} is no plain file of at most {MAX_UNPACKED_BYTES >> 20} MiB")
                 content = archive.extractfile(member)
                 assert content is not None
                 yield name, content
-                if not wanted:
+                if not left:
                     return
 
 
 def _members_of_folder(path: Path) -> Iterator[tuple[Split, _Source]]:
     for name in _MEMBERS:
-        with (path / name).open("rb") as stream:
+        with opened_regular(path / name) as stream:
             yield name, _Bounded(stream, MAX_UNPACKED_BYTES)
 
 

@@ -1,8 +1,10 @@
 """ImageNet-style folders as a task: the class is the folder's name. Pillow and numpy only, no torch.
 
-    DIR/val/<class>/*.jpg, *.jpeg, *.png        judge; without DIR/val, DIR/<class>/* do
-    DIR/train/<class>/*                         recalibrate BatchNorm, never the images that judge
-    DIR/test/<class>/*                          judge winners, where there are any (ImageNet's own has no classes)
+    DIR/val/<class>/*       judge; without DIR/val, DIR/<class>/* do
+    DIR/train/<class>/*     recalibrate BatchNorm, never the images that judge
+    DIR/test/<class>/*      judge winners, where there are any (ImageNet's own has no classes)
+
+Pictures are what Pillow opens. What is none is counted and named, and refused where it is more than a few files.
 
 Classes are counted in the sorted order of their names, which for ImageNet's wnids is the order of its published
 networks. Of each split a fixed random choice is used; a smaller one is the beginning of a larger one.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,13 +26,14 @@ import numpy as np
 
 from riwoa.errors import InputError
 from riwoa.oracle.data import Images, IntArray, Split
+from riwoa.oracle.entries import Inventory, inventory, some, subfolders
 from riwoa.oracle.images import IMAGENET
-from riwoa.oracle.pictures import RULE_VERSION, Listing, Prepared, StandardisedImages, cache_directory, prepare
+from riwoa.oracle.pictures import RULE_VERSION, Listing, Prepared, StandardisedImages, cache_directory, named, prepare
 from riwoa.oracle.protocol import SupernetSpec
+from riwoa.text import printable
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+_MOST_REMARK_CHARACTERS = 1_000
 _STREAMS: Mapping[Split, int] = {"train": 1, "validation": 2, "test": 3}  # counters of the random choices
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,22 @@ class FolderTask:
         """
         root = Path(spec.data)
         judged = _judged_folders(root)
-        training = _training_folder(root, judged, spec.recalibration_data)
+        training = inventory(_training_folder(root, judged, spec.recalibration_data), loose=True)
+        training.check()
+        _remark(training.folder, training.remarks())
         found: dict[Split, Listing] = {}
+        found["train"], _ = _listing("train", training, spec.recalibration_images, spec.data_seed)
         labels: dict[Split, IntArray] = {}
-        trainable = _images_below(training)
-        order = _choice("train", len(trainable), spec.recalibration_images, spec.data_seed)
-        found["train"] = Listing(training, tuple(trainable[i] for i in order))
         for split, folder in judged.items():
-            classes = _classes(folder, spec.n_classes)
-            pairs = [(name, label) for label, c in enumerate(classes) for name in _images_of(folder, c)]
-            if not pairs:
-                raise InputError(f"{folder}: its class folders hold no {', '.join(SUFFIXES)} file; check oracle.data")
-            order = _choice(split, len(pairs), spec.validation_images, spec.data_seed)
-            found[split] = Listing(folder, tuple(pairs[i][0] for i in order))
-            labels[split] = np.array([pairs[i][1] for i in order], dtype=np.int64)
+            there = inventory(folder)
+            _check_classes(there, spec.n_classes)
+            there.check()
+            if not there.pictures:
+                raise InputError(f"{folder}: its class folders hold no picture; check oracle.data")
+            _remark(folder, [*there.remarks(), *_differences(there, training)])
+            found[split], labels[split] = _listing(split, there, spec.validation_images, spec.data_seed)
         directory = cache_directory() if cache is None else cache
-        return cls(root, spec.resolutions, found, labels, len(trainable), spec.split, directory)
+        return cls(root, spec.resolutions, found, labels, len(training.pictures), spec.split, directory)
 
     @property
     def name(self) -> str:
@@ -135,18 +139,19 @@ class FolderTask:
 
 
 def _judged_folders(root: Path) -> dict[Split, Path]:
-    if (root / "val").is_dir():
+    subfolders(root)  # whether it can be read at all
+    if os.path.isdir(root / "val"):
         test = root / "test"
-        labelled = test.is_dir() and _subfolders(test)
+        labelled = os.path.isdir(test) and subfolders(test)
         return {"validation": root / "val", **({"test": test} if labelled else {})}
-    if (root / "train").is_dir():
+    if os.path.isdir(root / "train"):
         raise InputError(f"{root} has a folder train but none called val; name the folder that judges val")
     return {"validation": root}
 
 
 def _training_folder(root: Path, judged: Mapping[Split, Path], named: str | None) -> Path:
     folder = Path(named) if named is not None else root / "train"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         setting = "oracle.recalibration_data = " + named if named is not None else f"{root} has no folder train"
         raise InputError(
             f"{setting}: there are no training images to recalibrate BatchNorm on, and those that judge must not be "
@@ -162,32 +167,37 @@ def _training_folder(root: Path, judged: Mapping[Split, Path], named: str | None
     return folder
 
 
-def _classes(folder: Path, n_classes: int) -> list[str]:
-    classes = _subfolders(folder)
-    if len(classes) != n_classes:
-        shown = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
+def _check_classes(there: Inventory, n_classes: int) -> None:
+    if len(there.classes) != n_classes:
+        shown = some(there.classes) or "none"
+        others = f"; left out beside them: {named(there.beside)}" if there.beside else ""
         raise InputError(
-            f"{folder} has {len(classes)} class folders ({shown or 'none'}), the supernet has {n_classes} classes: "
-            "the folders in sorted order must be its classes, every one of them; check oracle.data and oracle.n_classes"
+            f"{there.folder} has {len(there.classes)} class folders ({shown}), the supernet has {n_classes} classes: "
+            "the folders in sorted order must be its classes, every one of them; check oracle.data and "
+            f"oracle.n_classes{others}"
         )
-    return classes
 
 
-def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+def _differences(judging: Inventory, training: Inventory) -> list[str]:
+    """Classes that only one of two folders has. Recalibration asks for none, but a user may want to know."""
+    if not training.classes:
+        return []
+    lacking = sorted(set(judging.classes) - set(training.classes))
+    more = sorted(set(training.classes) - set(judging.classes))
+    found = [f"{training.folder} lacks {len(lacking)} of its classes: {some(lacking)}"] if lacking else []
+    return [*found, f"{training.folder} has {len(more)} more: {some(more)}"] if more else found
 
 
-def _images_of(folder: Path, name: str) -> list[str]:
-    """Names below ``folder`` of the images in its subfolder ``name`` ("" is itself), sorted."""
-    with os.scandir(folder / name) as entries:
-        images = [e.name for e in entries if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")]
-    return [os.path.join(name, image) for image in sorted(images)]
+def _remark(folder: Path, remarks: list[str]) -> None:
+    if remarks:
+        print(printable(f"{folder}: {'; '.join(remarks)}", _MOST_REMARK_CHARACTERS), file=sys.stderr)
 
 
-def _images_below(folder: Path) -> list[str]:
-    """Images in the folder itself and in its subfolders: recalibration asks for no classes."""
-    return [name for part in ("", *_subfolders(folder)) for name in _images_of(folder, part)]
+def _listing(split: Split, there: Inventory, wanted: int, seed: int) -> tuple[Listing, IntArray]:
+    """The chosen pictures in the order of their choice, and their classes."""
+    order = _choice(split, len(there.pictures), wanted, seed)
+    labels = np.array([there.pictures[i][1] for i in order], dtype=np.int64)
+    return Listing(there.folder, tuple(there.pictures[i][0] for i in order)), labels
 
 
 def _choice(split: Split, available: int, wanted: int, seed: int) -> IntArray:

@@ -30,11 +30,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from nas_201_api import NASBench201API
 
 from riwoa import __version__
 from riwoa.errors import InputError
+from riwoa.oracle.checkpoint import unpickled, why_not_unpickled
 from riwoa.ours import regular_file, unwritable
 from riwoa_storage.durable import replace_durably
 
@@ -104,23 +104,13 @@ def load(source: Path, progress: Report = lambda what, done, total: None) -> dic
         raise InputError(f"there is no file at {source}; NAS-Bench-201's authors publish NAS-Bench-201-v1_1-096897.pth")
     try:
         with io.BufferedReader(_Watched(source, progress), _READ_BYTES) as stream:
-            with torch.serialization.safe_globals(_numpy_scalars()):
-                content = torch.load(stream, map_location="cpu", weights_only=True)
+            content = unpickled(stream)
     except Exception as error:  # torch raises whatever its unpickler met
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{source} is no intact NAS-Bench-201 file ({reason})") from None
+        raise InputError(f"{source} is no intact NAS-Bench-201 file ({why_not_unpickled(error)})") from None
     wanted = {"meta_archs": (list,), "arch2infos": (dict,), "evaluated_indexes": (set, list, tuple)}
     if not isinstance(content, dict) or not all(isinstance(content.get(key), kinds) for key, kinds in wanted.items()):
         raise InputError(f"{source} is not NAS-Bench-201's dictionary of {', '.join(wanted)}")
     return content
-
-
-def _numpy_scalars() -> list[Any]:
-    """What a pickled ``numpy.float64`` is made of: the file's means are such; numpy 1 and 2 name it differently."""
-    scalar = np.float64(0).__reduce__()[0]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    dtypes = [type(np.dtype(kind)) for kind in ("f8", "f4", "i8")]
-    return [*((scalar, name) for name in names), np.dtype, *dtypes]
 
 
 class _Watched(io.FileIO):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import lzma
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ _DAMAGE = (
     EOFError,
     ValueError,
     RuntimeError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -71,8 +73,11 @@ def header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
             raise InputError(f"{path}: {name} is no plain array; write it with numpy.savez")
         try:
             shape, column_major, dtype = np.lib.format.read_array_header_1_0(stream)
-        except (SyntaxError, TypeError, MemoryError, tokenize.TokenError):  # of numpy's parsers, beside ValueError
+        # Of numpy's parsers, beside ValueError.
+        except (SyntaxError, TypeError, MemoryError, RecursionError, OverflowError, tokenize.TokenError):
             raise ValueError(f"the header of {name} is damaged") from None
+        if not all(type(length) is int for length in shape):  # numpy lets truth values pass
+            raise ValueError(f"the header of {name} is damaged")
         found = Header(tuple(shape), dtype, stream.tell())
     if dtype.hasobject:
         raise InputError(f"{path}: {name} holds pickled objects, which are never loaded; make it an array of numbers")

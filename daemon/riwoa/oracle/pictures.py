@@ -1,7 +1,10 @@
 """Pictures from files: OFA's resize and crop, and a cache of the bytes that it gives. Pillow and numpy only, no torch.
 
 OFA judges on ``Resize(ceil(r / 0.875))`` and ``CenterCrop(r)`` (``build_valid_transform`` of its ImageNet provider, of
-torchvision, not needed here): bilinear with antialiasing, the shorter side to the given size.
+torchvision, not needed here): bilinear with antialiasing, the shorter side to the given size. As there, colours under
+transparency are taken as they are stored, and an orientation in a photograph's metadata is not followed.
+
+What a file is, its content says, not its name. Grey of more than 8 bits, which Pillow would cut to white, is scaled.
 
 Decoding 2,000 photographs takes longer than evaluating a small network on them, so it is done once: the cache holds one
 file of plain bytes a resolution, to be mapped into memory by every worker, and a manifest that says what is in it.
@@ -10,11 +13,13 @@ file of plain bytes a resolution, to be mapped into memory by every worker, and 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,16 +33,21 @@ import numpy as np
 
 from riwoa.errors import InputError
 from riwoa.lock import Lock
+from riwoa.oracle.content import opened_regular
 from riwoa.oracle.data import ByteArray, FloatArray, IntArray
 from riwoa.ours import unwritable
 from riwoa.parsing import parse_json
 from riwoa.paths import xdg
+from riwoa.text import printable
 from riwoa_storage.durable import flush, replace_durably
 
 if TYPE_CHECKING:
     from PIL import Image
 
 RULE_VERSION = "ofa-validation-1"  # how a file becomes bytes
+# Which files become bytes at all, and those of more than 8 bits: raised, what was decoded before is decoded anew.
+_DECODER_VERSION = 2
+_SCALED = b"scaled from more than 8 bits"  # in the hash of the content, where RULE_VERSION alone gave other pixels
 UNREADABLE_SHARE = 0.02  # of the chosen files may be left out
 MOST_PIXELS = 100_000_000  # of a picture, before and after resizing: a small file can declare far more
 MOST_FILE_BYTES = 256 * 2**20
@@ -45,6 +55,7 @@ _MOST_MANIFEST_BYTES = 1 << 28  # of millions of images
 _CROP_SHARE = 0.875
 _SHOWN = 3  # unreadable files that a message names
 _MAX_REASON_CHARACTERS = 100
+_OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")  # an object as Python names it: another address every time
 
 
 class StandardisedImages:
@@ -90,14 +101,14 @@ class Listing:
         Raises:
             InputError: a file is gone.
         """
-        facts = [RULE_VERSION, metadata.version("pillow"), *(self._facts(name) for name in self.names)]
+        facts = [RULE_VERSION, _DECODER_VERSION, metadata.version("pillow"), *map(self._facts, self.names)]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def _facts(self, name: str) -> tuple[str, int, int]:
         try:
             found = (self.root / name).stat()
         except OSError as error:
-            raise InputError(f"cannot read {self.root / name} ({error.strerror}); check oracle.data") from None
+            raise InputError(f"cannot read {self.root / name} ({error.strerror}); start again") from None
         return name, found.st_size, found.st_mtime_ns
 
 
@@ -173,7 +184,8 @@ def _decode(listing: Listing, resolutions: Sequence[int], directory: Path) -> Pr
         for i, name in enumerate(listing.names):
             try:
                 data = _read(listing.root / name)
-                crops = [cropped(picture, r) for picture in (opened(data),) for r, _ in streams]
+                picture = opened(data)
+                crops = [cropped(coloured, r) for coloured in (_coloured(picture),) for r, _ in streams]
             except Exception as error:  # the decoders of hostile files raise whatever they met
                 unreadable[name] = _reason(error)
                 if len(unreadable) > most:
@@ -181,17 +193,30 @@ def _decode(listing: Listing, resolutions: Sequence[int], directory: Path) -> Pr
                 continue
             for (_, stream), crop in zip(streams, crops, strict=True):
                 stream.write(crop.tobytes())
-            digest.update(hashlib.sha256(data).digest())
+            digest.update(hashlib.sha256(data).digest() + (_SCALED if _is_deep(picture) else b""))
             kept.append(i)
     for resolution in resolutions:
         flush(_temporary(_pixels_file(directory, listing.key, resolution)))
     if unreadable:
-        print(f"left out {len(unreadable)} of {len(listing.names)} images: {_named(unreadable)}", file=sys.stderr)
+        print(f"left out {len(unreadable)} of {len(listing.names)} images: {named(unreadable)}", file=sys.stderr)
     return Prepared(tuple(kept), unreadable, digest.hexdigest(), directory, listing.key)
 
 
+def why_no_picture(path: Path) -> str | None:
+    """What is wrong with a file as a picture, as far as its beginning tells; None where it can be one."""
+    from PIL import Image
+
+    try:
+        with opened_regular(path) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(stream, formats=_formats())
+    except Exception as error:  # the decoders of hostile files raise whatever they met
+        return _reason(error)
+    return None
+
+
 def opened(data: bytes) -> Image.Image:
-    """A picture in red, green and blue, decoded whole.
+    """A picture in its own mode, decoded whole.
 
     Raises:
         Exception: of Pillow's many kinds; ValueError for one of absurd size.
@@ -200,10 +225,63 @@ def opened(data: bytes) -> Image.Image:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata that nobody asks for
-        picture = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        picture = Image.open(io.BytesIO(data), formats=_formats())
         if picture.width * picture.height > MOST_PIXELS:
             raise ValueError(f"{picture.width}x{picture.height} pixels are more than {MOST_PIXELS:,}")
+        picture.load()
+        return picture
+
+
+def in_colour(data: bytes) -> Image.Image:
+    """A picture in red, green and blue, 8 bits each.
+
+    Raises:
+        Exception: as ``opened``; ValueError for numbers of which nothing says which one is white.
+    """
+    return _coloured(opened(data))
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Whatever Pillow opens by itself: for EPS it would start another program. The usual ones first."""
+    from PIL import Image
+
+    Image.init()
+    usual = ("JPEG", "PNG")
+    return (*usual, *(name for name in Image.OPEN if name not in (*usual, "EPS")))
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether its grey has more than 8 bits. Colours of 16 bits Pillow itself has scaled to 8."""
+    return picture.mode.startswith("I") or picture.mode == "F"
+
+
+def _coloured(picture: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if _is_deep(picture):
+        white = _white(picture)
+        grey = np.asarray(picture).astype(np.float32)  # 255 times 16 bits is exact in it
+        picture = Image.fromarray(np.rint(255 * grey / white).astype(np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a palette's transparency is dropped
         return picture.convert("RGB")
+
+
+def _white(picture: Image.Image) -> float:
+    """The number that stands for white in a picture of deep grey.
+
+    Raises:
+        ValueError: nothing says which.
+    """
+    if picture.mode.startswith("I;16"):
+        tags: Any = getattr(picture, "tag_v2", {})  # of a TIFF, which may have 12 bits as well
+        return float(2 ** tags.get(258, (16,))[0] - 1)
+    if picture.mode == "I" and picture.format == "PPM":
+        return 65535.0  # Pillow scales to it
+    if picture.mode == "F" and 0.0 <= float(np.min(picture)) <= float(np.max(picture)) <= 1.0:
+        return 1.0
+    raise ValueError("numbers of 32 bits, and nothing says which is white; save it with 8 or 16 bits")
 
 
 def cropped(picture: Image.Image, resolution: int) -> ByteArray:
@@ -229,25 +307,29 @@ def cropped(picture: Image.Image, resolution: int) -> ByteArray:
 
 
 def _read(path: Path) -> bytes:
-    if path.stat().st_size > MOST_FILE_BYTES:
+    with opened_regular(path) as stream:
+        data = stream.read(MOST_FILE_BYTES + 1)
+    if len(data) > MOST_FILE_BYTES:
         raise ValueError(f"more than {MOST_FILE_BYTES >> 20} MiB")
-    return path.read_bytes()
+    return data
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:_MAX_REASON_CHARACTERS]
+    """Why, in a few words that are the same whenever and wherever the file is read."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return printable(_OBJECT.sub("it", " ".join(text.split())) or type(error).__name__, _MAX_REASON_CHARACTERS)
 
 
-def _named(unreadable: Mapping[str, str]) -> str:
-    shown = "; ".join(f"{name} ({why})" for name, why in list(unreadable.items())[:_SHOWN])
+def named(unreadable: Mapping[str, str]) -> str:
+    """The first few of left-out files, for a message."""
+    shown = "; ".join(f"{printable(name)} ({why})" for name, why in list(unreadable.items())[:_SHOWN])
     return shown + ("; ..." if len(unreadable) > _SHOWN else "")
 
 
 def _too_many(listing: Listing, unreadable: Mapping[str, str], looked_at: int) -> str:
     return (
         f"{listing.root}: {len(unreadable)} of the first {looked_at} images cannot be read, at most "
-        f"{100 * UNREADABLE_SHARE:g} % of {len(listing.names)} may be left out: {_named(unreadable)}; "
+        f"{100 * UNREADABLE_SHARE:g} % of {len(listing.names)} may be left out: {named(unreadable)}; "
         "replace or remove them"
     )
 
@@ -273,7 +355,7 @@ def _read_manifest(listing: Listing, directory: Path) -> Prepared | None:
         content: Any = parse_json(_manifest_file(directory, listing.key).read_bytes(), _MOST_MANIFEST_BYTES)
         kept, unreadable, sha256 = content["kept"], content["unreadable"], content["content_sha256"]
         whole = len(kept) + len(unreadable) == len(listing.names) and list(kept) == sorted({int(i) for i in kept})
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return Prepared(tuple(kept), dict(unreadable), str(sha256), directory, listing.key) if whole else None
 

@@ -47,11 +47,12 @@ class AccuracyPredictor:
         Raises:
             InputError: unreadable, or not that network.
         """
-        import torch
+        if not file.is_file():
+            raise InputError(f"{file}: not OFA's accuracy predictor: there is no such file")
+        from riwoa.oracle.checkpoint import read_checkpoint
 
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
+            state = read_checkpoint(file)
             pairs = [(_array(state[f"{i}.weight"]), _array(state[f"{i}.bias"])) for i in _NUMBERS]
         except Exception as error:  # torch raises whatever its unpickler met
             reason = str(error).partition("\n")[0][:200]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from riwoa.errors import InputError
+from riwoa.oracle.checkpoint import read_checkpoint
 from riwoa.oracle.geometry import Backbone, Stem
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
-from riwoa.oracle.published import PUBLISHED
 
 
 class ArchitectureError(ValueError):
@@ -37,11 +37,11 @@ class Supernet:
 
     @classmethod
     def load(cls, path: Path, width_mult: float, n_classes: int, stem: Stem = "imagenet") -> Supernet:
-        """The supernet of a checkpoint in OFA's format: ``.safetensors``, or ``.pth``/``.pt`` of tensors alone.
+        """The supernet of a checkpoint in OFA's format.
 
         Args:
-            path: weights, bare or under ``state_dict``; OFA's older key names are accepted, and half precision, which
-                becomes float32.
+            path: weights as ``read_checkpoint`` finds them; OFA's older key names are accepted, and half precision,
+                which becomes float32.
             width_mult: width multiplier that the checkpoint was trained with.
             n_classes: classes of its classifier.
             stem: the strides that it was trained with.
@@ -157,52 +157,6 @@ def checked_config(config: OfaConfig | Mapping[str, Any]) -> OfaConfig:
         if wrong:
             raise ArchitectureError(f"{gene} {wrong[0]} is none of the supernet's {choices}")
     return config
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file by name; no code in it is ever run.
-
-    Raises:
-        InputError: missing, damaged, or not a checkpoint.
-    """
-    if not path.is_file():
-        raise InputError(
-            f"checkpoint {path} does not exist; correct its path in the configuration, "
-            "or train one with 'riwoactl supernet train digits'"
-        )
-    if path.suffix == ".safetensors":
-        content = _read_safetensors(path)
-    elif path.suffix in (".pth", ".pt") or path.name in PUBLISHED:  # which OFA's authors gave no extension
-        content = _read_pickled(path)
-    else:
-        raise InputError(f"checkpoint {path} has an unknown extension; use .safetensors, .pth or .pt")
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(t, Tensor) for t in content.values()):
-        raise InputError(f"checkpoint {path} holds no state_dict of tensors; save network.state_dict() in it")
-    return dict(content)
-
-
-def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise InputError(_damaged(path, error)) from error
-
-
-def _read_pickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything: this is the boundary to a foreign file
-        raise InputError(_damaged(path, error)) from error
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return f"checkpoint {path} cannot be read, it may be truncated ({reason[0][:120]}); fetch or train it again"
 
 
 def _refuse_non_finite(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -1,10 +1,15 @@
 """Any table as an oracle: rows of genes, and what was once measured of each. numpy only.
 
-A table is an ``.npz`` file as ``numpy.savez`` writes it, or a ``.csv`` file whose first line names its columns. *Genes*
+A table is an ``.npz`` file as ``numpy.savez`` writes it, or text with commas (CSV) whose first line names its columns;
+which of them, its content says. *Genes*
 are columns of integers, in an ``.npz`` file also one array (rows, genes); the choices of a gene are the values that
 occur. *Metrics* are columns of numbers, NaN (in a CSV file an empty cell) where nothing was measured. A metric may lie
 in another file, ``FILE:COLUMN``, FILE beside the table; its rows are then the same architectures in the same order,
 which is checked where that file holds the genes too.
+
+An accuracy is a fraction or percent, the same in a whole column, of which every number is looked at: of 0 to 1 they are
+fractions. Percent are most of them above 1, and none of them so small that it could as well be a fraction among the
+others; a column that is neither is refused, since nothing here can know what was meant. Latencies are milliseconds.
 
 Rows need not cover the product of all choices. An architecture without a row, or whose row lacks a number, cannot be
 evaluated: it fails, and is counted. Everything else that is odd is refused when the table is opened.
@@ -29,6 +34,7 @@ import numpy.typing as npt
 
 from riwoa.errors import InputError
 from riwoa.oracle import npz
+from riwoa.oracle.content import ZIP, beginning, is_text
 from riwoa.oracle.protocol import CandidateError, Metrics, TableSpec
 from riwoa.search.space import Gene, IntArray, Space
 
@@ -39,6 +45,7 @@ MAX_ROWS = 2_000_000
 MAX_COORDINATES = 2_048  # of a genotype: the search keeps a square matrix of them
 MAX_BYTES = 2 * 2**30  # of a CSV file, or of the arrays that are read
 _MAX_GENE_VALUE = 2**31
+_ROUNDED_ONE = 1.0 + 1e-6  # computed or stored in few digits, 1 can be a little more
 _WHOLE = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 # Raised by hand whenever the same file gives other metrics.
 RECIPE_VERSION = "table-1"
@@ -104,8 +111,7 @@ class Table:
 class TableOracle:
     """Accuracies and latencies of the rows of one table.
 
-    Accuracies are fractions, or percent where any of the column is above 1. Latencies are milliseconds, 0 where the
-    specification names none.
+    Latencies are 0 where the specification names none.
 
     Raises:
         InputError: the table is missing, damaged or not what it should be.
@@ -136,7 +142,11 @@ class TableOracle:
         """Hash of the files and of the columns that were read."""
         names = list(self._table.columns)
         roles = (self._spec.accuracy, self._spec.report, self._spec.low_fidelity, self._spec.latency)
-        facts = [RECIPE_VERSION, self._table.sha256, [None if role is None else names.index(role) for role in roles]]
+        columns = [None if role is None else names.index(role) for role in roles]
+        facts: list[object] = [RECIPE_VERSION, self._table.sha256, columns]
+        # Such a column was once taken for percent: what was evaluated then must not be found again.
+        if any(1.0 < np.nanmax(self._table.columns[role]) <= _ROUNDED_ONE for role in roles[:3] if role is not None):
+            facts.append("fractions, rounded above 1")
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     @property
@@ -214,18 +224,32 @@ def _place(path: Path, metric: str) -> tuple[Path, str]:
 
 def _read(path: Path, genes: Sequence[str], metrics: Sequence[str], *, required: bool) -> _Read:
     """Genes and metrics of one file; genes that it lacks are left out where they are not required."""
+    if _is_npz(path):
+        return _read_npz(path, genes, metrics, required)
+    return _read_csv(path, genes, metrics, required)
+
+
+def _is_npz(path: Path) -> bool:
+    """Whether a table is arrays rather than text, by its content; an empty or damaged one by its name.
+
+    Raises:
+        InputError: there is none, or it is neither.
+    """
     if not path.is_file():
         raise InputError(f"there is no table at {path}; check its name")
-    if path.suffix == ".npz":
-        return _read_npz(path, genes, metrics, required)
-    if path.suffix == ".csv":
-        return _read_csv(path, genes, metrics, required)
+    start, ending = beginning(path), path.suffix.lower()
+    if start.startswith(ZIP) or ending == ".npz":
+        return True
+    if ending == ".csv" or is_text(start):
+        return False
     raise InputError(f"{path} is neither .npz nor .csv; write it with numpy.savez, or as text with commas")
 
 
 def _read_npz(path: Path, genes: Sequence[str], metrics: Sequence[str], required: bool) -> _Read:
     with npz.opened(path) as archive:
         names = npz.names(archive)
+        if not names:
+            raise InputError(f"{path} holds no arrays; write it with numpy.savez, or as text with commas")
         genes = [name for name in genes if required or name in names]
         for name in (*genes, *metrics):
             if name not in names:
@@ -331,7 +355,7 @@ def column_names(path: Path) -> list[str]:
     Raises:
         InputError: it is missing or damaged.
     """
-    if path.suffix == ".npz":
+    if _is_npz(path):
         with npz.opened(path) as archive:
             return npz.names(archive)
     _check_size(path)
@@ -412,12 +436,32 @@ def _numbered(path: Path, indices: IntArray) -> dict[bytes, int]:
 def _fractions(path: Path, name: str, values: FloatArray) -> FloatArray:
     """Accuracies between 0 and 1, NaN where not measured."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if low < 0.0 or high > 100.0:
+    if low < 0.0 or high > 100.0 * _ROUNDED_ONE:
         raise InputError(
             f"{path}: {name} goes from {low:g} to {high:g}; an accuracy is a fraction or percent, and more is better: "
             "write a scaled column beside it"
         )
-    return values / 100.0 if high > 1.0 else values
+    if high <= _ROUNDED_ONE:
+        return np.minimum(values, 1.0)
+    _check_percent(path, name, values)
+    return np.minimum(values, 100.0) / 100.0
+
+
+def _check_percent(path: Path, name: str, values: FloatArray) -> None:
+    """Refuse a column of numbers above 1 among which others look like fractions. 0 is the same in both.
+
+    The accuracy of a network that learned nothing is a few percent or less, 1 % for a hundred classes: such a number,
+    taken for a fraction, lies above all others. One that would lie among them may be one.
+    """
+    small = np.flatnonzero((values > 0.0) & (values <= _ROUNDED_ONE))
+    large = np.flatnonzero(values > _ROUNDED_ONE)
+    among = small[100.0 * values[small] < float(values[large].max())]
+    mixed = among if len(small) < len(large) else small
+    if len(mixed):
+        raise InputError(
+            f"{path}: {name} is {values[mixed[0]]:g} in row {mixed[0]} and {values[large[0]]:g} in row {large[0]}, as "
+            "if fractions and percent were mixed; write all of the column as fractions, from 0 to 1"
+        )
 
 
 def _milliseconds(path: Path, name: str, values: FloatArray) -> FloatArray:

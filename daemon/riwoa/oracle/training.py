@@ -30,6 +30,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from riwoa.errors import InputError
 from riwoa.oracle.batches import batches_of
+from riwoa.oracle.checkpoint import is_safetensors
 from riwoa.oracle.convolutions import without_plans
 from riwoa.oracle.data import CLASSES, RESOLUTIONS, load_digits_task
 from riwoa.oracle.geometry import STEMS, Backbone, Stem
@@ -484,7 +485,7 @@ def load_trained(path: Path) -> tuple[Supernet, Recipe]:
     """
     published = PUBLISHED.get(path.name.removesuffix(".pth"))
     recipe = DIGITS if published is None else replace(DIGITS, **published.settings)
-    if path.suffix == ".safetensors":
+    if is_safetensors(path):
         try:
             recipe = read_recipe(path)
         except InputError as error:
