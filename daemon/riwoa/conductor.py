@@ -34,7 +34,7 @@ from riwoa.oracle.surrogate import Examples
 from riwoa.patience import patiently
 from riwoa.race import Race, Racing
 from riwoa.reload import Reloader
-from riwoa.screening import JUDGED, NEWEST, Prediction, Screening
+from riwoa.screening import NEWEST, Prediction, Screening
 from riwoa.search.bandit import semantic_share
 from riwoa.search.base import Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
 from riwoa.search.codec import Codec
@@ -676,16 +676,11 @@ class Conductor:
         if not self.racing.rungs and self.screening is None:
             return
         limit, rows = NEWEST, reader.newest_fresh(self.run_id, NEWEST)
-        while len(rows) == limit and not self._enough(rows):
-            limit *= 4
+        while self.racing.rungs and len(rows) == limit and sum(self.racing.learns_from(i.metrics) for i in rows) < MOST:
+            limit *= 4  # few went through every rung
             rows = reader.newest_fresh(self.run_id, limit)
         for individual in rows:
             self._know(individual)
-
-    def _enough(self, rows: Sequence[IndividualRecord]) -> bool:
-        raced = sum(self.racing.learns_from(i.metrics) for i in rows)
-        judged = sum("predicted" in i.metrics for i in rows)
-        return (not self.racing.rungs or raced >= MOST) and (self.screening is None or judged >= JUDGED)
 
     def _stand_at(self, reader: JournalReader, last: GenerationRecord) -> None:
         self.resumed_from = last.generation

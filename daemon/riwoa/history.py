@@ -26,7 +26,7 @@ from riwoa_storage.records import GenerationRecord, IndividualRecord
 
 Identity = tuple[int, int]  # (generation, slot)
 Progress = Callable[[int, int], None]  # generations read, of how many
-KEPT = 16_384  # individuals whose metrics are held at least, or a few times what a generation asks for
+KEPT = 16_384  # individuals whose metrics are held from one generation to the next
 _NEAR = 1e-9  # fitnesses closer than this are compared one by one: an array's last bits may differ from a number's
 
 
@@ -93,7 +93,6 @@ class History:
         self._objective = objective
         # None where it was not evaluated in full.
         self._metrics: OrderedDict[Identity, tuple[float, float] | None] = OrderedDict()
-        self._room = KEPT
 
     def absorb(self, generation: int, individuals: Iterable[IndividualRecord]) -> None:
         """Take in the individuals of a generation that is about to be committed."""
@@ -107,19 +106,20 @@ class History:
             self._challenge(generation, i)
 
     def committed(self, generation: int, counters: Mapping[str, Any], digest: str) -> None:
-        """Stand on a committed generation's totals."""
+        """Stand on a committed generation's totals; only here, between two generations, are individuals let go."""
         self.generations = generation + 1
         self.counters = Counter({name: count for name, count in counters.items() if isinstance(count, int)})
         self.tallies = tallies_from_json(counters.get("operators", {}))
         self.digest = digest
+        while len(self._metrics) > KEPT:
+            self._metrics.popitem(last=False)
 
     # -- single individuals ------------------------------------------------------------------------------------------
 
     def unheld(self, identities: Iterable[Identity | None]) -> list[Identity]:
         """Those whose metrics must be recalled before they are asked for; the others are now the last to be let go."""
-        missing, asked = [], dict.fromkeys(identities)
-        self._room = max(KEPT, 4 * len(asked))
-        for identity in asked:
+        missing = []
+        for identity in dict.fromkeys(identities):
             if identity in self._metrics:
                 self._metrics.move_to_end(identity)
             elif identity is not None:
@@ -142,8 +142,6 @@ class History:
 
     def _keep(self, identity: Identity, metrics: tuple[float, float] | None) -> None:
         self._metrics[identity] = metrics
-        if len(self._metrics) > self._room:
-            self._metrics.popitem(last=False)
 
     # -- from the journal --------------------------------------------------------------------------------------------
 
