@@ -145,10 +145,13 @@ class History:
 
     # -- from the journal --------------------------------------------------------------------------------------------
 
-    def restore(self, reader: JournalReader, last: GenerationRecord, progress: Progress) -> None:
-        """Stand on the last committed generation."""
+    def restore(self, reader: JournalReader, last: GenerationRecord, look: Callable[[int, str], None]) -> None:
+        """Stand on the last committed generation.
+
+        ``look``: called with the generation and the key of each individual that was evaluated in full, in order.
+        """
         self.committed(last.generation, last.counters, last.digest)
-        self.archive = self._front(reader, last, progress)
+        self.archive = self._front(reader, last, look)
         # The objective may have changed after this generation was committed and before the kill.
         if last.leader is not None and last.individuals[0].fitness_version == self._objective.version:
             self.best = None
@@ -157,13 +160,11 @@ class History:
             self.judge_by(self._objective, reader, last.run_id)
 
     @staticmethod
-    def _front(reader: JournalReader, last: GenerationRecord, progress: Progress) -> ParetoArchive:
-        found, exact, said = ParetoArchive(), ParetoArchive(), 0
+    def _front(reader: JournalReader, last: GenerationRecord, look: Callable[[int, str], None]) -> ParetoArchive:
+        found, exact = ParetoArchive(), ParetoArchive()
         for key, accuracy, latency_ms, generation, slot in reader.front_points(last.run_id):
             found.add(ParetoPoint(key, accuracy, latency_ms, (generation, slot)))
-            if generation > said:
-                said = generation
-                progress(generation, last.generation + 1)
+            look(generation, key)
         for p in found.front():  # the database reads numbers by code of its own, to the last bit not everywhere
             accuracy, latency_ms = reader.metrics_of(last.run_id, *p.origin) or (p.accuracy, p.latency_ms)
             exact.add(ParetoPoint(p.key, accuracy, latency_ms, p.origin))
