@@ -120,9 +120,11 @@ class History:
         """Those whose metrics must be recalled before they are asked for; the others are now the last to be let go."""
         missing = []
         for identity in dict.fromkeys(identities):
+            if identity is None:
+                continue
             if identity in self._metrics:
                 self._metrics.move_to_end(identity)
-            elif identity is not None:
+            else:
                 missing.append(identity)
         return missing
 
