@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from riwoa import restoring
 from riwoa.candidate import Candidate, candidate
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.config import Config, as_json
@@ -27,6 +27,7 @@ from riwoa.credit import Child, Tally, tallied, tallies_to_json
 from riwoa.deadline import Deadline, deadline_of
 from riwoa.errors import OracleError
 from riwoa.evaluations import NO_RACE, Evaluated, Evaluations, Round, Wanted
+from riwoa.existing import Existing
 from riwoa.history import Best, History, Identity, Progress, genotype_of, pack_state, unpack_state
 from riwoa.learning import Learning
 from riwoa.log import get_logger
@@ -34,19 +35,20 @@ from riwoa.oracle.surrogate import Examples
 from riwoa.patience import patiently
 from riwoa.race import Race, Racing
 from riwoa.reload import Reloader
-from riwoa.screening import JUDGED, NEWEST, Prediction, Screening
+from riwoa.screening import Prediction, Screening
 from riwoa.search.bandit import semantic_share
 from riwoa.search.base import Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
+from riwoa.search.catalogue import Catalogue
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import BATCH as POLISH_BATCH
 from riwoa.search.polish import Polish
-from riwoa.search.race import MOST, Stakes
+from riwoa.search.race import Stakes
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import SCREENING, make_strategy
 from riwoa.semantics import Joined, LatencyOf, LayerMs, Semantics, Style, style_of
 from riwoa_storage.failpoint import failpoint
-from riwoa_storage.reader import PAGE_ROWS, JournalReader
+from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ConfigRevisionRecord, EventRecord, GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 
@@ -78,6 +80,7 @@ class Conductor:
         layer_ms: latency of an architecture's layers, for prompts.
         reloader: the configuration in force.
         prior: what the screening predictor knows beforehand.
+        catalogue: the architectures that exist, where they can be counted; of this conductor alone.
         on_commit: called after each commit.
         on_config: called with each configuration that comes into force.
         now_unix_s: the wall clock, for the deadline alone.
@@ -98,6 +101,7 @@ class Conductor:
         style: Style | None = None,
         layer_ms: LayerMs = lambda _: {},
         prior: Examples | None = None,
+        catalogue: Catalogue | None = None,
         on_commit: Callable[[], None] = lambda: None,
         on_config: Callable[[Config], None] = lambda _: None,
         now_unix_s: Callable[[], float] = time.time,
@@ -118,6 +122,8 @@ class Conductor:
         self.objective = self._make_objective(config)
         self._latencies: dict[bytes, float] = {}
         self._row = np.min_scalar_type(-int(space.cardinalities.max()))  # of indices, -1 among them, in few bytes
+        self.existing = Existing(catalogue, self.codec, evaluations)
+        self.exhausted = False  # nothing is left to find
         self.phase = "search"
         self.history = History(self.objective)
         self.semantics: Semantics | None = None
@@ -238,7 +244,7 @@ class Conductor:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Resume where the journal ends, search, polish; a deadline may end it before.
+        """Resume where the journal ends, search, polish; a deadline, or a space that holds no more, may end it before.
 
         Raises:
             OracleError: a whole generation failed; nothing of it is committed.
@@ -246,6 +252,8 @@ class Conductor:
         await self.restore()
         while True:
             await self._let_run()
+            if await self._used_up():
+                return
             if self.phase == "search" and self._search_over():
                 self._begin_polish()
             if self.phase == "polish" and self.strategy.finished and not self._late:
@@ -263,6 +271,23 @@ class Conductor:
             self.generation_s = [*self.generation_s[-9:], time.monotonic() - started]
             self._on_commit()
         await self._journal_deadline()
+
+    async def _used_up(self) -> bool:
+        """Whether nothing is left to find; then that is journaled."""
+        members = await self.existing.used_up(self.objective, self.history.counters)
+        if members is None:
+            return False
+        self.exhausted = True
+        event = EventRecord(
+            kind="space_exhausted",
+            payload={"architectures": members, "phase": self.phase},
+            run_id=self.run_id,
+            generation=self.generation,
+            created_unix_s=time.time(),
+        )
+        await self._journal.put_event(event)
+        _log.info("space_exhausted", architectures=members, phase=self.phase, generation=self.generation)
+        return True
 
     async def _let_run(self) -> None:
         """At a boundary: take what was edited, and wait while paused, but not beyond the deadline.
@@ -343,12 +368,13 @@ class Conductor:
             inputs["deadline"], self._late = "search", False
         failpoint("conductor.evaluated")
         evaluated = work.outcomes([c.key for c in candidates])
-        self._require_life(generation, evaluated)
+        self._require_life(generation, candidates, evaluated)
         predictions = self._predictions(candidates)
         individuals = [self._individual(*row) for row in zip(candidates, evaluated, predictions, strict=True)]
         self.strategy.tell([self._outcome(c, i) for c, i in zip(candidates, individuals, strict=True)])
         self.history.absorb(generation, individuals)
         await self._commit(generation, individuals, joined, inputs, started)
+        self.existing.committed(individuals)
         for individual in individuals:
             self._know(individual)
 
@@ -366,7 +392,10 @@ class Conductor:
     def _ask(self) -> list[Proposal]:
         if self.screening is not None and isinstance(self.strategy, PopulationStrategy):
             self.screening.guide(self.strategy)
-        return self.strategy.ask()
+        proposals = self.strategy.ask()
+        if self.phase != "search":
+            return proposals  # the polish remembers by what it asked
+        return self.existing.moved(proposals, self.objective, leaderless=self.leader is None)
 
     def _race(self) -> Race:
         """Who may be given up in this generation; nobody in the polish, which asks little and compares closely."""
@@ -436,13 +465,14 @@ class Conductor:
         slots |= {c.slot: c for c in joined.candidates}
         return [slots[slot] for slot in sorted(slots)], joined
 
-    def _require_life(self, generation: int, evaluated: Sequence[Evaluated]) -> None:
+    def _require_life(self, generation: int, candidates: Sequence[Candidate], evaluated: Sequence[Evaluated]) -> None:
         """Stop, committing nothing, when it is the oracle that fails and not the candidates.
 
         A candidate may fail for ever, and a polish often asks one at a time, so a barren generation is journaled like
         any other; but not the first, and not one after the other.
         """
-        self._barren = 0 if any(e.error is None for e in evaluated) else self._barren + 1
+        failed = [(c.architecture, e.error) for c, e in zip(candidates, evaluated, strict=True)]
+        self._barren = self._barren + 1 if self.existing.barren(failed) else 0
         if self._barren and (self.leader is None or self._barren >= BARREN_GENERATIONS):
             raise OracleError(
                 f"every evaluation of generation {generation} failed, first: {evaluated[0].error}; mend it and start "
@@ -670,36 +700,35 @@ class Conductor:
             self.history.digest = reader.digest_head(self.run_id)
             last = reader.last_generation(self.run_id)
             if last is not None:
-                self.history.restore(reader, last, progress)
-                self._relearn(reader)
+                self.history.restore(reader, last, self._looker(last.generation + 1, progress))
+                if self.racing.rungs or self.screening is not None:
+                    for individual in restoring.newest(reader, self.run_id, self.racing):
+                        self._know(individual)
                 self._stand_at(reader, last)
             if self.semantics is not None and self.learning is not None:
                 self.semantics.restore(reader, self.generation, joins=self.phase == "search")
                 self.learning.restore(reader, self.generation)
 
-    def _relearn(self, reader: JournalReader) -> None:
-        """Learn again from the newest evaluations, as many of them as count."""
-        if not self.racing.rungs and self.screening is None:
-            return
-        limit, rows = NEWEST, reader.newest_fresh(self.run_id, NEWEST)
-        while len(rows) == limit and not self._enough(rows):
-            limit *= 4
-            rows = reader.newest_fresh(self.run_id, limit)
-        for individual in rows:
-            self._know(individual)
+    def _looker(self, total: int, progress: Progress) -> Callable[[int, str], None]:
+        """Takes note of each evaluated individual of the past, and tells how far it is."""
+        told = 0
 
-    def _enough(self, rows: Sequence[IndividualRecord]) -> bool:
-        raced = sum(self.racing.learns_from(i.metrics) for i in rows)
-        judged = sum("predicted" in i.metrics for i in rows)
-        return (not self.racing.rungs or raced >= MOST) and (self.screening is None or judged >= JUDGED)
+        def look(generation: int, key: str) -> None:
+            nonlocal told
+            self.existing.evaluated(key)
+            if generation > told:
+                told = generation
+                progress(generation, total)
+
+        return look
 
     def _stand_at(self, reader: JournalReader, last: GenerationRecord) -> None:
         self.resumed_from = last.generation
         self._barren = self._barren_until(reader, last)
-        recent = reader.generation_summaries(self.run_id, max(0, last.generation - 9))
-        self.generation_s = [s.duration_s for s in recent if s.phase == last.phase]
+        self.existing.committed(last.individuals)
+        self.generation_s = restoring.recent_s(reader, self.run_id, last.generation, last.phase)
         if last.phase == "polish":
-            self._search_evaluations = self._searched(reader, last)
+            self._search_evaluations = restoring.searched(reader, self.run_id, last.generation)
             assert self.leader is not None
             self.strategy = self._make_polish(self.leader, last.generation + 1)  # the snapshot holds its own start
             self.phase = "polish"
@@ -711,21 +740,11 @@ class Conductor:
     def _barren_until(self, reader: JournalReader, last: GenerationRecord) -> int:
         """Generations in a row, up to the last, in which everything failed."""
         barren, generation = 0, last
-        while all(i.status == "failed" for i in generation.individuals):
+        while self.existing.barren(
+            (i.architecture, i.error if i.status == "failed" else None) for i in generation.individuals
+        ):
             barren += 1
             if generation.generation == 0:
                 break
             generation = reader.generation(self.run_id, generation.generation - 1)
         return barren
-
-    def _searched(self, reader: JournalReader, last: GenerationRecord) -> int:
-        """What had been evaluated when the search ended and the polish began."""
-        end = last.generation
-        while end > 0:
-            start = max(0, end - PAGE_ROWS)
-            page = itertools.islice(reader.generation_summaries(self.run_id, start), end - start)
-            searched = [s for s in page if s.phase == "search"]
-            if searched:
-                return int(searched[-1].counters["evaluations"])
-            end = start
-        return 0

@@ -26,7 +26,7 @@ from riwoa_storage.records import GenerationRecord, IndividualRecord
 
 Identity = tuple[int, int]  # (generation, slot)
 Progress = Callable[[int, int], None]  # generations read, of how many
-KEPT = 16_384  # individuals whose metrics are held at least, or a few times what a generation asks for
+KEPT = 16_384  # individuals whose metrics are held from one generation to the next
 _NEAR = 1e-9  # fitnesses closer than this are compared one by one: an array's last bits may differ from a number's
 
 
@@ -93,7 +93,6 @@ class History:
         self._objective = objective
         # None where it was not evaluated in full.
         self._metrics: OrderedDict[Identity, tuple[float, float] | None] = OrderedDict()
-        self._room = KEPT
 
     def absorb(self, generation: int, individuals: Iterable[IndividualRecord]) -> None:
         """Take in the individuals of a generation that is about to be committed."""
@@ -107,22 +106,25 @@ class History:
             self._challenge(generation, i)
 
     def committed(self, generation: int, counters: Mapping[str, Any], digest: str) -> None:
-        """Stand on a committed generation's totals."""
+        """Stand on a committed generation's totals; only here, between two generations, are individuals let go."""
         self.generations = generation + 1
         self.counters = Counter({name: count for name, count in counters.items() if isinstance(count, int)})
         self.tallies = tallies_from_json(counters.get("operators", {}))
         self.digest = digest
+        while len(self._metrics) > KEPT:
+            self._metrics.popitem(last=False)
 
     # -- single individuals ------------------------------------------------------------------------------------------
 
     def unheld(self, identities: Iterable[Identity | None]) -> list[Identity]:
         """Those whose metrics must be recalled before they are asked for; the others are now the last to be let go."""
-        missing, asked = [], dict.fromkeys(identities)
-        self._room = max(KEPT, 4 * len(asked))
-        for identity in asked:
+        missing = []
+        for identity in dict.fromkeys(identities):
+            if identity is None:
+                continue
             if identity in self._metrics:
                 self._metrics.move_to_end(identity)
-            elif identity is not None:
+            else:
                 missing.append(identity)
         return missing
 
@@ -142,15 +144,16 @@ class History:
 
     def _keep(self, identity: Identity, metrics: tuple[float, float] | None) -> None:
         self._metrics[identity] = metrics
-        if len(self._metrics) > self._room:
-            self._metrics.popitem(last=False)
 
     # -- from the journal --------------------------------------------------------------------------------------------
 
-    def restore(self, reader: JournalReader, last: GenerationRecord, progress: Progress) -> None:
-        """Stand on the last committed generation."""
+    def restore(self, reader: JournalReader, last: GenerationRecord, look: Callable[[int, str], None]) -> None:
+        """Stand on the last committed generation.
+
+        ``look``: called with the generation and the key of each individual that was evaluated in full, in order.
+        """
         self.committed(last.generation, last.counters, last.digest)
-        self.archive = self._front(reader, last, progress)
+        self.archive = self._front(reader, last, look)
         # The objective may have changed after this generation was committed and before the kill.
         if last.leader is not None and last.individuals[0].fitness_version == self._objective.version:
             self.best = None
@@ -159,13 +162,11 @@ class History:
             self.judge_by(self._objective, reader, last.run_id)
 
     @staticmethod
-    def _front(reader: JournalReader, last: GenerationRecord, progress: Progress) -> ParetoArchive:
-        found, exact, said = ParetoArchive(), ParetoArchive(), 0
+    def _front(reader: JournalReader, last: GenerationRecord, look: Callable[[int, str], None]) -> ParetoArchive:
+        found, exact = ParetoArchive(), ParetoArchive()
         for key, accuracy, latency_ms, generation, slot in reader.front_points(last.run_id):
             found.add(ParetoPoint(key, accuracy, latency_ms, (generation, slot)))
-            if generation > said:
-                said = generation
-                progress(generation, last.generation + 1)
+            look(generation, key)
         for p in found.front():  # the database reads numbers by code of its own, to the last bit not everywhere
             accuracy, latency_ms = reader.metrics_of(last.run_id, *p.origin) or (p.accuracy, p.latency_ms)
             exact.add(ParetoPoint(p.key, accuracy, latency_ms, p.origin))

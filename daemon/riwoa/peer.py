@@ -32,7 +32,8 @@ class PeerLimits:
 
     timeout_s: float
     memory_bytes: int | None = None  # resident set; None: any
-    poll_s: float = 0.2  # how often memory is looked at
+    poll_s: float = 0.2  # how often memory is looked at, and whether a signal has stopped it
+    stopped_s: float = 10.0  # how long a signal may stop it before it is given up: by itself it never goes on
 
 
 class PeerLostError(Exception):
@@ -41,6 +42,10 @@ class PeerLostError(Exception):
 
 class PeerLateError(PeerLostError):
     """It took too long."""
+
+
+class PeerStoppedError(PeerLostError):
+    """A signal has stopped it, and nobody lets it go on."""
 
 
 class PeerMemoryError(PeerLostError):
@@ -139,11 +144,15 @@ class Peer:
     async def _answer(self, end_s: float, limits: PeerLimits, late: str) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = asyncio.ensure_future(self._process.stdout.readline())
+        ran_s = time.monotonic()  # when it was last seen not to be stopped
         try:
             while not line.done():
-                left_s = end_s - time.monotonic()
+                now_s = time.monotonic()
+                left_s, ran_s = end_s - now_s, ran_s if self.stopped() else now_s
                 if left_s <= 0:
                     raise PeerLateError(late)
+                if now_s - ran_s > limits.stopped_s:
+                    raise PeerStoppedError(f"worker stopped by a signal for {limits.stopped_s:g} s")
                 if self.fatter_than(limits.memory_bytes):
                     raise PeerMemoryError("memory")
                 await asyncio.wait({line}, timeout=min(left_s, limits.poll_s))
@@ -179,6 +188,14 @@ class Peer:
         except (OSError, ValueError):
             return None
         return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+    def stopped(self) -> bool:
+        """Whether a signal (SIGSTOP) keeps it from running; False where the kernel does not tell."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return False
+        return state == "T"
 
     def fatter_than(self, limit_bytes: int | None) -> bool:
         """Whether its resident memory exceeds a limit; None is no limit."""

@@ -20,6 +20,7 @@ from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import OracleSpec
 from riwoa.oracle.spec import oracle_spec, predictor_spec, table_spec
 from riwoa.oracle.table import TableOracle
+from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Space
 from riwoa.semantics import LatencyOf, LayerMs
 
@@ -38,6 +39,7 @@ class Problem:
         auto_target_ms: what ``objective.latency_ms = "auto"`` stands for; None where there are no latencies.
         latency_sha256: of everything that decides a latency; a resumed run must find the same.
         measured: the file of this device's own table, where the latencies come from one.
+        catalogue: the architectures that exist, where they can be counted.
     """
 
     space: Space
@@ -49,6 +51,7 @@ class Problem:
     auto_target_ms: float | None
     latency_sha256: str
     measured: Path | None = None
+    catalogue: Catalogue | None = None
 
     def check_target(self, config: Config) -> None:
         """Refuse a latency target that no architecture meets.
@@ -121,6 +124,7 @@ def table_problem(config: Config) -> Problem:
         # Not the geometric mean of the range: one network without layers (0.01 ms) would make it a target for stumps.
         auto_target_ms=table.median_ms,
         latency_sha256=table.latency_sha256,
+        catalogue=table.catalogue(),
     )
 
 

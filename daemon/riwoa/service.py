@@ -277,6 +277,7 @@ class Service:
                 latency_of=problem.latency_of,
                 layer_ms=problem.layer_ms,
                 prior=prior,
+                catalogue=problem.catalogue,
                 target_ms=problem.auto_target_ms,
                 evaluations=self._evaluations,
                 desk=self._desk,
@@ -302,7 +303,9 @@ class Service:
         await self._export()
         self.board.state = "finished"
         if not self.board.message.startswith("not exported"):
-            self.board.message = "the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
+            why = "all that exists within the target is evaluated: " if conductor.exhausted else ""
+            more = "`riwoactl pareto` shows what it found, --new-run starts another"
+            self.board.message = f"{why}the run is finished; {more}"
 
     # -- the rooms -----------------------------------------------------------------------------------------------------
 

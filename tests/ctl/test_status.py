@@ -68,14 +68,15 @@ def test_what_was_given_up_and_how_the_predictor_does_are_shown() -> None:
     assert "predictor" not in quiet
 
 
-def test_a_state_that_claims_to_run_without_a_daemon_is_stopped(
+def test_a_state_that_claims_to_run_without_a_daemon_is_that_of_a_killed_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "status.json").write_text(json.dumps(status_object()))
     (tmp_path / "lock").write_text("123\n")  # left behind by SIGKILL, held by nobody
     assert main(["status", "--state", str(tmp_path)]) == 3
     out = capsys.readouterr().out
-    assert "the daemon does not run; state as of" in out
+    assert "the daemon was killed, or lost power, after" in out
+    assert "start again to continue" in out
     assert "81.00 % at 1.700 ms" in out
     assert "oracle-0" not in out
 
@@ -94,6 +95,16 @@ def test_a_daemon_that_holds_the_state_but_never_answers_is_unhealthy(tmp_path: 
     assert status["state"] == "unhealthy"
     assert exit_code(status["state"]) == 4
     assert f"process {os.getpid()} holds" in status["message"]
+
+
+@pytest.mark.parametrize(("age_s", "state"), [(5.0, "starting"), (300.0, "unhealthy")])
+def test_a_starting_daemon_that_is_too_busy_to_answer_is_unhealthy_only_if_it_said_nothing_for_long(
+    age_s: float, state: str, tmp_path: Path
+) -> None:
+    said = status_object(state="starting", updated_unix_s=time.time() - age_s)
+    (tmp_path / "status.json").write_text(json.dumps(said))
+    with daemon(tmp_path, None):
+        assert collect(StatePaths(tmp_path))["state"] == state
 
 
 def test_a_daemon_that_has_the_lock_but_no_socket_yet_is_starting(tmp_path: Path) -> None:

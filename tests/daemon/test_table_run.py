@@ -255,3 +255,73 @@ def test_nas_bench_201_is_searched_from_one_line_more(tmp_path: Path) -> None:
     seen = status(tmp_path / "state")
     assert seen["evaluations"]["failed"] == 0
     assert 0.70 < seen["leader"]["accuracy"] <= 0.734934
+
+
+# -- tables that are small, or hold little of their space --------------------------------------------------------------
+
+
+def events(state: Path, kind: str) -> list[dict[str, object]]:
+    with JournalReader(state / "journal.db") as reader:
+        return [dict(e.payload) for e in reader.events(1) if e.kind == kind]
+
+
+def evaluated(state: Path) -> list[str]:
+    """Keys of what was evaluated in full, once each."""
+    with JournalReader(state / "journal.db") as reader:
+        return [i.architecture_key for _, i in reader.individuals(1) if i.status == "ok" and not i.cache_hit]
+
+
+SMALL_OPS = np.array(list(itertools.product(range(3), repeat=3)), dtype=np.uint8)
+WITHIN = ("oracle.table_latency=ms", "objective.latency_ms=4.0")
+
+
+@pytest.mark.parametrize("limits", [(), WITHIN, RACED[2:4]], ids=["no latency", "within a target", "raced"])
+def test_a_search_ends_when_everything_within_the_target_is_evaluated_and_says_so(
+    limits: Sequence[str], tmp_path: Path
+) -> None:
+    ms = 1.0 + SMALL_OPS.sum(axis=1)
+    accuracy = 50.0 + 2 * SMALL_OPS.sum(axis=1) + np.cos(np.arange(27.0))
+    np.savez(tmp_path / "small.npz", ops=SMALL_OPS, acc=accuracy, ms=ms, early=0.7 * accuracy)
+    settings = (*table_settings(tmp_path / "small.npz", *limits), "run.generations=400", "run.export=false")
+    whole, state = tmp_path / "whole", tmp_path / "state"
+    assert life(whole, settings, "") == 0
+    assert life(state, settings, "journal.after_commit:20") == -signal.SIGKILL
+    assert life(state, settings, "") == 0
+    found = compare(whole / "journal.db", state / "journal.db")
+    assert found.same, found.message
+    assert found.generations < 100
+    within = int((ms <= 4.0).sum()) if limits == WITHIN else 27
+    assert [e["architectures"] for e in events(whole, "space_exhausted")] == [within]
+    assert len(set(evaluated(whole))) >= (within if limits != RACED[2:4] else 1)
+    assert "all that exists within the target is evaluated" in status(whole)["message"]
+
+
+@pytest.mark.parametrize("limits", [(), ("oracle.table_latency=ms", "objective.latency_ms=30.0")])
+def test_a_table_that_holds_hardly_any_of_its_combinations_is_searched_among_its_rows(
+    limits: Sequence[str], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    ops = np.unique(rng.integers(0, 50, (300, 10)), axis=0)
+    ms = 1.0 + ops.sum(axis=1) / 10
+    np.savez(tmp_path / "sparse.npz", ops=ops, acc=50.0 + ops.sum(axis=1) / 20, ms=ms)
+    settings = (*table_settings(tmp_path / "sparse.npz", *limits), "run.generations=12", "run.export=false")
+    whole, state = tmp_path / "whole", tmp_path / "state"
+    assert life(whole, settings, "") == 0
+    assert life(state, settings, "journal.after_commit:9") == -signal.SIGKILL
+    assert life(state, settings, "") == 0
+    found = compare(whole / "journal.db", state / "journal.db")
+    assert found.same, found.message
+    with JournalReader(whole / "journal.db") as reader:
+        searched = [i for g in reader.generations(1) if g.phase == "search" for i in g.individuals]
+    assert all(i.status == "ok" for i in searched)
+    assert len({i.architecture_key for i in searched}) == 12 * 6  # the nearest that is left, never one twice
+
+
+def test_where_no_candidate_of_the_first_generation_exists_the_search_begins_at_rows_that_do(tmp_path: Path) -> None:
+    ops = np.array([row for row in itertools.product(range(6), repeat=4) if sum(row) == 3 or row == (5, 5, 5, 5)])
+    np.savez(tmp_path / "some.npz", ops=ops, acc=50.0 + ops[:, 0])
+    assert 0.01 < len(ops) / 6**4 < 0.02  # not sparse: some children do exist
+    settings = (*table_settings(tmp_path / "some.npz"), "run.generations=3", "run.export=false")
+    assert life(tmp_path / "state", settings, "") == 0
+    with JournalReader(tmp_path / "state" / "journal.db") as reader:
+        assert any(i.status == "ok" for i in reader.generation(1, 0).individuals)

@@ -262,6 +262,51 @@ async def test_a_worker_that_crashes_at_start_now_and_then_is_not_given_up(tmp_p
         assert (await evaluate(pool, "a")).status == "ok"
 
 
+async def test_a_worker_that_a_signal_stops_while_it_starts_is_replaced_long_before_the_start_is_late(
+    tmp_path: Path,
+) -> None:
+    starts = tmp_path / "starts"
+    spec = ModuleSpec(factory="pool_oracles:slow_to_start_once", arguments={"log": str(starts)})
+    pool = a_pool(spec, start_timeout_s=60.0, stopped_s=0.5)
+    starting = asyncio.create_task(pool.start())
+    await until(starts.exists)
+    pid = pool.stats().workers[0].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(20):
+        await starting
+    assert not is_running(pid)
+    assert (await evaluate(pool, "a")).status == "ok"
+    await pool.close()
+
+
+async def test_a_worker_that_a_signal_stops_for_a_moment_is_let_be() -> None:
+    async with a_pool(stopped_s=5.0) as pool:
+        job = asyncio.create_task(evaluate(pool, "a", do="sleep", seconds=0.5))
+        await until(lambda: pool.stats().workers[0].state == "busy")
+        pid = pool.stats().workers[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(1.0)
+        os.kill(pid, signal.SIGCONT)
+        result = await job
+        assert (result.status, result.attempts, pool.stats().workers[0].pid) == ("ok", 1, pid)
+
+
+async def test_a_worker_that_a_signal_stops_while_it_evaluates_is_replaced_and_its_candidate_tried_once_more(
+    tmp_path: Path,
+) -> None:
+    async with a_pool(stopped_s=0.5) as pool:
+        job = asyncio.create_task(evaluate(pool, "a", do="sleep", seconds=1.0))
+        await until(lambda: pool.stats().workers[0].state == "busy")
+        pid = pool.stats().workers[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        async with asyncio.timeout(15):
+            result = await job
+        assert (result.status, result.attempts) == ("ok", 2)
+
+
 async def test_a_worker_that_is_never_ready_is_given_up() -> None:
     pool = a_pool(ModuleSpec(factory="pool_oracles:never_ready"), start_timeout_s=0.5, start_attempts=2)
     with pytest.raises(OracleError, match=r"did not start in 2 attempts \(start timeout\)"):

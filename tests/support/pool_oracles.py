@@ -103,3 +103,11 @@ def crash_at_start_twice(log: str) -> ScriptedOracle:
 def never_ready() -> ScriptedOracle:
     time.sleep(60)
     return ScriptedOracle()
+
+
+def slow_to_start_once(log: str) -> ScriptedOracle:
+    with Path(log).open("a") as stream:
+        stream.write("x")
+    if Path(log).stat().st_size == 1:
+        time.sleep(60)
+    return ScriptedOracle()

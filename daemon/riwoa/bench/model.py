@@ -125,7 +125,7 @@ def _request(space: Space, style: Style, number: int) -> RequestRecord:
     codec = Codec(space, 0)
     genotype = generator(0, number, "model.check").random(codec.dimension)
     parent = space.architecture(codec.decode(genotype[None, :])[0])
-    choices = offered_choices(codec, genotype, lambda _: False)
+    choices = offered_choices(codec, genotype, lambda _: ())
     situation = Situation(space, parent, None, None, None, {}, None)
     system, prompt = compose(situation, choices, style.template)
     return RequestRecord(

@@ -47,7 +47,7 @@ class Parent:
     @property
     def choices(self) -> dict[str, tuple[Choice, ...]]:
         """What may change: the same for the model and for the placebo."""
-        return offered_choices(self.codec, self.genotype, self.known.__contains__)
+        return offered_choices(self.codec, self.genotype, lambda _: self.known)
 
     def child(self, patch: Mapping[str, Choice]) -> dict[str, Choice]:
         """The architecture of the patched parent."""

@@ -2,13 +2,16 @@
 
 A real search is killed while it evaluates and started again; the clock runs from that start until the journal holds an
 evaluation more. From it goes the time of importing the daemon and, in a worker, torch and ofa, measured in the same
-round in bare processes: nobody starts faster than that.
+round in bare processes: nobody starts faster than that. The past may be made longer first (``riwoa.bench.past``): a
+start must not take longer for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from riwoa.bench.past import lengthen
 from riwoa.child import child_command, child_environment
 from riwoa.errors import OracleError
 from riwoa_storage.errors import StorageError
@@ -31,9 +35,15 @@ _IMPORTS = {
 
 
 def bench_resume(
-    table: Path, rounds: int = 5, progress: Callable[[int, int], None] = lambda done, total: None
+    table: Path,
+    rounds: int = 5,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    generations: int = 0,
 ) -> dict[str, Any]:
     """``ratio``: seconds from the start to the first new evaluation by the seconds of the imports; medians.
+
+    ``generations``: how many the journal is made to hold before; 0 leaves it as the first start did.
 
     Raises:
         OracleError: the daemon does not evaluate.
@@ -41,7 +51,10 @@ def bench_resume(
     with tempfile.TemporaryDirectory(prefix="bench-resume-") as folder:
         state = Path(folder)
         shutil.copy(table, state / "latency_lut.json")
-        _until_evaluated(state)
+        if generations:
+            _until_committed(state)
+            asyncio.run(lengthen(state / "journal.db", generations))
+        _until_evaluated(state)  # also verifies what was added, as the starts in between would have done
         rows = []
         for done in range(rounds):
             imports_s = {name: _seconds([sys.executable, "-c", code]) for name, code in _IMPORTS.items()}
@@ -51,6 +64,7 @@ def bench_resume(
     import_s = statistics.median(r["import_daemon_s"] + r["import_worker_s"] for r in rows)
     return {
         "bench": "resume",
+        "generations": generations,
         "ratio": start_s / import_s,
         "start_to_evaluation_s": start_s,
         "imports_s": import_s,
@@ -68,12 +82,21 @@ def _seconds(command: list[str]) -> float:
 def _until_evaluated(state: Path) -> float:
     """Start the daemon, wait for one evaluation more, kill it; seconds until then."""
     before = _evaluations(state)
+    return _until(state, lambda: _evaluations(state) != before)
+
+
+def _until_committed(state: Path) -> float:
+    """The same for the first generation."""
+    return _until(state, lambda: _generations(state) > 0)
+
+
+def _until(state: Path, reached: Callable[[], bool]) -> float:
     command = child_command("riwoa.service", "--state", str(state), "--set", "run.generations=100000")
     command += ["--set", "cognition.provider=none"]  # the oracle's side is what is timed
     started = time.monotonic()
     with subprocess.Popen(command, env=child_environment(1), stderr=subprocess.PIPE, text=True) as daemon:
         try:
-            while _evaluations(state) == before:
+            while not reached():
                 if daemon.poll() is not None or time.monotonic() - started > _PATIENCE_S:
                     raise OracleError("the daemon evaluated nothing; run riwoad by hand on a fresh --state to see why")
                 time.sleep(0.02)
@@ -84,12 +107,19 @@ def _until_evaluated(state: Path) -> float:
 
 
 def _evaluations(state: Path) -> int:
-    """Evaluations that the journal holds."""
+    """Evaluations that the journal holds; of however many, in a moment."""
+    try:
+        with sqlite3.connect(f"file:{state / 'journal.db'}?mode=ro", uri=True) as db:
+            return int(db.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def _generations(state: Path) -> int:
+    """Generations that the latest run has committed."""
     try:
         with JournalReader(state / "journal.db") as reader:
             run = reader.latest_run()
-            if run is None:
-                return 0
-            return sum(1 for _ in reader.evaluations(run.provenance["oracle_version"]))
+            return run.generations if run is not None else 0
     except StorageError:
         return 0

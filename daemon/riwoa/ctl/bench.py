@@ -111,16 +111,22 @@ def _status(parser: Parser, arguments: list[str], options: Options) -> dict[str,
 def _resume(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: the state's, else shipped)")
+    parser.add_argument("--generations", type=int, default=0, metavar="N", help="make the run's past so long first")
     given = parser.parse_args(arguments)
-    if given.rounds < 1:
-        parser.error("--rounds must be at least 1")
+    if given.rounds < 1 or given.generations < 0:
+        parser.error("--rounds must be at least 1, --generations at least 0")
     from riwoa.bench.resume import bench_resume
     from riwoa.hardware.obtain import shipped_table
 
     own = client_state(options.state).latency_table
     table = given.table or (own if own.exists() else shipped_table())
     with bar("killing", "round") as advance:
-        return bench_resume(table, given.rounds, progress=lambda done, total: advance(done, total, ""))
+        return bench_resume(
+            table,
+            given.rounds,
+            progress=lambda done, total: advance(done, total, ""),
+            generations=given.generations,
+        )
 
 
 def _add_configuration(parser: Parser) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT_S = 1.0
 _MOST_CHARACTERS = 2000
 STOPPED, UNHEALTHY = 3, 4
+_FRESH_S = 45.0  # a daemon whose event loop is free writes status.json every 15 s
 _ENDED = ("finished", "stopped", "unhealthy")  # what a daemon may leave behind in status.json
 _DESCRIPTION = """Show what the daemon does: over its socket where it runs, else from status.json or the journal.
 Exits 0 running or finished, 3 stopped or no run here, 4 unhealthy. The JSON object holds what the daemon wrote, and
@@ -91,9 +92,17 @@ def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | No
     if not silent and status.get("socket", "") is None:  # it could open none, and said so
         words = f"it has no control socket; as of {_moment(status.get('updated_unix_s'))}"
         return {**status, "message": "; ".join(filter(None, (str(status["message"]), words)))}
+    if owns and status["state"] == "starting" and _fresh(status):  # a start keeps a small machine busy
+        return status
     who = f"process {pid}" if pid else "a process"
     message = f"{who} holds {paths.directory} but does not answer; see its log, or kill it: nothing is lost"
     return {**status, "state": "unhealthy", "pid": pid, "message": message}
+
+
+def _fresh(status: dict[str, Any]) -> bool:
+    """Whether the daemon said this a moment ago."""
+    said_unix_s = status.get("updated_unix_s")
+    return isinstance(said_unix_s, int | float) and 0 <= time.time() - said_unix_s < _FRESH_S
 
 
 def _after_the_daemon(last: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +110,10 @@ def _after_the_daemon(last: dict[str, Any]) -> dict[str, Any]:
     status = {**last, "source": "file", "alive": False, "workers": [], "time_left_s": None}
     if last["state"] not in _ENDED:
         status["state"] = "stopped"
-        status["message"] = f"the daemon does not run; state as of {_moment(last.get('updated_unix_s'))}"
+        when = _moment(last.get("updated_unix_s"))  # one that stops, or fails, says so at the end
+        status["message"] = (
+            f"the daemon was killed, or lost power, after {when}; start again to continue: nothing is lost"
+        )
     return status
 
 

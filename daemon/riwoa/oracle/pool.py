@@ -47,6 +47,7 @@ class PoolSettings:
     start_attempts: int = 3  # consecutive, of one worker
     backoff_s: float = 0.5  # before the second attempt; doubles
     poll_s: float = 0.2  # how often memory is looked at
+    stopped_s: float = 10.0  # how long a signal may stop a worker before it is replaced, while it starts, too
 
 
 class WorkerPool:
@@ -239,7 +240,8 @@ class WorkerPool:
         await self._notify()
 
     def _limits(self, timeout_s: float) -> PeerLimits:
-        return PeerLimits(timeout_s, self._settings.memory_limit_bytes, self._settings.poll_s)
+        s = self._settings
+        return PeerLimits(timeout_s, s.memory_limit_bytes, s.poll_s, s.stopped_s)
 
     async def _next_job(self, worker: Peer) -> _Job | None:
         """The next job, or None when the idle worker died."""

@@ -36,6 +36,7 @@ from riwoa.errors import InputError
 from riwoa.oracle import npz
 from riwoa.oracle.content import ZIP, beginning, is_text
 from riwoa.oracle.protocol import CandidateError, Metrics, TableSpec
+from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Gene, IntArray, Space
 
 FloatArray = npt.NDArray[np.float64]
@@ -167,6 +168,12 @@ class TableOracle:
     def median_ms(self) -> float | None:
         """Latency that half of the rows that can be evaluated keep within; None where latencies are not named."""
         return None if self._latency_ms is None else float(np.median(self._latency_ms[np.isfinite(self._usable)]))
+
+    def catalogue(self) -> Catalogue:
+        """What exists, for a run that keeps account of it."""
+        table, usable = self._table, np.isfinite(self._usable)
+        latency_ms = np.zeros(len(usable)) if self._latency_ms is None else np.nan_to_num(self._latency_ms, nan=np.inf)
+        return Catalogue(table.space, table.indices, usable, latency_ms, table.row)
 
     def evaluate(self, architecture: Mapping[str, Any]) -> Metrics:
         """The row's "accuracy", and where they are named and known "report" and "low_fidelity".

@@ -1,0 +1,224 @@
+"""A run of any length: resuming does not hold the event loop up, memory does not grow, and what passes ends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import resource
+import time
+import tracemalloc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from riwoa.bench.past import lengthen
+from riwoa.conductor import Conductor
+from riwoa.config import as_json, load
+from riwoa.evaluations import Evaluations
+from riwoa.oracle.protocol import EvaluationResult
+from riwoa.patience import Convenience, passes, patiently
+from riwoa.reload import Reloader
+from riwoa_storage.errors import JournalCorruptError, JournalUnreadableError
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.replay import compare, verify
+from riwoa_storage.writer import JournalWriter
+from tests.daemon.conduct import SMALL, SPACE, conduct, latency_ms
+from tests.daemon.test_service import daemon, run, wait_for
+
+SUPPORT = Path(__file__).resolve().parent.parent / "support"
+SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9", "cognition.script=mixed", "cognition.lag=2")
+RACED = ("oracle.rungs=[50,400]", "search.population=10", "run.generations=12", "search.screened=4")
+
+
+@pytest.fixture(autouse=True)
+def _test_oracles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("RIWOA_TEST_ORACLES", "1")
+
+
+async def begun(path: Path, generations: int) -> None:
+    """A journal with a long past, as a killed daemon leaves it."""
+    config = load(None, [*SMALL, "run.generations=100000"], {}).config
+    provenance = {"seed": 0, "oracle_version": "landscape-1", "space": SPACE.to_json()}
+    writer = await JournalWriter.open(path)
+    await writer.begin_run(provenance, as_json(config))
+    await writer.close()
+    await conduct(path, "run.generations=100000", stop_after=1)
+    await lengthen(path, generations)
+
+
+async def longest_pause_s(of: Any) -> float:
+    """The longest that the event loop was kept from anything else while it awaited this."""
+    pauses = [0.0]
+
+    async def tick() -> None:
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(0.002)
+            pauses.append(time.monotonic() - before_s)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        await of
+    finally:
+        ticking.cancel()
+    return max(pauses)
+
+
+async def test_resuming_a_long_run_leaves_the_event_loop_free_and_tells_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.db"
+    await begun(path, 500)
+    restore = Conductor.restore
+    told: list[tuple[int, int]] = []
+    pauses_s: list[float] = []
+
+    async def watched(conductor: Conductor, *_: Any) -> None:
+        pauses_s.append(await longest_pause_s(restore(conductor, lambda done, total: told.append((done, total)))))
+
+    monkeypatch.setattr(Conductor, "restore", watched)
+    for _ in range(3):  # others may use this machine
+        await conduct(path, "run.generations=100000", stop_after=1)
+    assert min(pauses_s) < 0.05
+    assert [done for done, total in told if total == 500] == list(range(1, 500))
+    assert verify(path).ok
+
+
+async def test_a_resumed_run_does_not_read_every_individual_of_its_past(tmp_path: Path) -> None:
+    path, read = tmp_path / "journal.db", []
+    await begun(path, 120)
+    individuals = JournalReader.individuals
+
+    def counted(reader: JournalReader, run_id: int) -> Any:
+        read.append(run_id)
+        return individuals(reader, run_id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JournalReader, "individuals", counted)
+        await conduct(path, "run.generations=100000", stop_after=2)
+    assert not read
+
+
+@pytest.mark.parametrize("settings", [("search.strategy=woa",), SEMANTIC, RACED], ids=["woa", "semantic", "raced"])
+async def test_what_is_not_held_is_looked_up_and_the_digest_stays(
+    settings: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = await conduct(tmp_path / "whole.db", *settings)
+    monkeypatch.setattr("riwoa.history.KEPT", 1)
+    assert await conduct(tmp_path / "forgetful.db", *settings) == whole
+
+
+class Instant:
+    """A backend without processes that answers at once."""
+
+    async def submit(
+        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
+    ) -> asyncio.Future[EvaluationResult]:
+        future: asyncio.Future[EvaluationResult] = asyncio.get_running_loop().create_future()
+        accuracy = sum(hash((k, v)) % 97 for k, v in architecture.items()) / (97 * len(architecture))
+        future.set_result(EvaluationResult(job_id, "ok", {"accuracy": accuracy, "images": 1.0}, None, 1, 0.0))
+        return future
+
+
+@pytest.mark.timeout(240)
+async def test_the_memory_of_a_search_does_not_grow_with_its_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("riwoa.history.KEPT", 500)
+    path = tmp_path / "journal.db"
+    settings = ("run.generations=60", "search.population=100", "search.strategy=random", "run.polish_evaluations=0")
+    reloader = Reloader(load(None, [*SMALL, *settings], {}), [])
+    held: list[int] = []
+    async with await JournalWriter.open(path) as journal:
+        run_id = await journal.begin_run({"seed": 0}, as_json(reloader.config))
+        conductor = Conductor(
+            journal=journal,
+            journal_path=path,
+            run_id=run_id,
+            space=SPACE,
+            latency_of=latency_ms,
+            target_ms=4.5,
+            evaluations=Evaluations(Instant(), journal, path, "instant", run_id=run_id),  # type: ignore[arg-type]
+            desk=None,
+            reloader=reloader,
+            on_commit=lambda: held.append(tracemalloc.get_traced_memory()[0]),
+        )
+        tracemalloc.start()
+        try:
+            await conductor.run()
+        finally:
+            tracemalloc.stop()
+    assert conductor.history.counters["evaluations"] == 6000
+    assert (min(held[-5:]) - min(held[20:25])) / 3500 < 100  # bytes an evaluation
+
+
+# -- what passes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_search_outlives_a_lack_of_file_descriptors_and_ends_in_the_same_digest(tmp_path: Path) -> None:
+    ops = np.array(list(itertools.product(range(5), repeat=6)), dtype=np.uint8)
+    np.savez(tmp_path / "cells.npz", ops=ops, acc=50.0 + ops.sum(axis=1) + np.cos(np.arange(len(ops))))
+    settings = (
+        "oracle.kind=table",
+        f"oracle.table={tmp_path / 'cells.npz'}",
+        "oracle.table_accuracy=acc",
+        "oracle.workers=1",
+        "run.generations=30",
+        "run.polish_evaluations=10",
+        "run.export=false",
+        "cognition.provider=none",
+        "governor.every_s=1",
+    )
+    whole, state = tmp_path / "whole", tmp_path / "state"
+    assert run(whole, settings=settings).returncode == 0
+    with daemon(state, settings=settings) as process:
+        wait_for(state, lambda s: (s.get("run") or {}).get("generation", 0) >= 3)
+        _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, most))  # those that are open stay
+        time.sleep(4)
+        assert process.poll() is None
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, most))
+        assert process.wait(timeout=60) == 0
+    found = compare(whole / "journal.db", state / "journal.db")
+    assert found.same, found.message
+
+
+def test_what_a_convenience_fails_for_is_said_once_until_it_works_again(capsys: pytest.CaptureFixture[str]) -> None:
+    works = False
+
+    def step() -> None:
+        if not works:
+            raise OSError(24, "Too many open files")
+
+    told = Convenience("status.json")
+    assert [told.attempt(step) for _ in range(3)] == [False] * 3
+    works = True
+    assert told.attempt(step)
+    works = False
+    assert not told.attempt(step)
+    assert capsys.readouterr().out.count("convenience_failed") == 2
+
+
+async def test_a_look_that_fails_for_what_passes_is_tried_again_and_any_other_failure_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("riwoa.patience._AGAIN_S", 0.01)
+    left = [OSError(24, "Too many open files"), JournalUnreadableError("unable to open database file")]
+
+    def look() -> str:
+        if left:
+            raise left.pop()
+        return "seen"
+
+    assert await patiently(look) == "seen"
+
+    def damaged() -> None:
+        raise JournalCorruptError("damaged")
+
+    assert not passes(JournalCorruptError("damaged"))
+    with pytest.raises(JournalCorruptError):
+        await patiently(damaged)
