@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import riwoa_storage
 from riwoa.errors import OracleError, RiwoaError
 
 ORPHANED_EXIT_CODE = 113
@@ -22,14 +23,24 @@ _PR_SET_PDEATHSIG = 1
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
+def child_command(module: str, *arguments: str) -> list[str]:
+    """``python -m module`` that imports nothing from the working directory, where a user's ``random.py`` may lie."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 def child_environment(threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment for ``python -m riwoa...`` with numeric libraries held to ``threads`` threads."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    """This process's environment for ``child_command`` with numeric libraries held to ``threads`` threads.
+
+    Whatever Python starts below it keeps off the working directory too: relative entries of PYTHONPATH, and empty ones,
+    which ``PYTHONPATH=$PYTHONPATH:/somewhere`` makes so easily, mean that directory.
+    """
+    roots = [str(Path(file).resolve().parent.parent) for file in (__file__, str(riwoa_storage.__file__))]
+    path = [*roots, *filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     held = dict.fromkeys(_THREAD_VARIABLES, str(threads))
     # A test's failpoint is one process's: a child has its own.
     failpoint = {"RIWOA_FAILPOINT": os.environ.get("RIWOA_CHILD_FAILPOINT", "")}
-    return {**os.environ, **held, **failpoint, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)), **(extra or {})}
+    imports = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
+    return {**os.environ, **held, **failpoint, **imports, **(extra or {})}
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +24,36 @@ from riwoa.candidate import Candidate, candidate
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.config import Config, as_json
 from riwoa.credit import Child, Tally, tallied, tallies_to_json
-from riwoa.deadline import due_unix_s
+from riwoa.deadline import Deadline, deadline_of
 from riwoa.errors import OracleError
 from riwoa.evaluations import NO_RACE, Evaluated, Evaluations, Round, Wanted
-from riwoa.history import Best, History, genotype_of, pack_state, unpack_state
+from riwoa.history import Best, History, Identity, Progress, genotype_of, pack_state, unpack_state
 from riwoa.learning import Learning
 from riwoa.log import get_logger
 from riwoa.oracle.surrogate import Examples
+from riwoa.patience import patiently
 from riwoa.race import Race, Racing
 from riwoa.reload import Reloader
-from riwoa.screening import Prediction, Screening
+from riwoa.screening import JUDGED, NEWEST, Prediction, Screening
 from riwoa.search.bandit import semantic_share
 from riwoa.search.base import Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import BATCH as POLISH_BATCH
 from riwoa.search.polish import Polish
-from riwoa.search.race import Stakes
+from riwoa.search.race import MOST, Stakes
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import SCREENING, make_strategy
 from riwoa.semantics import Joined, LatencyOf, LayerMs, Semantics, Style, style_of
 from riwoa_storage.failpoint import failpoint
-from riwoa_storage.reader import JournalReader
+from riwoa_storage.reader import PAGE_ROWS, JournalReader
 from riwoa_storage.records import ConfigRevisionRecord, EventRecord, GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("conductor")
 _SLICE_S = 5.0  # of a pause
 BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
-KEPT_LATENCIES = 100_000
-_DERIVED = ("latency_ms", "predicted", "predicted_sd")  # metrics that no evaluation gave
+KEPT_LATENCIES = 50_000
 
 
 def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
@@ -115,6 +117,7 @@ class Conductor:
         self.codec = Codec(space, config.run.seed)
         self.objective = self._make_objective(config)
         self._latencies: dict[bytes, float] = {}
+        self._row = np.min_scalar_type(-int(space.cardinalities.max()))  # of indices, -1 among them, in few bytes
         self.phase = "search"
         self.history = History(self.objective)
         self.semantics: Semantics | None = None
@@ -131,10 +134,11 @@ class Conductor:
         self.resumed_from: int | None = None
         self.running = asyncio.Event()
         self.running.set()  # cleared by a pause
-        self.deadline_unix_s: float | None = None
+        self._deadline: Deadline | None = None
         self._late = False  # the deadline has ended the search; to be journaled with the polish's first generation
         self.generation_s: list[float] = []  # recent durations, for the time left
         self._barren = 0
+        self._restored = False
         self._search_evaluations = 0  # spent when the polish began
 
     def _take_on(self, desk: ProposalDesk, style: Style, layer_ms: LayerMs) -> None:
@@ -189,7 +193,10 @@ class Conductor:
         return self.history.best
 
     def time_left_s(self) -> float | None:
-        """To the end of search and polish, from the pace of recent generations; None before the first."""
+        """To the end of search and polish, from the pace of recent generations.
+
+        None while it is unknown: before the first generation, and where the work goes on beyond its estimate.
+        """
         if not self.generation_s:
             return None
         left_s = self._deadline_in_s()
@@ -199,7 +206,9 @@ class Conductor:
         else:
             left = self.config.run.polish_evaluations - self.polish_spent
             work_s = self._pace_s() / POLISH_BATCH * max(0, left)
-        return work_s if left_s is None else max(0.0, min(work_s, left_s - self.config.run.deadline_margin_s))
+        if left_s is not None:
+            work_s = min(work_s, left_s - self.config.run.deadline_margin_s)
+        return work_s if work_s > 0.0 else None
 
     def _pace_s(self) -> float:
         """Of recent generations; their median, for one may have lasted through a pause."""
@@ -234,7 +243,7 @@ class Conductor:
         Raises:
             OracleError: a whole generation failed; nothing of it is committed.
         """
-        await self._restore()
+        await self.restore()
         while True:
             await self._let_run()
             if self.phase == "search" and self._search_over():
@@ -278,8 +287,14 @@ class Conductor:
 
     # -- the deadline ------------------------------------------------------------------------------------------------
 
+    @property
+    def deadline_unix_s(self) -> float | None:
+        """When the answer must be there, None if nobody asked."""
+        return None if self._deadline is None else self._deadline.due_unix_s
+
     def _deadline_in_s(self) -> float | None:
-        return None if self.deadline_unix_s is None else self.deadline_unix_s - self._now_unix_s()
+        due_unix_s = self.deadline_unix_s
+        return None if due_unix_s is None else due_unix_s - self._now_unix_s()
 
     def cut_in_s(self) -> float | None:
         """Seconds until nothing more may be asked, not below 0; None without a deadline.
@@ -291,9 +306,12 @@ class Conductor:
             return None
         return max(0.0, left_s - self.config.run.deadline_margin_s)
 
-    def _learn_deadline(self, reader: JournalReader) -> None:
-        revisions = reader.config_revisions(self.run_id)
-        self.deadline_unix_s = due_unix_s(self.config.run.deadline, revisions, self._now_unix_s())
+    def _revisions(self) -> list[ConfigRevisionRecord]:
+        with JournalReader(self._path) as reader:
+            return reader.config_revisions(self.run_id)
+
+    def _learn_deadline(self, revisions: Sequence[ConfigRevisionRecord]) -> None:
+        self._deadline = deadline_of(self.config.run.deadline, revisions, self._now_unix_s())
 
     async def _journal_deadline(self) -> None:
         payload = {"deadline": self.config.run.deadline, "phase": self.phase}
@@ -316,6 +334,7 @@ class Conductor:
         generation = self.generation
         inputs = await self._swap(generation)
         proposals = await asyncio.to_thread(self._ask)  # may draw and screen many children
+        await self._recall(p.parent for p in proposals)
         race = self._race()
         async with self._evaluations.round(race) as work:
             candidates, joined = await self._candidates(generation, proposals, work, race)
@@ -332,6 +351,17 @@ class Conductor:
         await self._commit(generation, individuals, joined, inputs, started)
         for individual in individuals:
             self._know(individual)
+
+    async def _recall(self, parents: Iterable[Identity | None]) -> None:
+        """Have the metrics of a generation's parents at hand."""
+        unheld = self.history.unheld(parents)
+
+        def look() -> None:
+            with JournalReader(self._path) as reader:
+                self.history.recall(reader, self.run_id, unheld)
+
+        if unheld:
+            await patiently(look)
 
     def _ask(self) -> list[Proposal]:
         if self.screening is not None and isinstance(self.strategy, PopulationStrategy):
@@ -362,7 +392,6 @@ class Conductor:
 
     def _know(self, individual: IndividualRecord) -> None:
         """A committed individual, for the generations to come."""
-        self._evaluations.commit(individual.architecture_key, _evaluated(individual))
         metrics = individual.metrics
         if individual.cache_hit or individual.status != "ok":
             return
@@ -387,21 +416,23 @@ class Conductor:
         """All candidates of a generation; each is being evaluated as soon as it is known, while the model writes."""
         if self.semantics is None or self.learning is None or self.phase != "search":
             asked = [candidate(self.codec, p) for p in proposals]
-            work.add(self._wanted(race, asked))
+            await work.add(self._wanted(race, asked))
             return asked, Joined()
         # What would join beyond the search is not asked for.
         joins = generation + self.config.cognition.lag < self.config.run.generations
         writes = joins and self.learning.writes(generation)
-        slots = self.semantics.begin(generation, proposals, writes=writes)
-        work.add(self._wanted(race, slots.values()))
+        begin = partial(self.semantics.begin, generation, proposals, writes=writes)
+        slots = await patiently(begin)
+        await work.add(self._wanted(race, slots.values()))
         if writes:
             adapter, target_ms = self.learning.in_force(generation), self.objective.latency_target_ms
             sha256 = adapter.sha256 if adapter is not None else None
             mute = await self.semantics.ask(generation, proposals, slots, target_ms=target_ms, adapter_sha256=sha256)
-            work.add(self._wanted(race, mute.values()))
+            await work.add(self._wanted(race, mute.values()))
             slots |= mute
         joined = await self.semantics.join(generation, len(proposals))
-        work.add(self._wanted(race, joined.candidates))
+        await self._recall(c.parent for c in joined.candidates)
+        await work.add(self._wanted(race, joined.candidates))
         slots |= {c.slot: c for c in joined.candidates}
         return [slots[slot] for slot in sorted(slots)], joined
 
@@ -555,18 +586,21 @@ class Conductor:
                 created_unix_s=time.time(),
             )
         )
-        self._configure(config)
+        await self._configure(config)
         event = EventRecord(kind="config_applied", payload=changed, run_id=self.run_id, generation=self.generation)
         await self._journal.put_event(replace(event, created_unix_s=time.time()))
-        with JournalReader(self._path) as reader:
-            self._learn_deadline(reader)
+        self._learn_deadline(await patiently(self._revisions))
         _log.info("config_applied", revision=self.revision, keys=sorted(changed))
 
-    def _configure(self, config: Config) -> None:
+    async def _configure(self, config: Config) -> None:
         objective = self._make_objective(config)
-        if objective != self.objective:
+
+        def judge() -> None:
             with JournalReader(self._path) as reader:
                 self.history.judge_by(objective, reader, self.run_id)
+
+        if objective != self.objective:
+            await patiently(judge)
         self.objective = objective
         self.strategy.set_objective(self.objective)
         self.strategy.set_parameters(search_parameters(config, self.p_semantic))
@@ -597,7 +631,7 @@ class Conductor:
 
     def _latency_of_indices(self, indices: IntArray) -> float:
         """What a search may ask for free, several times a candidate: the last answers are kept."""
-        key = indices.tobytes()
+        key = indices.astype(self._row).tobytes()
         if key not in self._latencies:
             if len(self._latencies) >= KEPT_LATENCIES:
                 self._latencies.clear()
@@ -606,35 +640,66 @@ class Conductor:
 
     # -- resuming ----------------------------------------------------------------------------------------------------
 
-    async def _restore(self) -> None:
-        """Stand where the last commit stood."""
+    async def restore(self, progress: Progress = lambda done, total: None) -> None:
+        """Stand where the last commit stood, once; what takes time is done in a thread, which tells its progress."""
+        if self._restored:
+            return
+        given_up = False
+
+        def told(done: int, total: int) -> None:
+            if given_up:
+                raise asyncio.CancelledError  # ends the thread, for whom a daemon that stops would have to wait
+            progress(done, total)
+
+        try:
+            await asyncio.to_thread(self._restore, told)
+        except asyncio.CancelledError:
+            given_up = True
+            raise
+        if self.semantics is not None and self.learning is not None:
+            revisions = await patiently(self._revisions)
+            await self.semantics.resend()  # before a training that was triggered after them
+            await self.learning.resume(self.generation, revisions, searching=self.phase == "search")
+        self._restored = True
+
+    def _restore(self, progress: Progress) -> None:
         with JournalReader(self._path) as reader:
-            self.revision = len(reader.config_revisions(self.run_id)) - 1
+            revisions = reader.config_revisions(self.run_id)
+            self.revision = len(revisions) - 1
+            self._learn_deadline(revisions)
             self.history.digest = reader.digest_head(self.run_id)
-            self._learn_deadline(reader)
-            alive = -1  # the last generation in which anything succeeded
-            for generation, individual in reader.individuals(self.run_id):
-                alive = alive if individual.status == "failed" else generation
-                self.history.absorb(generation, (individual,))
-                self._know(individual)
             last = reader.last_generation(self.run_id)
             if last is not None:
-                self._barren = last.generation - alive
+                self.history.restore(reader, last, progress)
+                self._relearn(reader)
                 self._stand_at(reader, last)
             if self.semantics is not None and self.learning is not None:
-                searching = self.phase == "search"
-                self.semantics.restore(reader, self.generation, joins=searching)
-                await self.semantics.resend()  # before a training that was triggered after them
-                await self.learning.restore(reader, self.generation, searching=searching)
+                self.semantics.restore(reader, self.generation, joins=self.phase == "search")
+                self.learning.restore(reader, self.generation)
+
+    def _relearn(self, reader: JournalReader) -> None:
+        """Learn again from the newest evaluations, as many of them as count."""
+        if not self.racing.rungs and self.screening is None:
+            return
+        limit, rows = NEWEST, reader.newest_fresh(self.run_id, NEWEST)
+        while len(rows) == limit and not self._enough(rows):
+            limit *= 4
+            rows = reader.newest_fresh(self.run_id, limit)
+        for individual in rows:
+            self._know(individual)
+
+    def _enough(self, rows: Sequence[IndividualRecord]) -> bool:
+        raced = sum(self.racing.learns_from(i.metrics) for i in rows)
+        judged = sum("predicted" in i.metrics for i in rows)
+        return (not self.racing.rungs or raced >= MOST) and (self.screening is None or judged >= JUDGED)
 
     def _stand_at(self, reader: JournalReader, last: GenerationRecord) -> None:
         self.resumed_from = last.generation
-        recent = [s.duration_s for s in reader.generation_summaries(self.run_id) if s.phase == last.phase]
-        self.generation_s = recent[-10:]
-        self.history.committed(last.generation, last.counters, last.digest)
+        self._barren = self._barren_until(reader, last)
+        recent = reader.generation_summaries(self.run_id, max(0, last.generation - 9))
+        self.generation_s = [s.duration_s for s in recent if s.phase == last.phase]
         if last.phase == "polish":
-            *_, searched = (s for s in reader.generation_summaries(self.run_id) if s.phase == "search")
-            self._search_evaluations = searched.counters["evaluations"]
+            self._search_evaluations = self._searched(reader, last)
             assert self.leader is not None
             self.strategy = self._make_polish(self.leader, last.generation + 1)  # the snapshot holds its own start
             self.phase = "polish"
@@ -643,8 +708,24 @@ class Conductor:
         self.strategy.set_objective(self.objective)
         _log.info("resumed", generation=last.generation + 1, phase=self.phase, digest=self.history.digest[:12])
 
+    def _barren_until(self, reader: JournalReader, last: GenerationRecord) -> int:
+        """Generations in a row, up to the last, in which everything failed."""
+        barren, generation = 0, last
+        while all(i.status == "failed" for i in generation.individuals):
+            barren += 1
+            if generation.generation == 0:
+                break
+            generation = reader.generation(self.run_id, generation.generation - 1)
+        return barren
 
-def _evaluated(i: IndividualRecord) -> Evaluated:
-    """What the evaluation of a committed individual had given."""
-    raw = {name: value for name, value in i.metrics.items() if name not in _DERIVED}
-    return Evaluated(raw, i.error if i.status == "failed" else None, True, i.status == "dropped")
+    def _searched(self, reader: JournalReader, last: GenerationRecord) -> int:
+        """What had been evaluated when the search ended and the polish began."""
+        end = last.generation
+        while end > 0:
+            start = max(0, end - PAGE_ROWS)
+            page = itertools.islice(reader.generation_summaries(self.run_id, start), end - start)
+            searched = [s for s in page if s.phase == "search"]
+            if searched:
+                return int(searched[-1].counters["evaluations"])
+            end = start
+        return 0

@@ -8,30 +8,42 @@ refused on reload and, changed while the daemon was stopped, at the start (``--n
 from __future__ import annotations
 
 import difflib
+import functools
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from riwoa.errors import ConfigError
 from riwoa.hours import checked_deadline, checked_hours, deadline_text
 from riwoa.oracle.published import PUBLISHED, check_name
+from riwoa.parsing import MOST_TOML_BYTES, decode_text, parse_toml, read_once
+from riwoa.text import printable
 
 ENVIRONMENT_PREFIX = "RIWOA_"
 _NOT_KEYS = {
-    *("RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_MODELS"),
+    *("RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_MODELS", "RIWOA_SOCKET"),
     *("RIWOA_FAILPOINT", "RIWOA_CHILD_FAILPOINT", "RIWOA_TEST_ORACLES", "RIWOA_TEST_WRITERS"),
 }
 
 _TUTORIAL_RESOLUTIONS_PX = (160, 176, 192, 208, 224)  # what OFA's own searches with its predictor choose from
+_LONGEST_WORD = 200  # that a message repeats
 MOST_PX = 1024  # no MobileNet is searched for larger inputs
-Positive = Annotated[int, Field(ge=1)]
+# Bounds beyond all use: what is above them is a slip of the finger, and would end in memory or in an overflow.
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
+NotNegative = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Processes = Annotated[int, Field(ge=1, le=1024)]
+Images = Annotated[int, Field(ge=1, le=1_000_000)]
+Bytes = Annotated[int, Field(ge=0, le=2**60)]
+PositiveBytes = Annotated[int, Field(ge=1, le=2**60)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0.0, le=100.0)]
+Seconds = Annotated[float, Field(gt=0.0, le=1e8, allow_inf_nan=False)]
 
 
 def restart(default: Any, description: str, **rules: Any) -> Any:
@@ -56,11 +68,11 @@ class Run(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the run")
     generations: Positive = live(40, "generations of search before the polish")
     evaluations: Positive | None = live(None, "stop searching after this many unique evaluations")
-    polish_evaluations: Annotated[int, Field(ge=0)] = live(60, "unique evaluations of the polish; 0 for none")
+    polish_evaluations: NotNegative = live(60, "unique evaluations of the polish; 0 for none")
     deadline: Annotated[str, BeforeValidator(deadline_text), AfterValidator(checked_deadline)] | None = live(
         None, "local time, 07:00 or 2026-01-31T07:00, by which the best answer is polished and exported"
     )
-    deadline_margin_s: Annotated[float, Field(ge=0.0)] = live(
+    deadline_margin_s: Annotated[float, Field(ge=0.0, le=1e8)] = live(
         120.0, "kept before the deadline to confirm and export the winner"
     )
     export: bool = live(True, "write the winner's files when the run ends")
@@ -69,19 +81,19 @@ class Run(Section):
 class ObjectiveSection(Section):
     """What to look for."""
 
-    latency_ms: Literal["auto"] | Annotated[float, Field(gt=0)] = live(
+    latency_ms: Literal["auto"] | Annotated[float, Field(gt=0, le=1e9)] = live(
         "auto",
         "latency target of one image in milliseconds; auto = the geometric mean of the attainable range (of a table: "
         "the median)",
     )
-    exponent: Annotated[float, Field(lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
+    exponent: Annotated[float, Field(ge=-100, lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
 
 
 class Search(Section):
     """Which optimiser, and its settings."""
 
     strategy: Literal["riwoa", "woa", "random"] = Field("riwoa", description="the optimiser")
-    population: Annotated[int, Field(ge=4)] = Field(20, description="candidates a generation")
+    population: Annotated[int, Field(ge=4, le=10_000)] = Field(20, description="candidates a generation")
     elite_fraction: Share = Field(0.5, description="share of the population that shapes mean and covariance")
     basis_every: Positive = Field(5, description="generations between eigendecompositions")
     elitism: bool = Field(True, description="RI-IWOA: parents and children compete for a place")
@@ -89,7 +101,7 @@ class Search(Section):
     signed_spiral: bool = Field(True, description="RI-IWOA: the spiral keeps the sign of the distance")
     rotated_encircle: bool = Field(True, description="RI-IWOA: encircle in the eigenbasis too")
     p_recombine: Share = Field(0.3, description="RI-IWOA: share of geometric moves that cross two elites instead")
-    screened: Positive = Field(
+    screened: Annotated[int, Field(ge=1, le=10_000)] = Field(
         16, description="RI-IWOA: children drawn a slot, of which a predictor learned from the run chooses; 1 = none"
     )
     predictor: str | None = restart(
@@ -117,8 +129,8 @@ class Oracle(Section):
     checkpoint: Annotated[str, AfterValidator(check_name)] = restart(
         "embedded", "a supernet in OFA's format: embedded, a path, or the name of a published one"
     )
-    width_mult: Annotated[float, Field(gt=0)] = Field(0.25, description="width multiplier of the supernet")
-    n_classes: Positive = Field(10, description="classes of the supernet's head")
+    width_mult: Annotated[float, Field(gt=0, le=16)] = Field(0.25, description="width multiplier of the supernet")
+    n_classes: Annotated[int, Field(ge=1, le=100_000)] = Field(10, description="classes of the supernet's head")
     stem: Literal["imagenet", "small"] = Field("imagenet", description="the supernet's strides; small = for some 32 px")
     resolutions: Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(_ascending)] = Field(
         (24, 32, 40), min_length=1, description="input resolutions in pixels, ascending"
@@ -126,14 +138,16 @@ class Oracle(Section):
     data: str = restart(
         "digits", "digits, or the path of CIFAR-100, of an .npz file, or of an ImageNet-style folder", min_length=1
     )
-    validation_images: Positive = Field(2000, le=1_000_000, description="most images of a folder that judge")
+    validation_images: Images = Field(2000, description="most images of a folder that judge")
     data_seed: int = Field(0, ge=0, lt=2**63, description="seed of the choice among a folder's images")
     recalibration_data: str = restart("train", "training images to recalibrate on: train = the data's own, or a folder")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a CUDA GPU where torch finds one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the device has it")
-    recalibration_images: Positive = Field(400, description="training images for BatchNorm statistics")
-    validation_views: Positive = Field(8, description="corrupted views of each digit; other images are shown once")
-    batch_images: Positive = Field(200, description="images a forward pass; a GPU takes what fits")
+    recalibration_images: Images = Field(400, description="training images for BatchNorm statistics")
+    validation_views: Annotated[int, Field(ge=1, le=1000)] = Field(
+        8, description="corrupted views of each digit; other images are shown once"
+    )
+    batch_images: Images = Field(200, description="images a forward pass; a GPU takes what fits")
     table: str | None = restart(None, "kind table: an .npz or .csv file, one row an architecture", min_length=1)
     table_genes: str = Field("ops", description="its genes: an array of integers (rows, genes), or columns, by commas")
     table_order: bool = Field(False, description="the choices of its genes are in order, as sizes are")
@@ -146,7 +160,7 @@ class Oracle(Section):
     table_low_fidelity_cost: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="what a cheap accuracy costs, relative to a full one"
     )
-    rungs: Annotated[tuple[Positive | Literal["low_fidelity"], ...], Field(strict=False)] = Field(
+    rungs: Annotated[tuple[Images | Literal["low_fidelity"], ...], Field(strict=False)] = Field(
         (),
         description="candidates that can change nothing are given up on these: so many validation images, ascending; "
         "low_fidelity of a table",
@@ -158,12 +172,12 @@ class Oracle(Section):
     latency_tables: str | None = restart(
         None, "kind predictor: a folder of OFA's tables, one <resolution>_lookup_table.yaml each", min_length=1
     )
-    workers: Literal["auto"] | Positive = restart(
+    workers: Literal["auto"] | Processes = restart(
         "auto", description="worker processes; auto = cores / threads, 1 on a GPU"
     )
-    threads: Positive = Field(1, description="threads a worker")
+    threads: Processes = Field(1, description="threads a worker")
     timeout_s: Seconds = live(120.0, "longest evaluation before the worker is killed")
-    memory_bytes: Positive = live(4 * 2**30, "resident memory above which a worker is killed")
+    memory_bytes: PositiveBytes = live(4 * 2**30, "resident memory above which a worker is killed")
 
     @model_validator(mode="before")
     @classmethod
@@ -202,8 +216,8 @@ class Oracle(Section):
 class Latency(Section):
     """The operator table of this device."""
 
-    threads: Positive = Field(1, description="threads that the network will run with")
-    repeats: Positive = Field(500, description="timed repeats of every operator")
+    threads: Processes = Field(1, description="threads that the network will run with")
+    repeats: Annotated[int, Field(ge=1, le=1_000_000)] = Field(500, description="timed repeats of every operator")
     drift_every_s: Seconds | None = live(
         21600.0, "between two checks in a run whether the table still holds; the search pauses some seconds for each"
     )
@@ -219,19 +233,23 @@ class Cognition(Section):
         "auto", "auto, smollm2, a hub id (org/name), a directory or a GGUF file; see `riwoactl model`", min_length=1
     )
     script: Literal["good", "mixed", "failing", "slow"] = Field("good", description="how the scripted provider answers")
-    lag: Annotated[int, Field(ge=0)] = Field(1, description="generations between a request and its reply's joining")
+    lag: NotNegative = Field(1, description="generations between a request and its reply's joining")
     timeout_s: Seconds = live(120.0, "longest wait for the replies of a batch")
-    memory_bytes: Positive = live(6 * 2**30, "resident memory above which the model's process is killed")
-    threads: Positive = Field(1, description="threads of the model's process")
+    memory_bytes: PositiveBytes = live(6 * 2**30, "resident memory above which the model's process is killed")
+    threads: Processes = Field(1, description="threads of the model's process")
     template: Literal["auto", "compact", "full"] = Field("auto", description="prompt; auto = what suits the model")
     grammar: bool = Field(True, description="constrain the patch to legal choices that change the parent")
-    thinking_tokens: Literal["auto"] | Positive = Field(
+    thinking_tokens: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         "auto", description="most tokens of reasoning; auto = the model's"
     )
-    temperature: Literal["auto"] | Annotated[float, Field(ge=0.0)] = Field("auto", description="auto = the model's")
+    temperature: Literal["auto"] | Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        "auto", description="auto = the model's"
+    )
     top_p: Literal["auto"] | Annotated[float, Field(gt=0.0, le=1.0)] = Field("auto", description="auto = the model's")
-    patch_genes: Positive = Field(1, description="genes that a patch, or a placebo, changes at most")
-    success_margin: Annotated[float, Field(ge=0.0)] = Field(
+    patch_genes: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="genes that a patch, or a placebo, changes at most"
+    )
+    success_margin: Annotated[float, Field(ge=0.0, le=1e9)] = Field(
         0.0, description="a success is fitter than its parent by more than this"
     )
     breaker_failures: Positive = Field(3, description="failed batches in a row after which the model is left alone")
@@ -240,9 +258,9 @@ class Cognition(Section):
     train_after: Positive = Field(16, description="new successes that start a training")
     train_lag: Positive = Field(6, description="generations between a training's start and its adapter's swap")
     train_timeout_s: Seconds = live(1800.0, "longest training")
-    train_batch: Positive = Field(4, description="successes an optimiser step")
-    epochs: Positive = Field(2, description="passes over the successes of a training")
-    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0.0)] = Field(
+    train_batch: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="successes an optimiser step")
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="passes over the successes of a training")
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0.0, le=10.0)] = Field(
         "auto", description="auto = what suits the size of the model"
     )
     lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
@@ -251,10 +269,12 @@ class Cognition(Section):
     held_out_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
         0.25, description="share of successes that only judge adapters, never train one"
     )
-    keep_adapters: Annotated[int, Field(ge=2)] = restart(
+    keep_adapters: Annotated[int, Field(ge=2, le=10_000)] = restart(
         8, "newest adapters whose weights stay in the journal; of older ones, hash and training record"
     )
-    probes: Positive = Field(12, description="fixed requests that judge an adapter's validity and variety")
+    probes: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        12, description="fixed requests that judge an adapter's validity and variety"
+    )
 
 
 class Log(Section):
@@ -262,10 +282,6 @@ class Log(Section):
 
     level: Literal["debug", "info", "warning", "error"] = live("info", "least level that is written")
     format: Literal["auto", "json", "pretty"] = restart("auto", description="auto = pretty on a terminal")
-
-
-Bytes = Annotated[int, Field(ge=0)]
-Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 
 
 class Governor(Section):
@@ -329,12 +345,26 @@ class Config(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """What a configuration file said when it was read. ``piped``: it was a pipe, which cannot be read again."""
+
+    path: Path
+    tables: Mapping[str, Any]
+    piped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A configuration, and for each dotted key where its value came from."""
 
     config: Config
     origin: Mapping[str, str]
-    file: Path | None
+    source: ConfigFile | None
+
+    @property
+    def file(self) -> Path | None:
+        """Where the file lies, None without one."""
+        return None if self.source is None else self.source.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,26 +405,53 @@ def as_json(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def load(file: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Loaded:
+def load(
+    file: Path | ConfigFile | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Loaded:
     """Merge defaults, file, environment and ``key=value`` overrides, then validate the whole.
 
+    Args:
+        file: where it lies, or what it said when it was read.
+        overrides: of the command line.
+        environment: variables; the process's own by default.
+
     Raises:
-        ConfigError: unreadable file, invalid TOML, an unknown key (with the nearest valid one), a wrong value.
+        ConfigError: unreadable file, invalid TOML, unknown keys (with the nearest valid one), wrong values; all of it.
     """
     environment = os.environ if environment is None else environment
+    source = read_file(file) if isinstance(file, Path) else file
     layers = [
-        (f"file {file}", _read_file(file) if file else {}),
+        (f"file {source.path}" if source else "", source.tables if source else {}),
         ("environment", _from_environment(environment)),
         ("command line", _from_overrides(overrides)),
     ]
     merged: dict[str, dict[str, Any]] = {}
     origin = dict.fromkeys((key for key, _ in leaves()), "default")
+    problems: list[str] = []
     for where, layer in layers:
-        for key, value in _flatten(layer, where):
+        for key, value in _flatten(layer, where, problems):
             section, name = key.split(".")
             merged.setdefault(section, {})[name] = value
             origin[key] = where
-    return Loaded(_validate(merged, origin), origin, file)
+    config = _validate(merged, origin, problems)
+    return Loaded(config, origin, source)
+
+
+def read_file(path: Path) -> ConfigFile:
+    """Read a file of settings, in bounded time and size, in whatever encoding people saved UTF-8.
+
+    Raises:
+        ConfigError: it is missing, no file, not readable, not UTF-8 or not TOML.
+    """
+    try:
+        content, piped = read_once(path, MOST_TOML_BYTES)
+        return ConfigFile(path, parse_toml(decode_text(content)), piped)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; `riwoactl config show` prints a complete one") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def difference(old: Config, new: Config) -> Difference:
@@ -427,24 +484,13 @@ def from_journal(data: Mapping[str, Any]) -> Config:
     return _validate(kept, {})
 
 
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such configuration file; `riwoactl config show` prints a complete one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
-
-
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     layer: dict[str, Any] = {}
     for name, text in sorted(environment.items()):
         if not name.startswith(ENVIRONMENT_PREFIX) or name in _NOT_KEYS:
             continue
         section, _, key = name[len(ENVIRONMENT_PREFIX) :].lower().partition("__")
-        layer.setdefault(section, {})[key] = _scalar(text)
+        layer.setdefault(section, {})[key] = _scalar(f"{section}.{key}", text)
     return layer
 
 
@@ -454,57 +500,106 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         section, dot, name = key.strip().partition(".")
         if not equals or not dot:
-            raise ConfigError(f"--set {text!r} is not of the form section.key=value, for example run.seed=1")
-        layer.setdefault(section, {})[name] = _scalar(value.strip())
+            raise ConfigError(f"--set {printable(text)!r} is not of the form section.key=value, for example run.seed=1")
+        layer.setdefault(section, {})[name] = _scalar(f"{section}.{name}", value.strip())
     return layer
 
 
-def _scalar(text: str) -> Any:
-    """TOML's reading of a value where it is one (numbers, booleans, lists), the bare string otherwise."""
+def _scalar(key: str, text: str) -> Any:
+    """TOML's reading of a value where it is one (numbers, booleans, lists), the bare string otherwise.
+
+    A key that takes a string takes the text as it stands, digits too; quotes around it are TOML's.
+    """
     try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"x = {text}")["x"]
+    except (ValueError, KeyError):
         return text
+    return text if key in _text_keys() and not isinstance(value, str) else value
 
 
-def _flatten(layer: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+@functools.cache
+def _text_keys() -> frozenset[str]:
+    """The keys that take any string."""
+    return frozenset(key for key, info in leaves() if _takes_text(info.annotation))
+
+
+def _takes_text(annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated:
+        return _takes_text(get_args(annotation)[0])
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return any(_takes_text(option) for option in get_args(annotation))
+    return annotation is str
+
+
+def _flatten(layer: Mapping[str, Any], where: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
+    """The keys of a layer that there are, with their values; what is wrong with the others goes to ``problems``."""
     known = dict(leaves())
     sections = sorted({k.split(".")[0] for k in known})
     for section, values in layer.items():
         if section not in sections:
-            raise ConfigError(f"{where}: unknown section {section!r}{_nearest(section, sections)}")
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"{where}: {section!r} is a section; write its keys below [{section}]")
-        for name, value in values.items():
-            key = f"{section}.{name}"
-            if key not in known:
-                raise ConfigError(f"{where}: unknown key {key!r}{_nearest(key, list(known))}")
-            yield key, value
+            problems.append(f"{where}: unknown section {printable(section)!r}{_nearest(section, sections)}")
+        elif not isinstance(values, Mapping):
+            problems.append(f"{where}: {section!r} is a section; write its keys below [{section}]")
+        else:
+            for name, value in values.items():
+                key = f"{section}.{name}"
+                if key not in known:
+                    problems.append(f"{where}: unknown key {printable(key)!r}{_nearest(key, list(known))}")
+                elif _holds_nul(value):
+                    problems.append(f"{where}: {key} holds a NUL character, which no name may")
+                else:
+                    yield key, value
+
+
+def _holds_nul(value: Any) -> bool:
+    return any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
     """The nearest valid name; a key in the wrong section is found by its last part."""
     tail = word.rpartition(".")[2]
     same_tail = [k for k in known if k.rpartition(".")[2] == tail]
-    found = same_tail or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    found = same_tail or difflib.get_close_matches(word[:_LONGEST_WORD], known, n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else f"; valid names: {', '.join(known)}"
 
 
-def _validate(merged: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
+def _validate(merged: Mapping[str, Any], origin: Mapping[str, str], problems: Sequence[str] = ()) -> Config:
+    """The configuration of merged layers.
+
+    Raises:
+        ConfigError: there are problems already, or values are wrong.
+    """
     try:
-        return Config.model_validate(merged)
+        config = Config.model_validate(merged)
     except ValidationError as error:
-        first, *others = error.errors()
-        if len(first["loc"]) < 2:  # of several keys together
-            raise ConfigError(f"configuration: {_wanted(first['type'], first['msg'])}") from None
-        key = ".".join(str(part) for part in first["loc"][:2])
-        # A key that takes several kinds of values has an error of each.
-        alike = [first, *(e for e in others if e["loc"][:2] == first["loc"][:2])]
+        raise ConfigError(*problems, *_wrong_values(error, origin)) from None
+    if problems:
+        raise ConfigError(*problems)
+    return config
+
+
+def _wrong_values(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]:
+    """One line a wrong key, in the order of the file's tables."""
+    by_place: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for found in error.errors():
+        by_place.setdefault(found["loc"][:2], []).append(found)
+    for place, alike in by_place.items():  # a key that takes several kinds of values has an error of each
         reason = " or ".join(dict.fromkeys(_wanted(e["type"], e["msg"]) for e in alike))
-        if len(first["loc"]) == 1:  # keys that contradict each other
-            raise ConfigError(alike[0]["msg"].removeprefix("Value error, ")) from None
-        given = first["input"]
-        raise ConfigError(f"{origin.get(key, 'configuration')}: {key} = {given!r}, should be {reason}") from None
+        if len(place) < 2:  # of several keys together
+            yield reason if place else f"configuration: {reason}"
+            continue
+        key, given = ".".join(map(str, place)), alike[0]["input"]
+        where, shown = origin.get(key, "configuration"), _shown(given)
+        hint = f'; write it in quotes: "{shown}"' if key in _text_keys() and isinstance(given, int | float) else ""
+        yield f"{where}: {key} = {shown}, should be {reason}{hint}"
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; an integer may have more digits than Python agrees to write."""
+    try:
+        return printable(repr(value), _LONGEST_WORD)
+    except (ValueError, RecursionError):
+        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else "a value beyond all bounds"
 
 
 def _wanted(kind: str, message: str) -> str:

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import grp
 import json
 import os
 import pwd
 import socket
+import stat
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from riwoa.errors import ControlError, RiwoaError, StateDirectoryError
+from riwoa.errors import ControlError, RiwoaError
 from riwoa.log import get_logger
-from riwoa.paths import socket_address
+from riwoa.paths import connect, socket_address
+from riwoa_storage.errors import StorageError
+from riwoa_storage.fault import reason
 
 Handler = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -59,34 +63,58 @@ class ControlServer:
         self._operators = operators
         self._clients: Counter[int] = Counter()  # connections now, by user
         self._server: asyncio.Server | None = None
+        self._bound: tuple[int, int] | None = None  # what lies there since we listen
 
     async def start(self) -> None:
-        """Listen. The state directory's lock is held, so a socket that lies there is a dead daemon's.
-
-        Raises:
-            StateDirectoryError: the socket cannot be created.
-        """
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        """Listen. Where that cannot be, go on without: being asked is a convenience, status.json and signals remain."""
         try:
-            self._bind(listener)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                self._bind(listener)
+            except BaseException:
+                listener.close()
+                raise
         except OSError as error:
-            listener.close()
-            raise StateDirectoryError(f"cannot listen on {self._path} ({error}); check the directory") from None
+            why = f"cannot listen on {self._path}: {reason(error, self._path.parent)}"
+            _log.warning("no_control_socket", reason=f"{why}; set RIWOA_SOCKET to a place for it")
+            return
         listener.setblocking(False)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_FRAME_BYTES)
 
+    @property
+    def place(self) -> str | None:
+        """Where clients are heard; None where they are not."""
+        return None if self._server is None else str(self._path)
+
     def _bind(self, listener: socket.socket) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        self._clear()
         address, descriptor = socket_address(self._path)
         mask = os.umask(0o177)
         try:
             listener.bind(address)
             self._share(address)
+            self._bound = _identity(self._path)
         finally:
             os.umask(mask)
             if descriptor is not None:
                 os.close(descriptor)
+
+    def _clear(self) -> None:
+        """Remove a dead daemon's socket, and nothing else: the place may be shared by states, or be a file's.
+
+        Raises:
+            OSError: something else lies there.
+        """
+        if not os.path.lexists(self._path):
+            return
+        if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
+            raise FileExistsError(errno.EEXIST, "something lies there that is no socket")
+        try:
+            connect(self._path, 1.0).close()
+        except OSError:
+            self._path.unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, "another daemon listens there")
 
     def _share(self, address: str) -> None:
         """Let the group in, if there is one and it can be given."""
@@ -102,8 +130,9 @@ class ControlServer:
         """Stop listening and remove the socket."""
         if self._server is not None:
             self._server.close()
-            with contextlib.suppress(OSError):
-                self._path.unlink()
+            if self._bound == _identity(self._path):
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -144,7 +173,7 @@ class ControlServer:
             return {"ok": False, "error": error, "exit_code": ControlError.exit_code}
         try:
             return {"ok": True, **await handler()}
-        except RiwoaError as error:
+        except (RiwoaError, StorageError) as error:
             return {"ok": False, "error": str(error), "exit_code": error.exit_code}
 
     def _may(self, user_id: int, verb: str) -> bool:
@@ -154,6 +183,14 @@ class ControlServer:
     def _masters(user_id: int) -> bool:
         """Root and the daemon's own user: nobody else's connections may keep them out."""
         return user_id in (0, os.geteuid())
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from riwoa.search.bandit import DISCOUNT
 from riwoa_storage.reader import JournalReader
 
+SLICE = 256  # generations whose seconds are counted at a time
 CONFIDENCE_Z = 1.959963984540054  # two-sided 95 %
 
 
@@ -129,7 +130,7 @@ class OperatorSeconds:
     later proposals would not be what they are.
 
     Args:
-        journal_path: where the times lie; read for generations that were committed since the last look.
+        journal_path: where the times lie; read for generations that were committed since the last count.
         run_id: the run.
         oracle_versions: whose evaluations count: the oracle's, in full and on its lower rungs.
     """
@@ -141,15 +142,25 @@ class OperatorSeconds:
         self._generations = 0  # counted so far
         self._seconds: dict[str, float] = {}
 
-    def until(self, generation: int) -> Mapping[str, float]:
-        """Seconds by operator in the generations before this one, all of them committed."""
-        if generation > self._generations:
-            start, self._generations = self._generations, generation
-            with JournalReader(self._path) as reader:
-                each = [reader.operator_seconds(self._run_id, v, start, generation) for v in self._versions]
-                spent = {name: sum(e.get(name, 0.0) for e in each) for name in sorted(set().union(*each))}
-                model_s = reader.writing_seconds(self._run_id, start, generation)
-                model_s += reader.training_seconds(self._run_id, start, generation)
-            for operator, seconds in {**spent, "semantic": spent.get("semantic", 0.0) + model_s}.items():
-                self._seconds[operator] = self._seconds.get(operator, 0.0) + seconds
+    @property
+    def spent(self) -> Mapping[str, float]:
+        """Seconds by operator, as far as they are counted."""
         return dict(self._seconds)
+
+    def count(self, generation: int) -> bool:
+        """Count a slice of the generations before this one, all of them committed; whether more are left.
+
+        Reads the journal: for a thread, since a run that is continued has many to count.
+        """
+        start, end = self._generations, min(generation, self._generations + SLICE)
+        if end <= start:
+            return False
+        with JournalReader(self._path) as reader:
+            each = [reader.operator_seconds(self._run_id, v, start, end) for v in self._versions]
+            spent = {name: sum(e.get(name, 0.0) for e in each) for name in sorted(set().union(*each))}
+            model_s = reader.writing_seconds(self._run_id, start, end)
+            model_s += reader.training_seconds(self._run_id, start, end)
+        self._generations = end
+        for operator, seconds in {**spent, "semantic": spent.get("semantic", 0.0) + model_s}.items():
+            self._seconds[operator] = self._seconds.get(operator, 0.0) + seconds
+        return end < generation

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from riwoa.clock import redated
 from riwoa.config import Run
 from riwoa.hours import deadline_unix_s
 from riwoa_storage.errors import JournalMissingError
@@ -13,8 +14,21 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ConfigRevisionRecord, RunRecord
 
 
-def due_unix_s(wanted: str | None, revisions: Sequence[ConfigRevisionRecord], now_unix_s: float) -> float | None:
-    """The moment of a deadline, None without one.
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A configured deadline, and when it was configured."""
+
+    wanted: str
+    since_unix_s: float
+
+    @property
+    def due_unix_s(self) -> float:
+        """The moment that it means now: a clock that was set since makes a time of day another moment."""
+        return deadline_unix_s(self.wanted, redated(self.since_unix_s))
+
+
+def deadline_of(wanted: str | None, revisions: Sequence[ConfigRevisionRecord], now_unix_s: float) -> Deadline | None:
+    """The deadline of a run, None without one.
 
     A time of day means the first after it was configured, however often the daemon is started since; one that is in no
     revision yet was configured now.
@@ -26,7 +40,7 @@ def due_unix_s(wanted: str | None, revisions: Sequence[ConfigRevisionRecord], no
         if revision.config["run"].get("deadline") != wanted:
             break
         since_unix_s = revision.created_unix_s
-    return deadline_unix_s(wanted, since_unix_s)
+    return Deadline(wanted, since_unix_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +71,6 @@ def overdue(journal: Path, now_unix_s: float, configured: Run | None = None) -> 
     journaled = revisions[-1].config["run"]
     wanted = journaled.get("deadline") if configured is None else configured.deadline
     margin_s = journaled.get("deadline_margin_s", 0.0) if configured is None else configured.deadline_margin_s
-    due = due_unix_s(wanted, revisions, now_unix_s)
-    return Overdue(run, wanted) if wanted and due is not None and now_unix_s >= due - margin_s else None
+    deadline = deadline_of(wanted, revisions, now_unix_s)
+    late = deadline is not None and now_unix_s >= deadline.due_unix_s - margin_s
+    return Overdue(run, str(wanted)) if late else None

@@ -74,9 +74,14 @@ class ControlError(RiwoaError):
 
 
 class ConfigError(RiwoaError):
-    """The configuration is invalid; nothing was changed."""
+    """The configuration is invalid; nothing was changed. ``problems`` is all that is wrong, the message the first."""
 
     exit_code = 78
+
+    def __init__(self, *problems: str) -> None:
+        more = f" (and {len(problems) - 1} more; `riwoactl config check FILE` lists them)" if len(problems) > 1 else ""
+        super().__init__("".join(problems[:1]) + more)
+        self.problems = problems
 
 
 class CognitionError(RiwoaError):

@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +22,10 @@ from typing import Any
 
 from riwoa.log import get_logger
 from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
+from riwoa.patience import patiently
 from riwoa.race import Race, metric_of
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import EvaluationRecord
+from riwoa_storage.records import EvaluationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("evaluations")
@@ -63,6 +64,23 @@ class Wanted:
     needed: float = -math.inf
 
 
+_DERIVED = ("latency_ms", "predicted", "predicted_sd")  # metrics that no evaluation gave
+
+
+def outcome_of(rows: Sequence[IndividualRecord]) -> Evaluated:
+    """What the evaluation of an architecture has given, by its committed individuals, at least one, oldest first.
+
+    The first that was not given up stays; of what was given up, every rung.
+    """
+    rungs: dict[str, Any] = {}
+    for i in rows:
+        raw = {name: value for name, value in i.metrics.items() if name not in _DERIVED}
+        if i.status != "dropped":
+            return Evaluated(raw, i.error if i.status == "failed" else None, hit=True)
+        rungs |= raw
+    return Evaluated(rungs, None, hit=True, dropped=True)
+
+
 class Round:
     """One generation's evaluations: each architecture is worked for once, whenever it is added."""
 
@@ -70,32 +88,39 @@ class Round:
         self._evaluations = evaluations
         self._group = group
         self._race = race
+        self._committed: dict[str, Evaluated] = {}  # of the keys that were added
         self._fresh: dict[str, Evaluated] = {}
         self._tasks: dict[str, asyncio.Task[Evaluated]] = {}
         self._needed: dict[str, float] = {}  # by key, of whoever asks least of it
 
-    def add(self, wanted: Sequence[Wanted]) -> None:
-        """Begin the evaluation of what is neither committed nor in this round already; does not wait."""
+    async def add(self, wanted: Sequence[Wanted]) -> None:
+        """Begin the evaluation of what is neither committed nor in this round already; does not wait for it."""
+        keys = dict.fromkeys(w.key for w in wanted)
+        committed, stored = await self._evaluations.past(keys, self._race.rungs)
+        self._committed |= committed
         new: dict[str, Wanted] = {}
         for w in wanted:
-            if self._evaluations.settled(w.key) or w.key in self._fresh:
+            if self._settled(w.key) or w.key in self._fresh:
                 continue
             if w.key in self._needed and w.needed >= self._needed[w.key]:
                 continue
             self._needed[w.key] = w.needed
             if w.key in self._tasks:
-                again = self._evaluations.work_on(self._tasks[w.key], w, self._race)
+                again = self._evaluations.work_on(self._tasks[w.key], w, self._race, self._committed.get(w.key))
                 self._tasks[w.key] = self._group.create_task(again, name=f"evaluate {w.key} again")
             else:
                 new[w.key] = w
-        stored = self._evaluations.stored(new, self._race.rungs)
         for key, w in new.items():
             known = stored.get((None, key))
             if known is not None and not self._race.rungs:
                 self._fresh[key] = Evaluated(known, None, False)
             else:
-                work = self._evaluations.work(w, self._race, stored)
+                work = self._evaluations.work(w, self._race, stored, self._committed.get(key))
                 self._tasks[key] = self._group.create_task(work, name=f"evaluate {key}")
+
+    def _settled(self, key: str) -> bool:
+        """Whether it has an outcome that stays: one given up is raced again, from the rungs that it has."""
+        return key in self._committed and not self._committed[key].dropped
 
     def settle(self) -> None:
         """Take the results; all tasks are done."""
@@ -108,8 +133,7 @@ class Round:
         """
         found, seen = [], set()
         for key in keys:
-            known = self._fresh.get(key) or self._evaluations.committed(key)
-            assert known is not None, "every candidate of a generation is added to its round"
+            known = self._fresh.get(key) or self._committed[key]
             found.append(replace(known, hit=known.hit or key in seen))
             seen.add(key)
         return found
@@ -124,8 +148,9 @@ class Evaluations:
     Args:
         backend: where misses go.
         journal: where results are stored; failures are not, they are committed with their generation.
-        journal_path: read for results that an earlier life stored and never committed.
+        journal_path: read for what is committed, and for results that an earlier life stored and never committed.
         oracle_version: what the results hold for.
+        run_id: whose committed generations decide what is a hit; None for evaluations of no run's generations.
         on_result: called at each result that was worked for, on whatever rung.
         on_full: called at each that was one in full.
     """
@@ -138,6 +163,8 @@ class Evaluations:
         oracle_version: str,
         on_result: Callable[[], None] = lambda: None,
         on_full: Callable[[], None] = lambda: None,
+        *,
+        run_id: int | None = None,
     ) -> None:
         self._backend = backend
         self._journal = journal
@@ -145,27 +172,15 @@ class Evaluations:
         self.oracle_version = oracle_version
         self._on_result = on_result
         self._on_full = on_full
-        self._committed: dict[str, Evaluated] = {}
+        self._run_id = run_id
         self.outstanding = 0  # worked for at this moment, or waiting for it
 
-    def commit(self, key: str, evaluated: Evaluated) -> None:
-        """Know this outcome from now on: its generation is committed. The first stays; of what was given up, all."""
-        known = self._committed.get(key)
-        if known is None or known.dropped:
-            before = known.metrics if known is not None and evaluated.dropped else {}
-            self._committed[key] = replace(evaluated, metrics={**before, **evaluated.metrics}, hit=True)
-
-    def committed(self, key: str) -> Evaluated | None:
-        """The outcome of this architecture in a committed generation."""
-        return self._committed.get(key)
-
-    def known(self, key: str) -> bool:
-        """Whether there is one."""
-        return key in self._committed
-
-    def settled(self, key: str) -> bool:
-        """Whether there is one that stays: one that was given up is raced again, from the rungs that it has."""
-        return key in self._committed and not self._committed[key].dropped
+    def known(self, keys: Iterable[str]) -> set[str]:
+        """Those of these architectures that have an outcome in a committed generation; reads the journal."""
+        if self._run_id is None:
+            return set()
+        with JournalReader(self._path) as reader:
+            return set(reader.committed_outcomes(self._run_id, keys))
 
     async def evaluate(self, wanted: Sequence[Wanted]) -> list[Evaluated]:
         """Outcomes in full, in order; the second of two equal keys is a hit of the first.
@@ -173,7 +188,7 @@ class Evaluations:
         Cancelling it cancels what is under way.
         """
         async with self.round() as work:
-            work.add(wanted)
+            await work.add(wanted)
         return work.outcomes([w.key for w in wanted])
 
     @asynccontextmanager
@@ -183,27 +198,39 @@ class Evaluations:
             yield (work := Round(self, group, race))
         work.settle()
 
-    def stored(self, keys: Mapping[str, Any], rungs: Sequence[str]) -> Stored:
+    async def past(self, keys: Iterable[str], rungs: Sequence[str]) -> tuple[dict[str, Evaluated], Stored]:
+        """What committed generations say of these keys; and of those not settled, what was stored besides."""
+        return await patiently(lambda: self._past(list(keys), rungs))
+
+    def _past(self, keys: Sequence[str], rungs: Sequence[str]) -> tuple[dict[str, Evaluated], Stored]:
+        with JournalReader(self._path) as reader:
+            rows = reader.committed_outcomes(self._run_id, keys) if self._run_id is not None else {}
+            committed = {key: outcome_of(of) for key, of in rows.items()}
+            unsettled = [key for key in keys if key not in committed or committed[key].dropped]
+            return committed, self._stored(reader, unsettled, rungs)
+
+    def _stored(self, reader: JournalReader, keys: Sequence[str], rungs: Sequence[str]) -> Stored:
         """Results that an earlier life stored and never committed; they count as the evaluations that they were."""
         found = {}
-        with JournalReader(self._path) as reader:
-            for rung in (*rungs, None):
-                for key in keys:
-                    record = reader.evaluation(version_at(self.oracle_version, rung), key)
-                    if record is not None and record.status == "ok":
-                        found[rung, key] = record.metrics
+        for rung in (*rungs, None):
+            for key in keys:
+                record = reader.evaluation(version_at(self.oracle_version, rung), key)
+                if record is not None and record.status == "ok":
+                    found[rung, key] = record.metrics
         return found
 
-    async def work_on(self, before: asyncio.Task[Evaluated], wanted: Wanted, race: Race) -> Evaluated:
+    async def work_on(
+        self, before: asyncio.Task[Evaluated], wanted: Wanted, race: Race, known: Evaluated | None
+    ) -> Evaluated:
         """Race one on that a second candidate of the round asks less of, if the first gave it up."""
         found = await before
         if not found.dropped:
             return found
-        return await self.work(wanted, race, self.stored({wanted.key: wanted}, race.rungs))
+        _, stored = await self.past([wanted.key], race.rungs)
+        return await self.work(wanted, race, stored, known)
 
-    async def work(self, wanted: Wanted, race: Race, stored: Stored) -> Evaluated:
-        """Race an architecture up the rungs, and store what each gives."""
-        known = self._committed.get(wanted.key)
+    async def work(self, wanted: Wanted, race: Race, stored: Stored, known: Evaluated | None) -> Evaluated:
+        """Race an architecture up the rungs, and store what each gives; ``known``: what is committed of it."""
         metrics: dict[str, Any] = {}
         fresh = known is None  # whether a rung had to be asked that no committed generation knows
         for rung in race.rungs:

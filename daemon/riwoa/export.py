@@ -4,8 +4,9 @@ Where the run's language model learned, ``adapter/`` holds its LoRA weights too,
 or a predictor has no network, and writes no model.
 
 The directory is written whole beside its place, flushed to the disk and renamed into it: whoever looks sees the old
-export or the new one. (Linux renames no directory over a full one, so the old one steps aside first; a power cut in
-between leaves neither in place, and exporting again brings it back: everything comes from the journal.)
+export or the new one, and the files of their own that they keep there in both. (Linux renames no directory over a full
+one, so the old one steps aside first; a power cut in between leaves neither in place, and exporting again brings both
+back: the export comes from the journal, the other files from where the old one stepped.)
 
 The model is the recalibrated subnet in float32. A search may have measured in bfloat16, and then the journaled accuracy
 and this model's can differ by a few images; architecture.json holds both.
@@ -16,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ from torch import nn
 from riwoa import __version__
 from riwoa.child import die_with_parent, watch_stdin
 from riwoa.cognition.protocol import ModelSpec
-from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError
+from riwoa.errors import InputError, OracleError, RiwoaError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.build import checkpoint_path
 from riwoa.oracle.data import FloatArray, Images, IntArray, Split
@@ -44,9 +44,11 @@ from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import Supernet
 from riwoa.oracle.tasks import ImageTask, check_every_split, task_of
+from riwoa.ours import json_object, keep_writing_to_ourselves, output_directory, unwritable
+from riwoa.parsing import parse_json
+from riwoa.staging import replacing
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
-from riwoa_storage.failpoint import failpoint
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord
 
@@ -146,14 +148,15 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
     """Write the winner of a run (the latest) into ``out``, replacing an older export there.
 
     Raises:
-        InputError: nothing to export, the checkpoint is missing, or ``out`` holds something else.
+        InputError: nothing to export, or the checkpoint is missing.
+        UsageError: ``out`` holds something else.
         StateDirectoryError, FullDiskError: ``out`` cannot be written.
         OracleError: onnxruntime and torch disagree on the model.
         StorageError: the journal cannot be read.
     """
     winner = read_winner(journal, run_id)
     spec = _spec_now(winner)
-    _refuse_foreign(out)
+    out = output_directory(out, lambda directory: made_export(directory) is not None)
     if spec.get("kind") in ("table", "predictor"):
         return _export_numbers(winner, out, spec["kind"])
     if spec.get("kind") != "supernet":
@@ -212,7 +215,7 @@ def load_exported(directory: Path) -> tuple[nn.Module, int]:
         InputError: a file is missing, damaged, or of another model.
     """
     try:
-        description = json.loads((directory / "architecture.json").read_bytes())
+        description = parse_json((directory / "architecture.json").read_bytes())
         net: nn.Module = import_ofa().MobileNetV3.build_from_config(description["network"])
         # OFA's own loading is not asked: strict, every weight is there and none besides.
         nn.Module.load_state_dict(net, load_file(directory / "model.safetensors"))
@@ -377,12 +380,11 @@ def onnx_difference(path: Path, net: nn.Module, images: FloatArray) -> float:
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
-def _refuse_foreign(out: Path) -> None:
-    """An export replaces an export, and nothing else that happens to have the name."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "provenance.json").is_file():
-        raise InputError(f"{out} holds files that are no export; name an empty directory with --out")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a directory with --out")
+def made_export(directory: Path) -> list[str] | None:
+    """What an export wrote into a directory, by its own list; None where the directory is no export."""
+    provenance = json_object(directory / "provenance.json")
+    listed = provenance.get("files_sha256")
+    return ["provenance.json", *map(str, listed)] if isinstance(listed, dict) and "digest" in provenance else None
 
 
 @contextmanager
@@ -391,19 +393,13 @@ def _replacing(out: Path) -> Iterator[Path]:
 
     Raises:
         StateDirectoryError, FullDiskError: ``out`` cannot be written.
+        UsageError: a file in ``out`` that is not riwoa's is in the way.
     """
-    temporary = out.with_name(f"{out.name}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        _put_in_place(temporary, out)
+        with replacing(out, made_export) as new:
+            yield new
     except OSError as error:
-        full = error.errno == 28
-        kind, hint = (FullDiskError, "free some space") if full else (StateDirectoryError, "name another with --out")
-        raise kind(f"cannot write {out} ({error.strerror}); {hint}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise unwritable(out, error, "name another with --out") from None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -415,24 +411,11 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     _write(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
 
 
-def _put_in_place(temporary: Path, out: Path) -> None:
-    aside = out.with_name(f"{out.name}.old")
-    flush(temporary)
-    shutil.rmtree(aside, ignore_errors=True)
-    failpoint("export.before_rename")
-    if out.exists():
-        out.rename(aside)
-        failpoint("export.between_renames")
-    temporary.rename(out)
-    failpoint("export.after_rename")
-    flush(out.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 def main(arguments: list[str]) -> int:
     """``python -m riwoa.export JOURNAL DIRECTORY``: the daemon's child, which does not outlive it."""
     die_with_parent()
     watch_stdin()
+    keep_writing_to_ourselves()
     try:
         export_run(Path(arguments[0]), Path(arguments[1]))
     except (RiwoaError, StorageError) as error:

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from riwoa.child import die_with_parent, take_stdout, watch_stdin
+from riwoa.parsing import parse_json_object
+
+_MOST_FRAME_BYTES = 1 << 28  # the pipes have closer limits of their own
 
 
 def encode_frame(message: Mapping[str, Any]) -> bytes:
@@ -22,10 +25,7 @@ def decode_frame(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: the line is not one JSON object.
     """
-    message = json.loads(line)
-    if not isinstance(message, dict):
-        raise ValueError("a frame is one JSON object")
-    return message
+    return parse_json_object(line, _MOST_FRAME_BYTES)
 
 
 class ParentPipe:

@@ -19,7 +19,9 @@ import psutil
 
 from riwoa.config import Governor as Settings
 from riwoa.hours import inside
+from riwoa.limits import memory
 from riwoa.log import get_logger
+from riwoa.patience import Convenience
 
 _log = get_logger("governor")
 # A pause for one of these frees the memory of every worker: waiting would not free it, or lasts for hours.
@@ -44,13 +46,14 @@ class Readings:
 
 def read_machine(state: Path) -> Readings:
     """The readings of now; a sensor that fails is one that is not there."""
-    swap, memory = _quietly(psutil.swap_memory), _quietly(psutil.virtual_memory)
+    swap, found = _quietly(psutil.swap_memory), _quietly(memory)
     load = _quietly(os.getloadavg)
     disk = _quietly(lambda: os.statvfs(state))
     return Readings(
         disk_free_bytes=disk.f_bavail * disk.f_frsize if disk else None,
-        memory_available_bytes=memory.available if memory else None,
+        memory_available_bytes=found.available_bytes if found else None,
         swap_used_share=swap.used / swap.total if swap and swap.total else None,
+        # Of the whole machine, by all its cores: the kernel counts no container's threads apart.
         load_per_core=load[0] / (os.cpu_count() or 1) if load else None,
         temperature_c=_hottest_c(),
         battery_percent=discharging_percent(),
@@ -140,6 +143,7 @@ class Governor:
     def look(self) -> None:
         """Read and judge once."""
         self.readings = self._read(self._state)
+        time.tzset()  # a traveller's clock moves to another zone while the daemon runs
         before, self.holds = self.holds, judge(self._settings(), self.readings, datetime.now(), self.holds)
         for name in self.holds.keys() - before.keys():
             _log.warning("search_paused", by=name, reason=self.holds[name])
@@ -151,8 +155,9 @@ class Governor:
 
     async def watch(self) -> None:
         """Look again and again, by the monotonic clock; ends only by cancellation."""
+        looking = Convenience("governor")
         while True:
-            self.look()
+            looking.attempt(self.look)
             await asyncio.sleep(self._settings().every_s)
 
     async def until(self, condition: Callable[[], bool], timeout_s: float | None = None) -> bool:
@@ -189,7 +194,7 @@ def discharging_percent(supplies: Path = _SUPPLIES) -> float | None:
     Not psutil's: it takes the emptiest of all, the mouse's too.
     """
     found = []
-    for supply in sorted(supplies.glob("*")):
+    for supply in _quietly(lambda: sorted(supplies.glob("*"))) or []:
 
         def told(name: str, supply: Path = supply) -> str:
             return (_quietly((supply / name).read_text) or "").strip()

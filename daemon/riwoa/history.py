@@ -1,10 +1,14 @@
-"""What a run has committed so far, as the conductor needs it; rebuilt from the journal at every start."""
+"""What a run has committed so far, as the conductor needs it.
+
+Totals, leader and front are held; of single individuals only the newest asked for, for a run may have any number. What
+is asked for again is looked up in the journal (``recall``), so a resumed run need not read its whole past.
+"""
 
 from __future__ import annotations
 
 import io
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +22,12 @@ from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.search.space import IntArray
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import IndividualRecord
+from riwoa_storage.records import GenerationRecord, IndividualRecord
 
 Identity = tuple[int, int]  # (generation, slot)
+Progress = Callable[[int, int], None]  # generations read, of how many
+KEPT = 16_384  # individuals whose metrics are held at least, or a few times what a generation asks for
+_NEAR = 1e-9  # fitnesses closer than this are compared one by one: an array's last bits may differ from a number's
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Best:
 
 
 class History:
-    """Counters, credit, Pareto archive, leader, and the accuracy and latency of every individual."""
+    """Counters, credit, Pareto archive, leader, and accuracy and latency of the individuals asked for last."""
 
     def __init__(self, objective: Objective) -> None:
         self.generations = 0  # committed ones
@@ -84,15 +91,18 @@ class History:
         self.digest = ""
         self.best: Best | None = None
         self._objective = objective
-        self._metrics: dict[Identity, tuple[float, float]] = {}
+        # None where it was not evaluated in full.
+        self._metrics: OrderedDict[Identity, tuple[float, float] | None] = OrderedDict()
+        self._room = KEPT
 
     def absorb(self, generation: int, individuals: Iterable[IndividualRecord]) -> None:
-        """Take in the individuals of a generation that is about to be, or is, committed."""
+        """Take in the individuals of a generation that is about to be committed."""
         for i in individuals:
             if i.status != "ok":
+                self._keep((generation, i.slot), None)
                 continue
             accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
-            self._metrics[generation, i.slot] = (accuracy, latency_ms)
+            self._keep((generation, i.slot), (accuracy, latency_ms))
             self.archive.add(ParetoPoint(i.architecture_key, accuracy, latency_ms, (generation, i.slot)))
             self._challenge(generation, i)
 
@@ -103,22 +113,82 @@ class History:
         self.tallies = tallies_from_json(counters.get("operators", {}))
         self.digest = digest
 
+    # -- single individuals ------------------------------------------------------------------------------------------
+
+    def unheld(self, identities: Iterable[Identity | None]) -> list[Identity]:
+        """Those whose metrics must be recalled before they are asked for; the others are now the last to be let go."""
+        missing, asked = [], dict.fromkeys(identities)
+        self._room = max(KEPT, 4 * len(asked))
+        for identity in asked:
+            if identity in self._metrics:
+                self._metrics.move_to_end(identity)
+            elif identity is not None:
+                missing.append(identity)
+        return missing
+
+    def recall(self, reader: JournalReader, run_id: int, identities: Iterable[Identity]) -> None:
+        """Look committed individuals up."""
+        for identity in identities:
+            self._keep(identity, reader.metrics_of(run_id, *identity))
+
     def metrics(self, identity: Identity | None) -> tuple[float, float] | None:
-        """(accuracy, latency_ms) of an individual; None where it failed or there is none."""
-        return self._metrics.get(identity) if identity is not None else None
+        """(accuracy, latency_ms) of an individual that is held; None where it failed or there is none."""
+        return self._metrics[identity] if identity is not None else None
 
     def fitness(self, identity: Identity | None) -> float | None:
-        """Fitness of an individual under the objective in force."""
+        """Fitness of an individual that is held, under the objective in force."""
         metrics = self.metrics(identity)
         return float(self._objective.fitness(*metrics)) if metrics is not None else None
+
+    def _keep(self, identity: Identity, metrics: tuple[float, float] | None) -> None:
+        self._metrics[identity] = metrics
+        if len(self._metrics) > self._room:
+            self._metrics.popitem(last=False)
+
+    # -- from the journal --------------------------------------------------------------------------------------------
+
+    def restore(self, reader: JournalReader, last: GenerationRecord, progress: Progress) -> None:
+        """Stand on the last committed generation."""
+        self.committed(last.generation, last.counters, last.digest)
+        self.archive = self._front(reader, last, progress)
+        # The objective may have changed after this generation was committed and before the kill.
+        if last.leader is not None and last.individuals[0].fitness_version == self._objective.version:
+            self.best = None
+            self._challenge_with(reader, last.run_id, [(last.leader["generation"], last.leader["slot"])])
+        else:
+            self.judge_by(self._objective, reader, last.run_id)
+
+    @staticmethod
+    def _front(reader: JournalReader, last: GenerationRecord, progress: Progress) -> ParetoArchive:
+        found, exact, said = ParetoArchive(), ParetoArchive(), 0
+        for key, accuracy, latency_ms, generation, slot in reader.front_points(last.run_id):
+            found.add(ParetoPoint(key, accuracy, latency_ms, (generation, slot)))
+            if generation > said:
+                said = generation
+                progress(generation, last.generation + 1)
+        for p in found.front():  # the database reads numbers by code of its own, to the last bit not everywhere
+            accuracy, latency_ms = reader.metrics_of(last.run_id, *p.origin) or (p.accuracy, p.latency_ms)
+            exact.add(ParetoPoint(p.key, accuracy, latency_ms, p.origin))
+        return exact
 
     def judge_by(self, objective: Objective, reader: JournalReader, run_id: int) -> None:
         """Choose the leader anew among all that was ever committed: the target or the exponent changed."""
         self._objective = objective
         self.best = None
-        for generation, individual in reader.individuals(run_id):
-            if individual.status == "ok":
-                self._challenge(generation, individual)
+        points = list(reader.front_points(run_id))
+        if not points:
+            return
+        accuracies, latencies_ms = (np.array([p[column] for p in points]) for column in (1, 2))
+        fitness, feasible = objective.fitness(accuracies, latencies_ms), objective.feasible(latencies_ms)
+        rivals = feasible if feasible.any() else np.ones(len(points), dtype=np.bool_)
+        near = np.flatnonzero(rivals & (fitness >= fitness[rivals].max() - _NEAR))
+        self._challenge_with(reader, run_id, [points[row][3:] for row in near])
+
+    def _challenge_with(self, reader: JournalReader, run_id: int, identities: Iterable[Identity]) -> None:
+        for generation, slot in identities:
+            individual = reader.individual(run_id, generation, slot)
+            assert individual is not None, "a leader is committed"
+            self._challenge(generation, individual)
 
     def _challenge(self, generation: int, i: IndividualRecord) -> None:
         """Make an individual the leader if it is better; among equals the faster, then the first."""
@@ -144,14 +214,14 @@ def pack_state(snapshot: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_state(data: bytes) -> dict[str, npt.NDArray[np.generic]]:
+def unpack_state(data: bytes | None) -> dict[str, npt.NDArray[np.generic]]:
     """The snapshot that ``pack_state`` packed.
 
     Raises:
         JournalCorruptError: the bytes are not such a snapshot.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(data or b""), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, KeyError, EOFError) as error:
         raise JournalCorruptError(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,10 +29,11 @@ from riwoa.cognition.gate import judge
 from riwoa.cognition.protocol import Ask, Example, TrainingJob, one_of_each
 from riwoa.config import Config
 from riwoa.log import get_logger
+from riwoa.patience import patiently
 from riwoa.semantics import Style, seed_of
 from riwoa_storage.digest import relative_request_id
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import AdapterRecord, BufferEntryRecord, EventRecord
+from riwoa_storage.records import AdapterRecord, BufferEntryRecord, ConfigRevisionRecord, EventRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("learning")
@@ -111,6 +112,7 @@ class Learning:
         self.failed_s = 0.0  # what the last of them took, for its event
         self._training: Training | None = None
         self._submitted = False  # in this life
+        self._damaged: list[tuple[Adapter, str]] = []  # found at this start
         self.unusable: list[str] = []  # hashes of adapters whose bytes are gone or damaged, or that the model refused
         desk.on_trained = self._journal_outcome
         desk.on_refused = self._journal_refusal
@@ -177,10 +179,13 @@ class Learning:
         """
         if not successes and (self._training is not None or not self._due(generation, generations)):
             return
+        await patiently(self._take_in_new)
+        if self._training is None and self._due(generation, generations):
+            await self._start(generation)
+
+    def _take_in_new(self) -> None:
         with JournalReader(self._path) as reader:
             self._take_in(reader)
-            if self._training is None and self._due(generation, generations):
-                await self._start(generation, reader)
 
     def _take_in(self, reader: JournalReader) -> None:
         last = self._successes[-1].entry_id if self._successes else 0
@@ -196,12 +201,20 @@ class Learning:
     def _due(self, generation: int, generations: int) -> bool:
         if generation + self._settings.train_lag + self._settings.lag >= generations:
             return False  # no reply written with its adapter would join
+        enough_since = self._enough_since()
+        return enough_since is not None and generation >= enough_since
+
+    def _enough_since(self) -> int | None:
+        """The generation from which on the unconsumed successes suffice for a training; None while they do not."""
         last = max((a.generation for a in self._adapters), default=-1)
         failures = sum(g > last for g in self._failed)
         enough = self._settings.train_after * (1 + failures)
-        return self._settings.train and self._desk.adapters is not None and len(self._unconsumed(generation)) >= enough
+        if not self._settings.train or self._desk.adapters is None:
+            return None
+        unconsumed = [s.generation for s in self._successes if not s.consumed]
+        return unconsumed[enough - 1] if len(unconsumed) >= enough else None
 
-    async def _start(self, generation: int, reader: JournalReader) -> None:
+    async def _start(self, generation: int) -> None:
         taken = self._unconsumed(generation)[: MOST_BATCHES * self._settings.train_after]
         held_out = [s for s in self._successes if s.held_out and s.generation <= generation][-MOST_HELD_OUT:]
         self._training = Training(
@@ -212,16 +225,22 @@ class Learning:
             held_out=tuple(s.entry_id for s in held_out),
             seed=seed_of(self._seed, generation, 0, "training"),
         )
-        await self._submit(reader)
+        await self._submit()
 
-    async def _submit(self, reader: JournalReader) -> None:
-        t = self._training
+    async def _submit(self) -> None:
+        t, files = self._training, self._desk.adapters
         assert t is not None
-        assert self._desk.adapters is not None
-        job = self._job(t, self._desk.adapters, {e.entry_id: e for e in reader.buffer(self._run_id)})
+        assert files is not None
+        job = await patiently(lambda: self._job(t, files, self._entries(t)))
         self._submitted = True
         await self._desk.submit_training(t.trigger, job, adapter_sha256=t.parent.sha256 if t.parent else None)
         _log.info("training_submitted", generation=t.trigger, examples=len(job.examples), swap=t.swap)
+
+    def _entries(self, t: Training) -> dict[int, BufferEntryRecord]:
+        """What a training learns from and is judged by, by entry id."""
+        with JournalReader(self._path) as reader:
+            oldest = min((*t.taken, *t.held_out), default=1)
+            return {e.entry_id: e for e in reader.buffer(self._run_id, after=oldest - 1)}
 
     def _job(self, t: Training, files: AdapterFiles, entries: Mapping[int, BufferEntryRecord]) -> TrainingJob:
         held_out = {s.entry_id for s in self._successes if s.held_out}
@@ -308,21 +327,30 @@ class Learning:
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
-    async def restore(self, reader: JournalReader, generation: int, *, searching: bool) -> None:
-        """Stand before ``generation``; a training that was under way goes to the desk again, the same job."""
-        lag = self._settings.train_lag
+    def restore(self, reader: JournalReader, generation: int) -> None:
+        """Read what the journal holds before ``generation``; ``resume`` follows. For a thread."""
         rows = reader.adapters(self._run_id, weights=False)
         self._adapters = [Adapter(r.adapter_id, r.generation, r.sha256, r.status != "rejected") for r in rows]
+        events = reader.events(self._run_id, limit=-1)
         self._failed = [
-            s.generation for s in reader.generation_summaries(self._run_id) if "training_failed" in s.inputs
+            e.generation
+            for e in events
+            if e.kind == "training_failed" and e.generation is not None and e.generation < generation
         ]
         self._take_in(reader)
-        told = [e for e in reader.events(self._run_id, limit=-1) if e.kind == "adapter_unusable"]
+        told = [e for e in events if e.kind == "adapter_unusable"]
         self.unusable = [e.payload["sha256"] for e in told if e.payload.get("refused")]
-        await self._check_weights(reader, generation)
+        self._damaged = self._find_damaged(reader, generation)
+        self.unusable += [adapter.sha256 for adapter, _ in self._damaged]
+
+    async def resume(self, generation: int, revisions: Sequence[ConfigRevisionRecord], *, searching: bool) -> None:
+        """Tell of damaged adapters; a training that was under way goes to the desk again, the same job."""
+        for adapter, found in self._damaged:
+            reason = f"its weights in the journal are {found}"
+            await self._leave_out(adapter.sha256, generation, reason, refused=False)
         if not searching:
             return
-        revisions = reader.config_revisions(self._run_id)
+        lag = self._settings.train_lag
 
         def generations(at: int) -> int:
             """Of the search, as configured then: it may have been changed since."""
@@ -333,21 +361,25 @@ class Learning:
         if swapped >= generation:  # its row is there, the swap is still to come
             self._training = Training(swapped - lag, swapped, self.in_force(swapped - lag), (), (), 0)
             return
-        trigger = next((g for g in range(swapped, generation) if self._due(g, generations(g))), None)
+        enough_since = self._enough_since()
+        if enough_since is None:
+            return
+        later = range(max(swapped, enough_since), generation)
+        trigger = next((g for g in later if self._due(g, generations(g))), None)
         if trigger is not None:
-            await self._start(trigger, reader)
+            await self._start(trigger)
 
-    async def _check_weights(self, reader: JournalReader, generation: int) -> None:
-        """Leave out the newest adapters as long as their bytes are not what their hashes say."""
+    def _find_damaged(self, reader: JournalReader, generation: int) -> list[tuple[Adapter, str]]:
+        """The newest adapters as long as their bytes are not what their hashes say: gone, or damaged."""
+        found = []
         for adapter in reversed([a for a in self._adapters if a.accepted and a.sha256 not in self.unusable]):
             weights = reader.weights(adapter.adapter_id)
             if weights is not None and hashlib.sha256(weights).hexdigest() == adapter.sha256:
                 if adapter.generation <= generation:
-                    return
+                    break
                 continue
-            self.unusable.append(adapter.sha256)
-            reason = "gone" if weights is None else "damaged"
-            await self._leave_out(adapter.sha256, generation, f"its weights in the journal are {reason}", refused=False)
+            found.append((adapter, "gone" if weights is None else "damaged"))
+        return found
 
 
 def _example(entry: BufferEntryRecord) -> Example:

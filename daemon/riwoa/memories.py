@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from riwoa.cognition.parse import told
 from riwoa.cognition.prompt import Remembered
-from riwoa_storage.reader import JournalReader
+from riwoa_storage.reader import PAGE_ROWS, JournalReader
 from riwoa_storage.records import BufferEntryRecord, IndividualRecord
 
 BEST_SHOWN, BEST_AMONG = 3, 20  # successes in a prompt, and among how many of the last
@@ -66,12 +67,9 @@ class Memories:
     def restore(self, reader: JournalReader, run_id: int) -> None:
         """Remember what the journal holds."""
         self.succeeded(reader.buffer(run_id)[-BEST_AMONG:])
-        rejected: list[tuple[str, str]] = []
-        for summary in reader.generation_summaries(run_id):
-            rejected += in_order(summary.inputs.get("rejected", {}))
         last: deque[tuple[str, str]] = deque()
         individuals, parents = {}, {}
-        for name, reason in reversed(rejected):
+        for name, reason in _newest_rejected(reader, run_id):
             reply, request = reader.reply(f"{run_id}/{name}"), reader.request(f"{run_id}/{name}")
             if reply is None or reply.status != "ok" or request is None:
                 continue
@@ -82,6 +80,17 @@ class Memories:
             if len(last) == REJECTED_KEPT:
                 break
         self.failed(last, individuals, parents)
+
+
+def _newest_rejected(reader: JournalReader, run_id: int) -> Iterator[tuple[str, str]]:
+    """(name, reason) of rejected replies, newest first; reads no further back than it is asked."""
+    end = reader.generation_count(run_id)
+    while end > 0:
+        start = max(0, end - PAGE_ROWS)
+        page = list(itertools.islice(reader.generation_summaries(run_id, start), end - start))
+        for summary in reversed(page):
+            yield from reversed(in_order(summary.inputs.get("rejected", {})))
+        end = start
 
 
 def in_order(rejected: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -1,26 +1,40 @@
-"""Where things lie. Light: ``riwoactl status`` passes through here, so pathlib and socket are imported only on use."""
+"""Where things lie: one function each, the same for riwoad and riwoactl.
+
+The state directory is the first of: ``--state``; ``$RIWOA_STATE``; ``$STATE_DIRECTORY`` (systemd's); ``./.riwoa``, if a
+run lies there; ``$XDG_STATE_HOME/riwoa`` (``~/.local/state/riwoa``). Where none lies in the last either, riwoactl alone
+looks at the service's ``/var/lib/riwoa`` too: a daemon started by hand never writes there unasked.
+
+A variable that is empty counts as not set, an XDG directory that is not absolute likewise. A place is resolved once, to
+its real path; from then on everything is relative to that, so that one directory has one lock and one journal, however
+it was spelt. Light: ``riwoactl status`` passes through here, so pathlib and socket are imported only on use.
+"""
 
 from __future__ import annotations
 
 import os
 
+from riwoa.errors import UsageError
+
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
     from pathlib import Path
 
 LOCAL_STATE = ".riwoa"  # what `make run` uses, in the working directory
 SYSTEM_STATE = "/var/lib/riwoa"
 SYSTEM_RUNTIME = "/run/riwoa"
+ORDER = "$RIWOA_STATE, systemd's, ./.riwoa if a run lies there, the user's"  # for --help
+_MOST_LOCK_BYTES = 8192
 
 
 class StatePaths:
-    """The files of one state directory; ``directory`` and ``socket_name`` are the same as strings."""
+    """The files of one state directory; ``directory`` is its real path, however it was spelt."""
 
     __slots__ = ("directory",)
 
     def __init__(self, state: str | os.PathLike[str]) -> None:
-        self.directory = os.fspath(state)
+        self.directory = os.path.realpath(state)
 
     def name(self, file: str) -> str:
         """A file of the state directory as a string."""
@@ -70,9 +84,27 @@ class StatePaths:
 
     @property
     def socket_name(self) -> str:
-        """The control socket: in systemd's runtime directory where there is one."""
-        runtime = os.environ.get("RUNTIME_DIRECTORY")
-        if not runtime and self.directory == SYSTEM_STATE:
+        """Where the daemon listens that runs here, or ran last: it says so in the lock file."""
+        try:
+            descriptor = os.open(self.name("lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return self.socket_to_bind
+        try:
+            lines = os.fsdecode(os.read(descriptor, _MOST_LOCK_BYTES)).split("\n")
+        except OSError:
+            lines = []
+        finally:
+            os.close(descriptor)
+        return next((line[7:] for line in lines if line.startswith("socket=/")), self.socket_to_bind)
+
+    @property
+    def socket_to_bind(self) -> str:
+        """Where a daemon of this state listens: $RIWOA_SOCKET, else systemd's runtime directory, else the state."""
+        if chosen := os.environ.get("RIWOA_SOCKET"):
+            parent, name = os.path.split(chosen)
+            return os.path.join(os.path.realpath(parent), name)
+        runtime = _first(os.environ.get("RUNTIME_DIRECTORY"))
+        if not runtime and self.directory == os.path.realpath(SYSTEM_STATE):
             runtime = SYSTEM_RUNTIME
         return os.path.join(runtime, "control.sock") if runtime else self.name("control.sock")
 
@@ -86,26 +118,95 @@ def shipped(name: str) -> Path:
 
 
 def daemon_state(explicit: str | os.PathLike[str] | None) -> StatePaths:
-    """The daemon's state directory: --state, RIWOA_STATE, systemd's STATE_DIRECTORY, then the user's."""
-    chosen = explicit or os.environ.get("RIWOA_STATE") or os.environ.get("STATE_DIRECTORY")
-    return StatePaths(os.path.expanduser(chosen) if chosen else user_state())
+    """The state directory of a daemon, and of what writes beside one; the order stands above.
+
+    Raises:
+        UsageError: none is named, and this user has no home directory.
+    """
+    return _chosen(explicit) or StatePaths(user_state())
 
 
 def client_state(explicit: str | os.PathLike[str] | None) -> StatePaths:
-    """Where riwoactl looks: as the daemon, but a state that exists (here, the user's, the service's) goes first."""
-    chosen = explicit or os.environ.get("RIWOA_STATE") or os.environ.get("STATE_DIRECTORY")
-    if chosen:
-        return StatePaths(os.path.expanduser(chosen))
-    for place in (LOCAL_STATE, user_state(), SYSTEM_STATE):
-        if any(os.path.exists(os.path.join(place, file)) for file in ("status.json", "journal.db")):
-            return StatePaths(place)
-    return StatePaths(user_state())
+    """Where riwoactl looks: as the daemon, and at last at the service's.
+
+    Raises:
+        UsageError: as ``daemon_state``.
+    """
+    chosen = _chosen(explicit)
+    if chosen is not None:
+        return chosen
+    try:
+        users = user_state()
+    except UsageError:
+        if _holds_run(SYSTEM_STATE):
+            return StatePaths(SYSTEM_STATE)
+        raise
+    return StatePaths(SYSTEM_STATE if not _holds_run(users) and _holds_run(SYSTEM_STATE) else users)
+
+
+def _chosen(explicit: str | os.PathLike[str] | None) -> StatePaths | None:
+    named = explicit or os.environ.get("RIWOA_STATE") or _first(os.environ.get("STATE_DIRECTORY"))
+    if named:
+        return StatePaths(expanded(os.fspath(named)))
+    return StatePaths(LOCAL_STATE) if _holds_run(LOCAL_STATE) else None
+
+
+def _first(directories: str | None) -> str:
+    """Systemd separates several by colons."""
+    return (directories or "").partition(":")[0]
+
+
+def _holds_run(place: str) -> bool:
+    return any(os.path.exists(os.path.join(place, file)) for file in ("status.json", "journal.db"))
+
+
+def expanded(path: str) -> str:
+    """A path with its leading tilde replaced, which a shell leaves alone in ``--state=~/run``.
+
+    Raises:
+        UsageError: this user has no home directory.
+    """
+    if path == "~" or path.startswith("~/"):
+        return home("the path without a tilde") + path[1:]
+    return path
 
 
 def user_state() -> str:
-    """``$XDG_STATE_HOME/riwoa``."""
-    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(base, "riwoa")
+    """``$XDG_STATE_HOME/riwoa``, in ``~/.local/state`` where that is not set."""
+    return os.path.join(xdg("XDG_STATE_HOME", ".local/state", "--state or RIWOA_STATE"), "riwoa")
+
+
+def xdg(variable: str, below_home: str, otherwise: str, environment: Mapping[str, str] | None = None) -> str:
+    """A base directory of the XDG specification, which ignores a relative one.
+
+    Args:
+        variable: that names it.
+        below_home: where it lies where the variable says nothing.
+        otherwise: what the user may set where there is no home, for the message.
+        environment: default: this process's.
+
+    Raises:
+        UsageError: the variable is not set, and this user has no home directory.
+    """
+    named = (os.environ if environment is None else environment).get(variable, "")
+    return named if os.path.isabs(named) else os.path.join(home(otherwise), below_home)
+
+
+def home(otherwise: str) -> str:
+    """The user's home directory.
+
+    Raises:
+        UsageError: HOME is not set, and the system does not know the user; ``otherwise`` says what to set.
+    """
+    named = os.environ.get("HOME", "")
+    if os.path.isabs(named):
+        return named
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise UsageError(f"user {os.getuid()} has no home directory here: set {otherwise}") from None
 
 
 def socket_address(path: str | os.PathLike[str]) -> tuple[str, int | None]:

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from riwoa.child import child_command
 from riwoa.frames import decode_frame
 from riwoa_storage.failpoint import failpoint
 
@@ -84,7 +84,7 @@ class Peer:
         """
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", module),
+                *child_command(module),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

@@ -56,12 +56,21 @@ class Problem:
         Raises:
             InfeasibleTargetError: says what is attainable.
         """
-        wanted, (low_ms, high_ms) = config.objective.latency_ms, self.range_ms
-        if wanted != "auto" and float(wanted) < low_ms:
-            raise InfeasibleTargetError(
-                f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
-                f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
-            )
+        check_attainable(config, self.range_ms)
+
+
+def check_attainable(config: Config, range_ms: tuple[float, float]) -> None:
+    """Refuse a latency target below the least of a space.
+
+    Raises:
+        InfeasibleTargetError: says what is attainable.
+    """
+    wanted, (low_ms, high_ms) = config.objective.latency_ms, range_ms
+    if wanted != "auto" and float(wanted) < low_ms:
+        raise InfeasibleTargetError(
+            f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
+            f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
+        )
 
 
 async def pose(config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
@@ -76,9 +85,9 @@ async def pose(config: Config, latency_table: Path, progress: ProgressCallback |
         RiwoaError: a table or another input is missing, damaged or of another device.
     """
     if config.oracle.kind == "table":
-        return _table(config)
+        return table_problem(config)
     if config.oracle.kind == "predictor":
-        return _predictor(config)
+        return predictor_problem(config)
     return await _supernet(config, latency_table, progress)
 
 
@@ -98,7 +107,8 @@ async def _supernet(config: Config, latency_table: Path, progress: ProgressCallb
     )
 
 
-def _table(config: Config) -> Problem:
+def table_problem(config: Config) -> Problem:
+    """The search in a table of finished measurements."""
     spec = table_spec(config.oracle)
     table = TableOracle(spec)
     return Problem(
@@ -114,7 +124,8 @@ def _table(config: Config) -> Problem:
     )
 
 
-def _predictor(config: Config) -> Problem:
+def predictor_problem(config: Config) -> Problem:
+    """The search by OFA's predictor and tables."""
     spec, resolutions = predictor_spec(config.oracle), config.oracle.resolutions
     tables = OfaLatencyTable(Path(str(config.oracle.latency_tables)))
     low_ms, high_ms = tables.range_ms(resolutions)

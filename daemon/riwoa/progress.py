@@ -13,9 +13,12 @@ from typing import Any
 
 from riwoa.errors import DaemonUnavailableError
 from riwoa.oracle.protocol import accuracy_error
+from riwoa.ours import json_object
+from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import StatePaths, connect
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.status import one_line, steps
+from riwoa.status_check import checked_status
 from riwoa_storage.reader import JournalReader
 
 Look = Callable[[], Mapping[str, Any]]
@@ -33,7 +36,7 @@ def progress_lines(status: Mapping[str, Any]) -> list[str]:
         done, total = steps(run)
         filled = min(_BAR_WIDTH, round(_BAR_WIDTH * done / max(1, total)))
         lines.append(f"  {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {run['phase']} {done} of {total}")
-    lines += [f"  {worker_line(w)}" for w in status.get("workers", [])]
+    lines += [f"  {worker_line(w)}" for w in status.get("workers") or []]
     proposals = status.get("proposals")
     if proposals:
         lines.append(
@@ -41,7 +44,7 @@ def progress_lines(status: Mapping[str, Any]) -> list[str]:
         )
     cognition = status.get("cognition")
     if cognition and cognition["state"] in ("geometric only", "model gone"):
-        lines.append(f"  {cognition['state']}: {cognition['reason']}")
+        lines.append(f"  {cognition['state']}: {cognition.get('reason')}")
     config = status.get("config")
     if config and config.get("error"):
         lines.append(f"  config: {config['error']}")
@@ -52,7 +55,7 @@ def worker_line(worker: Mapping[str, Any]) -> str:
     """One worker: what it does, for how long, and how much it has done."""
     doing = worker["state"]
     if worker.get("job"):
-        doing += f" for {worker['since_s']:.1f} s"
+        doing += f" for {worker.get('since_s') or 0:.1f} s"
     share = f", {100 * worker['busy_share']:.0f} % busy" if worker.get("busy_share") is not None else ""
     return f"{worker['name']}: {doing}, {worker['done']} done{share}"
 
@@ -89,7 +92,7 @@ def _redraw(lines: list[str], drawn: int) -> int:
 def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     """The winner, the Pareto front, and where the files lie; for a stopped run, how to go on."""
     if status["state"] != "finished":
-        print(f"{status['state']}: {status['message'] or one_line(status)}")
+        print(f"{status['state']}: {status.get('message') or one_line(status)}")
         print(f"journal: {paths.journal}")
         return
     with JournalReader(paths.journal) as reader:
@@ -136,11 +139,8 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
 
 def exported_digest(paths: StatePaths) -> str | None:
     """Digest of the run whose winner lies in the export directory; None where there is none."""
-    try:
-        found = json.loads((paths.export / "provenance.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found.get("digest") if isinstance(found, dict) else None
+    digest = json_object(paths.export / "provenance.json").get("digest")
+    return digest if isinstance(digest, str) else None
 
 
 def architecture_line(architecture: Mapping[str, Any]) -> str:
@@ -168,7 +168,8 @@ def _front(reader: JournalReader, run_id: int) -> tuple[ParetoPoint, ...]:
 async def attach(paths: StatePaths) -> int:
     """Show the progress of a daemon that is alive already; Ctrl-C leaves it alone."""
     status = _ask(paths)
-    print(f"a daemon (process {status['pid']}) already serves {paths.state}; showing its progress, Ctrl-C leaves it be")
+    who = f"a daemon (process {status.get('pid') or 'unknown'})"
+    print(f"{who} already serves {paths.state}; showing its progress, Ctrl-C leaves it be")
     left = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, left.set)
 
@@ -191,10 +192,9 @@ async def attach(paths: StatePaths) -> int:
 
 def _show_last(paths: StatePaths) -> int:
     """How it stands once the daemon is gone; the exit code is that of `riwoactl status`."""
-    try:
-        last = json.loads(paths.status.read_text())
-    except (OSError, ValueError):
-        raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue") from None
+    last = checked_status(json_object(paths.status))
+    if last is None:
+        raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue")
     if last["state"] not in ("finished", "unhealthy"):
         last = {**last, "state": "stopped", "message": "the daemon is gone; start again to continue"}
     show_end(last, paths)
@@ -211,8 +211,10 @@ def _ask(paths: StatePaths) -> Mapping[str, Any]:
         with connect(paths.socket, 2.0) as client, client.makefile("rwb") as stream:
             stream.write(b'{"verb": "status"}\n')
             stream.flush()
-            answer: dict[str, Any] = json.loads(stream.readline())
-        status: Mapping[str, Any] = answer["status"]
-    except (OSError, ValueError, KeyError):
-        raise DaemonUnavailableError(f"the daemon that serves {paths.state} no longer answers; start again") from None
+            answer = parse_json_object(stream.readline(MOST_JSON_BYTES))
+        status = checked_status(answer.get("status"))
+    except (OSError, ValueError):
+        status = None
+    if status is None:
+        raise DaemonUnavailableError(f"the daemon that serves {paths.state} no longer answers; start again")
     return status

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from riwoa.lock import Lock
+from riwoa.paths import expanded, xdg
 
 SUPERNETS = "supernets"  # a directory of the home that holds no language model
 
@@ -14,22 +16,22 @@ Say = Callable[[str], None]
 
 
 def models_home(environment: Mapping[str, str] | None = None) -> Path:
-    """Where pulled models lie: $RIWOA_MODELS, ``models`` in systemd's state directory, $XDG_DATA_HOME/riwoa/models."""
+    """Where pulled models lie: $RIWOA_MODELS, ``models`` in systemd's state directory, $XDG_DATA_HOME/riwoa/models.
+
+    Raises:
+        UsageError: none of them is set, and this user has no home directory.
+    """
     env = os.environ if environment is None else environment
     if chosen := env.get("RIWOA_MODELS"):
-        return Path(chosen).expanduser().absolute()
-    if state := env.get("STATE_DIRECTORY"):
-        return Path(state).absolute() / "models"
-    return Path(env.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser()) / "riwoa" / "models"
+        return Path(os.path.realpath(expanded(chosen)))
+    if state := env.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(os.path.realpath(state), "models")
+    return Path(xdg("XDG_DATA_HOME", ".local/share", "RIWOA_MODELS", env), "riwoa", "models")
 
 
 @contextmanager
 def alone(home: Path, say: Say) -> Iterator[None]:
     """One fetch at a time in one home; a second waits, and then mostly finds what it wanted."""
-    with (home / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process is fetching into {home}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with Lock(home / ".lock") as lock:
+        lock.wait(lambda: say(f"another process is fetching into {home}; waiting for it"))
         yield

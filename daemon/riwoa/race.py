@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from riwoa.search.race import Bound, Stakes
+from riwoa.search.race import MOST, Bound, Stakes
 
 AUDITED_SHARE = 0.05
 
@@ -65,17 +66,22 @@ class Racing:
         self.rungs = tuple(rungs)
         self._confidence = confidence
         self._seed = seed
-        self._full: list[float] = []
-        self._cheap: dict[str, list[float]] = {rung: [] for rung in rungs}
+        self._full: deque[float] = deque(maxlen=MOST)
+        self._cheap: dict[str, deque[float]] = {rung: deque(maxlen=MOST) for rung in rungs}
+
+    def learns_from(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether these are of an individual that was evaluated on every rung."""
+        return all(metric_of(rung) in metrics for rung in self.rungs)
 
     def learn(self, metrics: Mapping[str, Any]) -> None:
-        """Take in a committed individual that was evaluated on every rung and in full, once."""
-        if all(metric_of(rung) in metrics for rung in self.rungs):
+        """Take in a committed individual that was evaluated on every rung and in full, once; the newest are kept."""
+        if self.learns_from(metrics):
             self._full.append(metrics["accuracy"])
             for rung in self.rungs:
                 self._cheap[rung].append(metrics[metric_of(rung)])
 
     def race(self, stakes: Stakes) -> Race:
         """The next generation's."""
-        bounds = {rung: Bound(self._cheap[rung], self._full, self._confidence) for rung in self.rungs}
+        full = list(self._full)
+        bounds = {rung: Bound(list(self._cheap[rung]), full, self._confidence) for rung in self.rungs}
         return Race(self.rungs, bounds, stakes, self._seed)

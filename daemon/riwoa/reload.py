@@ -1,15 +1,20 @@
-"""Reload (ruling 17): parse whole, validate whole, hand one new configuration over; a bad file changes nothing."""
+"""Reload (ruling 17): parse whole, validate whole, hand one new configuration over; a bad file changes nothing.
+
+A file applies whole or not at all. Refused are also one that names a key which cannot change in a run, and one that
+lacks a table which it had: that is how a file looks while somebody is writing it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from watchfiles import awatch
 
 from riwoa.config import Config, Difference, Loaded, difference, load
-from riwoa.errors import RiwoaError
+from riwoa.errors import ConfigError, RiwoaError
 from riwoa.log import get_logger
 
 _log = get_logger("reload")
@@ -32,7 +37,11 @@ class Reloader:
         self.restart_keys: tuple[str, ...] = ()
         self._overrides = tuple(overrides)
         self.check: Callable[[Config], None] = lambda _: None  # refuses what parses but cannot be met here
+        self._started = loaded.config  # what a key that cannot change must stay, whatever a resumed run stands on
+        self._tables = _tables(loaded)
+        self._piped = loaded.source is not None and loaded.source.piped
         self._pending: Config | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     @property
     def newest(self) -> Config:
@@ -45,25 +54,56 @@ class Reloader:
         self.config = in_force
 
     def reload(self) -> Difference:
-        """Read the file again. Live keys wait for the boundary; keys that need a restart are named and left.
+        """Read the file again, in this thread; what changed waits for the boundary.
 
         Raises:
-            RiwoaError: the file is bad, or its target is out of reach; the old configuration stays in force.
+            RiwoaError: the file is bad, or asks for what a run cannot have; the old configuration stays in force.
         """
+        with self._told():
+            return self._accept(self._read())
+
+    async def reload_aside(self) -> Difference:
+        """``reload``, for the event loop: the file is read and parsed in another thread."""
+        async with self._one_at_a_time:
+            with self._told():
+                return self._accept(await asyncio.to_thread(self._read))
+
+    def _read(self) -> Loaded:
+        if self._piped:
+            raise ConfigError(f"{self.file} was a pipe and is read once; name a file to change keys in a run")
+        return load(self.file, self._overrides)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong is shown until a reload goes well."""
         try:
-            fresh = load(self.file, self._overrides).config
-            self.check(fresh)
+            yield
         except RiwoaError as error:
             self.error = str(error)
             raise
-        found = difference(self.config, fresh)
-        self.restart_keys = tuple(found.refused)
         self.error = None
-        if found.refused:
-            names = ", ".join(found.refused)
-            self.error = f"cannot change in a run, left as they were: {names}; restart with --new-run to apply them"
-            _log.warning("config_keys_refused", keys=list(found.refused))
-        self._pending = with_keys(self.config, fresh, found.live)
+
+    def _accept(self, fresh: Loaded) -> Difference:
+        self.restart_keys = ()
+        lost = sorted(self._tables - _tables(fresh))
+        if lost:
+            names = ", ".join(f"[{name}]" for name in lost)
+            raise ConfigError(
+                f"{self.file}: {names} is gone from it, as if it were still being written; nothing of it was applied. "
+                "Put the table back (its header alone means its defaults) or restart"
+            )
+        refused = difference(self._started, fresh.config).refused
+        self.restart_keys = tuple(refused)
+        if refused:
+            _log.warning("config_keys_refused", keys=list(refused))
+            raise ConfigError(
+                f"{self.file}: {', '.join(refused)} cannot change in a run; nothing of it was applied. "
+                "Change it back, or restart (`riwoactl config diff FILE` says which keys need --new-run)"
+            )
+        self.check(fresh.config)
+        found = Difference(difference(self.config, fresh.config).live, {})
+        self._pending = with_keys(self.config, fresh.config, found.live)
+        self._tables = _tables(fresh)
         return found
 
     def take(self) -> tuple[Config, Difference] | None:
@@ -77,7 +117,7 @@ class Reloader:
 
     async def watch(self) -> None:
         """Reload at every change of the file. The directory is watched: editors rename, managers swap links."""
-        if self.file is None:
+        if self.file is None or self._piped:
             return
         name = self.file.name
         async for changes in awatch(
@@ -85,7 +125,7 @@ class Reloader:
         ):
             if any(Path(path).name == name for _, path in changes) or self._is_link():
                 await self._settled()
-                self.try_reload()
+                await self.try_reload()
 
     async def _settled(self) -> None:
         """Wait while somebody is still writing: a number that is cut short is a number, too."""
@@ -104,19 +144,26 @@ class Reloader:
             return (0, 0, 0)
         return (found.st_ino, found.st_size, found.st_mtime_ns)
 
-    def try_reload(self) -> None:
+    async def try_reload(self) -> None:
         """Reload; a bad file is kept in ``error`` and logged, nothing more."""
         try:
-            found = self.reload()
+            found = await self.reload_aside()
         except RiwoaError as error:
             _log.warning("config_refused", reason=str(error))
-            return
-        if found.live:
-            _log.info("config_reloaded", keys=sorted(found.live))
+        except Exception as error:  # a fault of ours must not end the watching: later edits are still to be seen
+            self.error = f"{self.file}: {type(error).__name__}: {error}"
+            _log.exception("config_not_read")
+        else:
+            if found.live:
+                _log.info("config_reloaded", keys=sorted(found.live))
 
     def _is_link(self) -> bool:
         assert self.file is not None
         return self.file.is_symlink()
+
+
+def _tables(loaded: Loaded) -> frozenset[str]:
+    return frozenset(loaded.source.tables if loaded.source is not None else ())
 
 
 def with_keys(old: Config, new: Config, keys: Iterable[str]) -> Config:

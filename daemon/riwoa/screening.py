@@ -23,7 +23,7 @@ from riwoa.search.space import IntArray, Space
 
 OPTIMISM = 2.0  # 1 finds as much on OFA's predictor and is fooled now and then on NAS-Bench-201
 NEWEST = 400  # evaluations to learn from: a third of a second
-_JUDGED = 200  # of the newest predictions
+JUDGED = 200  # of the newest predictions
 
 _blas = functools.cache(ThreadpoolController)
 
@@ -67,7 +67,7 @@ class Screening:
         self._prior = prior if prior is not None else Examples(space, np.empty((0, len(space)), np.int64), np.empty(0))
         self._indices: deque[IntArray] = deque(maxlen=NEWEST)
         self._accuracies: deque[float] = deque(maxlen=NEWEST)
-        self._covered: deque[bool] = deque(maxlen=_JUDGED)
+        self._covered: deque[bool] = deque(maxlen=JUDGED)
         self._surrogate: Surrogate | None = None
         self._from_prior = 0
 

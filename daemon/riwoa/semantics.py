@@ -9,10 +9,9 @@ configuration there would never have asked it.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +27,7 @@ from riwoa.config import Cognition, Config
 from riwoa.history import History, Identity, genotype_of
 from riwoa.log import get_logger
 from riwoa.memories import Memories, in_order
+from riwoa.patience import patiently
 from riwoa.search.base import Proposal
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
@@ -45,7 +45,7 @@ NOT_EVALUATED = "could not be evaluated"
 # What "auto" means where no model is asked: the scripted provider heeds none of it.
 _UNMODELLED = Recommended(temperature=0.7, top_p=0.95, thinking_tokens=48, template="compact", learning_rate=1e-3)
 Offered = dict[str, tuple[Choice, ...]]
-Known = Callable[[str], bool]  # architecture key -> evaluated in a committed generation, or asked for already
+Known = Callable[[Sequence[str]], Collection[str]]  # those of some architecture keys that are not to be asked again
 LatencyOf = Callable[[Mapping[str, Any]], float]  # architecture -> milliseconds
 LayerMs = Callable[[Mapping[str, Any]], Mapping[str, float]]  # architecture -> layer -> milliseconds
 
@@ -96,7 +96,9 @@ def offered_choices(codec: Codec, genotype: FloatArray, known: Known) -> Offered
     if not changes:
         return {}
     children = codec.decode(np.stack([codec.patch(genotype, {gene: choice}) for gene, choice in changes]))
-    new = [change for change, row in zip(changes, children, strict=True) if not known(codec.space.key(row))]
+    keys = [codec.space.key(row) for row in children]
+    old = known(keys)
+    new = [change for change, key in zip(changes, keys, strict=True) if key not in old]
     offered: dict[str, list[Choice]] = {}
     for gene, choice in new or changes:
         offered.setdefault(gene, []).append(choice)
@@ -161,7 +163,7 @@ class Semantics:
         codec: of the run's space and seed.
         run_id: the run.
         history: metrics of committed individuals.
-        known: whether an architecture was evaluated in a committed generation.
+        known: which architectures were evaluated in committed generations; reads the journal, so only threads ask.
         latency_of: latency of an architecture, free to ask.
         layer_ms: latency of its layers, likewise; {} where only the sum is known.
         style: how the model writes.
@@ -199,11 +201,15 @@ class Semantics:
         self._unsent: list[list[RequestRecord]] = []  # batches that a killed daemon left without replies
         self._left: list[RequestRecord] = []  # journaled for the generation under way, which a kill kept uncommitted
         self._left_replies: dict[str, ReplyRecord] = {}
+        self._recovered: dict[str, ReplyRecord] = {}  # to requests that have yet to join
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def begin(self, generation: int, proposals: Sequence[Proposal], *, writes: bool) -> dict[int, Candidate]:
-        """The candidates of a generation's slots that wait for no reply; ``writes``: whether the others will ask."""
+        """The candidates of a generation's slots that wait for no reply; ``writes``: whether the others will ask.
+
+        For a thread: what placebos may choose is looked up in the journal. Changes nothing here.
+        """
         semantic = [p for p in proposals if p.operator == "semantic"]
         slots = {p.slot: candidate(self._codec, p) for p in proposals if p.operator not in ("semantic", "placebo")}
         if self._lag > 0 or not writes:
@@ -235,7 +241,7 @@ class Semantics:
         keys = {c.key for c in begun.values()}
         semantic = [p for p in proposals if p.operator == "semantic"]
         # A prompt takes some 10 ms, most of it to ask the latency table about each change; a thread keeps none waiting.
-        requests = await asyncio.to_thread(
+        requests = await patiently(
             lambda: [self._request(generation, p, keys, target_ms, adapter_sha256) for p in semantic]
         )
         settled = await self._settle([r for r in requests if r is not None])
@@ -285,7 +291,7 @@ class Semantics:
         return Asked(request, p.parent, parent_genotype(p), p if self._lag == 0 else None)
 
     def _offered(self, p: Proposal, keys: set[str]) -> Offered:
-        return offered_choices(self._codec, parent_genotype(p), lambda key: key in keys or self._known(key))
+        return offered_choices(self._codec, parent_genotype(p), lambda asked: keys | set(self._known(asked)))
 
     def _placebo(self, generation: int, p: Proposal, keys: set[str]) -> Candidate:
         """Ruling 20: a uniform draw from the patches that a request would have been offered."""
@@ -362,7 +368,7 @@ class Semantics:
         return tuple(self._probe(n, drawn[i], target_ms) for n, i in enumerate(nearest))
 
     def _probe(self, number: int, genotype: FloatArray, target_ms: float | None) -> Ask:
-        offered = offered_choices(self._codec, genotype, lambda _: False)
+        offered = offered_choices(self._codec, genotype, lambda _: ())
         system, prompt = compose(
             self._situation(genotype, None, None, target_ms, Memories()), offered, self.style.template
         )
@@ -475,7 +481,7 @@ class Semantics:
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def restore(self, reader: JournalReader, generation: int, *, joins: bool) -> None:
-        """Stand before ``generation``: stored replies, requests that have yet to join, memories.
+        """Stand before ``generation``: stored replies, requests that have yet to join, memories. For a thread.
 
         ``joins``: false in the polish, where no reply joins any more.
         """
@@ -484,7 +490,7 @@ class Semantics:
         waiting = [r for r in journaled if r.generation < generation] if joins else []
         self._left = [r for r in journaled if r.generation >= generation]
         self._left_replies = _replies(reader, self._left)
-        self.desk.recover(_replies(reader, waiting))
+        self._recovered = _replies(reader, waiting)
         batches: dict[int, list[RequestRecord]] = {}
         for request in waiting:
             self._due.setdefault(request.join_generation, []).append(self._asked_before(reader, request))
@@ -506,7 +512,9 @@ class Semantics:
         return Asked(request, spiral.parent, genotype_of(parent), None)
 
     async def resend(self) -> None:
-        """Send the batches again, whole, that a killed daemon left without replies."""
+        """Hand over the stored replies, and send the batches again, whole, that a killed daemon left without."""
+        self.desk.recover(self._recovered)
+        self._recovered = {}
         for batch in self._unsent:
             await self.desk.submit(batch)
         self._unsent = []

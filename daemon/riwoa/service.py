@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from riwoa import __version__
-from riwoa.child import child_environment, die_with_parent
+from riwoa.child import child_command, child_environment, die_with_parent
 from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.conductor import Conductor
@@ -33,7 +33,6 @@ from riwoa.deadline import Overdue, overdue
 from riwoa.errors import (
     ConfigError,
     DaemonUnavailableError,
-    FullDiskError,
     OracleError,
     RiwoaError,
     StateLockedError,
@@ -52,7 +51,9 @@ from riwoa.notify import Notifier
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import pool_settings
 from riwoa.oracle.surrogate import Examples
-from riwoa.paths import StatePaths, daemon_state
+from riwoa.ours import keep_writing_to_ourselves
+from riwoa.paths import ORDER, StatePaths, daemon_state
+from riwoa.patience import Convenience, passes
 from riwoa.problem import Problem, pose
 from riwoa.progress import attach, exported_digest, show_end, show_progress
 from riwoa.provision import Provision, provide
@@ -71,7 +72,7 @@ from riwoa.views import (
     screening_view,
     workers_view,
 )
-from riwoa_storage.errors import JournalFullError, JournalMissingError, StorageError
+from riwoa_storage.errors import JournalMissingError, StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EventRecord, RunRecord
 from riwoa_storage.replay import verify
@@ -106,6 +107,7 @@ class Service:
         self.paths = paths
         self.board = StatusBoard(paths.status, paths.state)
         self.stopping = asyncio.Event()
+        self._hangup = asyncio.Event()
         self._loaded = loaded
         self._new_run = new_run
         self._renew_before_unix_s = renew_before_unix_s
@@ -135,7 +137,7 @@ class Service:
         self._install_signals()
         journal = await JournalWriter.open(self.paths.journal)
         control = ControlServer(
-            self.paths.socket,
+            Path(self.paths.socket_to_bind),
             self._verbs(),
             harmless={"status"},
             group=self._loaded.config.control.group,
@@ -143,6 +145,7 @@ class Service:
         )
         try:
             await control.start()
+            self.board.sources["socket"] = lambda: control.place
             self._notifier.ready()
             await self._work(journal)
             return 0
@@ -163,8 +166,13 @@ class Service:
         """Run the search beside its attendants until one side ends."""
 
         async def work(group: asyncio.TaskGroup) -> None:
-            attendants = (self._attend(), watch_forever(self._reloader), self._governor.watch())
-            for name, attendant in zip(("status", "reload", "governor"), attendants, strict=True):
+            attendants = {
+                "status": self._attend(),
+                "reload": watch_forever(self._reloader),
+                "hangup": self._reload_on_hangup(),
+                "governor": self._governor.watch(),
+            }
+            for name, attendant in attendants.items():
                 group.create_task(attendant, name=name)
             await self._searches(journal)
 
@@ -176,17 +184,20 @@ class Service:
         """Search to the end of the run, again and again from where the journal stands, while what ended it may mend."""
         failures = 0
         self._governor.look()
-        while not (await self._ended_by_deadline(journal) or await self._report_finished()):
-            if not await self._until_free():
-                continue  # the deadline came first
+        while True:
             started_s = time.monotonic()
             try:
+                if await self._ended_by_deadline(journal) or await self._report_finished():
+                    return
+                if not await self._until_free():
+                    continue  # the deadline came first
+                started_s = time.monotonic()
                 if await _run_until(partial(self._search, journal=journal), self._unloading()):
                     return
                 failures = 0
-            except (OracleError, JournalFullError, FullDiskError) as error:
-                if self._foreground:
-                    raise  # somebody is looking on
+            except (RiwoaError, StorageError, OSError) as error:
+                if self._foreground or not (isinstance(error, OracleError) or passes(error)):
+                    raise  # somebody is looking on, or waiting would not mend it
                 first_s = self._reloader.newest.governor.retry_s
                 lasted = time.monotonic() - started_s > first_s * 2**_DOUBLINGS
                 failures = 0 if lasted else failures + 1
@@ -209,7 +220,7 @@ class Service:
         """Until the governor wants the workers' memory back."""
         await self._governor.until(lambda: self._governor.unloads)
 
-    async def _recover(self, error: RiwoaError | StorageError, wait_s: float) -> None:
+    async def _recover(self, error: Exception, wait_s: float) -> None:
         """Stay up, and say what is wrong: the next try is from where the journal stands."""
         self._recovering = True
         self.board.state = "unhealthy"
@@ -224,7 +235,12 @@ class Service:
 
     def _overdue(self) -> Overdue | None:
         """The run under way, if its deadline has passed and it has an answer."""
-        return None if self._new_run else overdue(self.paths.journal, time.time(), self._reloader.newest.run)
+        try:
+            return None if self._new_run else overdue(self.paths.journal, time.time(), self._reloader.newest.run)
+        except StorageError as error:
+            if not passes(error):
+                raise
+            return None  # asked again in a moment
 
     async def _ended_by_deadline(self, journal: JournalWriter) -> bool:
         """End a run whose deadline has passed, from the journal alone: what it found needs no oracle to be exported."""
@@ -252,7 +268,7 @@ class Service:
             run = await self._run_record(journal, run_before, problem, version, provision, prior)
             self._desk = self._make_desk(group, stack, journal, provision)
             told = {"on_result": self._progress, "on_full": self._rate.tick}
-            self._evaluations = Evaluations(pool, journal, self.paths.journal, version, **told)
+            self._evaluations = Evaluations(pool, journal, self.paths.journal, version, **told, run_id=run)
             conductor = Conductor(
                 journal=journal,
                 journal_path=self.paths.journal,
@@ -269,14 +285,18 @@ class Service:
                 on_commit=self._on_commit,
                 on_config=lambda c: self._on_config(pool, c),
             )
+            await conductor.restore(self._on_restore)
             self._conductor, self._pool, self._new_run = conductor, pool, False
             stack.callback(self._without_pool)
-            self._show_run()
+            seconds = self._show_run()
             self._on_holds()
+            counting = group.create_task(self._count_seconds(seconds, conductor), name="seconds")
+            stack.push_async_callback(_stop, counting)
             if problem.measured is not None:
                 watch = group.create_task(self._watch_drift(problem.measured, pool, journal, run), name="drift")
                 stack.push_async_callback(_stop, watch)
             await conductor.run()
+            self.board.sources.pop("time_left_s", None)  # nobody knows how long the rest takes
         await self._confirm(journal, problem, conductor)
         await journal.finish_run(run)
         await self._export()
@@ -297,7 +317,7 @@ class Service:
             if run is None or run.status != "finished" or self._new_run:
                 return False
             last = reader.last_generation(run.run_id)
-        if last is not None and last.committed_unix_s < self._renew_before_unix_s:
+        if last is not None and self._of_another_night(last.committed_unix_s):
             return False
         await asyncio.to_thread(verify, self.paths.journal, adapters=False)
         if last is not None:
@@ -309,6 +329,10 @@ class Service:
         if not self.board.message.startswith("not exported"):
             self.board.message = f"run {run.run_id} is finished; --new-run starts another"
         return True
+
+    def _of_another_night(self, unix_s: float) -> bool:
+        """Before this night began; or after now, by a clock that was ahead."""
+        return unix_s < self._renew_before_unix_s or 0.0 < self._renew_before_unix_s < time.time() < unix_s
 
     def _unfinished(self) -> RunRecord | None:
         """The run to continue, if its configuration allows it; the configuration it used last is then in force."""
@@ -487,8 +511,19 @@ class Service:
             return
         self.board.state = "exporting"
         self.board.message = ""
+        try:
+            reason = await self._export_in_child()
+        except OSError as error:
+            reason = str(error)
+        if reason is not None:
+            # The search is safe in the journal; the files can be written at any time.
+            _log.error("export_failed", reason=reason)
+            self.board.message = f"not exported: {reason}; `riwoactl export` tries again"
+
+    async def _export_in_child(self) -> str | None:
+        """Why the files could not be written; None where they are."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "riwoa.export", str(self.paths.journal), str(self.paths.export.absolute())),
+            *child_command("riwoa.export", str(self.paths.journal), str(self.paths.export)),
             env=child_environment(1),
             stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
             stdout=asyncio.subprocess.DEVNULL,
@@ -503,24 +538,21 @@ class Service:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        if process.returncode != 0:
-            # The search is safe in the journal; the files can be written at any time.
-            reason = stderr.decode(errors="replace").strip().rpartition("\n")[2][-500:]
-            _log.error("export_failed", reason=reason)
-            self.board.message = f"not exported: {reason}; `riwoactl export` tries again"
+        return None if process.returncode == 0 else stderr.decode(errors="replace").strip().rpartition("\n")[2][-500:]
 
     # -- attendants ----------------------------------------------------------------------------------------------------
 
     async def _attend(self) -> None:
         """Once a second: status.json, systemd's status line, and the watchdog while there is progress."""
         interval_s = self._notifier.watchdog_interval_s
+        telling = Convenience("systemd's status")
         written, written_s = "", 0.0
         while True:
             # Commits write it too; between them a flash card is spared.
             if self.board.state != written or time.monotonic() - written_s >= _WRITE_EVERY_S:
                 written, written_s = self.board.state, time.monotonic()
                 self.board.write()
-            self._notifier.status(one_line(self.board.look()))
+            telling.attempt(lambda: self._notifier.status(one_line(self.board.look())))
             if interval_s is not None and not self._stalled():
                 self._notifier.watchdog()
             await asyncio.sleep(min(_STATUS_EVERY_S, interval_s / 3 if interval_s else _STATUS_EVERY_S))
@@ -591,7 +623,12 @@ class Service:
         pool.set_limits(config.oracle.timeout_s, config.oracle.memory_bytes)
         configure_log(config, foreground=self._foreground)
 
-    def _show_run(self) -> None:
+    def _on_restore(self, done: int, total: int) -> None:
+        """Called from a thread."""
+        self._progress()
+        self.board.message = f"reading the journal: generation {done} of {total}"
+
+    def _show_run(self) -> OperatorSeconds:
         conductor, evaluations = self._conductor, self._evaluations
         assert conductor is not None
         assert evaluations is not None
@@ -610,6 +647,22 @@ class Service:
             "screening": lambda: screening_view(conductor),
             "config": lambda: config_view(conductor, self._reloader),
         }
+        return seconds
+
+    async def _count_seconds(self, seconds: OperatorSeconds, conductor: Conductor) -> None:
+        """Beside the search, slice by slice: nobody waits for what only the status shows."""
+        counting = Convenience("operator seconds")
+        more = True
+        while True:
+            if not more:
+                await asyncio.sleep(_STATUS_EVERY_S)
+            more = False
+
+            def count() -> None:
+                nonlocal more
+                more = seconds.count(conductor.history.generations)
+
+            await asyncio.to_thread(counting.attempt, count)
 
     async def _watch_drift(self, table: Path, pool: WorkerPool, journal: JournalWriter, run_id: int) -> None:
         """Now and then: does the device still run as its table says? It only tells: a run has one table."""
@@ -624,7 +677,7 @@ class Service:
                 while any(w.state == "busy" for w in pool.stats().workers):  # noqa: ASYNC110 - no event tells it
                     await asyncio.sleep(0.2)
                 await self._tell_drift(await check_drift_in_child(table), journal, run_id)
-            except RiwoaError as error:
+            except (RiwoaError, StorageError, OSError) as error:
                 _log.warning("drift_not_checked", reason=str(error))
             finally:
                 since_s = time.monotonic()
@@ -644,12 +697,15 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_on_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
-    def _reload_on_signal(self) -> None:
-        self._notifier.reloading()
-        self._reloader.try_reload()
-        self._notifier.ready()
+    async def _reload_on_hangup(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            self._notifier.reloading()
+            await self._reloader.try_reload()
+            self._notifier.ready()
 
     def _verbs(self) -> dict[str, Any]:
         async def status() -> Mapping[str, Any]:
@@ -671,8 +727,8 @@ class Service:
             return {"message": "stopping; everything committed stays"}
 
         async def reload() -> Mapping[str, Any]:
-            found = self._reloader.reload()
-            return {"applied_next_generation": sorted(found.live), "needs_restart": sorted(found.refused)}
+            found = await self._reloader.reload_aside()
+            return {"applied_next_generation": sorted(found.live)}
 
         return {"status": status, "pause": pause, "resume": resume, "stop": stop, "reload": reload}
 
@@ -690,7 +746,7 @@ async def _run_until(work: Callable[[asyncio.TaskGroup], Awaitable[None]], until
     """Run ``work`` in a task group of its own; False when ``until`` ended first and the work was cancelled.
 
     Raises:
-        RiwoaError, StorageError: what the work, or a task that it started, failed for.
+        RiwoaError, StorageError, OSError: what the work, or a task that it started, failed for.
     """
 
     async def main(group: asyncio.TaskGroup) -> None:
@@ -711,7 +767,7 @@ async def _run_until(work: Callable[[asyncio.TaskGroup], Awaitable[None]], until
             raise Over
     except* Over:
         pass
-    except* (RiwoaError, StorageError) as errors:
+    except* (RiwoaError, StorageError, OSError) as errors:
         failure = _first(errors)
     if failure is not None:  # raised in there, Python before 3.11.4 wraps it in a group of its own
         raise failure
@@ -796,6 +852,7 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``riwoad``: search until finished or told to stop."""
+    keep_writing_to_ourselves()
     try:
         return _main(_parser().parse_args(argv))
     except (RiwoaError, StorageError) as error:
@@ -820,17 +877,22 @@ def _main(options: argparse.Namespace) -> int:
             return _nothing_to_do(f"it is not {options.nightly} now; nothing to do")
         if night is None and late is not None:  # cut short before its deadline: what it found is still to be exported
             options.set += [f"run.deadline={late.deadline}", f"run.seed={late.run.provenance['seed']}"]
-            loaded = load(options.config, options.set)
+            loaded = load(loaded.source, options.set)
         if night is not None:
             began, ends = night
-            options.set.append(f"run.deadline={ends:%Y-%m-%dT%H:%M}")
+            # With its offset from UTC: an hour that the clock shows twice is meant once.
+            options.set.append(f"run.deadline={datetime.fromtimestamp(ends).astimezone().isoformat()}")
             options.set += _nightly_seed(paths, loaded)
-            loaded = load(options.config, options.set)
-            long_enough = (ends - datetime.now()).total_seconds() > _LEAST_NIGHT_S
-            renew_before_unix_s = began.timestamp() if long_enough else 0.0
+            loaded = load(loaded.source, options.set)
+            long_enough = ends - time.time() > _LEAST_NIGHT_S
+            renew_before_unix_s = began if long_enough else 0.0
     configure_log(loaded.config, foreground=options.foreground)
     try:
-        with locked(paths):
+        with locked(paths) as lock:
+            lock.tell(socket=paths.socket_to_bind)  # riwoactl finds it there
+            _log.info("state_directory", path=paths.directory)
+            if lock.warning is not None:
+                _log.warning("no_flock", reason=lock.warning)
             return asyncio.run(_serve(paths, loaded, options, renew_before_unix_s))
     except StateLockedError as error:
         if options.nightly:
@@ -840,10 +902,10 @@ def _main(options: argparse.Namespace) -> int:
         return asyncio.run(attach(paths))
 
 
-def _night(hours: str) -> tuple[datetime, datetime] | None:
-    """Beginning and end of the night under way; None by day."""
+def _night(hours: str) -> tuple[float, float] | None:
+    """Beginning and end of the night under way, as moments; None by day."""
     try:
-        return window(checked_hours(hours), datetime.now())
+        return window(checked_hours(hours), time.time())
     except ValueError as error:
         raise UsageError(f"--nightly {hours}: should be {error}") from None
 
@@ -908,7 +970,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(environment) if environment else None,
         help="a TOML file; watched and reloaded (default: $RIWOA_CONFIG)",
     )
-    parser.add_argument("--state", metavar="DIR", help="the state directory (default: systemd's, else the user's)")
+    parser.add_argument("--state", metavar="DIR", help=f"the state directory (default: {ORDER})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, run.seed=1")
     parser.add_argument("--new-run", action="store_true", help="start another run in the same journal")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
+from riwoa.clock import redated
+from riwoa.patience import Convenience
 
 SCHEMA = 1
 _RATE_WINDOW_S = 60.0
@@ -48,13 +49,14 @@ class StatusBoard:
         self.message = ""
         self.sources: dict[str, Callable[[], Any]] = {}
         self._path = path
+        self._writing = Convenience("status.json")
         self._fixed = {
             "schema": SCHEMA,
             "version": __version__,
             "state_directory": str(state_directory),
             "pid": os.getpid(),
-            "started_unix_s": time.time(),
         }
+        self._started_unix_s = time.time()
 
     def look(self) -> dict[str, Any]:
         """The status object now; its keys are documented in the README and stable."""
@@ -64,6 +66,7 @@ class StatusBoard:
         )
         return {
             **self._fixed,
+            "started_unix_s": redated(self._started_unix_s),
             "state": self.state,
             "message": self.message,
             "updated_unix_s": time.time(),
@@ -75,11 +78,13 @@ class StatusBoard:
 
     def write(self) -> None:
         """Replace status.json. It is a convenience, not a record: a full disk must not stop the search here."""
-        with contextlib.suppress(OSError):
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self.look()))
-            temporary.chmod(0o640)
-            temporary.replace(self._path)
+        self._writing.attempt(self._write)
+
+    def _write(self) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.look()))
+        temporary.chmod(0o640)
+        temporary.replace(self._path)
 
 
 def one_line(status: Mapping[str, Any]) -> str:
@@ -105,7 +110,7 @@ def one_line(status: Mapping[str, Any]) -> str:
 
 def steps(run: Mapping[str, Any]) -> tuple[int, int]:
     """How far the phase is and how far it goes: generations of the search, evaluations of the polish."""
-    if run["phase"] == "polish" and "polish_spent" in run:
+    if run["phase"] == "polish" and "polish_spent" in run and "polish_evaluations" in run:
         return run["polish_spent"], run["polish_evaluations"]
     return run["generation"], run["generations"]
 

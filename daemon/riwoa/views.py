@@ -142,7 +142,7 @@ def learning_view(learning: Learning, generation: int) -> dict[str, Any]:
 
 def operators_view(conductor: Conductor, seconds: OperatorSeconds) -> dict[str, dict[str, Any]]:
     """What each operator is worth so far."""
-    return credit_rows(conductor.history.tallies, seconds.until(conductor.history.generations))
+    return credit_rows(conductor.history.tallies, seconds.spent)
 
 
 def config_view(conductor: Conductor, reloader: Reloader) -> dict[str, Any]:

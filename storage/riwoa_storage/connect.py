@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 APPLICATION_ID = 0x5269776F  # "Riwo", in the file's header: tells a journal from any other SQLite database
-SCHEMA_VERSION = 2  # number of the newest migration in sql/
+SCHEMA_VERSION = 3  # number of the newest migration in sql/
 BUSY_TIMEOUT_S = 5.0
 
 # What every writing connection sets and then reads back: a file system may refuse WAL without an error.
@@ -106,7 +106,7 @@ def schema_version(connection: sqlite3.Connection, name: str, *, reading: bool =
         (owner,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:  # a damaged schema is quoted by SQLite, whatever its bytes
         raise translate(error, name, reading=reading) from error
     if owner != APPLICATION_ID and (tables or version):
         raise JournalCorruptError(f"{name} is a database of another program: name riwoa's journal, or another --state")
@@ -123,34 +123,37 @@ _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN, _CONSTRAINT, _NOT
 _PERM, _AUTH = 3, 23
 
 
-def translate(error: sqlite3.Error, name: str, *, reading: bool = False) -> Exception:
+def translate(error: sqlite3.Error | UnicodeError, name: str, *, reading: bool = False) -> Exception:
     """The StorageError that a SQLite error means, its message saying what to do next."""
     from riwoa_storage import errors
 
+    said = " ".join(str(error).split())[:300]  # it may quote a damaged schema
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == _NOTADB:
         return errors.JournalCorruptError(f"{name} is not a journal (not a database): name riwoa's journal.db")
-    if code == _CORRUPT or (not code and "decode" in str(error)):  # a TEXT that is no UTF-8 has no code of its own
+    if (
+        code == _CORRUPT or isinstance(error, UnicodeError) or (not code and "decode" in said)
+    ):  # a TEXT that is no UTF-8 has no code of its own
         return errors.JournalCorruptError(
-            f"{name} is damaged ({error}): keep a copy, then restore a backup or start afresh with another --state"
+            f"{name} is damaged ({said}): keep a copy, then restore a backup or start afresh with another --state"
         )
     if code in (_BUSY, _LOCKED):
         return errors.JournalLockedError(f"{name} is locked by another process: stop that one, then try again")
     if code == _CONSTRAINT:
-        return errors.JournalRefusedError(f"{name} refused a record ({error}): nothing was written; report this bug")
+        return errors.JournalRefusedError(f"{name} refused a record ({said}): nothing was written; report this bug")
     if reading and code in (_CANTOPEN, _READONLY, _PERM, _AUTH, _IOERR):
         return errors.JournalUnreadableError(
-            f"cannot read {name} ({error}): run as the daemon's user, or ask a running daemon (riwoactl status)"
+            f"cannot read {name} ({said}): run as the daemon's user, or ask a running daemon (riwoactl status)"
         )
     if code == _FULL or (code == _IOERR and _disk_is_full(name)):
         return errors.JournalFullError(f"no space left for {name}: free some space, then start again; nothing is lost")
     if code in (_CANTOPEN, _READONLY, _PERM, _AUTH):
         return errors.JournalUnwritableError(
-            f"cannot write {name} ({error}): create its directory and make it writable for this user"
+            f"cannot write {name} ({said}): create its directory and make it writable for this user"
         )
     if code == _IOERR:
         return errors.JournalUnwritableError(f"input/output error on {name}: check the disk (dmesg), then start again")
-    return errors.StorageError(f"{name}: {error}")
+    return errors.StorageError(f"{name}: {said}")
 
 
 def _disk_is_full(name: str) -> bool:

@@ -27,13 +27,19 @@ def canonical_json(value: object) -> str:
 
 
 def _plain(value: object) -> object:
+    if type(value) in _SCALARS:  # most by far, and asking whether each is a Mapping is slow
+        return value
     if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError(f"a JSON object needs string keys, got {sorted(map(repr, value))[:3]}")
-        return {key: _plain(item) for key, item in value.items()}
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"a JSON object needs string keys, got {sorted(map(repr, value))[:3]}")
+        return {key: item if type(item) in _SCALARS else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [item if type(item) in _SCALARS else _plain(item) for item in value]
     return value
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def run_digest(provenance: Json) -> str:
@@ -66,9 +72,14 @@ def generation_digest(previous: str, g: GenerationRecord, reply_texts: Sequence[
             [_individual(i) for i in sorted(g.individuals, key=lambda i: i.slot)],
             g.counters,
             g.leader,
-            hashlib.sha256(g.state).hexdigest(),
+            state_sha256(g),
         ]
     )
+
+
+def state_sha256(g: GenerationRecord) -> str:
+    """Of the strategy's state, which the journal keeps of the last generation alone."""
+    return g.state_sha256 if g.state is None else hashlib.sha256(g.state).hexdigest()
 
 
 def relative_request_id(request_id: str) -> str:

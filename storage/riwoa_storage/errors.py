@@ -15,6 +15,10 @@ class JournalCorruptError(StorageError):
     exit_code = 65
 
 
+class RowDamagedError(JournalCorruptError):
+    """A row's checksum does not match its content; others can be read."""
+
+
 class JournalMissingError(StorageError):
     """There is no journal at the given path."""
 

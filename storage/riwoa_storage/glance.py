@@ -12,19 +12,21 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
-_LATEST = """
-SELECT runs.run_id, runs.status, runs.generations, runs.digest, runs.created_unix_s,
-       phase, config_revision, counters, leader, inputs, duration_s, committed_unix_s
-FROM runs LEFT JOIN generations AS g ON g.run_id = runs.run_id AND g.generation = runs.generations - 1
-ORDER BY runs.run_id DESC LIMIT 1
-"""
+_OF_RUN = ("run_id", "status", "generations", "digest", "created_unix_s")
+_OF_GENERATION = ("phase", "config_revision", "counters", "leader", "inputs", "duration_s", "committed_unix_s")
+_LATEST = (
+    f"SELECT {', '.join(f'runs.{name}' for name in _OF_RUN)}, {', '.join(_OF_GENERATION)} FROM runs "
+    "LEFT JOIN generations AS g ON g.run_id = runs.run_id AND g.generation = runs.generations - 1 "
+    "ORDER BY runs.run_id DESC LIMIT 1"
+)
 
 
 def glance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The latest run and its last committed generation as one JSON object; None when no run was begun.
 
     Keys: run_id, status, generations, digest, created_unix_s, and of the last generation (null before the first):
-    phase, config_revision, counters, leader, inputs, duration_s, committed_unix_s.
+    phase, config_revision, counters, leader (without its architecture), inputs, duration_s, committed_unix_s.
+    No checksum is looked at: this is for a person's eyes, and nothing is built on it.
 
     Raises:
         JournalMissingError, JournalUnreadableError, JournalVersionError, JournalCorruptError: it cannot be read.
@@ -33,17 +35,16 @@ def glance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
     connection = connect_reader(path)
     try:
-        cursor = connection.execute(_LATEST)
-        row = cursor.fetchone()
+        row = connection.execute(_LATEST).fetchone()
         if row is None:
             return None
-        seen = dict(zip((column[0] for column in cursor.description), row, strict=True))
+        seen = dict(zip((*_OF_RUN, *_OF_GENERATION), row, strict=True))
         for column in ("counters", "leader", "inputs"):
             seen[column] = None if seen[column] is None else json.loads(seen[column])
         return seen
     except sqlite3.Error as error:
         raise translate(error, str(path), reading=True) from error
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise JournalCorruptError(f"{path} is damaged ({error}): run riwoactl verify, then restore a backup") from None
     finally:
         connection.close()

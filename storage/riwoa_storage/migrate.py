@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from riwoa_storage.connect import (
     APPLICATION_ID,
@@ -16,8 +20,12 @@ from riwoa_storage.connect import (
     schema_version,
     translate,
 )
+from riwoa_storage.digest import canonical_json
 from riwoa_storage.errors import JournalCorruptError, JournalUnwritableError
+from riwoa_storage.seal import COLUMNS, checksum
+from riwoa_storage.shared import choices, genes, key_hash, leader_rest, split_leader
 
+SEALED_SINCE = 3  # the schema version that gave rows checksums
 SQL_DIRECTORY = Path(__file__).with_name("sql")
 
 
@@ -47,6 +55,7 @@ def migrate(path: Path) -> int:
                 return before
     with _connection(file_uri(name, "rwc"), name) as connection:
         before = schema_version(connection, name)
+        _lend_functions(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         for version, script in migrations():
@@ -73,6 +82,8 @@ def _connection(uri: str, name: str) -> Iterator[sqlite3.Connection]:
         ) as connection:
             yield connection
     except sqlite3.Error as error:
+        if "user-defined function" in str(error):  # JSON that is none: damage older than checksums
+            raise JournalCorruptError(f"{name}: a row cannot be read: keep a copy, then restore a backup") from error
         raise translate(error, name) from error
 
 
@@ -85,6 +96,8 @@ def _apply(connection: sqlite3.Connection, version: int, script: str, name: str)
         if connection.execute("PRAGMA user_version").fetchone()[0] < version:
             for statement in _statements(script):
                 connection.execute(statement)
+            if version == SEALED_SINCE:
+                _seal_all(connection)
             if broken := connection.execute("PRAGMA foreign_key_check").fetchone():
                 raise JournalCorruptError(
                     f"{name}: migration {version} found a dangling row in {broken[0]}; restore a backup"
@@ -96,6 +109,41 @@ def _apply(connection: sqlite3.Connection, version: int, script: str, name: str)
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _lend_functions(connection: sqlite3.Connection) -> None:
+    """What the scripts of migrations call."""
+    functions: dict[str, Callable[[Any], object]] = {
+        "sha256": lambda data: hashlib.sha256(data).hexdigest(),
+        "key_hash": lambda key: None if key is None else key_hash(key),
+        "genes": lambda text: None if text is None else genes(json.loads(text)),
+        "choices": lambda text: None if text is None else choices(json.loads(text)),
+        "leader_architecture": _leader_architecture,
+        "leader_rest": _leader_rest,
+    }
+    for name, function in functions.items():
+        connection.create_function(name, 1, function, deterministic=True)
+
+
+def _leader_architecture(leader: str | None) -> str | None:
+    split = split_leader(json.loads(leader or "null"))
+    return None if split is None else canonical_json(split[1])
+
+
+def _leader_rest(leader: str | None) -> str | None:
+    return leader if leader is None else canonical_json(leader_rest(json.loads(leader)))
+
+
+def _seal_all(connection: sqlite3.Connection) -> None:
+    """Give every row the checksum of what it holds at this moment; the chain's digests tell whether that is right."""
+    for table, columns in COLUMNS.items():
+        marks = ", ".join(columns)
+        connection.create_function(f"seal_{table}", len(columns), partial(_seal, table), deterministic=True)
+        connection.execute(f"UPDATE {table} SET checksum = seal_{table}({marks})")
+
+
+def _seal(table: str, *values: object) -> int:
+    return checksum(table, values)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -67,13 +67,16 @@ class GenerationRecord:
     generation: int
     phase: str  # "search" or "polish"
     config_revision: int
-    state: bytes  # the strategy's state after tell (population, covariance, basis, ...), opaque
+    state: (
+        bytes | None
+    )  # the strategy's after tell (population, basis, ...), opaque; None once a later one is committed
     counters: Json  # evaluations, cache_hits, failures, stagnation, ...
     leader: Json | None  # {"generation", "slot", "fitness", "metrics", "architecture_key", "feasible"}
     inputs: Json  # what the clock decided (timeouts, a dead worker, a deadline); {} in a reference run
     individuals: tuple[IndividualRecord, ...]
     joined_requests: tuple[str, ...] = ()  # request ids whose replies joined here; their text enters the digest
     duration_s: float = 0.0
+    state_sha256: str = ""  # filled by the journal
     digest: str = ""  # filled by the journal
     committed_unix_s: float = 0.0  # filled by the journal
 
@@ -185,3 +188,13 @@ class EventRecord:
     run_id: int | None = None
     generation: int | None = None
     created_unix_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunVerification:
+    """A run whose chain was recomputed from its rows and held, up to a number of generations."""
+
+    run_id: int
+    generations: int
+    digest: str  # of the last of them
+    status: str = ""  # of the run; not stored with a mark

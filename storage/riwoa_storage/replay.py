@@ -13,17 +13,7 @@ from typing import Any
 from riwoa_storage.digest import canonical_json, generation_digest, relative_request_id, run_digest
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import GenerationRecord, IndividualRecord, RunRecord
-
-
-@dataclass(frozen=True, slots=True)
-class RunVerification:
-    """A run whose chain was recomputed and holds."""
-
-    run_id: int
-    status: str
-    generations: int
-    digest: str
+from riwoa_storage.records import GenerationRecord, IndividualRecord, RunRecord, RunVerification
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +21,7 @@ class Verification:
     """A journal that is intact; one that is not raises instead."""
 
     ok: bool
-    integrity: str  # SQLite's own verdict: "ok"
+    integrity: str  # SQLite's own verdict: "ok", or "not asked"
     runs: tuple[RunVerification, ...]
     final_digest: str | None  # of the latest run; None without a run
 
@@ -60,29 +50,37 @@ class Comparison:
         return f"they part at {place}: {self.value_a} against {self.value_b}"
 
 
-def verify(path: Path, *, adapters: bool = True) -> Verification:
-    """Check SQLite's integrity and recompute every run's digest chain and every adapter's hash.
+def verify(path: Path, *, adapters: bool = True, since_last: bool = False) -> Verification:
+    """Recompute every run's digest chain, and check every row's checksum, adapter's hash, and SQLite's own structure.
 
-    ``adapters``: false for whoever can do without a damaged one, as a search that goes on with the one before can.
+    Args:
+        path: the journal.
+        adapters: false for whoever can do without a damaged one, as a search that goes on with the one before can.
+        since_last: what a start needs, in time that does not grow with history: only generations after the mark that
+            ``JournalWriter.mark_verified`` left are recomputed. Rows before it are not read, and SQLite's structure is
+            not walked; what a resume reads of them is checked by its checksums when it is read.
 
-    Reads one committed state, also beside a live writer, one generation in memory at a time. Not covered, because no
-    digest covers it: wall times, events, prompts, and the evaluation cache.
+    Reads one committed state, also beside a live writer, one generation in memory at a time.
 
     Raises:
-        JournalCorruptError: naming the run and generation of the first damage.
+        JournalCorruptError: naming the run and generation, or the row, of the first damage.
         JournalMissingError, JournalUnreadableError, JournalVersionError: it cannot be opened.
     """
     with JournalReader(path) as reader, reader.snapshot():
-        integrity = reader.check_integrity()
-        runs = tuple(_verify_run(reader, run) for run in reader.runs())
+        integrity = "not asked" if since_last else reader.check_integrity()
+        runs = tuple(_verify_run(reader, run, since_last) for run in reader.runs())
+        if not since_last:
+            reader.check_rows()
         if adapters:
             _verify_adapters(reader)
     return Verification(ok=True, integrity=integrity, runs=runs, final_digest=runs[-1].digest if runs else None)
 
 
-def _verify_run(reader: JournalReader, run: RunRecord) -> RunVerification:
-    digest = run_digest(run.provenance)
-    for generation in range(run.generations):
+def _verify_run(reader: JournalReader, run: RunRecord, since_last: bool) -> RunVerification:
+    start, digest = 0, run_digest(run.provenance)
+    if since_last:
+        start, digest = _proved(reader, run) or (start, digest)
+    for generation in range(start, run.generations):
         try:
             g = reader.generation(run.run_id, generation)
             computed = generation_digest(digest, g, _reply_texts(reader, g))
@@ -90,6 +88,8 @@ def _verify_run(reader: JournalReader, run: RunRecord) -> RunVerification:
             raise _broken(reader, run, generation, str(error)) from error
         if computed != g.digest:
             raise _broken(reader, run, generation, "its content does not match its digest")
+        if g.state is None and generation == run.generations - 1:
+            raise _broken(reader, run, generation, "its search state is not there")
         digest = computed
     if digest != run.digest:
         raise _broken(
@@ -98,6 +98,15 @@ def _verify_run(reader: JournalReader, run: RunRecord) -> RunVerification:
     if extra := reader.generation_rows(run.run_id) - run.generations:
         raise _broken(reader, run, run.generations, f"{extra} more rows than the run has generations")
     return RunVerification(run_id=run.run_id, status=run.status, generations=run.generations, digest=digest)
+
+
+def _proved(reader: JournalReader, run: RunRecord) -> tuple[int, str] | None:
+    """How many generations were verified before, and the digest of the last; None where nothing can be built on."""
+    mark = reader.verified(run.run_id)
+    if mark is None or not 0 < mark.generations <= run.generations:
+        return None
+    last = next(reader.generation_summaries(run.run_id, mark.generations - 1), None)
+    return (mark.generations, mark.digest) if last is not None and last.digest == mark.digest else None
 
 
 def _broken(reader: JournalReader, run: RunRecord, generation: int, reason: str) -> JournalCorruptError:
@@ -189,7 +198,7 @@ def _causes(reader: JournalReader, g: GenerationRecord) -> dict[str, Any]:
 
 
 def _effects(g: GenerationRecord) -> dict[str, Any]:
-    return {"counters": g.counters, "leader": g.leader, "state_sha256": sha256(g.state).hexdigest()}
+    return {"counters": g.counters, "leader": g.leader, "state_sha256": g.state_sha256}
 
 
 def _part_individuals(a: GenerationRecord, b: GenerationRecord) -> Iterator[_Difference]:

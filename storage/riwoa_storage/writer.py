@@ -36,13 +36,14 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 import aiosqlite
 
 from riwoa_storage.connect import BUSY_TIMEOUT_S, WRITER_PRAGMAS, translate
-from riwoa_storage.digest import canonical_fitness, canonical_json, generation_digest, run_digest
+from riwoa_storage.digest import canonical_json, generation_digest, run_digest, state_sha256
 from riwoa_storage.errors import (
     JournalClosedError,
     JournalFullError,
     JournalLockedError,
     JournalRefusedError,
     JournalUnwritableError,
+    RowDamagedError,
     StorageError,
 )
 from riwoa_storage.failpoint import failpoint
@@ -57,7 +58,21 @@ from riwoa_storage.records import (
     Json,
     ReplyRecord,
     RequestRecord,
+    RunVerification,
 )
+from riwoa_storage.rows import (
+    adapter_row,
+    buffer_row,
+    config_revision_row,
+    evaluation_row,
+    event_row,
+    generation_row,
+    individual_row,
+    reply_row,
+    request_row,
+)
+from riwoa_storage.seal import COLUMNS, Row, checksum, damage, insertion, is_intact, sealed, selection
+from riwoa_storage.shared import Shared, next_id, split_leader
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -158,15 +173,15 @@ class JournalWriter:
         Durable on return, in one transaction: there is never a moment without a run or with two running ones.
         """
         now = time.time()
-        row = ("running", canonical_json(provenance), run_digest(provenance), now)
-        config_text = canonical_json(config)
+        text, digest = canonical_json(provenance), run_digest(provenance)
+        first = ConfigRevisionRecord(run_id=0, revision=0, generation=0, config=config, changed={}, created_unix_s=now)
+        row = config_revision_row(first)[1:]
 
         def work(db: sqlite3.Connection) -> int:
-            db.execute("UPDATE runs SET status = 'abandoned' WHERE status = 'running'")
-            run_id = _insert_id(
-                db, "INSERT INTO runs (status, provenance, digest, created_unix_s) VALUES (?,?,?,?)", row
-            )
-            db.execute("INSERT INTO config_revisions VALUES (?,0,0,?,'{}',?)", (run_id, config_text, now))
+            _change(db, "runs", "status = 'running'", (), status="abandoned")
+            run_id = next_id(db, "runs", "run_id")
+            _insert(db, "runs", [(run_id, "running", text, 0, digest, now)])
+            _insert(db, "config_revisions", [(run_id, *row)])
             return run_id
 
         return await self._submit(work)
@@ -179,8 +194,8 @@ class JournalWriter:
         """
 
         def work(db: sqlite3.Connection) -> None:
-            cursor = db.execute("UPDATE runs SET status = ? WHERE run_id = ?", (status, run_id))
-            _require(cursor.rowcount == 1, f"there is no run {run_id} to finish")
+            changed = _change(db, "runs", "run_id = ?", (run_id,), status=status)
+            _require(changed == 1, f"there is no run {run_id} to finish")
 
         await self._submit(work)
 
@@ -190,19 +205,12 @@ class JournalWriter:
         Raises:
             JournalRefusedError: the revision is not the run's last plus one.
         """
-        row = (
-            r.run_id,
-            r.revision,
-            r.generation,
-            canonical_json(r.config),
-            canonical_json(r.changed),
-            _when(r.created_unix_s),
-        )
+        row = config_revision_row(r)
 
         def work(db: sqlite3.Connection) -> None:
             (count,) = _one(db, "SELECT count(*) FROM config_revisions WHERE run_id = ?", (r.run_id,))
             _require(r.revision == count, f"config revision {r.revision} of run {r.run_id} does not follow {count - 1}")
-            db.execute(f"INSERT INTO config_revisions VALUES ({_marks(row)})", row)
+            _insert(db, "config_revisions", [row])
 
         await self._submit(work)
 
@@ -211,14 +219,14 @@ class JournalWriter:
     async def put_evaluation(self, e: EvaluationRecord) -> None:
         """Store a finished evaluation; durable on return, before and independent of its generation's commit.
 
-        Idempotent on (oracle_version, architecture_key): the first one stays.
+        Idempotent on (oracle_version, architecture_key): the first one stays, unless it was damaged since.
         """
         await self.put_evaluations((e,))
 
     async def put_evaluations(self, es: Sequence[EvaluationRecord]) -> None:
         """Store finished evaluations in one transaction: all durable on return, or none; the first of a key stays."""
-        rows = [_evaluation_row(e) for e in es]
-        await self._insert_all(_INSERT_EVALUATION, rows)
+        if es:
+            await self._submit(lambda db: _put_evaluations(db, es))
 
     # -- language-model requests and replies -------------------------------------------------------------------------
 
@@ -227,7 +235,7 @@ class JournalWriter:
 
         Idempotent on the request's id, so that a batch may be re-issued after a kill.
         """
-        await self._insert_all(_INSERT_REQUEST, [_request_row(r) for r in rs])
+        await self._insert_new("requests", [request_row(r) for r in rs])
 
     async def withdraw_requests(self, run_id: int, generation: int, *, events: Sequence[EventRecord] = ()) -> None:
         """Take back the requests of a generation that was never committed, with their replies; durable on return.
@@ -246,7 +254,7 @@ class JournalWriter:
             of = "SELECT request_id FROM requests WHERE run_id = ? AND generation = ?"
             db.execute(f"DELETE FROM replies WHERE request_id IN ({of})", which)
             db.execute("DELETE FROM requests WHERE run_id = ? AND generation = ?", which)
-            db.executemany(_INSERT_EVENT, [_event_row(e) for e in events])
+            _insert_events(db, events)
 
         await self._submit(work)
 
@@ -259,7 +267,7 @@ class JournalWriter:
 
         Whoever re-issues a batch must therefore use what the journal holds, not what came back the second time.
         """
-        await self._insert_all(_INSERT_REPLY, [_reply_row(r) for r in rs])
+        await self._insert_new("replies", [reply_row(r) for r in rs])
 
     # -- generations -------------------------------------------------------------------------------------------------
 
@@ -284,12 +292,11 @@ class JournalWriter:
         def work(db: sqlite3.Connection) -> str:
             previous = _head(db, g)
             digest = generation_digest(previous, g, _reply_texts(db, g.joined_requests))
-            sealed = replace(g, digest=digest, committed_unix_s=_when(g.committed_unix_s))
-            db.execute(_INSERT_GENERATION, _generation_row(sealed))
-            db.executemany(_INSERT_INDIVIDUAL, _individual_rows(g))
-            db.executemany(_INSERT_BUFFER_ENTRY, [_buffer_row(b) for b in buffer])
-            db.executemany(_INSERT_EVENT, [_event_row(e) for e in events])
-            db.execute("UPDATE runs SET generations = generations + 1, digest = ? WHERE run_id = ?", (digest, g.run_id))
+            _insert_generation(db, replace(g, digest=digest, state_sha256=state_sha256(g)))
+            for b in buffer:
+                _insert_buffer_entry(db, b)
+            _insert_events(db, events)
+            _change(db, "runs", "run_id = ?", (g.run_id,), generations=g.generation + 1, digest=digest)
             return digest
 
         return await self._submit(work)
@@ -298,12 +305,7 @@ class JournalWriter:
 
     async def put_buffer_entry(self, b: BufferEntryRecord) -> int:
         """Store a success; returns its id; durable on return."""
-        row = _buffer_row(b)
-
-        def work(db: sqlite3.Connection) -> int:
-            return _insert_id(db, _INSERT_BUFFER_ENTRY, row)
-
-        return await self._submit(work)
+        return await self._submit(lambda db: _insert_buffer_entry(db, b))
 
     async def put_adapter(
         self, a: AdapterRecord, *, consumed: Sequence[int] = (), events: Sequence[EventRecord] = ()
@@ -320,19 +322,18 @@ class JournalWriter:
             a.weights is None or sha256(a.weights).hexdigest() == a.sha256,
             "an adapter's weights do not match its sha256",
         )
-        row = _adapter_row(a)
 
         def work(db: sqlite3.Connection) -> int:
             if a.status == "current":
-                db.execute(
-                    "UPDATE adapters SET status = 'superseded' WHERE run_id = ? AND status = 'current'", (a.run_id,)
-                )
-            adapter_id = _insert_id(db, _INSERT_ADAPTER, row)
-            cursor = db.executemany(_CONSUME, [(adapter_id, entry_id, a.run_id) for entry_id in consumed])
-            _require(
-                not consumed or cursor.rowcount == len(consumed), "a buffer entry is unknown or was consumed before"
-            )
-            db.executemany(_INSERT_EVENT, [_event_row(e) for e in events])
+                _change(db, "adapters", "run_id = ? AND status = 'current'", (a.run_id,), status="superseded")
+            adapter_id = next_id(db, "adapters", "adapter_id")
+            row = sealed("adapters", adapter_row(a, adapter_id))
+            db.execute(insertion("adapters", "weights"), (*row, a.weights))
+            for entry_id in consumed:
+                which = "entry_id = ? AND run_id = ? AND consumed_by IS NULL"
+                changed = _change(db, "buffer_entries", which, (entry_id, a.run_id), consumed_by=adapter_id)
+                _require(changed == 1, "a buffer entry is unknown or was consumed before")
+            _insert_events(db, events)
             return adapter_id
 
         return await self._submit(work)
@@ -353,13 +354,28 @@ class JournalWriter:
 
     async def put_event(self, e: EventRecord) -> None:
         """Store an event; durable on return."""
-        await self._insert_all(_INSERT_EVENT, [_event_row(e)])
+        await self._submit(lambda db: _insert_events(db, (e,)))
+
+    async def mark_verified(self, runs: Sequence[RunVerification]) -> None:
+        """Remember how far the chains of these runs were proved, so that the next start goes on from there.
+
+        Durable on return. A mark says nothing of what is damaged later: that, each row's checksum tells.
+        """
+        rows = [(r.run_id, r.generations, r.digest) for r in runs]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM verified WHERE run_id = ?", [row[:1] for row in rows])
+            _insert(db, "verified", rows)
+
+        await self._submit(work)
 
     # -- the owner task ----------------------------------------------------------------------------------------------
 
-    async def _insert_all(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    async def _insert_new(self, table: str, rows: Sequence[Row]) -> None:
+        """Rows of requests or replies; where one of a request's is there, that stays."""
+
         def work(db: sqlite3.Connection) -> None:
-            db.executemany(sql, rows)
+            _insert(db, table, rows, "ON CONFLICT (request_id) DO NOTHING")
 
         if rows:
             await self._submit(work)
@@ -468,10 +484,63 @@ def _one(db: sqlite3.Connection, sql: str, parameters: tuple[Any, ...] = ()) -> 
     return tuple(db.execute(sql, parameters).fetchone())
 
 
-def _insert_id(db: sqlite3.Connection, sql: str, row: tuple[Any, ...]) -> int:
-    cursor = db.execute(sql, row)
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
+def _insert(db: sqlite3.Connection, table: str, rows: Iterable[Row], otherwise: str = "") -> None:
+    db.executemany(f"{insertion(table)} {otherwise}", [sealed(table, row) for row in rows])
+
+
+def _change(db: sqlite3.Connection, table: str, where: str, parameters: Row, **values: object) -> int:
+    """Update columns of rows and their checksums; returns how many rows there were.
+
+    Raises:
+        RowDamagedError: a row is damaged: a new checksum would hide it.
+    """
+    rows = db.execute(f"SELECT {selection(table)}, rowid FROM {table} WHERE {where}", parameters).fetchall()
+    for *row, rowid in rows:
+        if not is_intact(table, tuple(row)):
+            raise RowDamagedError(damage(table, row))
+        changed = {**dict(zip(COLUMNS[table], row, strict=False)), **values}
+        columns = {**values, "checksum": checksum(table, tuple(changed.values()))}
+        places = ", ".join(f"{column} = ?" for column in columns)
+        db.execute(f"UPDATE {table} SET {places} WHERE rowid = ?", (*columns.values(), rowid))
+    return len(rows)
+
+
+def _put_evaluations(db: sqlite3.Connection, es: Sequence[EvaluationRecord]) -> None:
+    shared = Shared(db)
+    sql = f"SELECT {selection('evaluations')} FROM evaluations WHERE oracle_id = ? AND architecture_id = ?"
+    for e in es:
+        number, oracle_id = shared.architecture(e.architecture_key, e.architecture), shared.text(e.oracle_version)
+        known = [row for n in shared.architectures(e.architecture_key) for row in db.execute(sql, (oracle_id, n))]
+        if not any(is_intact("evaluations", row) for row in known):
+            for row in known:  # damaged
+                db.execute("DELETE FROM evaluations WHERE oracle_id = ? AND architecture_id = ?", row[:2])
+            _insert(db, "evaluations", [evaluation_row(e, oracle_id, number)])
+
+
+def _insert_generation(db: sqlite3.Connection, g: GenerationRecord) -> None:
+    """A generation with its individuals, and its state in the place of the one before."""
+    shared, leader = Shared(db), split_leader(g.leader)
+    _insert(db, "generations", [generation_row(g, None if leader is None else shared.architecture(*leader))])
+    rows = []
+    for i in g.individuals:
+        numbers = shared.architecture(i.architecture_key, i.architecture), shared.text(i.fitness_version)
+        rows.append(individual_row(g, i, *numbers))
+    _insert(db, "individuals", rows)
+    state = (g.run_id, g.generation, g.state)
+    db.execute(
+        "INSERT INTO states VALUES (?,?,?) ON CONFLICT (run_id) DO UPDATE SET generation = ?2, state = ?3", state
+    )
+
+
+def _insert_buffer_entry(db: sqlite3.Connection, b: BufferEntryRecord) -> int:
+    entry_id = next_id(db, "buffer_entries", "entry_id")
+    _insert(db, "buffer_entries", [buffer_row(b, entry_id)])
+    return entry_id
+
+
+def _insert_events(db: sqlite3.Connection, events: Sequence[EventRecord]) -> None:
+    first = next_id(db, "events", "event_id") if events else 0
+    _insert(db, "events", [event_row(e, first + i) for i, e in enumerate(events)])
 
 
 def _head(db: sqlite3.Connection, g: GenerationRecord) -> str:
@@ -487,93 +556,14 @@ def _head(db: sqlite3.Connection, g: GenerationRecord) -> str:
 def _reply_texts(db: sqlite3.Connection, request_ids: Iterable[str]) -> list[tuple[str, str, str]]:
     texts = []
     for request_id in request_ids:
-        rows = db.execute("SELECT status, text FROM replies WHERE request_id = ?", (request_id,)).fetchall()
+        rows = db.execute(f"SELECT {selection('replies')} FROM replies WHERE request_id = ?", (request_id,)).fetchall()
         _require(bool(rows), f"request {request_id} joins a generation, but its reply was not journaled first")
-        texts.append((request_id, *rows[0]))
+        if not is_intact("replies", rows[0]):
+            raise RowDamagedError(damage("replies", rows[0]))
+        texts.append((request_id, rows[0][1], rows[0][2]))
     return texts
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise JournalRefusedError(f"journal: {message}; nothing was written")
-
-
-def _when(unix_s: float) -> float:
-    return unix_s or time.time()
-
-
-# -- records to rows -------------------------------------------------------------------------------------------------
-
-
-def _marks(row: Sequence[object]) -> str:
-    return ",".join("?" * len(row))
-
-
-_INSERT_EVALUATION = (
-    "INSERT INTO evaluations VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (oracle_version, architecture_key) DO NOTHING"
-)
-_INSERT_REQUEST = "INSERT INTO requests VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (request_id) DO NOTHING"
-_INSERT_REPLY = "INSERT INTO replies VALUES (?,?,?,?,?,?,?) ON CONFLICT (request_id) DO NOTHING"
-_INSERT_GENERATION = "INSERT INTO generations VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?)"
-_INSERT_INDIVIDUAL = "INSERT INTO individuals VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-_INSERT_BUFFER_ENTRY = "INSERT INTO buffer_entries VALUES (NULL,?,?,?,?,?,?,NULL,?)"
-_INSERT_ADAPTER = "INSERT INTO adapters VALUES (NULL,?,?,?,?,?,?,?,?)"
-_INSERT_EVENT = "INSERT INTO events VALUES (NULL,?,?,?,?,?)"
-_CONSUME = "UPDATE buffer_entries SET consumed_by = ? WHERE entry_id = ? AND run_id = ? AND consumed_by IS NULL"
-
-
-# fmt: off
-def _evaluation_row(e: EvaluationRecord) -> tuple[Any, ...]:
-    return (
-        e.oracle_version, e.architecture_key, canonical_json(e.architecture), e.status, canonical_json(e.metrics),
-        e.error, e.attempts, e.worker, e.duration_s, _when(e.created_unix_s),
-    )
-
-
-def _request_row(r: RequestRecord) -> tuple[Any, ...]:
-    return (
-        r.request_id, r.run_id, r.generation, r.slot, r.join_generation, r.model, r.adapter_sha256, r.seed, r.prompt,
-        canonical_json(r.parameters), _when(r.created_unix_s),
-    )
-
-
-def _reply_row(r: ReplyRecord) -> tuple[Any, ...]:
-    return (r.request_id, r.status, r.text, r.reason, r.tokens, r.duration_s, _when(r.created_unix_s))
-
-
-def _generation_row(g: GenerationRecord) -> tuple[Any, ...]:
-    return (
-        g.run_id, g.generation, g.phase, g.config_revision, canonical_json(g.counters),
-        None if g.leader is None else canonical_json(g.leader), canonical_json(g.inputs),
-        canonical_json(g.joined_requests), g.duration_s, g.digest, g.committed_unix_s, g.state,
-    )
-
-
-def _individual_rows(g: GenerationRecord) -> list[tuple[Any, ...]]:
-    return [
-        (
-            g.run_id, g.generation, i.slot, i.operator, *(i.parent or (None, None)), i.genotype,
-            canonical_json(i.architecture), i.architecture_key, i.status, canonical_json(i.metrics),
-            canonical_fitness(i.fitness), i.fitness_version, int(i.cache_hit), i.request_id, i.error,
-        )
-        for i in g.individuals
-    ]
-
-
-def _buffer_row(b: BufferEntryRecord) -> tuple[Any, ...]:
-    return (
-        b.run_id, b.request_id, b.generation, b.parent_fitness, b.child_fitness, canonical_json(b.trace),
-        _when(b.created_unix_s),
-    )
-
-
-def _adapter_row(a: AdapterRecord) -> tuple[Any, ...]:
-    return (
-        a.run_id, a.generation, a.parent_id, a.sha256, a.weights, a.status, canonical_json(a.training),
-        _when(a.created_unix_s),
-    )
-
-
-def _event_row(e: EventRecord) -> tuple[Any, ...]:
-    return (e.run_id, e.generation, e.kind, canonical_json(e.payload), _when(e.created_unix_s))
-# fmt: on

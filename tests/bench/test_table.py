@@ -206,7 +206,8 @@ def test_lines_of_something_else_are_passed_over(tmp_path: Path) -> None:
     del keyless["key"]
     listed["found"]["strategy"] = ["random"]
     foreign = [json.dumps(keyless).encode(), json.dumps(listed).encode(), b"\xff\xfe\x00", b"[]"]
-    out.write_bytes(b"\n".join([*foreign, ours]))
+    other = json.dumps({"key": "another question", "found": {}}).encode()
+    out.write_bytes(b"\n".join([other, *foreign, ours]))
     file = SearchFile(out, "key")
     file.close()
     assert file.get("random", 1) == found

@@ -209,9 +209,13 @@ def test_an_export_that_is_killed_is_made_again(tmp_path: Path, table: Path, fai
     hunt = Hunt(fresh(tmp_path / "state", table), settings)
     if failpoint == "export.between_renames":  # an older export makes way
         assert hunt.live() == 0
-        (hunt.state / "export" / "provenance.json").write_text("{}")
+        old = json.loads((hunt.state / "export" / "provenance.json").read_text())
+        (hunt.state / "export" / "provenance.json").write_text(json.dumps({**old, "digest": "of another run"}))
+        (hunt.state / "export" / "notes.txt").write_text("mine")
     assert hunt.live(child=failpoint) == 0
     assert hunt.live() == 0
     names = {path.name for path in (hunt.state / "export").iterdir()}
     assert {"architecture.json", "model.safetensors", "provenance.json"} <= names
-    assert (hunt.state / "export" / "provenance.json").read_text() != "{}"
+    assert json.loads((hunt.state / "export" / "provenance.json").read_text())["digest"] != "of another run"
+    if failpoint == "export.between_renames":
+        assert (hunt.state / "export" / "notes.txt").read_text() == "mine"

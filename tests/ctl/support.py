@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,15 @@ def status_object(**changes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def daemon(state: Path, answer: Mapping[str, Any] | None) -> Iterator[list[dict[str, Any]]]:
-    """Hold the lock and answer every request the same way; with None listen and never answer. Yields the requests."""
+def daemon(state: Path, answer: Mapping[str, Any] | Iterable[bytes] | None) -> Iterator[list[dict[str, Any]]]:
+    """Hold the lock and answer every request the same way; with None listen and never answer. Yields the requests.
+
+    Bytes are sent as they are, pieces of them one every 50 ms.
+    """
     paths = StatePaths(state)
     requests: list[dict[str, Any]] = []
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(paths.socket))
+    listener.bind(str(state / "control.sock"))  # as named: the real path may be too long
     listener.listen()
 
     def serve() -> None:
@@ -83,12 +87,15 @@ def daemon(state: Path, answer: Mapping[str, Any] | None) -> Iterator[list[dict[
                 client, _ = listener.accept()
             except OSError:
                 return
-            with client, client.makefile("rwb") as stream:
+            # A client need not hear the end of 17 million bytes.
+            with suppress(OSError), client, client.makefile("rwb") as stream:
                 requests.append(json.loads(stream.readline()))
                 if answer is None:
                     stream.readline()  # until the client gives up
-                else:
-                    stream.write(json.dumps(answer).encode() + b"\n")
+                    continue
+                for piece in _pieces(answer):
+                    stream.write(piece)
+                    stream.flush()
 
     thread = threading.Thread(target=serve, daemon=True)
     with held_lock(state):
@@ -100,6 +107,17 @@ def daemon(state: Path, answer: Mapping[str, Any] | None) -> Iterator[list[dict[
             listener.close()
             thread.join(5)
             paths.socket.unlink()
+
+
+def _pieces(answer: Mapping[str, Any] | Iterable[bytes]) -> Iterator[bytes]:
+    if isinstance(answer, bytes):
+        yield answer
+    elif isinstance(answer, Mapping):
+        yield json.dumps(answer).encode() + b"\n"
+    else:
+        for piece in answer:
+            yield piece
+            time.sleep(0.05)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from riwoa.config import Config, as_json, load
 from riwoa.ctl import main
 from riwoa_storage.records import EventRecord
 from riwoa_storage.writer import JournalWriter
+from tests.bench.support import a_table
 
 
 def test_what_show_prints_is_a_valid_file_with_the_same_values(
@@ -110,3 +111,79 @@ def test_diff_knows_what_a_restart_has_put_in_force(tmp_path: Path, capsys: pyte
     asyncio.run(restarted())
     assert diff(tmp_path, "[oracle]\nworkers = 4\n", capsys)["restart"] == {}
     assert diff(tmp_path, "", capsys)["restart"] == {"oracle.workers": [4, "auto"]}
+
+
+# -- check, as a start would -----------------------------------------------------------------------------------------
+
+
+def wrong(file: Path, text: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What ``config check`` says of a file, one line each; in JSON it says the same."""
+    file.write_text(text)
+    state = ["--state", str(file.parent)]
+    assert main(["config", "check", str(file), "--json", *state]) == 78
+    said = json.loads(capsys.readouterr().out)
+    assert main(["config", "check", str(file), *state]) == 78
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("riwoactl: ") for line in lines] == said["errors"]
+    assert (said["valid"], said["exit_code"], said["error"]) == (False, 78, said["errors"][0])
+    return [str(line) for line in said["errors"]]
+
+
+def test_all_wrong_keys_are_reported_not_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[run]\nsede = 1\nseed = 'x'\n[search]\npopulation = 1\n[oracle]\nrungs = [400, 100]\n"
+    found = wrong(tmp_path / "riwoa.toml", text, capsys)
+    assert len(found) == 4
+    for part in ("run.sede", "run.seed = 'x'", "search.population = 1", "oracle.rungs"):
+        assert sum(part in line for line in found) == 1
+
+
+def test_missing_files_are_reported_as_a_start_would_all_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = '[oracle]\ndata = "/no/data"\ncheckpoint = "/no/net.pth"\n[search]\npredictor = "/no/predictor"\n'
+    found = "\n".join(wrong(tmp_path / "riwoa.toml", text, capsys))
+    assert all(part in found for part in ("/no/data", "/no/net.pth", "/no/predictor"))
+    table = '[oracle]\nkind = "table"\ntable = "/no/table.csv"\ntable_accuracy = "a"\n'
+    assert any("/no/table.csv" in line for line in wrong(tmp_path / "riwoa.toml", table, capsys))
+    predictor = '[oracle]\nkind = "predictor"\npredictor = "/no/p.pth"\nlatency_tables = "/no/tables"\n'
+    found = "\n".join(wrong(tmp_path / "riwoa.toml", predictor, capsys))
+    assert "/no/p.pth" in found
+    assert "/no/tables" in found
+
+
+def test_what_a_kind_of_oracle_lacks_is_reported_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(wrong(tmp_path / "riwoa.toml", '[oracle]\nkind = "table"\n', capsys)) == 2
+    predictor = '[oracle]\nkind = "predictor"\nresolutions = [24]\n'
+    assert len(wrong(tmp_path / "riwoa.toml", predictor, capsys)) == 3
+
+
+def test_a_head_of_other_classes_than_the_data_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = wrong(tmp_path / "riwoa.toml", "[oracle]\nn_classes = 7\n", capsys)
+    assert any("size mismatch for classifier" in line for line in found)
+    assert any("check oracle.n_classes" in line for line in found)
+
+
+def test_a_target_out_of_reach_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "table.csv").write_text("a,b,accuracy,ms\n0,0,0.5,2.0\n0,1,0.6,3.0\n1,0,0.7,4.0\n1,1,0.8,5.0\n")
+    text = f"""[oracle]
+kind = "table"
+table = "{tmp_path}/table.csv"
+table_genes = "a,b"
+table_accuracy = "accuracy"
+table_latency = "ms"
+[objective]
+latency_ms = """
+    assert "attains 2.000 to 5.000 ms" in wrong(tmp_path / "riwoa.toml", f"{text}0.5\n", capsys)[0]
+    (tmp_path / "riwoa.toml").write_text(f"{text}2.5\n")
+    assert main(["config", "check", str(tmp_path / "riwoa.toml")]) == 0
+
+
+def test_a_target_is_checked_by_the_devices_table_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_table().save(tmp_path / "latency_lut.json")
+    before = sorted(tmp_path.iterdir())
+    found = wrong(tmp_path / "riwoa.toml", "[objective]\nlatency_ms = 1e-6\n", capsys)
+    assert len(found) == 1
+    assert "out of reach" in found[0]
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "riwoa.toml"])

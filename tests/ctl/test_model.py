@@ -100,8 +100,8 @@ def test_auto_on_a_disk_without_room_for_the_preferred_model_leaves_room_for_the
 
     partial = embedded_home / "Nanbeige--Nanbeige4-3B-Thinking-2511.partial"
 
-    def full(*_: Any, **__: Any) -> str:
-        partial.mkdir()
+    def full(*_: Any, local_dir: Path, **__: Any) -> str:
+        local_dir.mkdir(parents=True)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("RIWOA_MODELS", str(embedded_home))

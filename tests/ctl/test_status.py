@@ -1,13 +1,23 @@
+import itertools
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
 from riwoa.ctl import main
+from riwoa.ctl.ask import SilentError, ask
 from riwoa.ctl.status import collect, exit_code, render, span
+from riwoa.errors import ControlError
 from riwoa.paths import StatePaths
+from riwoa.progress import progress_lines
+from riwoa.status import one_line
+from riwoa.status_check import checked_status
+from tests.support.fuzz import examples
+from tests.support.odd_json import ODD_BYTES, mutated
 
 from .support import daemon, held_lock, individual, status_object, write_journal
 
@@ -101,12 +111,12 @@ def test_looking_does_not_take_the_lock(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"no": "state"}'])
+@pytest.mark.parametrize("damage", ODD_BYTES.values(), ids=ODD_BYTES)
 @pytest.mark.parametrize(("finished", "code"), [(True, 0), (False, 3)])
 def test_without_a_usable_status_file_the_journal_speaks(
-    damage: str, finished: bool, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: bytes, finished: bool, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "status.json").write_text(damage)
+    (tmp_path / "status.json").write_bytes(damage)
     write_journal(tmp_path / "journal.db", [(individual(0, ("a", 0.75, 1.5)),)] * 2, finished=finished)
     assert main(["status", "--json", "--state", str(tmp_path)]) == code
     status = json.loads(capsys.readouterr().out)
@@ -114,6 +124,91 @@ def test_without_a_usable_status_file_the_journal_speaks(
     assert status["run"]["generation"] == 2
     assert status["leader"]["accuracy"] == 0.75
     assert status["leader"]["origin"] == [1, 0]
+
+
+@pytest.mark.parametrize("place", ["fifo", "directory", "/dev/zero"])
+def test_what_is_no_status_file_is_none(place: str, tmp_path: Path) -> None:
+    file = tmp_path / "status.json"
+    if place == "fifo":
+        os.mkfifo(file)
+    elif place == "directory":
+        file.mkdir()
+    else:
+        file.symlink_to(place)
+    assert collect(StatePaths(tmp_path))["state"] == "none"
+
+
+@pytest.mark.parametrize("answer", ODD_BYTES.values(), ids=ODD_BYTES)
+def test_a_daemon_that_answers_nonsense_is_unhealthy_and_every_verb_says_so_in_a_line(
+    answer: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "status.json").write_text(json.dumps(status_object()))
+    with daemon(tmp_path, answer + b"\n"):
+        assert main(["pause", "--state", str(tmp_path)]) in (69, 77)
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    with daemon(tmp_path, b'{"ok": true, "status": ' + answer + b"}\n"):
+        status = collect(StatePaths(tmp_path))
+    assert (status["state"], status["alive"]) == ("unhealthy", True)
+    assert f"process {os.getpid()} holds" in status["message"]
+
+
+def test_an_answer_in_drops_is_not_waited_for_longer_than_none(tmp_path: Path) -> None:
+    began_s = time.monotonic()
+    with daemon(tmp_path, itertools.repeat(b"x", 200)):
+        with pytest.raises(SilentError, match="no answer"):
+            ask(StatePaths(tmp_path), "status", 1.0)
+        assert time.monotonic() - began_s < 3
+
+
+@pytest.mark.parametrize(
+    "refusal", [{}, {"error": 5}, {"error": ["x"], "exit_code": "many"}, {"error": "", "exit_code": 10**30}]
+)
+def test_an_odd_refusal_is_a_refusal(refusal: dict[str, Any], tmp_path: Path) -> None:
+    with daemon(tmp_path, {"ok": False, **refusal}), pytest.raises(ControlError, match="without a reason") as caught:
+        ask(StatePaths(tmp_path), "pause", 5.0)
+    assert caught.value.exit_code == 77
+
+
+WHOLE = status_object(
+    proposals=PROPOSALS, operators=OPERATORS, cognition={"state": "model gone", "model": "m", "reason": "r"},
+    screening={"examples": 60, "prior": 400, "interval": 0.9, "covered": 0.87},
+    evaluations={"unique": 80, "cache_hits": 2, "failed": 0, "dropped": 31, "audited": 4, "missed": 1, "per_s": 2.0},
+    governor={"holds": {"load": "3 runnable threads"}, "readings": {"load_per_core": 3.0}},
+)  # fmt: skip
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(mutated(WHOLE))
+def test_no_status_of_odd_fields_is_more_than_a_reader_can_take(odd: dict[str, Any]) -> None:
+    checked = checked_status(odd)
+    if checked is None:
+        assert not isinstance(odd.get("state"), str)
+        return
+    for alive in (True, False):
+        shown = {**checked, "alive": alive}
+        text = render(shown)
+        assert all(line.isprintable() for line in text.splitlines())
+        json.dumps(shown)
+        exit_code(shown["state"])
+    assert progress_lines(checked)
+    one_line(checked)
+
+
+def test_a_whole_status_passes_the_check_as_it_is() -> None:
+    assert checked_status(WHOLE) == WHOLE
+    assert checked_status(json.loads(json.dumps(status_object()))) == status_object()
+    newer = {**WHOLE, "a_part_of_the_future": [1, {"x": None}]}
+    assert checked_status(newer) == newer
+
+
+@pytest.mark.parametrize("offset_s", [-50 * 365 * 86_400, 365 * 86_400, 1e12, 1e14])
+def test_a_clock_that_was_wrong_makes_no_odd_status(offset_s: float, tmp_path: Path) -> None:
+    then = time.time() + offset_s
+    (tmp_path / "status.json").write_text(json.dumps(status_object(started_unix_s=then, updated_unix_s=then)))
+    status = collect(StatePaths(tmp_path))
+    assert (status["state"], exit_code(status["state"])) == ("stopped", 3)
+    assert "state as of" in render(status)
+    assert "-" not in render({**status, "alive": True}).splitlines()[0]
 
 
 def test_the_leaders_accuracy_is_shown_with_its_standard_error_where_images_were_drawn() -> None:

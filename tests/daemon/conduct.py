@@ -98,7 +98,7 @@ async def conduct(
             space=SPACE,
             latency_of=latency_ms,
             target_ms=target_ms,
-            evaluations=Evaluations(pool, journal, path, "landscape-1", on_result),
+            evaluations=Evaluations(pool, journal, path, "landscape-1", on_result, run_id=run_id),
             desk=desk,
             reloader=reloader,
             on_commit=on_commit,

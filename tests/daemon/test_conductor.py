@@ -210,7 +210,7 @@ async def test_a_reload_applies_at_the_next_boundary_and_is_journaled(tmp_path: 
 
     def edit(conductor: Any) -> None:
         if conductor.generation == 2:
-            file.write_text("[objective]\nlatency_ms = 3.0\n[search]\nbasis_every = 9\n")
+            file.write_text("[objective]\nlatency_ms = 3.0\n")
             reloader.reload()
 
     await conduct(path, reloader=reloader, at_commit=edit)
@@ -220,7 +220,6 @@ async def test_a_reload_applies_at_the_next_boundary_and_is_journaled(tmp_path: 
         last = reader.last_generation(1)
     assert [r.generation for r in revisions] == [0, 2]
     assert dict(revisions[1].changed) == {"objective.latency_ms": [4.5, 3.0]}
-    assert "search.basis_every" in (reloader.error or "")  # named, refused, and the rest applied
     assert "4.5" in versions[1]
     assert "3.0" in versions[2]
     assert last is not None

@@ -16,6 +16,8 @@ from riwoa.race import AUDITED_SHARE, Race
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoPoint
 from riwoa.search.race import Bound, Cut, Stakes
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 
 ALWAYS, NEVER = 0.9, 0.1  # what a rung says can be reached; 0.5 is needed
@@ -65,23 +67,55 @@ def race(on_50: float, on_400: float = ALWAYS) -> Race:
 @pytest.fixture
 async def journal(tmp_path: Path) -> AsyncIterator[JournalWriter]:
     writer = await JournalWriter.open(tmp_path / "journal.db")
+    await writer.begin_run({"seed": 0}, {})
     yield writer
     await writer.close()
 
 
 def evaluations(journal: JournalWriter, backend: Backend, tmp_path: Path) -> Evaluations:
-    return Evaluations(backend, journal, tmp_path / "journal.db", "v")  # type: ignore[arg-type]
+    return Evaluations(backend, journal, tmp_path / "journal.db", "v", run_id=1)  # type: ignore[arg-type]
 
 
-async def generation(of: Evaluations, by: Race, *added: Sequence[Wanted]) -> list[Evaluated]:
+async def generation(journal: JournalWriter, of: Evaluations, by: Race, *added: Sequence[Wanted]) -> list[Evaluated]:
+    """Evaluate a generation and commit it."""
     async with of.round(by) as work:
         for wanted in added:
-            work.add(wanted)
+            await work.add(wanted)
     keys = [w.key for wanted in added for w in wanted]
     found = work.outcomes(keys)
-    for key, outcome in zip(keys, found, strict=True):
-        of.commit(key, outcome)
+    with JournalReader(journal._name) as reader:
+        count = reader.generation_count(1)
+    await journal.commit_generation(
+        GenerationRecord(
+            run_id=1,
+            generation=count,
+            phase="search",
+            config_revision=0,
+            state=b"",
+            counters={},
+            leader=None,
+            inputs={},
+            individuals=tuple(individual(slot, *row) for slot, row in enumerate(zip(keys, found, strict=True))),
+        )
+    )
     return found
+
+
+def individual(slot: int, key: str, outcome: Evaluated) -> IndividualRecord:
+    return IndividualRecord(
+        slot=slot,
+        operator="init",
+        parent=None,
+        genotype=b"",
+        architecture={},
+        architecture_key=key,
+        status=outcome.status,
+        metrics=outcome.metrics,
+        fitness=None,
+        fitness_version="v1",
+        cache_hit=outcome.hit,
+        error=outcome.error,
+    )
 
 
 def unaudited() -> str:
@@ -93,18 +127,18 @@ def unaudited() -> str:
 async def test_one_given_up_is_raced_again_from_the_rungs_that_it_has(journal: JournalWriter, tmp_path: Path) -> None:
     backend, key = Backend(), unaudited()
     of, wanted = evaluations(journal, backend, tmp_path), [Wanted(key, {}, 0.5)]
-    (first,) = await generation(of, race(NEVER), wanted)
+    (first,) = await generation(journal, of, race(NEVER), wanted)
     assert (first.dropped, first.hit, backend.told()) == (True, False, ["50"])
-    (same,) = await generation(of, race(NEVER), wanted)
+    (same,) = await generation(journal, of, race(NEVER), wanted)
     assert (same.dropped, same.hit, backend.told()) == (True, True, [])
-    (further,) = await generation(of, race(ALWAYS, NEVER), wanted)
+    (further,) = await generation(journal, of, race(ALWAYS, NEVER), wanted)
     assert (further.dropped, further.hit, backend.told()) == (True, False, ["400"])
-    (again,) = await generation(of, race(ALWAYS, NEVER), wanted)
+    (again,) = await generation(journal, of, race(ALWAYS, NEVER), wanted)
     assert (again.dropped, again.hit, backend.told()) == (True, True, [])
     assert set(again.metrics) == {"accuracy_50", "accuracy_400"}
-    (whole,) = await generation(of, race(ALWAYS), wanted)
+    (whole,) = await generation(journal, of, race(ALWAYS), wanted)
     assert (whole.ok, whole.hit, backend.told()) == (True, False, ["full"])
-    (known,) = await generation(of, race(NEVER), wanted)
+    (known,) = await generation(journal, of, race(NEVER), wanted)
     assert (known.ok, known.hit, backend.told()) == (True, True, [])
 
 
@@ -116,7 +150,7 @@ async def test_of_two_equal_candidates_the_one_that_asks_less_decides(
     backend, key = Backend(), unaudited()
     pair = [Wanted(key, {}, needed) for needed in order]
     added = (pair,) if together else ([pair[0]], [pair[1]])
-    found = await generation(evaluations(journal, backend, tmp_path), race(ALWAYS), *added)
+    found = await generation(journal, evaluations(journal, backend, tmp_path), race(ALWAYS), *added)
     assert [f.ok for f in found] == [True, True]
     assert [f.hit for f in found] == [False, True]
     assert backend.told() == ["50", "400", "full"]
@@ -125,14 +159,14 @@ async def test_of_two_equal_candidates_the_one_that_asks_less_decides(
 async def test_one_that_nothing_would_save_is_given_up_without_an_audit(journal: JournalWriter, tmp_path: Path) -> None:
     backend = Backend()
     wanted = [Wanted(f"k{i}", {}, float("inf")) for i in range(int(4 / AUDITED_SHARE))]
-    found = await generation(evaluations(journal, backend, tmp_path), race(ALWAYS), wanted)
+    found = await generation(journal, evaluations(journal, backend, tmp_path), race(ALWAYS), wanted)
     assert all(f.dropped for f in found)
     assert set(backend.told()) == {"50"}
 
 
 async def test_what_has_nothing_on_a_rung_is_evaluated_in_full(journal: JournalWriter, tmp_path: Path) -> None:
     backend = Backend("50")
-    (found,) = await generation(evaluations(journal, backend, tmp_path), race(NEVER), [Wanted("k", {}, 0.5)])
+    (found,) = await generation(journal, evaluations(journal, backend, tmp_path), race(NEVER), [Wanted("k", {}, 0.5)])
     assert found.ok
     assert set(found.metrics) == {"accuracy", "accuracy_400"}
     assert backend.told() == ["50", "400", "full"]
@@ -143,17 +177,18 @@ async def test_a_child_that_beats_a_parent_below_the_cut_is_kept(journal: Journa
     backend, key = Backend(), unaudited()
     weak, strong = (Wanted(key, {}, stakes.needed(8.0, fitness)) for fitness in (0.85, 0.94))
     of = evaluations(journal, backend, tmp_path)
-    assert [f.dropped for f in await generation(of, race(ALWAYS), [strong])] == [True]
-    assert [f.ok for f in await generation(of, race(ALWAYS), [weak])] == [True]
+    assert [f.dropped for f in await generation(journal, of, race(ALWAYS), [strong])] == [True]
+    assert [f.ok for f in await generation(journal, of, race(ALWAYS), [weak])] == [True]
 
 
 async def test_what_an_earlier_life_stored_in_full_is_not_asked_again_when_raced_on(
     journal: JournalWriter, tmp_path: Path
 ) -> None:
     key = unaudited()
-    await generation(evaluations(journal, Backend(), tmp_path), race(ALWAYS), [Wanted(key, {}, 0.5)])
-    backend = Backend()  # of a life that finds nothing committed
+    async with evaluations(journal, Backend(), tmp_path).round(race(ALWAYS)) as work:
+        await work.add([Wanted(key, {}, 0.5)])  # and is killed before it commits
+    backend = Backend()
     pair = ([Wanted(key, {}, 0.95)], [Wanted(key, {}, 0.5)])
-    found = await generation(evaluations(journal, backend, tmp_path), race(ALWAYS), *pair)
+    found = await generation(journal, evaluations(journal, backend, tmp_path), race(ALWAYS), *pair)
     assert [f.ok for f in found] == [True, True]
     assert backend.told() == []

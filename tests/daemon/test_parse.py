@@ -282,6 +282,6 @@ def test_a_reason_from_anywhere_becomes_one_short_printable_line(reason: str) ->
 def test_a_placebo_patch_is_always_legal_and_no_larger_than_asked(seed: int, most_genes: int) -> None:
     rng, codec = np.random.default_rng(seed), Codec(SPACE, 0)
     genotype = rng.random(codec.dimension)
-    patch = placebo_patch(offered_choices(codec, genotype, lambda _: False), most_genes, rng)
+    patch = placebo_patch(offered_choices(codec, genotype, lambda _: ()), most_genes, rng)
     assert parse_patch(json.dumps(patch), SPACE, SPACE.architecture(codec.decode(genotype[None, :])[0])) == patch
     assert 1 <= len(patch) <= most_genes

@@ -51,17 +51,115 @@ def test_a_bad_file_changes_nothing_and_shows_why_until_it_is_mended(file: Path,
     assert reloader.error is None
 
 
-def test_a_key_that_cannot_change_is_named_and_left_while_the_others_apply(file: Path) -> None:
+def test_a_file_with_a_key_that_cannot_change_applies_none_of_it_and_names_the_key(file: Path) -> None:
     reloader = reloader_of(file)
     file.write_text("[run]\ngenerations = 11\nseed = 5\n[oracle]\nworkers = 3\n")
-    found = reloader.reload()
-    assert set(found.refused) == {"run.seed", "oracle.workers"}
+    with pytest.raises(ConfigError, match=r"run\.seed, oracle\.workers cannot change in a run; nothing of it"):
+        reloader.reload()
     assert reloader.restart_keys == ("run.seed", "oracle.workers")
     assert "run.seed" in (reloader.error or "")
-    assert "--new-run" in (reloader.error or "")
+    assert reloader.take() is None
+    file.write_text("[run]\ngenerations = 11\n")
+    reloader.reload()
+    assert (reloader.error, reloader.restart_keys) == (None, ())
     taken = reloader.take()
     assert taken is not None
-    assert (taken[0].run.generations, taken[0].run.seed, taken[0].oracle.workers) == (11, 0, "auto")
+    assert taken[0].run.generations == 11
+
+
+def test_a_run_that_stands_on_older_values_of_fixed_keys_still_takes_edits(file: Path) -> None:
+    """What a resumed run stands on may differ from the file where the start allowed it; that is no edit."""
+    reloader = reloader_of(file)
+    reloader.continue_from(load(None, ["search.screened=1", "run.generations=10"], {}).config)
+    file.write_text("[run]\ngenerations = 11\n")
+    reloader.reload()
+    taken = reloader.take()
+    assert taken is not None
+    assert (taken[0].run.generations, taken[0].search.screened) == (11, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [("", r"\[governor\], \[run\]"), ("# all gone\n", r"\[run\]"), ("[run]\n", r"\[governor\] is gone")],
+)
+def test_a_file_that_lost_whole_tables_is_refused_whole_until_they_are_back(file: Path, text: str, lost: str) -> None:
+    file.write_text("[run]\ngenerations = 10\n[governor]\nevery_s = 9.0\n")
+    reloader = reloader_of(file)
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=lost):
+        reloader.reload()
+    assert reloader.take() is None
+    assert "still being written" in (reloader.error or "")
+    file.write_text("[run]\n[governor]\n")  # meant so: the headers say it
+    reloader.reload()
+    assert reloader.error is None
+    taken = reloader.take()
+    assert taken is not None
+    assert (taken[0].run.generations, taken[0].governor.every_s) == (40, 5.0)
+
+
+def test_a_pipe_is_read_once_and_a_reload_says_so() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"[run]\ngenerations = 3\n")
+    os.close(writing)
+    reloader = reloader_of(Path(f"/dev/fd/{reading}"))
+    os.close(reading)
+    assert reloader.config.run.generations == 3
+    with pytest.raises(ConfigError, match="was a pipe and is read once"):
+        reloader.reload()
+    asyncio.run(asyncio.wait_for(reloader.watch(), 5))  # nothing to watch
+
+
+HOSTILE = {
+    "an integer of 5,000 digits": "[run]\nseed = " + "9" * 5000,
+    "a hexadecimal one": "[run]\nseed = 0x" + "f" * 100_000,
+    "nested without end": "x = " + "[" * 3000,
+    "tables nested without end": "x = " + "{a=" * 3000,
+    "a key of 50,000 parts": ".".join("a" * 50_000) + " = 1",
+    "a table of 50,000 parts": "[" + ".".join("a" * 50_000) + "]",
+    "a million bytes": "# " + "x" * 1_000_000,
+    "NUL in a name": '[oracle]\ndata = "a\\u0000b"',
+    "a surrogate": '[oracle]\ndata = "\\ud800"',
+    "a date of no calendar": "[run]\ndeadline = 2026-02-31T07:00:00",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+async def test_no_text_ends_the_watching_or_holds_the_loop_up(file: Path, text: str) -> None:
+    reloader = reloader_of(file)
+    watch = await watching(reloader)
+    longest_s, ticking = 0.0, asyncio.create_task(asyncio.sleep(0))
+
+    async def tick() -> None:
+        nonlocal longest_s
+        while True:
+            before_s = asyncio.get_running_loop().time()
+            await asyncio.sleep(0.01)
+            longest_s = max(longest_s, asyncio.get_running_loop().time() - before_s)
+
+    ticking = asyncio.create_task(tick())
+    file.write_text(text)
+    await until("error", reloader)
+    assert len((reloader.error or "").splitlines()) == 1
+    assert len(reloader.error or "") < 2000
+    assert longest_s < 2.0
+    file.write_text("[run]\ngenerations = 15\n")
+    await until("taken", reloader)
+    assert (reloader.config.run.generations, reloader.error) == (15, None)
+    for task in (watch, ticking):
+        task.cancel()
+
+
+async def test_an_empty_file_of_an_edit_under_way_changes_nothing(file: Path) -> None:
+    reloader = reloader_of(file)
+    watch = await watching(reloader)
+    file.write_text("")
+    await until("error", reloader)
+    assert reloader.take() is None
+    file.write_text("[run]\ngenerations = 16\n")
+    await until("taken", reloader)
+    assert (reloader.config.run.generations, reloader.error) == (16, None)
+    watch.cancel()
 
 
 def test_the_command_line_stays_on_top_of_a_reloaded_file(file: Path) -> None:

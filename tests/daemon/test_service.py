@@ -600,7 +600,8 @@ def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(
     (first,) = verify(state / "journal.db").runs
     with JournalReader(state / "journal.db") as reader:
         config = reader.config_revisions(first.run_id)[0].config
-    assert config["run"]["deadline"].endswith(clock(60)) or config["run"]["deadline"].endswith(clock(59))
+    due = datetime.fromisoformat(config["run"]["deadline"]).astimezone()
+    assert f"{due:%H:%M}" in (clock(60), clock(59))
     assert run(state, "--nightly", night, settings=settings).returncode == 0  # the same night: it is done
     assert len(verify(state / "journal.db").runs) == 1
     with sqlite3.connect(state / "journal.db") as db:  # as if that had been the night before
@@ -610,6 +611,10 @@ def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(
     assert second.status == "finished"
     assert second.generations == first.generations
     assert second.digest != first.digest  # another seed, or every night would find the same
+    with sqlite3.connect(state / "journal.db") as db:  # by a clock that was a year ahead
+        db.execute("UPDATE generations SET committed_unix_s = committed_unix_s + 31536000")
+    assert run(state, "--nightly", night, settings=settings).returncode == 0
+    assert len(verify(state / "journal.db").runs) == 3
 
 
 def test_a_night_cut_short_before_its_deadline_is_ended_by_day(state: Path) -> None:

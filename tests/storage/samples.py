@@ -9,9 +9,11 @@ import struct
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from riwoa_storage.digest import state_sha256
 from riwoa_storage.records import (
     AdapterRecord,
     BufferEntryRecord,
@@ -22,6 +24,7 @@ from riwoa_storage.records import (
     ReplyRecord,
     RequestRecord,
 )
+from riwoa_storage.seal import COLUMNS, checksum, selection
 from riwoa_storage.writer import JournalWriter
 
 ROOT = Path(__file__).parents[2]
@@ -184,6 +187,21 @@ def alter(path: Path, sql: str, *parameters: object) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
         assert connection.execute(sql, parameters).rowcount != 0, "the test altered nothing"
+
+
+def reseal(path: Path) -> None:
+    """Give every row a checksum that matches, as whoever means to deceive would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for table in COLUMNS:
+            for *values, _ in connection.execute(f"SELECT {selection(table)} FROM {table}").fetchall():
+                where = " AND ".join(f"{column} IS ?" for column in COLUMNS[table])
+                sql = f"UPDATE {table} SET checksum = ? WHERE {where}"
+                connection.execute(sql, (checksum(table, values), *values))
+
+
+def committed(g: GenerationRecord, digest: str, *, last: bool = True) -> GenerationRecord:
+    """A generation as the journal gives it back: the state is kept of a run's last alone."""
+    return replace(g, digest=digest, state_sha256=state_sha256(g), state=g.state if last else None)
 
 
 def flip_byte(path: Path, content: bytes, offset: int = 0) -> None:

@@ -5,12 +5,14 @@ import re
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from riwoa_storage import migrate as migrate_module
 from riwoa_storage.connect import APPLICATION_ID, SCHEMA_VERSION
+from riwoa_storage.digest import state_sha256
 from riwoa_storage.errors import JournalCorruptError, JournalVersionError, StorageError
 from riwoa_storage.migrate import migrate, migrations
 from riwoa_storage.reader import JournalReader
@@ -23,6 +25,7 @@ GOLDEN = Path(make_journal.__file__).parent
 GOLDEN_DIGESTS = {
     1: "967f378337b8687242491e1482361d95e63b1d2d425f310bd31dca0064d6cee0",
     2: "39a0c7622ee16f9189fe4ef6c659b78f82f9e602e7bef7eb0571ba1911887080",
+    3: "39a0c7622ee16f9189fe4ef6c659b78f82f9e602e7bef7eb0571ba1911887080",
 }
 
 
@@ -50,7 +53,7 @@ def test_every_table_is_strict(tmp_path: Path) -> None:
     assert set(ours.values()) == {1}
     assert set(ours) == {
         "runs", "config_revisions", "generations", "individuals", "evaluations", "requests", "replies",
-        "buffer_entries", "adapters", "events",
+        "buffer_entries", "adapters", "events", "texts", "architectures", "states", "verified",
     }  # fmt: skip
 
 
@@ -127,7 +130,7 @@ async def test_a_truncated_journal_is_reported_as_damaged(tmp_path: Path, kept: 
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[int, Path]:
     """A copy of a golden journal; small enough to be committed."""
     source = GOLDEN / f"journal_v{request.param}.db"
-    assert source.stat().st_size < 110_000
+    assert source.stat().st_size < 150_000
     return request.param, Path(shutil.copy(source, tmp_path / "journal.db"))
 
 
@@ -142,7 +145,13 @@ async def test_a_journal_of_every_schema_version_still_opens_and_proves_its_dige
         g = reader.generation(1, 2)
         assert g.individuals[3] == individual(2, 3, operator="semantic", parent=(1, 1), request_id="1/1/1")
         assert g.joined_requests == ("1/1/1", "1/1/2")
-        assert reader.generation(1, 0).state == generation(1, 0).state
+        assert reader.generation(1, 3).state == generation(1, 3).state
+        assert reader.generation(1, 0) == replace(
+            generation(1, 0),
+            state=None,
+            state_sha256=state_sha256(generation(1, 0)),
+            digest=reader.generation(1, 0).digest,
+        )
         assert reader.buffer(1)[0].consumed_by == reader.adapters(1)[0].adapter_id == 1
         assert [r.status for r in reader.replies(1).values()] == ["ok", "timeout"]
         assert [r.revision for r in reader.config_revisions(1)] == [0, 1]

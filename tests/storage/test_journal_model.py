@@ -19,7 +19,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EvaluationRecord, GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import verify
 from riwoa_storage.writer import JournalWriter
-from tests.storage.samples import CONFIG, PROVENANCE, evaluation, generation, individual, reply, request
+from tests.storage.samples import CONFIG, PROVENANCE, committed, evaluation, generation, individual, reply, request
 
 T = TypeVar("T")
 
@@ -122,7 +122,8 @@ class JournalModel(RuleBasedStateMachine):
                 self.do(self.writer.commit_generation(g))
         else:
             digest = self.do(self.writer.commit_generation(g))
-            self.histories[run_id].append(replace(g, digest=digest))
+            self.histories[run_id] = [replace(g, state=None) for g in self.histories[run_id]]
+            self.histories[run_id].append(committed(g, digest))
 
     @invariant()
     def the_reader_sees_the_model(self) -> None:

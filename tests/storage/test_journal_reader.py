@@ -6,6 +6,7 @@ import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from riwoa_storage.errors import JournalMissingError, JournalUnreadableError
 from riwoa_storage.glance import glance
 from riwoa_storage.migrate import migrate
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import GenerationRecord
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import (
     CONFIG,
@@ -132,8 +134,9 @@ async def test_seconds_count_what_was_worked_for_once_and_a_batch_as_one(tmp_pat
     path = tmp_path / "journal.db"
 
     async def before(writer: JournalWriter, run_id: int) -> None:
-        keys = {i.architecture_key for n in range(3) for i in generation(run_id, n).individuals}
-        await writer.put_evaluations([evaluation(key, duration_s=2.0) for key in sorted(keys)])
+        each = [i for n in range(3) for i in generation(run_id, n).individuals]
+        records = [evaluation(i.architecture_key, architecture=i.architecture, duration_s=2.0) for i in each]
+        await writer.put_evaluations(records)
         await writer.put_requests([request(run_id, 0, slot) for slot in range(2)])
         await writer.put_replies([reply(f"{run_id}/0/{slot}", duration_s=5.0) for slot in range(2)])
 
@@ -146,6 +149,40 @@ async def test_seconds_count_what_was_worked_for_once_and_a_batch_as_one(tmp_pat
         assert reader.operator_seconds(1, "another oracle", 0, 3) == {}
         assert reader.writing_seconds(1, 0, 3) == 5.0
         assert reader.writing_seconds(1, 0, 1) == 0.0  # they join generation 1
+
+
+async def test_a_search_asks_its_past_by_key_and_by_place_and_learns_what_was_committed(tmp_path: Path) -> None:
+    def edit(g: GenerationRecord) -> GenerationRecord:
+        changes: dict[int, dict[str, Any]] = {
+            0: {"architecture_key": "same"},
+            1: {"status": "failed", "metrics": {}, "fitness": None, "error": "no"},
+            2: {"cache_hit": True},
+        }
+        return replace(g, individuals=tuple(replace(i, **changes[i.slot]) for i in g.individuals))
+
+    path = tmp_path / "journal.db"
+    await write_run(path, 4)
+    await write_run(path, 3, edit=edit)
+    with JournalReader(path) as reader:
+        everyone = list(reader.individuals(2))
+        found = reader.committed_outcomes(2, ["same", "k1-1", "never", "same"])
+        assert found == {
+            "same": [i for _, i in everyone if i.slot == 0],
+            "k1-1": [i for g, i in everyone if (g, i.slot) == (1, 1)],
+        }
+        assert reader.committed_outcomes(2, (f"x{n}" for n in range(2000))) == {}
+        assert reader.metrics_of(2, 1, 0) == (0.51, 10.0)
+        assert reader.metrics_of(2, 1, 1) is None  # it failed
+        assert reader.metrics_of(2, 7, 0) is None
+        assert list(reader.front_points(2)) == [
+            (i.architecture_key, i.metrics["accuracy"], i.metrics["latency_ms"], g, i.slot)
+            for g, i in everyone
+            if i.status == "ok"
+        ]
+        fresh = [i for _, i in everyone if i.slot == 0]
+        assert reader.newest_fresh(2, 2) == fresh[-2:]
+        assert reader.newest_fresh(2, 100) == fresh
+        assert reader.newest_fresh(2, 0) == []
 
 
 async def test_a_glance_tells_what_the_reader_tells(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tests.storage.samples import (
     flip_byte,
     generation,
     individual,
+    reseal,
     write_run,
     write_semantic_run,
 )
@@ -56,21 +57,30 @@ TAMPERING = {
     ),
     "an individual removed": ("DELETE FROM individuals WHERE generation = 3 AND slot = 0", "generation 3"),
     "a genotype": ("UPDATE individuals SET genotype = zeroblob(24) WHERE generation = 1 AND slot = 0", "generation 1"),
-    "a state": ("UPDATE generations SET state = zeroblob(8) WHERE generation = 0", "generation 0"),
+    "the state": ("UPDATE states SET state = zeroblob(8)", "generation 3"),
+    "the state's place": ("UPDATE states SET generation = 2", "search state"),
+    "the hash of a state": ("UPDATE generations SET state_sha256 = digest WHERE generation = 1", "generation 1"),
     "a generation removed from the middle": ("DELETE FROM generations WHERE generation = 1", "individuals"),
     "JSON that is none": ("UPDATE generations SET counters = '{' WHERE generation = 2", "generation 2"),
     "the run's head": ("UPDATE runs SET digest = replace(digest, substr(digest, 1, 1), 'x')", "generation 4"),
     "the provenance": ("UPDATE runs SET provenance = replace(provenance, '7', '9')", "generation 0"),
     "a provenance that is no JSON": ("UPDATE runs SET provenance = '{'", "run_id 1"),
-}
+    "an architecture": (
+        "UPDATE architectures SET choices = replace(choices, '2', '3') WHERE architecture_key = 'k2-1'", "generation 2",
+    ),
+    "gene names": ("UPDATE texts SET text = replace(text, 'depth', 'width') WHERE text LIKE '%depth%'", "generation 0"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", TAMPERING)
-async def test_a_changed_row_is_detected_and_located(tmp_path: Path, what: str) -> None:
+async def test_a_row_that_was_changed_on_purpose_checksum_and_all_is_located_by_the_chain(
+    tmp_path: Path, what: str
+) -> None:
     path = tmp_path / "journal.db"
     await write_run(path, 4)
     sql, place = TAMPERING[what]
     alter(path, sql)
+    reseal(path)
     with pytest.raises(JournalCorruptError, match=place) as caught:
         verify(path)
     assert "\n" not in str(caught.value)

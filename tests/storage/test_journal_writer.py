@@ -31,6 +31,7 @@ from tests.storage.samples import (
     WHEN,
     adapter,
     buffer_entry,
+    committed,
     evaluation,
     generation,
     individual,
@@ -66,8 +67,8 @@ async def test_what_was_committed_is_read_back_to_the_last_bit(path: Path) -> No
         entry = buffer_entry(run_id, f"{run_id}/0/2", 1)
         digest = await writer.commit_generation(g, events=[event], buffer=[entry])
     with JournalReader(path) as reader:
-        assert reader.last_generation(run_id) == replace(g, digest=digest)
-        assert list(reader.generations(run_id, start=1)) == [replace(g, digest=digest)]
+        assert reader.last_generation(run_id) == committed(g, digest)
+        assert list(reader.generations(run_id, start=1)) == [committed(g, digest)]
         assert reader.digest_head(run_id) == digest
         assert reader.requests(run_id) == [request(run_id, 0, 1), request(run_id, 0, 2)]
         assert reader.replies(run_id)[f"{run_id}/0/1"] == reply(f"{run_id}/0/1", status="timeout", text="")

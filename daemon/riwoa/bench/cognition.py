@@ -24,7 +24,6 @@ import asyncio
 import hashlib
 import json
 import math
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +35,7 @@ from scipy import stats
 
 from riwoa.bench.parents import Parent, collect_parents
 from riwoa.bench.tasks import Task, open_task
-from riwoa.child import child_environment
+from riwoa.child import child_command, child_environment
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.gate import judge
 from riwoa.cognition.parse import PatchError, offered_patch
@@ -54,10 +53,12 @@ from riwoa.config import Config
 from riwoa.credit import wilson
 from riwoa.errors import ModelError, OracleError, UsageError
 from riwoa.hardware.lut import LatencyTable
+from riwoa.ours import json_object, output_directory
 from riwoa.provision import provide
 from riwoa.search.fitness import FloatArray
 from riwoa.search.rng import generator
 from riwoa.semantics import Style, placebo_patch, seed_of
+from riwoa_storage.durable import replace_durably
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
 SEED = 90_001  # of everything that is drawn here
@@ -103,8 +104,8 @@ class Kept:
     """Steps that are done, one JSON file each."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = output_directory(folder, lambda path: bool(json_object(path / "made_with.json")))
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     async def same(self, what: Mapping[str, Any]) -> None:
         """Refuse to mix what was made otherwise.
@@ -124,9 +125,7 @@ class Kept:
         file = self.folder / f"{name}.json"
         if not file.exists():
             made = await make()
-            temporary = file.with_suffix(".tmp")
-            temporary.write_text(json.dumps(made), encoding="utf-8")
-            temporary.replace(file)
+            replace_durably(file, json.dumps(made).encode())
         return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -591,7 +590,7 @@ async def plain_tokens_per_s(spec: ModelSpec, requests: Sequence[RequestRecord],
 
 async def _reference(operation: str, frame: Mapping[str, Any]) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "riwoa.bench.reference", operation),
+        *child_command("riwoa.bench.reference", operation),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=child_environment(int(frame["spec"]["threads"]), {"HF_HUB_OFFLINE": "1"}),

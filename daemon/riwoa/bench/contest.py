@@ -20,6 +20,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +30,9 @@ import riwoa.search
 from riwoa import race as racing
 from riwoa import screening
 from riwoa.bench.paired import compare, median_ratio
-from riwoa.errors import StateDirectoryError, UsageError
+from riwoa.errors import UsageError
 from riwoa.oracle import surrogate
+from riwoa.ours import begins_with, output_file, unwritable
 from riwoa.race import Race, Racing
 from riwoa.screening import Screening
 from riwoa.search.base import LatencyOf, Outcome, Proposal, SearchParameters
@@ -263,12 +265,13 @@ class SearchFile:
     def __init__(self, path: Path, key: str) -> None:
         self._key = key
         self._known: dict[tuple[str, int], Found] = {}
+        path = output_file(path, "searches of a benchmark", partial(begins_with, start=b'{"key": "'))
         try:
             text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise StateDirectoryError(f"cannot write {path} ({error.strerror}); name another --out") from None
+            raise unwritable(path, error, "name another --out") from None
         for line in text.splitlines():
             self._take(line)
         if text and not text.endswith("\n"):

@@ -19,13 +19,14 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from riwoa.bench.contest import POPULATION, screening_of
 from riwoa.bench.paired import compare, median_ratio
 from riwoa.config import Config
-from riwoa.errors import OracleError, StateDirectoryError
+from riwoa.errors import OracleError
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import obtain_table
 from riwoa.hardware.target import auto_target_ms
@@ -33,6 +34,7 @@ from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import EvaluationBackend
 from riwoa.oracle.spec import oracle_spec, pool_settings
+from riwoa.ours import begins_with, output_file, unwritable
 from riwoa.screening import Screening
 from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy
 from riwoa.search.codec import Codec
@@ -82,12 +84,13 @@ class EvaluationFile:
     """
 
     def __init__(self, path: Path) -> None:
+        path = output_file(path, "evaluations of a benchmark", partial(begins_with, start=b'{"oracle_version": "'))
         self._known = {(row["oracle_version"], row["key"]): row["accuracy"] for row in _rows(path)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise StateDirectoryError(f"cannot write {path} ({error.strerror}); name another --out") from None
+            raise unwritable(path, error, "name another --out") from None
         if self._stream.tell() and not path.read_bytes().endswith(b"\n"):
             self._stream.write("\n")  # a kill cut the last line; what follows must not be glued to it
 

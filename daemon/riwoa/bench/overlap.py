@@ -15,7 +15,6 @@ meanwhile. The ways take turns, and every ratio is of one round.
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import tempfile
 import time
@@ -34,6 +33,7 @@ from riwoa.errors import CognitionError, ModelError, RiwoaError
 from riwoa.evaluations import Evaluations
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.target import auto_target_ms
+from riwoa.limits import whole_cores
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import oracle_spec, pool_settings
@@ -106,7 +106,7 @@ async def bench_overlap(
     """
     base = load(file, overrides).config
     model = (await _writer(base))[0].model  # says at once what is missing
-    cores = len(os.sched_getaffinity(0))
+    cores = whole_cores()
     rows = []
     for repeat in range(repeats):
         seed = base.run.seed + repeat
@@ -165,15 +165,16 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
         desk = ProposalDesk(
             TurnProvider(provider, turns), journal, lag=config.cognition.lag, timeout_s=lambda: _PATIENCE_S
         )
+        run_id = await journal.begin_run({"seed": config.run.seed}, as_json(config))
         conductor = Conductor(
             journal=journal,
             journal_path=path,
-            run_id=await journal.begin_run({"seed": config.run.seed}, as_json(config)),
+            run_id=run_id,
             space=mobilenet_space(config.oracle.resolutions),
             latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
             layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
             target_ms=auto_target_ms(table, config.oracle.resolutions),
-            evaluations=Evaluations(TurnBackend(pool, turns), journal, path, oracle.version),
+            evaluations=Evaluations(TurnBackend(pool, turns), journal, path, oracle.version, run_id=run_id),
             desk=desk,
             style=style,
             reloader=Reloader(loaded, []),

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from riwoa.child import child_environment
+from riwoa.child import child_command, child_environment
 from riwoa.errors import OracleError
 from riwoa_storage.errors import StorageError
 from riwoa_storage.reader import JournalReader
@@ -68,7 +68,7 @@ def _seconds(command: list[str]) -> float:
 def _until_evaluated(state: Path) -> float:
     """Start the daemon, wait for one evaluation more, kill it; seconds until then."""
     before = _evaluations(state)
-    command = [sys.executable, "-m", "riwoa.service", "--state", str(state), "--set", "run.generations=100000"]
+    command = child_command("riwoa.service", "--state", str(state), "--set", "run.generations=100000")
     command += ["--set", "cognition.provider=none"]  # the oracle's side is what is timed
     started = time.monotonic()
     with subprocess.Popen(command, env=child_environment(1), stderr=subprocess.PIPE, text=True) as daemon:

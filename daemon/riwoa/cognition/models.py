@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from riwoa.cognition.protocol import ModelSpec
-from riwoa.errors import ModelError
+from riwoa.errors import ModelError, UsageError
 from riwoa.hardware.accelerator import Accelerator, probe_accelerator
 from riwoa.hardware.probe import fastest_dtype
+from riwoa.parsing import parse_json
+from riwoa.paths import expanded, xdg
 from riwoa.pulled import SUPERNETS, models_home
 
 EMBEDDED = "smollm2"
@@ -134,9 +136,12 @@ def choose(
         ModelError: there is no such model here, its files are damaged, or it needs more than ``memory_bytes``; the
             message says what to do.
     """
-    home = models_home() if home is None else home
     device = accelerator()
-    files, reason = _auto(home, device) if setting == "auto" else _named(setting, home)
+    try:
+        home = models_home() if home is None else home
+        files, reason = _auto(home, device) if setting == "auto" else _named(setting, home)
+    except UsageError as error:  # no home directory: a search goes on without a model
+        raise ModelError(str(error)) from None
     spec = _placed(files, device, threads, lora_dropout)
     _require_memory(spec, files, memory_bytes)
     return Resolved(spec, reason)
@@ -180,7 +185,7 @@ def _preferred(home: Path, device: Accelerator | None) -> ModelFiles | str:
 
 
 def _named(setting: str, home: Path) -> tuple[ModelFiles, str]:
-    path = Path(setting).expanduser()
+    path = Path(expanded(setting))
     if setting == EMBEDDED:
         if not (home / EMBEDDED_DIRECTORY).is_dir():
             raise ModelError(f"the embedded model is not in {home}; {_PULL_EMBEDDED}")
@@ -226,7 +231,8 @@ def present(home: Path | None = None) -> list[ModelFiles | ModelError]:
     home = models_home() if home is None else home
     found: list[ModelFiles | ModelError] = []
     for directory in sorted(home.iterdir()) if home.is_dir() else ():
-        apart = directory.name == SUPERNETS or directory.suffix in (".tmp", ".partial", ".download")
+        unfinished = directory.name.startswith(".") or directory.suffix in (".tmp", ".partial", ".download")
+        apart = directory.name == SUPERNETS or unfinished
         if directory.is_dir() and not apart:
             try:
                 found.append(check_directory(directory))
@@ -238,9 +244,10 @@ def present(home: Path | None = None) -> list[ModelFiles | ModelError]:
 def _hub_cache() -> Path:
     """The hub's own cache (``HF_HUB_CACHE``, ``HF_HOME``, ``XDG_CACHE_HOME``), as huggingface_hub places it."""
     if chosen := os.environ.get("HF_HUB_CACHE"):
-        return Path(chosen).expanduser()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return Path(os.environ.get("HF_HOME") or cache / "huggingface").expanduser() / "hub"
+        return Path(expanded(chosen))
+    if chosen := os.environ.get("HF_HOME"):
+        return Path(expanded(chosen), "hub")
+    return Path(xdg("XDG_CACHE_HOME", ".cache", "HF_HOME"), "huggingface", "hub")
 
 
 def _placed(files: ModelFiles, device: Accelerator | None, threads: int, lora_dropout: float) -> ModelSpec:
@@ -328,7 +335,7 @@ def check_directory(directory: Path) -> ModelFiles:
 
 def _json_file(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes(), _MOST_HEADER_BYTES)
     except FileNotFoundError:
         raise ModelError(f"{path.parent} has no {path.name}; copy the model's whole directory") from None
     except OSError as error:
@@ -378,7 +385,7 @@ def _header(file: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > min(size, _MOST_HEADER_BYTES):
                 raise ValueError("its header is cut")
-            header: dict[str, Any] = json.loads(stream.read(length))
+            header: dict[str, Any] = parse_json(stream.read(length), _MOST_HEADER_BYTES)
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         if size != 8 + length + max(ends):
             raise ValueError(f"{size} bytes where {8 + length + max(ends)} should be")

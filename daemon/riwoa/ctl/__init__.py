@@ -10,6 +10,8 @@ import os
 import sys
 
 from riwoa.errors import UsageError
+from riwoa.ours import keep_writing_to_ourselves
+from riwoa.paths import ORDER
 
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code. Errors become one line, and with --json an object on standard output too."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = Options(json="--json" in arguments)
+    keep_writing_to_ourselves()
     try:
         rest = _take_common(arguments, options)
         code = _dispatch(rest, options)
@@ -132,7 +135,8 @@ usage: riwoactl [--state DIR] [--json] VERB ...
 
 {verbs}
 
-  --state DIR  the run's directory (default: $RIWOA_STATE, ./.riwoa, the user's, the service's, the first that exists)
+  --state DIR  the run's directory (default: {ORDER}, if no run lies
+               there either the service's)
   --json       print one JSON object
   --version    print the version
 Both of the first may stand before or after the verb; riwoactl VERB --help tells more.

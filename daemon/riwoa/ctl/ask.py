@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 from riwoa.errors import ControlError, DaemonUnavailableError, RiwoaError
+from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import connect
+from riwoa.status_check import checked_status
+from riwoa.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from riwoa.paths import StatePaths
-
-_MOST_BYTES = 1 << 24
 
 
 class SilentError(RiwoaError):
@@ -46,49 +48,42 @@ def ask(paths: StatePaths, verb: str, timeout_s: float) -> dict[str, Any]:
     with client:
         try:
             client.sendall(json.dumps({"verb": verb}).encode() + b"\n")
-            answer = json.loads(_line(client))
+            answer = parse_json_object(_line(client, timeout_s))
         except (OSError, ValueError):
             raise SilentError(f"the daemon at {name} gave no answer to {verb!r} within {timeout_s:g} s") from None
-    if not isinstance(answer, dict) or not answer.get("ok"):
+    if answer.get("ok") is not True:
         raise _refusal(answer)
     return answer
 
 
-def _line(client: Any) -> bytes:
-    found = b""
-    while not found.endswith(b"\n") and len(found) < _MOST_BYTES:
+def ask_status(paths: StatePaths, timeout_s: float) -> dict[str, Any]:
+    """The daemon's status object, checked.
+
+    Raises:
+        DaemonUnavailableError, SilentError, ControlError: as ``ask``; also SilentError for an answer without a status.
+    """
+    status = checked_status(ask(paths, "status", timeout_s).get("status"))
+    if status is None:
+        raise SilentError(f"the daemon at {paths.socket_name} answers, but with no status; is it another version?")
+    return status
+
+
+def _line(client: Any, timeout_s: float) -> bytes:
+    """The answer's line; whoever sends it in drops has no more time than whoever sends nothing."""
+    found = bytearray()
+    end_s = time.monotonic() + timeout_s
+    while not found.endswith(b"\n") and len(found) <= MOST_JSON_BYTES:
+        client.settimeout(max(1e-3, end_s - time.monotonic()))
         piece = client.recv(65536)
         if not piece:
             break
         found += piece
-    return found
+    return bytes(found)
 
 
-def _refusal(answer: Any) -> RiwoaError:
-    data = answer if isinstance(answer, dict) else {}
-    error = ControlError(str(data.get("error") or "the daemon refused without a reason; see its log"))
-    error.exit_code = int(data.get("exit_code") or error.exit_code)
+def _refusal(answer: dict[str, Any]) -> RiwoaError:
+    reason, code = answer.get("error"), answer.get("exit_code")
+    told = isinstance(reason, str) and reason
+    error = ControlError(printable(reason) if told else "the daemon refused without a reason; see its log")
+    error.exit_code = code if isinstance(code, int) and 0 < code < 256 else error.exit_code
     return error
-
-
-def holder(paths: StatePaths) -> int | None:
-    """Process id of the daemon that holds the state directory's lock; None when nobody does, 0 when it is not known.
-
-    A shared lock is tried for an instant: a daemon that starts in this very instant must try twice.
-    """
-    import fcntl
-
-    try:
-        descriptor = os.open(paths.name("lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except OSError:
-        text = os.read(descriptor, 32).decode(errors="replace").split()
-        return int(text[0]) if text and text[0].isdigit() else 0
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -14,6 +13,7 @@ from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, subverb
 from riwoa.errors import UsageError
+from riwoa.limits import whole_cores
 from riwoa.paths import client_state, daemon_state
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _add_configuration(parser: Parser) -> None:
 def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budget", type=int, default=200, help="unique evaluations of a search (default 200)")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=whole_cores())
     parser.add_argument("--strategies", default="riwoa,woa,random", help="separated by commas")
     out_help = "where evaluations are kept (default: bench_embedded.jsonl in the state directory)"
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help=out_help)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ from riwoa.config import (
 )
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit, subverb
+from riwoa.errors import ConfigError
 from riwoa.paths import client_state
 
 _KNOWN = {
     "show": "print the whole configuration as TOML, or where each value comes from",
-    "check": "say whether a file is valid",
+    "check": "say whether a file is valid, and whether a start would take it",
     "diff": "say which keys of a file would apply when, before it is put in place",
 }
 
@@ -50,15 +53,36 @@ def _show(arguments: list[str], options: Options) -> int:
 
 
 def _check(arguments: list[str], options: Options) -> int:
-    parser = Parser("config check", description="Exits 0 when the file is valid, 78 when not, saying what and where.")
+    description = """Says what is wrong with a file, all of it: keys and values, and what a start on this machine would
+    be refused for (files that are missing or of another kind, classes that differ, a latency out of reach). Exits 0
+    when nothing is, 78 otherwise."""
+    parser = Parser("config check", description=description)
     parser.add_argument("file", type=Path, metavar="FILE")
     given = parser.parse_args(arguments)
-    loaded = load(given.file, environment={})
+    try:
+        loaded = load(given.file, environment={})
+    except ConfigError as error:
+        return _report_all(given.file, error.problems, options)
+    from riwoa.preflight import refusals
+
+    problems = refusals(loaded.config, client_state(options.state).latency_table)
+    if problems:
+        return _report_all(given.file, problems, options)
     changed = [key for key, origin in loaded.origin.items() if origin != "default"]
     emit(
         options, {"file": str(given.file), "valid": True, "keys": changed}, f"{given.file}: valid, {len(changed)} keys"
     )
     return 0
+
+
+def _report_all(file: Path, problems: Sequence[str], options: Options) -> int:
+    code = ConfigError.exit_code
+    for problem in problems:
+        print(f"riwoactl: {problem}", file=sys.stderr)
+    if options.json:
+        told = {"file": str(file), "valid": False, "errors": list(problems), "error": problems[0], "exit_code": code}
+        print(json.dumps(told))
+    return code
 
 
 def _diff(arguments: list[str], options: Options) -> int:

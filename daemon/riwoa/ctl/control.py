@@ -5,6 +5,8 @@ from __future__ import annotations
 from riwoa.ctl import VERBS, Options
 from riwoa.ctl.ask import ask
 from riwoa.ctl.command import Parser, emit
+from riwoa.errors import DaemonUnavailableError
+from riwoa.lock import holder
 from riwoa.paths import client_state
 
 _TIMEOUT_S = {"pause": 10.0, "resume": 10.0, "reload": 10.0, "stop": 15.0}  # stopping may take the daemon 10 s
@@ -19,6 +21,13 @@ _DONE = {
 def run(verb: str, arguments: list[str], options: Options) -> int:
     """Send the verb and say what came of it."""
     Parser(verb, description=f"{VERBS[verb][1].capitalize()}. Exits 69 where no daemon runs.").parse_args(arguments)
-    answer = ask(client_state(options.state), verb, _TIMEOUT_S[verb])
+    paths = client_state(options.state)
+    try:
+        answer = ask(paths, verb, _TIMEOUT_S[verb])
+    except DaemonUnavailableError:
+        if (process := holder(paths)) is None:
+            raise
+        signals = f"; `kill -TERM {process}` stops it, `kill -HUP {process}` has it reload" if process else ""
+        raise DaemonUnavailableError(f"the daemon of {paths.directory} has no control socket yet{signals}") from None
     emit(options, answer, str(answer.get("message") or _DONE[verb]))
     return 0

@@ -11,7 +11,7 @@ from riwoa.paths import client_state
 
 _DESCRIPTION = """Write the winner of a run: architecture.json, model.safetensors (the recalibrated float32 subnet),
 model.onnx (checked in onnxruntime against torch; needs the extra riwoa[export]) and provenance.json. Reads the journal;
-the daemon may run. An older export in the same place is replaced, whole."""
+the daemon may run. An older export in the same place is replaced, whole; other files that lie in it stay."""
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -24,7 +24,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     paths = client_state(options.state)
     from riwoa.export import export_run  # torch: only once the command line is known to be right
 
-    done = export_run(paths.journal, (given.out or paths.export).absolute(), given.run, onnx=not given.no_onnx)
+    done = export_run(paths.journal, given.out or paths.export, given.run, onnx=not given.no_onnx)
     files = [*done.provenance["files_sha256"], "provenance.json"]
     data: dict[str, Any] = {
         "directory": str(done.directory),

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from riwoa.ctl import Options
-from riwoa.ctl.ask import holder
 from riwoa.ctl.bar import Advance, bar
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
-from riwoa.errors import StateDirectoryError, StateLockedError, TableError
+from riwoa.errors import StateLockedError, TableError, UsageError
 from riwoa.hardware.build import SESSIONS, build_table_in_child
 from riwoa.hardware.drift import Drift
-from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.lut import LatencyTable, is_table
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
+from riwoa.lock import holder
+from riwoa.ours import output_file, same_place, unwritable
 from riwoa.paths import StatePaths, client_state, daemon_state
 
 _Value = TypeVar("_Value")
@@ -63,10 +64,14 @@ def _build(arguments: list[str], options: Options) -> int:
     parser.add_argument("--sessions", type=int, default=SESSIONS, metavar="N", help="processes that measure again")
     given = parser.parse_args(arguments)
     config = load(given.config, given.set).config
-    path = given.table or daemon_state(options.state).latency_table
+    paths = daemon_state(options.state)
+    named = given.table or paths.latency_table
+    own = same_place(named, paths.latency_table)  # is set aside, whatever it holds
+    made = (lambda _: True) if own else is_table
+    path = output_file(named, "a latency table", made, inputs=[given.config], option="--table")
     _make_directory(path.parent)
-    if given.table is None:
-        _keep(daemon_state(options.state))
+    if own:
+        _keep(paths, path)
     with bar("timing", "round") as advance:
         backbone = Backbone(
             _given(given.width, config.oracle.width_mult),
@@ -86,7 +91,7 @@ def _build(arguments: list[str], options: Options) -> int:
             sessions=given.sessions,
         )
         table = asyncio.run(work)
-    emit(options, summary(path, table), render(summary(path, table)))
+    emit(options, summary(named, table), render(summary(named, table)))
     return 0
 
 
@@ -98,17 +103,20 @@ def _shown(advance: Advance) -> ProgressCallback:
     return lambda p: advance(p.done, p.total, "")
 
 
-def _keep(paths: StatePaths) -> None:
+def _keep(paths: StatePaths, table: Path) -> None:
     """Set the present table aside: an unfinished run can only be continued with the one it was begun with.
 
     Raises:
         StateLockedError: a daemon is using it.
+        UsageError: where it would go lies a file that is not riwoa's.
     """
     if (process := holder(paths)) is not None:
         raise StateLockedError(f"process {process or 'unknown'} serves {paths.state}; stop it first: riwoactl stop")
-    if paths.latency_table.exists():
-        kept = paths.latency_table.with_suffix(".previous.json")
-        paths.latency_table.replace(kept)
+    if table.exists():
+        kept = table.with_suffix(".previous.json")
+        if kept.exists() and not is_table(kept):
+            raise UsageError(f"{kept} is no latency table, and the present one would take its place; move it away")
+        table.replace(kept)
         print(f"the table that was there is now {kept}", file=sys.stderr)
 
 
@@ -116,7 +124,7 @@ def _make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StateDirectoryError(f"cannot create {path}: {error.strerror}; name another place with --table") from None
+        raise unwritable(path, error, "name another place with --table") from None
 
 
 def _check(arguments: list[str], options: Options) -> int:

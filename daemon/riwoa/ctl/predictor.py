@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit, subverb
 from riwoa.ctl.pareto import chosen_run
-from riwoa.errors import InputError, StateDirectoryError
+from riwoa.errors import InputError
+from riwoa.ours import output_file, unwritable
 from riwoa.paths import client_state
 from riwoa_storage.reader import JournalReader
 
@@ -51,16 +52,18 @@ def _train(arguments: list[str], options: Options) -> int:
         parser.error("--seed must not be negative, and --first be at least 1")
     import numpy as np
 
-    from riwoa.oracle.surrogate import fit
+    from riwoa.oracle.surrogate import fit, is_surrogate
 
-    examples = read_examples(given.journal or client_state(options.state).journal, given.run)
+    journal = given.journal or client_state(options.state).journal
+    out = output_file(given.out, "an accuracy predictor of riwoa's", is_surrogate, inputs=[journal])
+    examples = read_examples(journal, given.run)
     if given.first is not None:
         examples = examples.rows(np.arange(len(examples)) < given.first)
     surrogate = fit(examples, given.seed)
     try:
-        surrogate.save(given.out)
+        surrogate.save(out)
     except OSError as error:
-        raise StateDirectoryError(f"cannot write {given.out} ({error.strerror}); name another --out") from None
+        raise unwritable(given.out, error, "name another --out") from None
     data = {"file": str(given.out), **surrogate.report}
     title = f"{given.out}: learned from {data['architectures']} architectures; each held out once"
     emit(options, data, _render(title, data["held_out"]))

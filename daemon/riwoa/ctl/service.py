@@ -68,6 +68,9 @@ def _install(root: Path, gpu: bool, options: Options) -> int:
         wanted |= dict.fromkeys(_GPU_FILES, unit_file("gpu.conf"))
     if not (root / _CONFIGURATION).exists():
         wanted[_CONFIGURATION] = unit_file("riwoa.toml")
+    for place, text in wanted.items():
+        if (root / place).exists() and not _ours(root / place, text):
+            raise UsageError(f"{root / place} is not riwoa's; move it away, or put what differs into a drop-in")
     try:
         for place, text in wanted.items():
             (root / place).parent.mkdir(parents=True, exist_ok=True)
@@ -100,8 +103,9 @@ def _uninstall(root: Path, options: Options) -> int:
         _call("systemctl", "disable", "--now", *installed)
     removed = []
     try:
-        for place in (_UNIT_FILE, *_NIGHTLY_FILES, *_GPU_FILES, _USER_FILE):
-            if (root / place).exists():
+        shipped_as = {_UNIT_FILE: UNIT, **_NIGHTLY_FILES, **dict.fromkeys(_GPU_FILES, "gpu.conf")}
+        for place, name in {**shipped_as, _USER_FILE: "riwoa.sysusers"}.items():
+            if (root / place).exists() and _ours(root / place, unit_file(name)):
                 (root / place).unlink()
                 removed.append(str(root / place))
         for folder in (root / place for place in map(os.path.dirname, _GPU_FILES)):
@@ -114,6 +118,14 @@ def _uninstall(root: Path, options: Options) -> int:
     kept = "kept: /var/lib/riwoa (journal, tables, models), /etc/riwoa, the user riwoa"
     emit(options, {"removed": removed}, "\n".join([*(f"removed {place}" for place in removed), kept]))
     return 0
+
+
+def _ours(file: Path, shipped_text: str) -> bool:
+    """Whether a system file is of riwoa's: its first line says what it is, in every version so far."""
+    try:
+        return file.read_text(encoding="utf-8").partition("\n")[0] == shipped_text.partition("\n")[0]
+    except (OSError, ValueError):
+        return False
 
 
 def _status(options: Options) -> int:

@@ -10,15 +10,20 @@ import os
 import time
 
 from riwoa.ctl import Options
-from riwoa.ctl.ask import SilentError, ask, holder
+from riwoa.ctl.ask import SilentError, ask_status
 from riwoa.errors import ControlError, DaemonUnavailableError
+from riwoa.lock import holder
+from riwoa.ours import json_object
 from riwoa.paths import StatePaths, client_state
+from riwoa.status_check import checked_status
+from riwoa.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 ANSWER_TIMEOUT_S = 1.0
+_MOST_CHARACTERS = 2000
 STOPPED, UNHEALTHY = 3, 4
 _ENDED = ("finished", "stopped", "unhealthy")  # what a daemon may leave behind in status.json
 _DESCRIPTION = """Show what the daemon does: over its socket where it runs, else from status.json or the journal.
@@ -51,7 +56,7 @@ def collect(paths: StatePaths) -> dict[str, Any]:
     """
     silent = ""
     try:
-        return {**ask(paths, "status", ANSWER_TIMEOUT_S)["status"], "source": "daemon", "alive": True}
+        return {**ask_status(paths, ANSWER_TIMEOUT_S), "source": "daemon", "alive": True}
     except DaemonUnavailableError:
         pass
     except SilentError as error:
@@ -72,12 +77,7 @@ def collect(paths: StatePaths) -> dict[str, Any]:
 
 def _last_words(paths: StatePaths) -> dict[str, Any] | None:
     """What status.json holds, None where it is missing or no object (it is replaced whole, so never half-written)."""
-    try:
-        with open(paths.name("status.json"), "rb") as stream:
-            found = json.load(stream)
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("state"), str) else None
+    return checked_status(json_object(paths.name("status.json")))
 
 
 def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | None, silent: str) -> dict[str, Any]:
@@ -88,6 +88,9 @@ def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | No
         return {**status, "state": "starting", "pid": pid, "message": f"process {pid} is starting"}
     if not silent and status["state"] in (*_ENDED, "starting"):
         return status
+    if not silent and status.get("socket", "") is None:  # it could open none, and said so
+        words = f"it has no control socket; as of {_moment(status.get('updated_unix_s'))}"
+        return {**status, "message": "; ".join(filter(None, (str(status["message"]), words)))}
     who = f"process {pid}" if pid else "a process"
     message = f"{who} holds {paths.directory} but does not answer; see its log, or kill it: nothing is lost"
     return {**status, "state": "unhealthy", "pid": pid, "message": message}
@@ -176,7 +179,7 @@ def render(status: dict[str, Any]) -> str:
     rows += _operators(status.get("operators") or {})
     rows += _config(status.get("config") or {})
     rows.append(("files", str(status.get("state_directory"))))
-    return "\n".join(f"{name:<13}{value}" for name, value in rows)
+    return "\n".join(f"{name:<13}{printable(value, _MOST_CHARACTERS)}" for name, value in rows)
 
 
 def span(seconds: float) -> str:
@@ -222,7 +225,8 @@ def _evaluations(counts: dict[str, Any]) -> list[tuple[str, str]]:
         text += f"; {counts['queued']} waiting"
     rows = [("evaluations", text)]
     if counts.get("dropped"):
-        tested = f"; {counts['missed']} of {counts['audited']} tested would have mattered" if counts["audited"] else ""
+        audited = counts.get("audited")
+        tested = f"; {counts.get('missed', 0)} of {audited} tested would have mattered" if audited else ""
         rows.append(("", f"{counts['dropped']} candidates given up on a lower rung{tested}"))
     return rows
 
@@ -339,9 +343,12 @@ def _config(config: dict[str, Any]) -> list[tuple[str, str]]:
     if config.get("error"):
         rows.append(("", f"refused, the old one stays: {config['error']}"))
     if config.get("restart_keys"):
-        rows.append(("", f"need --new-run: {', '.join(config['restart_keys'])}"))
+        rows.append(("", f"cannot change in a run: {', '.join(config['restart_keys'])}"))
     return rows
 
 
 def _moment(unix_s: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s)) if unix_s else "an unknown time"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s)) if unix_s else "an unknown time"
+    except (OverflowError, ValueError, OSError):  # a year that no calendar has
+        return "an unknown time"

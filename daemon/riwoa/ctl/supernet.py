@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
-from riwoa.errors import InputError, StateDirectoryError
+from riwoa.errors import InputError
+from riwoa.ours import json_object, output_file, safetensors_notes, unwritable
 
 if TYPE_CHECKING:
     from riwoa.oracle.evaluator import SubnetEvaluator
@@ -104,6 +105,12 @@ def _train(arguments: list[str], options: Options) -> int:
         parser.error("--minutes needs steps that take alike, and the first of this recipe are cheaper; give --steps")
     name = given.data if given.data in ("digits", "cifar100") else Path(given.data).name.partition(".")[0]
     out = given.out or Path(f"{name}_supernet.safetensors")
+    place = output_file(
+        out,
+        "a supernet that riwoa trained",
+        lambda path: "recipe" in safetensors_notes(path),
+        inputs=[given.data],
+    )
     with bar("training", "step") as advance:
 
         def progress(p: Progress) -> None:
@@ -112,9 +119,9 @@ def _train(arguments: list[str], options: Options) -> int:
                 advance(p.step, p.steps, words)
 
         try:
-            train_supernet(recipe, out, task=task, device=device, progress=progress)
+            train_supernet(recipe, place, task=task, device=device, progress=progress)
         except OSError as error:
-            raise StateDirectoryError(f"cannot write {out} ({error.strerror}); name another --out") from None
+            raise unwritable(out, error, "name another --out") from None
     steps = read_recipe(out).steps
     data = {"checkpoint": str(out), "steps": steps, "seed": recipe.seed}
     judge = f"riwoactl supernet check --data {given.data} --checkpoint {out}"
@@ -297,15 +304,21 @@ def _rank(arguments: list[str], options: Options) -> int:
     )
     configs = _subnets(recipe.resolutions, given.subnets, given.seed)[2:]  # extremes would flatter the correlation
     out = given.out or Path(f"{_path(given.checkpoint).stem}.rank.json")
+    place = output_file(
+        out,
+        "a rank check",
+        lambda path: {"settings", "subnets"} <= json_object(path).keys(),
+        inputs=[given.checkpoint, given.data],
+    )
     with bar("training", "step") as advance:
 
         def progress(done: int, p: Progress) -> None:
             advance(done * p.steps + p.step, len(configs) * p.steps, f"subnet {done + 1}, loss {p.loss_largest:.3f}")
 
         try:
-            found = rank(supernet, task, settings, configs, out, progress)
+            found = rank(supernet, task, settings, configs, place, progress)
         except OSError as error:
-            raise StateDirectoryError(f"cannot write {out} ({error.strerror}); name another --out") from None
+            raise unwritable(out, error, "name another --out") from None
     data = {"checkpoint": str(_path(given.checkpoint)), "results": str(out), "epochs": given.epochs, **found}
     emit(options, data, render_rank(data))
     return 0

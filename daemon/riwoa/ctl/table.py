@@ -8,6 +8,7 @@ from typing import Any
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, subverb
+from riwoa.ours import output_file
 
 _KNOWN = {"import": "make a compact table of a benchmark's official file"}
 _DESCRIPTION = (
@@ -27,13 +28,14 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     given = parser.parse_args(arguments[1:])
     if given.out.suffix != ".npz":
         parser.error(f"--out {given.out} must end in .npz")
-    from riwoa.oracle.nas_bench_201 import convert
+    from riwoa.oracle.nas_bench_201 import convert, is_converted
 
+    out = output_file(given.out, "an imported table", is_converted, inputs=[given.file])
     steps = {"reading": 0, "converting": 1}  # one bar for both: each is about half of the time
     with bar("importing", "%") as advance:
         facts = convert(
             given.file,
-            given.out,
+            out,
             lambda what, done, total: advance(50 * steps[what] + 50 * done // max(1, total), 100, what),
         )
     data: dict[str, Any] = {"table": str(given.out), **facts}

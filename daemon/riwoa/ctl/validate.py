@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from riwoa.ctl import Options
 from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
+from riwoa.limits import whole_cores
+from riwoa.parsing import parse_json
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -96,7 +96,7 @@ def _parser() -> Parser:
     add("--images", type=int, metavar="N", help="corrupt the first N test images (default all; smoke 200)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--threads", type=int, metavar="N", help="of a training, whose last bits they decide (default 1; GPU 4)")
-    jobs = len(os.sched_getaffinity(0))
+    jobs = whole_cores()
     add("--jobs", type=int, default=jobs, metavar="N", help="processes that make corruptions; on a GPU, retrain")
     add("--seed", type=int, default=0)
     add(
@@ -214,7 +214,7 @@ def _search_keys(given: Sequence[str]) -> dict[str, Any]:
     for pair in given:
         key, _, value = pair.partition("=")
         try:
-            found[key] = json.loads(value)
+            found[key] = parse_json(value)
         except ValueError:
             found[key] = value
     return found

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from riwoa.child import child_environment, die_with_parent
+from riwoa.child import child_command, child_environment, die_with_parent
+from riwoa.parsing import parse_json
 
 # Where a driver shows itself: a card, WSL, a Jetson. Without any of them no child is started.
 _DRIVERS = ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/dxg", "/dev/nvhost-gpu")
@@ -39,10 +40,10 @@ def probe_accelerator() -> Accelerator | None:
     """The CUDA device that a model would run on, or None. Seconds where there is a driver, nothing elsewhere."""
     if not any(Path(place).exists() for place in _DRIVERS) and shutil.which("nvidia-smi") is None:
         return None
-    command = [sys.executable, "-m", "riwoa.hardware.accelerator"]
+    command = child_command("riwoa.hardware.accelerator")
     try:
         answer = subprocess.run(command, env=child_environment(1), capture_output=True, timeout=_PATIENCE_S, check=True)
-        found = json.loads(answer.stdout)
+        found = parse_json(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None  # a driver that torch cannot use is as good as none
     return Accelerator(**found) if found is not None else None

@@ -29,9 +29,11 @@ from riwoa.hardware.calibration import FEATURES, IDENTITY, Calibration, Interval
 from riwoa.hardware.probe import Device
 from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
+from riwoa.ours import begins_with, irregular, json_object
 from riwoa_storage.durable import replace_durably
 
 SCHEMA = 2
+_KIND = "riwoa-latency-table"
 _OLD_SCHEMA = 1
 _OLD_SETTINGS = ("compute", "threads", "repeats", "dtype", "memory_format")
 MOST_BATCH = 4096
@@ -230,7 +232,7 @@ class LatencyTable:
             newer = {}
             settings = {name: settings[name] for name in _OLD_SETTINGS}
         return {
-            "kind": "riwoa-latency-table",
+            "kind": _KIND,
             "schema": self.schema,
             "device": self.device.to_json(),
             "device_hash": self.device.hash,
@@ -251,7 +253,7 @@ class LatencyTable:
             OSError: the directory is missing, full or not writable; an old file is then untouched.
         """
         text = json.dumps({**self.to_json(), "sha256": self.sha256}, indent=1, allow_nan=False)
-        replace_durably(path, text.encode())
+        replace_durably(path.resolve(), text.encode())
 
     @staticmethod
     def load(path: Path) -> LatencyTable:
@@ -339,6 +341,11 @@ _BlockTimes = dict[tuple[int, int], float]
 _StageTimes = tuple[tuple[_BlockTimes, _BlockTimes], ...]
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file is a latency table, whole or cut short, and riwoa's to replace."""
+    return begins_with(path, f'{{\n "kind": "{_KIND}"'.encode()) or json_object(path).get("kind") == _KIND
+
+
 class _Invalid(ValueError):
     """What is wrong with the file; the path and the way out are added where it is caught."""
 
@@ -349,6 +356,8 @@ def _content_hash(content: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if (kind := irregular(path)) is not None:
+        raise _Invalid(f"is {kind}, not a file")
     try:
         with path.open("rb") as stream:
             raw = stream.read(_MAX_FILE_BYTES + 1)
@@ -364,8 +373,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise _Invalid(f"not valid JSON ({str(error)[:80]})") from None
-    if not isinstance(data, dict) or data.get("kind") != "riwoa-latency-table":
-        raise _Invalid('not a latency table (no "kind": "riwoa-latency-table")')
+    if not isinstance(data, dict) or data.get("kind") != _KIND:
+        raise _Invalid(f'not a latency table (no "kind": "{_KIND}")')
     return data
 
 

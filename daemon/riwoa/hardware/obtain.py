@@ -31,9 +31,11 @@ async def obtain_table(path: Path, config: Config, progress: ProgressCallback | 
         TableError: the table at ``path`` is damaged, of another device, or lacks operators.
         StateDirectoryError: the new table cannot be written.
     """
-    backbone = Backbone(config.oracle.width_mult, config.oracle.n_classes, config.oracle.stem)
+    backbone = _backbone(config)
     resolutions, threads = config.oracle.resolutions, config.latency.threads
-    table = _present(path, backbone, config) or _shipped(path, backbone, config)
+    table = _present(path, backbone, config)
+    if table is None and (ours := _shipped(backbone, config)) is not None:
+        table = _copied(ours, path)
     return table or await build_table_in_child(path, backbone, resolutions, threads, config.latency.repeats, progress)
 
 
@@ -57,20 +59,37 @@ def _present(path: Path, backbone: Backbone, config: Config) -> LatencyTable | N
     return table
 
 
-def _shipped(path: Path, backbone: Backbone, config: Config) -> LatencyTable | None:
-    """The table of the reference machine, copied to ``path``, where this is such a machine."""
+def known_table(path: Path, config: Config) -> LatencyTable | None:
+    """The table that ``obtain_table`` would use without measuring; None where it would measure. Writes nothing.
+
+    Raises:
+        TableError: as ``obtain_table``.
+    """
+    backbone = _backbone(config)
+    return _present(path, backbone, config) or _shipped(backbone, config)
+
+
+def _backbone(config: Config) -> Backbone:
+    return Backbone(config.oracle.width_mult, config.oracle.n_classes, config.oracle.stem)
+
+
+def _shipped(backbone: Backbone, config: Config) -> LatencyTable | None:
+    """The table of the reference machine, where this is such a machine."""
     try:
         table = LatencyTable.load(shipped_table())
-        differs = table.mismatches(probe(), config.latency.threads)
-        if differs or table.missing(config.oracle.resolutions, backbone):
-            return None
-        table.save(path)
     except TableError as error:
         _log.info("shipped_table_unusable", reason=str(error))
         return None
+    differs = table.mismatches(probe(), config.latency.threads)
+    return None if differs or table.missing(config.oracle.resolutions, backbone) else table
+
+
+def _copied(table: LatencyTable, path: Path) -> LatencyTable:
+    try:
+        table.save(path)
     except OSError as error:
         raise StateDirectoryError(f"cannot write {path} ({error.strerror}); free space or choose --state") from None
     return table
 
 
-__all__ = ["BuildProgress", "obtain_table", "shipped_table"]
+__all__ = ["BuildProgress", "known_table", "obtain_table", "shipped_table"]

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from riwoa.limits import usable_cores
+
 # Instruction sets that the kernels of torch are chosen by; the other flags change with kernel and firmware updates.
 _RELEVANT_FLAGS = frozenset(
     "sse4_2 avx avx2 fma f16c avx512f avx512bw avx512vl avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_tile amx_bf16 "
@@ -113,10 +115,14 @@ def fastest_dtype() -> Literal["float32", "bfloat16"]:
 
 def notes(root: Path = Path("/")) -> dict[str, Any]:
     """What may change between two runs on one device and is worth knowing when latencies differ."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     governor = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"usable_cores": affinity, "governor": governor or None, "load_average": load, "kernel": platform.release()}
+    return {
+        "usable_cores": usable_cores(root),
+        "governor": governor or None,
+        "load_average": load,
+        "kernel": platform.release(),
+    }
 
 
 def sensors(root: Path = Path("/"), card: str | None = None) -> dict[str, Any]:

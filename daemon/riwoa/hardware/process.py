@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from riwoa.child import child_environment, error_from_json
+from riwoa.child import child_command, child_environment, error_from_json
 from riwoa.errors import OracleError
 
 _REPORT_EVERY_S = 0.25
@@ -35,8 +34,7 @@ async def run_child(arguments: list[str], threads: int, progress: ProgressCallba
         RiwoaError: what the child reports; OracleError when it dies.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "riwoa.hardware.build", "--child", *arguments),
+        *child_command("riwoa.hardware.build", "--child", *arguments),
         stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
         stdout=asyncio.subprocess.PIPE,
         env=child_environment(threads),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import http.client
 import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from riwoa.errors import FullDiskError, InputError, StateDirectoryError
+from riwoa.errors import InputError
 from riwoa.oracle.published import PUBLISHED, Published, check_name, recorded_file, sha256_of
+from riwoa.ours import unwritable
 from riwoa.pulled import alone
+from riwoa.staging import claim
 from riwoa_storage.durable import flush, replace_durably
 
 MOST_BYTES = 512 * 2**20  # the published ones take some 30 to 60 MB
@@ -55,8 +57,7 @@ def pull(
             if not net.path.is_file():
                 _fetch(net, url or net.url, sha256, say, check, report)
     except OSError as error:
-        kind = FullDiskError if error.errno == errno.ENOSPC else StateDirectoryError
-        raise kind(f"cannot write {net.path.parent} ({error.strerror}); free some space, or set RIWOA_MODELS") from None
+        raise unwritable(net.path.parent, error, "set RIWOA_MODELS") from None
     if sha256 is not None and sha256_of(net.path) != sha256:
         raise InputError(f"{net.path} has another SHA-256 than {sha256}; remove it and pull again")
     return net.path
@@ -75,23 +76,26 @@ def _named(name: str) -> Published:
 def _fetch(
     net: Published, url: str, sha256: str | None, say: Say, check: Callable[[Path, Published], None], report: Report
 ) -> None:
-    partial = net.path.with_name(f"{net.name}.partial.pth")
+    unfinished = net.path.with_name(f".{net.name}.partial")
+    claim(unfinished)
+    partial = unfinished / net.path.name
     say(f"downloading {net.name} from {url}")
     download(url, partial, report)
     found = sha256_of(partial)
     if sha256 not in (None, found):
-        partial.unlink()
+        shutil.rmtree(unfinished)
         raise InputError(f"{url} gave a file of SHA-256 {found}, not {sha256}; is it another version?")
     try:
         check(partial, net)
     except InputError as error:
-        partial.unlink()
+        shutil.rmtree(unfinished)
         raise InputError(f"{url} gave no such supernet: {error}") from None
     flush(partial)
     # The record first: a file in place without one would be trusted whatever became of it.
     replace_durably(recorded_file(net.path), f"{found}  {net.path.name}\n".encode())
     partial.replace(net.path)
     flush(net.path.parent)
+    shutil.rmtree(unfinished, ignore_errors=True)
     say(f"SHA-256 {found}, recorded in {recorded_file(net.path).name} and verified whenever it is loaded")
 
 

@@ -22,6 +22,7 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -32,8 +33,9 @@ import numpy.typing as npt
 from nas_201_api import NASBench201API
 
 from riwoa import __version__
-from riwoa.errors import InputError, StateDirectoryError
+from riwoa.errors import InputError
 from riwoa.oracle.checkpoint import unpickled, why_not_unpickled
+from riwoa.ours import regular_file, unwritable
 from riwoa_storage.durable import replace_durably
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -54,7 +56,7 @@ def convert(source: Path, out: Path, progress: Report = lambda what, done, total
 
     Raises:
         InputError: the file is missing, damaged, or holds something else.
-        StateDirectoryError: ``out`` cannot be written.
+        StateDirectoryError, FullDiskError: ``out`` cannot be written.
     """
     content = load(source, progress)
     names, infos = content["meta_archs"], content["arch2infos"]
@@ -79,8 +81,17 @@ def convert(source: Path, out: Path, progress: Report = lambda what, done, total
     try:
         replace_durably(out, buffer.getvalue())
     except OSError as error:
-        raise StateDirectoryError(f"cannot write {out} ({error.strerror}); name another --out") from None
+        raise unwritable(out, error, "name another --out") from None
     return facts
+
+
+def is_converted(path: Path) -> bool:
+    """Whether a file is what ``convert`` writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"ops.npy", "metadata.npy"} <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def load(source: Path, progress: Report = lambda what, done, total: None) -> dict[str, Any]:
@@ -89,7 +100,7 @@ def load(source: Path, progress: Report = lambda what, done, total: None) -> dic
     Raises:
         InputError: the file is missing, damaged, or holds something else.
     """
-    if not source.is_file():
+    if not regular_file(source).is_file():
         raise InputError(f"there is no file at {source}; NAS-Bench-201's authors publish NAS-Bench-201-v1_1-096897.pth")
     try:
         with io.BufferedReader(_Watched(source, progress), _READ_BYTES) as stream:

@@ -13,7 +13,6 @@ file of plain bytes a resolution, to be mapped into memory by every worker, and 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import io
@@ -32,12 +31,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from riwoa.errors import FullDiskError, InputError, StateDirectoryError
+from riwoa.errors import InputError
+from riwoa.lock import Lock
 from riwoa.oracle.content import opened_regular
 from riwoa.oracle.data import ByteArray, FloatArray, IntArray
+from riwoa.ours import unwritable
+from riwoa.parsing import parse_json
+from riwoa.paths import xdg
 from riwoa.text import printable
 from riwoa_storage.durable import flush, replace_durably
-from riwoa_storage.fault import is_full, reason
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,6 +51,7 @@ _SCALED = b"scaled from more than 8 bits"  # in the hash of the content, where R
 UNREADABLE_SHARE = 0.02  # of the chosen files may be left out
 MOST_PIXELS = 100_000_000  # of a picture, before and after resizing: a small file can declare far more
 MOST_FILE_BYTES = 256 * 2**20
+_MOST_MANIFEST_BYTES = 1 << 28  # of millions of images
 _CROP_SHARE = 0.875
 _SHOWN = 3  # unreadable files that a message names
 _MAX_REASON_CHARACTERS = 100
@@ -128,8 +131,10 @@ class Prepared:
 def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
     """Where decoded pictures lie: ``riwoa/pictures`` in $XDG_CACHE_HOME, in systemd's state directory, in ~/.cache."""
     env = os.environ if environment is None else environment
-    base = env.get("XDG_CACHE_HOME") or env.get("STATE_DIRECTORY") or Path("~/.cache").expanduser()
-    return Path(base).absolute() / "riwoa" / "pictures"
+    base = env.get("STATE_DIRECTORY", "").partition(":")[0]
+    if not base or os.path.isabs(env.get("XDG_CACHE_HOME", "")):
+        base = xdg("XDG_CACHE_HOME", ".cache", "XDG_CACHE_HOME", env)
+    return Path(os.path.realpath(base), "riwoa", "pictures")
 
 
 def prepare(listing: Listing, resolutions: Sequence[int], directory: Path) -> Prepared:
@@ -141,13 +146,11 @@ def prepare(listing: Listing, resolutions: Sequence[int], directory: Path) -> Pr
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with (directory / f"{listing.key}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with Lock(directory / f"{listing.key}.lock") as lock:
+            lock.wait()
             return _prepare_alone(listing, resolutions, directory)
     except OSError as error:
-        kind = FullDiskError if is_full(error) else StateDirectoryError
-        why = reason(error, directory)
-        raise kind(f"cannot write {directory} ({why}); free some space, or set XDG_CACHE_HOME") from None
+        raise unwritable(directory, error, "set XDG_CACHE_HOME") from None
 
 
 def _prepare_alone(listing: Listing, resolutions: Sequence[int], directory: Path) -> Prepared:
@@ -349,7 +352,7 @@ def _temporary(file: Path) -> Path:
 def _read_manifest(listing: Listing, directory: Path) -> Prepared | None:
     """What was decoded before, or None where nothing was or the manifest is damaged."""
     try:
-        content: Any = json.loads(_manifest_file(directory, listing.key).read_bytes())
+        content: Any = parse_json(_manifest_file(directory, listing.key).read_bytes(), _MOST_MANIFEST_BYTES)
         kept, unreadable, sha256 = content["kept"], content["unreadable"], content["content_sha256"]
         whole = len(kept) + len(unreadable) == len(listing.names) and list(kept) == sorted({int(i) for i in kept})
     except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):

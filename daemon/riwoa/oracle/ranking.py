@@ -26,6 +26,7 @@ from riwoa.oracle.mobilenet import OfaConfig
 from riwoa.oracle.supernet import Supernet
 from riwoa.oracle.tasks import ImageTask
 from riwoa.oracle.training import Progress, Recipe, Trainer, initialise, new_supernet, train
+from riwoa.parsing import parse_json
 from riwoa_storage.durable import replace_durably
 
 _WARMUP_SHARE = 10  # of a short training, one step in so many warms up
@@ -152,7 +153,7 @@ def _read(path: Path, settings: RankSettings) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         found: Mapping[str, Any] = content["settings"]
         subnets = {json.dumps({name: row[name] for name in ("ks", "e", "d", "r")}): row for row in content["subnets"]}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -11,11 +10,13 @@ from riwoa.config import Oracle
 from riwoa.errors import ConfigError, InputError
 from riwoa.hardware.accelerator import probe_accelerator
 from riwoa.hardware.probe import fastest_dtype
+from riwoa.limits import memory, usable_cores
 from riwoa.oracle.pool import PoolSettings
 from riwoa.oracle.predictor import RESOLUTIONS_PX
 from riwoa.oracle.protocol import PredictorSpec, SupernetSpec, TableSpec
 from riwoa.oracle.published import PUBLISHED
 
+_WORKER_BYTES = 2**30  # resident, of the embedded supernet with its images
 _DECODING_TIMEOUT_S = 3600.0  # the first worker on a folder decodes its images, the others wait for it
 
 
@@ -48,9 +49,10 @@ def table_spec(oracle: Oracle) -> TableSpec:
     Raises:
         ConfigError: the table, or what to search it for, is not named.
     """
+    missing = [] if oracle.table is not None else ["oracle.table, the file"]
+    missing += [] if oracle.table_accuracy is not None else ["oracle.table_accuracy, the column to raise"]
     if oracle.table is None or oracle.table_accuracy is None:
-        missing = "oracle.table, the file" if oracle.table is None else "oracle.table_accuracy, the column to raise"
-        raise ConfigError(f"oracle.kind = table needs {missing}")
+        raise ConfigError(*(f"oracle.kind = table needs {what}" for what in missing))
     return TableSpec(
         path=_absolute(oracle.table),
         genes=oracle.table_genes,
@@ -70,12 +72,16 @@ def predictor_spec(oracle: Oracle) -> PredictorSpec:
     Raises:
         ConfigError: the predictor or its latency tables are not named, or a resolution is none of the predictor's.
     """
-    for name, what in (("predictor", "OFA's acc_predictor.pth"), ("latency_tables", "a folder of OFA's tables")):
-        if getattr(oracle, name) is None:
-            raise ConfigError(f"oracle.kind = predictor needs oracle.{name}, {what}")
+    needed = {"predictor": "OFA's acc_predictor.pth", "latency_tables": "a folder of OFA's tables"}
+    wrong = [
+        f"oracle.kind = predictor needs oracle.{name}, {what}"
+        for name, what in needed.items()
+        if getattr(oracle, name) is None
+    ]
     unknown = [r for r in oracle.resolutions if r not in RESOLUTIONS_PX]
-    if unknown:
-        raise ConfigError(f"oracle.resolutions: OFA's predictor knows {RESOLUTIONS_PX}, not {unknown[0]}")
+    wrong += [f"oracle.resolutions: OFA's predictor knows {RESOLUTIONS_PX}, not {unknown[0]}"] if unknown else []
+    if wrong:
+        raise ConfigError(*wrong)
     return PredictorSpec(predictor=_absolute(str(oracle.predictor)), threads=oracle.threads)
 
 
@@ -122,9 +128,14 @@ def _absolute(path: str) -> str:
 
 
 def worker_count(oracle: Oracle, kept_cores: int = 0) -> int:
-    """Worker processes: as configured, or as many as the usable cores can run at ``threads`` each; one on a GPU."""
+    """Worker processes: as configured, or as many as the usable cores can run at ``threads`` each; one on a GPU.
+
+    Of a supernet's, no more than the memory can hold: where it is short, they would be killed in turns.
+    """
     if oracle.workers != "auto":
         return int(oracle.workers)
     if oracle.kind == "supernet" and oracle_device(oracle) == "cuda":
         return 1  # each would hold a CUDA context and the images of its own
-    return max(1, (len(os.sched_getaffinity(0)) - kept_cores) // oracle.threads)
+    by_cores = int(usable_cores() - kept_cores) // oracle.threads
+    by_memory = memory().total_bytes // _WORKER_BYTES if oracle.kind == "supernet" else by_cores
+    return max(1, min(by_cores, by_memory))

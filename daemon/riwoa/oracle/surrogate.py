@@ -32,6 +32,8 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.errors import InputError
+from riwoa.ours import regular_file, safetensors_notes
+from riwoa.parsing import parse_json
 from riwoa.search.fitness import FloatArray
 from riwoa.search.space import INACTIVE, IntArray, Space, SpaceError
 from riwoa_storage.durable import replace_durably
@@ -94,6 +96,11 @@ class Judgement:
         """JSON object; what cannot be computed (ranks of equal numbers) is left out."""
         values = {name: getattr(self, name) for name in self.__slots__}
         return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def is_surrogate(path: Path) -> bool:
+    """Whether a file is what ``Surrogate.save`` writes."""
+    return safetensors_notes(path).get("format") == _FORMAT
 
 
 class Surrogate:
@@ -183,16 +190,16 @@ class Surrogate:
         from safetensors import SafetensorError, safe_open
 
         try:
-            if path.stat().st_size > _MAX_FILE_BYTES:
+            if regular_file(path).stat().st_size > _MAX_FILE_BYTES:
                 raise ValueError("it is too large")
             with safe_open(path, framework="numpy") as file:
                 content = file.metadata() or {}
                 if content.get("format") != _FORMAT:
                     raise ValueError("of another format")
-                space = Space.from_json(json.loads(content["space"]))
-                kernel = Kernel(*(float(v) for v in json.loads(content["kernel"])))
+                space = Space.from_json(parse_json(content["space"]))
+                kernel = Kernel(*(float(v) for v in parse_json(content["kernel"])))
                 indices, accuracies = (file.get_tensor(name) for name in ("indices", "accuracies"))
-                report = json.loads(content["report"])
+                report = parse_json(content["report"])
             examples = Examples(space, indices.astype(np.int64), accuracies.astype(np.float64))
             _check(examples, kernel)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:

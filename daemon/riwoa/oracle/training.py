@@ -38,6 +38,8 @@ from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.published import PUBLISHED
 from riwoa.oracle.supernet import Supernet, set_strides
+from riwoa.ours import new_file, regular_file
+from riwoa.parsing import parse_json
 from riwoa_storage.durable import flush, replace_durably
 
 if TYPE_CHECKING:
@@ -287,7 +289,7 @@ class Trainer:
             InputError: the file is damaged or belongs to another recipe.
         """
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = torch.load(regular_file(path), map_location=self.device, weights_only=True)
             saved = asdict(_recipe_from(state["recipe"]))
         except Exception as error:
             raise InputError(f"cannot resume from {path}: {error}; delete it to start over") from error
@@ -319,11 +321,14 @@ class Trainer:
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """A training's state whole or not at all, also after a power cut."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as handle:
-        torch.save(state, handle)
-    flush(temporary)
-    temporary.replace(path)
+    temporary = new_file(path)
+    try:
+        with temporary.open("wb") as handle:
+            torch.save(state, handle)
+        flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     flush(path.parent)
 
 
@@ -458,14 +463,14 @@ def read_recipe(path: Path) -> Recipe:
         InputError: the file is no safetensors file, or carries no recipe, or a damaged one.
     """
     try:
-        with safe_open(path, framework="np") as handle:
+        with safe_open(regular_file(path), framework="np") as handle:
             notes = handle.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch or train it again") from error
     if "recipe" not in notes:
         raise InputError(f"{path} carries no training recipe; it was not written by 'riwoactl supernet train'")
     try:
-        return _recipe_from(json.loads(notes["recipe"]))
+        return _recipe_from(parse_json(notes["recipe"]))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} carries a damaged training recipe ({error}); train it again") from error
 

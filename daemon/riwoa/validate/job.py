@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from riwoa.child import child_environment, error_from_json
+from riwoa.child import child_command, child_environment, error_from_json
 from riwoa.errors import InputError, OracleError, RiwoaError, StateDirectoryError
 from riwoa.export import read_winner
 from riwoa.hardware.lut import LatencyTable
@@ -39,6 +39,8 @@ from riwoa.oracle.geometry import Backbone, macs
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, checked_config
+from riwoa.ours import json_object, output_directory, regular_file
+from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
@@ -127,8 +129,10 @@ class Job:
         Retrainings alone may run beside each other and beside the job: each holds its own network's lock.
 
         Raises:
+            UsageError: the folder holds something else.
             RiwoaError, StorageError: the reason why a stage cannot be done.
         """
+        output_directory(self.out, _is_job)
         if only is not None and only.startswith("retrain:"):
             self._begin()
             self._specify(self._choose())
@@ -173,9 +177,6 @@ class Job:
         self.out.mkdir(parents=True, exist_ok=True)
         path, wanted = self.out / "job.json", self.settings.to_json()
         if not path.exists():
-            foreign = any(p.name != "lock" and not p.name.startswith(".") for p in self.out.iterdir())
-            if foreign and not path.exists():  # a process beside this one may have begun meanwhile
-                raise InputError(f"{self.out} holds files of something else; name an empty directory with --out")
             self._check_named()
             replace_durably(path, _json(wanted))
             return
@@ -498,6 +499,12 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             continue  # the line that a kill cut
 
 
+def _is_job(folder: Path) -> bool:
+    """Whether a folder is a job's; one that was locked and got no further is, too."""
+    begun = {"recipe", "backbone"} <= json_object(folder / "job.json").keys()
+    return begun or all(path.name == "lock" or path.name.startswith(".") for path in folder.iterdir())
+
+
 def same_cost(
     space: Space, architecture: Mapping[str, Any], cost: Callable[[Mapping[str, Any]], float], seed: int
 ) -> Mapping[str, Any]:
@@ -556,7 +563,7 @@ def read_architecture(path: Path) -> Mapping[str, Any]:
 @contextlib.contextmanager
 def _child(module: list[str], threads: int, stdout: Any) -> Iterator[subprocess.Popen[str]]:
     """``python -m module ...``, its standard input held open: it leaves when this process does."""
-    command = [sys.executable, "-m", *module]
+    command = child_command(*module)
     environment = child_environment(threads)
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=stdout, text=True) as process:
         try:
@@ -581,9 +588,9 @@ def _json(content: Any) -> bytes:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if os.path.getsize(path) > 2**20:
+        if os.path.getsize(regular_file(path)) > 2**20:
             raise ValueError("too large")
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:

@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from riwoa.child import die_with_parent, error_to_json, take_stdout, watch_stdin
-from riwoa.errors import FullDiskError, InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
+from riwoa.errors import InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
 from riwoa.export import winning_net
 from riwoa.lock import locked
 from riwoa.oracle.cifar import Cifar100Task
@@ -42,6 +42,8 @@ from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network, checked_config, weights_sha256
 from riwoa.oracle.training import begin_as_identity, parameter_groups, save_state
+from riwoa.ours import unwritable
+from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa_storage.durable import replace_durably
@@ -469,7 +471,7 @@ def read_spec(folder: Folder) -> Spec:
         InputError: it is missing or damaged, or its architecture is none.
     """
     try:
-        spec = Spec.from_json(json.loads(folder.spec.read_bytes()))
+        spec = Spec.from_json(parse_json(folder.spec.read_bytes()))
         checked_config(ofa_config(spec.architecture))
     except (OSError, ValueError, KeyError, TypeError, ArchitectureError) as error:
         raise InputError(f"{folder.spec} cannot be used ({error}); delete {folder.path} and start again") from error
@@ -483,7 +485,7 @@ def read_result(folder: Folder) -> dict[str, Any]:
         InputError: it is missing or damaged.
     """
     try:
-        result: dict[str, Any] = json.loads(folder.result.read_bytes())
+        result: dict[str, Any] = parse_json(folder.result.read_bytes())
         float(result["test"]["accuracy"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder.result} cannot be read ({error}); delete {folder.path} to train again") from error
@@ -514,7 +516,7 @@ def alone(path: Path) -> Iterator[None]:
 
     Raises:
         StateLockedError: another process holds it.
-        StateDirectoryError: the folder cannot be written.
+        StateDirectoryError, FullDiskError: the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -532,9 +534,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno == 28
-        kind, hint = (FullDiskError, "free some space") if full else (StateDirectoryError, "name another --out")
-        raise kind(f"cannot write {path} ({error.strerror}); {hint}") from None
+        raise unwritable(path, error, "name another --out") from None
 
 
 def main(arguments: list[str]) -> int:

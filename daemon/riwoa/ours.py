@@ -1,0 +1,166 @@
+"""Files that a user named: what may be read, and what may be replaced.
+
+Nothing is replaced or removed that riwoa did not make. That is told by what lies in a file, or by a marker inside a
+directory, and never by a name. Light: modules that start in milliseconds may import this.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from riwoa.errors import FullDiskError, InputError, RiwoaError, StateDirectoryError, UsageError
+from riwoa.parsing import MOST_JSON_BYTES, parse_json_object, read_once
+from riwoa_storage.fault import is_full, reason
+
+TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+    from typing import Any
+
+_OTHERS_MAY_NOT_WRITE = 0o022
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def keep_writing_to_ourselves() -> None:
+    """Nobody but the user may write what this process, or a child of it, makes, whatever umask it was started with."""
+    os.umask(os.umask(0o077) | _OTHERS_MAY_NOT_WRITE)
+
+
+def unwritable(path: str | os.PathLike[str], error: OSError, hint: str) -> RiwoaError:
+    """The error to raise where something cannot be written, with the name of its file system."""
+    kind = FullDiskError if is_full(error) else StateDirectoryError
+    hint = f"free some space, or {hint}" if is_full(error) else hint
+    return kind(f"cannot write {os.fspath(path)} ({reason(error, path)}); {hint}")
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def regular_file(path: Path) -> Path:
+    """The path as it is; one where nothing lies is left to its reader, who knows what to say.
+
+    Raises:
+        InputError: it is something that would block its reader, or never end: a pipe, a device, a directory.
+    """
+    if (kind := irregular(path)) is not None:
+        raise InputError(f"{path} is {kind}; name a file")
+    return path
+
+
+def irregular(path: str | os.PathLike[str]) -> str | None:
+    """What lies there instead of a file, in words; None for a file, and where nothing lies."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    return next((words for is_kind, words in _KINDS if is_kind(mode)), "no file")
+
+
+def json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object that a JSON file holds; empty where it is missing, damaged or something else."""
+    try:
+        content, _ = read_once(path, MOST_JSON_BYTES)
+        return parse_json_object(content)
+    except (OSError, ValueError):
+        return {}
+
+
+def safetensors_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of a safetensors file; empty where there is none."""
+    try:
+        if irregular(path) is not None:
+            return {}
+        with open(path, "rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            notes = parse_json_object(stream.read(min(length, MOST_JSON_BYTES))).get("__metadata__", {})
+    except (OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def begins_with(path: str | os.PathLike[str], start: bytes) -> bool:
+    """Whether a file begins with these bytes, or with as many of them as a kill let come."""
+    with open(path, "rb") as stream:
+        return start.startswith(stream.read(len(start)))
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def output_file(
+    out: Path,
+    what: str,
+    made: Callable[[Path], bool],
+    *,
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+    option: str = "--out",
+) -> Path:
+    """Where to write: the file behind ``out``, so that a symbolic link stays one.
+
+    Args:
+        out: as the user named it.
+        what: is written, for the message.
+        made: whether an existing file is such a one of riwoa's, and may be replaced.
+        inputs: what is read meanwhile, where something is.
+        option: that named it.
+
+    Raises:
+        UsageError: something lies there that is not riwoa's to replace.
+    """
+    from pathlib import Path
+
+    place = Path(os.path.realpath(out))
+    if any(given is not None and same_place(given, place) for given in inputs):
+        raise UsageError(f"{option} {out} is read by this very command; name another file")
+    if (kind := irregular(place)) is not None:
+        raise UsageError(f"{option} {out} is {kind}; name a file")
+    if place.exists() and place.stat().st_size > 0 and not made(place):
+        raise UsageError(f"{option} {out} holds something else than {what}, and stays as it is; name another file")
+    return place
+
+
+def output_directory(out: Path, made: Callable[[Path], bool], *, option: str = "--out") -> Path:
+    """The directory behind ``out``, which is not there yet, or empty, or riwoa's.
+
+    Raises:
+        UsageError: it is a file, or holds something else.
+    """
+    from pathlib import Path
+
+    place = Path(os.path.realpath(out))
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"{option} {out} is a file; name a directory")
+    if place.is_dir() and any(place.iterdir()) and not made(place):
+        raise UsageError(f"{option} {out} holds files of something else; name an empty directory")
+    return place
+
+
+def same_place(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to the same file or directory, however they are spelt."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def new_file(beside: Path) -> Path:
+    """An empty file with a name of its own beside another."""
+    import secrets
+
+    while True:
+        name = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            continue
+        return name

@@ -1,0 +1,71 @@
+"""What passes must not end a search: trouble that is gone in a moment is logged, and what met it is tried again.
+
+``fault`` says what an error of the operating system means; of the journal's own errors those pass that somebody else's
+lock, a full disk or a lack of file descriptors explains, for whoever searches has the journal open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from riwoa.errors import FullDiskError
+from riwoa.log import get_logger
+from riwoa_storage.errors import JournalFullError, JournalLockedError, JournalUnreadableError
+from riwoa_storage.fault import WAIT, fault
+
+_log = get_logger("patience")
+_T = TypeVar("_T")
+_PASSING = (JournalFullError, JournalLockedError, JournalUnreadableError, FullDiskError)
+_AGAIN_S = 1.0
+_LONGEST_S = 60.0  # then it is no trifle any more, and the search says so and begins anew from where the journal stands
+
+
+def passes(error: BaseException) -> bool:
+    """Whether an error may be gone in a moment."""
+    return isinstance(error, _PASSING) or (isinstance(error, OSError) and fault(error) == WAIT)
+
+
+async def patiently(look: Callable[[], _T]) -> _T:
+    """``look()`` in a thread, so that nobody's event loop waits for it; again while it fails for what passes.
+
+    Raises:
+        Exception: what ``look`` raises, if it does not pass, or does not for a minute.
+    """
+    began_s, told = time.monotonic(), False
+    while True:
+        try:
+            return await asyncio.to_thread(look)
+        except Exception as error:
+            if not passes(error) or time.monotonic() - began_s > _LONGEST_S:
+                raise
+            if not told:
+                _log.warning("tried_again", reason=_words(error), every_s=_AGAIN_S)
+            told = True
+        await asyncio.sleep(_AGAIN_S)
+
+
+class Convenience:
+    """Something that a search can do without: whatever it fails for is logged, once until it works again."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._failing = False
+
+    def attempt(self, step: Callable[[], object]) -> bool:
+        """Do it; whether it worked."""
+        try:
+            step()
+        except Exception as error:
+            if not self._failing:
+                _log.warning("convenience_failed", what=self._name, reason=_words(error))
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

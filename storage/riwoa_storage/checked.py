@@ -1,0 +1,293 @@
+"""Rows that were checked, and the records made of them. What ``JournalReader`` asks for, this reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+from riwoa_storage.connect import connect_reader, translate
+from riwoa_storage.errors import JournalCorruptError, RowDamagedError
+from riwoa_storage.records import (
+    AdapterRecord,
+    BufferEntryRecord,
+    ConfigRevisionRecord,
+    EvaluationRecord,
+    EventRecord,
+    GenerationRecord,
+    GenerationSummary,
+    IndividualRecord,
+    ReplyRecord,
+    RequestRecord,
+    RunRecord,
+)
+from riwoa_storage.seal import COLUMNS, NAMING, Row, damage, is_intact, selection
+from riwoa_storage.shared import joined
+
+_MOST_TEXTS = 4096  # kept as read; a space's architectures have few sets of active genes
+_LARGEST = 2**63 - 1  # integer of SQLite
+
+_NAMING = tuple(dict.fromkeys(column for columns in NAMING.values() for column in columns))
+
+Values = Mapping[str, Any]
+
+
+class CheckedTables:
+    """A read-only connection that gives rows out only if their checksums hold.
+
+    Raises:
+        JournalMissingError, JournalUnreadableError, JournalVersionError, JournalCorruptError: it cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.path.abspath(path)
+        self._connection = connect_reader(path)
+        # A damaged byte need not be UTF-8; the checksum tells, and says which row it is.
+        self._connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        self._texts: dict[int, str] = {}
+        self._names: dict[int, list[str]] = {}
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Rows as they are, unchecked; a number that SQLite cannot hold is like the largest that it can.
+
+        Raises:
+            StorageError: the journal cannot be read, or is damaged.
+        """
+        bounded = [max(-_LARGEST, min(p, _LARGEST)) if isinstance(p, int) else p for p in parameters]
+        try:
+            with closing(self._connection.execute(sql, bounded)) as cursor:
+                return cursor.fetchall()
+        except (sqlite3.Error, UnicodeError) as error:
+            raise translate(error, self.name, reading=True) from error
+
+    def select(self, table: str, rest: str, *parameters: object) -> list[Values]:
+        """Covered columns of rows of one table, checked; ``rest`` follows the FROM.
+
+        Raises:
+            RowDamagedError: the first row whose checksum does not match.
+        """
+        found = self.rows(f"SELECT {selection(table)} FROM {table} {rest}", *parameters)
+        return [self._checked(table, row) for row in found]
+
+    def with_architectures(self, table: str, rest: str, *parameters: object) -> list[Values]:
+        """As ``select``, of a table whose rows have an architecture; with its columns, checked too."""
+        sql = (
+            f"SELECT {selection(table)}, {selection('architectures')} FROM {table} "
+            f"LEFT JOIN architectures USING (architecture_id) {rest}"
+        )
+        width = len(COLUMNS[table]) + 1
+        return [
+            {**self._checked("architectures", row[width:]), **self._checked(table, row[:width])}
+            for row in self.rows(sql, *parameters)
+        ]
+
+    def points(self, run_id: int, start: int, end: int) -> list[tuple[str, float, float, int, int]]:
+        """(architecture_key, accuracy, latency_ms, generation, slot) of what was evaluated in full, checked.
+
+        In generations ``start`` to ``end`` (excluded).
+        """
+        # Not by status: a damaged one would hide its row.
+        sql = (
+            "SELECT CASE WHEN json_valid(metrics) THEN json_extract(metrics, '$.accuracy') END, "
+            "CASE WHEN json_valid(metrics) THEN json_extract(metrics, '$.latency_ms') END, "
+            f"{selection('individuals')}, {selection('architectures')} FROM individuals "
+            "LEFT JOIN architectures USING (architecture_id) WHERE run_id = ? AND generation >= ? AND generation < ? "
+            "ORDER BY generation, slot"
+        )
+        width = len(COLUMNS["individuals"]) + 3
+        status, key = (
+            2 + COLUMNS["individuals"].index("status"),
+            width + COLUMNS["architectures"].index("architecture_key"),
+        )
+        found = []
+        for row in self.rows(sql, run_id, start, end):
+            self._check("individuals", row[2:width])
+            self._check("architectures", row[width:])
+            if row[status] == "ok":
+                found.append((row[key], row[0], row[1], row[3], row[4]))
+        return found
+
+    def _check(self, table: str, row: Row) -> None:
+        if not is_intact(table, row):
+            raise RowDamagedError(f"{self.name}: {damage(table, row)}")
+
+    def _checked(self, table: str, row: Row) -> Values:
+        self._check(table, row)
+        return dict(zip(COLUMNS[table], row, strict=False))
+
+    def check_all(self) -> None:
+        """Check every row of every table.
+
+        Raises:
+            RowDamagedError: the first whose checksum does not match.
+        """
+        for table in COLUMNS:
+            try:
+                with closing(self._connection.execute(f"SELECT {selection(table)} FROM {table}")) as cursor:
+                    for row in cursor:
+                        self._check(table, row)
+            except (sqlite3.Error, UnicodeError) as error:
+                raise translate(error, self.name, reading=True) from error
+
+    # -- what rows share ---------------------------------------------------------------------------------------------
+
+    def text(self, text_id: int) -> str:
+        """A shared text.
+
+        Raises:
+            RowDamagedError, JournalCorruptError: it is damaged, or not there.
+        """
+        if text_id not in self._texts:
+            rows = self.select("texts", "WHERE text_id = ?", text_id)
+            if not rows:
+                raise JournalCorruptError(f"{self.name}: text {text_id} is not there: keep a copy, restore a backup")
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
+                self._names.clear()
+            self._texts[text_id] = rows[0]["text"]
+        return self._texts[text_id]
+
+    def text_ids(self, text: str) -> list[int]:
+        """Numbers of a text: one, or none where no row has it."""
+        return [row[0] for row in self.rows("SELECT text_id FROM texts WHERE text = ?", text)]
+
+    def architecture(self, row: Values) -> dict[str, Any]:
+        """Of a row of ``architectures``, or of one joined with it."""
+        names_id = row["genes_id"]
+        text = self.text(names_id)
+        try:
+            if names_id not in self._names:
+                self._names[names_id] = json.loads(text)
+            return joined(self._names[names_id], row["choices"])
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._unreadable(row, "choices", error) from None
+
+    def _json(self, row: Values, column: str) -> Any:
+        try:
+            return json.loads(row[column])
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable(row, column, error) from None
+
+    def _unreadable(self, row: Values, column: str, error: Exception) -> JournalCorruptError:
+        """Content that never was what it should be, or was damaged before there were checksums."""
+        which = ", ".join(f"{key} {row[key]!a}" for key in _NAMING if key in row)
+        return JournalCorruptError(
+            f"{self.name}: {column} of {which} cannot be read ({error}): keep a copy, then restore a backup"
+        )
+
+    # -- rows to records -----------------------------------------------------------------------------------------------
+
+    def run(self, row: Values) -> RunRecord:
+        """Of ``runs``."""
+        return RunRecord(**{**row, "provenance": self._json(row, "provenance")})
+
+    def config_revision(self, row: Values) -> ConfigRevisionRecord:
+        """Of ``config_revisions``."""
+        parsed = {name: self._json(row, name) for name in ("config", "changed")}
+        return ConfigRevisionRecord(**{**row, **parsed})
+
+    def summary(self, row: Values) -> GenerationSummary:
+        """Of ``generations``."""
+        return GenerationSummary(
+            **{name: row[name] for name in ("run_id", "generation", "phase", "config_revision", "duration_s")},
+            counters=self._json(row, "counters"),
+            leader=self._leader(row),
+            inputs=self._json(row, "inputs"),
+            digest=row["digest"],
+            committed_unix_s=row["committed_unix_s"],
+        )
+
+    def _leader(self, row: Values) -> dict[str, Any] | None:
+        if row["leader"] is None:
+            return None
+        leader: dict[str, Any] = self._json(row, "leader")
+        if row["leader_architecture_id"] is not None:
+            (found,) = self.select("architectures", "WHERE architecture_id = ?", row["leader_architecture_id"])
+            leader["architecture"] = self.architecture(found)
+        return leader
+
+    def generation(self, row: Values, individuals: Sequence[Values]) -> GenerationRecord:
+        """Of ``generations``, ``individuals`` and, of the last of a run, ``states``.
+
+        Raises:
+            JournalCorruptError: the state is not the one that was committed.
+        """
+        summary = self.summary(row)
+        return GenerationRecord(
+            **{name: getattr(summary, name) for name in summary.__slots__},
+            state=self._state(row),
+            state_sha256=row["state_sha256"],
+            joined_requests=tuple(self._json(row, "joined_requests")),
+            individuals=tuple(map(self.individual, individuals)),
+        )
+
+    def _state(self, row: Values) -> bytes | None:
+        place = (row["run_id"], row["generation"])
+        sql = "SELECT state FROM states WHERE run_id = ? AND generation = ?"
+        for (state,) in self.rows(sql, *place):
+            if sha256(state).hexdigest() != row["state_sha256"]:
+                raise JournalCorruptError(
+                    f"{self.name}: the search state of run {place[0]} after generation {place[1]} is damaged: keep a "
+                    "copy, then restore a backup or start afresh with another --state"
+                )
+            return bytes(state)
+        return None
+
+    def individual(self, row: Values) -> IndividualRecord:
+        """Of ``individuals``, with its architecture's columns."""
+        parent = None if row["parent_slot"] is None else (row["parent_generation"], row["parent_slot"])
+        return IndividualRecord(
+            slot=row["slot"],
+            operator=row["operator"],
+            parent=parent,
+            genotype=row["genotype"],
+            architecture=self.architecture(row),
+            architecture_key=row["architecture_key"],
+            status=row["status"],
+            metrics=self._json(row, "metrics"),
+            fitness=row["fitness"],
+            fitness_version=self.text(row["fitness_version_id"]),
+            cache_hit=bool(row["cache_hit"]),
+            request_id=row["request_id"],
+            error=row["error"],
+        )
+
+    def evaluation(self, row: Values) -> EvaluationRecord:
+        """Of ``evaluations``, with its architecture's columns."""
+        plain = ("architecture_key", "status", "error", "attempts", "worker", "duration_s", "created_unix_s")
+        return EvaluationRecord(
+            **{name: row[name] for name in plain},
+            oracle_version=self.text(row["oracle_id"]),
+            architecture=self.architecture(row),
+            metrics=self._json(row, "metrics"),
+        )
+
+    def request(self, row: Values) -> RequestRecord:
+        """Of ``requests``."""
+        return RequestRecord(**{**row, "parameters": self._json(row, "parameters")})
+
+    def reply(self, row: Values) -> ReplyRecord:
+        """Of ``replies``."""
+        return ReplyRecord(**row)
+
+    def buffer_entry(self, row: Values) -> BufferEntryRecord:
+        """Of ``buffer_entries``."""
+        return BufferEntryRecord(**{**row, "trace": self._json(row, "trace")})
+
+    def adapter(self, row: Values, weights: bytes | None) -> AdapterRecord:
+        """Of ``adapters``."""
+        return AdapterRecord(**{**row, "training": self._json(row, "training")}, weights=weights)
+
+    def event(self, row: Values) -> EventRecord:
+        """Of ``events``."""
+        plain = {name: row[name] for name in ("run_id", "generation", "kind", "created_unix_s")}
+        return EventRecord(**plain, payload=self._json(row, "payload"))
