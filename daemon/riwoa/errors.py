@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from riwoa.text import printable
+
+_MOST_CHARACTERS = 4_000
+
 
 class RiwoaError(Exception):
     """Base of every error that riwoa raises on purpose.
@@ -11,6 +15,10 @@ class RiwoaError(Exception):
     """
 
     exit_code: int = 70
+
+    def __init__(self, *message: object) -> None:
+        # Names of files, classes and genes are in it, which are anybody's: a terminal must not act on them.
+        super().__init__(*(printable(part, _MOST_CHARACTERS) for part in message))
 
 
 class UsageError(RiwoaError):

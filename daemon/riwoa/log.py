@@ -8,7 +8,10 @@ from typing import TextIO
 
 import structlog
 
+from riwoa.text import printable
+
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_MOST_CHARACTERS = 4_000
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
@@ -21,6 +24,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([_printable] if pretty else []),  # JSON escapes by itself
             structlog.processors.format_exc_info,
             renderer,
         ],
@@ -34,3 +38,10 @@ def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger that says which room speaks. Lazy: modules make theirs before ``configure`` is called."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=name)
     return logger
+
+
+def _printable(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The event with its texts, which may quote anybody's names, made safe for a terminal."""
+    return {
+        key: printable(value, _MOST_CHARACTERS) if isinstance(value, str) else value for key, value in event.items()
+    }

@@ -19,6 +19,7 @@ from riwoa.paths import StatePaths, connect
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.status import one_line, steps
 from riwoa.status_check import checked_status
+from riwoa.text import printable
 from riwoa_storage.reader import JournalReader
 
 Look = Callable[[], Mapping[str, Any]]
@@ -26,6 +27,7 @@ Look = Callable[[], Mapping[str, Any]]
 _TERMINAL_EVERY_S = 0.5
 _PLAIN_EVERY_S = 10.0
 _BAR_WIDTH = 28
+_MOST_CHARACTERS = 4_000  # of an architecture
 
 
 def progress_lines(status: Mapping[str, Any]) -> list[str]:
@@ -145,8 +147,19 @@ def exported_digest(paths: StatePaths) -> str | None:
 
 def architecture_line(architecture: Mapping[str, Any]) -> str:
     """A MobileNetV3 subnet in one line: resolution, then each stage's blocks as kernel/expansion; any other as JSON."""
-    if "resolution" not in architecture or "stage1.depth" not in architecture:
-        return json.dumps(dict(architecture))
+    try:
+        line = _mobilenet_line(architecture)
+    except (KeyError, TypeError):  # a table's genes may be called anything
+        line = json.dumps(dict(architecture))
+    return printable(line, _MOST_CHARACTERS)
+
+
+def _mobilenet_line(architecture: Mapping[str, Any]) -> str:
+    """As ``architecture_line``.
+
+    Raises:
+        KeyError, TypeError: it is no subnet of that space.
+    """
     stages = []
     for s in range(1, 6):
         depth = architecture[f"stage{s}.depth"]

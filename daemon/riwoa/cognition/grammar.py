@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from riwoa.cognition.protocol import Choice
+from riwoa.cognition.spelling import in_json
 
 
 def patch_grammar(choices: Mapping[str, Sequence[Choice]], most_genes: int = 1) -> str:
@@ -33,8 +34,8 @@ def patch_grammar(choices: Mapping[str, Sequence[Choice]], most_genes: int = 1) 
 
 
 def _pair(gene: str, choices: Sequence[Choice]) -> str:
-    values = " | ".join(_literal(json.dumps(choice)) for choice in choices)
-    return f"{_literal(json.dumps(gene) + ': ')} ({values})"
+    values = " | ".join(_literal(in_json(choice)) for choice in choices)
+    return f"{_literal(in_json(gene) + ': ')} ({values})"
 
 
 def _from(i: int, k: int, genes: int) -> list[str]:

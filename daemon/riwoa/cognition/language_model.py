@@ -125,10 +125,14 @@ class LanguageModel:
 
     def reply_ids(self, text: str, lead: str = "") -> list[int]:
         """Token ids of a reply after the lead of its reasoning, with the end of the text, shape (tokens,)."""
-        return [*self._ids(text.removeprefix(OPENING + lead)), self.tokenizer.eos_token_id]
+        # What a model wrote is text, though it may spell a token of the chat template.
+        written = self.tokenizer(
+            text.removeprefix(OPENING + lead), add_special_tokens=False, split_special_tokens=True
+        ).input_ids
+        return [*written, self.tokenizer.eos_token_id]
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=False).input_ids)
 
     def _rendered(self, system: str, prompt: str) -> str:
         messages = [

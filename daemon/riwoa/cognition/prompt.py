@@ -1,6 +1,7 @@
 """Prompts made from what the search knows; the words are data files (``riwoa/data/prompts``), frozen by tests.
 
 The system message holds what is the same for every request of a run, so that the model's process computes it once.
+Names and choices are anybody's: they go in as ``spelling`` writes them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from string import Template as Words
 from typing import Any, Literal
 
 from riwoa.cognition.protocol import Ask, Choice, GenerationSettings
+from riwoa.cognition.spelling import in_json, in_words
 from riwoa.search.space import Space
 from riwoa_storage.records import RequestRecord
 
@@ -75,7 +77,7 @@ def compose(situation: Situation, choices: Offered, template: Template) -> tuple
     """
     s = situation
     values = {
-        "space": s.space.name,
+        "space": in_words(s.space.name),
         "choices": _choices(s.space),
         "target": "none" if s.target_ms is None else f"{s.target_ms:.2f} ms",
         "accuracy": "unknown" if s.accuracy is None else f"{100 * s.accuracy:.2f} %",
@@ -129,8 +131,8 @@ def _choices(space: Space) -> str:
     alike: dict[str, None] = {}
     for gene in space.genes:
         tail = gene.name.rpartition(".")[2]
-        name = gene.name if tail.isdigit() else tail
-        alike[f"{name} {' '.join(map(str, gene.choices))}"] = None
+        name = in_words(gene.name if tail.isdigit() else tail)
+        alike[f"{name} {' '.join(map(in_words, gene.choices))}"] = None
     return "; ".join(alike)
 
 
@@ -154,15 +156,15 @@ def _layers(s: Situation) -> list[str]:
     for gene, choice in s.parent.items():
         top, *rest = gene.split(".")
         if len(rest) < 2 and "".join(rest).isdigit():  # "edge.0": the number is part of the name
-            parts.setdefault(gene, []).append(str(choice))
+            parts.setdefault(gene, []).append(in_words(choice))
         elif len(rest) < 2:
-            parts.setdefault(top, []).append(" ".join([*rest, str(choice)]))
+            parts.setdefault(top, []).append(" ".join(map(in_words, [*rest, choice])))
         else:
             parts.setdefault(top, [])
-            inner.setdefault(top, {}).setdefault(rest[0], []).append(str(choice))
+            inner.setdefault(top, {}).setdefault(rest[0], []).append(in_words(choice))
     lines = []
     for top, own in parts.items():
-        line = " ".join([top, *own])
+        line = " ".join([in_words(top), *own])
         for layer, values in inner.get(top, {}).items():
             part_ms = s.layer_ms.get(f"{top}.{layer}")
             share = f" {100 * part_ms / total_ms:.0f}%" if part_ms is not None and total_ms > 0 else ""
@@ -196,7 +198,7 @@ def _heading(s: Situation, choices: Offered) -> str:
 
 def _options(s: Situation, choices: Offered, most: int) -> list[str]:
     rows = listed_changes(s, choices, most)
-    return [json.dumps(patch) + ("" if ms is None else f" {ms:+.2f} ms") for patch, ms in rows]
+    return [in_json(patch) + ("" if ms is None else f" {ms:+.2f} ms") for patch, ms in rows]
 
 
 def _told(memories: Sequence[Remembered], most: int, nothing: str) -> str:
@@ -205,6 +207,9 @@ def _told(memories: Sequence[Remembered], most: int, nothing: str) -> str:
 
 
 def _memory(m: Remembered) -> str:
-    changes = ", ".join(f"{gene} {m.before.get(gene, '?')} to {choice}" for gene, choice in m.patch.items())
-    outcome = f"{100 * m.gain:+.2f} %" if m.gain is not None else m.reason or "rejected"
+    changes = ", ".join(
+        f"{in_words(gene)} {in_words(m.before.get(gene, '?'))} to {in_words(choice)}"
+        for gene, choice in m.patch.items()
+    )
+    outcome = f"{100 * m.gain:+.2f} %" if m.gain is not None else in_words(m.reason or "rejected")
     return f"{changes}: {outcome}" if changes else outcome

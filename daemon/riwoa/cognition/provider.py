@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from riwoa.cognition.protocol import Measured, Progress, Trained, TrainingJob
+from riwoa.cognition.spelling import in_json, in_words
 from riwoa.errors import AdapterError, CognitionError
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
@@ -176,8 +177,8 @@ class ScriptedProvider:
         offered = [(gene, choice) for gene, choices in request.parameters["choices"].items() for choice in choices]
         gene, choice = offered[(draw >> 8) % len(offered)]
         before = request.parameters["parent"][gene]
-        thought = f"{gene} is {before!r}; {choice!r} may pay better at this latency."
-        return f"<think>{thought}</think>\n{json.dumps({gene: choice})}"
+        thought = in_words(f"{gene} is {before!r}; {choice!r} may pay better at this latency.")
+        return f"<think>{thought}</think>\n{in_json({gene: choice})}"
 
 
 def _measured(job: TrainingJob, loss: float, distinct_share: float) -> Measured:

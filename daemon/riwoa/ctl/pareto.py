@@ -12,6 +12,7 @@ from riwoa.errors import InputError
 from riwoa.oracle.protocol import accuracy_error
 from riwoa.paths import client_state
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.text import printable
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord, RunRecord
 
@@ -103,14 +104,14 @@ def render(data: dict[str, Any]) -> str:
     rows = [["", "accuracy", "latency", "in target", "resolution", "depths", "found by", "at"]]
     for point in data["front"]:
         architecture = point["architecture"]
-        depths = [str(value) for name, value in architecture.items() if name.endswith(".depth")]
+        depths = [printable(value, 20) for name, value in architecture.items() if name.endswith(".depth")]
         rows.append(
             [
                 "*" if point["leader"] else "",
                 f"{100 * point['accuracy']:6.2f} %",
                 f"{point['latency_ms']:.3f} ms",
                 "" if target is None else ("yes" if point["latency_ms"] <= target else "no"),
-                str(architecture.get("resolution", "")),
+                printable(architecture.get("resolution", ""), 20),
                 "-".join(depths),
                 point["operator"],
                 f"{point['generation']}/{point['slot']}",
