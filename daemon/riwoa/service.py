@@ -817,8 +817,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        _log.exception("bug")
         first = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(first, OSError):  # of the machine; whoever can name the file better has done so before
+            print(f"riwoad: {first}; see `riwoactl --help` for exit code {FullDiskError.exit_code}", file=sys.stderr)
+            return FullDiskError.exit_code
+        _log.exception("bug")
         print(f"riwoad: a bug: {type(first).__name__}: {first}; please report it with the log above", file=sys.stderr)
         return RiwoaError.exit_code
 
