@@ -46,6 +46,7 @@ from riwoa.hardware.drift import Drift, check_drift_in_child
 from riwoa.hardware.obtain import BuildProgress
 from riwoa.hardware.probe import library_versions
 from riwoa.hours import checked_hours, window
+from riwoa.interval import interval_of
 from riwoa.lock import locked
 from riwoa.log import configure, get_logger
 from riwoa.notify import Notifier
@@ -277,7 +278,7 @@ class Service:
             )
             self._conductor, self._pool, self._new_run = conductor, pool, False
             stack.callback(self._without_pool)
-            self._show_run()
+            self._show_run(interval_of(self.paths.latency_table, problem.latency_sha256))
             self._on_holds()
             if problem.measured is not None:
                 watch = group.create_task(self._watch_drift(problem.measured, pool, journal, run), name="drift")
@@ -307,7 +308,8 @@ class Service:
             return False
         await asyncio.to_thread(verify, self.paths.journal, adapters=False)
         if last is not None:
-            for name, part in finished_view(run, last).items():
+            interval = interval_of(self.paths.latency_table, run.provenance.get("latency_table_sha256"))
+            for name, part in finished_view(run, last, interval).items():
                 self.board.sources[name] = partial(_same, part)
             if exported_digest(self.paths) != last.digest:
                 await self._export()
@@ -601,7 +603,7 @@ class Service:
         pool.set_limits(config.oracle.timeout_s, config.oracle.memory_bytes)
         configure_log(config, foreground=self._foreground)
 
-    def _show_run(self) -> None:
+    def _show_run(self, latency_interval: float | None) -> None:
         conductor, evaluations = self._conductor, self._evaluations
         assert conductor is not None
         assert evaluations is not None
@@ -613,7 +615,7 @@ class Service:
             "run": lambda: run_view(conductor),
             "evaluations": lambda: evaluations_view(conductor, evaluations, self._rate),
             "time_left_s": conductor.time_left_s,
-            "leader": lambda: current_leader(conductor),
+            "leader": lambda: current_leader(conductor, latency_interval),
             "pareto": lambda: len(conductor.history.archive),
             "proposals": lambda: proposals_view(conductor, self._desk),
             "operators": lambda: operators_view(conductor, seconds),

@@ -19,6 +19,7 @@ from riwoa.hardware.drift import Drift
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
+from riwoa.interval import advice
 from riwoa.paths import StatePaths, client_state, daemon_state
 
 _Value = TypeVar("_Value")
@@ -258,6 +259,7 @@ def render(data: dict[str, Any]) -> str:
     ]
     if (interval := data["interval"]) is not None:
         rows.append(["interval", f"±{interval['half_width_percent']:.1f} % at {interval['level']:.0%}"])
+        rows += [["", wide]] if (wide := advice(interval["half_width_percent"] / 100)) else []
     return columns(rows)
 
 
