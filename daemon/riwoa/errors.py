@@ -45,6 +45,12 @@ class DaemonUnavailableError(RiwoaError):
     exit_code = 69
 
 
+class ServiceManagerError(RiwoaError):
+    """systemd is not there, or refuses; nothing of riwoa's is wrong."""
+
+    exit_code = 69
+
+
 class OracleError(RiwoaError):
     """Evaluations fail for a reason that is not the candidate's (workers die at start, every evaluation fails)."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from riwoa.errors import DaemonUnavailableError
+from riwoa.interval import advice, interval_of, plus_minus
 from riwoa.oracle.protocol import accuracy_error
 from riwoa.ours import json_object
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
@@ -125,7 +126,10 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     if target_ms is not None:
         measured = run.provenance.get("oracle", {}).get("kind") == "supernet"
         by = "this device's table" if measured else "the given tables"
-        print(f"  latency      {metrics['latency_ms']:.3f} ms an image, by {by}")
+        interval = interval_of(paths.latency_table, run.provenance.get("latency_table_sha256")) if measured else None
+        print(f"  latency      {metrics['latency_ms']:.3f} ms an image{plus_minus(interval)}, by {by}")
+        if wide := advice(interval):
+            print(f"               {wide}")
     if "parameters" in metrics:
         print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
     print(f"  architecture {architecture_line(leader['architecture'])}")

@@ -45,6 +45,7 @@ from riwoa.hardware.drift import Drift, check_drift_in_child
 from riwoa.hardware.obtain import BuildProgress
 from riwoa.hardware.probe import library_versions
 from riwoa.hours import checked_hours, window
+from riwoa.interval import interval_of
 from riwoa.lock import locked
 from riwoa.log import configure, get_logger
 from riwoa.notify import Notifier
@@ -289,7 +290,7 @@ class Service:
             await conductor.restore(self._on_restore)
             self._conductor, self._pool, self._new_run = conductor, pool, False
             stack.callback(self._without_pool)
-            seconds = self._show_run()
+            seconds = self._show_run(interval_of(self.paths.latency_table, problem.latency_sha256))
             self._on_holds()
             counting = group.create_task(self._count_seconds(seconds, conductor), name="seconds")
             stack.push_async_callback(_stop, counting)
@@ -324,7 +325,8 @@ class Service:
             return False
         await asyncio.to_thread(verify, self.paths.journal, adapters=False)
         if last is not None:
-            for name, part in finished_view(run, last).items():
+            interval = interval_of(self.paths.latency_table, run.provenance.get("latency_table_sha256"))
+            for name, part in finished_view(run, last, interval).items():
                 self.board.sources[name] = partial(_same, part)
             if exported_digest(self.paths) != last.digest:
                 await self._export()
@@ -631,7 +633,7 @@ class Service:
         self._progress()
         self.board.message = f"reading the journal: generation {done} of {total}"
 
-    def _show_run(self) -> OperatorSeconds:
+    def _show_run(self, latency_interval: float | None) -> OperatorSeconds:
         conductor, evaluations = self._conductor, self._evaluations
         assert conductor is not None
         assert evaluations is not None
@@ -643,7 +645,7 @@ class Service:
             "run": lambda: run_view(conductor),
             "evaluations": lambda: evaluations_view(conductor, evaluations, self._rate),
             "time_left_s": conductor.time_left_s,
-            "leader": lambda: current_leader(conductor),
+            "leader": lambda: current_leader(conductor, latency_interval),
             "pareto": lambda: len(conductor.history.archive),
             "proposals": lambda: proposals_view(conductor, self._desk),
             "operators": lambda: operators_view(conductor, seconds),
@@ -864,8 +866,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        _log.exception("bug")
         first = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(first, OSError):  # of the machine; whoever can name the file better has done so before
+            print(f"riwoad: {first}; see `riwoactl --help` for exit code {FullDiskError.exit_code}", file=sys.stderr)
+            return FullDiskError.exit_code
+        _log.exception("bug")
         print(f"riwoad: a bug: {type(first).__name__}: {first}; please report it with the log above", file=sys.stderr)
         return RiwoaError.exit_code
 

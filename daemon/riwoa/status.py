@@ -12,6 +12,7 @@ from typing import Any
 
 from riwoa import __version__
 from riwoa.clock import redated
+from riwoa.interval import advice, plus_minus
 from riwoa.patience import Convenience
 
 SCHEMA = 1
@@ -102,7 +103,9 @@ def one_line(status: Mapping[str, Any]) -> str:
     if leader:
         mark = "" if leader["feasible"] else " (misses the target)"
         target = f" of {run['target_ms']:.3f}" if run.get("target_ms") else ""
-        parts.append(f"leader {100 * leader['accuracy']:.2f} % at {leader['latency_ms']:.3f}{target} ms{mark}")
+        wide = leader.get("latency_interval") if advice(leader.get("latency_interval")) else None
+        at = f"{leader['latency_ms']:.3f}{target} ms{plus_minus(wide)}"
+        parts.append(f"leader {100 * leader['accuracy']:.2f} % at {at}{mark}")
     if status.get("time_left_s") is not None:
         parts.append(f"{duration(status['time_left_s'])} left")
     return " · ".join(parts)

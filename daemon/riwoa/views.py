@@ -60,8 +60,8 @@ def screening_view(conductor: Conductor) -> dict[str, Any] | None:
     return conductor.screening.view() if conductor.screening is not None else None
 
 
-def current_leader(conductor: Conductor) -> dict[str, Any] | None:
-    """The best individual so far."""
+def current_leader(conductor: Conductor, latency_interval: float | None) -> dict[str, Any] | None:
+    """The best individual so far; ``latency_interval`` is the table's (``riwoa.interval``)."""
     leader = conductor.leader
     if leader is None:
         return None
@@ -69,6 +69,7 @@ def current_leader(conductor: Conductor) -> dict[str, Any] | None:
         "accuracy": leader.metrics["accuracy"],
         "accuracy_error": accuracy_error(leader.metrics, conductor.config.oracle.model_dump()),
         "latency_ms": leader.metrics["latency_ms"],
+        "latency_interval": latency_interval,
         "fitness": leader.fitness,
         "feasible": leader.feasible,
         "architecture_key": leader.individual.architecture_key,
@@ -155,7 +156,7 @@ def config_view(conductor: Conductor, reloader: Reloader) -> dict[str, Any]:
     }
 
 
-def finished_view(run: RunRecord, last: GenerationRecord) -> dict[str, Any]:
+def finished_view(run: RunRecord, last: GenerationRecord, latency_interval: float | None) -> dict[str, Any]:
     """The parts of the status object that a finished run leaves behind."""
     provenance, leader = run.provenance, last.leader
     view: dict[str, Any] = {
@@ -186,6 +187,7 @@ def finished_view(run: RunRecord, last: GenerationRecord) -> dict[str, Any]:
             "accuracy": metrics["accuracy"],
             "accuracy_error": accuracy_error(metrics, provenance.get("oracle", {})),
             "latency_ms": metrics["latency_ms"],
+            "latency_interval": latency_interval,
             "fitness": leader["fitness"],
             "feasible": leader["feasible"],
             "architecture_key": leader["architecture_key"],

@@ -96,7 +96,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 _ALLOWED_OF_RIWOA = {
     *("riwoa", "riwoa.ctl", "riwoa.ctl.status", "riwoa.ctl.ask"),
     *("riwoa.paths", "riwoa.errors", "riwoa.lock", "riwoa.ours"),
-    *("riwoa.parsing", "riwoa.status_check", "riwoa.text"),
+    *("riwoa.interval", "riwoa.parsing", "riwoa.status_check", "riwoa.text"),
 }
 _ALLOWED_OF_STORAGE = {
     *("riwoa_storage", "riwoa_storage.glance", "riwoa_storage.connect"),
@@ -131,3 +131,25 @@ def test_the_module_runs_where_the_script_is_not_installed(tmp_path: Path) -> No
     done = riwoactl("status", "--state", tmp_path)
     assert done.returncode == 3
     assert "no run here" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "last"),
+    [
+        (KeyError("odd"), 70, "riwoactl: a bug: KeyError: 'odd'; please report it with the lines above"),
+        (PermissionError(13, "Permission denied", "/x/journal.db"), 74, "riwoactl: /x/journal.db: Permission denied"),
+        (OSError(38, "Function not implemented"), 74, "riwoactl: Function not implemented"),
+    ],
+)
+def test_only_a_bug_is_called_one(
+    error: Exception, code: int, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr("riwoa.ctl.status.collect", fail)
+    assert main(["status", "--state", str(tmp_path)]) == code
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == last
+    assert (len(told) > 1) == (code == 70)

@@ -14,7 +14,7 @@ import pytest
 from riwoa.config import load
 from riwoa.ctl import main, service
 from riwoa.ctl.service import unit_file
-from riwoa.errors import UsageError
+from riwoa.errors import ServiceManagerError, UsageError
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
@@ -121,3 +121,23 @@ def test_the_unit_names_exit_codes_that_a_restart_cannot_mend() -> None:
     assert line is not None
     hopeless = (ConfigError, InfeasibleTargetError, InputError, TableError, UsageError, JournalCorruptError)
     assert {kind.exit_code for kind in hopeless} <= {int(code) for code in line[1].split()}
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="this machine runs systemd")
+def test_without_systemd_its_status_is_a_line_and_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["service", "status"]) == 69
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("riwoa-no-such-command", "show"), "no riwoa-no-such-command on this machine"),
+        (("false",), "`false` failed"),
+        (("/", "x"), "`/ x` failed"),
+    ],
+)
+def test_a_command_of_systemd_that_is_missing_or_fails_is_no_bug(command: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ServiceManagerError, match=re.escape(told)) as caught:
+        service._call(*command)
+    assert caught.value.exit_code == 69

@@ -49,12 +49,12 @@ exit codes:
   65  the journal is damaged                    72  the latency table is missing, damaged or another device's
   66  an input file is missing or damaged       73  the state directory cannot be written
   68  no architecture meets the latency target  74  reading or writing failed, the disk is full
-  69  no daemon answers                         75  another process holds the state directory
+  69  no daemon, or no systemd, answers         75  another process holds the state directory
   70  a bug                                     76  the journal is of another version
  130  interrupted                               77  the daemon refused; 78  the configuration is invalid"""
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
-_IO_ERROR = 74
+_IO_ERROR, _BUG = 74, 70
 
 
 class Options:
@@ -85,9 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except Exception as error:
         own_code: int | None = getattr(error, "exit_code", _IO_ERROR if isinstance(error, OSError) else None)
-        if own_code is None:
-            raise  # a bug: the traceback is the report
-        return _report(error, own_code, options)
+        return _report_bug(error, options) if own_code is None else _report(error, own_code, options)
 
 
 def _take_common(arguments: list[str], options: Options) -> list[str]:
@@ -151,8 +149,18 @@ def _nearest(verb: str) -> str:
     return f"; did you mean {found[0]!r}?" if found else f"; verbs are {', '.join(VERBS)}"
 
 
+def _report_bug(error: Exception, options: Options) -> int:
+    import traceback
+
+    traceback.print_exception(error)
+    bug = RuntimeError(f"a bug: {type(error).__name__}: {error}; please report it with the lines above")
+    return _report(bug, _BUG, options)
+
+
 def _report(error: Exception, code: int, options: Options) -> int:
     message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     print(f"riwoactl: {message}", file=sys.stderr)
     if options.json:
         import json

@@ -18,6 +18,7 @@ from riwoa.hardware.drift import Drift
 from riwoa.hardware.lut import LatencyTable, is_table
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
+from riwoa.interval import advice
 from riwoa.lock import holder
 from riwoa.ours import output_file, same_place, unwritable
 from riwoa.paths import StatePaths, client_state, daemon_state
@@ -266,6 +267,7 @@ def render(data: dict[str, Any]) -> str:
     ]
     if (interval := data["interval"]) is not None:
         rows.append(["interval", f"±{interval['half_width_percent']:.1f} % at {interval['level']:.0%}"])
+        rows += [["", wide]] if (wide := advice(interval["half_width_percent"] / 100)) else []
     return columns(rows)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
 from riwoa.errors import InputError
+from riwoa.interval import advice, interval_of, plus_minus
 from riwoa.oracle.protocol import accuracy_error
 from riwoa.paths import client_state
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
@@ -25,13 +26,19 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     parser = Parser(verb, description=_DESCRIPTION)
     parser.add_argument("--run", type=int, metavar="ID", help="the run (default: the latest)")
     given = parser.parse_args(arguments)
-    data = pareto_front(client_state(options.state).journal, given.run)
+    paths = client_state(options.state)
+    data = pareto_front(paths.journal, given.run, paths.latency_table)
     emit(options, data, render(data))
     return 0
 
 
-def pareto_front(journal: Path, run_id: int | None = None) -> dict[str, Any]:
+def pareto_front(journal: Path, run_id: int | None = None, latency_table: Path | None = None) -> dict[str, Any]:
     """The front of a run as a JSON object, with its leader and latency target.
+
+    Args:
+        journal: of the run.
+        run_id: the latest by default.
+        latency_table: which may tell how wide its latencies' interval is.
 
     Raises:
         StorageError: the journal or the run is missing, or damaged.
@@ -58,6 +65,9 @@ def pareto_front(journal: Path, run_id: int | None = None) -> dict[str, Any]:
         "leader": leader,
         "leader_accuracy_error": accuracy_error(leader["metrics"], record.provenance.get("oracle", {}))
         if leader
+        else None,
+        "latency_interval": interval_of(latency_table, record.provenance.get("latency_table_sha256"))
+        if latency_table is not None
         else None,
         "front": [_row(point, known[point.key], leader_key) for point in archive.front()],
     }
@@ -109,7 +119,7 @@ def render(data: dict[str, Any]) -> str:
             [
                 "*" if point["leader"] else "",
                 f"{100 * point['accuracy']:6.2f} %",
-                f"{point['latency_ms']:.3f} ms",
+                f"{point['latency_ms']:.3f} ms{plus_minus(data['latency_interval'])}",
                 "" if target is None else ("yes" if point["latency_ms"] <= target else "no"),
                 printable(architecture.get("resolution", ""), 20),
                 "-".join(depths),
@@ -121,7 +131,8 @@ def render(data: dict[str, Any]) -> str:
     star = "* the leader" if any(point["leader"] for point in data["front"]) else _leader_line(data["leader"])
     if data["leader_accuracy_error"] is not None:
         star += f" (standard error of its accuracy: {100 * data['leader_accuracy_error']:.2f} %)"
-    return f"run {data['run_id']}, {data['generations']} generations, {aim}\n{columns(rows)}\n{star}"
+    head = f"run {data['run_id']}, {data['generations']} generations, {aim}"
+    return "\n".join(filter(None, (head, columns(rows), star, advice(data["latency_interval"]))))
 
 
 def _leader_line(leader: dict[str, Any] | None) -> str:

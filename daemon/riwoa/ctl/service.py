@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit, subverb
-from riwoa.errors import InputError, RiwoaError, StateDirectoryError, UsageError
+from riwoa.errors import InputError, ServiceManagerError, StateDirectoryError, UsageError
 from riwoa.paths import shipped
 from riwoa_storage.durable import replace_durably
 
@@ -184,11 +183,15 @@ def _call(*command: str) -> str:
     """What a command of systemd prints.
 
     Raises:
-        RiwoaError: it is missing, or it failed; with its own words.
+        ServiceManagerError: it is missing, it does not end, or it failed; with its own words.
     """
-    if shutil.which(command[0]) is None:
-        raise UsageError(f"no {command[0]} on this machine: it needs systemd")
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    words = " ".join(command)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    except FileNotFoundError:
+        raise ServiceManagerError(f"no {command[0]} on this machine: `{words}` needs systemd") from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ServiceManagerError(f"`{words}` failed: {error}") from None
     if done.returncode != 0:
-        raise RiwoaError(f"`{' '.join(command)}` failed: {' '.join(done.stderr.split())[-300:]}")
+        raise ServiceManagerError(f"`{words}` failed: {' '.join(done.stderr.split())[-300:]}")
     return done.stdout

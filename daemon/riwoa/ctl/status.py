@@ -12,6 +12,7 @@ import time
 from riwoa.ctl import Options
 from riwoa.ctl.ask import SilentError, ask_status
 from riwoa.errors import ControlError, DaemonUnavailableError
+from riwoa.interval import advice, plus_minus
 from riwoa.lock import holder
 from riwoa.ours import json_object
 from riwoa.paths import StatePaths, client_state
@@ -262,12 +263,13 @@ def _leader(leader: dict[str, Any], target_ms: float | None) -> list[tuple[str, 
     if leader.get("accuracy_error") is not None:
         text += f" ± {100 * leader['accuracy_error']:.2f}"
     if leader.get("latency_ms") is not None:
-        text += f" at {leader['latency_ms']:.3f} ms"
+        text += f" at {leader['latency_ms']:.3f} ms{plus_minus(leader.get('latency_interval'))}"
     if target_ms is not None:
         text += f" (target {target_ms:.3f} ms{'' if leader.get('feasible') else ', not met yet'})"
     if leader.get("origin"):
         text += ", of generation {}, slot {}".format(*leader["origin"])
-    return [("leader", text)]
+    rows, wide = [("leader", text)], advice(leader.get("latency_interval"))
+    return [*rows, ("", wide)] if wide else rows
 
 
 def _worker(worker: dict[str, Any]) -> str:

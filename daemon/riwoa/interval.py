@@ -1,0 +1,40 @@
+"""How far a latency by the device's table may lie from what a clock shows: told wherever a latency is.
+
+The one number is the half width of the table's 90 % prediction interval, relative to the latency; 0.36 is ± 36 %. A
+wide one comes from a machine that was busy while it was measured. Light: ``riwoactl status`` imports this.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_WIDE = 0.10  # a quiet machine's are half of this
+
+
+def interval_of(latency_table: Path, sha256: str | None) -> float | None:
+    """The interval of the table that a run used; None where it is another's, is gone, or holds none."""
+    from riwoa.errors import TableError
+    from riwoa.hardware.lut import LatencyTable
+
+    try:
+        table = LatencyTable.load(latency_table)
+    except TableError:
+        return None
+    if table.interval is None or table.sha256 != sha256:
+        return None
+    return table.interval.half_width_percent / 100
+
+
+def plus_minus(interval: float | None) -> str:
+    """What follows a latency: " ± 36 %"; nothing where it is not known."""
+    return "" if interval is None else f" ± {100 * interval:.0f} %"
+
+
+def advice(interval: float | None) -> str:
+    """What to do about a wide interval; empty where it is not wide, or not known."""
+    if interval is None or interval <= _WIDE:
+        return ""
+    width = plus_minus(interval).strip()
+    return f"{width} by this table: measured on a busy machine; `riwoactl lut build` on an idle one narrows it"
