@@ -29,6 +29,7 @@ import numpy as np
 
 from riwoa.errors import InputError
 from riwoa.oracle.data import ByteArray, FloatArray, IntArray, Split, standardise
+from riwoa.ours import regular_file
 
 CLASSES = 100
 SIDE_PX = 32
@@ -232,7 +233,7 @@ class _Bounded:
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[_Source]:
-    with path.open("rb") as packed:
+    with regular_file(path).open("rb") as packed:
         if packed.read(2) != b"\x1f\x8b":
             packed.seek(0)
             yield packed
@@ -263,7 +264,7 @@ def _members_of_archive(path: Path) -> Iterator[tuple[Split, _Source]]:
 
 def _members_of_folder(path: Path) -> Iterator[tuple[Split, _Source]]:
     for name in _MEMBERS:
-        with (path / name).open("rb") as stream:
+        with regular_file(path / name).open("rb") as stream:
             yield name, _Bounded(stream, MAX_UNPACKED_BYTES)
 
 

@@ -21,6 +21,7 @@ from riwoa.oracle import geometry
 from riwoa.oracle.geometry import Backbone
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
 from riwoa.oracle.protocol import CandidateError, Metrics, PredictorSpec
+from riwoa.ours import regular_file
 
 RESOLUTIONS_PX = tuple(range(112, 225, 16))
 BACKBONE = Backbone(1.2, 1000)  # what the predictor was trained on, and what OFA's tables time
@@ -49,6 +50,7 @@ class AccuracyPredictor:
         """
         import torch
 
+        regular_file(file)
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
             state = state.get("state_dict", state)

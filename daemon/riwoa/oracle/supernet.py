@@ -19,6 +19,7 @@ from riwoa.oracle.geometry import Backbone, Stem
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.published import PUBLISHED
+from riwoa.ours import regular_file
 
 
 class ArchitectureError(ValueError):
@@ -188,12 +189,13 @@ def _read_safetensors(path: Path) -> Any:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return load_file(regular_file(path))
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise InputError(_damaged(path, error)) from error
 
 
 def _read_pickled(path: Path) -> Any:
+    regular_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything: this is the boundary to a foreign file
