@@ -33,6 +33,7 @@ from riwoa.deadline import Overdue, overdue
 from riwoa.errors import (
     ConfigError,
     DaemonUnavailableError,
+    FullDiskError,
     OracleError,
     RiwoaError,
     StateLockedError,

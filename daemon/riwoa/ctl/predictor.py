@@ -9,7 +9,7 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit, subverb
 from riwoa.ctl.pareto import chosen_run
 from riwoa.errors import InputError
-from riwoa.ours import output_file, unwritable
+from riwoa.ours import output_file, regular_file, unwritable
 from riwoa.paths import client_state
 from riwoa_storage.reader import JournalReader
 
@@ -98,7 +98,7 @@ def read_examples(journal: Path, run_id: int | None) -> Examples:
     from riwoa.oracle.surrogate import examples_of
     from riwoa.search.space import Space, SpaceError
 
-    with JournalReader(journal) as reader:
+    with JournalReader(regular_file(journal)) as reader:
         record = chosen_run(reader, run_id)
         try:
             space = Space.from_json(record.provenance["space"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
+from riwoa.ours import regular_file
 from riwoa.paths import client_state
 from riwoa_storage.replay import Verification, compare
 from riwoa_storage.replay import verify as verify_journal
@@ -23,6 +24,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     parser.add_argument("--db", type=Path, metavar="FILE", help="the journal (default: the state directory's)")
     parser.add_argument("--against", type=Path, metavar="OTHER.db", help="another journal to compare with")
     given = parser.parse_args(arguments)
+    for named in filter(None, (given.db, given.against)):
+        regular_file(named)
     path = given.db or client_state(options.state).journal
     verified = verify_journal(path)
     data = {"db": str(path), **asdict(verified)}

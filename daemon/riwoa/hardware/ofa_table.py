@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from riwoa.errors import TableError
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
+from riwoa.ours import regular_file
 
 STEM = 24
 WIDTHS = (32, 48, 96, 136, 192)  # output channels of each stage
@@ -146,7 +147,7 @@ class OfaLatencyTable:
         if resolution not in self._tables:
             import yaml
 
-            file = self._file(resolution)
+            file = regular_file(self._file(resolution))
             try:
                 loaded = yaml.load(
                     file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -21,6 +21,7 @@ from riwoa.oracle import geometry
 from riwoa.oracle.geometry import Backbone
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
 from riwoa.oracle.protocol import CandidateError, Metrics, PredictorSpec
+from riwoa.ours import regular_file
 
 RESOLUTIONS_PX = tuple(range(112, 225, 16))
 BACKBONE = Backbone(1.2, 1000)  # what the predictor was trained on, and what OFA's tables time
@@ -51,6 +52,7 @@ class AccuracyPredictor:
             raise InputError(f"{file}: not OFA's accuracy predictor: there is no such file")
         from riwoa.oracle.checkpoint import read_checkpoint
 
+        regular_file(file)
         try:
             state = read_checkpoint(file)
             pairs = [(_array(state[f"{i}.weight"]), _array(state[f"{i}.bias"])) for i in _NUMBERS]

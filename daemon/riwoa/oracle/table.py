@@ -36,6 +36,7 @@ from riwoa.errors import InputError
 from riwoa.oracle import npz
 from riwoa.oracle.content import ZIP, beginning, is_text
 from riwoa.oracle.protocol import CandidateError, Metrics, TableSpec
+from riwoa.ours import regular_file
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Gene, IntArray, Space
 
@@ -302,7 +303,7 @@ def _whole_numbers(path: Path, name: str, values: npt.NDArray[Any]) -> IntArray:
 def _read_csv(path: Path, genes: Sequence[str], metrics: Sequence[str], required: bool) -> _Read:
     _check_size(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
+        with regular_file(path).open(newline="", encoding="utf-8-sig") as stream:
             lines = _lines(path, stream)
             _, head = next(lines, (0, []))
             known = {column.strip() for column in head}
@@ -367,7 +368,7 @@ def column_names(path: Path) -> list[str]:
             return npz.names(archive)
     _check_size(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
+        with regular_file(path).open(newline="", encoding="utf-8-sig") as stream:
             return [column.strip() for column in next(csv.reader(stream, strict=True), [])]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as text with commas ({error})") from None

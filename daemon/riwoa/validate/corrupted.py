@@ -22,6 +22,7 @@ import numpy as np
 from riwoa.child import child_environment, die_with_parent
 from riwoa.errors import InputError, OracleError
 from riwoa.oracle.data import ByteArray, IntArray
+from riwoa.ours import regular_file
 from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES, Frost, corrupt
 
 _AGAIN = "fetch CIFAR-100-C again, or leave --corrupted out to have the corruptions made"
@@ -108,7 +109,7 @@ class PublishedSet:
 def _mapped(path: Path) -> Any:
     """An array of a .npy file, its pages read on use; nothing pickled is loaded."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
         if not isinstance(found, np.ndarray):  # by content, whatever the file is called
             found.close()
             raise ValueError("it is an .npz archive, not one array")

@@ -1,0 +1,192 @@
+"""A directory put in another's place: what was there before, what is a user's, and what a kill leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from riwoa.child import child_environment
+from riwoa.errors import StateDirectoryError, UsageError
+from riwoa.lock import Lock
+from riwoa.staging import MARKER, claim, made_here, replacing, write_list
+
+_FAILPOINTS = ("export.before_rename", "export.between_renames", "export.after_rename")
+_PROGRAM = """
+import sys
+from pathlib import Path
+from riwoa.staging import made_here, replacing, write_list
+with replacing(Path(sys.argv[1]), made_here) as new:
+    (new / "model").write_text(sys.argv[2])
+    write_list(new)
+"""
+
+
+def put(target: Path, content: str, name: str = "model") -> None:
+    with replacing(target, made_here) as new:
+        (new / name).write_text(content)
+        write_list(new)
+
+
+def seen(directory: Path) -> dict[str, str]:
+    """What lies in a directory, besides riwoa's own marker."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != MARKER)
+    return {str(path.relative_to(directory)): path.read_text() for path in files}
+
+
+def test_what_a_user_laid_into_the_directory_and_beside_it_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    put(out, "old", "gone with the next")
+    mine = {"notes.txt": "mine", "deep/er/notes.txt": "mine too"}
+    for name, text in mine.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text)
+    (out / "empty").mkdir()
+    (out / "link").symlink_to("nowhere")
+    for beside in ("out.old", "out.tmp", ".out.1234.riwoa"):  # the last has the name of ours, and no marker
+        (tmp_path / beside).mkdir()
+        (tmp_path / beside / "thesis.txt").write_text("years of work")
+    put(out, "new")
+    assert seen(out) == {"model": "new", **mine}
+    assert (out / "empty").is_dir()
+    assert os.readlink(out / "link") == "nowhere"
+    for beside in ("out.old", "out.tmp", ".out.1234.riwoa"):
+        assert seen(tmp_path / beside) == {"thesis.txt": "years of work"}
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_without_hard_links_what_is_the_users_is_moved_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", none)
+    out = tmp_path / "out"
+    put(out, "old")
+    (out / "deep").mkdir()
+    (out / "deep" / "notes.txt").write_text("mine")
+    put(out, "new")
+    assert seen(out) == {"model": "new", "deep/notes.txt": "mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_of_the_users_that_would_be_replaced_is_named_and_nothing_changes(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    put(out, "old")
+    (out / "model.onnx").write_text("mine")
+    with pytest.raises(UsageError, match=r"model\.onnx is not riwoa's, and would be replaced"):
+        put(out, "new", "model.onnx")
+    assert seen(out) == {"model": "old", "model.onnx": "mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("failpoint", _FAILPOINTS)
+def test_killed_anywhere_nothing_is_lost_and_the_next_one_cleans_up(failpoint: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    put(out, "old")
+    (out / "notes.txt").write_text("mine")
+    environment = {**child_environment(1), "RIWOA_FAILPOINT": failpoint}
+    done = subprocess.run([sys.executable, "-c", _PROGRAM, str(out), "killed"], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    if out.exists():  # whole, old or new
+        assert seen(out) == {"model": "killed" if "after" in failpoint else "old", "notes.txt": "mine"}
+    else:
+        assert "between" in failpoint
+    put(out, "new")
+    assert seen(out) == {"model": "new", "notes.txt": "mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_another_process_is_filling_is_left_alone(tmp_path: Path) -> None:
+    busy = tmp_path / ".out.abcd.riwoa"
+    (busy / "new").mkdir(parents=True)
+    (busy / MARKER).write_text("")
+    holding = f"import sys, time; from riwoa.lock import Lock; Lock({str(busy / MARKER)!r}).take(); print(flush=True)"
+    command = [sys.executable, "-c", f"{holding}; sys.stdin.read()"]
+    with subprocess.Popen(command, env=child_environment(1), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        put(tmp_path / "out", "new")
+        assert (busy / "new").is_dir()
+        other.kill()
+    put(tmp_path / "out", "newer")
+    assert not busy.exists()
+
+
+def test_the_old_one_stays_where_the_new_one_fails(tmp_path: Path) -> None:
+    put(tmp_path / "out", "old")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "out", made_here) as new:
+        (new / "not there" / "model").write_text("half")
+    assert seen(tmp_path / "out") == {"model": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_directory_to_work_in_is_claimed_only_where_it_is_ours_or_nobodys(tmp_path: Path) -> None:
+    def hubs(path: Path) -> bool:
+        return (path / ".cache").is_dir()
+
+    claim(tmp_path / "new")
+    claim(tmp_path / "new")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.txt").write_text("years of work")
+    with pytest.raises(StateDirectoryError, match="was not made by riwoa; move it away"):
+        claim(tmp_path / "theirs", hubs)
+    (tmp_path / "theirs" / ".cache").mkdir()
+    claim(tmp_path / "theirs", hubs)
+
+
+# -- locks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_kept_by_process_ids_where_there_are_no_locks_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def none(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "lockf", none)
+    file = tmp_path / "lock"
+    program = f"from riwoa.lock import Lock; Lock({str(file)!r}).take(); print(flush=True); input()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, env=child_environment(1), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with Lock(file) as lock:
+            assert not lock.take()
+            assert lock.owner == str(other.pid)
+            other.kill()
+            other.wait()
+            assert lock.take()
+            assert "the process id in the lock file must tell" in str(lock.warning)
+    recycled = file.read_text().replace(str(os.getpid()), "1", 1)  # another process has the dead one's id
+    file.write_text(recycled)
+    with Lock(file) as lock:
+        assert lock.take()
+
+
+@pytest.mark.parametrize("content", ["my own notes\n", None])
+def test_a_file_that_is_no_lock_of_riwoas_is_not_overwritten(content: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_text(content)
+    with pytest.raises(StateDirectoryError, match="is no lock file of riwoa's"):
+        Lock(file)
+    assert content is None or file.read_text() == content
+
+
+def test_a_list_of_what_was_written_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    assert made_here(tmp_path) is None
+    write_list(tmp_path)
+    found: Collection[str] | None = made_here(tmp_path)
+    assert found is not None
+    assert set(found) == {MARKER, "a"}
