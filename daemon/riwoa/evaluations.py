@@ -24,6 +24,7 @@ from riwoa.log import get_logger
 from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
 from riwoa.patience import patiently
 from riwoa.race import Race, metric_of
+from riwoa_storage.errors import RowDamagedError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EvaluationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
@@ -214,7 +215,11 @@ class Evaluations:
         found = {}
         for rung in (*rungs, None):
             for key in keys:
-                record = reader.evaluation(version_at(self.oracle_version, rung), key)
+                try:
+                    record = reader.evaluation(version_at(self.oracle_version, rung), key)
+                except RowDamagedError as error:  # only a cache: evaluated again, and that replaces it
+                    _log.warning("stored_evaluation_left_out", architecture=key, rung=rung, reason=str(error))
+                    continue
                 if record is not None and record.status == "ok":
                     found[rung, key] = record.metrics
         return found

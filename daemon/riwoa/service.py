@@ -84,6 +84,7 @@ _log = get_logger("service")
 _STATUS_EVERY_S = 1.0
 _WRITE_EVERY_S = 15.0
 _DOUBLINGS = 5  # of governor.retry_s
+_PROVE_EVERY_S = 120.0
 _SLICE_S = 5.0  # of a wait that a deadline may end
 _LEAST_NIGHT_S = 1800.0  # what a new run needs to be worth more than the last one's answer
 
@@ -189,7 +190,7 @@ class Service:
         while True:
             started_s = time.monotonic()
             try:
-                if await self._ended_by_deadline(journal) or await self._report_finished():
+                if await self._ended_by_deadline(journal) or await self._report_finished(journal):
                     return
                 if not await self._until_free():
                     continue  # the deadline came first
@@ -254,12 +255,12 @@ class Service:
         await journal.put_event(event)
         await journal.finish_run(late.run.run_id)
         self._renew_before_unix_s = 0.0
-        return await self._report_finished()
+        return await self._report_finished(journal)
 
     async def _search(self, group: asyncio.TaskGroup, *, journal: JournalWriter) -> None:
         # Beside the slow starts, but before anything is written: never build on a broken chain. A damaged adapter is no
         # reason to stop: learning falls back to the last good one, and says so.
-        checking = group.create_task(asyncio.to_thread(verify, self.paths.journal, adapters=False), name="verify")
+        checking = group.create_task(self._prove(journal), name="verify")
         run_before = self._unfinished()
         problem = await self._pose()
         provision = await self._provide(run_before)
@@ -295,6 +296,8 @@ class Service:
             self._on_holds()
             counting = group.create_task(self._count_seconds(seconds, conductor), name="seconds")
             stack.push_async_callback(_stop, counting)
+            proving = group.create_task(self._prove_on(journal), name="verify")
+            stack.push_async_callback(_stop, proving)
             if problem.measured is not None:
                 watch = group.create_task(self._watch_drift(problem.measured, pool, journal, run), name="drift")
                 stack.push_async_callback(_stop, watch)
@@ -315,7 +318,7 @@ class Service:
     def _config(self) -> Config:
         return self._reloader.config
 
-    async def _report_finished(self) -> bool:
+    async def _report_finished(self, journal: JournalWriter) -> bool:
         """Whether the latest run is finished and no other is to follow; then at most its export is missing."""
         with JournalReader(self.paths.journal) as reader:
             run = reader.latest_run()
@@ -324,7 +327,7 @@ class Service:
             last = reader.last_generation(run.run_id)
         if last is not None and self._of_another_night(last.committed_unix_s):
             return False
-        await asyncio.to_thread(verify, self.paths.journal, adapters=False)
+        await self._prove(journal)
         if last is not None:
             interval = interval_of(self.paths.latency_table, run.provenance.get("latency_table_sha256"))
             for name, part in finished_view(run, last, interval).items():
@@ -546,6 +549,15 @@ class Service:
                 await process.wait()
         return None if process.returncode == 0 else stderr.decode(errors="replace").strip().rpartition("\n")[2][-500:]
 
+    async def _prove(self, journal: JournalWriter) -> None:
+        """Recompute the digest chain of what was committed since the last time, and remember how far it holds.
+
+        Raises:
+            JournalCorruptError: it does not.
+        """
+        found = await asyncio.to_thread(verify, self.paths.journal, adapters=False, since_last=True)
+        await journal.mark_verified(found.runs)
+
     # -- attendants ----------------------------------------------------------------------------------------------------
 
     async def _attend(self) -> None:
@@ -669,6 +681,12 @@ class Service:
                 more = seconds.count(conductor.history.generations)
 
             await asyncio.to_thread(counting.attempt, count)
+
+    async def _prove_on(self, journal: JournalWriter) -> None:
+        """Now and then, so that no start finds a long history unproved."""
+        while True:
+            await asyncio.sleep(_PROVE_EVERY_S)
+            await self._prove(journal)
 
     async def _watch_drift(self, table: Path, pool: WorkerPool, journal: JournalWriter, run_id: int) -> None:
         """Now and then: does the device still run as its table says? It only tells: a run has one table."""

@@ -95,25 +95,23 @@ class CheckedTables:
 
         In generations ``start`` to ``end`` (excluded).
         """
-        # Not by status: a damaged one would hide its row.
+        # All rows, whatever their status: a damaged one would hide its row. Parsed here: SQLite's numbers may differ from
+        # Python's in the last bit.
         sql = (
-            "SELECT CASE WHEN json_valid(metrics) THEN json_extract(metrics, '$.accuracy') END, "
-            "CASE WHEN json_valid(metrics) THEN json_extract(metrics, '$.latency_ms') END, "
-            f"{selection('individuals')}, {selection('architectures')} FROM individuals "
+            f"SELECT {selection('individuals')}, {selection('architectures')} FROM individuals "
             "LEFT JOIN architectures USING (architecture_id) WHERE run_id = ? AND generation >= ? AND generation < ? "
             "ORDER BY generation, slot"
         )
-        width = len(COLUMNS["individuals"]) + 3
-        status, key = (
-            2 + COLUMNS["individuals"].index("status"),
-            width + COLUMNS["architectures"].index("architecture_key"),
-        )
+        width = len(COLUMNS["individuals"]) + 1
+        status, metrics = (COLUMNS["individuals"].index(name) for name in ("status", "metrics"))
+        key = width + COLUMNS["architectures"].index("architecture_key")
         found = []
         for row in self.rows(sql, run_id, start, end):
-            self._check("individuals", row[2:width])
+            self._check("individuals", row[:width])
             self._check("architectures", row[width:])
             if row[status] == "ok":
-                found.append((row[key], row[0], row[1], row[3], row[4]))
+                values = json.loads(row[metrics])
+                found.append((row[key], values["accuracy"], values["latency_ms"], row[1], row[2]))
         return found
 
     def _check(self, table: str, row: Row) -> None:

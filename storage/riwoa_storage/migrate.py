@@ -113,7 +113,7 @@ def _apply(connection: sqlite3.Connection, version: int, script: str, name: str)
 
 def _lend_functions(connection: sqlite3.Connection) -> None:
     """What the scripts of migrations call."""
-    functions: dict[str, Callable[[Any], object]] = {
+    functions: dict[str, Callable[[Any], str | int | None]] = {
         "sha256": lambda data: hashlib.sha256(data).hexdigest(),
         "key_hash": lambda key: None if key is None else key_hash(key),
         "genes": lambda text: None if text is None else genes(json.loads(text)),

@@ -171,8 +171,8 @@ class JournalReader:
             part = wanted[at : at + PAGE_ROWS]
             hashes = ",".join(str(key_hash(key)) for key in part)
             of = f"SELECT architecture_id FROM architectures WHERE key_hash IN ({hashes})"
-            rest = f"WHERE run_id = ? AND architecture_id IN ({of}) ORDER BY generation, slot"
-            for row in self._individuals(rest, run_id):
+            rows = self._individuals(f"WHERE run_id = ? AND architecture_id IN ({of})", run_id)
+            for row in sorted(rows, key=lambda row: (row["generation"], row["slot"])):  # SQL would walk the whole run
                 found.setdefault(row["architecture_key"], []).append(self._tables.individual(row))
         return {key: found[key] for key in wanted if key in found}
 

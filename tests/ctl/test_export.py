@@ -28,6 +28,7 @@ from riwoa.oracle.supernet import build_network
 from riwoa.oracle.training import write_safetensors
 from riwoa_storage.records import AdapterRecord, EventRecord
 from riwoa_storage.writer import JournalWriter
+from tests.storage.samples import reseal
 
 from .support import generation, individual, write_journal
 
@@ -301,6 +302,7 @@ def test_a_run_on_own_images_is_exported_with_them_and_without_a_test_split_that
     with sqlite3.connect(tmp_path / "journal.db") as db:  # as a start with the new place journals it
         payload = json.dumps({"restarted": {"oracle.data": str(tmp_path / "moved.npz")}})
         columns = "run_id, kind, payload, created_unix_s"
-        db.execute(f"INSERT INTO events ({columns}) VALUES (1, 'resumed', ?, 0.0)", (payload,))
+        db.execute(f"INSERT INTO events ({columns}, checksum) VALUES (1, 'resumed', ?, 0.0, 0)", (payload,))
+    reseal(tmp_path / "journal.db")
     again = export_run(tmp_path / "journal.db", tmp_path / "out", onnx=False).architecture
     assert again["exported"] == found["exported"]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config import from_journal, load
 from riwoa.errors import OracleError
 from riwoa.reload import Reloader
+from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import ReplyRecord, RequestRecord
+from riwoa_storage.records import GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
-from tests.daemon.conduct import SMALL, conduct
+from tests.daemon.conduct import SMALL, StopHere, conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9")
@@ -70,6 +73,34 @@ async def test_failures_and_repeats_of_failures_are_the_same_after_every_kill(tm
     found = compare(tmp_path / "whole.db", parts)
     assert found.same, found.message
     assert any(i.cache_hit and i.status == "failed" for i in individuals(parts))
+
+
+async def test_a_damaged_evaluation_that_was_never_committed_is_evaluated_again_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
+    await conduct(whole)
+
+    def kill(record: GenerationRecord) -> None:
+        if record.generation == 2:
+            raise StopHere
+
+    await conduct(parts, before_commit=kill)
+    committed = {i.architecture_key for i in individuals(parts)}
+    with sqlite3.connect(parts) as db:  # one digit more makes it the winner
+        (number,) = db.execute("SELECT max(architecture_id) FROM evaluations").fetchone()
+        (key,) = db.execute(
+            "SELECT architecture_key FROM architectures WHERE architecture_id = ?", (number,)
+        ).fetchone()
+        metrics = json.dumps({"accuracy": 0.99})
+        db.execute("UPDATE evaluations SET metrics = ? WHERE architecture_id = ?", (metrics, number))
+    assert key not in committed
+    with pytest.raises(JournalCorruptError, match="evaluations"):
+        verify(parts)
+    await conduct(parts)
+    found = compare(whole, parts)
+    assert found.same, found.message
+    assert verify(parts).ok  # the row was replaced
 
 
 async def test_a_kill_between_a_reload_and_its_first_commit_changes_nothing(tmp_path: Path) -> None:

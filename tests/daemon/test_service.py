@@ -28,6 +28,7 @@ from riwoa.oracle.geometry import Backbone
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
+from tests.storage.samples import reseal
 
 SMALL = (
     "run.generations=3",
@@ -606,6 +607,7 @@ def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(
     assert len(verify(state / "journal.db").runs) == 1
     with sqlite3.connect(state / "journal.db") as db:  # as if that had been the night before
         db.execute("UPDATE generations SET committed_unix_s = committed_unix_s - 86400")
+    reseal(state / "journal.db")
     assert run(state, "--nightly", night, settings=settings).returncode == 0
     second = verify(state / "journal.db").runs[1]
     assert second.status == "finished"
@@ -628,6 +630,7 @@ def test_a_night_cut_short_before_its_deadline_is_ended_by_day(state: Path) -> N
         config = json.loads(text)
         config["run"]["deadline"] = past
         db.execute("UPDATE config_revisions SET config = ?", (json.dumps(config),))
+    reseal(state / "journal.db")
     (before,) = verify(state / "journal.db").runs
     done = run(state, "--nightly", f"{clock(60)}-{clock(120)}", settings=[*SMALL, "run.generations=500"])
     assert done.returncode == 0, done.stderr

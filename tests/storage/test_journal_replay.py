@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,77 @@ async def test_what_the_clock_decided_about_replies_is_read_back_whole(tmp_path:
         stored: ReplyRecord | None = reader.reply("1/0/2")
     assert stored is not None
     assert stored.text == "nul \0 and größer"
+
+
+async def extend(path: Path, first: int, count: int) -> None:
+    async with await JournalWriter.open(path) as writer:
+        for number in range(first, first + count):
+            await writer.commit_generation(generation(1, number))
+
+
+async def mark(path: Path) -> None:
+    async with await JournalWriter.open(path) as writer:
+        await writer.mark_verified(verify(path, since_last=True).runs)
+
+
+async def test_a_start_verifies_only_what_was_not_verified_before(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 4)
+    await mark(path)
+    alter(path, "UPDATE individuals SET fitness = 0.9 WHERE generation = 2 AND slot = 0")
+    await extend(path, 4, 2)
+    seen = verify(path, since_last=True)
+    assert (seen.runs[0].generations, seen.integrity) == (6, "not asked")
+    with pytest.raises(JournalCorruptError, match="generation 2"):
+        verify(path)  # in full
+    await mark(path)
+    alter(path, "UPDATE individuals SET fitness = 0.9 WHERE generation = 5 AND slot = 0")
+    assert verify(path, since_last=True).ok
+    await extend(path, 6, 1)
+    alter(path, "UPDATE individuals SET fitness = 0.9 WHERE generation = 6 AND slot = 0")
+    with pytest.raises(JournalCorruptError, match="breaks at generation 6"):
+        verify(path, since_last=True)
+
+
+SPOILED_MARKS = {
+    "damaged": "UPDATE verified SET generations = 3",
+    "of another chain": "UPDATE verified SET digest = replace(digest, substr(digest, 1, 1), 'x')",
+    "beyond the run": "UPDATE verified SET generations = 9",
+    "gone": "DELETE FROM verified",
+}
+
+
+@pytest.mark.parametrize("what", SPOILED_MARKS)
+async def test_without_a_mark_to_build_on_a_start_verifies_from_the_beginning(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 4)
+    await mark(path)
+    alter(path, SPOILED_MARKS[what])
+    if what != "damaged":
+        reseal(path)
+    assert verify(path, since_last=True).ok
+    alter(path, "UPDATE individuals SET fitness = 0.9 WHERE generation = 1 AND slot = 0")
+    with pytest.raises(JournalCorruptError, match="breaks at generation 1"):
+        verify(path, since_last=True)
+
+
+async def test_a_cut_or_lengthened_history_is_noticed_by_a_start_whatever_was_verified(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 4)
+    await mark(path)
+    alter(path, "DELETE FROM individuals WHERE generation = 3")
+    alter(path, "DELETE FROM generations WHERE generation = 3")
+    with pytest.raises(JournalCorruptError, match="run 1 breaks"):
+        verify(path, since_last=True)
+
+
+async def test_the_time_of_a_start_does_not_grow_with_what_was_verified(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 300)
+    started_s = time.perf_counter()
+    verify(path, since_last=True)
+    all_s = time.perf_counter() - started_s
+    await mark(path)
+    started_s = time.perf_counter()
+    verify(path, since_last=True)
+    assert time.perf_counter() - started_s < all_s / 5

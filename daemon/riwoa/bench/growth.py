@@ -71,7 +71,7 @@ def accuracy(architecture: Mapping[str, Any]) -> float:
     """A fraction: larger networks are better, with a ripple that no two architectures share."""
     size = sum(value for name, value in architecture.items() if name != "resolution")
     ripple = int.from_bytes(blake2b(repr(sorted(architecture.items())).encode(), digest_size=4).digest(), "big")
-    return 0.6 + size / 2000 + architecture["resolution"] / 4000 + ripple / 2**32 / 50
+    return float(0.6 + size / 2000 + architecture["resolution"] / 4000 + ripple / 2**32 / 50)
 
 
 def latency_ms(architecture: Mapping[str, Any]) -> float:
