@@ -11,7 +11,7 @@ import stat
 import time
 
 from riwoa.errors import StateDirectoryError, StateLockedError
-from riwoa.ours import unwritable
+from riwoa.ours import json_object, unwritable
 from riwoa_storage.fault import LACKING, fault, file_system
 
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
@@ -111,6 +111,7 @@ def locked(paths: StatePaths) -> Lock:
         StateDirectoryError, FullDiskError: it cannot be created or written.
         StateLockedError: another daemon holds it; the message names the process.
     """
+    _require_state(paths)
     try:
         os.makedirs(paths.directory, mode=0o750, exist_ok=True)
         lock = Lock(paths.name("lock"))
@@ -126,6 +127,15 @@ def locked(paths: StatePaths) -> Lock:
     raise StateLockedError(
         f"process {owner} already serves {paths.directory}; `riwoactl --state {paths.directory} status` asks it"
     )
+
+
+def _require_state(paths: StatePaths) -> None:
+    """Refuse a directory whose status.json is of something else: a daemon would replace it."""
+    status = json_object(paths.name("status.json"))
+    if status and "state" not in status:
+        raise StateDirectoryError(
+            f"{paths.name('status.json')} is not riwoa's; name another directory for the state, with --state"
+        )
 
 
 def holder(paths: StatePaths) -> int | None:

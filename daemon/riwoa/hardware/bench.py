@@ -36,6 +36,7 @@ from riwoa.oracle.geometry import Backbone, Operator
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.supernet import build_network
+from riwoa.ours import output_file
 from riwoa_storage.durable import replace_durably
 
 NETWORK_EVERY = 5  # rounds: a network takes as long as twenty operators and there are fewer of them
@@ -110,6 +111,14 @@ class Samples:
         return Samples(np.full((operators, rounds), np.nan), of_networks, network_every=network_every)
 
 
+def _is_partial(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "header.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 class PartialFile:
     """Samples saved beside the table while they are taken; anything that does not fit the header is ignored."""
 
@@ -118,7 +127,13 @@ class PartialFile:
         self._header = json.dumps(header, sort_keys=True)
 
     def save(self, samples: Samples) -> None:
-        """Replace the file whole."""
+        """Replace the file whole.
+
+        Raises:
+            UsageError: what lies there is no such file.
+            OSError: it cannot be written.
+        """
+        output_file(self.path, "a measurement under way", _is_partial, option="the file")
         buffer = io.BytesIO()
         np.savez(
             buffer,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riwoa.child import die_with_parent, error_to_json, watch_stdin
-from riwoa.errors import RiwoaError, StateDirectoryError, UsageError
+from riwoa.errors import RiwoaError, UsageError
 from riwoa.hardware.calibration import FEATURES, Calibration, KnownNetwork
 from riwoa.hardware.drift import ROUNDS as DRIFT_ROUNDS
 from riwoa.hardware.drift import TOLERANCE
@@ -27,6 +27,7 @@ from riwoa.hardware.probe import library_versions, notes, probe, sensors
 from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child, throttled
 from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
+from riwoa.ours import new_file, unwritable
 
 if TYPE_CHECKING:
     from riwoa.hardware.bench import FloatArray
@@ -67,7 +68,7 @@ def build_table(
     Raises:
         TableError: ``compute`` or ``regime`` is not available here.
         UsageError: too few repeats, or a space that is none or does not fit into memory.
-        StateDirectoryError: the table cannot be written.
+        StateDirectoryError, FullDiskError: the table cannot be written.
     """
     from riwoa.hardware import bench
     from riwoa.hardware.remeasure import CALIBRATION_NETWORKS, CALIBRATION_SEED
@@ -119,8 +120,7 @@ def build_table(
         table = calibrated(raw, configs, samples.networks, again)
         table.save(path)
     except OSError as error:
-        message = f"cannot write the latency table {path}: {error.strerror}; free or fix the directory"
-        raise StateDirectoryError(message) from error
+        raise unwritable(path, error, "fix the directory") from error
     saved.remove()
     return table
 
@@ -202,7 +202,7 @@ def _sessions(path: Path, raw: LatencyTable, configs: Sequence[OfaConfig], count
     if count == 0:
         return []
     # The child reads which networks and which operators from a table: this one, not calibrated yet.
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = new_file(path)
     replace(raw, known=tuple(KnownNetwork(config, 1.0) for config in configs)).save(unfinished)
     arguments = ["remeasure", "--table", str(unfinished), "--rounds", str(_SESSION_ROUNDS)]
     try:

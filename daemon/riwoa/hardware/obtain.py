@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from riwoa.config import Config
-from riwoa.errors import StateDirectoryError, TableError
+from riwoa.errors import TableError
 from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.probe import probe
 from riwoa.hardware.process import BuildProgress, ProgressCallback
 from riwoa.log import get_logger
 from riwoa.oracle.geometry import Backbone
+from riwoa.ours import unwritable
 from riwoa.paths import shipped
 
 _log = get_logger("latency")
@@ -29,7 +30,7 @@ async def obtain_table(path: Path, config: Config, progress: ProgressCallback | 
 
     Raises:
         TableError: the table at ``path`` is damaged, of another device, or lacks operators.
-        StateDirectoryError: the new table cannot be written.
+        StateDirectoryError, FullDiskError: the new table cannot be written.
     """
     backbone = _backbone(config)
     resolutions, threads = config.oracle.resolutions, config.latency.threads
@@ -88,7 +89,7 @@ def _copied(table: LatencyTable, path: Path) -> LatencyTable:
     try:
         table.save(path)
     except OSError as error:
-        raise StateDirectoryError(f"cannot write {path} ({error.strerror}); free space or choose --state") from None
+        raise unwritable(path, error, "choose another place with --state") from None
     return table
 
 

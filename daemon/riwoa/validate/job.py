@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from riwoa.child import child_command, child_environment, error_from_json
-from riwoa.errors import InputError, OracleError, RiwoaError, StateDirectoryError
+from riwoa.errors import InputError, OracleError, RiwoaError
 from riwoa.export import read_winner
 from riwoa.hardware.lut import LatencyTable
 from riwoa.oracle.cifar import Cifar100Task, find_cifar100
@@ -39,7 +39,7 @@ from riwoa.oracle.geometry import Backbone, macs
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, checked_config
-from riwoa.ours import json_object, output_directory, regular_file
+from riwoa.ours import json_object, output_directory, regular_file, unwritable
 from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
@@ -465,7 +465,7 @@ class Counts:
             if self._stream.tell() and not path.read_bytes().endswith(b"\n"):
                 self._stream.write(b"\n")  # what follows must not be glued to a cut line
         except OSError as error:
-            raise StateDirectoryError(f"cannot write {path} ({error.strerror}); name another --out") from None
+            raise unwritable(path, error, "name another --out") from None
 
     def get(self, corruption: str, severity: int, weights_sha256: str) -> int | None:
         """The count, if it is known."""
