@@ -365,6 +365,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise _Invalid("the file does not exist") from None
     except OSError as error:
         raise _Invalid(f"cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a name that cannot be
+        raise _Invalid(f"cannot be read ({error})") from None
     if len(raw) > _MAX_FILE_BYTES:
         raise _Invalid(f"larger than {_MAX_FILE_BYTES // 2**20} MiB, so it is not a latency table")
     try:

@@ -20,7 +20,9 @@ import numpy.typing as npt
 from riwoa.errors import TableError
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa.ours import regular_file
+from riwoa.parsing import read_once
 
+_MOST_BYTES = 4 * 2**20  # OFA's have 15 KB
 STEM = 24
 WIDTHS = (32, 48, 96, 136, 192)  # output channels of each stage
 STRIDES = (2, 2, 2, 1, 2)
@@ -149,9 +151,8 @@ class OfaLatencyTable:
 
             file = regular_file(self._file(resolution))
             try:
-                loaded = yaml.load(
-                    file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-                )
+                content, _ = read_once(file, _MOST_BYTES)
+                loaded = yaml.load(content.decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise TableError(
@@ -166,7 +167,7 @@ class OfaLatencyTable:
     def _mean(table: Mapping[str, Any], key: str) -> float:
         try:
             mean_ms = float(table[key]["mean"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise TableError(f"no timing of {key} in OFA's table") from None
         if not (math.isfinite(mean_ms) and mean_ms >= 0):
             raise TableError(f"the timing of {key} in OFA's table is {mean_ms}, no time")

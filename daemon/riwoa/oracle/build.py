@@ -91,7 +91,7 @@ def checkpoint_path(spec: SupernetSpec) -> Path:
     if spec.checkpoint in PUBLISHED:
         return published_path(PUBLISHED[spec.checkpoint])
     if spec.checkpoint is not None:
-        if not Path(spec.checkpoint).is_file():
+        if not os.path.isfile(spec.checkpoint):
             raise InputError(f"there is no checkpoint at {spec.checkpoint}; check oracle.checkpoint")
         return Path(spec.checkpoint)
     path = Path(str(resources.files("riwoa"))) / "data" / EMBEDDED_SUPERNET

@@ -6,6 +6,7 @@ unpickled, so no code in a file is run.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: missing, damaged, or not a checkpoint.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"checkpoint {path} does not exist; correct its path in the configuration, "
             "or train one with 'riwoactl supernet train digits'"

@@ -50,7 +50,7 @@ _ORDER_SEED = 20_263
 _BLOCK_BYTES = 1 << 20
 _MAX_REASON_CHARACTERS = 120
 _MEMBERS: tuple[Split, ...] = ("train", "test")
-_PACKED: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {  # by how a file begins
+_PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {  # by how a file begins
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\x00": lzma.LZMAFile,
@@ -121,16 +121,16 @@ def load_cifar100(path: Path) -> Cifar100:
 
 def find_cifar100(path: Path) -> Path | None:
     """The archive or unpacked folder that ``path`` means; None where it is neither."""
-    if path.is_file():
+    if os.path.isfile(path):
         return path if _is_archive(path) else None
     for place in (path, path / FOLDER):
-        if all((place / name).is_file() for name in _MEMBERS):
+        if all(os.path.isfile(place / name) for name in _MEMBERS):
             return place
     try:
         names = sorted(name for name in os.listdir(path) if name.lower() in [FOLDER + end for end in _ENDINGS])
     except (OSError, ValueError):
         return None
-    return next((path / name for name in names if (path / name).is_file()), None)
+    return next((path / name for name in names if os.path.isfile(path / name)), None)
 
 
 def _is_archive(path: Path) -> bool:

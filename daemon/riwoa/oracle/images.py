@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class ImageFileTask:
         Raises:
             InputError: the file is missing, damaged, or its arrays are not those of the module's description.
         """
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"there is no image file at {path}; check oracle.data")
         with npz.opened(path) as archive:
             headers = {name: npz.header(archive, name, path) for name in _names(archive, path)}

@@ -279,7 +279,8 @@ def _white(picture: Image.Image) -> float:
         return float(2 ** tags.get(258, (16,))[0] - 1)
     if picture.mode == "I" and picture.format == "PPM":
         return 65535.0  # Pillow scales to it
-    if picture.mode == "F" and 0.0 <= float(np.min(picture)) <= float(np.max(picture)) <= 1.0:
+    low, high = picture.getextrema()
+    if picture.mode == "F" and 0.0 <= low <= high <= 1.0:  # type: ignore[operator]  # of one channel: two numbers
         return 1.0
     raise ValueError("numbers of 32 bits, and nothing says which is white; save it with 8 or 16 bits")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class AccuracyPredictor:
         Raises:
             InputError: unreadable, or not that network.
         """
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise InputError(f"{file}: not OFA's accuracy predictor: there is no such file")
         from riwoa.oracle.checkpoint import read_checkpoint
 

@@ -21,6 +21,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -243,7 +244,7 @@ def _is_npz(path: Path) -> bool:
     Raises:
         InputError: there is none, or it is neither.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"there is no table at {path}; check its name")
     start, ending = beginning(path), path.suffix.lower()
     if start.startswith(ZIP) or ending == ".npz":
@@ -328,7 +329,7 @@ def _read_csv(path: Path, genes: Sequence[str], metrics: Sequence[str], required
 
 
 def _check_size(path: Path) -> None:
-    if path.is_file() and path.stat().st_size > MAX_BYTES:
+    if os.path.isfile(path) and path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path} is larger than {MAX_BYTES >> 30} GiB; leave columns out, or write an .npz file")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -71,7 +72,7 @@ def task_of(spec: SupernetSpec) -> ImageTask:
         InputError: as ``load_task``, and what ``FolderTask.open`` refuses.
     """
     path = Path(spec.data)
-    pictures = spec.data != "digits" and path.is_dir() and find_cifar100(path) is None
+    pictures = spec.data != "digits" and os.path.isdir(path) and find_cifar100(path) is None
     return FolderTask.open(spec) if pictures else load_task(spec.data)
 
 

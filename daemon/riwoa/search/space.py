@@ -231,15 +231,23 @@ def _gene(row: Mapping[str, Any]) -> Gene:
     for choice in choices:
         if isinstance(choice, bool) or not isinstance(choice, (str, int, float)):
             raise SpaceError(f"gene {row.get('name', '?')!r}: a choice must be a string or a number, got {choice!r}")
-        if isinstance(choice, float) and not math.isfinite(choice):
-            raise SpaceError(f"gene {row.get('name', '?')!r}: a choice must be finite, got {choice!r}")
+        if not isinstance(choice, str) and not _is_finite(choice):
+            raise SpaceError(f"gene {row.get('name', '?')!r}: a choice must be finite, got {str(choice)[:40]}")
     condition = row.get("active_if")
     active_if = None
     if condition is not None:
         if not isinstance(condition, Mapping) or set(condition) != {"gene", "at_least"}:
             raise SpaceError(f"gene {row.get('name', '?')!r}: active_if needs exactly 'gene' and 'at_least'")
         limit = condition["at_least"]
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not math.isfinite(limit):
-            raise SpaceError(f"gene {row.get('name', '?')!r}: at_least must be a number, got {limit!r}")
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not _is_finite(limit):
+            raise SpaceError(f"gene {row.get('name', '?')!r}: at_least must be a number, got {str(limit)[:40]}")
         active_if = Condition(str(condition["gene"]), limit)  # as it is written: the hash is over the text
     return Gene(str(row["name"]), tuple(choices), row.get("kind", "ordered"), active_if)
+
+
+def _is_finite(number: float) -> bool:
+    """Whether a float holds it: choices are compared as such, and JSON may hold integers of thousands of digits."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
