@@ -61,13 +61,17 @@ def inside(hours: str, now: datetime) -> bool:
     return start <= of_day < end if start < end else of_day >= start or of_day < end
 
 
-def window(hours: str, now_unix_s: float) -> tuple[float, float] | None:
-    """Beginning and end, as moments, of the span that ``now_unix_s`` lies in; None outside of it."""
-    if not inside(hours, datetime.fromtimestamp(now_unix_s)):
+def window(hours: str, now: datetime) -> tuple[datetime, datetime] | None:
+    """Beginning and end of the span that ``now`` lies in, None outside of it.
+
+    All three are local; ``fold`` tells the second pass of an hour from its first.
+    """
+    if not inside(hours, now):
         return None
-    start, end = _ends(hours)
+    (start, end), now_unix_s = _ends(hours), now.timestamp()
     began_unix_s = max(moment for moment in _around(start, now_unix_s) if moment <= now_unix_s)
-    return began_unix_s, min(moment for moment in _around(end, now_unix_s) if moment > now_unix_s)
+    ends_unix_s = min(moment for moment in _around(end, now_unix_s) if moment > now_unix_s)
+    return datetime.fromtimestamp(began_unix_s), datetime.fromtimestamp(ends_unix_s)
 
 
 def deadline_unix_s(text: str, since_unix_s: float) -> float:

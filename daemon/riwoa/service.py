@@ -752,7 +752,7 @@ class Service:
 
         async def reload() -> Mapping[str, Any]:
             found = await self._reloader.reload_aside()
-            return {"applied_next_generation": sorted(found.live)}
+            return {"applied_next_generation": sorted(found.live), "needs_restart": []}  # such a file is refused
 
         return {"status": status, "pause": pause, "resume": resume, "stop": stop, "reload": reload}
 
@@ -907,12 +907,11 @@ def _main(options: argparse.Namespace) -> int:
             loaded = load(loaded.source, options.set)
         if night is not None:
             began, ends = night
-            # With its offset from UTC: an hour that the clock shows twice is meant once.
-            options.set.append(f"run.deadline={datetime.fromtimestamp(ends).astimezone().isoformat()}")
+            options.set.append(f"run.deadline={ends:%Y-%m-%dT%H:%M}")
             options.set += _nightly_seed(paths, loaded)
             loaded = load(loaded.source, options.set)
-            long_enough = ends - time.time() > _LEAST_NIGHT_S
-            renew_before_unix_s = began if long_enough else 0.0
+            long_enough = ends.timestamp() - time.time() > _LEAST_NIGHT_S
+            renew_before_unix_s = began.timestamp() if long_enough else 0.0
     configure_log(loaded.config, foreground=options.foreground)
     try:
         with locked(paths) as lock:
@@ -929,10 +928,10 @@ def _main(options: argparse.Namespace) -> int:
         return asyncio.run(attach(paths))
 
 
-def _night(hours: str) -> tuple[float, float] | None:
-    """Beginning and end of the night under way, as moments; None by day."""
+def _night(hours: str) -> tuple[datetime, datetime] | None:
+    """Beginning and end of the night under way; None by day."""
     try:
-        return window(checked_hours(hours), time.time())
+        return window(checked_hours(hours), datetime.now())
     except ValueError as error:
         raise UsageError(f"--nightly {hours}: should be {error}") from None
 

@@ -34,10 +34,10 @@ def test_a_window_is_there_exactly_inside_and_holds_now(start: str, end: str, no
     hours = f"{start}-{end}"
     if start == end:
         return
-    found = window(hours, now.timestamp())
+    found = window(hours, now)
     assert (found is not None) == inside(hours, now)
     if found is not None:
-        began, ends = map(datetime.fromtimestamp, found)
+        began, ends = found
         assert began <= now < ends <= began + timedelta(days=1)
         assert (f"{began:%H:%M}", f"{ends:%H:%M}") == (start, end)
 
@@ -133,10 +133,10 @@ def test_a_window_holds_now_and_ends_at_its_next_end_in_every_minute_of_a_change
     unix_s, shown = moments_by_time_of_day(zone, date.fromisoformat(day))
     begins, ends = (shown_or_jumped_over(text, unix_s, shown) for text in hours.split("-"))
     for now in range(3 * 1440, 5 * 1440):
-        found = window(hours, unix_s[now] + 0.5)
+        found = window(hours, datetime.fromtimestamp(unix_s[now] + 0.5))
         assert (found is not None) == inside(hours, shown[now])
         if found is not None:
-            began_unix_s, ends_unix_s = found
+            began_unix_s, ends_unix_s = (moment.timestamp() for moment in found)
             assert began_unix_s == begins[bisect_right(begins, unix_s[now] + 0.5) - 1]
             assert ends_unix_s == ends[bisect_right(ends, unix_s[now] + 0.5)]
             assert began_unix_s <= unix_s[now] + 0.5 < ends_unix_s

@@ -601,8 +601,7 @@ def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(
     (first,) = verify(state / "journal.db").runs
     with JournalReader(state / "journal.db") as reader:
         config = reader.config_revisions(first.run_id)[0].config
-    due = datetime.fromisoformat(config["run"]["deadline"]).astimezone()
-    assert f"{due:%H:%M}" in (clock(60), clock(59))
+    assert config["run"]["deadline"].endswith(clock(60)) or config["run"]["deadline"].endswith(clock(59))
     assert run(state, "--nightly", night, settings=settings).returncode == 0  # the same night: it is done
     assert len(verify(state / "journal.db").runs) == 1
     with sqlite3.connect(state / "journal.db") as db:  # as if that had been the night before

@@ -97,7 +97,7 @@ def _take_common(arguments: list[str], options: Options) -> list[str]:
             options.json = True
         elif argument == "--state" or argument.startswith("--state="):
             value = argument[8:] if "=" in argument else next(remaining, "")
-            if not value or value.startswith("-"):
+            if not value or value.startswith("-") or "\0" in value:
                 raise UsageError("--state needs a directory, for example --state .riwoa")
             options.state = value
         else:
