@@ -11,7 +11,7 @@ from pathlib import Path
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit, subverb
-from riwoa.errors import InputError, RiwoaError, StateDirectoryError, UsageError
+from riwoa.errors import DaemonUnavailableError, InputError, StateDirectoryError, UsageError
 from riwoa.paths import shipped
 from riwoa_storage.durable import replace_durably
 
@@ -32,6 +32,7 @@ _CONFIGURATION = "etc/riwoa/riwoa.toml"
 _SHOWN = ("LoadState", "ActiveState", "SubState", "Result", "MainPID", "NRestarts", "ExecMainStatus", "StatusText")
 _RUNNING = ("active", "activating", "reloading")
 _NOT_RUNNING = 3
+_PATIENCE_S = 120.0  # with a command of systemd
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -172,11 +173,16 @@ def _call(*command: str) -> str:
     """What a command of systemd prints.
 
     Raises:
-        RiwoaError: it is missing, or it failed; with its own words.
+        UsageError: it is missing.
+        DaemonUnavailableError: it failed; with its own words.
     """
     if shutil.which(command[0]) is None:
         raise UsageError(f"no {command[0]} on this machine: it needs systemd")
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        raise DaemonUnavailableError(f"`{' '.join(command)}` did not end within {_PATIENCE_S:g} s; try again") from None
     if done.returncode != 0:
-        raise RiwoaError(f"`{' '.join(command)}` failed: {' '.join(done.stderr.split())[-300:]}")
+        said = " ".join(done.stderr.split())[-300:]
+        raise DaemonUnavailableError(f"`{' '.join(command)}` failed ({said}); mend that and try again")
     return done.stdout
