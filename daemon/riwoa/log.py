@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from collections.abc import MutableMapping
+from typing import Any, TextIO
 
 import structlog
 
+from riwoa.terminal import Terminal
 from riwoa.text import printable
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -18,20 +20,40 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     """Set up structlog; ``form`` is "json", "pretty", or "auto" (pretty on a terminal)."""
     stream = stream or sys.stderr
     pretty = form == "pretty" or (form == "auto" and stream.isatty())
-    renderer = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    renderers: list[structlog.typing.Processor] = [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(),
+    ]
+    if pretty:
+        plain = structlog.dev.plain_traceback
+        renderers = [structlog.dev.ConsoleRenderer(colors=Terminal.of(stream).colours, exception_formatter=plain)]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([_printable] if pretty else []),  # JSON escapes by itself
-            structlog.processors.format_exc_info,
-            renderer,
+            _Losses(stream),
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(stream),  # a line is one write: written whole, or lost whole
         cache_logger_on_first_use=False,  # a reload may change the level
     )
+
+
+class _Losses:
+    """Adds to the next line how many before it the stream could not take, since the start, if there are more now."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._told = 0
+
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        lost = getattr(self._stream, "lost", 0)
+        if lost > self._told:
+            self._told = event["lines_lost"] = lost
+        return event
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:

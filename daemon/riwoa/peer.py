@@ -19,6 +19,7 @@ from typing import Any
 
 from riwoa.child import child_command
 from riwoa.frames import decode_frame
+from riwoa.text import printable
 from riwoa_storage.failpoint import failpoint
 
 _DRAINED_BYTES = 2**16
@@ -251,5 +252,4 @@ class Peer:
 
 def _shown(line: bytes) -> str:
     """A line for journals, logs and terminals: bounded and printable, whatever a child or its libraries wrote."""
-    text = line[: 4 * _MAX_LOG_CHARACTERS].decode(errors="replace")[:_MAX_LOG_CHARACTERS]
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+    return printable(line[: 4 * _MAX_LOG_CHARACTERS].decode(errors="replace"), _MAX_LOG_CHARACTERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import math
 import signal
 import sys
 import time
@@ -20,6 +20,7 @@ from riwoa.paths import StatePaths, connect
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.status import one_line, steps
 from riwoa.status_check import checked_status
+from riwoa.terminal import Terminal, fit
 from riwoa.text import printable
 from riwoa_storage.reader import JournalReader
 
@@ -64,13 +65,13 @@ def worker_line(worker: Mapping[str, Any]) -> str:
 
 
 async def show_progress(look: Look) -> None:
-    """Draw until cancelled: in place on a terminal, otherwise a line when it changes."""
-    terminal = sys.stdout.isatty()
-    drawn, said, said_s = 0, "", 0.0
+    """Draw until cancelled: in place on a terminal that can, otherwise a line when it changes."""
+    in_place = Terminal.of(sys.stdout).redraws
+    drawn, said, said_s = 0, "", -math.inf
     try:
         while True:
             status = look()
-            if terminal:
+            if in_place:
                 drawn = _redraw(progress_lines(status), drawn)
             else:
                 line = progress_lines(status)[0]
@@ -79,15 +80,17 @@ async def show_progress(look: Look) -> None:
                     print(line, flush=True)
             await asyncio.sleep(_TERMINAL_EVERY_S)
     finally:
-        if terminal:
+        if in_place:
             _redraw([], drawn)
 
 
 def _redraw(lines: list[str], drawn: int) -> int:
     """Replace the ``drawn`` lines above the cursor; returns how many stand there now."""
-    width = os.get_terminal_size().columns
+    if getattr(sys.stdout, "behind", False):  # stopped with Ctrl-S, or slow: old pictures must not pile up
+        return drawn
+    columns = Terminal.of(sys.stdout).columns
     up = f"\x1b[{drawn}F" if drawn else ""
-    sys.stdout.write(up + "\x1b[0J" + "".join(line[: width - 1] + "\n" for line in lines))
+    sys.stdout.write(up + "\x1b[0J" + "".join(fit(line, columns - 1) + "\n" for line in lines))
     sys.stdout.flush()
     return len(lines)
 

@@ -62,6 +62,7 @@ from riwoa.provision import Provision, provide
 from riwoa.reload import Reloader, watch_forever, with_keys
 from riwoa.screening import prior_examples
 from riwoa.status import Rate, StatusBoard, duration, one_line
+from riwoa.streams import Guarded
 from riwoa.views import (
     config_view,
     current_leader,
@@ -876,22 +877,29 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``riwoad``: search until finished or told to stop."""
-    keep_writing_to_ourselves()
-    try:
-        return _main(_parser().parse_args(argv))
-    except (RiwoaError, StorageError) as error:
+    with Guarded():
+        keep_writing_to_ourselves()
+        configure("info", "auto")  # until the configuration is read
+        try:
+            return _main(_parser().parse_args(argv))
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            return _report(_first(error) if isinstance(error, BaseExceptionGroup) else error)
+
+
+def _report(error: BaseException) -> int:
+    """One line on standard error, and the exit code; a bug has its traceback in the log too."""
+    if isinstance(error, (RiwoaError, StorageError)):
         print(f"riwoad: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        first = _first(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(first, OSError):  # of the machine; whoever can name the file better has done so before
-            print(f"riwoad: {first}; see `riwoactl --help` for exit code {FullDiskError.exit_code}", file=sys.stderr)
-            return FullDiskError.exit_code
-        _log.exception("bug")
-        print(f"riwoad: a bug: {type(first).__name__}: {first}; please report it with the log above", file=sys.stderr)
-        return RiwoaError.exit_code
+    if isinstance(error, OSError):  # a disk, a permission, a limit of this machine: no bug
+        _log.debug("failed", exc_info=error)
+        print(f"riwoad: {error}; mend that and start again, it continues", file=sys.stderr)
+        return FullDiskError.exit_code
+    _log.error("bug", exc_info=error)
+    print(f"riwoad: a bug: {type(error).__name__}: {error}; please report it with the log above", file=sys.stderr)
+    return RiwoaError.exit_code
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -966,7 +974,9 @@ async def _serve(paths: StatePaths, loaded: Loaded, options: argparse.Namespace,
     )
     if not options.foreground:
         return await service.run()
-    die_with_parent(signal.SIGTERM)  # a foreground run must not outlive its terminal or its `make`
+    # A foreground run ends with the shell or `make` that started it, in good order: the next one continues. A terminal
+    # that merely goes away ends nothing: SIGHUP reloads, and what cannot be shown is not.
+    die_with_parent(signal.SIGTERM)
     view = asyncio.create_task(show_progress(service.board.look), name="progress")
     try:
         code = await service.run()

@@ -95,7 +95,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 # What the interpreter itself loads varies; these are the costly ones, and everything of riwoa that is not meant for it.
 _ALLOWED_OF_RIWOA = {
     *("riwoa", "riwoa.ctl", "riwoa.ctl.status", "riwoa.ctl.ask"),
-    *("riwoa.paths", "riwoa.errors", "riwoa.lock", "riwoa.ours"),
+    *("riwoa.paths", "riwoa.errors", "riwoa.lock", "riwoa.ours", "riwoa.streams"),
     *("riwoa.interval", "riwoa.parsing", "riwoa.status_check", "riwoa.text"),
 }
 _ALLOWED_OF_STORAGE = {

@@ -6,12 +6,12 @@ nothing here may cost more than the standard library's lightest modules (a test 
 
 from __future__ import annotations
 
-import os
 import sys
 
 from riwoa.errors import UsageError
 from riwoa.ours import keep_writing_to_ourselves
 from riwoa.paths import ORDER
+from riwoa.streams import Guarded, OutputError
 
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
@@ -71,18 +71,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code. Errors become one line, and with --json an object on standard output too."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = Options(json="--json" in arguments)
-    keep_writing_to_ourselves()
+    with Guarded(strict=True):
+        keep_writing_to_ourselves()
+        try:
+            try:
+                return _run(arguments, options)
+            finally:
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except OutputError as error:
+            if error.reader_gone:  # as `riwoactl pareto | head` means it
+                return BROKEN_PIPE
+            print(f"riwoactl: {error}", file=sys.stderr)
+            return _IO_ERROR
+
+
+def _run(arguments: list[str], options: Options) -> int:
     try:
-        rest = _take_common(arguments, options)
-        code = _dispatch(rest, options)
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone (`riwoactl pareto | head`). Python flushes again at exit: give it somewhere to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return _dispatch(_take_common(arguments, options), options)
+    except OutputError:
+        raise
     except Exception as error:
         own_code: int | None = getattr(error, "exit_code", _IO_ERROR if isinstance(error, OSError) else None)
         return _report_bug(error, options) if own_code is None else _report(error, own_code, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from riwoa.ctl import VERBS, Options
+from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, emit
 from riwoa.lock import locked
 from riwoa.paths import client_state
@@ -26,12 +27,13 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     given = parser.parse_args(arguments)
     paths = client_state(options.state)
     if verb == "backup":
-        verified = backup(paths.journal, given.file.resolve())  # behind a symbolic link
+        with bar("copying"):
+            verified = backup(paths.journal, given.file.resolve())  # behind a symbolic link
         size_bytes = given.file.stat().st_size
         data = {"file": str(given.file), "bytes": size_bytes, "final_digest": verified.final_digest}
         emit(options, data, f"{given.file}: {size_bytes:,} bytes, verified; final digest {verified.final_digest}")
         return 0
-    with locked(paths):
+    with locked(paths), bar("compacting"):
         before, after = compact(paths.journal)
     emit(options, {"bytes_before": before, "bytes_after": after}, f"{before:,} -> {after:,} bytes")
     return 0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar
+from riwoa.ctl.bar import bar, say
 from riwoa.ctl.command import Parser, columns, subverb
 from riwoa.errors import UsageError
 from riwoa.limits import whole_cores
@@ -94,7 +93,8 @@ def _evaluation(parser: Parser, arguments: list[str], options: Options) -> dict[
         parser.error("--subnets and --threads must be at least 1")
     from riwoa.bench.evaluation import bench_evaluation
 
-    return bench_evaluation(given.checkpoint, given.data, subnets=given.subnets, threads=given.threads)
+    with bar("evaluating"):
+        return bench_evaluation(given.checkpoint, given.data, subnets=given.subnets, threads=given.threads)
 
 
 def _status(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
@@ -282,13 +282,10 @@ def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[s
 
     async def measure() -> dict[str, Any]:
         table = await load_table(given.table, paths.latency_table, config)
-        return await bench_cognition(config, table, out, tasks=tasks, settings=settings, say=_say)
+        with bar("measuring"):
+            return await bench_cognition(config, table, out, tasks=tasks, settings=settings, say=say)
 
     return asyncio.run(measure())
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
 
 
 def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:

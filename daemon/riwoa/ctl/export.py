@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.ctl import Options
+from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit
 from riwoa.paths import client_state
 
@@ -24,7 +25,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     paths = client_state(options.state)
     from riwoa.export import export_run  # torch: only once the command line is known to be right
 
-    done = export_run(paths.journal, given.out or paths.export, given.run, onnx=not given.no_onnx)
+    with bar("exporting"):
+        done = export_run(paths.journal, given.out or paths.export, given.run, onnx=not given.no_onnx)
     files = [*done.provenance["files_sha256"], "provenance.json"]
     data: dict[str, Any] = {
         "directory": str(done.directory),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
 from riwoa.ctl import Options
+from riwoa.ctl.bar import bar, say
 from riwoa.ctl.command import Parser, columns, emit, subverb
 
 _KNOWN = {
@@ -23,17 +23,14 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     return {"pull": _pull, "check": _check, "list": _list}[name](arguments[1:], options)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _pull(arguments: list[str], options: Options) -> int:
     parser = Parser("model pull", description="What is here already stays; killed and run again, it begins anew.")
     parser.add_argument("model", help="auto, smollm2, org/name, or FILE.gguf")
     given = parser.parse_args(arguments)
     from riwoa.cognition.fetch import pull
 
-    files = pull(given.model, _say)
+    with bar("pulling"):
+        files = pull(given.model, say)
     data = {"model": files.name, "directory": str(files.directory), "parameters": files.parameters}
     emit(options, data, f"{files.name}: {files.parameters / 1e6:.0f} million parameters in {files.directory}")
     return 0
@@ -53,7 +50,8 @@ def _check(arguments: list[str], options: Options) -> int:
     config = _configured("check", arguments, "Loads the model in a process of its own, as the daemon does.")
     from riwoa.bench.model import check_model
 
-    data = asyncio.run(check_model(config, _say)).to_json()
+    with bar("measuring"):
+        data = asyncio.run(check_model(config, say)).to_json()
     emit(options, data, render(data))
     return 0
 

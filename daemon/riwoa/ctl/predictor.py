@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
+from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, subverb
 from riwoa.ctl.pareto import chosen_run
 from riwoa.errors import InputError
@@ -59,7 +60,8 @@ def _train(arguments: list[str], options: Options) -> int:
     examples = read_examples(journal, given.run)
     if given.first is not None:
         examples = examples.rows(np.arange(len(examples)) < given.first)
-    surrogate = fit(examples, given.seed)
+    with bar("learning"):
+        surrogate = fit(examples, given.seed)
     try:
         surrogate.save(out)
     except OSError as error:

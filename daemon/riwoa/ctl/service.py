@@ -31,6 +31,7 @@ _CONFIGURATION = "etc/riwoa/riwoa.toml"
 _SHOWN = ("LoadState", "ActiveState", "SubState", "Result", "MainPID", "NRestarts", "ExecMainStatus", "StatusText")
 _RUNNING = ("active", "activating", "reloading")
 _NOT_RUNNING = 3
+_PATIENCE_S = 120.0  # with a command of systemd
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar
+from riwoa.ctl.bar import bar, say
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 from riwoa.errors import InputError
 from riwoa.ours import json_object, output_file, safetensors_notes, unwritable
@@ -54,7 +53,7 @@ def _pull(arguments: list[str], options: Options) -> int:
     with bar("downloading", "KiB") as advance:
         path = pull(
             given.name,
-            lambda line: print(line, file=sys.stderr, flush=True),
+            say,
             url=given.url,
             sha256=None if given.sha256 is None else given.sha256.lower(),
             check=_check_published,
@@ -115,8 +114,7 @@ def _train(arguments: list[str], options: Options) -> int:
 
         def progress(p: Progress) -> None:
             words = f"loss {p.loss_largest:.3f}, distilled {p.loss_distilled:.3f}, {p.images_per_s:,.0f} images/s"
-            if p.steps:  # until then there is no end to show
-                advance(p.step, p.steps, words)
+            advance(p.step, p.steps, words)  # with --minutes there are no steps to show before the pace is known
 
         try:
             train_supernet(recipe, place, task=task, device=device, progress=progress)

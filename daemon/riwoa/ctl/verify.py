@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from riwoa.ctl import Options
+from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit
 from riwoa.ours import regular_file
 from riwoa.paths import client_state
@@ -27,13 +28,15 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     for named in filter(None, (given.db, given.against)):
         regular_file(named)
     path = given.db or client_state(options.state).journal
-    verified = verify_journal(path)
+    with bar("verifying"):
+        verified = verify_journal(path)
     data = {"db": str(path), **asdict(verified)}
     if given.against is None:
         emit(options, data, render(path, verified))
         return 0
-    verify_journal(given.against)
-    found = compare(path, given.against)
+    with bar("comparing"):
+        verify_journal(given.against)
+        found = compare(path, given.against)
     comparison = {"against": str(given.against), **asdict(found), "message": found.message}
     emit(options, {**data, "comparison": comparison}, f"{path}\n{given.against}\n{found.message}")
     return 0 if found.same else DIFFERENT

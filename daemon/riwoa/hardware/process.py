@@ -11,8 +11,10 @@ from typing import Any
 
 from riwoa.child import child_command, child_environment, error_from_json
 from riwoa.errors import OracleError
+from riwoa.text import printable
 
 _REPORT_EVERY_S = 0.25
+_LAST_WORDS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,14 @@ async def run_child(arguments: list[str], threads: int, progress: ProgressCallba
         *child_command("riwoa.hardware.build", "--child", *arguments),
         stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,  # ours may be full, or nobody reads it: then a warning would stop the child
         env=child_environment(threads),
         start_new_session=True,
         limit=2**22,
     )
     assert process.stdout is not None
+    assert process.stderr is not None
+    words = asyncio.create_task(_last_line(process.stderr), name="measurement-log")
     try:
         async for line in process.stdout:
             event = json.loads(line)
@@ -56,7 +61,18 @@ async def run_child(arguments: list[str], threads: int, progress: ProgressCallba
         if process.returncode is None:
             process.kill()
             await process.wait()
-    raise OracleError(f"the latency measurement died with status {code}; run it again, it continues where it was")
+        await asyncio.wait({words}, timeout=_LAST_WORDS_S)
+        words.cancel()
+    why = f" ({words.result()})" if words.done() and not words.cancelled() and words.result() else ""
+    raise OracleError(f"the latency measurement died with status {code}{why}; run it again, it continues where it was")
+
+
+async def _last_line(stream: asyncio.StreamReader) -> str:
+    """Read to the end; what stood last, which in a traceback is the error."""
+    rest = b""
+    while chunk := await stream.read(4096):
+        rest = (rest + chunk)[-4096:]
+    return printable(rest.decode(errors="replace").strip().rpartition("\n")[2])
 
 
 def throttled(progress: ProgressCallback | None) -> Callable[[int, int], None] | None:

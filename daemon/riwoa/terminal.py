@@ -1,0 +1,52 @@
+"""What a stream can show: one answer for the progress of verbs, the foreground view and the log."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from dataclasses import dataclass
+from typing import TextIO
+
+_COLUMNS = 80  # where nobody tells
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """``redraws``: lines can be drawn again in place. ``colours``: escapes for colours are wanted too."""
+
+    redraws: bool
+    colours: bool
+    columns: int
+
+    @classmethod
+    def of(cls, stream: TextIO) -> Terminal:
+        """As things stand now: a window may be resized at any moment."""
+        redraws = _isatty(stream) and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+        # NO_COLOR counts where it is set to anything (no-color.org).
+        return cls(redraws, redraws and not os.environ.get("NO_COLOR"), _columns(stream))
+
+
+def _isatty(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (OSError, ValueError):  # closed
+        return False
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS  # a serial line says 0
+    except (OSError, ValueError):
+        return _COLUMNS
+
+
+def fit(line: str, columns: int) -> str:
+    """As much of a line as so many columns show; ideographs take two of them, accents none."""
+    used = 0
+    for i, character in enumerate(line):
+        if unicodedata.combining(character):
+            continue
+        used += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if used > columns:
+            return line[:i]
+    return line
