@@ -19,7 +19,7 @@ from _thread import allocate_lock  # threading itself is only imported for whoev
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Buffer
+    from typing_extensions import Buffer
     from types import TracebackType
     from typing import TextIO
 
