@@ -50,22 +50,25 @@ async def begun(path: Path, generations: int) -> None:
     await lengthen(path, generations)
 
 
-async def longest_pause_s(of: Any) -> float:
-    """The longest that the event loop was kept from anything else while it awaited this."""
-    pauses = [0.0]
+async def longest_work_s(of: Any) -> float:
+    """The most that the event loop's thread worked in one go while it awaited this.
+
+    By the processor's clock: others may use this machine, and what waits for them holds nobody up.
+    """
+    worked = [0.0]
 
     async def tick() -> None:
         while True:
-            before_s = time.monotonic()
+            before_s = time.thread_time()
             await asyncio.sleep(0.002)
-            pauses.append(time.monotonic() - before_s)
+            worked.append(time.thread_time() - before_s)
 
     ticking = asyncio.create_task(tick())
     try:
         await of
     finally:
         ticking.cancel()
-    return max(pauses)
+    return max(worked)
 
 
 async def test_resuming_a_long_run_leaves_the_event_loop_free_and_tells_how_far_it_is(
@@ -75,21 +78,21 @@ async def test_resuming_a_long_run_leaves_the_event_loop_free_and_tells_how_far_
     await begun(path, 500)
     restore = Conductor.restore
     told: list[tuple[int, int]] = []
-    pauses_s: list[float] = []
+    worked_s: list[float] = []
 
     async def watched(conductor: Conductor, *_: Any) -> None:
-        pauses_s.append(await longest_pause_s(restore(conductor, lambda done, total: told.append((done, total)))))
+        worked_s.append(await longest_work_s(restore(conductor, lambda done, total: told.append((done, total)))))
 
     monkeypatch.setattr(Conductor, "restore", watched)
-    for _ in range(3):  # others may use this machine
-        await conduct(path, "run.generations=100000", stop_after=1)
-    assert min(pauses_s) < 0.05
-    assert [done for done, total in told if total == 500] == list(range(1, 500))
+    await conduct(path, "run.generations=100000", stop_after=1)
+    assert worked_s[0] < 0.05
+    assert told == [(done, 500) for done in range(1, 500)]
     assert verify(path).ok
 
 
 async def test_a_resumed_run_does_not_read_every_individual_of_its_past(tmp_path: Path) -> None:
-    path, read = tmp_path / "journal.db", []
+    path = tmp_path / "journal.db"
+    read: list[int] = []
     await begun(path, 120)
     individuals = JournalReader.individuals
 
