@@ -56,9 +56,9 @@ def journal_path(path: str | os.PathLike[str]) -> str:
 def connect_reader(path: str | os.PathLike[str]) -> sqlite3.Connection:
     """Open an existing journal read-only; works while a writer is open and after it was killed.
 
-    After the writer's *clean* stop SQLite would make its -shm file anew even to read. Where that cannot be, on media that
-    are read-only or in somebody else's directory, the file is read as one that nobody changes (``immutable=1``), which is right
-    as long as there is no -wal: that one holds commits which such a connection would miss in silence.
+    After the writer's *clean* stop SQLite would make its -shm file anew even to read. Where that cannot be (read-only
+    media, another's directory), the file is read as one that nobody changes (``immutable=1``), which is right as long
+    as there is no -wal: that one holds commits which such a connection would miss in silence.
 
     Raises:
         JournalMissingError, JournalUnreadableError: see ``journal_path``.

@@ -46,7 +46,8 @@ def test_a_quota_is_waited_out_as_a_full_disk_is(tmp_path: Path, number: int) ->
     command = [PYTHON, "-c", QUOTA, str(place / "journal.db"), str(quota)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert os.strerror(number) in done.stdout
+    assert "nothing is lost" in done.stdout
+    assert number == errno.ENOSPC or os.strerror(number) in done.stdout  # SQLite tells that one by itself
     with JournalReader(place / "journal.db") as reader:
         assert {e.architecture_key for e in reader.evaluations("table-1")} == {"a", "c"}
     assert [p.name for p in place.iterdir() if "probe" in p.name] == []
@@ -58,8 +59,7 @@ async def test_a_limit_on_the_size_of_files_is_told_as_no_space(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
         try:
             with pytest.raises(JournalFullError, match="File too large"):
-                for number in range(500):
-                    await writer.put_evaluations([evaluation(f"{number}-{n}") for n in range(20)])
+                await writer.put_evaluations([evaluation(f"k{n}") for n in range(5000)])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         await writer.put_evaluation(evaluation("after"))
