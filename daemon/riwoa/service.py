@@ -79,13 +79,14 @@ from riwoa_storage.errors import JournalMissingError, StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EventRecord, RunRecord
 from riwoa_storage.replay import verify
-from riwoa_storage.writer import JournalWriter
+from riwoa_storage.writer import LOCK_PATIENCE_S, JournalWriter
 
 _log = get_logger("service")
 _STATUS_EVERY_S = 1.0
 _WRITE_EVERY_S = 15.0
 _DOUBLINGS = 5  # of governor.retry_s
 _PROVE_EVERY_S = 120.0
+_LOCK_PATIENCE_S = 180.0  # in the foreground, where somebody reads why it ended
 _SLICE_S = 5.0  # of a wait that a deadline may end
 _LEAST_NIGHT_S = 1800.0  # what a new run needs to be worth more than the last one's answer
 
@@ -139,7 +140,9 @@ class Service:
             RiwoaError, StorageError: the reason why it cannot go on.
         """
         self._install_signals()
-        journal = await JournalWriter.open(self.paths.journal)
+        journal = await self._open_journal()
+        if journal is None:
+            return 0
         control = ControlServer(
             Path(self.paths.socket_to_bind),
             self._verbs(),
@@ -165,6 +168,23 @@ class Service:
                 await control.close()
             finally:
                 await journal.close()
+
+    async def _open_journal(self) -> JournalWriter | None:
+        """The journal, when another process has let go of it and there is room; None when a stop came first."""
+        while True:
+            try:
+                patience_s = _LOCK_PATIENCE_S if self._foreground else LOCK_PATIENCE_S
+                return await JournalWriter.open(self.paths.journal, lock_patience_s=patience_s)
+            except StorageError as error:
+                if self._foreground or not passes(error):
+                    raise
+                self.board.state, self.board.message = "unhealthy", str(error)
+                self.board.write()
+                _log.error("journal_not_opened", reason=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), self._reloader.newest.governor.retry_s)
+                return None
+            self.board.state, self.board.message = "starting", ""
 
     async def _work(self, journal: JournalWriter) -> None:
         """Run the search beside its attendants until one side ends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -11,7 +12,15 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from riwoa_storage.connect import BUSY_TIMEOUT_S, WRITER_PRAGMAS, connect_reader, file_uri, journal_path, translate
+from riwoa_storage.connect import (
+    APPLICATION_ID,
+    BUSY_TIMEOUT_S,
+    WRITER_PRAGMAS,
+    connect_reader,
+    file_uri,
+    journal_path,
+    translate,
+)
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import JournalCorruptError, JournalUnwritableError
 from riwoa_storage.replay import Verification, verify
@@ -30,8 +39,9 @@ def backup(path: Path, out: Path) -> Verification:
         JournalCorruptError: the journal is damaged; there is no copy of it then.
         StorageError: the journal cannot be read.
     """
-    if out.exists():
+    if out.exists() or out.is_symlink():  # the journal itself too, by whatever name
         raise JournalUnwritableError(f"{out} exists: name another file, or move it away")
+    _remove_left_over(out)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         with closing(connect_reader(path)) as connection:
@@ -43,10 +53,32 @@ def backup(path: Path, out: Path) -> Verification:
     except OSError as error:
         raise JournalUnwritableError(f"cannot write {out} ({error.strerror}): name another place") from None
     finally:
-        for left in (part, *(part.with_name(part.name + suffix) for suffix in ("-wal", "-shm", "-journal"))):
+        for left in (part, *(part.with_name(part.name + suffix) for suffix in _SUFFIXES)):
             with contextlib.suppress(OSError):
                 left.unlink()
     return verified
+
+
+def _remove_left_over(out: Path) -> None:
+    """Remove what backups to the same place left that were killed: ours by name, by content, and by nobody at work."""
+    with contextlib.suppress(OSError):
+        for part in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+            pid = part.name.removeprefix(f".{out.name}.").removesuffix(".part")
+            if pid.isdecimal() and not os.path.exists(f"/proc/{pid}") and _is_journal(part):
+                for left in (part, *(part.with_name(part.name + suffix) for suffix in _SUFFIXES)):
+                    left.unlink(missing_ok=True)
+
+
+def _is_journal(file: Path) -> bool:
+    """Whether a regular file is a journal by its header, or an empty beginning of one."""
+    if file.is_symlink() or not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        header = opened.read(72)
+    return not header or header[68:72] == APPLICATION_ID.to_bytes(4, "big")
+
+
+_SUFFIXES = ("-wal", "-shm", "-journal")
 
 
 def _verified(copy: Path, of: Path) -> Verification:

@@ -95,8 +95,8 @@ class CheckedTables:
 
         In generations ``start`` to ``end`` (excluded).
         """
-        # All rows, whatever their status: a damaged one would hide its row. Parsed here: SQLite's numbers may differ from
-        # Python's in the last bit.
+        # All rows, whatever their status: a damaged one would hide its row. Parsed here: SQLite's numbers may differ in
+        # the last bit.
         sql = (
             f"SELECT {selection('individuals')}, {selection('architectures')} FROM individuals "
             "LEFT JOIN architectures USING (architecture_id) WHERE run_id = ? AND generation >= ? AND generation < ? "

@@ -56,19 +56,36 @@ def journal_path(path: str | os.PathLike[str]) -> str:
 def connect_reader(path: str | os.PathLike[str]) -> sqlite3.Connection:
     """Open an existing journal read-only; works while a writer is open and after it was killed.
 
-    Limit: after the writer's *clean* stop SQLite needs write permission on the directory even to read, because the
-    -wal and -shm files are gone (3.40). ``immutable=1`` would not, and would silently miss what a -wal file holds.
+    After the writer's *clean* stop SQLite would make its -shm file anew even to read. Where that cannot be (read-only
+    media, another's directory), the file is read as one that nobody changes (``immutable=1``), which is right as long
+    as there is no -wal: that one holds commits which such a connection would miss in silence.
 
     Raises:
         JournalMissingError, JournalUnreadableError: see ``journal_path``.
         JournalCorruptError: the file is not a SQLite database, is damaged, or belongs to another program.
         JournalVersionError: written by a newer riwoa, or by an older one and not migrated yet.
     """
-    from riwoa_storage.errors import JournalVersionError
+    from riwoa_storage.errors import JournalUnreadableError
 
     name = journal_path(path)
     try:
-        connection = sqlite3.connect(file_uri(name, "ro"), uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        return _opened(name, file_uri(name, "ro"))
+    except JournalUnreadableError:
+        if os.access(os.path.dirname(name), os.W_OK) or not os.access(name, os.R_OK):
+            raise
+        if os.path.exists(f"{name}-wal") and os.path.getsize(f"{name}-wal") > 0:
+            raise JournalUnreadableError(
+                f"cannot read {name}: commits are still in {name}-wal, and nothing can be written beside it; copy both "
+                "to a directory of your own and name the copy"
+            ) from None
+        return _opened(name, f"{file_uri(name, 'ro')}&immutable=1")
+
+
+def _opened(name: str, uri: str) -> sqlite3.Connection:
+    from riwoa_storage.errors import JournalVersionError
+
+    try:
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     except sqlite3.Error as error:
         raise translate(error, name, reading=True) from error
     try:
@@ -145,8 +162,10 @@ def translate(error: sqlite3.Error | UnicodeError, name: str, *, reading: bool =
         return errors.JournalUnreadableError(
             f"cannot read {name} ({said}): run as the daemon's user, or ask a running daemon (riwoactl status)"
         )
-    if code == _FULL or (code == _IOERR and _disk_is_full(name)):
+    if code == _FULL:
         return errors.JournalFullError(f"no space left for {name}: free some space, then start again; nothing is lost")
+    if code in (_IOERR, _CANTOPEN) and (passing := _passing(name)) is not None:
+        return passing
     if code in (_CANTOPEN, _READONLY, _PERM, _AUTH):
         return errors.JournalUnwritableError(
             f"cannot write {name} ({said}): create its directory and make it writable for this user"
@@ -156,10 +175,41 @@ def translate(error: sqlite3.Error | UnicodeError, name: str, *, reading: bool =
     return errors.StorageError(f"{name}: {said}")
 
 
-def _disk_is_full(name: str) -> bool:
-    # A full disk shows as an I/O error where SQLite grows its shared-memory file.
+def _passing(name: str) -> Exception | None:
+    """What of an input/output error passes or can be mended: SQLite does not tell its cause, so it is looked for."""
+    from riwoa_storage import errors, fault
+
     try:
-        space = os.statvfs(os.path.dirname(name))
-    except OSError:
-        return False
-    return space.f_bavail * space.f_frsize < 64 << 10
+        _try_to_write(name)
+    except OSError as error:
+        why = fault.reason(error, name)
+        if fault.is_full(error):
+            return errors.JournalFullError(
+                f"no space left for {name} ({why}): free some space or raise the quota; nothing is lost"
+            )
+        if fault.fault(error) == fault.WAIT:
+            return errors.JournalFullError(f"cannot write {name} at the moment ({why}): try again; nothing is lost")
+    return None
+
+
+def _try_to_write(name: str) -> None:
+    """Write a page beside the journal, at the offset where its files would grow, and flush it.
+
+    Raises:
+        OSError: what keeps a file there from being written: no space, a quota, a limit of this process on files' sizes.
+    """
+    import errno
+
+    space = os.statvfs(os.path.dirname(name))
+    if space.f_bavail * space.f_frsize < 64 << 10:  # less than SQLite's shared-memory file grows by
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    files = [name, f"{name}-wal", f"{name}-shm"]
+    end = max(os.path.getsize(file) if os.path.exists(file) else 0 for file in files)
+    probe = f"{name}.{os.getpid()}.probe"
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.pwrite(descriptor, bytes(4096), end)  # a hole before it: this takes one page
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+        os.unlink(probe)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 
 from riwoa_storage.failpoint import failpoint
+from riwoa_storage.fault import LACKING, fault, reason
+
+_log = logging.getLogger(__name__)
+_told: set[str] = set()  # directories whose file system was named
 
 
 def replace_durably(path: Path, data: bytes) -> None:
@@ -26,9 +31,21 @@ def replace_durably(path: Path, data: bytes) -> None:
 
 
 def flush(path: Path) -> None:
-    """Make the bytes of a file, or the names in a directory, durable."""
+    """Make the bytes of a file, or the names in a directory, durable.
+
+    A directory's flush is a courtesy: some file systems keep names in order by themselves and have no such thing. There
+    it is left out, with a warning a directory; what a power cut leaves is then as that file system has it.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if fault(error) != LACKING or not path.is_dir():
+            raise
+        if str(path) not in _told:
+            _told.add(str(path))
+            _log.warning(
+                "%s cannot be flushed (%s): a power cut may undo what was named last", path, reason(error, path)
+            )
     finally:
         os.close(descriptor)

@@ -71,8 +71,8 @@ def checksum(table: str, values: Sequence[object]) -> int:
     if table in _BLOBS:
         at = _BLOBS[table]
         blob, plain = values[at], plain[:at] + plain[at + 1 :]  # type: ignore[assignment]
-    # One call for the whole row: a start may read 100,000 of them. ascii() and not repr(): which characters that escapes
-    # depends on the version of Python.
+    # One call for the whole row: a start may read 100,000 of them. ascii() and not repr(), whose escapes depend on the
+    # version of Python.
     content = b"%s\0%s\0%s" % (table.encode(), ascii(plain).encode(), blob)
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "big", signed=True)
 

@@ -14,8 +14,9 @@ What every durable method here guarantees
 
 Limits: a disk that lies about fsync, and a file system without locks (NFS), void the first promise.
 
-What raises: JournalRefusedError (a rule is broken), ValueError and TypeError (a value is no finite JSON) and
-JournalFullError roll back that transaction only, and the writer goes on. Any other failure (an I/O error, after which
+What raises: JournalRefusedError (a rule is broken), RowDamagedError (it would build on a damaged row), ValueError and
+TypeError (a value is no finite JSON), JournalFullError and JournalLockedError roll back that transaction only, and the
+writer goes on; a lock is waited out first. Any other failure (an I/O error, after which
 nobody knows what is durable, or a damaged file) stops the writer: it raises here and in every later call; open it anew.
 """
 
@@ -78,6 +79,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Work = Callable[[sqlite3.Connection], T]  # the statements between BEGIN and COMMIT, run on the connection's thread
 
+LOCK_PATIENCE_S = 60.0  # how long another process's lock is waited out before a caller hears of it
 QUEUE_LENGTH = 64  # whole transactions; a caller waits when the disk is that far behind
 
 
@@ -114,8 +116,9 @@ def _connect(name: str) -> sqlite3.Connection:
 class JournalWriter:
     """Writes the journal; see the module for what survives what. Open with ``await JournalWriter.open(path)``."""
 
-    def __init__(self, connection: _Connection, name: str) -> None:
+    def __init__(self, connection: _Connection, name: str, lock_patience_s: float) -> None:
         self._connection = connection
+        self._lock_patience_s = lock_patience_s
         self._name = name
         self._queue: asyncio.Queue[_Job[Any] | None] = asyncio.Queue(maxsize=QUEUE_LENGTH)
         self._door = asyncio.Lock()  # asyncio.Queue alone lets a newcomer overtake one who waits for room
@@ -125,8 +128,10 @@ class JournalWriter:
         self._owner = asyncio.create_task(self._own(), name="journal-writer")
 
     @classmethod
-    async def open(cls, path: Path) -> JournalWriter:
+    async def open(cls, path: Path, *, lock_patience_s: float | None = None) -> JournalWriter:
         """Create or migrate the journal and become its writer.
+
+        ``lock_patience_s``: ``LOCK_PATIENCE_S`` if not given; here and in every transaction.
 
         The caller holds the state directory's lock: this class does not keep a second daemon out, SQLite merely keeps
         two from corrupting the file.
@@ -136,8 +141,16 @@ class JournalWriter:
             JournalUnwritableError, JournalLockedError: cannot be written, or not now.
         """
         name = os.path.abspath(path)  # noqa: ASYNC240 computes; touches no file
+        patience_s = LOCK_PATIENCE_S if lock_patience_s is None else lock_patience_s
+        until_s = time.monotonic() + patience_s
         try:
-            await asyncio.to_thread(migrate, path)
+            while True:
+                try:
+                    await asyncio.to_thread(migrate, path)
+                    break
+                except JournalLockedError:
+                    if time.monotonic() >= until_s:
+                        raise
             connection = _Connection(partial(_connect, name), iter_chunk_size=1)
             await connection
             try:
@@ -147,7 +160,7 @@ class JournalWriter:
                 raise
         except sqlite3.Error as error:
             raise translate(error, name) from error
-        return cls(connection, name)
+        return cls(connection, name, patience_s)
 
     async def __aenter__(self) -> JournalWriter:
         return self
@@ -417,7 +430,7 @@ class JournalWriter:
             job.fail(self._stopped())
             return
         try:
-            job.done.set_result(await self._connection.run(_transact, job.work))
+            job.done.set_result(await self._through_locks(job.work))
         except (StorageError, ValueError, TypeError, OverflowError) as error:
             job.fail(error)
         except Exception as error:
@@ -431,6 +444,17 @@ class JournalWriter:
         except BaseException:  # the loop is being torn down; the thread finishes the transaction all the same
             job.fail(JournalClosedError(f"{self._name} was closed within a transaction: open it to see if it is there"))
             raise
+
+    async def _through_locks(self, work: Work[T]) -> T:
+        """One transaction; begun again while another process holds the lock, but not by a writer that is to close."""
+        until_s = time.monotonic() + self._lock_patience_s
+        while True:
+            try:
+                return await self._connection.run(_transact, work)
+            except sqlite3.OperationalError as error:
+                locked = isinstance(translate(error, self._name), JournalLockedError)
+                if not locked or self._closing or time.monotonic() >= until_s:
+                    raise
 
     def _raise_if_stopped(self) -> None:
         if self._closing or self._failure is not None:

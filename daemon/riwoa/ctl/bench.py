@@ -23,13 +23,13 @@ _KNOWN = {
     "eval": "subnet evaluations a second against OFA's own way",
     "status": "riwoactl status against the start of a bare interpreter",
     "resume": "from SIGKILL to the first new evaluation",
+    "growth": "room that a long search takes: bytes of journal a generation, memory of the searching side",
     "embedded": "RI-IWOA against the baselines on the embedded task",
     "table": "strategies on any table, NAS-Bench-201's or your own",
     "predictor": "strategies on OFA's accuracy predictor and its Note10 latency tables",
     "cognition": "the language model's proposals before and after training, beside placebo and spiral",
     "overlap": "evaluation and generation at the same time against alternating them",
 }
-_IN_WORDS = ("table", "predictor")
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -40,6 +40,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "eval": _evaluation,
         "status": _status,
         "resume": _resume,
+        "growth": _growth,
         "embedded": _embedded,
         "table": _table,
         "predictor": _predictor,
@@ -47,7 +48,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "overlap": _overlap,
     }
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
-    words = _contest_words if name in _IN_WORDS else None
+    words = _IN_WORDS.get(name)
     print(json.dumps(found, allow_nan=False) if options.json or words is None else words(found))
     return 0
 
@@ -57,6 +58,8 @@ _DESCRIPTIONS = {
     "eval": "ratio: the fastest setting against OFA's extraction, recalibration and evaluation.",
     "status": "ratio: the slower of running and stopped, against `python -c pass`.",
     "resume": "A search is killed and started again. ratio: start to first new evaluation by the imports' own time.",
+    "growth": "46 genes, population 20, a landscape in place of the workers. ratio: the worse of journal and memory by "
+    "its target; at most 1 where both are met.",
     "embedded": "Best feasible fitness after a budget of unique evaluations, paired over seeds. ratio: the median over "
     "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
     "table": "Best value within the constraints after a budget of unique queries, population 20, paired over seeds. "
@@ -127,6 +130,29 @@ def _resume(parser: Parser, arguments: list[str], options: Options) -> dict[str,
             progress=lambda done, total: advance(done, total, ""),
             generations=given.generations,
         )
+
+
+def _growth(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--evaluations", type=int, default=50_000, metavar="N", help="of the search (default 50000)")
+    given = parser.parse_args(arguments)
+    if given.evaluations < 200:
+        parser.error("--evaluations must be at least 200")
+    from riwoa.bench.growth import bench_growth
+
+    with bar("searching", "evaluation") as advance:
+        return bench_growth(given.evaluations, progress=lambda done, total: advance(done, total, ""))
+
+
+def _growth_words(found: dict[str, Any]) -> str:
+    """How both grow, and their targets."""
+    rows = [["evaluations", "generations", "journal, KB a generation", "resident, MB", "seconds"]]
+    for r in found["rows"]:
+        sizes = (f"{r['kb_a_generation']:.1f}", f"{r['resident_mb']:.0f}", f"{r['seconds']:.0f}")
+        rows.append([str(r["evaluations"]), str(r["generations"]), *sizes])
+    target = (
+        f"targets: {found['target_kb_a_generation']:g} KB a generation, {found['target_resident_mb']:g} MB resident"
+    )
+    return f"{columns(rows)}\n{target}"
 
 
 def _add_configuration(parser: Parser) -> None:
@@ -316,3 +342,6 @@ def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str
             )
 
     return asyncio.run(measure())
+
+
+_IN_WORDS = {"table": _contest_words, "predictor": _contest_words, "growth": _growth_words}
