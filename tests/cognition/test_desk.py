@@ -384,7 +384,7 @@ async def test_a_failure_is_told_in_words_that_a_database_takes(office: Office, 
     (reply,) = await answers(desk, *requests("unprintable x"))
     assert reply.status == "failed"
     assert reply.reason is not None
-    assert "FileNotFoundError: /models/?t?" in reply.reason
+    assert "FileNotFoundError: /models/\\udce9t\\udce9" in reply.reason
 
 
 async def test_the_providers_start_costs_no_patience(office: Office) -> None:
