@@ -100,6 +100,8 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     if status["state"] != "finished":
         print(f"{status['state']}: {status.get('message') or one_line(status)}")
         print(f"journal: {paths.journal}")
+        if status["state"] == "stopped":
+            print(f"nothing committed is lost; the same command goes on, or: riwoad --foreground --state {paths.state}")
         return
     with JournalReader(paths.journal) as reader:
         run = reader.latest_run()

@@ -19,9 +19,10 @@ from _thread import allocate_lock  # threading itself is only imported for whoev
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
     import threading
-    from typing_extensions import Buffer
     from types import TracebackType
     from typing import TextIO
+
+    from typing_extensions import Buffer
 
 _MOST_WAITING_BYTES = 2**20  # of text that nobody takes: more would be memory lost to a reader that stopped
 _GOODBYE_S = 2.0  # at the end, for a reader that is slow rather than gone
