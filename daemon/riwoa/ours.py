@@ -151,16 +151,3 @@ def same_place(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bo
         return os.path.samefile(one, other)
     except (OSError, ValueError):
         return os.path.realpath(one) == os.path.realpath(other)
-
-
-def new_file(beside: Path) -> Path:
-    """An empty file with a name of its own beside another."""
-    import secrets
-
-    while True:
-        name = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        except FileExistsError:
-            continue
-        return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 from pathlib import Path
 
 from riwoa_storage.failpoint import failpoint
@@ -16,7 +17,7 @@ _told: set[str] = set()  # directories whose file system was named
 
 def replace_durably(path: Path, data: bytes) -> None:
     """Write beside, flush to the disk, rename, flush the directory."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = new_file(path)
     try:
         temporary.write_bytes(data)
         flush(temporary)
@@ -28,6 +29,17 @@ def replace_durably(path: Path, data: bytes) -> None:
         raise
     failpoint("durable.after_rename")
     flush(path.parent)
+
+
+def new_file(beside: Path) -> Path:
+    """An empty file with a name of its own beside another: what lies there already is somebody's."""
+    while True:
+        name = beside.with_name(f".{beside.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            continue
+        return name
 
 
 def flush(path: Path) -> None:

@@ -68,8 +68,8 @@ def _check_place(name: str) -> None:
     directory = os.path.dirname(name)
     if not os.path.isdir(directory):
         raise JournalUnwritableError(f"cannot write {name}: {directory} is not a directory; create it first")
-    if os.path.isdir(name):
-        raise JournalUnwritableError(f"cannot write {name}: it is a directory; remove it or use another --state")
+    if os.path.exists(name) and not os.path.isfile(name):  # a pipe would never answer
+        raise JournalUnwritableError(f"cannot write {name}: it is no file; remove it or use another --state")
     if not os.access(directory, os.W_OK | os.X_OK) or (os.path.exists(name) and not os.access(name, os.R_OK | os.W_OK)):
         raise JournalUnwritableError(f"cannot write {name}: make it and its directory writable for this user")
 

@@ -218,7 +218,7 @@ def test_a_clock_that_was_wrong_makes_no_odd_status(offset_s: float, tmp_path: P
     (tmp_path / "status.json").write_text(json.dumps(status_object(started_unix_s=then, updated_unix_s=then)))
     status = collect(StatePaths(tmp_path))
     assert (status["state"], exit_code(status["state"])) == ("stopped", 3)
-    assert "state as of" in render(status)
+    assert "was killed, or lost power" in render(status)
     assert "-" not in render({**status, "alive": True}).splitlines()[0]
 
 

@@ -53,3 +53,10 @@ def test_equal_points_stay_but_a_key_only_once() -> None:
 def test_a_failed_evaluation_has_no_place_in_the_archive() -> None:
     with pytest.raises(ValueError, match="finite"):
         ParetoArchive().add(ParetoPoint("a", math.nan, 1.0))
+
+
+def test_a_long_front_takes_in_each_point_in_a_moment() -> None:
+    out = archive([ParetoPoint(f"k{i}", i / 20_000, float(i)) for i in range(20_000)])  # in 20 s when all were compared
+    assert len(out) == 20_000
+    assert out.add(ParetoPoint("best", 1.0, 0.0))
+    assert [p.key for p in out.front()] == ["best"]

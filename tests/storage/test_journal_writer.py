@@ -445,7 +445,7 @@ async def test_another_process_that_holds_the_lock_is_reported(path: Path, monke
 async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     for path, message in (
         (tmp_path / "missing" / "journal.db", "not a directory; create it first"),
-        (tmp_path, "it is a directory"),
+        (tmp_path, "it is no file"),
     ):
         with pytest.raises(JournalUnwritableError, match=message):
             await JournalWriter.open(path)

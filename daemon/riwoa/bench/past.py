@@ -88,8 +88,11 @@ class _Drawn:
         rng = generator(0, generation, "bench.past")
         genotypes = rng.random((POPULATION, self._codec.dimension))
         for slot, (genotype, indices) in enumerate(zip(genotypes, self._codec.decode(genotypes), strict=True)):
-            share = 0.5 + 0.4 * rng.random()
-            changed = {name: self._metrics[name] * share for name in ("accuracy", "latency_ms")}
+            cost, error = rng.random(2)
+            changed = {  # slower networks tend to be more accurate
+                "latency_ms": self._metrics["latency_ms"] * (0.5 + 0.4 * cost),
+                "accuracy": self._metrics["accuracy"] * (0.5 + 0.4 * cost * (1.0 - 0.5 * error)),
+            }
             yield IndividualRecord(
                 slot=slot,
                 operator="spiral",

@@ -27,7 +27,8 @@ from riwoa.hardware.probe import library_versions, notes, probe, sensors
 from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child, throttled
 from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, operators
 from riwoa.oracle.mobilenet import OfaConfig
-from riwoa.ours import new_file, unwritable
+from riwoa.ours import unwritable
+from riwoa_storage.durable import new_file
 
 if TYPE_CHECKING:
     from riwoa.hardware.bench import FloatArray

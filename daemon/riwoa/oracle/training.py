@@ -38,9 +38,9 @@ from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.published import PUBLISHED
 from riwoa.oracle.supernet import Supernet, set_strides
-from riwoa.ours import new_file, regular_file
+from riwoa.ours import regular_file
 from riwoa.parsing import parse_json
-from riwoa_storage.durable import flush, replace_durably
+from riwoa_storage.durable import flush, new_file, replace_durably
 
 if TYPE_CHECKING:
     from riwoa.oracle.tasks import ImageTask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 
@@ -23,10 +24,15 @@ class ParetoArchive:
     """
 
     def __init__(self) -> None:
-        self._points: dict[str, ParetoPoint] = {}
+        # Both ascend strictly along the front, so a bisection finds a point's place: a run adds its points by the
+        # ten thousand, and where accuracies are coarse the front itself is long.
+        self._latencies_ms: list[float] = []
+        self._accuracies: list[float] = []
+        self._equal: list[dict[str, ParetoPoint]] = []  # by key, what stands at each place
+        self._keys: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._points)
+        return len(self._keys)
 
     def add(self, point: ParetoPoint) -> bool:
         """Add a point; whether it is on the front now. A key that is on the front already is not replaced.
@@ -36,19 +42,24 @@ class ParetoArchive:
         """
         if not (math.isfinite(point.accuracy) and math.isfinite(point.latency_ms)):
             raise ValueError(f"a Pareto point needs finite metrics, got {point!r}")
-        if point.key in self._points or any(_dominates(p, point) for p in self._points.values()):
+        if point.key in self._keys:
             return False
-        self._points = {k: p for k, p in self._points.items() if not _dominates(point, p)}
-        self._points[point.key] = point
+        no_slower = bisect_right(self._latencies_ms, point.latency_ms) - 1  # the most accurate of these
+        if no_slower >= 0 and self._accuracies[no_slower] >= point.accuracy:
+            place = (self._latencies_ms[no_slower], self._accuracies[no_slower])
+            if place != (point.latency_ms, point.accuracy):
+                return False
+            self._equal[no_slower][point.key] = point
+        else:
+            begin = bisect_left(self._latencies_ms, point.latency_ms)
+            end = max(begin, bisect_right(self._accuracies, point.accuracy))  # those between are dominated now
+            self._keys -= {key for equal in self._equal[begin:end] for key in equal}
+            self._latencies_ms[begin:end] = [point.latency_ms]
+            self._accuracies[begin:end] = [point.accuracy]
+            self._equal[begin:end] = [{point.key: point}]
+        self._keys.add(point.key)
         return True
 
     def front(self) -> tuple[ParetoPoint, ...]:
         """Fastest first; ties by key."""
-        return tuple(sorted(self._points.values(), key=lambda p: (p.latency_ms, p.key)))
-
-
-def _dominates(a: ParetoPoint, b: ParetoPoint) -> bool:
-    """No worse in both metrics and better in one."""
-    if a.accuracy < b.accuracy or a.latency_ms > b.latency_ms:
-        return False
-    return a.accuracy > b.accuracy or a.latency_ms < b.latency_ms
+        return tuple(equal[key] for equal in self._equal for key in sorted(equal))
