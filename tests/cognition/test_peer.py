@@ -130,7 +130,7 @@ async def test_the_log_holds_nothing_that_a_terminal_would_obey(spawn: Spawn) ->
         peer, r"""sys.stderr.write('\x1b[2Jgone\x07\ta\rb\u202e\x9b\n'); sys.stderr.flush(); print('{"ok": 1}')"""
     )
     await peer.stop()
-    assert lines == ["?[2Jgone? a b??"]
+    assert lines == [r"\x1b[2Jgone\x07 a b\u202e\x9b"]
 
 
 async def test_when_gone_tells_of_a_death_that_nobody_asked_about(spawn: Spawn) -> None:

@@ -17,8 +17,9 @@ import pytest
 from riwoa.ctl import main
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import shipped_table
-from riwoa.ours import keep_writing_to_ourselves, new_file, output_file, regular_file, same_place, unwritable
+from riwoa.ours import keep_writing_to_ourselves, output_file, regular_file, same_place, unwritable
 from riwoa.search.space import Gene, Space
+from riwoa_storage.durable import new_file
 
 from .support import environment, individual, write_journal
 

@@ -614,6 +614,7 @@ def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(
     assert second.digest != first.digest  # another seed, or every night would find the same
     with sqlite3.connect(state / "journal.db") as db:  # by a clock that was a year ahead
         db.execute("UPDATE generations SET committed_unix_s = committed_unix_s + 31536000")
+    reseal(state / "journal.db")
     assert run(state, "--nightly", night, settings=settings).returncode == 0
     assert len(verify(state / "journal.db").runs) == 3
 

@@ -432,7 +432,7 @@ async def test_a_full_disk_is_told_apart_and_loses_no_committed_generation(tiny_
 
 async def test_another_process_that_holds_the_lock_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("riwoa_storage.writer.BUSY_TIMEOUT_S", 0.05)
-    async with await JournalWriter.open(path) as writer:
+    async with await JournalWriter.open(path, lock_patience_s=0.2) as writer:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(JournalLockedError, match="stop that one"):
