@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STATE ?= .riwoa
 ARGS ?=
+JOBS ?= 2
+SHARED := -n $(JOBS) --dist worksteal
 FUZZED := tests/daemon/test_control.py tests/daemon/test_parse.py tests/daemon/test_config.py tests/daemon/test_reload.py
 
 .PHONY: run test test-slow test-crash test-systemd test-gpu check lint clean
@@ -14,8 +16,9 @@ run: $(VENV)/.installed-run
 	@$(BIN)/riwoactl model pull auto >/dev/null || echo "no language model for now; searching without it"
 	@$(BIN)/riwoad --foreground --state $(STATE) $(ARGS)
 
+# JOBS processes share the tests; ARGS chooses among them.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 # The whole protocol of `riwoactl validate` on CIFAR-100 itself: RIWOA_DATA names the folder of cifar-100/.
 test-slow: $(VENV)/.installed-dev
@@ -24,7 +27,7 @@ test-slow: $(VENV)/.installed-dev
 # Long; TEST_KILLS, TEST_CUTS and TEST_FUZZ say how often it kills and cuts, and how many frames, texts and settings it
 # tries (100, 40, 10000).
 test-crash: $(VENV)/.installed-dev
-	TEST_FUZZ=$${TEST_FUZZ:-10000} $(BIN)/python -m pytest -m "crash or not crash" tests/crash $(FUZZED) $(ARGS)
+	TEST_FUZZ=$${TEST_FUZZ:-10000} $(BIN)/python -m pytest $(SHARED) -m "crash or not crash" tests/crash $(FUZZED) $(ARGS)
 
 # Boots a container: needs root, and Debian's systemd-container and debootstrap; skips with the reason otherwise.
 test-systemd: $(VENV)/.installed-dev
