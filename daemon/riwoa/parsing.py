@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 MOST_JSON_BYTES = 1 << 24
 MOST_JSON_DEPTH = 64  # ours has five levels
 MOST_TOML_BYTES = 1 << 18  # a complete configuration, each key described, has a twentieth of it
-_MOST_DOTS = 100  # in a line: tomllib takes time in the square of a key's parts
+_MOST_DOTS = 100  # in a word: tomllib takes time in the square of a key's parts
 _SILENCE_S = 10.0  # a pipe's writer may think for so long
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# The closing quote may be missing: a string that never ends must not be tried again from each quote within it.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
@@ -80,8 +81,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     if len(text) > MOST_TOML_BYTES:
         raise ValueError(f"longer than {MOST_TOML_BYTES} characters; a configuration never is")
     for number, line in enumerate(text.split("\n"), 1):
-        if line.count(".") > _MOST_DOTS and not line.lstrip().startswith("#"):
-            raise ValueError(f"line {number} has more than {_MOST_DOTS} dots; keys have two parts, section.key")
+        if line.count(".") > _MOST_DOTS and not line.lstrip().startswith("#") and _dotted_beyond(line, _MOST_DOTS):
+            raise ValueError(f"line {number} has a key of more than {_MOST_DOTS} parts; keys have two, section.key")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -90,6 +91,12 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("not valid TOML: nested too deeply") from None
     except Exception as error:  # integers of thousands of digits, say: whatever it is, this text is the reason
         raise ValueError(f"not valid TOML: {error}") from None
+
+
+def _dotted_beyond(line: str, most: int) -> bool:
+    """Whether a key may have more parts, blanks around their dots or not; numbers in a list have a dot each."""
+    words = re.sub(r"[ \t]*\.[ \t]*", ".", line)
+    return any(word.count(".") > most for word in re.findall(r"[^\s,=\[\]{}]+", words))
 
 
 def decode_text(content: bytes) -> str:

@@ -81,3 +81,11 @@ def test_a_pipe_whose_writer_says_nothing_is_given_up(monkeypatch: pytest.Monkey
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_a_list_of_many_numbers_is_no_key_of_many_parts() -> None:
+    numbers = [i + 0.5 for i in range(500)]
+    assert parse_toml(f"x = {numbers}")["x"] == numbers
+    for key in (".".join("a" * 200), " . ".join("1" * 200), "x = {" + ".".join("a" * 200)):
+        with pytest.raises(ValueError, match="more than 100 parts"):
+            parse_toml(f"{key} = 1")

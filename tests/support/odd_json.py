@@ -17,6 +17,7 @@ ODD_BYTES = {
     "a deep field": b'{"state": "running", "x": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}",
     "an integer of 5,000 digits": b'{"state": "running", "pid": ' + b"9" * 5000 + b"}",
     "17 million bytes": b'{"state": "' + b"x" * (17 << 20) + b'"}',
+    "a string that never ends": b'"' + b'\\"' * 100_000 + b"[" * 65,
     "not UTF-8": b'{"state": "\xff\xfe"}',
     "no object": b'["running"]',
     "null": b"null",

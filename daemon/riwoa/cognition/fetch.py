@@ -6,6 +6,7 @@ anywhere and called again, a fetch begins anew (a hub download continues). No to
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import subprocess
@@ -85,7 +86,8 @@ def _pull_auto(home: Path, say: Say, device: Accelerator | None) -> ModelFiles:
             if not is_full(error):
                 raise
             # What was fetched would keep the disk full for everybody, and could never be finished here.
-            shutil.rmtree(_partial(hub_directory(home, PREFERRED)), ignore_errors=True)
+            with contextlib.suppress(OSError):
+                shutil.rmtree(_partial(hub_directory(home, PREFERRED)), ignore_errors=True)
             why_not = f"no room for {PREFERRED}"
     say(f"the embedded model: {why_not}")
     return _pull_embedded(home, say)

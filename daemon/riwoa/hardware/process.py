@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from riwoa.child import child_command, child_environment, error_from_json
 from riwoa.errors import OracleError
+from riwoa.parsing import parse_json_object
 from riwoa.text import printable
 
 _REPORT_EVERY_S = 0.25
@@ -49,7 +49,7 @@ async def run_child(arguments: list[str], threads: int, progress: ProgressCallba
     words = asyncio.create_task(_last_line(process.stderr), name="measurement-log")
     try:
         async for line in process.stdout:
-            event = json.loads(line)
+            event = parse_json_object(line)
             if event["event"] == "progress" and progress is not None:
                 progress(BuildProgress(event["done"], event["total"], event["left_s"]))
             elif event["event"] == "error":

@@ -40,7 +40,7 @@ from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, checked_config
 from riwoa.ours import json_object, output_directory, regular_file, unwritable
-from riwoa.parsing import parse_json
+from riwoa.parsing import parse_json, parse_json_object
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
@@ -494,7 +494,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         return
     for line in path.read_bytes().splitlines():
         try:
-            yield json.loads(line)
+            yield parse_json_object(line)
         except ValueError:
             continue  # the line that a kill cut
 
