@@ -15,7 +15,10 @@ def _leave_working_directory() -> None:
     ``python -m`` looks there, and so does every Python where PYTHONPATH has an empty entry, as ``$PYTHONPATH:/x`` makes
     it where it was not set. What PYTHONPATH names in full is meant, and where riwoa itself lies is needed.
     """
-    here = os.path.realpath(".")
+    try:
+        here = os.path.realpath(".")
+    except OSError:  # it was removed: nothing lies there
+        return
     meant = filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     kept = {os.path.realpath(entry) for entry in meant}
     if here not in kept and not os.path.isdir("riwoa") and not os.path.isdir("riwoa_storage"):

@@ -15,6 +15,8 @@ _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _WITH_SECONDS = re.compile(r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d")
 _OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
+_LAST_YEAR = 9000  # what is reckoned from a deadline must be a date, too
+
 
 def checked_hours(text: str) -> str:
     """``text`` if it is a span of the day.
@@ -46,8 +48,9 @@ def checked_deadline(text: str) -> str:
     if _OF_DAY.fullmatch(text):
         return text
     try:
-        datetime.fromisoformat(text).timestamp()  # a year that the clock does not know, too
-        if len(text) > len("2026-01-01"):
+        moment = datetime.fromisoformat(text)
+        moment.timestamp()  # a year that the clock does not know, too
+        if moment.year <= _LAST_YEAR and len(text) > len("2026-01-01"):
             return text
     except (ValueError, OverflowError, OSError):
         pass

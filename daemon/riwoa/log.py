@@ -27,6 +27,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     if pretty:
         plain = structlog.dev.plain_traceback
         renderers = [structlog.dev.ConsoleRenderer(colors=Terminal.of(stream).colours, exception_formatter=plain)]
+    logging.getLogger().addHandler(_forwarded)  # once, however often
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -40,6 +41,20 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
         logger_factory=structlog.WriteLoggerFactory(stream),  # a line is one write: written whole, or lost whole
         cache_logger_on_first_use=False,  # a reload may change the level
     )
+
+
+class _Forwarded(logging.Handler):
+    """What libraries say by Python's own logging, asyncio above all, as a line of ours: no tracebacks between them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record; its error, if there is one, in a few words."""
+        error = record.exc_info[1] if record.exc_info else None
+        words = {} if error is None else {"error": printable(f"{type(error).__name__}: {error}")}
+        write = get_logger(record.name).error if record.levelno >= logging.ERROR else get_logger(record.name).warning
+        write("library_said", line=printable(record.getMessage()), **words)
+
+
+_forwarded = _Forwarded(logging.WARNING)
 
 
 class _Losses:

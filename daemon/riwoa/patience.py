@@ -13,12 +13,13 @@ from typing import TypeVar
 
 from riwoa.errors import FullDiskError
 from riwoa.log import get_logger
-from riwoa_storage.errors import JournalFullError, JournalLockedError, JournalUnreadableError
+from riwoa_storage.errors import JournalFullError, JournalLockedError, JournalMissingError, JournalUnreadableError
 from riwoa_storage.fault import WAIT, fault
 
 _log = get_logger("patience")
 _T = TypeVar("_T")
-_PASSING = (JournalFullError, JournalLockedError, JournalUnreadableError, FullDiskError)
+# Missing: whoever searches has it open, so somebody has renamed its directory and may put it back.
+_PASSING = (JournalFullError, JournalLockedError, JournalMissingError, JournalUnreadableError, FullDiskError)
 _AGAIN_S = 1.0
 _LONGEST_S = 60.0  # then it is no trifle any more, and the search says so and begins anew from where the journal stands
 

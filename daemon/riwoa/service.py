@@ -63,6 +63,7 @@ from riwoa.reload import Reloader, watch_forever, with_keys
 from riwoa.screening import prior_examples
 from riwoa.status import Rate, StatusBoard, duration, one_line
 from riwoa.streams import Guarded
+from riwoa.text import printable
 from riwoa.views import (
     config_view,
     current_leader,
@@ -86,6 +87,7 @@ _STATUS_EVERY_S = 1.0
 _WRITE_EVERY_S = 15.0
 _DOUBLINGS = 5  # of governor.retry_s
 _PROVE_EVERY_S = 120.0
+_MOST_CHARACTERS = 4000  # of a last line
 _LOCK_PATIENCE_S = 180.0  # in the foreground, where somebody reads why it ended
 _SLICE_S = 5.0  # of a wait that a deadline may end
 _LEAST_NIGHT_S = 1800.0  # what a new run needs to be worth more than the last one's answer
@@ -568,7 +570,12 @@ class Service:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        return None if process.returncode == 0 else stderr.decode(errors="replace").strip().rpartition("\n")[2][-500:]
+        lines = stderr.decode(errors="replace").strip().splitlines()
+        if process.returncode != 0:
+            return lines[-1][-500:] if lines else f"its process ended with {process.returncode}"
+        for line in lines:
+            _voice.say(_log.warning, "export_said", line=printable(line))
+        return None
 
     async def _prove(self, journal: JournalWriter) -> None:
         """Recompute the digest chain of what was committed since the last time, and remember how far it holds.
@@ -911,7 +918,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(error: BaseException) -> int:
     """One line on standard error, and the exit code; a bug has its traceback in the log too."""
     if isinstance(error, (RiwoaError, StorageError)):
-        print(f"riwoad: {error}", file=sys.stderr)
+        print(f"riwoad: {printable(error, _MOST_CHARACTERS)}", file=sys.stderr)
         return error.exit_code
     if isinstance(error, OSError):  # a disk, a permission, a limit of this machine: no bug
         _log.debug("failed", exc_info=error)
@@ -924,6 +931,8 @@ def _report(error: BaseException) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     loaded = load(options.config, options.set)
+    if options.state == "":
+        raise UsageError("--state needs a directory, for example --state .riwoa")
     paths = daemon_state(options.state)
     renew_before_unix_s = 0.0
     if options.nightly:

@@ -173,3 +173,9 @@ def test_a_zone_that_changes_while_it_runs_is_followed(monkeypatch: pytest.Monke
         assert deadline_unix_s("07:00", now_unix_s) == utc(due)
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59", "9001-01-01T00:00"])
+def test_a_deadline_beyond_what_can_be_reckoned_with_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a local time"):
+        checked_deadline(text)

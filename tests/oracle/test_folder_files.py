@@ -147,9 +147,12 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pipe": (os.mkfifo, "no regular file"),
     "a link to a device": (lambda p: p.symlink_to("/dev/zero"), "no regular file"),
     "a folder": (Path.mkdir, "a folder in a class folder"),
-    "text": (lambda p: p.write_text("who took these pictures, and when"), "cannot identify"),
-    "nothing": (Path.touch, "cannot identify"),
-    "a thumbnail cache": (lambda p: p.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500)), "cannot identify"),
+    "text": (lambda p: p.write_text("who took these pictures, and when"), "no picture that Pillow knows"),
+    "nothing": (Path.touch, "no picture that Pillow knows"),
+    "a thumbnail cache": (
+        lambda p: p.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500)),
+        "no picture that Pillow knows",
+    ),
 }
 
 
@@ -223,7 +226,7 @@ def test_reasons_are_the_same_from_one_reading_to_the_next(root: Path, capfd: py
         assert len(task.views("validation", resolutions[-1])[1]) == 59
         told.add(capfd.readouterr().err)
     assert len(told) == 1
-    assert "7.png (cannot identify" in (line := told.pop())
+    assert "7.png (no picture that Pillow knows" in (line := told.pop())
     assert not re.search("0x[0-9a-f]{4}", line)
 
 
@@ -242,8 +245,8 @@ def test_names_reach_the_terminal_without_what_they_do_to_it(root: Path, capfd: 
         shutil.copy(root / CLASS / "0.png", root / CLASS / f"more{i}.png")
     loaded(root)
     told = capfd.readouterr().err
-    assert r"class001/\x1b[2J \u202e (cannot identify" in told
-    assert r"class000/\udcff (cannot identify" in told
+    assert r"class001/\x1b[2J \u202e (no picture that Pillow knows" in told
+    assert r"class000/\udcff (no picture that Pillow knows" in told
     assert "\x1b" not in told
 
 

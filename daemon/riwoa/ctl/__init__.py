@@ -12,6 +12,7 @@ from riwoa.errors import UsageError
 from riwoa.ours import keep_writing_to_ourselves
 from riwoa.paths import ORDER
 from riwoa.streams import Guarded, OutputError
+from riwoa.text import printable
 
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ exit codes:
   68  no architecture meets the latency target  74  reading or writing failed, the disk is full
   69  no daemon, or no systemd, answers         75  another process holds the state directory
   70  a bug                                     76  the journal is of another version
- 130  interrupted                               77  the daemon refused; 78  the configuration is invalid"""
+ 130  interrupted; 141  the reader has gone     77  the daemon refused; 78  the configuration is invalid"""
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 _IO_ERROR, _BUG = 74, 70
+_MOST_CHARACTERS = 4000
 
 
 class Options:
@@ -170,6 +172,7 @@ def _report(error: Exception, code: int, options: Options) -> int:
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    message = printable(message, _MOST_CHARACTERS)
     print(f"riwoactl: {message}", file=sys.stderr)
     if options.json:
         import json

@@ -87,7 +87,8 @@ def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | No
     status = {**_blank(paths), **(last or {}), "source": "file" if last else "none", "alive": True}
     owns = last is not None and last.get("pid") == pid
     if not silent and not owns:
-        return {**status, "state": "starting", "pid": pid, "message": f"process {pid} is starting"}
+        message = f"process {pid} is starting" if pid else "a daemon is starting"
+        return {**status, "state": "starting", "pid": pid or None, "message": message}
     if not silent and status["state"] in (*_ENDED, "starting"):
         return status
     if not silent and status.get("socket", "") is None:  # it could open none, and said so

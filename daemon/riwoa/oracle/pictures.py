@@ -55,7 +55,7 @@ _MOST_MANIFEST_BYTES = 1 << 28  # of millions of images
 _CROP_SHARE = 0.875
 _SHOWN = 3  # unreadable files that a message names
 _MAX_REASON_CHARACTERS = 100
-_OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")  # an object as Python names it: another address every time
+_OBJECT = re.compile(r"<[^<>]*>")  # an object as Python names it: another address, or descriptor, every time
 
 
 class StandardisedImages:
@@ -317,6 +317,8 @@ def _read(path: Path) -> bytes:
 
 def _reason(error: Exception) -> str:
     """Why, in a few words that are the same whenever and wherever the file is read."""
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "no picture that Pillow knows"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return printable(_OBJECT.sub("it", " ".join(text.split())) or type(error).__name__, _MAX_REASON_CHARACTERS)
 
