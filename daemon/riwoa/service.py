@@ -55,7 +55,7 @@ from riwoa.oracle.spec import pool_settings
 from riwoa.oracle.surrogate import Examples
 from riwoa.ours import keep_writing_to_ourselves
 from riwoa.paths import ORDER, StatePaths, daemon_state
-from riwoa.patience import Convenience, passes
+from riwoa.patience import Convenience, passes, patiently
 from riwoa.problem import Problem, pose
 from riwoa.progress import attach, exported_digest, show_end, show_progress
 from riwoa.provision import Provision, provide
@@ -281,7 +281,7 @@ class Service:
     async def _search(self, group: asyncio.TaskGroup, *, journal: JournalWriter) -> None:
         # Beside the slow starts, but before anything is written: never build on a broken chain. A damaged adapter is no
         # reason to stop: learning falls back to the last good one, and says so.
-        checking = group.create_task(self._prove(journal), name="verify")
+        checking = group.create_task(self._prove(journal, structure=True), name="verify")
         run_before = self._unfinished()
         problem = await self._pose()
         provision = await self._provide(run_before)
@@ -348,7 +348,7 @@ class Service:
             last = reader.last_generation(run.run_id)
         if last is not None and self._of_another_night(last.committed_unix_s):
             return False
-        await self._prove(journal)
+        await self._prove(journal, structure=False)
         if last is not None:
             interval = interval_of(self.paths.latency_table, run.provenance.get("latency_table_sha256"))
             for name, part in finished_view(run, last, interval).items():
@@ -570,13 +570,14 @@ class Service:
                 await process.wait()
         return None if process.returncode == 0 else stderr.decode(errors="replace").strip().rpartition("\n")[2][-500:]
 
-    async def _prove(self, journal: JournalWriter) -> None:
+    async def _prove(self, journal: JournalWriter, *, structure: bool) -> None:
         """Recompute the digest chain of what was committed since the last time, and remember how far it holds.
 
         Raises:
             JournalCorruptError: it does not.
         """
-        found = await asyncio.to_thread(verify, self.paths.journal, adapters=False, since_last=True)
+        prove = partial(verify, self.paths.journal, adapters=False, since_last=True, structure=structure)
+        found = await patiently(prove)
         await journal.mark_verified(found.runs)
 
     # -- attendants ----------------------------------------------------------------------------------------------------
@@ -707,7 +708,7 @@ class Service:
         """Now and then, so that no start finds a long history unproved."""
         while True:
             await asyncio.sleep(_PROVE_EVERY_S)
-            await self._prove(journal)
+            await self._prove(journal, structure=False)
 
     async def _watch_drift(self, table: Path, pool: WorkerPool, journal: JournalWriter, run_id: int) -> None:
         """Now and then: does the device still run as its table says? It only tells: a run has one table."""

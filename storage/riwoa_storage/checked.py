@@ -89,7 +89,7 @@ class CheckedTables:
     def of_architectures(self, hashes: Sequence[int], rest: str, *parameters: object) -> list[Values]:
         """Individuals of the architectures whose keys have these hashes, with their architectures, checked.
 
-        ``rest`` may compare ``individuals.individual_id`` with what it looks up of ``architectures.architecture_id``.
+        ``rest`` may compare ``individuals.rowid`` with what it looks up of ``architectures.architecture_id``.
         """
         # CROSS: from the architectures to their individuals, each by an index, whatever SQLite believes.
         sql = (

@@ -182,10 +182,10 @@ class JournalReader:
         """Individuals by key, up to an architecture's first for which ``settled`` holds; else up to ``otherwise``."""
         # A damaged status hides nothing: the row itself is read in either case, and its checksum tells.
         first = (
-            "SELECT individual_id FROM individuals WHERE run_id = ?1 AND architecture_id = "
-            f"architectures.architecture_id {settled} ORDER BY individual_id LIMIT 1"
+            "SELECT rowid FROM individuals WHERE run_id = ?1 AND architecture_id = architectures.architecture_id "
+            f"{settled} ORDER BY rowid LIMIT 1"
         )
-        rest = f"run_id = ?1 AND individual_id <= coalesce(({first}), ?2)"
+        rest = f"run_id = ?1 AND individuals.rowid <= coalesce(({first}), ?2)"
         wanted = list(dict.fromkeys(keys))
         found: dict[str, list[IndividualRecord]] = {}
         for at in range(0, len(wanted), PAGE_ROWS):
@@ -196,10 +196,19 @@ class JournalReader:
         return {key: found[key] for key in wanted if key in found}
 
     def metrics_of(self, run_id: int, generation: int, slot: int) -> tuple[float, float] | None:
-        """(accuracy, latency_ms) of a committed individual; None where it was not evaluated in full."""
+        """(accuracy, latency_ms) of a committed individual; None where it was not evaluated in full.
+
+        Raises:
+            JournalCorruptError: it is not there, although it was committed.
+        """
         where = "WHERE run_id = ? AND generation = ? AND slot = ?"
         rows = self._tables.select("individuals", where, run_id, generation, slot)
-        if not rows or rows[0]["status"] != "ok":
+        if not rows:
+            raise JournalCorruptError(
+                f"{self.name}: individual {slot} of generation {generation} of run {run_id} is not there: keep a copy, "
+                "then restore a backup"
+            )
+        if rows[0]["status"] != "ok":
             return None
         metrics = json.loads(rows[0]["metrics"])
         return float(metrics["accuracy"]), float(metrics["latency_ms"])

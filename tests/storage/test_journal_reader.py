@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from riwoa_storage.errors import JournalMissingError, JournalUnreadableError
+from riwoa_storage.errors import JournalCorruptError, JournalMissingError, JournalUnreadableError
 from riwoa_storage.glance import glance
 from riwoa_storage.migrate import migrate
 from riwoa_storage.reader import JournalReader
@@ -177,7 +177,8 @@ async def test_a_search_asks_its_past_by_key_and_by_place_and_learns_what_was_co
         assert reader.committed_outcomes(2, (f"x{n}" for n in range(2000))) == {}
         assert reader.metrics_of(2, 1, 0) == (0.51, 10.0)
         assert reader.metrics_of(2, 1, 1) is None  # it failed
-        assert reader.metrics_of(2, 7, 0) is None
+        with pytest.raises(JournalCorruptError, match="individual 0 of generation 7 of run 2 is not there"):
+            reader.metrics_of(2, 7, 0)
         assert list(reader.front_points(2)) == [
             (i.architecture_key, i.metrics["accuracy"], i.metrics["latency_ms"], g, i.slot)
             for g, i in everyone
