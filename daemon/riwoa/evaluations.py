@@ -181,7 +181,7 @@ class Evaluations:
         if self._run_id is None:
             return set()
         with JournalReader(self._path) as reader:
-            return set(reader.committed_outcomes(self._run_id, keys))
+            return reader.committed_keys(self._run_id, keys)
 
     async def evaluate(self, wanted: Sequence[Wanted]) -> list[Evaluated]:
         """Outcomes in full, in order; the second of two equal keys is a hit of the first.

@@ -103,7 +103,7 @@ class History:
             accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
             self._keep((generation, i.slot), (accuracy, latency_ms))
             self.archive.add(ParetoPoint(i.architecture_key, accuracy, latency_ms, (generation, i.slot)))
-            self._challenge(generation, i)
+            self.best = _better(self.best, generation, i, self._objective)
 
     def committed(self, generation: int, counters: Mapping[str, Any], digest: str) -> None:
         """Stand on a committed generation's totals; only here, between two generations, are individuals let go."""
@@ -156,50 +156,51 @@ class History:
         self.archive = self._front(reader, last, look)
         # The objective may have changed after this generation was committed and before the kill.
         if last.leader is not None and last.individuals[0].fitness_version == self._objective.version:
-            self.best = None
-            self._challenge_with(reader, last.run_id, [(last.leader["generation"], last.leader["slot"])])
+            leader = (last.leader["generation"], last.leader["slot"])
+            self.best = _best_of(reader, last.run_id, [leader], self._objective)
         else:
             self.judge_by(self._objective, reader, last.run_id)
 
     @staticmethod
     def _front(reader: JournalReader, last: GenerationRecord, look: Callable[[int, str], None]) -> ParetoArchive:
-        found, exact = ParetoArchive(), ParetoArchive()
+        found = ParetoArchive()
         for key, accuracy, latency_ms, generation, slot in reader.front_points(last.run_id):
             found.add(ParetoPoint(key, accuracy, latency_ms, (generation, slot)))
             look(generation, key)
-        for p in found.front():  # the database reads numbers by code of its own, to the last bit not everywhere
-            accuracy, latency_ms = reader.metrics_of(last.run_id, *p.origin) or (p.accuracy, p.latency_ms)
-            exact.add(ParetoPoint(p.key, accuracy, latency_ms, p.origin))
-        return exact
+        return found
 
     def judge_by(self, objective: Objective, reader: JournalReader, run_id: int) -> None:
-        """Choose the leader anew among all that was ever committed: the target or the exponent changed."""
-        self._objective = objective
-        self.best = None
+        """Choose the leader anew among all that was ever committed: the target or the exponent changed.
+
+        In a thread: until it is chosen, whoever looks sees the one before.
+        """
         points = list(reader.front_points(run_id))
-        if not points:
-            return
-        accuracies, latencies_ms = (np.array([p[column] for p in points]) for column in (1, 2))
-        fitness, feasible = objective.fitness(accuracies, latencies_ms), objective.feasible(latencies_ms)
-        rivals = feasible if feasible.any() else np.ones(len(points), dtype=np.bool_)
-        near = np.flatnonzero(rivals & (fitness >= fitness[rivals].max() - _NEAR))
-        self._challenge_with(reader, run_id, [points[row][3:] for row in near])
+        best = None
+        if points:
+            accuracies, latencies_ms = (np.array([p[column] for p in points]) for column in (1, 2))
+            fitness, feasible = objective.fitness(accuracies, latencies_ms), objective.feasible(latencies_ms)
+            rivals = feasible if feasible.any() else np.ones(len(points), dtype=np.bool_)
+            near = np.flatnonzero(rivals & (fitness >= fitness[rivals].max() - _NEAR))
+            best = _best_of(reader, run_id, [points[row][3:] for row in near], objective)
+        self._objective, self.best = objective, best
 
-    def _challenge_with(self, reader: JournalReader, run_id: int, identities: Iterable[Identity]) -> None:
-        for generation, slot in identities:
-            individual = reader.individual(run_id, generation, slot)
-            assert individual is not None, "a leader is committed"
-            self._challenge(generation, individual)
 
-    def _challenge(self, generation: int, i: IndividualRecord) -> None:
-        """Make an individual the leader if it is better; among equals the faster, then the first."""
-        accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
-        feasible = bool(self._objective.feasible(latency_ms))
-        fitness = float(self._objective.fitness(accuracy, latency_ms))
-        challenger = Best(generation, i, fitness, feasible, self._objective.latency_target_ms)
-        best = self.best
-        if best is None or challenger.rank > best.rank:
-            self.best = challenger
+def _best_of(reader: JournalReader, run_id: int, identities: Iterable[Identity], objective: Objective) -> Best | None:
+    """The best of some committed individuals."""
+    best = None
+    for generation, slot in identities:
+        individual = reader.individual(run_id, generation, slot)
+        assert individual is not None, "a leader is committed"
+        best = _better(best, generation, individual, objective)
+    return best
+
+
+def _better(best: Best | None, generation: int, i: IndividualRecord, objective: Objective) -> Best:
+    """An individual if it is better than the best so far; among equals the faster, then the first."""
+    accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
+    feasible, fitness = bool(objective.feasible(latency_ms)), float(objective.fitness(accuracy, latency_ms))
+    challenger = Best(generation, i, fitness, feasible, objective.latency_target_ms)
+    return challenger if best is None or challenger.rank > best.rank else best
 
 
 def genotype_of(individual: IndividualRecord) -> FloatArray:

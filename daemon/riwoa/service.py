@@ -55,7 +55,7 @@ from riwoa.oracle.spec import pool_settings
 from riwoa.oracle.surrogate import Examples
 from riwoa.ours import keep_writing_to_ourselves
 from riwoa.paths import ORDER, StatePaths, daemon_state
-from riwoa.patience import Convenience, passes
+from riwoa.patience import Convenience, passes, patiently
 from riwoa.problem import Problem, pose
 from riwoa.progress import attach, exported_digest, show_end, show_progress
 from riwoa.provision import Provision, provide
@@ -88,6 +88,8 @@ _WRITE_EVERY_S = 15.0
 _DOUBLINGS = 5  # of governor.retry_s
 _PROVE_EVERY_S = 120.0
 _MOST_CHARACTERS = 4000  # of a last line
+_PART = 500  # generations proved before that is remembered
+_PROVING = "verifying the journal"
 _LOCK_PATIENCE_S = 180.0  # in the foreground, where somebody reads why it ended
 _SLICE_S = 5.0  # of a wait that a deadline may end
 _LEAST_NIGHT_S = 1800.0  # what a new run needs to be worth more than the last one's answer
@@ -283,7 +285,7 @@ class Service:
     async def _search(self, group: asyncio.TaskGroup, *, journal: JournalWriter) -> None:
         # Beside the slow starts, but before anything is written: never build on a broken chain. A damaged adapter is no
         # reason to stop: learning falls back to the last good one, and says so.
-        checking = group.create_task(self._prove(journal), name="verify")
+        checking = group.create_task(self._prove(journal, starting=True), name="verify")
         run_before = self._unfinished()
         problem = await self._pose()
         provision = await self._provide(run_before)
@@ -350,7 +352,7 @@ class Service:
             last = reader.last_generation(run.run_id)
         if last is not None and self._of_another_night(last.committed_unix_s):
             return False
-        await self._prove(journal)
+        await self._prove(journal, starting=False)
         if last is not None:
             interval = interval_of(self.paths.latency_table, run.provenance.get("latency_table_sha256"))
             for name, part in finished_view(run, last, interval).items():
@@ -577,14 +579,35 @@ class Service:
             _voice.say(_log.warning, "export_said", line=printable(line))
         return None
 
-    async def _prove(self, journal: JournalWriter) -> None:
+    async def _prove(self, journal: JournalWriter, *, starting: bool) -> None:
         """Recompute the digest chain of what was committed since the last time, and remember how far it holds.
 
+        In parts, each remembered: a journal that was just migrated is proved from its beginning, and a kill on the way
+        costs one part.
+
         Raises:
-            JournalCorruptError: it does not.
+            JournalCorruptError: it does not hold.
         """
-        found = await asyncio.to_thread(verify, self.paths.journal, adapters=False, since_last=True)
-        await journal.mark_verified(found.runs)
+        given_up, complete = False, False
+
+        def told(done: int, total: int) -> None:
+            if given_up:
+                raise asyncio.CancelledError  # ends the thread, for whom a daemon that stops would have to wait
+            if starting:
+                self._on_proof(done, total)
+
+        prove = partial(verify, self.paths.journal, adapters=False, since_last=True, most=_PART, progress=told)
+        structure = starting
+        try:
+            while not complete:
+                found = await patiently(partial(prove, structure=structure))
+                await journal.mark_verified(found.runs)
+                complete, structure = found.complete, False
+        except asyncio.CancelledError:
+            given_up = True
+            raise
+        if self.board.message.startswith(_PROVING):
+            self.board.message = ""
 
     # -- attendants ----------------------------------------------------------------------------------------------------
 
@@ -669,6 +692,12 @@ class Service:
         pool.set_limits(config.oracle.timeout_s, config.oracle.memory_bytes)
         configure_log(config, foreground=self._foreground)
 
+    def _on_proof(self, done: int, total: int) -> None:
+        """Called from a thread, beside the other slow starts."""
+        self._progress()
+        if self.board.state == "starting":
+            self.board.message = f"{_PROVING}: generation {done} of {total}"
+
     def _on_restore(self, done: int, total: int) -> None:
         """Called from a thread."""
         self._progress()
@@ -714,7 +743,7 @@ class Service:
         """Now and then, so that no start finds a long history unproved."""
         while True:
             await asyncio.sleep(_PROVE_EVERY_S)
-            await self._prove(journal)
+            await self._prove(journal, starting=False)
 
     async def _watch_drift(self, table: Path, pool: WorkerPool, journal: JournalWriter, run_id: int) -> None:
         """Now and then: does the device still run as its table says? It only tells: a run has one table."""

@@ -84,11 +84,20 @@ class CheckedTables:
             f"SELECT {selection(table)}, {selection('architectures')} FROM {table} "
             f"LEFT JOIN architectures USING (architecture_id) {rest}"
         )
-        width = len(COLUMNS[table]) + 1
-        return [
-            {**self._checked("architectures", row[width:]), **self._checked(table, row[:width])}
-            for row in self.rows(sql, *parameters)
-        ]
+        return [self._checked_pair(table, row) for row in self.rows(sql, *parameters)]
+
+    def of_architectures(self, hashes: Sequence[int], rest: str, *parameters: object) -> list[Values]:
+        """Individuals of the architectures whose keys have these hashes, with their architectures, checked.
+
+        ``rest`` may compare ``individuals.rowid`` with what it looks up of ``architectures.architecture_id``.
+        """
+        # CROSS: from the architectures to their individuals, each by an index, whatever SQLite believes.
+        sql = (
+            f"SELECT {selection('individuals')}, {selection('architectures')} FROM architectures "
+            "CROSS JOIN individuals ON individuals.architecture_id = architectures.architecture_id "
+            f"WHERE architectures.key_hash IN ({','.join(map(str, hashes))}) AND {rest}"
+        )
+        return [self._checked_pair("individuals", row) for row in self.rows(sql, *parameters)]
 
     def points(self, run_id: int, start: int, end: int) -> list[tuple[str, float, float, int, int]]:
         """(architecture_key, accuracy, latency_ms, generation, slot) of what was evaluated in full, checked.
@@ -122,6 +131,11 @@ class CheckedTables:
         self._check(table, row)
         return dict(zip(COLUMNS[table], row, strict=False))
 
+    def _checked_pair(self, table: str, row: Row) -> Values:
+        """Of a row of a table, followed by its architecture's."""
+        width = len(COLUMNS[table]) + 1
+        return {**self._checked("architectures", row[width:]), **self._checked(table, row[:width])}
+
     def check_all(self) -> None:
         """Check every row of every table.
 
@@ -153,10 +167,6 @@ class CheckedTables:
                 self._names.clear()
             self._texts[text_id] = rows[0]["text"]
         return self._texts[text_id]
-
-    def text_ids(self, text: str) -> list[int]:
-        """Numbers of a text: one, or none where no row has it."""
-        return [row[0] for row in self.rows("SELECT text_id FROM texts WHERE text = ?", text)]
 
     def architecture(self, row: Values) -> dict[str, Any]:
         """Of a row of ``architectures``, or of one joined with it."""

@@ -141,7 +141,10 @@ _PERM, _AUTH = 3, 23
 
 
 def translate(error: sqlite3.Error | UnicodeError, name: str, *, reading: bool = False) -> Exception:
-    """The StorageError that a SQLite error means, its message saying what to do next."""
+    """The StorageError that a SQLite error means, its message saying what to do next.
+
+    Not for an event loop: of a failure to write it tries the disk, to tell whether that passes.
+    """
     from riwoa_storage import errors
 
     said = " ".join(str(error).split())[:300]  # it may quote a damaged schema
@@ -192,6 +195,9 @@ def _passing(name: str) -> Exception | None:
     return None
 
 
+_LEAST_PROBE_BYTES = 4 << 20
+
+
 def _try_to_write(name: str) -> None:
     """Write a page beside the journal, at the offset where its files would grow, and flush it.
 
@@ -199,17 +205,23 @@ def _try_to_write(name: str) -> None:
         OSError: what keeps a file there from being written: no space, a quota, a limit of this process on files' sizes.
     """
     import errno
+    from pathlib import Path
+
+    from riwoa_storage.durable import new_file
 
     space = os.statvfs(os.path.dirname(name))
     if space.f_bavail * space.f_frsize < 64 << 10:  # less than SQLite's shared-memory file grows by
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     files = [name, f"{name}-wal", f"{name}-shm"]
-    end = max(os.path.getsize(file) if os.path.exists(file) else 0 for file in files)
-    probe = f"{name}.{os.getpid()}.probe"
-    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # A log that was rolled back no longer shows how far it had grown.
+    end = max(_LEAST_PROBE_BYTES, *(os.path.getsize(file) if os.path.exists(file) else 0 for file in files))
+    probe = new_file(Path(name))
     try:
-        os.pwrite(descriptor, bytes(4096), end)  # a hole before it: this takes one page
-        os.fsync(descriptor)
+        descriptor = os.open(probe, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            os.pwrite(descriptor, bytes(4096), end)  # a hole before it: this takes one page
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     finally:
-        os.close(descriptor)
-        os.unlink(probe)
+        probe.unlink()

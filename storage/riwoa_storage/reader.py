@@ -31,6 +31,7 @@ from riwoa_storage.records import (
 from riwoa_storage.shared import key_hash
 
 PAGE_ROWS = 256  # rows read per statement where a table is streamed
+_LAST = 2**63 - 1  # no row of SQLite comes after
 PAGE_GENERATIONS = 16  # whose individuals are read per statement
 _OF_GENERATION = "WHERE run_id = ? AND generation = ? ORDER BY slot"
 
@@ -90,8 +91,16 @@ class JournalReader:
         return self.run(run_id).digest
 
     def config_revisions(self, run_id: int) -> list[ConfigRevisionRecord]:
-        """Configurations of the run, as applied."""
+        """Configurations of the run, as applied; a run begins with one.
+
+        Raises:
+            JournalCorruptError: that is not there.
+        """
         rows = self._tables.select("config_revisions", "WHERE run_id = ? ORDER BY revision", run_id)
+        if not rows and self._tables.select("runs", "WHERE run_id = ?", run_id):
+            raise JournalCorruptError(
+                f"{self.name}: run {run_id} has no configuration: keep a copy, then restore a backup"
+            )
         return [self._tables.config_revision(row) for row in rows]
 
     # -- generations -----------------------------------------------------------------------------------------------
@@ -164,23 +173,50 @@ class JournalReader:
     # -- what a search asks of its past: by index, not by reading it all ---------------------------------------------
 
     def committed_outcomes(self, run_id: int, keys: Iterable[str]) -> dict[str, list[IndividualRecord]]:
-        """Committed individuals of the run by architecture key, oldest first; keys without any are left out."""
+        """What committed individuals of the run tell of architecture keys, oldest first.
+
+        Up to the first of an architecture that was not dropped, which settles it: what came after were its hits, any
+        number of them. Keys without any individual are left out.
+        """
+        return self._of_keys(run_id, keys, "AND status != 'dropped'", otherwise=_LAST)
+
+    def committed_keys(self, run_id: int, keys: Iterable[str]) -> set[str]:
+        """Those of these architecture keys that a committed individual of the run has."""
+        return set(self._of_keys(run_id, keys, "", otherwise=0))
+
+    def _of_keys(
+        self, run_id: int, keys: Iterable[str], settled: str, *, otherwise: int
+    ) -> dict[str, list[IndividualRecord]]:
+        """Individuals by key, up to an architecture's first for which ``settled`` holds; else up to ``otherwise``."""
+        # A damaged status hides nothing: the row itself is read in either case, and its checksum tells.
+        first = (
+            "SELECT rowid FROM individuals WHERE run_id = ?1 AND architecture_id = architectures.architecture_id "
+            f"{settled} ORDER BY rowid LIMIT 1"
+        )
+        rest = f"run_id = ?1 AND individuals.rowid <= coalesce(({first}), ?2)"
         wanted = list(dict.fromkeys(keys))
         found: dict[str, list[IndividualRecord]] = {}
         for at in range(0, len(wanted), PAGE_ROWS):
-            part = wanted[at : at + PAGE_ROWS]
-            hashes = ",".join(str(key_hash(key)) for key in part)
-            of = f"SELECT architecture_id FROM architectures WHERE key_hash IN ({hashes})"
-            rows = self._individuals(f"WHERE run_id = ? AND architecture_id IN ({of})", run_id)
+            hashes = [key_hash(key) for key in wanted[at : at + PAGE_ROWS]]
+            rows = self._tables.of_architectures(hashes, rest, run_id, otherwise)
             for row in sorted(rows, key=lambda row: (row["generation"], row["slot"])):  # SQL would walk the whole run
                 found.setdefault(row["architecture_key"], []).append(self._tables.individual(row))
         return {key: found[key] for key in wanted if key in found}
 
     def metrics_of(self, run_id: int, generation: int, slot: int) -> tuple[float, float] | None:
-        """(accuracy, latency_ms) of a committed individual; None where it was not evaluated in full."""
+        """(accuracy, latency_ms) of a committed individual; None where it was not evaluated in full.
+
+        Raises:
+            JournalCorruptError: it is not there, although it was committed.
+        """
         where = "WHERE run_id = ? AND generation = ? AND slot = ?"
         rows = self._tables.select("individuals", where, run_id, generation, slot)
-        if not rows or rows[0]["status"] != "ok":
+        if not rows:
+            raise JournalCorruptError(
+                f"{self.name}: individual {slot} of generation {generation} of run {run_id} is not there: keep a copy, "
+                "then restore a backup"
+            )
+        if rows[0]["status"] != "ok":
             return None
         metrics = json.loads(rows[0]["metrics"])
         return float(metrics["accuracy"]), float(metrics["latency_ms"])

@@ -27,7 +27,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -80,6 +80,8 @@ P = ParamSpec("P")
 Work = Callable[[sqlite3.Connection], T]  # the statements between BEGIN and COMMIT, run on the connection's thread
 
 LOCK_PATIENCE_S = 60.0  # how long another process's lock is waited out before a caller hears of it
+_LOCK_AGAIN_S = 0.2
+_ROLLED_BACK = (JournalFullError, JournalLockedError, JournalRefusedError, RowDamagedError)  # the writer goes on
 QUEUE_LENGTH = 64  # whole transactions; a caller waits when the disk is that far behind
 
 
@@ -109,8 +111,18 @@ class _Connection(aiosqlite.Connection):
         return result
 
 
+@contextlib.contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """Have a SQLite error say what it means, on the thread that met it: the disk may be asked for that."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, name) from error
+
+
 def _connect(name: str) -> sqlite3.Connection:
-    return sqlite3.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    with _translated(name):
+        return sqlite3.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None)
 
 
 class JournalWriter:
@@ -142,24 +154,14 @@ class JournalWriter:
         """
         name = os.path.abspath(path)  # noqa: ASYNC240 computes; touches no file
         patience_s = LOCK_PATIENCE_S if lock_patience_s is None else lock_patience_s
-        until_s = time.monotonic() + patience_s
+        await _through_locks(lambda: asyncio.to_thread(migrate, path), patience_s)
+        connection = _Connection(partial(_connect, name), iter_chunk_size=1)
+        await connection
         try:
-            while True:
-                try:
-                    await asyncio.to_thread(migrate, path)
-                    break
-                except JournalLockedError:
-                    if time.monotonic() >= until_s:
-                        raise
-            connection = _Connection(partial(_connect, name), iter_chunk_size=1)
-            await connection
-            try:
-                await connection.run(_set_pragmas, name)
-            except BaseException:
-                await connection.close()
-                raise
-        except sqlite3.Error as error:
-            raise translate(error, name) from error
+            await connection.run(_set_pragmas, name)
+        except BaseException:
+            await connection.close()
+            raise
         return cls(connection, name, patience_s)
 
     async def __aenter__(self) -> JournalWriter:
@@ -430,31 +432,26 @@ class JournalWriter:
             job.fail(self._stopped())
             return
         try:
-            job.done.set_result(await self._through_locks(job.work))
-        except (StorageError, ValueError, TypeError, OverflowError) as error:
+            # Begun again while another process holds the lock, but not by a writer that is to close.
+            job.done.set_result(
+                await _through_locks(
+                    lambda: self._connection.run(_transact, job.work, self._name),
+                    self._lock_patience_s,
+                    gives_up=lambda: self._closing,
+                )
+            )
+        except (*_ROLLED_BACK, ValueError, TypeError, OverflowError) as error:
+            job.fail(error)
+        except StorageError as error:
+            self._failure = error
             job.fail(error)
         except Exception as error:
-            failure = translate(error, self._name) if isinstance(error, sqlite3.Error) else error
-            if not isinstance(failure, StorageError):
-                failure = StorageError(f"the journal's writer failed on {self._name}: {error!r}; start again")
-            if not isinstance(failure, JournalFullError | JournalLockedError | JournalRefusedError):
-                self._failure = failure
-            failure.__cause__ = error
-            job.fail(failure)
+            self._failure = StorageError(f"the journal's writer failed on {self._name}: {error!r}; start again")
+            self._failure.__cause__ = error
+            job.fail(self._failure)
         except BaseException:  # the loop is being torn down; the thread finishes the transaction all the same
             job.fail(JournalClosedError(f"{self._name} was closed within a transaction: open it to see if it is there"))
             raise
-
-    async def _through_locks(self, work: Work[T]) -> T:
-        """One transaction; begun again while another process holds the lock, but not by a writer that is to close."""
-        until_s = time.monotonic() + self._lock_patience_s
-        while True:
-            try:
-                return await self._connection.run(_transact, work)
-            except sqlite3.OperationalError as error:
-                locked = isinstance(translate(error, self._name), JournalLockedError)
-                if not locked or self._closing or time.monotonic() >= until_s:
-                    raise
 
     def _raise_if_stopped(self) -> None:
         if self._closing or self._failure is not None:
@@ -480,24 +477,40 @@ async def _finish_first(step: Awaitable[T]) -> T:
     return task.result()
 
 
-def _transact(db: sqlite3.Connection, work: Work[T]) -> T:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        result = work(db)
-        failpoint("journal.before_commit")
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # SQLite rolls back by itself when the disk is full
-            db.execute("ROLLBACK")
-        raise
+async def _through_locks(
+    step: Callable[[], Awaitable[T]], patience_s: float, *, gives_up: Callable[[], bool] = lambda: False
+) -> T:
+    """A step, taken again while another process holds the lock."""
+    until_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return await step()
+        except JournalLockedError:
+            if gives_up() or time.monotonic() >= until_s:
+                raise
+        await asyncio.sleep(_LOCK_AGAIN_S)  # SQLite does not always wait by itself
+
+
+def _transact(db: sqlite3.Connection, work: Work[T], name: str) -> T:
+    with _translated(name):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(db)
+            failpoint("journal.before_commit")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:  # SQLite rolls back by itself when the disk is full
+                db.execute("ROLLBACK")
+            raise
     failpoint("journal.after_commit")
     return result
 
 
 def _set_pragmas(db: sqlite3.Connection, name: str) -> None:
     for pragma, (value, expected) in WRITER_PRAGMAS.items():
-        db.execute(f"PRAGMA {pragma} = {value}").fetchall()
-        (actual,) = _one(db, f"PRAGMA {pragma}")
+        with _translated(name):
+            db.execute(f"PRAGMA {pragma} = {value}").fetchall()
+            (actual,) = _one(db, f"PRAGMA {pragma}")
         if actual != expected:
             raise JournalUnwritableError(
                 f"{name}: the file system refuses {pragma} = {value} (it is {actual}): put the state on a local disk"

@@ -21,8 +21,9 @@ from riwoa.evaluations import Evaluations
 from riwoa.oracle.protocol import EvaluationResult
 from riwoa.patience import Convenience, passes, patiently
 from riwoa.reload import Reloader
+from riwoa_storage.checked import CheckedTables, Values
 from riwoa_storage.errors import JournalCorruptError, JournalUnreadableError
-from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import IndividualRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
 from tests.daemon.conduct import SMALL, SPACE, conduct, latency_ms
@@ -90,20 +91,25 @@ async def test_resuming_a_long_run_leaves_the_event_loop_free_and_tells_how_far_
     assert verify(path).ok
 
 
-async def test_a_resumed_run_does_not_read_every_individual_of_its_past(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    read: list[int] = []
-    await begun(path, 120)
-    individuals = JournalReader.individuals
+async def test_a_resumed_run_makes_no_record_of_every_individual_of_its_past(tmp_path: Path) -> None:
+    """Records, with their architectures parsed, are what is large; of the rest a front needs two numbers each."""
+    records: list[str] = []
+    individual = CheckedTables.individual
 
-    def counted(reader: JournalReader, run_id: int) -> Any:
-        read.append(run_id)
-        return individuals(reader, run_id)
+    def counted(tables: CheckedTables, row: Values) -> IndividualRecord:
+        records.append(row["architecture_key"])
+        return individual(tables, row)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JournalReader, "individuals", counted)
-        await conduct(path, "run.generations=100000", stop_after=2)
-    assert not read
+    made = []
+    for generations in (40, 120):
+        path = tmp_path / f"{generations}.db"
+        await begun(path, generations)
+        records.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CheckedTables, "individual", counted)
+            await conduct(path, "run.generations=100000", stop_after=2)
+        made.append(len(records))
+    assert made[0] == made[1] > 0
 
 
 @pytest.mark.parametrize("settings", [("search.strategy=woa",), SEMANTIC, RACED], ids=["woa", "semantic", "raced"])

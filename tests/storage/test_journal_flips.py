@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,31 @@ def everything(path: Path) -> list[Any]:
             ]  # fmt: skip
         evaluations = [reader.evaluation("table-1", f"k0-{slot}") for slot in range(3)]
         return [*found, list(reader.evaluations("table-1")), evaluations]
+
+
+def asked_by_a_search(reader: JournalReader, run_id: int) -> Iterator[Any]:
+    """What a resumed search asks of its past, one by one; None where damage is told instead."""
+    keys = [f"k{g}-{slot}" for g in range(4) for slot in range(4)]
+    looks = [
+        lambda: reader.committed_outcomes(run_id, keys),
+        lambda: reader.committed_keys(run_id, keys),
+        lambda: reader.newest_fresh(run_id, 99),
+        *(partial(reader.metrics_of, run_id, g, slot) for g in range(4) for slot in range(3)),
+    ]
+    for look in looks:
+        try:
+            yield look()
+        except StorageError:
+            yield None
+
+
+def a_start_refuses(path: Path) -> bool:
+    """Whether a daemon would not go on with it."""
+    try:
+        verify(path, adapters=False, since_last=True)
+    except StorageError:
+        return True
+    return False
 
 
 def reported(path: Path) -> bool:
@@ -132,6 +158,28 @@ def test_no_flipped_bit_of_the_file_changes_a_record_in_silence(whole: Path, tmp
         with suppress(StorageError):
             glance(path)
     assert told > 250  # or the flips met nothing but free space
+
+
+def test_no_flipped_bit_that_a_start_accepts_tells_a_search_something_else_of_its_past(
+    whole: Path, tmp_path: Path
+) -> None:
+    """A flip in an index would hide a committed outcome, and the search would evaluate it anew."""
+    with JournalReader(whole) as reader:
+        original = list(asked_by_a_search(reader, 1))
+    assert all(original)
+    content, path = whole.read_bytes(), tmp_path / "journal.db"
+    used = [offset for offset, byte in enumerate(content) if byte]
+    draw, accepted = random.Random(12), 0
+    for _ in range(800):
+        offset, bit = draw.choice(used), draw.randrange(8)
+        path.write_bytes(content[:offset] + bytes([content[offset] ^ 1 << bit]) + content[offset + 1 :])
+        if a_start_refuses(path):
+            continue
+        accepted += 1
+        with JournalReader(path) as reader:
+            for was, now in zip(original, asked_by_a_search(reader, 1), strict=True):
+                assert now in (was, None), f"bit {bit} of byte {offset}"
+    assert accepted > 100
 
 
 async def test_a_damaged_evaluation_is_told_from_the_others_and_replaced_when_it_is_stored_again(

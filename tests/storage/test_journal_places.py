@@ -50,7 +50,7 @@ def test_a_quota_is_waited_out_as_a_full_disk_is(tmp_path: Path, number: int) ->
     assert number == errno.ENOSPC or os.strerror(number) in done.stdout  # SQLite tells that one by itself
     with JournalReader(place / "journal.db") as reader:
         assert {e.architecture_key for e in reader.evaluations("table-1")} == {"a", "c"}
-    assert [p.name for p in place.iterdir() if "probe" in p.name] == []
+    assert [p.name for p in place.iterdir() if p.suffix == ".tmp"] == []
 
 
 async def test_a_limit_on_the_size_of_files_is_told_as_no_space(tmp_path: Path) -> None:

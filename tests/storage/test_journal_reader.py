@@ -4,17 +4,19 @@ import os
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from riwoa_storage.errors import JournalMissingError, JournalUnreadableError
+from riwoa_storage.errors import JournalCorruptError, JournalMissingError, JournalUnreadableError
 from riwoa_storage.glance import glance
 from riwoa_storage.migrate import migrate
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
+from riwoa_storage.seal import is_intact
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import (
     CONFIG,
@@ -167,13 +169,16 @@ async def test_a_search_asks_its_past_by_key_and_by_place_and_learns_what_was_co
         everyone = list(reader.individuals(2))
         found = reader.committed_outcomes(2, ["same", "k1-1", "never", "same"])
         assert found == {
-            "same": [i for _, i in everyone if i.slot == 0],
+            "same": [i for _, i in everyone if i.slot == 0],  # of three architectures that share it
             "k1-1": [i for g, i in everyone if (g, i.slot) == (1, 1)],
         }
+        assert reader.committed_keys(2, ["same", "k1-1", "never"]) == {"same", "k1-1"}
+        assert reader.committed_keys(2, ["k0-0"]) == set()  # another run's
         assert reader.committed_outcomes(2, (f"x{n}" for n in range(2000))) == {}
         assert reader.metrics_of(2, 1, 0) == (0.51, 10.0)
         assert reader.metrics_of(2, 1, 1) is None  # it failed
-        assert reader.metrics_of(2, 7, 0) is None
+        with pytest.raises(JournalCorruptError, match="individual 0 of generation 7 of run 2 is not there"):
+            reader.metrics_of(2, 7, 0)
         assert list(reader.front_points(2)) == [
             (i.architecture_key, i.metrics["accuracy"], i.metrics["latency_ms"], g, i.slot)
             for g, i in everyone
@@ -183,6 +188,39 @@ async def test_a_search_asks_its_past_by_key_and_by_place_and_learns_what_was_co
         assert reader.newest_fresh(2, 2) == fresh[-2:]
         assert reader.newest_fresh(2, 100) == fresh
         assert reader.newest_fresh(2, 0) == []
+
+
+@pytest.mark.parametrize("dropped", [0, 2, 99])
+async def test_what_is_read_of_an_architecture_does_not_grow_with_its_hits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropped: int
+) -> None:
+    def edit(g: GenerationRecord) -> GenerationRecord:
+        """One architecture throughout: given up in the first generations, then evaluated, then hit."""
+        status = "dropped" if g.generation < dropped else "ok"
+        return replace(
+            g,
+            individuals=tuple(
+                replace(i, architecture_key="same", architecture={"depth": 1}, status=status, cache_hit=i.slot > 0)
+                for i in g.individuals
+            ),
+        )
+
+    path = tmp_path / "journal.db"
+    await write_run(path, 8, edit=edit)
+    read: list[str] = []
+
+    def counted(table: str, row: Sequence[object]) -> bool:
+        read.append(table)
+        return is_intact(table, row)
+
+    with JournalReader(path) as reader:
+        everyone = [i for _, i in reader.individuals(1)]
+        monkeypatch.setattr("riwoa_storage.checked.is_intact", counted)
+        assert reader.committed_outcomes(1, ["same"]) == {"same": everyone[: 3 * dropped + 1]}
+        assert read.count("individuals") == min(len(everyone), 3 * dropped + 1)
+        read.clear()
+        assert reader.committed_keys(1, ["same"]) == {"same"}
+        assert read.count("individuals") == 1
 
 
 async def test_a_glance_tells_what_the_reader_tells(tmp_path: Path) -> None:

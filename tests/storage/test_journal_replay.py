@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from riwoa_storage.errors import JournalCorruptError
+from riwoa_storage.errors import JournalCorruptError, JournalLockedError, JournalUnreadableError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, ReplyRecord
 from riwoa_storage.replay import compare, verify
@@ -232,8 +232,7 @@ async def test_a_start_verifies_only_what_was_not_verified_before(tmp_path: Path
     await mark(path)
     alter(path, "UPDATE individuals SET fitness = 0.9 WHERE generation = 2 AND slot = 0")
     await extend(path, 4, 2)
-    seen = verify(path, since_last=True)
-    assert (seen.runs[0].generations, seen.integrity) == (6, "not asked")
+    assert verify(path, since_last=True).runs[0].generations == 6
     with pytest.raises(JournalCorruptError, match="generation 2"):
         verify(path)  # in full
     await mark(path)
@@ -277,7 +276,60 @@ async def test_a_cut_or_lengthened_history_is_noticed_by_a_start_whatever_was_ve
         verify(path, since_last=True)
 
 
-async def test_the_time_of_a_start_does_not_grow_with_what_was_verified(tmp_path: Path) -> None:
+async def test_a_start_walks_the_structure_and_a_proof_in_between_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 4)
+    await mark(path)
+    assert verify(path, since_last=True).integrity == "ok"
+    assert verify(path, since_last=True, structure=False).integrity == "not asked"
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 100])
+async def test_a_history_is_proved_in_parts_as_it_is_at_once(tmp_path: Path, most: int) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 5)
+    digest = await write_run(path, 4)
+    told: list[tuple[int, int]] = []
+    parts, complete = 0, False
+    async with await JournalWriter.open(path) as writer:
+        while not complete:
+            found = verify(path, since_last=True, most=most, progress=lambda *at: told.append(at))
+            await writer.mark_verified(found.runs)
+            parts, complete = parts + 1, found.complete
+    assert told == [(done, 9) for done in range(1, 10)]
+    assert (parts, found.final_digest) == (-(-9 // most), digest)
+    assert found.runs == verify(path).runs
+
+
+async def test_damage_in_a_later_part_is_found_by_that_part(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 6)
+    alter(path, "UPDATE individuals SET fitness = 0.9 WHERE generation = 4 AND slot = 0")
+    async with await JournalWriter.open(path) as writer:
+        await writer.mark_verified(verify(path, since_last=True, most=3).runs)
+    with pytest.raises(JournalCorruptError, match="breaks at generation 4"):
+        verify(path, since_last=True, most=3)
+
+
+@pytest.mark.parametrize(
+    "error", [JournalLockedError("locked"), JournalUnreadableError("too many open files"), MemoryError()]
+)
+async def test_what_keeps_a_generation_from_being_read_is_not_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 2)
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(JournalReader, "generation", fails)
+    with pytest.raises(type(error)) as caught:
+        verify(path)
+    assert caught.value is error
+
+
+async def test_the_time_of_a_proof_does_not_grow_with_what_was_verified(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     await write_run(path, 300)
     started_s = time.perf_counter()
@@ -285,5 +337,5 @@ async def test_the_time_of_a_start_does_not_grow_with_what_was_verified(tmp_path
     all_s = time.perf_counter() - started_s
     await mark(path)
     started_s = time.perf_counter()
-    verify(path, since_last=True)
+    verify(path, since_last=True, structure=False)
     assert time.perf_counter() - started_s < all_s / 5

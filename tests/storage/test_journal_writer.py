@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from riwoa_storage.connect import _try_to_write
 from riwoa_storage.errors import (
     JournalClosedError,
     JournalFullError,
@@ -24,7 +26,7 @@ from riwoa_storage.errors import (
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ConfigRevisionRecord, EventRecord
 from riwoa_storage.replay import verify
-from riwoa_storage.writer import QUEUE_LENGTH, JournalWriter
+from riwoa_storage.writer import QUEUE_LENGTH, JournalWriter, _transact
 from tests.storage.samples import (
     CONFIG,
     PROVENANCE,
@@ -334,6 +336,37 @@ async def test_an_io_error_reaches_the_caller_the_waiting_and_the_later_ones(
         await writer.commit_generation(generation(run_id, 0))
 
 
+async def test_the_disk_is_tried_off_the_event_loop(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush of a disk that fails may take any time."""
+    tried_on: list[int] = []
+
+    def fail(_: str) -> None:
+        raise BrokenDisk("disk I/O error")
+
+    def tried(name: str) -> None:
+        tried_on.append(threading.get_ident())
+        _try_to_write(name)
+
+    async with await JournalWriter.open(path) as writer:
+        monkeypatch.setattr("riwoa_storage.connect._try_to_write", tried)
+        monkeypatch.setattr("riwoa_storage.writer.failpoint", fail)
+        with pytest.raises(JournalUnwritableError, match="check the disk"):
+            await writer.put_evaluation(evaluation("a"))
+    assert tried_on
+    assert threading.get_ident() not in tried_on
+
+
+def test_what_tries_the_disk_touches_nobodys_file(path: Path) -> None:
+    path.write_bytes(b"journal")
+    precious = path.with_name("precious")
+    precious.write_bytes(b"precious")
+    path.with_name(f"{path.name}.{os.getpid()}.probe").symlink_to(precious)
+    before = sorted(path.parent.iterdir())
+    _try_to_write(str(path))
+    assert precious.read_bytes() == b"precious"
+    assert sorted(path.parent.iterdir()) == before
+
+
 async def test_an_unexpected_error_inside_a_transaction_stops_the_writer_without_a_hang(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +473,42 @@ async def test_another_process_that_holds_the_lock_is_reported(path: Path, monke
         other.execute("ROLLBACK")
         other.close()
         await writer.put_evaluation(evaluation("a"))
+
+
+async def test_a_lock_that_sqlite_does_not_wait_out_is_asked_for_now_and_then(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in a loop that keeps a core busy."""
+    monkeypatch.setattr("riwoa_storage.writer.BUSY_TIMEOUT_S", 0.0)
+    async with await JournalWriter.open(path, lock_patience_s=0.5) as writer:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        tries: list[str] = []
+
+        def counted(*arguments: Any) -> Any:
+            tries.append("")
+            return _transact(*arguments)
+
+        monkeypatch.setattr("riwoa_storage.writer._transact", counted)
+        with pytest.raises(JournalLockedError):
+            await writer.put_evaluation(evaluation("a"))
+        assert 2 <= len(tries) <= 5
+        other.execute("ROLLBACK")
+        other.close()
+        await writer.put_evaluation(evaluation("a"))
+
+
+async def test_opening_waits_a_lock_out_without_spinning(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[Path] = []
+
+    def locked(name: Path) -> None:
+        tries.append(name)
+        raise JournalLockedError("locked")
+
+    monkeypatch.setattr("riwoa_storage.writer.migrate", locked)
+    with pytest.raises(JournalLockedError):
+        await JournalWriter.open(path, lock_patience_s=0.5)
+    assert 2 <= len(tries) <= 5
 
 
 async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
