@@ -149,5 +149,7 @@ def same_place(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bo
     """Whether two paths lead to the same file or directory, however they are spelt."""
     try:
         return os.path.samefile(one, other)
-    except (OSError, ValueError):
+    except ValueError:  # a NUL in the name
+        return False
+    except OSError:
         return os.path.realpath(one) == os.path.realpath(other)
