@@ -114,10 +114,12 @@ class ControlServer:
             raise FileExistsError(errno.EEXIST, "something lies there that is no socket")
         try:
             connect(self._path, 1.0).close()
+        except (ConnectionRefusedError, FileNotFoundError):
+            self._path.unlink(missing_ok=True)
+            return
         except OSError:
-            self._path.unlink()
-        else:
-            raise OSError(errno.EADDRINUSE, "another daemon listens there")
+            pass  # it lives: so many wait for it that no more may, or it is not ours to ask
+        raise OSError(errno.EADDRINUSE, "another daemon listens there")
 
     def _share(self, address: str) -> None:
         """Let the group in, if there is one and it can be given."""

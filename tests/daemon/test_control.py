@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riwoa.control import ControlServer
+from riwoa.ctl.ask import SilentError
 from riwoa.ctl.ask import ask as riwoactl_ask
 from riwoa.errors import DaemonUnavailableError
 from riwoa.paths import StatePaths, connect
@@ -140,6 +141,23 @@ async def test_the_longest_path_is_heard(tmp_path: Path) -> None:
     await server.start()
     assert (await ask(tmp_path / "s", json.dumps({"verb": "hello", "state": state}).encode() + b"\n"))["ok"]
     await server.close()
+
+
+async def test_a_socket_that_too_many_wait_for_is_a_live_daemons(tmp_path: Path) -> None:
+    place = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as waiting:
+        busy.bind(str(place))
+        busy.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting.enter_context(connect(place, 5.0))
+        with pytest.raises(SilentError, match="does not answer"):
+            riwoactl_ask(StatePaths(tmp_path), "hello", 1.0)
+        server = ControlServer(place, {"hello": hello})
+        await server.start()
+        assert server.place is None
+        await server.close()
+        assert place.is_socket()
 
 
 # -- who may say what ------------------------------------------------------------------------------------------------
