@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,50 @@ def test_a_lock_is_kept_by_process_ids_where_there_are_no_locks_at_all(
     file.write_text(recycled)
     with Lock(file) as lock:
         assert lock.take()
+
+
+def test_of_two_that_found_a_lock_free_at_once_the_one_whose_word_stands_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def none(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "lockf", none)
+    file = tmp_path / "lock"
+
+    def write_later() -> None:
+        while not (file.exists() and file.read_text().startswith(f"{os.getpid()}\n")):
+            pass
+        file.write_text("1\nstart=1\n")
+
+    with Lock(file) as lock, ThreadPoolExecutor() as other:
+        writing = other.submit(write_later)
+        assert not lock.take()
+        writing.result(10)
+        assert lock.owner == "1"
+
+
+def test_a_lock_file_is_never_empty_while_it_is_written_anew_nor_on_a_full_disk(tmp_path: Path) -> None:
+    program = f"""
+import resource
+from riwoa.lock import Lock
+lock = Lock({str(tmp_path / "lock")!r})
+lock.take()
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+lock.tell(socket="/x")
+print(lock.owner == str(__import__("os").getpid()))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=child_environment(1), capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    with Lock(tmp_path / "lock") as lock, ThreadPoolExecutor() as other:
+        assert lock.take()
+        writing = other.submit(lambda: [lock.tell(socket="/x" * (n % 3)) for n in range(2000)])
+        while not writing.done():
+            assert lock.owner == str(os.getpid())
 
 
 @pytest.mark.parametrize("content", ["my own notes\n", None])
