@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from riwoa.errors import ControlError, RiwoaError
+from riwoa.errors import ControlError, DaemonUnavailableError, RiwoaError
 from riwoa.log import get_logger
 from riwoa.paths import connect, socket_address
 from riwoa_storage.errors import StorageError
@@ -30,7 +30,7 @@ from riwoa_storage.fault import reason
 
 Handler = Callable[[], Awaitable[Mapping[str, Any]]]
 
-_FRAME_BYTES = 4096
+_FRAME_BYTES = 2**15  # a verb and the longest path, each of its bytes escaped
 _PATIENCE_S = 5.0
 _CLIENTS_A_USER = 4  # of those who may only ask
 _log = get_logger("control")
@@ -45,6 +45,7 @@ class ControlServer:
         harmless: the verbs that change nothing.
         group: whose members may connect; where there is no such group, or it is not ours to give, only we may.
         operators: the names of users who may use every verb.
+        state: the directory served; whoever asks for another one's daemon is told so, and nothing is done.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class ControlServer:
         harmless: Collection[str] = (),
         group: str | None = None,
         operators: Callable[[], Collection[str]] = tuple,
+        state: str | None = None,
     ) -> None:
         self._path = path
         self._handlers = handlers
         self._harmless = harmless
         self._group = group
         self._operators = operators
+        self._state = state
         self._clients: Counter[int] = Counter()  # connections now, by user
         self._server: asyncio.Server | None = None
         self._bound: tuple[int, int] | None = None  # what lies there since we listen
@@ -111,10 +114,12 @@ class ControlServer:
             raise FileExistsError(errno.EEXIST, "something lies there that is no socket")
         try:
             connect(self._path, 1.0).close()
+        except (ConnectionRefusedError, FileNotFoundError):
+            self._path.unlink(missing_ok=True)
+            return
         except OSError:
-            self._path.unlink()
-        else:
-            raise OSError(errno.EADDRINUSE, "another daemon listens there")
+            pass  # it lives: so many wait for it that no more may, or it is not ours to ask
+        raise OSError(errno.EADDRINUSE, "another daemon listens there")
 
     def _share(self, address: str) -> None:
         """Let the group in, if there is one and it can be given."""
@@ -163,6 +168,10 @@ class ControlServer:
             verb = request["verb"]
         except (ValueError, TypeError, KeyError, RecursionError):
             return {"ok": False, "error": 'expected one JSON line such as {"verb": "status"}', "exit_code": 76}
+        if request.get("state", self._state) != self._state:  # a client that names none is an older one
+            error = f"this daemon serves {self._state}"
+            code = DaemonUnavailableError.exit_code
+            return {"ok": False, "error": error, "exit_code": code, "state": self._state}
         handler = self._handlers.get(verb) if isinstance(verb, str) else None
         if handler is None:
             known = ", ".join(sorted(self._handlers))

@@ -24,6 +24,7 @@ _MEANS = ("flock", "a POSIX lock", "the process id in the lock file")
 _MOST_BYTES = 8192
 _TRIES = 10  # a reader that looks whether a daemon is alive holds the lock for an instant
 _LOOK_EVERY_S = 0.2
+_SETTLED_S = 0.05
 
 
 class Lock:
@@ -64,6 +65,9 @@ class Lock:
         taken, self._means = _take(self._descriptor, shared=False)
         if taken:
             self.tell()
+        if taken and self._means == _MEANS[-1]:  # two may have found it free: it is whose word stands
+            time.sleep(_SETTLED_S)
+            taken = self.owner == str(os.getpid())
         return taken
 
     def wait(self, on_wait: Callable[[], object] = lambda: None) -> None:
@@ -87,9 +91,9 @@ class Lock:
     def tell(self, **facts: str) -> None:
         """Write who holds it, and what else others should know. A full disk: the lock holds all the same."""
         lines = [str(os.getpid()), f"start={_start_ticks(os.getpid())}", *(f"{k}={v}" for k, v in facts.items())]
-        try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, ("\n".join(lines) + "\n").encode(errors="surrogateescape"), 0)
+        data = ("\n".join(lines) + "\n").encode(errors="surrogateescape")
+        try:  # never empty in between: where there are no locks, that is a free one
+            os.ftruncate(self._descriptor, os.pwrite(self._descriptor, data, 0))
         except OSError:
             return
 

@@ -16,6 +16,7 @@ from riwoa_storage.fault import is_full, reason
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from io import BufferedReader
     from pathlib import Path
     from typing import Any
 
@@ -45,7 +46,7 @@ def unwritable(path: str | os.PathLike[str], error: OSError, hint: str) -> Riwoa
 
 
 def regular_file(path: Path) -> Path:
-    """The path as it is; one where nothing lies is left to its reader, who knows what to say.
+    """The path as it is, for a library that opens it itself; where nothing lies, that knows what to say.
 
     Raises:
         InputError: it is something that would block its reader, or never end: a pipe, a device, a directory.
@@ -55,12 +56,34 @@ def regular_file(path: Path) -> Path:
     return path
 
 
+def opened_file(path: str | os.PathLike[str]) -> BufferedReader:
+    """The file, open to be read. What was one when it was looked at may be a pipe by now: that is not waited for.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: its name has a NUL.
+        InputError: as ``regular_file``.
+    """
+    kind = irregular(path)  # before it is opened: to open a device may do something
+    if kind is None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        kind = _kind(os.fstat(descriptor).st_mode)
+        if kind is None:
+            return os.fdopen(descriptor, "rb")
+        os.close(descriptor)
+    raise InputError(f"{os.fspath(path)} is {kind}; name a file")
+
+
 def irregular(path: str | os.PathLike[str]) -> str | None:
     """What lies there instead of a file, in words; None for a file, and where nothing lies."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
+    return _kind(mode)
+
+
+def _kind(mode: int) -> str | None:
     if stat.S_ISREG(mode):
         return None
     return next((words for is_kind, words in _KINDS if is_kind(mode)), "no file")
@@ -78,12 +101,10 @@ def json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
 def safetensors_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The metadata of a safetensors file; empty where there is none."""
     try:
-        if irregular(path) is not None:
-            return {}
-        with open(path, "rb") as stream:
+        with opened_file(path) as stream:
             length = int.from_bytes(stream.read(8), "little")
             notes = parse_json_object(stream.read(min(length, MOST_JSON_BYTES))).get("__metadata__", {})
-    except (OSError, ValueError):
+    except (OSError, ValueError, InputError):
         return {}
     return notes if isinstance(notes, dict) else {}
 
@@ -149,5 +170,7 @@ def same_place(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bo
     """Whether two paths lead to the same file or directory, however they are spelt."""
     try:
         return os.path.samefile(one, other)
-    except (OSError, ValueError):
+    except ValueError:  # a NUL in the name
+        return False
+    except OSError:
         return os.path.realpath(one) == os.path.realpath(other)

@@ -231,7 +231,7 @@ def _ask(paths: StatePaths) -> Mapping[str, Any]:
     """
     try:
         with connect(paths.socket, 2.0) as client, client.makefile("rwb") as stream:
-            stream.write(b'{"verb": "status"}\n')
+            stream.write(json.dumps({"verb": "status", "state": paths.directory}).encode() + b"\n")
             stream.flush()
             answer = parse_json_object(stream.readline(MOST_JSON_BYTES))
         status = checked_status(answer.get("status"))

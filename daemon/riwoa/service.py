@@ -47,7 +47,7 @@ from riwoa.hardware.obtain import BuildProgress
 from riwoa.hardware.probe import library_versions
 from riwoa.hours import checked_hours, window
 from riwoa.interval import interval_of
-from riwoa.lock import locked
+from riwoa.lock import Lock, locked
 from riwoa.log import configure, get_logger
 from riwoa.notify import Notifier
 from riwoa.oracle.pool import WorkerPool
@@ -108,6 +108,7 @@ class Service:
         loaded: Loaded,
         overrides: Sequence[str],
         *,
+        lock: Lock,
         new_run: bool,
         foreground: bool,
         renew_before_unix_s: float = 0.0,
@@ -117,6 +118,7 @@ class Service:
         self.board = StatusBoard(paths.status, paths.state)
         self.stopping = asyncio.Event()
         self._hangup = asyncio.Event()
+        self._lock = lock
         self._loaded = loaded
         self._new_run = new_run
         self._renew_before_unix_s = renew_before_unix_s
@@ -153,9 +155,12 @@ class Service:
             harmless={"status"},
             group=self._loaded.config.control.group,
             operators=lambda: self._config.control.operators,
+            state=self.paths.directory,
         )
         try:
             await control.start()
+            if control.place is not None:
+                self._lock.tell(socket=control.place)  # riwoactl finds it there
             self.board.sources["socket"] = lambda: control.place
             self._notifier.ready()
             await self._work(journal)
@@ -981,11 +986,10 @@ def _main(options: argparse.Namespace) -> int:
     configure_log(loaded.config, foreground=options.foreground)
     try:
         with locked(paths) as lock:
-            lock.tell(socket=paths.socket_to_bind)  # riwoactl finds it there
             _log.info("state_directory", path=paths.directory)
             if lock.warning is not None:
                 _log.warning("no_flock", reason=lock.warning)
-            return asyncio.run(_serve(paths, loaded, options, renew_before_unix_s))
+            return asyncio.run(_serve(paths, loaded, options, lock, renew_before_unix_s))
     except StateLockedError as error:
         if options.nightly:
             return _nothing_to_do(str(error))
@@ -1021,11 +1025,14 @@ def _nothing_to_do(why: str) -> int:
     return 0
 
 
-async def _serve(paths: StatePaths, loaded: Loaded, options: argparse.Namespace, renew_before_unix_s: float) -> int:
+async def _serve(
+    paths: StatePaths, loaded: Loaded, options: argparse.Namespace, lock: Lock, renew_before_unix_s: float
+) -> int:
     service = Service(
         paths,
         loaded,
         options.set,
+        lock=lock,
         new_run=options.new_run,
         foreground=options.foreground,
         renew_before_unix_s=renew_before_unix_s,

@@ -11,6 +11,7 @@ place, and the next call brings the old one back before it begins.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -26,6 +27,7 @@ from riwoa_storage.durable import flush
 from riwoa_storage.failpoint import failpoint
 
 MARKER = ".riwoa"
+_TRIES = 10
 Made = Callable[[Path], Collection[str] | None]  # what riwoa wrote into a directory, None where it is not riwoa's
 
 
@@ -37,13 +39,12 @@ def replacing(target: Path, made: Made) -> Iterator[Path]:
 
     Raises:
         UsageError: one of those has a name that the block gave to a file of its own.
+        StateDirectoryError: nothing can be locked beside ``target``.
         OSError: ``target`` cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _finish_what_was_left(target, made)
-    place = _new_directory(target)
-    with Lock(place / MARKER) as lock:
-        lock.take()
+    with _new_place(target) as place:
         try:
             new = place / "new"
             new.mkdir(mode=0o755)
@@ -81,12 +82,18 @@ def claim(directory: Path, recognised: Callable[[Path], bool] = lambda path: Fal
     (directory / MARKER).touch()
 
 
-def _new_directory(target: Path) -> Path:
-    while True:
+@contextmanager
+def _new_place(target: Path) -> Iterator[Path]:
+    """A directory beside ``target``, marked and locked before another process takes it for one that was left."""
+    for _ in range(_TRIES):
         place = target.with_name(f".{target.name}.{secrets.token_hex(4)}.riwoa")
-        with contextlib.suppress(FileExistsError):
-            place.mkdir(mode=0o755)
-            return place
+        place.mkdir(mode=0o755)
+        with Lock(place / MARKER) as lock:
+            if lock.take() and (place / MARKER).exists():
+                yield place
+                return
+        shutil.rmtree(place, ignore_errors=True)
+    raise StateDirectoryError(f"nothing can be locked in {target.parent}; name another directory")
 
 
 def _carry(target: Path, new: Path, made: Made) -> None:
@@ -151,15 +158,25 @@ def _tidy(place: Path, target: Path, made: Made) -> None:
 
 
 def _empty(old: Path, target: Path, names: Collection[str]) -> None:
-    """Remove what riwoa made and what lies in ``target`` too; whatever else came into it meanwhile moves over."""
+    """Remove what riwoa made and the other names of what lies in ``target``; whatever else is in it moves over."""
     for relative in sorted(_contents(old), reverse=True):  # what a directory holds before it
         here, there = old / relative, target / relative
         if here.is_dir() and not here.is_symlink():
             here.rmdir()
-        elif str(relative) in names or os.path.lexists(there):
+        elif str(relative) in names or _same_file(here, there):
             here.unlink()
         else:
             there.parent.mkdir(parents=True, exist_ok=True)
-            here.rename(there)
+            here.rename(_free_name(there))
     if old.is_dir():
         old.rmdir()
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return os.path.lexists(other) and os.path.samestat(os.lstat(one), os.lstat(other))
+
+
+def _free_name(path: Path) -> Path:
+    """The path, or where something else of the user's lies there, one beside it: both are kept."""
+    names = itertools.chain(("", ".kept"), (f".kept{n}" for n in itertools.count(2)))
+    return next(free for name in names if not os.path.lexists(free := path.with_name(path.name + name)))

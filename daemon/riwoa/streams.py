@@ -14,7 +14,7 @@ import errno
 import io
 import os
 import sys
-from _thread import allocate_lock  # threading itself is only imported for whoever speaks
+from _thread import RLock, start_new_thread  # threading itself is only imported for whoever speaks
 
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class LossyWriter(io.TextIOBase):
         self.lost = 0  # pieces, mostly lines, that could not be written
         self._descriptor = descriptor
         self._unfinished = ""
-        self._line = allocate_lock()
+        # One for all, and one that its holder may take again: a finalizer may print in the middle of anything here.
+        self._lock = RLock()
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0  # with what is being written
         self._changed: threading.Condition | None = None  # made by the first words: a verb in a hurry has none
@@ -120,7 +121,7 @@ class LossyWriter(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take text; whole lines go on their way at once."""
-        with self._line:
+        with self._lock:
             whole, end, self._unfinished = (self._unfinished + text).rpartition("\n")
             if end:
                 self._send(whole + end)
@@ -128,7 +129,7 @@ class LossyWriter(io.TextIOBase):
 
     def flush(self) -> None:
         """Send an unfinished line too. Does not wait."""
-        with self._line:
+        with self._lock:
             text, self._unfinished = self._unfinished, ""
             if text:
                 self._send(text)
@@ -136,19 +137,26 @@ class LossyWriter(io.TextIOBase):
     def _send(self, text: str) -> None:
         data = text.encode(self.encoding, self.errors)
         changed = self._changed or self._start()
-        with changed:
-            if self._waiting_bytes + len(data) > _MOST_WAITING_BYTES:
-                self.lost += 1
-                return
-            self._waiting.append(data)
-            self._waiting_bytes += len(data)
-            changed.notify_all()
+        if changed is None or self._waiting_bytes + len(data) > _MOST_WAITING_BYTES:
+            self.lost += 1
+            return
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        changed.notify_all()
 
-    def _start(self) -> threading.Condition:
+    def _start(self) -> threading.Condition | None:
+        """Begin to write; None where this machine has no thread left, until the next words."""
         import threading
 
-        self._changed = threading.Condition()
-        threading.Thread(target=self._write_on, args=(self._changed,), name="stream", daemon=True).start()
+        changed = threading.Condition(self._lock)
+        if self._changed is not None:  # a finalizer has printed meanwhile
+            return self._changed
+        self._changed = changed
+        try:
+            # Not a Thread, whose start waits for it: a finalizer that prints in it first would wait for our lock.
+            start_new_thread(self._write_on, (changed,))
+        except RuntimeError:
+            self._changed = None
         return self._changed
 
     def _write_on(self, changed: threading.Condition) -> None:

@@ -143,6 +143,50 @@ def test_a_full_log_loses_lines_and_says_so_once_there_is_room(table: Path, tmp_
     assert '"lines_lost": 3' in (tmp_path / "log").read_text()
 
 
+def test_what_a_finalizer_prints_in_the_middle_of_a_line_is_written_too(tmp_path: Path) -> None:
+    program = """
+import gc
+from riwoa.streams import LossyWriter
+class Forgotten:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        writer.write("finalizer\\n")
+for after in range(1, 201):  # so many objects more, wherever that is: in the write, or in the thread that it begins
+    writer = LossyWriter(1)
+    gc.collect()
+    gc.set_threshold(after)
+    Forgotten()
+    writer.write("line\\n")
+    gc.set_threshold(0)
+    gc.collect()
+    writer.drain(20)
+"""
+    words = [*command(tmp_path)[:1], "-c", program]
+    done = subprocess.run(words, env=child_environment(1), capture_output=True, text=True, timeout=60, check=True)
+    assert sorted(done.stdout.splitlines()) == ["finalizer"] * 200 + ["line"] * 200
+
+
+def test_where_there_is_no_thread_left_words_are_lost_and_counted_until_there_is(tmp_path: Path) -> None:
+    program = """
+import resource, sys, threading
+from riwoa.streams import LossyWriter
+writer = LossyWriter(1)
+threading.stack_size(2**30)
+before = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (2**29, before[1]))
+writer.write("lost\\n")
+lost = writer.lost
+resource.setrlimit(resource.RLIMIT_AS, before)
+writer.write("written\\n")
+writer.drain(20)
+print(lost, writer.lost, file=sys.stderr)
+"""
+    words = [*command(tmp_path)[:1], "-c", program]
+    done = subprocess.run(words, env=child_environment(1), capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("written\n", "1 1\n")
+
+
 def test_attached_to_a_daemon_a_stream_that_takes_nothing_changes_neither(
     table: Path, tmp_path: Path, undisturbed: str
 ) -> None:

@@ -16,7 +16,7 @@ def test_the_daemon_is_told_and_its_answer_printed(
 ) -> None:
     with daemon(tmp_path, {"ok": True, "message": "as you wish"}) as requests:
         assert main([verb, "--state", str(tmp_path)]) == 0
-    assert requests == [{"verb": verb}]
+    assert requests == [{"verb": verb, "state": str(tmp_path)}]
     assert capsys.readouterr().out == "as you wish\n"
 
 

@@ -102,6 +102,11 @@ def test_the_unit_is_hardened_to_two_points_or_less(tmp_path: Path, name: str) -
     assert float(score[1]) <= 2.0
 
 
+@pytest.mark.parametrize("name", ["riwoa.service", "riwoa-nightly.service"])
+def test_systemd_ends_no_start_for_how_long_it_takes(name: str) -> None:
+    assert "TimeoutStartSec=infinity" in unit_file(name).splitlines()  # it would be 90 s: less than a large migration
+
+
 def test_by_night_the_service_differs_in_its_hours_alone() -> None:
     def lines(name: str) -> list[str]:
         body = unit_file(name).partition("[Service]")[2].partition("[Install]")[0]

@@ -44,7 +44,7 @@ OPERATORS: dict[str, Any] = {
 def test_a_running_daemon_is_asked(tmp_path: Path) -> None:
     with daemon(tmp_path, {"ok": True, "status": status_object()}) as requests:
         status = collect(StatePaths(tmp_path))
-    assert requests == [{"verb": "status"}]
+    assert requests == [{"verb": "status", "state": str(tmp_path)}]
     assert status["source"] == "daemon"
     assert status["alive"]
     assert exit_code(status["state"]) == 0

@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riwoa.control import ControlServer
+from riwoa.ctl.ask import SilentError
+from riwoa.ctl.ask import ask as riwoactl_ask
 from riwoa.errors import DaemonUnavailableError
-from riwoa.paths import connect
+from riwoa.paths import StatePaths, connect
 from tests.support.fuzz import examples
 
 
@@ -102,6 +104,60 @@ async def test_a_dead_daemons_socket_is_taken_over(tmp_path: Path) -> None:
     await server.start()
     assert (await ask(place, b'{"verb": "hello"}\n'))["ok"]
     await server.close()
+
+
+async def test_whoever_asks_for_another_states_daemon_is_told_whose_this_is(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    async def stop() -> Mapping[str, Any]:
+        done.append("stop")
+        return {}
+
+    server = ControlServer(tmp_path / "control.sock", {"stop": stop}, state=str(tmp_path))
+    await server.start()
+    refused = await ask(tmp_path / "control.sock", b'{"verb": "stop", "state": "/elsewhere"}\n')
+    assert (refused["ok"], refused["exit_code"], refused["state"]) == (False, 69, str(tmp_path))
+    assert not done
+    for named in ({}, {"state": str(tmp_path)}):  # an older riwoactl names none
+        assert (await ask(tmp_path / "control.sock", json.dumps({"verb": "stop", **named}).encode() + b"\n"))["ok"]
+    assert done == ["stop", "stop"]
+    await server.close()
+
+
+async def test_another_path_to_the_same_state_is_no_other_state(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "link").symlink_to("state")
+    served = tmp_path / "link"  # stands for a bind mount, which a real path keeps too
+    server = ControlServer(tmp_path / "state/control.sock", {"status": hello}, state=str(served))
+    await server.start()
+    answer = await asyncio.to_thread(riwoactl_ask, StatePaths(tmp_path / "state"), "status", 5.0)
+    assert answer["message"] == "hello"
+    await server.close()
+
+
+async def test_the_longest_path_is_heard(tmp_path: Path) -> None:
+    state = "/" + "\udcff" * 4094
+    server = ControlServer(tmp_path / "s", {"hello": hello}, state=state)
+    await server.start()
+    assert (await ask(tmp_path / "s", json.dumps({"verb": "hello", "state": state}).encode() + b"\n"))["ok"]
+    await server.close()
+
+
+async def test_a_socket_that_too_many_wait_for_is_a_live_daemons(tmp_path: Path) -> None:
+    place = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as waiting:
+        busy.bind(str(place))
+        busy.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting.enter_context(connect(place, 5.0))
+        with pytest.raises(SilentError, match="does not answer"):
+            riwoactl_ask(StatePaths(tmp_path), "hello", 1.0)
+        server = ControlServer(place, {"hello": hello})
+        await server.start()
+        assert server.place is None
+        await server.close()
+        assert place.is_socket()
 
 
 # -- who may say what ------------------------------------------------------------------------------------------------

@@ -318,6 +318,27 @@ def test_a_file_and_another_daemons_socket_in_the_sockets_place_are_left_alone(t
         assert (answer["source"], answer["state_directory"]) == ("daemon", str(tmp_path / "b"))
 
 
+def test_no_verb_reaches_the_daemon_of_another_state(table: Path, tmp_path: Path) -> None:
+    shared = {**os.environ, "RIWOA_SOCKET": str(tmp_path / "shared.sock")}
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    with daemon(other, table, RIWOA_SOCKET=shared["RIWOA_SOCKET"]) as its:
+        with daemon(mine, table, RIWOA_SOCKET=shared["RIWOA_SOCKET"]) as process:  # goes on without a socket
+            assert "socket=" not in (mine / "lock").read_text()
+            for stray in ("", f"socket={shared['RIWOA_SOCKET']}\n"):  # as an older version's lock says
+                with (mine / "lock").open("a") as lock:
+                    lock.write(stray)
+                refused = program("riwoactl", "--state", mine, "stop", env=shared)
+                assert (refused.returncode, f"`kill -TERM {process.pid}` stops it" in refused.stderr) == (69, True)
+                seen = json.loads(program("riwoactl", "--state", mine, "status", "--json", env=shared).stdout)
+                assert (seen["source"], seen["pid"], seen["state"]) == ("file", process.pid, "running")
+                attached = program("riwoad", "--state", mine, "--foreground", *sets(table), env=shared)
+                assert f"the daemon that serves {mine} no longer answers" in attached.stderr
+        absent = program("riwoactl", "--state", tmp_path / "none", "stop", env=shared)
+        assert (absent.returncode, f"no daemon runs on {tmp_path / 'none'}" in absent.stderr) == (69, True)
+        assert its.poll() is None
+        assert program("riwoactl", "--state", other, "stop", env=shared).returncode == 0
+
+
 # -- whose modules are imported --------------------------------------------------------------------------------------
 
 _TRAPS = ("ofa/__init__.py", "random.py", "json.py", "sitecustomize.py", "torch/__init__.py", "structlog/__init__.py")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,55 @@ def test_killed_anywhere_nothing_is_lost_and_the_next_one_cleans_up(failpoint: s
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_file_that_is_saved_while_the_directory_is_replaced_is_kept_beside_the_one_before(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    put(out, "old")
+    for text in ("first", "second", "third"):
+        (out / "notes.txt").write_text("mine")
+
+        def saved(directory: Path, text: str = text) -> Collection[str] | None:
+            """Called last when ``old`` is emptied: by then an editor has saved what it had open there."""
+            if directory.name == "old":
+                (directory / "saved").write_text(text)
+                (directory / "saved").rename(directory / "notes.txt")
+            return made_here(directory)
+
+        with replacing(out, saved) as new:
+            (new / "model").write_text("new")
+            write_list(new)
+    kept = {"notes.txt.kept": "first", "notes.txt.kept2": "second", "notes.txt.kept3": "third"}
+    assert seen(out) == {"model": "new", "notes.txt": "mine", **kept}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_killed_between_the_renames_and_written_anew_by_the_user_both_files_are_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    put(out, "old")
+    (out / "notes.txt").write_text("the only copy")
+    environment = {**child_environment(1), "RIWOA_FAILPOINT": "export.between_renames"}
+    subprocess.run([sys.executable, "-c", _PROGRAM, str(out), "killed"], env=environment, check=False)
+    assert not out.exists()
+    out.mkdir()
+    (out / "notes.txt").write_text("begun again")
+    put(out, "new")
+    assert seen(out) == {"model": "new", "notes.txt": "begun again", "notes.txt.kept": "the only copy"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_where_a_lock_is_never_to_be_had_nothing_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def held(*_: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    put(tmp_path / "out", "old")
+    monkeypatch.setattr(fcntl, "flock", held)
+    with pytest.raises(StateDirectoryError, match="nothing can be locked"):
+        put(tmp_path / "out", "new")
+    assert seen(tmp_path / "out") == {"model": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_what_another_process_is_filling_is_left_alone(tmp_path: Path) -> None:
     busy = tmp_path / ".out.abcd.riwoa"
     (busy / "new").mkdir(parents=True)
@@ -169,6 +219,50 @@ def test_a_lock_is_kept_by_process_ids_where_there_are_no_locks_at_all(
     file.write_text(recycled)
     with Lock(file) as lock:
         assert lock.take()
+
+
+def test_of_two_that_found_a_lock_free_at_once_the_one_whose_word_stands_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def none(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "lockf", none)
+    file = tmp_path / "lock"
+
+    def write_later() -> None:
+        while not (file.exists() and file.read_text().startswith(f"{os.getpid()}\n")):
+            pass
+        file.write_text("1\nstart=1\n")
+
+    with Lock(file) as lock, ThreadPoolExecutor() as other:
+        writing = other.submit(write_later)
+        assert not lock.take()
+        writing.result(10)
+        assert lock.owner == "1"
+
+
+def test_a_lock_file_is_never_empty_while_it_is_written_anew_nor_on_a_full_disk(tmp_path: Path) -> None:
+    program = f"""
+import resource
+from riwoa.lock import Lock
+lock = Lock({str(tmp_path / "lock")!r})
+lock.take()
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+lock.tell(socket="/x")
+print(lock.owner == str(__import__("os").getpid()))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=child_environment(1), capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    with Lock(tmp_path / "lock") as lock, ThreadPoolExecutor() as other:
+        assert lock.take()
+        writing = other.submit(lambda: [lock.tell(socket="/x" * (n % 3)) for n in range(2000)])
+        while not writing.done():
+            assert lock.owner == str(os.getpid())
 
 
 @pytest.mark.parametrize("content", ["my own notes\n", None])

@@ -20,7 +20,7 @@ from riwoa.oracle import pictures
 from riwoa.oracle.data import ByteArray
 from riwoa.oracle.folder import FolderTask
 from riwoa.oracle.images import IMAGENET
-from riwoa.oracle.pictures import cropped, in_colour
+from riwoa.oracle.pictures import cropped
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.spec import oracle_spec, pool_settings
 from riwoa.oracle.tasks import check_every_split, check_task, task_of
@@ -93,10 +93,16 @@ def test_the_crop_is_the_middle_of_the_picture_resized_by_its_shorter_side(
 
 
 def test_grey_transparent_and_palette_pictures_become_three_channels(tmp_path: Path) -> None:
-    for mode in ("L", "RGBA", "P", "CMYK"):
-        stream = io.BytesIO()
-        picture(0).convert(mode).save(stream, "JPEG" if mode == "CMYK" else "PNG")
-        assert cropped(in_colour(stream.getvalue()), 16).shape == (16, 16, 3)
+    root = folder(tmp_path / "data")
+    odd = {"L": "1.png", "RGBA": "1.png", "P": "1.png", "CMYK": "0.JPEG"}
+    for mode, wnid in zip(odd, (*WNIDS, WNIDS[0]), strict=True):
+        picture(0).convert(mode).save(root / "val" / wnid / odd[mode])
+    task = loaded(root)
+    images, _ = task.views("validation", 16, 8)
+    mean, std = (np.array(IMAGENET[name])[:, None, None] for name in ("mean", "std"))
+    for image, name in zip(images[:], task._found["validation"].names, strict=True):
+        crop = cropped(Image.open(root / "val" / name).convert("RGB"), 16)
+        assert np.allclose(image, (crop.transpose(2, 0, 1) / 255 - mean) / std, atol=1e-5), name
 
 
 def test_without_a_folder_val_the_classes_lie_in_the_folder_itself(tmp_path: Path) -> None:

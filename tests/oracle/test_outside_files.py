@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from riwoa.errors import RiwoaError
+from riwoa.errors import InputError, RiwoaError
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.oracle.build import build_oracle
@@ -18,6 +21,7 @@ from riwoa.oracle.protocol import SupernetSpec, TableSpec
 from riwoa.oracle.surrogate import Surrogate
 from riwoa.oracle.table import TableOracle, column_names
 from riwoa.oracle.tasks import task_of
+from riwoa.ours import opened_file
 
 READERS: dict[str, Callable[[Path], object]] = {
     "table": lambda path: TableOracle(TableSpec(path=str(path), genes="g", accuracy="a")),
@@ -73,3 +77,29 @@ def test_text_that_is_none_of_ofas_tables_is_refused_in_one_line(tmp_path: Path,
     (tmp_path / "224_lookup_table.yaml").write_bytes(content)
     with pytest.raises(RiwoaError, match=r"224_lookup_table|no timing of"):
         OfaLatencyTable(tmp_path).range_ms((224,))
+
+
+@pytest.mark.timeout(60)
+def test_what_becomes_a_pipe_once_it_was_looked_at_holds_nobody_up(tmp_path: Path) -> None:
+    whole, place, stop = tmp_path / "whole.csv", tmp_path / "table.csv", threading.Event()
+    whole.write_text("g,a\n0,0.5\n1,0.25\n")
+    os.mkfifo(tmp_path / "pipe")
+
+    def change() -> None:
+        while not stop.is_set():
+            for now in ("pipe", "whole.csv"):
+                os.link(tmp_path / now, tmp_path / "next")
+                (tmp_path / "next").replace(place)
+
+    os.link(whole, place)
+    with ThreadPoolExecutor() as other:
+        changing = other.submit(change)
+        try:
+            for _ in range(2000):
+                with contextlib.suppress(InputError), opened_file(place) as stream:
+                    assert stream.read(4) == b"g,a\n"
+                with contextlib.suppress(InputError):
+                    assert column_names(place) == ["g", "a"]
+        finally:
+            stop.set()
+        changing.result(10)

@@ -7,6 +7,7 @@ import os
 import time
 
 from riwoa.errors import ControlError, DaemonUnavailableError, RiwoaError
+from riwoa.ours import same_place
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import connect
 from riwoa.status_check import checked_status
@@ -29,31 +30,39 @@ def ask(paths: StatePaths, verb: str, timeout_s: float) -> dict[str, Any]:
     """Send one verb to the daemon and return its answer.
 
     Raises:
-        DaemonUnavailableError: no daemon listens.
+        DaemonUnavailableError: no daemon of this state listens.
         SilentError: one listens, but does not answer in time or not in JSON.
         ControlError: the daemon refused, or this user may not ask it; exit code as the daemon says.
     """
+    answer = _exchange(paths, verb, paths.directory, timeout_s)
+    served = answer.get("state")  # told by a daemon that was taken for another state's, or for another path to its own
+    if answer.get("ok") is not True and isinstance(served, str):
+        if not same_place(served, paths.directory):
+            raise _absent(paths)
+        answer = _exchange(paths, verb, served, timeout_s)
+    if answer.get("ok") is not True:
+        raise _refusal(answer)
+    return answer
+
+
+def _exchange(paths: StatePaths, verb: str, state: str, timeout_s: float) -> dict[str, Any]:
+    """What a daemon answers, whatever that is; raises what ``ask`` does, but for a refusal."""
     name = paths.socket_name
     try:
         os.stat(name)  # spares the import of socket where no daemon runs
         client = connect(name, timeout_s)
     except PermissionError:
         raise ControlError(f"not allowed to talk to the daemon at {name}; run as its user or group") from None
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):  # so many wait for it that no more may
         raise SilentError(f"the daemon at {name} does not answer; see its log") from None
     except OSError:
-        raise DaemonUnavailableError(
-            f"no daemon runs on {paths.directory}; start one with `riwoad --state {paths.directory}` (or make run)"
-        ) from None
+        raise _absent(paths) from None
     with client:
         try:
-            client.sendall(json.dumps({"verb": verb}).encode() + b"\n")
-            answer = parse_json_object(_line(client, timeout_s))
+            client.sendall(json.dumps({"verb": verb, "state": state}).encode() + b"\n")
+            return parse_json_object(_line(client, timeout_s))
         except (OSError, ValueError):
             raise SilentError(f"the daemon at {name} gave no answer to {verb!r} within {timeout_s:g} s") from None
-    if answer.get("ok") is not True:
-        raise _refusal(answer)
-    return answer
 
 
 def ask_status(paths: StatePaths, timeout_s: float) -> dict[str, Any]:
@@ -79,6 +88,12 @@ def _line(client: Any, timeout_s: float) -> bytes:
             break
         found += piece
     return bytes(found)
+
+
+def _absent(paths: StatePaths) -> DaemonUnavailableError:
+    return DaemonUnavailableError(
+        f"no daemon runs on {paths.directory}; start one with `riwoad --state {paths.directory}` (or make run)"
+    )
 
 
 def _refusal(answer: dict[str, Any]) -> RiwoaError:

@@ -188,7 +188,7 @@ def _call(*command: str) -> str:
     """
     words = " ".join(command)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)
     except FileNotFoundError:
         raise ServiceManagerError(f"no {command[0]} on this machine: `{words}` needs systemd") from None
     except (OSError, subprocess.SubprocessError) as error:

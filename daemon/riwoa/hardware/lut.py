@@ -24,12 +24,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from riwoa.errors import TableError
+from riwoa.errors import InputError, TableError
 from riwoa.hardware.calibration import FEATURES, IDENTITY, Calibration, Interval, KnownNetwork, correction_ms
 from riwoa.hardware.probe import Device
 from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
 from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
-from riwoa.ours import begins_with, irregular, json_object
+from riwoa.ours import begins_with, irregular, json_object, opened_file
 from riwoa_storage.durable import replace_durably
 
 SCHEMA = 2
@@ -359,13 +359,13 @@ def _read(path: Path) -> dict[str, Any]:
     if (kind := irregular(path)) is not None:
         raise _Invalid(f"is {kind}, not a file")
     try:
-        with path.open("rb") as stream:
+        with opened_file(path) as stream:
             raw = stream.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise _Invalid("the file does not exist") from None
     except OSError as error:
         raise _Invalid(f"cannot be read ({error.strerror})") from None
-    except ValueError as error:  # a name that cannot be
+    except (ValueError, InputError) as error:  # a name that cannot be; no file any more
         raise _Invalid(f"cannot be read ({error})") from None
     if len(raw) > _MAX_FILE_BYTES:
         raise _Invalid(f"larger than {_MAX_FILE_BYTES // 2**20} MiB, so it is not a latency table")

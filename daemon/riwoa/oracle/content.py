@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import codecs
-import os
-import stat
 from pathlib import Path
 from typing import IO
+
+from riwoa.errors import InputError
+from riwoa.ours import opened_file
 
 ZIP = b"PK"  # of every zip archive, and so of an .npz file and of what torch saves
 _LOOKED_AT_BYTES = 4096
 
 
 def opened_regular(path: Path) -> IO[bytes]:
-    """The file, open. What was a file when it was listed may be a pipe by now: opening that must not wait.
+    """One of many files, open; what is wrong with it is said in words that name no path.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no regular file.
     """
-    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
-        raise ValueError("no regular file")
-    return stream
+    try:
+        return opened_file(path)
+    except InputError:
+        raise ValueError("no regular file") from None
 
 
 def beginning(path: Path) -> bytes:

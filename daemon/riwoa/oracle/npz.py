@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from riwoa.errors import InputError
-from riwoa.ours import regular_file
+from riwoa.ours import opened_file
 
 _MAX_REASON_CHARACTERS = 120  # numpy quotes whole headers
 _DAMAGE = (
@@ -50,7 +50,7 @@ class Header:
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever reading it raises becomes one InputError."""
     try:
-        with zipfile.ZipFile(regular_file(path)) as archive:
+        with opened_file(path) as stream, zipfile.ZipFile(stream) as archive:
             yield archive
     except _DAMAGE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:_MAX_REASON_CHARACTERS]

@@ -232,15 +232,6 @@ def opened(data: bytes) -> Image.Image:
         return picture
 
 
-def in_colour(data: bytes) -> Image.Image:
-    """A picture in red, green and blue, 8 bits each.
-
-    Raises:
-        Exception: as ``opened``; ValueError for numbers of which nothing says which one is white.
-    """
-    return _coloured(opened(data))
-
-
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Whatever Pillow opens by itself: for EPS it would start another program. The usual ones first."""

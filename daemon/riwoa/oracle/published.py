@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.errors import InputError
-from riwoa.ours import regular_file
+from riwoa.ours import opened_file
 from riwoa.pulled import SUPERNETS, models_home
 
 FOLDER_URL = "https://raw.githubusercontent.com/han-cai/files/master/ofa/ofa_nets/"  # as in ofa.model_zoo.ofa_net
@@ -119,7 +119,7 @@ def sha256_of(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
-        with regular_file(path).open("rb") as stream:
+        with opened_file(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror})") from None

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -37,7 +38,7 @@ from riwoa.errors import InputError
 from riwoa.oracle import npz
 from riwoa.oracle.content import ZIP, beginning, is_text
 from riwoa.oracle.protocol import CandidateError, Metrics, TableSpec
-from riwoa.ours import regular_file
+from riwoa.ours import opened_file
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Gene, IntArray, Space
 
@@ -304,7 +305,7 @@ def _whole_numbers(path: Path, name: str, values: npt.NDArray[Any]) -> IntArray:
 def _read_csv(path: Path, genes: Sequence[str], metrics: Sequence[str], required: bool) -> _Read:
     _check_size(path)
     try:
-        with regular_file(path).open(newline="", encoding="utf-8-sig") as stream:
+        with io.TextIOWrapper(opened_file(path), encoding="utf-8-sig", newline="") as stream:
             lines = _lines(path, stream)
             _, head = next(lines, (0, []))
             known = {column.strip() for column in head}
@@ -369,7 +370,7 @@ def column_names(path: Path) -> list[str]:
             return npz.names(archive)
     _check_size(path)
     try:
-        with regular_file(path).open(newline="", encoding="utf-8-sig") as stream:
+        with io.TextIOWrapper(opened_file(path), encoding="utf-8-sig", newline="") as stream:
             return [column.strip() for column in next(csv.reader(stream, strict=True), [])]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as text with commas ({error})") from None

@@ -38,7 +38,7 @@ from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
 from riwoa.oracle.ofa_import import import_ofa
 from riwoa.oracle.published import PUBLISHED
 from riwoa.oracle.supernet import Supernet, set_strides
-from riwoa.ours import regular_file
+from riwoa.ours import opened_file, regular_file
 from riwoa.parsing import parse_json
 from riwoa_storage.durable import flush, new_file, replace_durably
 
@@ -289,7 +289,8 @@ class Trainer:
             InputError: the file is damaged or belongs to another recipe.
         """
         try:
-            state = torch.load(regular_file(path), map_location=self.device, weights_only=True)
+            with opened_file(path) as stream:
+                state = torch.load(stream, map_location=self.device, weights_only=True)
             saved = asdict(_recipe_from(state["recipe"]))
         except Exception as error:
             raise InputError(f"cannot resume from {path}: {error}; delete it to start over") from error

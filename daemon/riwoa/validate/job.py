@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import subprocess
 import sys
 import threading
@@ -39,7 +38,7 @@ from riwoa.oracle.geometry import Backbone, macs
 from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.supernet import ArchitectureError, checked_config
-from riwoa.ours import json_object, output_directory, regular_file, unwritable
+from riwoa.ours import json_object, opened_file, output_directory, unwritable
 from riwoa.parsing import parse_json, parse_json_object
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
@@ -588,9 +587,8 @@ def _json(content: Any) -> bytes:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if os.path.getsize(regular_file(path)) > 2**20:
-            raise ValueError("too large")
-        content = parse_json(path.read_bytes())
+        with opened_file(path) as stream:
+            content = parse_json(stream.read(2**20 + 1), 2**20)
         if not isinstance(content, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
