@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ from riwoa.oracle.supernet import Supernet
 from riwoa.oracle.tasks import ImageTask, check_every_split, task_of
 from riwoa.ours import json_object, keep_writing_to_ourselves, output_directory, unwritable
 from riwoa.parsing import parse_json
-from riwoa.staging import replacing
+from riwoa.staging import finish_left, replacing
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
 from riwoa_storage.reader import JournalReader
@@ -156,6 +157,8 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
     """
     winner = read_winner(journal, run_id)
     spec = _spec_now(winner)
+    with _writing(out):
+        finish_left(Path(os.path.realpath(out)), made_export)
     out = output_directory(out, lambda directory: made_export(directory) is not None)
     if spec.get("kind") in ("table", "predictor"):
         return _export_numbers(winner, out, spec["kind"])
@@ -395,9 +398,14 @@ def _replacing(out: Path) -> Iterator[Path]:
         StateDirectoryError, FullDiskError: ``out`` cannot be written.
         UsageError: a file in ``out`` that is not riwoa's is in the way.
     """
+    with _writing(out), replacing(out, made_export) as new:
+        yield new
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
     try:
-        with replacing(out, made_export) as new:
-            yield new
+        yield
     except OSError as error:
         raise unwritable(out, error, "name another with --out") from None
 

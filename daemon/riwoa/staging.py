@@ -5,7 +5,9 @@ stood in the target's place. A marker inside says that riwoa made it, and is loc
 process left is finished, or taken away, by the next one. Nothing without that marker is touched, whatever its name.
 
 Linux renames no directory over a full one, so the old one steps aside first; a power cut in between leaves neither in
-place, and the next call brings the old one back before it begins.
+place, and the next call brings the old one back before it begins. A directory that is there and empty is filled
+instead, for it may be where a shell stands, or where a disk is mounted; what a kill left half filled, the next call
+fills to the end.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from riwoa_storage.durable import flush
 from riwoa_storage.failpoint import failpoint
 
 MARKER = ".riwoa"
+_FILLING = "filling"  # beside the marker, while an empty target is filled
 _TRIES = 10
 Made = Callable[[Path], Collection[str] | None]  # what riwoa wrote into a directory, None where it is not riwoa's
 
@@ -43,7 +46,7 @@ def replacing(target: Path, made: Made) -> Iterator[Path]:
         OSError: ``target`` cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _finish_what_was_left(target, made)
+    finish_left(target, made)
     with _new_place(target) as place:
         try:
             new = place / "new"
@@ -127,6 +130,12 @@ def _put_in_place(place: Path, target: Path) -> None:
     for folder in (new, *(new / path for path in _contents(new) if (new / path).is_dir())):
         flush(folder)
     failpoint("export.before_rename")
+    if target.is_dir() and not any(target.iterdir()):
+        (place / _FILLING).touch()
+        flush(place)
+        _fill(target, new)
+        failpoint("export.after_rename")
+        return
     if target.exists():
         target.rename(old)
         failpoint("export.between_renames")
@@ -135,8 +144,29 @@ def _put_in_place(place: Path, target: Path) -> None:
     flush(target.parent)
 
 
-def _finish_what_was_left(target: Path, made: Made) -> None:
-    """Take up what killed processes left beside ``target``; those that are alive are let be."""
+def _fill(target: Path, new: Path) -> None:
+    """Copy everything: the target may be another disk. A file that was half copied is copied again."""
+    for relative in _contents(new):
+        here, there = new / relative, target / relative
+        if here.is_dir():
+            there.mkdir(exist_ok=True)
+            continue
+        shutil.copyfile(here, there)
+        failpoint("export.filling")
+        there.chmod(here.stat().st_mode & 0o777)
+        flush(there)
+    for folder in (target, *(target / path for path in _contents(new) if (target / path).is_dir())):
+        flush(folder)
+
+
+def finish_left(target: Path, made: Made) -> None:
+    """Take up what killed processes left beside ``target``; those that are alive are let be.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    if not target.parent.is_dir():
+        return
     for place in target.parent.iterdir():
         ours = place.name.startswith(f".{target.name}.") and place.suffix == ".riwoa" and (place / MARKER).is_file()
         if not ours:
@@ -148,6 +178,8 @@ def _finish_what_was_left(target: Path, made: Made) -> None:
 
 def _tidy(place: Path, target: Path, made: Made) -> None:
     new, old = place / "new", place / "old"
+    if (place / _FILLING).exists() and target.is_dir():
+        _fill(target, new)
     if old.is_dir() and not os.path.lexists(target):
         old.rename(target)
     shutil.rmtree(new, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from riwoa.child import child_command, child_environment
 from riwoa.ctl import main
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import shipped_table
@@ -129,6 +131,16 @@ def test_an_export_leaves_what_lies_beside_it_and_in_it(place: Path) -> None:
     assert main([*EXPORT, "link"]) == 0
     assert (place / "link").is_symlink()
     assert (place / "link/notes.txt").read_text() == "mine"
+
+
+def test_an_export_into_an_empty_directory_that_was_killed_is_made_by_the_next(place: Path) -> None:
+    (place / "volume").mkdir()
+    command = [*child_command("riwoa.ctl"), *EXPORT, "volume"]
+    killed = subprocess.run(command, env={**child_environment(1), "RIWOA_FAILPOINT": "export.filling"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert main([*EXPORT, "volume"]) == 0
+    assert {p.name for p in (place / "volume").iterdir()} == {"architecture.json", "provenance.json"}
+    assert not [p.name for p in place.iterdir() if p.name.endswith(".riwoa")]
 
 
 def test_an_export_of_an_earlier_version_is_known_by_its_provenance(place: Path) -> None:

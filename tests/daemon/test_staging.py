@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,3 +285,32 @@ def test_a_list_of_what_was_written_is_read_back(tmp_path: Path) -> None:
     found: Collection[str] | None = made_here(tmp_path)
     assert found is not None
     assert set(found) == {MARKER, "a"}
+
+
+@pytest.mark.parametrize("failpoint", ["export.filling", "export.after_rename"])
+def test_an_empty_directory_is_filled_and_stays_what_it_was_after_a_kill_too(failpoint: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    environment = {**child_environment(1), "RIWOA_FAILPOINT": failpoint}
+    command = [sys.executable, "-c", _PROGRAM, str(out), "first"]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    put(out, "second")
+    assert seen(out) == {"model": "second"}
+    out.rename(tmp_path / "elsewhere")
+    out.mkdir()
+    itself = out.stat().st_ino
+    put(out, "third")
+    assert out.stat().st_ino == itself
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out"]
+
+
+def test_an_empty_disk_that_is_mounted_is_filled(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    script = 'mount -t tmpfs none "$1" && "$2" -c "$3" "$1" there && cat "$1/model" && ls -a "$1/.."'
+    command = ["unshare", "-m", "bash", "-c", script, "bash", str(out), sys.executable, _PROGRAM]
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("mounting needs root and unshare")
+    done = subprocess.run(command, env=child_environment(1), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["there.", "..", "out"]
