@@ -12,7 +12,7 @@ import time
 
 from riwoa.errors import StateDirectoryError, StateLockedError
 from riwoa.ours import json_object, unwritable
-from riwoa_storage.fault import LACKING, fault, file_system
+from riwoa_storage.fault import file_system
 
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
@@ -172,9 +172,8 @@ def _take(descriptor: int, *, shared: bool) -> tuple[bool, str]:
             return True, means
         except (BlockingIOError, PermissionError):  # POSIX lets lockf say either
             return False, means
-        except OSError as error:
-            if fault(error) != LACKING:
-                return False, means
+        except OSError:  # none here, or one that fails: neither says that somebody has it
+            continue
     return not _alive(_text(descriptor)), _MEANS[-1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -220,12 +221,13 @@ def test_a_daemon_and_riwoactl_started_beside_a_finished_run_mean_the_same(table
     assert not (nothing_named.parent / "home").exists()
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO], ids=errno.errorcode.get)
 def test_a_finished_daemon_is_not_alive_and_a_second_one_kept_out_where_there_is_no_flock(
-    table: Path, tmp_path: Path
+    table: Path, tmp_path: Path, number: int
 ) -> None:
     state = tmp_path / "st"
     state.mkdir()
-    environment = shim(state, flock=37)
+    environment = shim(state, flock=number)
     with daemon(state, table, **environment) as first:
         assert "already serves" in program("riwoad", "--state", state, *sets(table), env=environment).stderr
         assert json.loads(program("riwoactl", "--state", state, "status", "--json", env=environment).stdout)["alive"]
