@@ -10,6 +10,7 @@ import pytest
 
 from riwoa import service as module
 from riwoa.config import load
+from riwoa.lock import Lock
 from riwoa.paths import StatePaths
 from riwoa.service import Service
 from riwoa_storage.errors import JournalUnreadableError
@@ -27,7 +28,8 @@ async def unproved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
     """On a journal without a mark, as a migration leaves it."""
     await write_run(tmp_path / "journal.db", GENERATIONS)
     monkeypatch.setattr(module, "_PART", PART)
-    return Service(StatePaths(tmp_path), load(None, [], {}), [], new_run=False, foreground=False)
+    lock = Lock(tmp_path / "lock")
+    return Service(StatePaths(tmp_path), load(None, [], {}), [], lock=lock, new_run=False, foreground=False)
 
 
 async def proved(service: Service, *, starting: bool = True) -> None:
