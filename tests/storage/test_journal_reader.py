@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -280,3 +282,12 @@ def test_another_user_is_told_to_use_the_daemons_group(tmp_path: Path) -> None:
         pytest.skip(f"the other user cannot even start Python here: {done.stderr.strip()[-200:]}")
     assert done.stdout.startswith("JournalUnreadableError cannot read")
     assert "daemon's user" in done.stdout
+
+
+async def test_a_run_whose_configuration_is_gone_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await write_run(path, 2)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE config_revisions SET run_id = 3")
+    with JournalReader(path) as reader, pytest.raises(JournalCorruptError, match="run 1 has no configuration"):
+        reader.config_revisions(1)
