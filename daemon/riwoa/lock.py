@@ -47,8 +47,9 @@ class Lock:
             raise
 
     def _require_ours(self) -> None:
-        regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
-        first = self._text().partition("\n")[0].strip() if regular else "no file"
+        status = os.fstat(self._descriptor)
+        small = stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES
+        first = self._text().partition("\n")[0].strip() if small else "no file"
         if first and not first.isdigit():
             raise StateDirectoryError(f"{self.file} is no lock file of riwoa's; name another directory")
 
@@ -178,8 +179,9 @@ def _take(descriptor: int, *, shared: bool) -> tuple[bool, str]:
 
 
 def _text(descriptor: int) -> str:
+    """What it says. It is never synced, so a power cut may leave zeros of its length: those say nothing."""
     try:
-        return os.pread(descriptor, _MOST_BYTES, 0).decode(errors="replace")
+        return os.pread(descriptor, _MOST_BYTES, 0).replace(b"\0", b"").decode(errors="replace")
     except OSError:
         return ""
 
