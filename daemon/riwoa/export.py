@@ -33,21 +33,21 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from riwoa import __version__
-from riwoa.child import die_with_parent, watch_stdin
 from riwoa.cognition.protocol import ModelSpec
+from riwoa.datasets.arrays import FloatArray, Images, IntArray, Split
+from riwoa.datasets.catalogue import ImageTask, check_every_split, task_of
 from riwoa.errors import InputError, OracleError, RiwoaError
+from riwoa.files.ownership import json_object, keep_writing_to_ourselves, output_directory, unwritable
+from riwoa.files.staging import finish_left, replacing
 from riwoa.hardware.probe import library_versions
+from riwoa.ipc.child import die_with_parent, watch_stdin
 from riwoa.oracle.build import checkpoint_path
-from riwoa.oracle.data import FloatArray, Images, IntArray, Split
-from riwoa.oracle.evaluator import SubnetEvaluator
-from riwoa.oracle.mobilenet import OfaConfig, ofa_config
-from riwoa.oracle.ofa_import import import_ofa
-from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.supernet import Supernet
-from riwoa.oracle.tasks import ImageTask, check_every_split, task_of
-from riwoa.ours import json_object, keep_writing_to_ourselves, output_directory, unwritable
 from riwoa.parsing import parse_json
-from riwoa.staging import finish_left, replacing
+from riwoa.supernet.evaluator import SubnetEvaluator
+from riwoa.supernet.network import Supernet
+from riwoa.supernet.ofa_import import import_ofa
+from riwoa.supernet.space import OfaConfig, ofa_config
+from riwoa.supernet.spec import SupernetSpec
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
 from riwoa_storage.reader import JournalReader

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from riwoa.terminal import Terminal
+from riwoa.console.terminal import Terminal
 from riwoa.text import printable
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

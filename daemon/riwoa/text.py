@@ -12,3 +12,11 @@ def printable(text: object, most: int = 500) -> str:
         c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in str(text)[:most]
     )
     return line[:most]
+
+
+def duration(seconds: float) -> str:
+    """1 h 02 min, 3 min 20 s, 12 s."""
+    whole = max(0, round(seconds))
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"

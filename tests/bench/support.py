@@ -9,8 +9,8 @@ from typing import Any
 
 from riwoa.hardware.lut import LatencyTable, Settings, Timing
 from riwoa.hardware.probe import probe
-from riwoa.oracle.geometry import Backbone, all_operators
 from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
+from riwoa.supernet.geometry import Backbone, all_operators
 
 BACKBONE = Backbone(0.25, 10)
 RESOLUTIONS = (24, 32, 40)

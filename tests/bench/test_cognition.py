@@ -15,7 +15,7 @@ from riwoa.bench.cognition import JUDGED_SEEDS, TRAINING_SEEDS, Outcome, Setting
 from riwoa.bench.parents import collect_parents
 from riwoa.bench.tasks import PredictorTask
 from riwoa.cognition.protocol import ModelSpec
-from riwoa.config import load
+from riwoa.config.loading import load
 from riwoa.errors import InputError, ModelError, UsageError
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import shipped_table

@@ -15,12 +15,13 @@ from riwoa.bench.embedded import (
     search_all,
     summary,
 )
-from riwoa.config import Config, load
+from riwoa.config.loading import load
+from riwoa.config.schema import Config
 from riwoa.errors import StateDirectoryError
 from riwoa.hardware.target import auto_target_ms
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.search.fitness import Objective
 from riwoa.search.space import Space
+from riwoa.supernet.space import mobilenet_space, ofa_config
 
 from .support import RESOLUTIONS, FakeBackend, a_table, accuracy_of
 
@@ -160,8 +161,8 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 async def test_the_whole_benchmark_runs_on_real_workers_and_judges_on_the_test_split(tmp_path: Path) -> None:
-    from riwoa.oracle.supernet import build_network
-    from riwoa.oracle.training import write_safetensors
+    from riwoa.supernet.network import build_network
+    from riwoa.supernet.training import write_safetensors
 
     from .support import BACKBONE
 

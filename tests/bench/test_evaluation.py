@@ -11,8 +11,8 @@ import torch
 
 from riwoa.bench import evaluation
 from riwoa.bench.evaluation import Task, bench_evaluation, generation
-from riwoa.oracle.geometry import Backbone
-from riwoa.oracle.supernet import Supernet, build_network
+from riwoa.supernet.geometry import Backbone
+from riwoa.supernet.network import Supernet, build_network
 from tests.support.picture_files import picture_folder
 
 

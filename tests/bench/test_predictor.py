@@ -8,9 +8,9 @@ from riwoa.bench.contest import Settings
 from riwoa.bench.predictor import PredictorLandscape, bench_predictor
 from riwoa.ctl import main
 from riwoa.hardware.ofa_table import OfaLatencyTable
-from riwoa.oracle.mobilenet import ofa_config
 from riwoa.oracle.predictor import AccuracyPredictor
 from riwoa.search.codec import Codec
+from riwoa.supernet.space import ofa_config
 from tests.support.official import official_data
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from tests.support import asking
 
-from riwoa.child import child_environment
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.protocol import Example, GenerationSettings, ModelSpec, TrainingJob, WriterSpec
 from riwoa.cognition.provider import ProposalProvider
 from riwoa.errors import AdapterError, CognitionError, ModelError
+from riwoa.ipc.child import child_environment
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
@@ -558,7 +558,7 @@ async def test_closing_while_the_process_starts_leaves_none_behind(make: Make, t
 
 PARENT = """
 import asyncio
-from riwoa.child import child_environment
+from riwoa.ipc.child import child_environment
 from riwoa.cognition.engine import LanguageModelProvider
 from riwoa.cognition.protocol import WriterSpec
 

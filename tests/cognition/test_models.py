@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riwoa.child import child_environment
 from riwoa.cognition import models
 from riwoa.cognition.models import (
     EMBEDDED_DIRECTORY,
@@ -30,9 +29,10 @@ from riwoa.cognition.models import (
 )
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import ModelError
+from riwoa.files.model_store import models_home
 from riwoa.hardware.accelerator import Accelerator, probe_accelerator
 from riwoa.hardware.probe import fastest_dtype
-from riwoa.pulled import models_home
+from riwoa.ipc.child import child_environment
 
 GPU = Accelerator("a card", 16 * 2**30, True, None)
 LARGE = 3_000_000_000

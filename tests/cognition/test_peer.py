@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from riwoa.child import child_environment
-from riwoa.peer import Peer, PeerLateError, PeerLimits, PeerLostError, PeerMemoryError
+from riwoa.ipc.child import child_environment
+from riwoa.ipc.process import Peer, PeerLateError, PeerLimits, PeerLostError, PeerMemoryError
 
 PATIENT = PeerLimits(10.0, poll_s=0.05)
 CHILD = "import os, signal, sys, time\nfor line in sys.stdin:\n    exec(line)\n    sys.stdout.flush()\n"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from riwoa.cognition.prompt import Remembered, Situation, compose, listed_changes, load_template
-from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.search.space import Choice, Space
+from riwoa.supernet.space import mobilenet_space
 
 SMALL = Space.from_json(
     {

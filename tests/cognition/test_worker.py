@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from riwoa.child import ORPHANED_EXIT_CODE, child_environment
 from riwoa.cognition.protocol import Ask, Example, GenerationSettings, TrainingJob, WriterSpec
+from riwoa.ipc.child import ORPHANED_EXIT_CODE, child_environment
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from riwoa.child import child_environment
 from riwoa.cognition.protocol import ModelSpec
+from riwoa.ipc.child import child_environment
 from riwoa_storage.replay import compare, verify
 from tests.crash.test_crash import fresh, learning
 from tests.daemon.test_service import SMALL, command, run

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.child import child_environment
 from riwoa.cognition.protocol import ModelSpec
+from riwoa.ipc.child import child_environment
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.daemon.test_service import LEARNS, SMALL, command, trainings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.child import child_environment
+from riwoa.ipc.child import child_environment
 from tests.crash.test_streams import digest
 from tests.crash.test_streams import undisturbed as undisturbed
 from tests.daemon.test_service import command

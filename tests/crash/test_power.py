@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.child import child_environment
+from riwoa.ipc.child import child_environment
 from riwoa_storage.errors import JournalMissingError, StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify

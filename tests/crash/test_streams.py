@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.child import child_environment
+from riwoa.ipc.child import child_environment
 from riwoa_storage.replay import verify
 from tests.daemon.test_service import command, ctl, run
 from tests.daemon.test_table_run import table as table
@@ -123,8 +123,8 @@ def test_what_an_encoding_lacks_is_shown_by_what_looks_alike(table: Path, tmp_pa
 
 
 def test_a_full_log_loses_lines_and_says_so_once_there_is_room(table: Path, tmp_path: Path) -> None:
+    from riwoa.console.streams import LossyWriter
     from riwoa.log import configure, get_logger
-    from riwoa.streams import LossyWriter
 
     full, log = os.open("/dev/full", os.O_WRONLY), os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
     try:
@@ -146,7 +146,7 @@ def test_a_full_log_loses_lines_and_says_so_once_there_is_room(table: Path, tmp_
 def test_what_a_finalizer_prints_in_the_middle_of_a_line_is_written_too(tmp_path: Path) -> None:
     program = """
 import gc
-from riwoa.streams import LossyWriter
+from riwoa.console.streams import LossyWriter
 class Forgotten:
     def __init__(self):
         self.itself = self
@@ -170,7 +170,7 @@ for after in range(1, 201):  # so many objects more, wherever that is: in the wr
 def test_where_there_is_no_thread_left_words_are_lost_and_counted_until_there_is(tmp_path: Path) -> None:
     program = """
 import resource, sys, threading
-from riwoa.streams import LossyWriter
+from riwoa.console.streams import LossyWriter
 writer = LossyWriter(1)
 threading.stack_size(2**30)
 before = resource.getrlimit(resource.RLIMIT_AS)

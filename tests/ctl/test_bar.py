@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.child import child_environment
-from riwoa.ctl.bar import Progress
-from riwoa.terminal import Terminal, fit
+from riwoa.console.bar import Progress
+from riwoa.console.terminal import Terminal, fit
+from riwoa.ipc.child import child_environment
 from tests.daemon.test_service import command
 from tests.daemon.test_table_run import table as table
 from tests.daemon.test_table_run import table_settings
@@ -119,7 +119,9 @@ def test_continued_work_counts_its_pace_from_where_it_went_on() -> None:
 
 
 def test_a_real_training_prints_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
-    program = "import sys, riwoa.ctl.bar as bar; bar._LINE_EVERY_S = 0.2; from riwoa.ctl import main; sys.exit(main())"
+    program = (
+        "import sys, riwoa.console.bar as bar; bar._LINE_EVERY_S = 0.2; from riwoa.ctl import main; sys.exit(main())"
+    )
     words = ["supernet", "train", "digits", "--steps", "4", "--out", str(tmp_path / "net.safetensors")]
     done = subprocess.run(
         [sys.executable, "-c", program, *words], env=child_environment(1), capture_output=True, text=True, timeout=150

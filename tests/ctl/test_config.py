@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from riwoa.config import Config, as_json, load
+from riwoa.config.loading import load
+from riwoa.config.schema import Config, as_json
 from riwoa.ctl import main
 from riwoa_storage.records import EventRecord
 from riwoa_storage.writer import JournalWriter

@@ -17,15 +17,15 @@ from transformers import AutoModelForCausalLM
 from riwoa.cognition.lora import Lora
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.ctl import main
+from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError
 from riwoa.export import accuracy, export_run, load_exported, onnx_difference, read_winner
 from riwoa.oracle.build import build_oracle
-from riwoa.oracle.data import load_digits_task
-from riwoa.oracle.geometry import Backbone
-from riwoa.oracle.mobilenet import mobilenet_space
-from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.supernet import build_network
-from riwoa.oracle.training import write_safetensors
+from riwoa.supernet.geometry import Backbone
+from riwoa.supernet.network import build_network
+from riwoa.supernet.space import mobilenet_space
+from riwoa.supernet.spec import SupernetSpec
+from riwoa.supernet.training import write_safetensors
 from riwoa_storage.records import AdapterRecord, EventRecord
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import reseal

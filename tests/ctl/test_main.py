@@ -95,8 +95,8 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 # What the interpreter itself loads varies; these are the costly ones, and everything of riwoa that is not meant for it.
 _ALLOWED_OF_RIWOA = {
     *("riwoa", "riwoa.ctl", "riwoa.ctl.status", "riwoa.ctl.ask"),
-    *("riwoa.paths", "riwoa.errors", "riwoa.lock", "riwoa.ours", "riwoa.streams"),
-    *("riwoa.interval", "riwoa.parsing", "riwoa.status_check", "riwoa.text"),
+    *("riwoa.paths", "riwoa.errors", "riwoa.files.lock", "riwoa.files.ownership", "riwoa.console.streams"),
+    *("riwoa.hardware.interval", "riwoa.parsing", "riwoa.service.status_check", "riwoa.text"),
 }
 _ALLOWED_OF_STORAGE = {
     *("riwoa_storage", "riwoa_storage.glance", "riwoa_storage.connect"),

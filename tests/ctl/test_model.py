@@ -19,8 +19,8 @@ from riwoa.cognition.models import EMBEDDED_DIRECTORY, PREFERRED, check_director
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.ctl import main
 from riwoa.errors import ModelError
+from riwoa.files.staging import MARKER
 from riwoa.hardware.accelerator import Accelerator
-from riwoa.staging import MARKER
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riwoa.child import child_command, child_environment
 from riwoa.ctl import main
+from riwoa.files.ownership import keep_writing_to_ourselves, output_file, regular_file, same_place, unwritable
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import shipped_table
-from riwoa.ours import keep_writing_to_ourselves, output_file, regular_file, same_place, unwritable
+from riwoa.ipc.child import child_command, child_environment
 from riwoa.search.space import Gene, Space
 from riwoa_storage.durable import new_file
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.config import load
+from riwoa.config.loading import load
 from riwoa.ctl import main, service
 from riwoa.ctl.service import unit_file
 from riwoa.errors import ServiceManagerError, UsageError

@@ -13,9 +13,9 @@ from riwoa.ctl.ask import SilentError, ask
 from riwoa.ctl.status import collect, exit_code, render, span
 from riwoa.errors import ControlError
 from riwoa.paths import StatePaths
-from riwoa.progress import progress_lines
-from riwoa.status import one_line
-from riwoa.status_check import checked_status
+from riwoa.service.foreground import progress_lines
+from riwoa.service.status import one_line
+from riwoa.service.status_check import checked_status
 from tests.support.fuzz import examples
 from tests.support.odd_json import ODD_BYTES, mutated
 

@@ -11,13 +11,14 @@ from typing import Any
 from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.cognition.provider import ProposalProvider, ScriptedProvider
-from riwoa.conductor import Conductor
-from riwoa.config import as_json, load
-from riwoa.evaluations import Evaluations
-from riwoa.oracle.mobilenet import mobilenet_space
+from riwoa.config.loading import load
+from riwoa.config.reload import Reloader
+from riwoa.config.schema import as_json
 from riwoa.oracle.pool import PoolSettings, WorkerPool
 from riwoa.oracle.protocol import ModuleSpec
-from riwoa.reload import Reloader
+from riwoa.run.conductor import Conductor
+from riwoa.run.evaluations import Evaluations
+from riwoa.supernet.space import mobilenet_space
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from riwoa_storage.writer import JournalWriter

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from riwoa.clock import WallClock
-from riwoa.deadline import Deadline
+from riwoa.run.deadline import Deadline
 
 YEAR_S = 365 * 86_400.0
 
@@ -46,7 +46,7 @@ def test_a_deadline_of_the_day_is_none_of_a_year_ago_when_the_clock_is_set(
     step_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine()
-    monkeypatch.setattr("riwoa.deadline.redated", machine.wall.redated)
+    monkeypatch.setattr("riwoa.run.deadline.redated", machine.wall.redated)
     deadline = Deadline("07:00", machine.now_unix_s())
     machine.passed_s, machine.ahead_s = 60.0, machine.ahead_s + step_s
     assert 0 < deadline.due_unix_s - (machine.now_unix_s() - 60.0) <= 25 * 3600

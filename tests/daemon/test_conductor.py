@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from riwoa.cognition.provider import ScriptedProvider
-from riwoa.config import from_journal, load
+from riwoa.config.loading import from_journal, load
+from riwoa.config.reload import Reloader
 from riwoa.errors import OracleError
-from riwoa.reload import Reloader
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, ReplyRecord, RequestRecord

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riwoa.config import Config, as_json, difference, from_journal, leaves, load
+from riwoa.config.loading import difference, from_journal, load
+from riwoa.config.schema import Config, as_json, leaves
 from riwoa.errors import ConfigError
 from tests.ctl.support import environment
 from tests.support.fuzz import examples
@@ -126,7 +127,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["<(echo [run]; echo seed = 3)", "/dev/stdin"])
 def test_a_pipe_of_the_shell_is_a_file_to_read_once(place: str) -> None:
-    program = "import sys; from pathlib import Path; from riwoa.config import load;"
+    program = "import sys; from pathlib import Path; from riwoa.config.schema import load;"
     program += "print(load(Path(sys.argv[1]), environment={}).config.run.seed)"
     line = f"printf '[run]\\nseed = 3\\n' | {sys.executable} -c '{program}' {place}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, env=environment())

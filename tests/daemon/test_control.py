@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riwoa.control import ControlServer
 from riwoa.ctl.ask import SilentError
 from riwoa.ctl.ask import ask as riwoactl_ask
 from riwoa.errors import DaemonUnavailableError
 from riwoa.paths import StatePaths, connect
+from riwoa.service.control import ControlServer
 from tests.support.fuzz import examples
 
 
@@ -88,7 +88,7 @@ async def test_a_frame_beyond_the_limit_ends_the_connection_and_not_the_server(p
 async def test_many_silent_clients_are_dropped_and_others_served_after(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("riwoa.control._PATIENCE_S", 0.3)
+    monkeypatch.setattr("riwoa.service.control._PATIENCE_S", 0.3)
     silent = [connect(path, 5.0) for _ in range(40)]
     await asyncio.sleep(1.5)
     assert (await ask(path, b'{"verb": "hello"}\n'))["ok"]
@@ -215,12 +215,12 @@ async def test_the_group_may_look_operators_may_act_and_strangers_may_not_connec
 async def test_the_connections_of_others_are_few_and_keep_no_master_out(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("riwoa.control._peer", lambda writer: 4242)
+    monkeypatch.setattr("riwoa.service.control._peer", lambda writer: 4242)
     silent = [connect(path, 5.0) for _ in range(30)]
     await asyncio.sleep(0.3)
     with contextlib.suppress(ConnectionError):  # one too many: closed unheard
         assert await asyncio.to_thread(exchange, path, b'{"verb": "hello"}\n') == b""
-    monkeypatch.setattr("riwoa.control._peer", lambda writer: 0)
+    monkeypatch.setattr("riwoa.service.control._peer", lambda writer: 0)
     assert (await ask(path, b'{"verb": "hello"}\n'))["ok"]
     for client in silent:
         client.close()

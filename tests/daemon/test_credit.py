@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from riwoa.cognition.protocol import Progress, Trained, TrainingJob
 from riwoa.cognition.provider import ScriptedProvider
-from riwoa.credit import (
+from riwoa.errors import CognitionError
+from riwoa.run.credit import (
     Child,
     OperatorSeconds,
     Tally,
@@ -22,8 +23,7 @@ from riwoa.credit import (
     tallies_to_json,
     wilson,
 )
-from riwoa.errors import CognitionError
-from riwoa.views import operators_view
+from riwoa.service.views import operators_view
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from tests.daemon.conduct import conduct

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from riwoa.config import load
-from riwoa.deadline import overdue
+from riwoa.config.loading import load
+from riwoa.run.deadline import overdue
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from tests.daemon.conduct import conduct

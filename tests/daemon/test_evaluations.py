@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riwoa.evaluations import Evaluated, Evaluations, Wanted
 from riwoa.oracle.protocol import EvaluationResult
-from riwoa.race import AUDITED_SHARE, Race
+from riwoa.run.evaluations import Evaluated, Evaluations, Wanted
+from riwoa.run.racing import AUDITED_SHARE, Race
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoPoint
 from riwoa.search.race import Bound, Cut, Stakes

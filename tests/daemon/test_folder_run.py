@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from riwoa.datasets.arrays import Split
+from riwoa.datasets.digits import load_digits_task
 from riwoa.hardware.build import build_table_in_child
-from riwoa.oracle.data import Split, load_digits_task
-from riwoa.oracle.geometry import Backbone
+from riwoa.supernet.geometry import Backbone
 from riwoa_storage.replay import compare, verify
 from tests.daemon.test_service import ctl, daemon, evaluating, one_line, run, status, wait_for
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.config import Config, load
+from riwoa.config.loading import load
+from riwoa.config.schema import Config
 from riwoa.errors import ConfigError
-from riwoa.governor import Governor, Readings, discharging_percent, judge, read_machine
+from riwoa.service.governor import Governor, Readings, discharging_percent, judge, read_machine
 
 NOON = datetime(2026, 6, 1, 12, 0)
 WATCHED = (
@@ -154,6 +155,6 @@ def test_sensors_that_fail_in_any_way_are_sensors_that_are_not_there(monkeypatch
         raise KeyError("MemAvailable")
 
     for name in ("virtual_memory", "swap_memory", "sensors_temperatures"):
-        monkeypatch.setattr(f"riwoa.governor.psutil.{name}", broken)
+        monkeypatch.setattr(f"riwoa.service.governor.psutil.{name}", broken)
     readings = read_machine(Path("/"))
     assert (readings.memory_available_bytes, readings.swap_used_share, readings.temperature_c) == (None, None, None)

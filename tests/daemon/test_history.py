@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riwoa.history import Best, History
+from riwoa.run.history import Best, History
 from riwoa.search.fitness import Objective
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riwoa.hours import checked_deadline, checked_hours, deadline_unix_s, inside, window
+from riwoa.config.hours import checked_deadline, checked_hours, deadline_unix_s, inside, window
 
 DAY = datetime(2026, 6, 1)
 of_day = st.times().map(lambda t: f"{t:%H:%M}")

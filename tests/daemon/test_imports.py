@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from riwoa.child import child_environment
+from riwoa.ipc.child import child_environment
 
 HEAVY = ("torch", "ofa", "transformers", "sklearn", "scipy", "safetensors", "onnx")
 

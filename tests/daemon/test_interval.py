@@ -12,11 +12,11 @@ import pytest
 from riwoa.ctl import main
 from riwoa.ctl.status import render
 from riwoa.hardware.calibration import Interval
-from riwoa.interval import advice, interval_of, plus_minus
+from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.paths import StatePaths
-from riwoa.progress import show_end
-from riwoa.status import one_line
-from riwoa.views import finished_view
+from riwoa.service.foreground import show_end
+from riwoa.service.status import one_line
+from riwoa.service.views import finished_view
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
 from tests.bench.support import a_table

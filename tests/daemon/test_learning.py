@@ -13,9 +13,9 @@ import pytest
 
 from riwoa.cognition.protocol import Example, Progress, Trained, TrainingJob, one_of_each
 from riwoa.cognition.provider import ScriptedProvider
-from riwoa.config import from_journal, load
+from riwoa.config.loading import from_journal, load
+from riwoa.config.reload import Reloader
 from riwoa.errors import AdapterError, CognitionError
-from riwoa.reload import Reloader
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, GenerationRecord, RequestRecord
 from riwoa_storage.replay import compare, verify

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riwoa.child import child_environment
-from riwoa.config import Oracle
-from riwoa.governor import read_machine
+from riwoa.config.schema import Oracle
 from riwoa.hardware.probe import notes
+from riwoa.ipc.child import child_environment
 from riwoa.limits import affine_cores, memory, usable_cores, whole_cores
 from riwoa.oracle.spec import worker_count
+from riwoa.service.governor import read_machine
 
 GIB = 2**30
 V2 = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -153,7 +153,8 @@ def test_automatic_workers_are_what_quota_and_memory_hold(
 _LOOK = (
     "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())) if len(sys.argv) > 1 else None;"
     "open(sys.argv[2], 'w').write(str(os.getpid())) if len(sys.argv) > 2 else None;"
-    "from pathlib import Path; from riwoa.config import Oracle; from riwoa.governor import read_machine;"
+    "from pathlib import Path; from riwoa.config.schema import Oracle;"
+    "from riwoa.service.governor import read_machine;"
     "from riwoa.limits import memory, usable_cores; from riwoa.oracle.spec import worker_count;"
     "print(usable_cores(), memory().total_bytes, worker_count(Oracle(device='cpu')),"
     " read_machine(Path('/')).memory_available_bytes)"
@@ -211,5 +212,5 @@ def test_in_a_real_group_of_version_2_half_a_core_is_one_worker(group: Callable[
 def test_the_governor_reads_the_groups_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files: dict[str, str | int] = {"memory.max": GIB // 2, "memory.current": GIB // 4}
     root = machine(tmp_path, V2, "0::/\n", files)
-    monkeypatch.setattr("riwoa.governor.memory", lambda: memory(root))
+    monkeypatch.setattr("riwoa.service.governor.memory", lambda: memory(root))
     assert read_machine(tmp_path).memory_available_bytes == GIB // 4

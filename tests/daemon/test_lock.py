@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from riwoa.errors import StateDirectoryError
-from riwoa.lock import Lock
+from riwoa.files.lock import Lock
 from tests.crash.disk import File
 
 OLD, NEW = b"99\nstart=1234567\nsocket=/run/riwoa/control.sock\n", b"4194303\nstart=98765\n"

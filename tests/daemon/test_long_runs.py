@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from riwoa.bench.past import lengthen
-from riwoa.conductor import Conductor
-from riwoa.config import as_json, load
-from riwoa.evaluations import Evaluations
+from riwoa.config.loading import load
+from riwoa.config.reload import Reloader
+from riwoa.config.schema import as_json
 from riwoa.oracle.protocol import EvaluationResult
 from riwoa.patience import Convenience, passes, patiently
-from riwoa.reload import Reloader
+from riwoa.run.conductor import Conductor
+from riwoa.run.evaluations import Evaluations
 from riwoa_storage.checked import CheckedTables, Values
 from riwoa_storage.errors import JournalCorruptError, JournalUnreadableError
 from riwoa_storage.records import IndividualRecord
@@ -117,7 +118,7 @@ async def test_what_is_not_held_is_looked_up_and_the_digest_stays(
     settings: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = await conduct(tmp_path / "whole.db", *settings)
-    monkeypatch.setattr("riwoa.history.KEPT", 1)
+    monkeypatch.setattr("riwoa.run.history.KEPT", 1)
     assert await conduct(tmp_path / "forgetful.db", *settings) == whole
 
 
@@ -137,7 +138,7 @@ class Instant:
 async def test_the_memory_of_a_search_does_not_grow_with_its_evaluations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("riwoa.history.KEPT", 500)
+    monkeypatch.setattr("riwoa.run.history.KEPT", 500)
     path = tmp_path / "journal.db"
     settings = ("run.generations=60", "search.population=100", "search.strategy=random", "run.polish_evaluations=0")
     reloader = Reloader(load(None, [*SMALL, *settings], {}), [])

@@ -16,11 +16,11 @@ from riwoa.cognition.parse import (
     split_thinking,
     told,
 )
-from riwoa.memories import Memories
-from riwoa.oracle.mobilenet import mobilenet_space
+from riwoa.run.prompt_history import Memories
+from riwoa.run.proposals import offered_choices, placebo_patch
 from riwoa.search.codec import Codec
 from riwoa.search.space import Choice
-from riwoa.semantics import offered_choices, placebo_patch
+from riwoa.supernet.space import mobilenet_space
 from tests.support.fuzz import examples
 
 SPACE = mobilenet_space((24, 32, 40))

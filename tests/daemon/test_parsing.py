@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riwoa.frames import decode_frame, encode_frame
+from riwoa.ipc.frames import decode_frame, encode_frame
 from riwoa.parsing import parse_json, parse_json_object, parse_toml, read_once
 from tests.support.odd_json import ODD_BYTES
 

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from riwoa import paths
-from riwoa.child import child_command, child_environment
+from riwoa.datasets.decoding import cache_directory
 from riwoa.errors import UsageError
-from riwoa.oracle.pictures import cache_directory
+from riwoa.files.model_store import models_home
+from riwoa.ipc.child import child_command, child_environment
 from riwoa.paths import StatePaths, client_state, daemon_state
-from riwoa.pulled import models_home
 from tests.daemon.test_table_run import ACCURACY, OPS, table_settings
 from tests.support.shim import shim
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from riwoa.cognition.protocol import ModelSpec
-from riwoa.config import Cognition, Oracle
+from riwoa.config.schema import Cognition, Oracle
 from riwoa.errors import ConfigError, ModelError
 from riwoa.oracle.spec import worker_count
-from riwoa.provision import Provision, provide
+from riwoa.run.provision import Provision, provide
 from riwoa_storage.records import RunRecord
 from tests.conftest import save_tiny_llama, train_tokenizer
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from riwoa.config import Config, is_live, leaves, may_restart, value_of
+from riwoa.config.schema import Config, is_live, leaves, may_restart, value_of
 from riwoa.ctl import VERBS
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()

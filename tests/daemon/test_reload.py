@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.config import load
+from riwoa.config.loading import load
+from riwoa.config.reload import Reloader
 from riwoa.errors import ConfigError
-from riwoa.reload import Reloader
 
 
 def reloader_of(file: Path, *overrides: str) -> Reloader:

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from riwoa.cognition.models import Recommended
 from riwoa.cognition.parse import PatchError
 from riwoa.cognition.provider import ScriptedProvider
-from riwoa.config import from_journal, load
-from riwoa.memories import Memories, in_order
-from riwoa.reload import Reloader
+from riwoa.config.loading import from_journal, load
+from riwoa.config.reload import Reloader
+from riwoa.run.prompt_history import Memories, in_order
+from riwoa.run.proposals import offered_choices, placebo_patch, style_of
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Condition, Gene, Space
-from riwoa.semantics import offered_choices, placebo_patch, style_of
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import BufferEntryRecord, GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare

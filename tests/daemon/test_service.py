@@ -21,10 +21,10 @@ from typing import Any
 import psutil
 import pytest
 
-from riwoa.child import child_environment
 from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
-from riwoa.oracle.geometry import Backbone
+from riwoa.ipc.child import child_environment
+from riwoa.supernet.geometry import Backbone
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer

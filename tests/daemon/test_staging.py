@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.child import child_environment
 from riwoa.errors import StateDirectoryError, UsageError
-from riwoa.lock import Lock
-from riwoa.staging import MARKER, claim, made_here, replacing, write_list
+from riwoa.files.lock import Lock
+from riwoa.files.staging import MARKER, claim, made_here, replacing, write_list
+from riwoa.ipc.child import child_environment
 
 _FAILPOINTS = ("export.before_rename", "export.between_renames", "export.after_rename")
 _PROGRAM = """
 import sys
 from pathlib import Path
-from riwoa.staging import made_here, replacing, write_list
+from riwoa.files.staging import made_here, replacing, write_list
 with replacing(Path(sys.argv[1]), made_here) as new:
     (new / "model").write_text(sys.argv[2])
     write_list(new)
@@ -156,7 +156,9 @@ def test_what_another_process_is_filling_is_left_alone(tmp_path: Path) -> None:
     busy = tmp_path / ".out.abcd.riwoa"
     (busy / "new").mkdir(parents=True)
     (busy / MARKER).write_text("")
-    holding = f"import sys, time; from riwoa.lock import Lock; Lock({str(busy / MARKER)!r}).take(); print(flush=True)"
+    holding = (
+        f"import sys, time; from riwoa.files.lock import Lock; Lock({str(busy / MARKER)!r}).take(); print(flush=True)"
+    )
     command = [sys.executable, "-c", f"{holding}; sys.stdin.read()"]
     with subprocess.Popen(command, env=child_environment(1), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -204,7 +206,7 @@ def test_a_lock_is_kept_by_process_ids_where_there_are_no_locks_at_all(
     monkeypatch.setattr(fcntl, "flock", none)
     monkeypatch.setattr(fcntl, "lockf", none)
     file = tmp_path / "lock"
-    program = f"from riwoa.lock import Lock; Lock({str(file)!r}).take(); print(flush=True); input()"
+    program = f"from riwoa.files.lock import Lock; Lock({str(file)!r}).take(); print(flush=True); input()"
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, env=child_environment(1), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -249,7 +251,7 @@ def test_of_two_that_found_a_lock_free_at_once_the_one_whose_word_stands_has_it(
 def test_a_lock_file_is_never_empty_while_it_is_written_anew_nor_on_a_full_disk(tmp_path: Path) -> None:
     program = f"""
 import resource
-from riwoa.lock import Lock
+from riwoa.files.lock import Lock
 lock = Lock({str(tmp_path / "lock")!r})
 lock.take()
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

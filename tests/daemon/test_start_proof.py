@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from riwoa import service as module
-from riwoa.config import load
-from riwoa.lock import Lock
+from riwoa.config.loading import load
+from riwoa.files.lock import Lock
 from riwoa.paths import StatePaths
-from riwoa.service import Service
+from riwoa.service import main as module
+from riwoa.service.main import Service
 from riwoa_storage.errors import JournalUnreadableError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import verify

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riwoa.child import child_environment
-from riwoa.config import load
+from riwoa.config.loading import load
 from riwoa.errors import InfeasibleTargetError
-from riwoa.problem import pose
+from riwoa.ipc.child import child_environment
+from riwoa.run.problem import pose
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer

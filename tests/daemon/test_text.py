@@ -14,7 +14,7 @@ import pytest
 import riwoa.errors
 from riwoa.errors import InputError, RiwoaError
 from riwoa.log import configure, get_logger
-from riwoa.progress import architecture_line
+from riwoa.service.foreground import architecture_line
 from riwoa.text import printable
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\n\u202ename\x9b"

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from riwoa.datasets.digits import load_digits_task
 from riwoa.oracle.build import checkpoint_path
-from riwoa.oracle.data import load_digits_task
-from riwoa.oracle.evaluator import SubnetEvaluator
-from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space, ofa_config
-from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.supernet import Supernet
 from riwoa.search.codec import Codec
+from riwoa.supernet.evaluator import SubnetEvaluator
+from riwoa.supernet.network import Supernet
+from riwoa.supernet.space import OfaConfig, mobilenet_space, ofa_config
+from riwoa.supernet.spec import SupernetSpec
 
 pytestmark = [
     pytest.mark.gpu,

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from riwoa.cognition.language_model import LanguageModel
 from riwoa.cognition.models import choose
 from riwoa.cognition.parse import offered_patch
 from riwoa.cognition.protocol import GenerationSettings
 from riwoa.cognition.training import held_out_losses
+from riwoa.cognition.writer import ModelWriter
 from tests.cognition.test_language_model import ask, examples, job
 from tests.conftest import train_tokenizer
 
@@ -31,7 +31,7 @@ ASKS = tuple(ask(i) for i in range(8))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelWriter]:
     """Nanbeige4-3B's shape: 32 layers of 2,560, grouped attention, a vocabulary of its size."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -66,18 +66,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
     assert (spec.device, spec.quantization, spec.dtype) == ("cuda", "nf4", "bfloat16")
     before = torch.cuda.memory_allocated()
     started = time.monotonic()
-    loaded = LanguageModel.load(spec)
+    loaded = ModelWriter.load(spec)
     held = torch.cuda.memory_allocated() - before
     print(f"\nloaded in {time.monotonic() - started:.1f} s, {held / 2**20:,.0f} MiB on the GPU")
     return loaded
 
 
-def test_in_four_bits_it_takes_a_third_of_its_memory(model: LanguageModel) -> None:
+def test_in_four_bits_it_takes_a_third_of_its_memory(model: ModelWriter) -> None:
     parameters = 3_000_000_000
     assert torch.cuda.memory_allocated() < parameters * 2 / 2
 
 
-def test_it_writes_valid_patches_and_a_batch_is_faster_than_one_by_one(model: LanguageModel) -> None:
+def test_it_writes_valid_patches_and_a_batch_is_faster_than_one_by_one(model: ModelWriter) -> None:
     model.generate(ASKS[:1], SETTINGS)  # kernels
     started = time.monotonic()
     alone = model.generate(ASKS[:1], SETTINGS)
@@ -92,7 +92,7 @@ def test_it_writes_valid_patches_and_a_batch_is_faster_than_one_by_one(model: La
     assert rates[1] > 2 * rates[0]
 
 
-def test_having_written_it_learns_and_the_adapter_reloads(model: LanguageModel, tmp_path: Path) -> None:
+def test_having_written_it_learns_and_the_adapter_reloads(model: ModelWriter, tmp_path: Path) -> None:
     model.generate(ASKS, SETTINGS)
     work = job(tmp_path, examples=examples(16), settings=SETTINGS, probes=ASKS[:3], epochs=3, learning_rate=2e-4)
     before = held_out_losses(model, work.held_out)

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 
-from riwoa.child import child_environment
 from riwoa.errors import StateDirectoryError, TableError, UsageError
 from riwoa.hardware import bench, build, remeasure
 from riwoa.hardware.calibration import KnownNetwork
@@ -26,8 +25,9 @@ from riwoa.hardware.check import check_table
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import shipped_table
 from riwoa.hardware.process import BuildProgress
-from riwoa.oracle.geometry import Backbone, all_operators, operators
-from riwoa.oracle.mobilenet import OfaConfig
+from riwoa.ipc.child import child_environment
+from riwoa.supernet.geometry import Backbone, all_operators, operators
+from riwoa.supernet.space import OfaConfig
 
 BACKBONE = Backbone(0.25, 10)
 SMALL = (24,)

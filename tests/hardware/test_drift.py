@@ -17,7 +17,7 @@ from riwoa.errors import TableError, UsageError
 from riwoa.hardware import bench, build, drift
 from riwoa.hardware.drift import Drift, check_drift_in_child, confirmed, judge, measure_drift, sentinel
 from riwoa.hardware.lut import LatencyTable
-from riwoa.oracle.geometry import Backbone
+from riwoa.supernet.geometry import Backbone
 
 Device = Callable[[FakeClock], None]
 

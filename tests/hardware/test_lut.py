@@ -19,8 +19,8 @@ from riwoa.hardware.calibration import FEATURES, Calibration, Interval, KnownNet
 from riwoa.hardware.lut import LatencyTable, Settings, Timing
 from riwoa.hardware.obtain import shipped_table
 from riwoa.hardware.probe import probe
-from riwoa.oracle.geometry import Backbone, all_operators, fixed_operators, operators
-from riwoa.oracle.mobilenet import OfaConfig
+from riwoa.supernet.geometry import Backbone, all_operators, fixed_operators, operators
+from riwoa.supernet.space import OfaConfig
 from riwoa_storage.durable import replace_durably
 
 BACKBONE = Backbone(0.25, 10)

@@ -15,7 +15,7 @@ from tests.support.official import ofas_tutorial, official_data, some_configs
 
 from riwoa.errors import TableError
 from riwoa.hardware.ofa_table import OfaLatencyTable
-from riwoa.oracle.mobilenet import OfaConfig
+from riwoa.supernet.space import OfaConfig
 
 SMALLEST = OfaConfig((3,) * 20, (3,) * 20, (2,) * 5, 160)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.child import child_environment
 from riwoa.hardware.probe import Device, library_versions, notes, probe, sensors
+from riwoa.ipc.child import child_environment
 
 RASPBERRY_CPUINFO = """processor\t: 0
 BogoMIPS\t: 108.00

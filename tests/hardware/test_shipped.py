@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+from riwoa.datasets.digits import CLASSES, RESOLUTIONS
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import shipped_table
-from riwoa.oracle.data import CLASSES, RESOLUTIONS
-from riwoa.oracle.geometry import Backbone
+from riwoa.supernet.geometry import Backbone
 
 
 def test_the_shipped_table_covers_the_embedded_space_with_every_repeat() -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from tests.support.cifar_files import small_archive
 
+from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError, OracleError
 from riwoa.oracle import build
-from riwoa.oracle.data import load_digits_task
-from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.oracle.pool import WorkerPool
-from riwoa.oracle.protocol import CandidateError, SupernetSpec
+from riwoa.oracle.protocol import CandidateError
+from riwoa.supernet.space import mobilenet_space
+from riwoa.supernet.spec import SupernetSpec
 
 SMALLEST = mobilenet_space((24, 32, 40)).architecture(np.zeros(46, dtype=np.int64))
 
@@ -26,8 +27,8 @@ SMALLEST = mobilenet_space((24, 32, 40)).architecture(np.zeros(46, dtype=np.int6
 def spec(tmp_path_factory: pytest.TempPathFactory) -> SupernetSpec:
     from safetensors.torch import save_file
 
-    from riwoa.oracle.geometry import Backbone
-    from riwoa.oracle.supernet import build_network
+    from riwoa.supernet.geometry import Backbone
+    from riwoa.supernet.network import build_network
 
     path = tmp_path_factory.mktemp("supernet") / "random.safetensors"
     save_file({k: v.contiguous() for k, v in build_network(Backbone(0.25, 10)).state_dict().items()}, path)
@@ -75,9 +76,9 @@ def test_a_rung_of_all_the_images_is_refused(spec: SupernetSpec) -> None:
 def test_strides_for_small_pictures_reach_the_oracle_of_cifar(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from riwoa.oracle.geometry import Backbone, macs
-    from riwoa.oracle.mobilenet import ofa_config
-    from riwoa.oracle.supernet import build_network
+    from riwoa.supernet.geometry import Backbone, macs
+    from riwoa.supernet.network import build_network
+    from riwoa.supernet.space import ofa_config
 
     path = tmp_path / "random.safetensors"
     backbone = Backbone(0.1, 100, "small")

@@ -19,11 +19,11 @@ import pytest
 from tests.support.cifar_files import archive, pictures, python2_pickle, python3_pickle, small_archive
 from tests.support.official import official_data
 
+from riwoa.datasets import cifar
+from riwoa.datasets.catalogue import check_task, load_task
+from riwoa.datasets.cifar import Cifar100Task, find_cifar100, load_cifar100
 from riwoa.errors import InputError
-from riwoa.oracle import cifar
-from riwoa.oracle.cifar import Cifar100Task, find_cifar100, load_cifar100
-from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.tasks import check_task, load_task
+from riwoa.supernet.spec import SupernetSpec
 
 PIXELS, LABELS = pictures(10, seed=0)
 GOOD = python3_pickle(PIXELS, LABELS.tolist())

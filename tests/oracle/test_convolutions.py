@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from riwoa.oracle.convolutions import without_plans
+from riwoa.supernet.convolutions import without_plans
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from riwoa.oracle import evaluator as evaluator_module
-from riwoa.oracle.evaluator import NonFiniteLogitsError, SubnetEvaluator
-from riwoa.oracle.geometry import Backbone
-from riwoa.oracle.kernels import PlainKernels
-from riwoa.oracle.mobilenet import DEPTHS, EXPANSIONS, KERNELS, OfaConfig
-from riwoa.oracle.ofa_import import import_ofa
-from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network
+from riwoa.supernet import evaluator as evaluator_module
+from riwoa.supernet.evaluator import NonFiniteLogitsError, SubnetEvaluator
+from riwoa.supernet.geometry import Backbone
+from riwoa.supernet.kernels import PlainKernels
+from riwoa.supernet.network import ArchitectureError, Supernet, build_network
+from riwoa.supernet.ofa_import import import_ofa
+from riwoa.supernet.space import DEPTHS, EXPANSIONS, KERNELS, OfaConfig
 
 BACKBONE = Backbone(0.25, 10)
 RESOLUTIONS = (24, 40)

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from riwoa.datasets import decoding as pictures
+from riwoa.datasets.arrays import ByteArray
+from riwoa.datasets.catalogue import check_every_split, check_task, task_of
+from riwoa.datasets.decoding import cropped
+from riwoa.datasets.folder import FolderTask
+from riwoa.datasets.image_file import IMAGENET
 from riwoa.errors import InputError, StateDirectoryError
-from riwoa.oracle import pictures
-from riwoa.oracle.data import ByteArray
-from riwoa.oracle.folder import FolderTask
-from riwoa.oracle.images import IMAGENET
-from riwoa.oracle.pictures import cropped
-from riwoa.oracle.protocol import SupernetSpec
 from riwoa.oracle.spec import oracle_spec, pool_settings
-from riwoa.oracle.tasks import check_every_split, check_task, task_of
+from riwoa.supernet.spec import SupernetSpec
 
 WNIDS = ("n01440764", "n01443537", "n02119789")
 
@@ -339,7 +339,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 
 
 def test_the_configuration_names_the_folder_and_the_workers_get_time_to_decode_it(tmp_path: Path) -> None:
-    from riwoa.config import load
+    from riwoa.config.loading import load
 
     root = folder(tmp_path / "data")
     sets = [f"oracle.data={root}", "oracle.validation_images=7", "oracle.data_seed=3", "oracle.n_classes=3"]

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from tests.support.picture_files import picture_folder
 
+from riwoa.datasets import decoding as pictures
+from riwoa.datasets.catalogue import task_of
+from riwoa.datasets.folder import FolderTask
+from riwoa.datasets.image_file import IMAGENET
 from riwoa.errors import InputError
-from riwoa.oracle import pictures
-from riwoa.oracle.folder import FolderTask
-from riwoa.oracle.images import IMAGENET
-from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.tasks import task_of
+from riwoa.supernet.spec import SupernetSpec
 
 CLASS = Path("val/class001")
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from riwoa.oracle import geometry
-from riwoa.oracle.geometry import Backbone, Operator
-from riwoa.oracle.mobilenet import OfaConfig
+from riwoa.supernet import geometry
+from riwoa.supernet.geometry import Backbone, Operator
+from riwoa.supernet.space import OfaConfig
 
 
 def random_config(rng: random.Random, resolution: int) -> OfaConfig:
@@ -36,14 +36,14 @@ BACKBONES = [
 
 @pytest.fixture(scope="module", params=BACKBONES, ids=str)
 def supernet(request: pytest.FixtureRequest) -> tuple[Backbone, Any]:
-    from riwoa.oracle.supernet import build_network
+    from riwoa.supernet.network import build_network
 
     return request.param, build_network(request.param)
 
 
 def test_ofas_own_strides_are_left_as_its_class_has_them() -> None:
-    from riwoa.oracle.ofa_import import import_ofa
-    from riwoa.oracle.supernet import build_network
+    from riwoa.supernet.network import build_network
+    from riwoa.supernet.ofa_import import import_ofa
 
     choices = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
     untouched = import_ofa().OFAMobileNetV3(n_classes=10, dropout_rate=0, width_mult=0.25, **choices)
@@ -148,7 +148,7 @@ def test_all_operators_are_distinct_and_cover_random_subnets() -> None:
 
 
 def test_geometry_needs_no_torch() -> None:
-    code = "import sys, riwoa.oracle.geometry as g; sys.exit(bool({'torch', 'ofa', 'scipy'} & set(sys.modules)))"
+    code = "import sys, riwoa.supernet.geometry as g; sys.exit(bool({'torch', 'ofa', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, env=_environment()).returncode == 0
 
 

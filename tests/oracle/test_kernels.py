@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from riwoa.oracle import kernels
-from riwoa.oracle.kernels import (
+from riwoa.supernet import kernels
+from riwoa.supernet.kernels import (
     HARDSIGMOID,
     HARDSWISH,
     IDENTITY,

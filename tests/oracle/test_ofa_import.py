@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.oracle.ofa_import import _torchvision_placeholder, import_ofa
+from riwoa.supernet.ofa_import import _torchvision_placeholder, import_ofa
 
 DAEMON = Path(__file__).parents[2] / "daemon"
 
@@ -25,7 +25,7 @@ def run_python(code: str) -> str:
 def test_transformers_still_import_after_ofa_and_no_torchvision_is_left() -> None:
     code = (
         "import sys\n"
-        "from riwoa.oracle.ofa_import import import_ofa\n"
+        "from riwoa.supernet.ofa_import import import_ofa\n"
         "import_ofa()\n"
         "assert not [m for m in sys.modules if m.startswith('torchvision')]\n"
         "from transformers import AutoModelForCausalLM, PreTrainedModel\n"

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from riwoa.datasets.catalogue import task_of
+from riwoa.datasets.cifar import load_cifar100
 from riwoa.errors import InputError, RiwoaError
+from riwoa.files.ownership import opened_file
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.oracle.build import build_oracle
-from riwoa.oracle.cifar import load_cifar100
 from riwoa.oracle.predictor import AccuracyPredictor
-from riwoa.oracle.protocol import SupernetSpec, TableSpec
-from riwoa.oracle.surrogate import Surrogate
+from riwoa.oracle.protocol import TableSpec
 from riwoa.oracle.table import TableOracle, column_names
-from riwoa.oracle.tasks import task_of
-from riwoa.ours import opened_file
+from riwoa.supernet.spec import SupernetSpec
+from riwoa.surrogate.gaussian_process import Surrogate
 
 READERS: dict[str, Callable[[Path], object]] = {
     "table": lambda path: TableOracle(TableSpec(path=str(path), genes="g", accuracy="a")),

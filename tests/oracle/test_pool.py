@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from riwoa.child import child_environment
 from riwoa.errors import InputError, OracleError
+from riwoa.ipc.child import child_environment
 from riwoa.oracle.pool import PoolSettings, WorkerPool
-from riwoa.oracle.protocol import EvaluationBackend, EvaluationResult, ModuleSpec, SupernetSpec
+from riwoa.oracle.protocol import EvaluationBackend, EvaluationResult, ModuleSpec
+from riwoa.supernet.spec import SupernetSpec
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 

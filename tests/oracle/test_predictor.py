@@ -11,12 +11,12 @@ from tests.support.ofa_files import predictor_network, write_predictor
 from tests.support.official import ofas_tutorial, official_data, some_configs
 
 from riwoa.errors import InputError, OracleError
-from riwoa.oracle import geometry
 from riwoa.oracle.build import build_oracle
-from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space, ofa_config
 from riwoa.oracle.predictor import BACKBONE, RESOLUTIONS_PX, AccuracyPredictor
 from riwoa.oracle.protocol import CandidateError, PredictorSpec
 from riwoa.search.fitness import FloatArray
+from riwoa.supernet import geometry
+from riwoa.supernet.space import OfaConfig, mobilenet_space, ofa_config
 
 
 def ofas_accuracies(weights: dict[str, torch.Tensor], configs: list[OfaConfig]) -> FloatArray:

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from riwoa.oracle.prefix_cache import Activations, Key, PrefixCache
+from riwoa.supernet.prefix_cache import Activations, Key, PrefixCache
 
 
 def activations(n_bytes: int) -> Activations:

@@ -14,20 +14,20 @@ import pytest
 import torch
 from PIL import Image
 
-from riwoa.config import load
+from riwoa.config.loading import load
 from riwoa.ctl import main
+from riwoa.datasets.catalogue import task_of
 from riwoa.errors import ConfigError, InputError
 from riwoa.oracle.build import SupernetOracle, build_oracle, checkpoint_path
-from riwoa.oracle.fetch import download, pull
-from riwoa.oracle.geometry import Backbone
-from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space
-from riwoa.oracle.ofa_import import import_ofa
-from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.published import PUBLISHED, recorded_file, sha256_of
 from riwoa.oracle.spec import oracle_spec
-from riwoa.oracle.supernet import Supernet, build_network
-from riwoa.oracle.tasks import task_of
-from riwoa.oracle.training import load_trained
+from riwoa.supernet.fetch import download, pull
+from riwoa.supernet.geometry import Backbone
+from riwoa.supernet.network import Supernet, build_network
+from riwoa.supernet.ofa_import import import_ofa
+from riwoa.supernet.published import PUBLISHED, recorded_file, sha256_of
+from riwoa.supernet.space import OfaConfig, mobilenet_space
+from riwoa.supernet.spec import SupernetSpec
+from riwoa.supernet.training import load_trained
 
 NAME = "ofa_mbv3_d234_e346_k357_w1.0"
 
@@ -210,7 +210,7 @@ def test_what_is_no_file_on_a_server_is_told_in_one_line(tmp_path: Path, monkeyp
     with serving(Site(content())) as site:
         with pytest.raises(InputError, match=r"\(HTTP 404\); check the connection"):
             download(site.url + "s", tmp_path / "a", ignore)
-        monkeypatch.setattr("riwoa.oracle.fetch.MOST_BYTES", 1000)
+        monkeypatch.setattr("riwoa.supernet.fetch.MOST_BYTES", 1000)
         with pytest.raises(InputError, match="no supernet of OFA's"):
             download(site.url, tmp_path / "a", ignore)
         url = site.url

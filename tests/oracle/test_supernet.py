@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from riwoa.errors import InputError
-from riwoa.oracle.geometry import Backbone
-from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space
-from riwoa.oracle.ofa_import import import_ofa
-from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network
+from riwoa.supernet.geometry import Backbone
+from riwoa.supernet.network import ArchitectureError, Supernet, build_network
+from riwoa.supernet.ofa_import import import_ofa
+from riwoa.supernet.space import OfaConfig, mobilenet_space
 
 BACKBONE = Backbone(0.25, 10)
 MIXED = OfaConfig(ks=(3, 5, 7, 5) * 5, e=(3, 4, 6, 4) * 5, d=(2, 3, 4, 3, 2), r=24)

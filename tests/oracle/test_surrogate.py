@@ -15,13 +15,13 @@ from safetensors.numpy import load_file, save_file
 from tests.ctl.support import individual, write_journal
 from tests.support.official import official_data
 
-from riwoa.child import child_environment
 from riwoa.ctl import main
 from riwoa.errors import InputError
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
+from riwoa.ipc.child import child_environment
 from riwoa.oracle.predictor import AccuracyPredictor
-from riwoa.oracle.surrogate import Examples, Surrogate, examples_of, fit, judge, one_hot, unseen
 from riwoa.search.space import Gene, Space, SpaceError
+from riwoa.supernet.space import mobilenet_space, ofa_config
+from riwoa.surrogate.gaussian_process import Examples, Surrogate, examples_of, fit, judge, one_hot, unseen
 
 SPACE = mobilenet_space((160, 192, 224))
 NOMINAL = Space("cells", tuple(Gene(f"op{i}", ("none", "skip", "conv1", "conv3", "pool"), "nominal") for i in range(6)))
@@ -113,7 +113,7 @@ def test_a_file_gives_the_same_predictions_without_torch_or_scikit_learn(surroga
     np.testing.assert_allclose(again.predict_indices(indices), surrogate.predict_indices(indices), rtol=1e-9)
     assert again.report == surrogate.report
     code = (
-        "import sys; from pathlib import Path; from riwoa.oracle.surrogate import Surrogate;"
+        "import sys; from pathlib import Path; from riwoa.surrogate.gaussian_process import Surrogate;"
         f"s = Surrogate.load(Path({str(path)!r})); s.predict([s.space.architecture(s.examples.indices[0])]);"
         "print([m for m in ('torch', 'sklearn', 'scipy') if m in sys.modules])"
     )
@@ -180,7 +180,7 @@ def test_too_few_and_equal_accuracies_are_refused() -> None:
 
 
 def test_of_too_many_the_latest_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("riwoa.oracle.surrogate.MOST", 30)
+    monkeypatch.setattr("riwoa.surrogate.gaussian_process.MOST", 30)
     all_of_them = examples(SPACE, 50, seed=0)
     assert np.array_equal(fit(all_of_them).examples.indices, all_of_them.indices[-30:])
 

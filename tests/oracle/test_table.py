@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from tests.support.official import official_data
 
-from riwoa.child import child_environment
 from riwoa.errors import InputError
+from riwoa.ipc.child import child_environment
 from riwoa.oracle import table as table_module
 from riwoa.oracle.build import build_oracle
 from riwoa.oracle.protocol import CandidateError, TableSpec

@@ -14,17 +14,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from riwoa.config import Oracle, load
+from riwoa.config.loading import load
+from riwoa.config.schema import Oracle
+from riwoa.datasets import digits as data
+from riwoa.datasets.arrays import resize_pixels
+from riwoa.datasets.catalogue import ImageTask, check_task, load_task
+from riwoa.datasets.digits import DigitsTask, load_digits_task
+from riwoa.datasets.image_file import IMAGENET, ImageFileTask
 from riwoa.errors import InputError
 from riwoa.hardware.accelerator import Accelerator
-from riwoa.oracle import build, data, protocol
+from riwoa.oracle import build, protocol
 from riwoa.oracle import spec as spec_module
-from riwoa.oracle.data import DigitsTask, load_digits_task, resize_pixels
-from riwoa.oracle.images import IMAGENET, ImageFileTask
-from riwoa.oracle.mobilenet import mobilenet_space
-from riwoa.oracle.protocol import SupernetSpec, accuracy_error
+from riwoa.oracle.protocol import accuracy_error
 from riwoa.oracle.spec import oracle_spec, worker_count
-from riwoa.oracle.tasks import ImageTask, check_task, load_task
+from riwoa.supernet.space import mobilenet_space
+from riwoa.supernet.spec import SupernetSpec
 
 Arrays = dict[str, Any]
 
@@ -213,7 +217,7 @@ def test_more_than_the_limit_is_refused_before_any_pixel_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(tmp_path / "a.npz", plain_arrays())
-    monkeypatch.setattr("riwoa.oracle.images.MAX_DECLARED_BYTES", 2**10)
+    monkeypatch.setattr("riwoa.datasets.image_file.MAX_DECLARED_BYTES", 2**10)
     monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("an array was read"))
     with pytest.raises(InputError, match="GiB"):
         load_task(str(path))

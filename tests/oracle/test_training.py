@@ -11,24 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.support.cifar_files import small_archive
 
+from riwoa.datasets.arrays import resize_pixels
+from riwoa.datasets.cifar import Cifar100Task
+from riwoa.datasets.image_file import ImageFileTask
 from riwoa.errors import InputError
-from riwoa.oracle import training
-from riwoa.oracle.batches import ImageBatches
-from riwoa.oracle.cifar import Cifar100Task
-from riwoa.oracle.data import resize_pixels
-from riwoa.oracle.images import ImageFileTask
-from riwoa.oracle.mobilenet import OfaConfig
-from riwoa.oracle.ranking import RankSettings, agreement, rank
-from riwoa.oracle.supernet import Supernet
-from riwoa.oracle.training import (
-    CIFAR100,
-    Progress,
-    Recipe,
-    Trainer,
-    load_digits_task,
-    read_recipe,
-    train_supernet,
-)
+from riwoa.supernet import training
+from riwoa.supernet.batches import ImageBatches
+from riwoa.supernet.network import Supernet
+from riwoa.supernet.ranking import RankSettings, agreement, rank
+from riwoa.supernet.recipe import CIFAR100, Recipe, read_recipe
+from riwoa.supernet.space import OfaConfig
+from riwoa.supernet.training import Progress, Trainer, load_digits_task, train_supernet
 
 TINY = Recipe(steps=4, largest_only_steps=1, curriculum_steps=2, batch_images=8, warmup_steps=1, seed=3)
 

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from hypothesis import strategies as st
 
-from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.search.base import Outcome, Proposal, Strategy
 from riwoa.search.codec import Codec
 from riwoa.search.polish import Polish
 from riwoa.search.space import Choice, Condition, Gene, IntArray, Space
+from riwoa.supernet.space import mobilenet_space
 
 Landscape = Callable[[IntArray], tuple[float, float]]  # canonical indices (G,) -> accuracy, latency_ms
 

@@ -10,13 +10,13 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from riwoa.errors import InputError
-from riwoa.oracle.surrogate import Examples, fit
-from riwoa.screening import Screening, prior_examples
 from riwoa.search.base import SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.riwoa import RotationInvariantWhale
 from riwoa.search.space import IntArray
+from riwoa.surrogate.gaussian_process import Examples, fit
+from riwoa.surrogate.screening import Screening, prior_examples
 from tests.search.support import MIXED, MOBILE, advance, hill, same
 
 AIM = Objective(7.0)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riwoa.oracle.mobilenet import DEPTHS, EXPANSIONS, KERNELS, OfaConfig
-from riwoa.oracle.ofa_import import import_ofa
+from riwoa.supernet.ofa_import import import_ofa
+from riwoa.supernet.space import DEPTHS, EXPANSIONS, KERNELS, OfaConfig
 
 
 def official_data(name: str) -> Path:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage, stats
 
-from riwoa.child import child_environment
+from riwoa.datasets.cifar import load_cifar100
 from riwoa.errors import InputError
-from riwoa.oracle.cifar import load_cifar100
+from riwoa.ipc.child import child_environment
 from riwoa.validate.corruptions import (
     BLOCK_IMAGES,
     CORRUPTIONS,

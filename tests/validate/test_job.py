@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riwoa.child import child_environment
 from riwoa.ctl import main
 from riwoa.errors import InputError
-from riwoa.oracle.geometry import Backbone, macs
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
+from riwoa.ipc.child import child_environment
+from riwoa.supernet.geometry import Backbone, macs
+from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.validate.corrupted import UNITS
 from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES
 from riwoa.validate.job import read_architecture, same_cost

@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from riwoa.child import child_environment
+from riwoa.datasets.cifar import Cifar100Task
 from riwoa.errors import InputError, OracleError, StateLockedError
-from riwoa.oracle.cifar import Cifar100Task
-from riwoa.oracle.evaluator import SubnetEvaluator
-from riwoa.oracle.geometry import Backbone
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
-from riwoa.oracle.supernet import Supernet, build_network
+from riwoa.ipc.child import child_environment
+from riwoa.supernet.evaluator import SubnetEvaluator
+from riwoa.supernet.geometry import Backbone
+from riwoa.supernet.network import Supernet, build_network
+from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.validate.retrain import (
     Folder,
     Pixels,

@@ -35,7 +35,6 @@ from scipy import stats
 
 from riwoa.bench.parents import Parent, collect_parents
 from riwoa.bench.tasks import Task, open_task
-from riwoa.child import child_command, child_environment
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.gate import judge
 from riwoa.cognition.parse import PatchError, offered_patch
@@ -49,15 +48,16 @@ from riwoa.cognition.protocol import (
     TrainingJob,
     one_of_each,
 )
-from riwoa.config import Config
-from riwoa.credit import wilson
+from riwoa.config.schema import Config
 from riwoa.errors import ModelError, OracleError, UsageError
+from riwoa.files.ownership import json_object, output_directory
 from riwoa.hardware.lut import LatencyTable
-from riwoa.ours import json_object, output_directory
-from riwoa.provision import provide
+from riwoa.ipc.child import child_command, child_environment
+from riwoa.run.credit import wilson
+from riwoa.run.proposals import Style, placebo_patch, seed_of
+from riwoa.run.provision import provide
 from riwoa.search.fitness import FloatArray
 from riwoa.search.rng import generator
-from riwoa.semantics import Style, placebo_patch, seed_of
 from riwoa_storage.durable import replace_durably
 from riwoa_storage.records import ReplyRecord, RequestRecord
 

@@ -27,14 +27,11 @@ from typing import Any, Protocol
 import numpy as np
 
 import riwoa.search
-from riwoa import race as racing
-from riwoa import screening
 from riwoa.bench.paired import compare, median_ratio
 from riwoa.errors import UsageError
-from riwoa.oracle import surrogate
-from riwoa.ours import begins_with, output_file, unwritable
-from riwoa.race import Race, Racing
-from riwoa.screening import Screening
+from riwoa.files.ownership import begins_with, output_file, unwritable
+from riwoa.run import racing
+from riwoa.run.racing import Race, Racing
 from riwoa.search.base import LatencyOf, Outcome, Proposal, SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
@@ -42,6 +39,9 @@ from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.search.race import Stakes
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import SCREENING, STRATEGIES, make_strategy
+from riwoa.surrogate import gaussian_process as surrogate
+from riwoa.surrogate import screening
+from riwoa.surrogate.screening import Screening
 
 POPULATION = 20
 BLIND = "riwoa-blind"

@@ -25,22 +25,22 @@ from typing import Any
 
 from riwoa.bench.contest import POPULATION, screening_of
 from riwoa.bench.paired import compare, median_ratio
-from riwoa.config import Config
+from riwoa.config.schema import Config
 from riwoa.errors import OracleError
+from riwoa.files.ownership import begins_with, output_file, unwritable
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import obtain_table
 from riwoa.hardware.target import auto_target_ms
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import EvaluationBackend
 from riwoa.oracle.spec import oracle_spec, pool_settings
-from riwoa.ours import begins_with, output_file, unwritable
-from riwoa.screening import Screening
 from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import make_strategy
+from riwoa.supernet.space import mobilenet_space, ofa_config
+from riwoa.surrogate.screening import Screening
 
 _MOST_GENERATIONS = 20  # as many times the schedule: a search that only repeats itself has converged
 _SEARCHES_A_WORKER = 2  # at once, so that no worker idles while a generation's last candidate is evaluated

@@ -22,18 +22,18 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from riwoa.datasets.arrays import FloatArray
+from riwoa.datasets.catalogue import task_of
 from riwoa.hardware.bench import thread_count
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.oracle.build import checkpoint_path
-from riwoa.oracle.data import FloatArray
-from riwoa.oracle.evaluator import RECALIBRATION_BATCH_IMAGES, IntArray, SubnetEvaluator
-from riwoa.oracle.mobilenet import OfaConfig, mobilenet_space, ofa_config
-from riwoa.oracle.ofa_import import import_ofa
-from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.supernet import Supernet
-from riwoa.oracle.tasks import task_of
-from riwoa.oracle.training import load_trained
 from riwoa.search.rng import generator
+from riwoa.supernet.evaluator import RECALIBRATION_BATCH_IMAGES, IntArray, SubnetEvaluator
+from riwoa.supernet.network import Supernet
+from riwoa.supernet.ofa_import import import_ofa
+from riwoa.supernet.space import OfaConfig, mobilenet_space, ofa_config
+from riwoa.supernet.spec import SupernetSpec
+from riwoa.supernet.training import load_trained
 
 ROUNDS = 3
 BATCH_IMAGES = 400  # of 50, 100, 200, 400 and 800 the one that OFA's own way is fastest with on the reference machine

@@ -20,15 +20,16 @@ from typing import Any
 
 import psutil
 
-from riwoa.child import child_environment
-from riwoa.conductor import Conductor
-from riwoa.config import as_json, load
+from riwoa.config.loading import load
+from riwoa.config.reload import Reloader
+from riwoa.config.schema import as_json
 from riwoa.errors import OracleError
-from riwoa.evaluations import Evaluations
+from riwoa.ipc.child import child_environment
 from riwoa.log import configure
-from riwoa.oracle.mobilenet import mobilenet_space
 from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
-from riwoa.reload import Reloader
+from riwoa.run.conductor import Conductor
+from riwoa.run.evaluations import Evaluations
+from riwoa.supernet.space import mobilenet_space
 from riwoa_storage.writer import JournalWriter
 
 POPULATION = 20

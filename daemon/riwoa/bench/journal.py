@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from riwoa.oracle.mobilenet import mobilenet_space
-from riwoa.ours import unwritable
+from riwoa.files.ownership import unwritable
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
+from riwoa.supernet.space import mobilenet_space
 from riwoa_storage.records import EvaluationRecord, GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 

@@ -13,13 +13,13 @@ from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.models import Resolved, choose, recommended
 from riwoa.cognition.prompt import Situation, compose, parameters_of
 from riwoa.cognition.protocol import GenerationSettings
-from riwoa.config import Config
+from riwoa.config.schema import Config
 from riwoa.hardware.accelerator import NO_GPU, probe_accelerator
-from riwoa.oracle.mobilenet import mobilenet_space
+from riwoa.run.proposals import Style, offered_choices, style_of
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
-from riwoa.semantics import Style, offered_choices, style_of
+from riwoa.supernet.space import mobilenet_space
 from riwoa_storage.records import RequestRecord
 
 BATCH = 8

@@ -27,19 +27,20 @@ from typing import Any
 from riwoa.bench.turns import TurnBackend, TurnProvider, Turns
 from riwoa.cognition.desk import ProposalDesk
 from riwoa.cognition.provider import ProposalProvider
-from riwoa.conductor import Conductor
-from riwoa.config import Config, Loaded, as_json, load
+from riwoa.config.loading import Loaded, load
+from riwoa.config.reload import Reloader
+from riwoa.config.schema import Config, as_json
 from riwoa.errors import CognitionError, ModelError, RiwoaError
-from riwoa.evaluations import Evaluations
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import whole_cores
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import oracle_spec, pool_settings
-from riwoa.provision import provide
-from riwoa.reload import Reloader
-from riwoa.semantics import Style
+from riwoa.run.conductor import Conductor
+from riwoa.run.evaluations import Evaluations
+from riwoa.run.proposals import Style
+from riwoa.run.provision import provide
+from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
 

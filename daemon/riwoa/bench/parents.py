@@ -10,13 +10,13 @@ import numpy as np
 
 from riwoa.bench.tasks import Task
 from riwoa.cognition.prompt import Remembered, Situation
+from riwoa.run.proposals import offered_choices
 from riwoa.search.base import Outcome, SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
 from riwoa.search.riwoa import RotationInvariantWhale
 from riwoa.search.rng import generator
 from riwoa.search.space import Choice
-from riwoa.semantics import offered_choices
 
 POPULATION = 20
 

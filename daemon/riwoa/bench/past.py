@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from riwoa.history import pack_state, unpack_state
+from riwoa.run.history import pack_state, unpack_state
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Space

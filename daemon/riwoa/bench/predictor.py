@@ -15,10 +15,10 @@ from typing import Any
 from riwoa.bench.contest import POPULATION, Measured, Report, Settings, search_all, summary
 from riwoa.bench.tasks import PREDICTOR_RESOLUTIONS_PX, PREDICTOR_TARGET_MS
 from riwoa.hardware.ofa_table import OfaLatencyTable
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.predictor import AccuracyPredictor
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
+from riwoa.supernet.space import mobilenet_space, ofa_config
 
 FILES = ("acc_predictor.pth", "latency_table@note10/*.yaml")
 

@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.bench.past import lengthen
-from riwoa.child import child_command, child_environment
 from riwoa.errors import OracleError
+from riwoa.ipc.child import child_command, child_environment
 from riwoa_storage.errors import StorageError
 from riwoa_storage.reader import JournalReader
 
 _PATIENCE_S = 120.0
 _IMPORTS = {
-    "daemon": "import riwoa.service",
-    "worker": "import riwoa.oracle.evaluator; from riwoa.oracle.ofa_import import import_ofa; import_ofa()",
+    "daemon": "import riwoa.service.main",
+    "worker": "import riwoa.supernet.evaluator; from riwoa.supernet.ofa_import import import_ofa; import_ofa()",
 }
 
 

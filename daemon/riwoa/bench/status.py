@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from riwoa.child import child_environment
+from riwoa.ipc.child import child_environment
 from riwoa.paths import StatePaths
 
 _SCRIPT = """\

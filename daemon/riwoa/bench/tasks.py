@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from riwoa.bench.embedded import EvaluationFile, Evaluator, objective
-from riwoa.config import Config
+from riwoa.config.schema import Config
 from riwoa.errors import InputError
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.ofa_table import OfaLatencyTable
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.predictor import AccuracyPredictor
 from riwoa.oracle.spec import oracle_spec, pool_settings
 from riwoa.search.fitness import Objective
 from riwoa.search.space import Space
+from riwoa.supernet.space import mobilenet_space, ofa_config
 
 PREDICTOR_TARGET_MS = 25.0
 PREDICTOR_RESOLUTIONS_PX = (160, 176, 192, 208, 224)

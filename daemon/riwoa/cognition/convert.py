@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from riwoa.child import die_with_parent, watch_stdin
+from riwoa.ipc.child import die_with_parent, watch_stdin
 
 
 def convert(source: Path, directory: Path) -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from riwoa.child import child_environment, error_from_json
 from riwoa.cognition.memory import says_out_of_memory
 from riwoa.cognition.prompt import ask_of
 from riwoa.cognition.protocol import (
@@ -31,8 +30,9 @@ from riwoa.cognition.protocol import (
 )
 from riwoa.cognition.provider import ProviderState, ProviderStats
 from riwoa.errors import AdapterError, CognitionError
-from riwoa.frames import encode_frame
-from riwoa.peer import Peer, PeerKilledError, PeerLateError, PeerLimits, PeerLostError, PeerMemoryError
+from riwoa.ipc.child import child_environment, error_from_json
+from riwoa.ipc.frames import encode_frame
+from riwoa.ipc.process import Peer, PeerKilledError, PeerLateError, PeerLimits, PeerLostError, PeerMemoryError
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
 _ATTEMPTS = 2

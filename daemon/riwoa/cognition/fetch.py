@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from riwoa.child import child_command, child_environment
 from riwoa.cognition.models import (
     EMBEDDED,
     EMBEDDED_DIRECTORY,
@@ -28,12 +27,13 @@ from riwoa.cognition.models import (
     why_not_preferred,
 )
 from riwoa.errors import ModelError
+from riwoa.files.model_store import Say, alone, models_home
+from riwoa.files.ownership import regular_file, unwritable
+from riwoa.files.staging import MARKER, claim, made_here, replacing, write_list
 from riwoa.hardware.accelerator import Accelerator, probe_accelerator
+from riwoa.ipc.child import child_command, child_environment
 from riwoa.limits import whole_cores
-from riwoa.ours import regular_file, unwritable
 from riwoa.paths import expanded
-from riwoa.pulled import Say, alone, models_home
-from riwoa.staging import MARKER, claim, made_here, replacing, write_list
 from riwoa_storage.durable import flush
 from riwoa_storage.fault import is_full
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import llguidance
 import llguidance.hf
@@ -23,11 +23,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
 
-from riwoa.cognition import training
 from riwoa.cognition.cache import growing_cache
 from riwoa.cognition.grammar import patch_grammar
 from riwoa.cognition.lora import Lora
-from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, Trained, TrainingJob, Written
+from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, Written
 from riwoa.errors import ModelError
 
 OPENING, CLOSING = "<think>\n", "\n</think>\n"
@@ -54,7 +53,7 @@ class LanguageModel:
         self._prefix = _Prefix()
 
     @classmethod
-    def load(cls, spec: ModelSpec) -> LanguageModel:
+    def load(cls, spec: ModelSpec) -> Self:
         """Read a model from its directory.
 
         Raises:
@@ -108,10 +107,6 @@ class LanguageModel:
             rows = self._rows(requests[start : start + settings.batch], settings)
             written += self._write(rows, settings)
         return written
-
-    def train(self, job: TrainingJob) -> Trained:
-        """See ``Writer.train``."""
-        return training.train(self, job)
 
     def weights_changed(self) -> None:
         """Forget what was computed with other weights."""

@@ -19,11 +19,11 @@ from typing import Any, Literal
 
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import ModelError, UsageError
+from riwoa.files.model_store import SUPERNETS, models_home
 from riwoa.hardware.accelerator import Accelerator, probe_accelerator
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.parsing import parse_json
 from riwoa.paths import expanded, xdg
-from riwoa.pulled import SUPERNETS, models_home
 
 EMBEDDED = "smollm2"
 EMBEDDED_DIRECTORY = "smollm2-135m-instruct"

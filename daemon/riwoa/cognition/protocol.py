@@ -1,6 +1,6 @@
 """What the daemon and the language-model process say to each other. No torch, no numpy.
 
-Frames are lines of JSON (``riwoa.frames``). In: ``{"spec": ...}`` once, then one of
+Frames are lines of JSON (``riwoa.ipc.frames``). In: ``{"spec": ...}`` once, then one of
 
 - ``{"op": "adapter", "path": ... | null}``: use these LoRA weights from now on (null: the bare model);
 - ``{"op": "generate", "requests": [...], "settings": {...}}``;

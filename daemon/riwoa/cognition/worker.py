@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from riwoa.child import error_to_json
 from riwoa.cognition.memory import as_memory_allows
 from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, TrainingJob, Writer
 from riwoa.errors import ModelError, RiwoaError
-from riwoa.frames import ParentPipe
+from riwoa.ipc.child import error_to_json
+from riwoa.ipc.frames import ParentPipe
 
 _MAX_ERROR_CHARACTERS = 500
 
@@ -47,9 +47,9 @@ def _load(spec: Mapping[str, Any]) -> Writer:
     """
     if "factory" in spec:
         return _test_writer(spec)
-    from riwoa.cognition.language_model import LanguageModel
+    from riwoa.cognition.writer import ModelWriter
 
-    return LanguageModel.load(ModelSpec.from_json(spec))
+    return ModelWriter.load(ModelSpec.from_json(spec))
 
 
 def _test_writer(spec: Mapping[str, Any]) -> Writer:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 
+from riwoa.console.streams import Guarded, OutputError
 from riwoa.errors import UsageError
-from riwoa.ours import keep_writing_to_ourselves
+from riwoa.files.ownership import keep_writing_to_ourselves
 from riwoa.paths import ORDER
-from riwoa.streams import Guarded, OutputError
 from riwoa.text import printable
 
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing

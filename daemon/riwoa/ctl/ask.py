@@ -7,10 +7,10 @@ import os
 import time
 
 from riwoa.errors import ControlError, DaemonUnavailableError, RiwoaError
-from riwoa.ours import same_place
+from riwoa.files.ownership import same_place
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import connect
-from riwoa.status_check import checked_status
+from riwoa.service.status_check import checked_status
 from riwoa.text import printable
 
 TYPE_CHECKING = False

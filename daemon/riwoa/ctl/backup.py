@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from riwoa.console.bar import bar
 from riwoa.ctl import VERBS, Options
-from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, emit
-from riwoa.lock import locked
+from riwoa.files.lock import locked
 from riwoa.paths import client_state
 from riwoa_storage.backup import backup, compact
 

@@ -8,8 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riwoa.console.bar import bar, say
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar, say
 from riwoa.ctl.command import Parser, columns, subverb
 from riwoa.errors import UsageError
 from riwoa.limits import whole_cores
@@ -174,7 +174,7 @@ def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[st
     if min(given.seeds, given.budget, given.workers) < 1:
         parser.error("--seeds, --budget and --workers must be at least 1")
     from riwoa.bench.embedded import Settings, bench_embedded, load_table
-    from riwoa.config import load
+    from riwoa.config.loading import load
 
     config = load(given.config, given.set).config
     paths = client_state(options.state)
@@ -300,7 +300,7 @@ def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[s
         parser.error("--proposals, --trainings and --round must be at least 1")
     from riwoa.bench.cognition import Settings, bench_cognition
     from riwoa.bench.embedded import load_table
-    from riwoa.config import load
+    from riwoa.config.loading import load
 
     config, paths = load(given.config, given.set).config, client_state(options.state)
     settings = Settings(proposals=given.proposals, trainings=given.trainings, round_proposals=given.round)
@@ -323,7 +323,7 @@ def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str
         parser.error("--generations and --repeats must be at least 1")
     from riwoa.bench.embedded import load_table
     from riwoa.bench.overlap import bench_overlap
-    from riwoa.config import load
+    from riwoa.config.loading import load
     from riwoa.log import configure
 
     configure("warning", "auto")  # a line a generation would bury the bar

@@ -9,18 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from riwoa.config import (
-    Config,
-    Loaded,
-    as_json,
-    difference,
-    from_journal,
-    is_live,
-    leaves,
-    load,
-    may_restart,
-    value_of,
-)
+from riwoa.config.loading import Loaded, difference, from_journal, load
+from riwoa.config.schema import Config, as_json, is_live, leaves, may_restart, value_of
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit, subverb
 from riwoa.errors import ConfigError
@@ -63,7 +53,7 @@ def _check(arguments: list[str], options: Options) -> int:
         loaded = load(given.file, environment={})
     except ConfigError as error:
         return _report_all(given.file, error.problems, options)
-    from riwoa.preflight import refusals
+    from riwoa.run.preflight import refusals
 
     problems = refusals(loaded.config, client_state(options.state).latency_table)
     if problems:

@@ -6,7 +6,7 @@ from riwoa.ctl import VERBS, Options
 from riwoa.ctl.ask import ask
 from riwoa.ctl.command import Parser, emit
 from riwoa.errors import DaemonUnavailableError
-from riwoa.lock import holder
+from riwoa.files.lock import holder
 from riwoa.paths import client_state
 
 _TIMEOUT_S = {"pause": 10.0, "resume": 10.0, "reload": 10.0, "stop": 15.0}  # stopping may take the daemon 10 s

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from riwoa.console.bar import bar
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit
 from riwoa.paths import client_state
 

@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
+from riwoa.console.bar import Advance, bar
 from riwoa.ctl import Options
-from riwoa.ctl.bar import Advance, bar
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 from riwoa.errors import StateLockedError, TableError, UsageError
+from riwoa.files.lock import holder
+from riwoa.files.ownership import output_file, same_place, unwritable
 from riwoa.hardware.build import SESSIONS, build_table_in_child
 from riwoa.hardware.drift import Drift
+from riwoa.hardware.interval import advice
 from riwoa.hardware.lut import LatencyTable, is_table
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
-from riwoa.interval import advice
-from riwoa.lock import holder
-from riwoa.ours import output_file, same_place, unwritable
 from riwoa.paths import StatePaths, client_state, daemon_state
 
 _Value = TypeVar("_Value")
@@ -45,8 +45,8 @@ def _parser(name: str, description: str) -> Parser:
 
 
 def _build(arguments: list[str], options: Options) -> int:
-    from riwoa.config import load
-    from riwoa.oracle.geometry import STEMS, Backbone
+    from riwoa.config.loading import load
+    from riwoa.supernet.geometry import STEMS, Backbone
 
     parser = _parser("build", "Measure this device, with the daemon stopped and the machine otherwise idle.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="where space, threads and repeats come from")

@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from riwoa.console.bar import bar, say
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar, say
 from riwoa.ctl.command import Parser, columns, emit, subverb
 
 _KNOWN = {
@@ -37,7 +37,7 @@ def _pull(arguments: list[str], options: Options) -> int:
 
 
 def _configured(name: str, arguments: list[str], description: str) -> Any:
-    from riwoa.config import load
+    from riwoa.config.loading import load
 
     parser = Parser(f"model {name}", description=description)
     parser.add_argument("--config", type=Path, metavar="FILE", help="where cognition.model and its settings come from")
@@ -82,7 +82,7 @@ def _list(arguments: list[str], options: Options) -> int:
     config = _configured("list", arguments, "What lies in the models directory ($RIWOA_MODELS moves it).")
     from riwoa.cognition.models import ModelFiles, choose, present
     from riwoa.errors import ModelError
-    from riwoa.pulled import models_home
+    from riwoa.files.model_store import models_home
 
     models: list[dict[str, Any]] = []
     for found in present():

@@ -9,7 +9,7 @@ from typing import Any
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
 from riwoa.errors import InputError
-from riwoa.interval import advice, interval_of, plus_minus
+from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.oracle.protocol import accuracy_error
 from riwoa.paths import client_state
 from riwoa.search.pareto import ParetoArchive, ParetoPoint

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riwoa.console.bar import bar
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, subverb
 from riwoa.ctl.pareto import chosen_run
 from riwoa.errors import InputError
-from riwoa.ours import output_file, regular_file, unwritable
+from riwoa.files.ownership import output_file, regular_file, unwritable
 from riwoa.paths import client_state
 from riwoa_storage.reader import JournalReader
 
 if TYPE_CHECKING:
-    from riwoa.oracle.surrogate import Examples
+    from riwoa.surrogate.gaussian_process import Examples
 
 _KNOWN = {
     "train": "learn accuracies, with their uncertainty, from what a run evaluated",
@@ -53,7 +53,7 @@ def _train(arguments: list[str], options: Options) -> int:
         parser.error("--seed must not be negative, and --first be at least 1")
     import numpy as np
 
-    from riwoa.oracle.surrogate import fit, is_surrogate
+    from riwoa.surrogate.gaussian_process import fit, is_surrogate
 
     journal = given.journal or client_state(options.state).journal
     out = output_file(given.out, "an accuracy predictor of riwoa's", is_surrogate, inputs=[journal])
@@ -76,7 +76,7 @@ def _check(arguments: list[str], options: Options) -> int:
     parser = _parser("check", "Evaluations of a run that are not among the predictor's own.")
     parser.add_argument("file", type=Path, help="of `riwoactl predictor train`")
     given = parser.parse_args(arguments)
-    from riwoa.oracle.surrogate import Surrogate, judge, unseen
+    from riwoa.surrogate.gaussian_process import Surrogate, judge, unseen
 
     surrogate = Surrogate.load(given.file)
     journal = given.journal or client_state(options.state).journal
@@ -97,8 +97,8 @@ def read_examples(journal: Path, run_id: int | None) -> Examples:
         InputError: no run was begun, or its space is not in the journal.
         StorageError: the journal or the run is missing, or damaged.
     """
-    from riwoa.oracle.surrogate import examples_of
     from riwoa.search.space import Space, SpaceError
+    from riwoa.surrogate.gaussian_process import examples_of
 
     with JournalReader(regular_file(journal)) as reader:
         record = chosen_run(reader, run_id)

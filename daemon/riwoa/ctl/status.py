@@ -12,11 +12,11 @@ import time
 from riwoa.ctl import Options
 from riwoa.ctl.ask import SilentError, ask_status
 from riwoa.errors import ControlError, DaemonUnavailableError
-from riwoa.interval import advice, plus_minus
-from riwoa.lock import holder
-from riwoa.ours import json_object
+from riwoa.files.lock import holder
+from riwoa.files.ownership import json_object
+from riwoa.hardware.interval import advice, plus_minus
 from riwoa.paths import StatePaths, client_state
-from riwoa.status_check import checked_status
+from riwoa.service.status_check import checked_status
 from riwoa.text import printable
 
 TYPE_CHECKING = False

@@ -10,20 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riwoa.console.bar import bar, say
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar, say
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 from riwoa.errors import InputError
-from riwoa.ours import json_object, output_file, safetensors_notes, unwritable
+from riwoa.files.ownership import json_object, output_file, safetensors_notes, unwritable
 
 if TYPE_CHECKING:
-    from riwoa.oracle.evaluator import SubnetEvaluator
-    from riwoa.oracle.mobilenet import OfaConfig
-    from riwoa.oracle.protocol import SupernetSpec
-    from riwoa.oracle.published import Published
-    from riwoa.oracle.supernet import Supernet
-    from riwoa.oracle.tasks import ImageTask
-    from riwoa.oracle.training import Recipe
+    from riwoa.datasets.catalogue import ImageTask
+    from riwoa.supernet.evaluator import SubnetEvaluator
+    from riwoa.supernet.network import Supernet
+    from riwoa.supernet.published import Published
+    from riwoa.supernet.recipe import Recipe
+    from riwoa.supernet.space import OfaConfig
+    from riwoa.supernet.spec import SupernetSpec
 
 _KNOWN = {
     "pull": "fetch a supernet that OFA's authors published; interrupted and run again, it continues",
@@ -42,8 +42,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 
 
 def _pull(arguments: list[str], options: Options) -> int:
-    from riwoa.oracle.fetch import pull
-    from riwoa.oracle.published import PUBLISHED, sha256_of
+    from riwoa.supernet.fetch import pull
+    from riwoa.supernet.published import PUBLISHED, sha256_of
 
     parser = Parser("supernet pull", description="Then set oracle.checkpoint to its name.")
     parser.add_argument("name", help=", ".join(PUBLISHED))
@@ -65,7 +65,7 @@ def _pull(arguments: list[str], options: Options) -> int:
 
 
 def _check_published(path: Path, net: Published) -> None:
-    from riwoa.oracle.supernet import Supernet
+    from riwoa.supernet.network import Supernet
 
     Supernet.load(path, net.width_mult, net.settings["n_classes"])
 
@@ -96,7 +96,8 @@ def _train(arguments: list[str], options: Options) -> int:
     device = _device(given)
     import torch
 
-    from riwoa.oracle.training import Progress, read_recipe, train_supernet
+    from riwoa.supernet.recipe import read_recipe
+    from riwoa.supernet.training import Progress, train_supernet
 
     torch.backends.cudnn.benchmark = given.cudnn_benchmark
     recipe = _recipe(task, given, device)
@@ -129,9 +130,9 @@ def _train(arguments: list[str], options: Options) -> int:
 
 def _recipe(task: ImageTask, given: Namespace, device: str) -> Recipe:
     """The task's own recipe with what the command line changes."""
-    from riwoa.oracle.batches import steps_per_epoch, training_labels
-    from riwoa.oracle.data import DigitsTask
-    from riwoa.oracle.training import CIFAR100, DIGITS
+    from riwoa.datasets.digits import DigitsTask
+    from riwoa.supernet.batches import steps_per_epoch, training_labels
+    from riwoa.supernet.recipe import CIFAR100, DIGITS
 
     recipe = DIGITS
     if not isinstance(task, DigitsTask):
@@ -179,21 +180,21 @@ def _check(arguments: list[str], options: Options) -> int:
 
 def _supernet(checkpoint: Path | None) -> tuple[Supernet, Recipe]:
     path = _path(checkpoint)
-    from riwoa.oracle.training import load_trained
+    from riwoa.supernet.training import load_trained
 
     return load_trained(path)
 
 
 def _path(checkpoint: Path | None) -> Path:
     from riwoa.oracle.build import checkpoint_path
-    from riwoa.oracle.protocol import SupernetSpec
+    from riwoa.supernet.spec import SupernetSpec
 
     return checkpoint_path(SupernetSpec(checkpoint=str(checkpoint) if checkpoint else None))
 
 
 def _judged_by(supernet: Supernet, recipe: Recipe) -> SupernetSpec:
     """What a data set must know of a supernet: a folder's classes are counted, its images decoded at these sizes."""
-    from riwoa.oracle.protocol import SupernetSpec
+    from riwoa.supernet.spec import SupernetSpec
 
     return SupernetSpec(n_classes=supernet.backbone.n_classes, resolutions=recipe.resolutions)
 
@@ -227,9 +228,9 @@ def _subnets(resolutions: Sequence[int], count: int, seed: int) -> list[OfaConfi
     """The largest, the smallest, and ``count`` random ones."""
     import numpy as np
 
-    from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
     from riwoa.search.codec import Codec
     from riwoa.search.rng import generator
+    from riwoa.supernet.space import mobilenet_space, ofa_config
 
     space = mobilenet_space(resolutions)
     codec = Codec(space, seed)
@@ -242,10 +243,10 @@ def _evaluators(
     supernet: Supernet, resolutions: Sequence[int], task: ImageTask, views: int, device: str
 ) -> Mapping[str, SubnetEvaluator]:
     """One a split with labels, and one of clean digits, at every resolution."""
-    from riwoa.oracle.data import DigitsTask
-    from riwoa.oracle.evaluator import SubnetEvaluator
-    from riwoa.oracle.protocol import SupernetSpec
-    from riwoa.oracle.tasks import check_every_split
+    from riwoa.datasets.catalogue import check_every_split
+    from riwoa.datasets.digits import DigitsTask
+    from riwoa.supernet.evaluator import SubnetEvaluator
+    from riwoa.supernet.spec import SupernetSpec
 
     check_every_split(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
     n_images = SupernetSpec().recalibration_images
@@ -285,10 +286,10 @@ def _rank(arguments: list[str], options: Options) -> int:
     supernet, recipe = _supernet(given.checkpoint)
     task = _task(given.data, parser)
     device = _device(given)
-    from riwoa.oracle.protocol import SupernetSpec
-    from riwoa.oracle.ranking import RankSettings, rank
-    from riwoa.oracle.tasks import check_task
-    from riwoa.oracle.training import Progress
+    from riwoa.datasets.catalogue import check_task
+    from riwoa.supernet.ranking import RankSettings, rank
+    from riwoa.supernet.spec import SupernetSpec
+    from riwoa.supernet.training import Progress
 
     check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
     settings = RankSettings(
@@ -362,8 +363,8 @@ def _task(data: str, parser: Parser, judged: SupernetSpec | None = None) -> Imag
         UsageError: no known name and no path.
         InputError: nothing of that name is here, or it is damaged.
     """
-    from riwoa.oracle.cifar import ARCHIVE, find_cifar100
-    from riwoa.oracle.tasks import load_task, task_of
+    from riwoa.datasets.catalogue import load_task, task_of
+    from riwoa.datasets.cifar import ARCHIVE, find_cifar100
 
     if data == "cifar100":
         folder = os.environ.get("RIWOA_DATA")

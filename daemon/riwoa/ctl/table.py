@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from riwoa.console.bar import bar
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, subverb
-from riwoa.ours import output_file
+from riwoa.files.ownership import output_file
 
 _KNOWN = {"import": "make a compact table of a benchmark's official file"}
 _DESCRIPTION = (

@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riwoa.console.bar import bar
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 from riwoa.limits import whole_cores
 from riwoa.parsing import parse_json
@@ -16,7 +16,7 @@ from riwoa.parsing import parse_json
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from riwoa.oracle.geometry import Backbone, Stem
+    from riwoa.supernet.geometry import Backbone, Stem
     from riwoa.validate.job import Settings
 
 _KNOWN = {"cifar100": "test accuracy, and accuracy on CIFAR-100-C"}
@@ -182,9 +182,9 @@ def settings(given: Namespace, options: Options) -> Settings:
 def _supernet(given: Namespace, smoke: bool) -> tuple[Backbone, tuple[int, ...]]:
     """Widths, strides and resolutions: as the command line says, else as the checkpoint's recipe does."""
     from riwoa.errors import InputError
-    from riwoa.oracle.checkpoint import is_safetensors
-    from riwoa.oracle.geometry import Backbone
-    from riwoa.oracle.training import read_recipe
+    from riwoa.supernet.checkpoint import is_safetensors
+    from riwoa.supernet.geometry import Backbone
+    from riwoa.supernet.recipe import read_recipe
 
     width, stem, resolutions = _SMOKE_SUPERNET if smoke else _SUPERNET
     backbone = Backbone(width, 100, stem)

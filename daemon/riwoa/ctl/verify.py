@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from riwoa.console.bar import bar
 from riwoa.ctl import Options
-from riwoa.ctl.bar import bar
 from riwoa.ctl.command import Parser, columns, emit
-from riwoa.ours import regular_file
+from riwoa.files.ownership import regular_file
 from riwoa.paths import client_state
 from riwoa_storage.replay import Verification, compare
 from riwoa_storage.replay import verify as verify_journal

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from riwoa.child import child_command, child_environment, die_with_parent
+from riwoa.ipc.child import child_command, child_environment, die_with_parent
 from riwoa.parsing import parse_json
 
 # Where a driver shows itself: a card, WSL, a Jetson. Without any of them no child is started.

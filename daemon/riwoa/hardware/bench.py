@@ -31,12 +31,12 @@ import numpy.typing as npt
 import torch
 
 from riwoa.errors import TableError
+from riwoa.files.ownership import output_file
 from riwoa.hardware.lut import Timing
-from riwoa.oracle.geometry import Backbone, Operator
-from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
-from riwoa.oracle.ofa_import import import_ofa
-from riwoa.oracle.supernet import build_network
-from riwoa.ours import output_file
+from riwoa.supernet.geometry import Backbone, Operator
+from riwoa.supernet.network import build_network
+from riwoa.supernet.ofa_import import import_ofa
+from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa_storage.durable import replace_durably
 
 NETWORK_EVERY = 5  # rounds: a network takes as long as twenty operators and there are fewer of them

@@ -17,17 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riwoa.child import die_with_parent, error_to_json, watch_stdin
 from riwoa.errors import RiwoaError, UsageError
+from riwoa.files.ownership import unwritable
 from riwoa.hardware.calibration import FEATURES, Calibration, KnownNetwork
 from riwoa.hardware.drift import ROUNDS as DRIFT_ROUNDS
 from riwoa.hardware.drift import TOLERANCE
 from riwoa.hardware.lut import MOST_BATCH, LatencyTable, Settings
 from riwoa.hardware.probe import library_versions, notes, probe, sensors
 from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child, throttled
-from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, operators
-from riwoa.oracle.mobilenet import OfaConfig
-from riwoa.ours import unwritable
+from riwoa.ipc.child import die_with_parent, error_to_json, watch_stdin
+from riwoa.supernet.geometry import STEMS, Backbone, Operator, all_operators, operators
+from riwoa.supernet.space import OfaConfig
 from riwoa_storage.durable import new_file
 
 if TYPE_CHECKING:

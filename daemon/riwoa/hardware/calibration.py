@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from riwoa.oracle.geometry import Operator
-from riwoa.oracle.mobilenet import OfaConfig
+from riwoa.supernet.geometry import Operator
+from riwoa.supernet.space import OfaConfig
 
 _FLOAT_BYTES = 4
 

@@ -125,7 +125,7 @@ def _line(name: str, known: Sequence[Any], table: LatencyTable, configs: Sequenc
     import numpy as np
 
     from riwoa.hardware import fit
-    from riwoa.oracle.geometry import macs, parameters
+    from riwoa.supernet.geometry import macs, parameters
 
     count = macs if name == "MACs" else parameters
     seen = np.array([float(count(n.config, table.backbone)) for n in known])

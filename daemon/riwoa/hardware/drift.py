@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from riwoa.errors import UsageError
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.process import ProgressCallback, run_child
-from riwoa.oracle.geometry import Operator, operators
+from riwoa.supernet.geometry import Operator, operators
 
 if TYPE_CHECKING:
     from riwoa.hardware.bench import FloatArray

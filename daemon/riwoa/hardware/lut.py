@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from riwoa.errors import InputError, TableError
+from riwoa.files.ownership import begins_with, irregular, json_object, opened_file
 from riwoa.hardware.calibration import FEATURES, IDENTITY, Calibration, Interval, KnownNetwork, correction_ms
 from riwoa.hardware.probe import Device
-from riwoa.oracle.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
-from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
-from riwoa.ours import begins_with, irregular, json_object, opened_file
+from riwoa.supernet.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
+from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa_storage.durable import replace_durably
 
 SCHEMA = 2

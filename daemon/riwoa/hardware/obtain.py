@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riwoa.config import Config
+from riwoa.config.schema import Config
 from riwoa.errors import TableError
+from riwoa.files.ownership import unwritable
 from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.probe import probe
 from riwoa.hardware.process import BuildProgress, ProgressCallback
 from riwoa.log import get_logger
-from riwoa.oracle.geometry import Backbone
-from riwoa.ours import unwritable
 from riwoa.paths import shipped
+from riwoa.supernet.geometry import Backbone
 
 _log = get_logger("latency")
 

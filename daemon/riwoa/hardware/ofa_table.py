@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.errors import TableError
-from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
-from riwoa.ours import regular_file
+from riwoa.files.ownership import regular_file
 from riwoa.parsing import read_once
+from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 
 _MOST_BYTES = 4 * 2**20  # OFA's have 15 KB
 STEM = 24

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from riwoa.child import child_command, child_environment, error_from_json
 from riwoa.errors import OracleError
+from riwoa.ipc.child import child_command, child_environment, error_from_json
 from riwoa.parsing import parse_json_object
 from riwoa.text import printable
 

@@ -12,8 +12,8 @@ from riwoa.hardware.calibration import KnownNetwork
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.probe import probe
 from riwoa.hardware.process import ProgressCallback, throttled
-from riwoa.oracle.geometry import Operator, all_operators, operators
-from riwoa.oracle.mobilenet import OfaConfig
+from riwoa.supernet.geometry import Operator, all_operators, operators
+from riwoa.supernet.space import OfaConfig
 
 CALIBRATION_NETWORKS = 24
 CALIBRATION_SEED = "calibration"

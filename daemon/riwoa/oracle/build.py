@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from riwoa.datasets.arrays import ChosenImages
 from riwoa.errors import InputError, OracleError
-from riwoa.oracle.data import ChosenImages
-from riwoa.oracle.protocol import CandidateError, Metrics, Oracle, PredictorSpec, SupernetSpec, TableSpec
-from riwoa.oracle.published import PUBLISHED, published_path
+from riwoa.oracle.protocol import CandidateError, Metrics, Oracle, PredictorSpec, TableSpec
+from riwoa.supernet.published import PUBLISHED, published_path
+from riwoa.supernet.spec import SupernetSpec
 
 if TYPE_CHECKING:
-    from riwoa.oracle.data import Images, IntArray
-    from riwoa.oracle.evaluator import SubnetEvaluator
-    from riwoa.oracle.tasks import ImageTask
+    from riwoa.datasets.arrays import Images, IntArray
+    from riwoa.datasets.catalogue import ImageTask
+    from riwoa.supernet.evaluator import SubnetEvaluator
 
 # Raised by hand whenever the evaluator's arithmetic changes, so that cached accuracies of the old one are not used.
 ARITHMETIC_REVISION = 1
@@ -103,7 +104,7 @@ def checkpoint_path(spec: SupernetSpec) -> Path:
 def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
     # Before torch is imported: a wrong name, or data of another task, is refused at once.
     path = checkpoint_path(spec)
-    from riwoa.oracle.tasks import check_task, task_of
+    from riwoa.datasets.catalogue import check_task, task_of
 
     task = task_of(spec)
     check_task(task, spec)
@@ -112,8 +113,8 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         images = executor.submit(_images, task, spec)
         import torch
 
-        from riwoa.oracle.evaluator import SubnetEvaluator
-        from riwoa.oracle.supernet import Supernet
+        from riwoa.supernet.evaluator import SubnetEvaluator
+        from riwoa.supernet.network import Supernet
 
         if spec.device == "cuda" and not torch.cuda.is_available():
             raise InputError("the oracle is to run on a GPU, but torch finds none here; set oracle.device to auto")

@@ -34,8 +34,8 @@ from nas_201_api import NASBench201API
 
 from riwoa import __version__
 from riwoa.errors import InputError
-from riwoa.oracle.checkpoint import unpickled, why_not_unpickled
-from riwoa.ours import regular_file, unwritable
+from riwoa.files.ownership import regular_file, unwritable
+from riwoa.supernet.checkpoint import unpickled, why_not_unpickled
 from riwoa_storage.durable import replace_durably
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

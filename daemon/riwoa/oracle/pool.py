@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from riwoa.child import child_environment, error_from_json
 from riwoa.errors import OracleError, RiwoaError
-from riwoa.frames import encode_frame
+from riwoa.ipc.child import child_environment, error_from_json
+from riwoa.ipc.frames import encode_frame
+from riwoa.ipc.process import Peer, PeerLimits, PeerLostError
 from riwoa.oracle.protocol import (
     MAX_FRAME_BYTES,
     OWN_ERROR,
@@ -27,7 +28,6 @@ from riwoa.oracle.protocol import (
     OracleSpec,
     WorkerState,
 )
-from riwoa.peer import Peer, PeerLimits, PeerLostError
 
 LogLine = Callable[[int, str], None]  # slot, one bounded line of a worker's standard error
 

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.errors import InputError, OracleError
+from riwoa.files.ownership import regular_file
 from riwoa.hardware.probe import probe
-from riwoa.oracle import geometry
-from riwoa.oracle.geometry import Backbone
-from riwoa.oracle.mobilenet import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
 from riwoa.oracle.protocol import CandidateError, Metrics, PredictorSpec
-from riwoa.ours import regular_file
+from riwoa.supernet import geometry
+from riwoa.supernet.geometry import Backbone
+from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
 
 RESOLUTIONS_PX = tuple(range(112, 225, 16))
 BACKBONE = Backbone(1.2, 1000)  # what the predictor was trained on, and what OFA's tables time
@@ -51,7 +51,7 @@ class AccuracyPredictor:
         """
         if not os.path.isfile(file):
             raise InputError(f"{file}: not OFA's accuracy predictor: there is no such file")
-        from riwoa.oracle.checkpoint import read_checkpoint
+        from riwoa.supernet.checkpoint import read_checkpoint
 
         regular_file(file)
         try:

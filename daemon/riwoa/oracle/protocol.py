@@ -12,54 +12,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from riwoa.errors import RiwoaError
-from riwoa.oracle.geometry import Stem
+from riwoa.supernet.spec import SupernetSpec
 
 MAX_FRAME_BYTES = 2**20
 
 OWN_ERROR = "error: "  # a reason begins with it where the oracle itself said no, and lives on
 
 Metrics = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupernetSpec:
-    """An oracle over a supernet checkpoint and images; everything that decides an accuracy is here."""
-
-    checkpoint: str | None = None  # a path, or a published name; None: the supernet that ships inside the package
-    width_mult: float = 0.25
-    n_classes: int = 10
-    stem: Stem = "imagenet"
-    data: str = "digits"  # or the absolute path of other images (riwoa.oracle.tasks)
-    resolutions: tuple[int, ...] = (24, 32, 40)  # prepared input sizes; a result depends on its own alone
-    split: Literal["validation", "test"] = "validation"  # a search never sees "test"; it judges winners afterwards
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    batch_size: int | None = None  # None: what fits the processor's cache
-    recalibration_images: int = 400
-    validation_views: int = 8  # of the digits; the images of a file or a folder are shown once
-    validation_images: int = 2000  # of a folder: the most that judge
-    data_seed: int = 0  # of the choice among a folder's images
-    recalibration_data: str | None = None  # absolute path of a folder; None: the data's own training images
-    rung_images: tuple[int, ...] = ()  # validation images of each lower rung, ascending
-    prefix_cache_bytes: int = 256 * 2**20  # changes the speed of an evaluation, never its result
-    threads: int = 1
-    device: Literal["cpu", "cuda"] = "cpu"
-
-    def to_json(self) -> dict[str, Any]:
-        """The first frame that a worker gets; a part of a run's digest.
-
-        What is as it was before there was a choice goes without saying.
-        """
-        usual = {"stem": "imagenet", "device": "cpu", "validation_images": 2000, "data_seed": 0}
-        usual |= {"recalibration_data": None, "rung_images": ()}
-        fields = {name: value for name, value in asdict(self).items() if name not in usual or usual[name] != value}
-        lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
-        return {"kind": "supernet", **fields, **lists}
-
-    @classmethod
-    def from_json(cls, frame: Mapping[str, Any]) -> SupernetSpec:
-        """The specification of ``to_json``; what older ones did not say takes its default."""
-        fields: dict[str, Any] = {name: value for name, value in frame.items() if name != "kind"}
-        return cls(**fields | {name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from riwoa.config import Oracle
+from riwoa.config.schema import Oracle
 from riwoa.errors import ConfigError, InputError
 from riwoa.hardware.accelerator import probe_accelerator
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.limits import memory, usable_cores
 from riwoa.oracle.pool import PoolSettings
 from riwoa.oracle.predictor import RESOLUTIONS_PX
-from riwoa.oracle.protocol import PredictorSpec, SupernetSpec, TableSpec
-from riwoa.oracle.published import PUBLISHED
+from riwoa.oracle.protocol import PredictorSpec, TableSpec
+from riwoa.supernet.published import PUBLISHED
+from riwoa.supernet.spec import SupernetSpec
 
 _WORKER_BYTES = 2**30  # resident, of the embedded supernet with its images
 _DECODING_TIMEOUT_S = 3600.0  # the first worker on a folder decodes its images, the others wait for it

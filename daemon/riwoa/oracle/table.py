@@ -34,11 +34,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from riwoa.datasets import npz
 from riwoa.errors import InputError
-from riwoa.oracle import npz
-from riwoa.oracle.content import ZIP, beginning, is_text
+from riwoa.files.content import ZIP, beginning, is_text
+from riwoa.files.ownership import opened_file
 from riwoa.oracle.protocol import CandidateError, Metrics, TableSpec
-from riwoa.ours import opened_file
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Gene, IntArray, Space
 

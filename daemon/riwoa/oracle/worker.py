@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from riwoa.child import error_to_json
 from riwoa.errors import RiwoaError
-from riwoa.frames import ParentPipe
+from riwoa.ipc.child import error_to_json
+from riwoa.ipc.frames import ParentPipe
 from riwoa.oracle.protocol import CandidateError, Oracle
 
 _MAX_ERROR_CHARACTERS = 300

@@ -19,10 +19,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from riwoa.child import child_environment, die_with_parent
+from riwoa.datasets.arrays import ByteArray, IntArray
 from riwoa.errors import InputError, OracleError
-from riwoa.oracle.data import ByteArray, IntArray
-from riwoa.ours import regular_file
+from riwoa.files.ownership import regular_file
+from riwoa.ipc.child import child_environment, die_with_parent
 from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES, Frost, corrupt
 
 _AGAIN = "fetch CIFAR-100-C again, or leave --corrupted out to have the corruptions made"

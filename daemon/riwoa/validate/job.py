@@ -29,20 +29,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from riwoa.child import child_command, child_environment, error_from_json
+from riwoa.datasets.cifar import Cifar100Task, find_cifar100
 from riwoa.errors import InputError, OracleError, RiwoaError
 from riwoa.export import read_winner
+from riwoa.files.ownership import json_object, opened_file, output_directory, unwritable
 from riwoa.hardware.lut import LatencyTable
-from riwoa.oracle.cifar import Cifar100Task, find_cifar100
-from riwoa.oracle.geometry import Backbone, macs
-from riwoa.oracle.mobilenet import mobilenet_space, ofa_config
-from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.supernet import ArchitectureError, checked_config
-from riwoa.ours import json_object, opened_file, output_directory, unwritable
+from riwoa.ipc.child import child_command, child_environment, error_from_json
 from riwoa.parsing import parse_json, parse_json_object
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
+from riwoa.supernet.geometry import Backbone, macs
+from riwoa.supernet.network import ArchitectureError, checked_config
+from riwoa.supernet.space import mobilenet_space, ofa_config
+from riwoa.supernet.spec import SupernetSpec
 from riwoa.validate.corrupted import UNITS, Corrupted, CorruptedSet, MadeSet, PublishedSet
 from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES, frost_photographs, frost_procedural
 from riwoa.validate.report import Judged, summary, svg

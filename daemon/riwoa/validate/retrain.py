@@ -30,22 +30,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from riwoa.child import die_with_parent, error_to_json, take_stdout, watch_stdin
+from riwoa.datasets.arrays import ByteArray, IntArray, resize_matrix
+from riwoa.datasets.cifar import Cifar100Task
 from riwoa.errors import InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
 from riwoa.export import winning_net
-from riwoa.lock import locked
-from riwoa.oracle.cifar import Cifar100Task
-from riwoa.oracle.data import ByteArray, IntArray, resize_matrix
-from riwoa.oracle.geometry import Backbone, macs, parameters
-from riwoa.oracle.mobilenet import OfaConfig, ofa_config
-from riwoa.oracle.ofa_import import import_ofa
-from riwoa.oracle.protocol import SupernetSpec
-from riwoa.oracle.supernet import ArchitectureError, Supernet, build_network, checked_config, weights_sha256
-from riwoa.oracle.training import begin_as_identity, parameter_groups, save_state
-from riwoa.ours import unwritable
+from riwoa.files.lock import locked
+from riwoa.files.ownership import unwritable
+from riwoa.ipc.child import die_with_parent, error_to_json, take_stdout, watch_stdin
 from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
+from riwoa.supernet.geometry import Backbone, macs, parameters
+from riwoa.supernet.network import ArchitectureError, Supernet, build_network, checked_config, weights_sha256
+from riwoa.supernet.ofa_import import import_ofa
+from riwoa.supernet.space import OfaConfig, ofa_config
+from riwoa.supernet.spec import SupernetSpec
+from riwoa.supernet.training import begin_as_identity, parameter_groups, save_state
 from riwoa_storage.durable import replace_durably
 from riwoa_storage.errors import StorageError
 

@@ -1,0 +1,1 @@
+"""Pictures and labels: the embedded digits, CIFAR-100, .npz files and folders, decoded and cached."""

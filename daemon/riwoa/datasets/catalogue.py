@@ -1,0 +1,112 @@
+"""What the oracle and the export need of a data set, and the data set that a configuration names. No torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+from riwoa.datasets.arrays import Images, IntArray, Split
+from riwoa.datasets.cifar import Cifar100Task, find_cifar100
+from riwoa.datasets.digits import load_digits_task
+from riwoa.datasets.folder import FolderTask
+from riwoa.datasets.image_file import ImageFileTask
+from riwoa.datasets.spec import DataSpec
+from riwoa.errors import InputError
+
+
+class ImageTask(Protocol):
+    """Square colour images with labels, the same arrays in every process that asks."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that decides an image or a label."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """What was taken from each channel, on the scale of 0 to 1."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """What each channel was divided by afterwards."""
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those there are; "test" may be missing."""
+
+    @property
+    def training_images(self) -> int:
+        """How many there are to recalibrate on."""
+
+    def labels(self, split: Split) -> IntArray:
+        """Labels of the distinct images of the validation or test split, (n,)."""
+
+    def views(self, split: Split, resolution: int, n_views: int) -> tuple[Images, IntArray]:
+        """Standardised images (n, 3, r, r) of the validation or test split, and their labels."""
+
+    def recalibration(self, resolution: int, n_images: int) -> Images:
+        """Standardised *training* images (n_images, 3, r, r), for BatchNorm statistics."""
+
+
+def load_task(data: str) -> ImageTask:
+    """The embedded digits, CIFAR-100 (its archive, or the folder of it), or the images of an ``.npz`` file.
+
+    Raises:
+        InputError: the digits are missing, or the file is missing or not what it should be.
+    """
+    if data == "digits":
+        return load_digits_task()
+    if find_cifar100(Path(data)) is not None:
+        return Cifar100Task.open(Path(data))
+    return ImageFileTask.open(Path(data))
+
+
+def task_of(spec: DataSpec) -> ImageTask:
+    """The task of a spec; beside those of ``load_task``, a folder of images.
+
+    Raises:
+        InputError: as ``load_task``, and what ``FolderTask.open`` refuses.
+    """
+    path = Path(spec.data)
+    pictures = spec.data != "digits" and os.path.isdir(path) and find_cifar100(path) is None
+    return FolderTask.open(spec) if pictures else load_task(spec.data)
+
+
+def check_task(task: ImageTask, spec: DataSpec) -> None:
+    """Refuse a task that the spec's supernet cannot be judged on.
+
+    Raises:
+        InputError: its split is missing, a label of it without a class, too few training images.
+    """
+    if spec.split not in task.splits:
+        raise InputError(
+            f"{task.name}: there is no {spec.split} split; add {spec.split}_images and {spec.split}_labels"
+        )
+    largest = int(task.labels(spec.split).max())  # of this split alone: a folder's others would be decoded for it
+    if largest >= spec.n_classes:
+        raise InputError(
+            f"{task.name}: {spec.split} labels go up to {largest}, but the supernet has the classes 0 to "
+            f"{spec.n_classes - 1}; check oracle.n_classes"
+        )
+    if spec.recalibration_images > task.training_images:
+        raise InputError(
+            f"{task.name}: {task.training_images} training images are too few for oracle.recalibration_images = "
+            f"{spec.recalibration_images}; lower it, or add images"
+        )
+
+
+def check_every_split(task: ImageTask, spec: DataSpec) -> None:
+    """``check_task`` of each split that can judge, whichever ``spec`` names.
+
+    Raises:
+        InputError: as ``check_task``.
+    """
+    judging: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    for split in judging:
+        if split in task.splits:
+            check_task(task, replace(spec, split=split))

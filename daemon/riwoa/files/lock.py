@@ -1,0 +1,205 @@
+"""One process a directory: locks, also where a file system has none, and who holds one.
+
+A lock goes with its process, however that dies. Three means, each where the one before is not to be had: flock, a POSIX
+lock, and last the process id and start time that the file holds. Light: ``riwoactl status`` imports this.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from riwoa.errors import StateDirectoryError, StateLockedError
+from riwoa.files.ownership import json_object, unwritable
+from riwoa_storage.fault import file_system
+
+TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from riwoa.paths import StatePaths
+
+_MEANS = ("flock", "a POSIX lock", "the process id in the lock file")
+_MOST_BYTES = 8192
+_TRIES = 10  # a reader that looks whether a daemon is alive holds the lock for an instant
+_LOOK_EVERY_S = 0.2
+_SETTLED_S = 0.05
+
+
+class Lock:
+    """A file that this process holds, or waits for; it says who holds it.
+
+    Raises:
+        OSError: the file cannot be opened.
+        StateDirectoryError: what lies there is no lock file of riwoa's.
+    """
+
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        self.file = os.fspath(file)
+        self._means = _MEANS[0]
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        self._descriptor = os.open(self.file, flags, 0o640)
+        try:
+            self._require_ours()
+        except BaseException:
+            self.close()
+            raise
+
+    def _require_ours(self) -> None:
+        status = os.fstat(self._descriptor)
+        small = stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES
+        first = self._text().partition("\n")[0].strip() if small else "no file"
+        if first and not first.isdigit():
+            raise StateDirectoryError(f"{self.file} is no lock file of riwoa's; name another directory")
+
+    def _text(self) -> str:
+        return _text(self._descriptor)
+
+    @property
+    def owner(self) -> str:
+        """The process that took it last, as text."""
+        return self._text().split("\n")[0].strip() or "unknown"
+
+    def take(self) -> bool:
+        """Take it without waiting; False where somebody else has it."""
+        taken, self._means = _take(self._descriptor, shared=False)
+        if taken:
+            self.tell()
+        if taken and self._means == _MEANS[-1]:  # two may have found it free: it is whose word stands
+            time.sleep(_SETTLED_S)
+            taken = self.owner == str(os.getpid())
+        return taken
+
+    def wait(self, on_wait: Callable[[], object] = lambda: None) -> None:
+        """Take it, however long that lasts; ``on_wait`` is called once where it does."""
+        told = False
+        while not self.take():
+            if not told:
+                on_wait()
+            told = True
+            time.sleep(_LOOK_EVERY_S)
+
+    @property
+    def warning(self) -> str | None:
+        """What to tell the user where the file system has no flock; None where it has."""
+        if self._means == _MEANS[0]:
+            return None
+        kind, place = file_system(self.file)
+        where = f"the {kind} at {place}" if kind else self.file
+        return f"no flock on {where}; {self._means} must tell whether another daemon is alive"
+
+    def tell(self, **facts: str) -> None:
+        """Write who holds it, and what else others should know. A full disk: the lock holds all the same."""
+        lines = [str(os.getpid()), f"start={_start_ticks(os.getpid())}", *(f"{k}={v}" for k, v in facts.items())]
+        data = ("\n".join(lines) + "\n").encode(errors="surrogateescape")
+        try:  # never empty in between: where there are no locks, that is a free one
+            os.ftruncate(self._descriptor, os.pwrite(self._descriptor, data, 0))
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Let it go."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def locked(paths: StatePaths) -> Lock:
+    """Create the state directory and hold it, as a context manager.
+
+    Raises:
+        StateDirectoryError, FullDiskError: it cannot be created or written.
+        StateLockedError: another daemon holds it; the message names the process.
+    """
+    _require_state(paths)
+    try:
+        os.makedirs(paths.directory, mode=0o750, exist_ok=True)
+        lock = Lock(paths.name("lock"))
+    except OSError as error:
+        raise unwritable(paths.directory, error, "choose another with --state") from None
+    for left in reversed(range(_TRIES)):
+        if lock.take():
+            return lock
+        if left:
+            time.sleep(0.02)
+    owner = lock.owner
+    lock.close()
+    raise StateLockedError(
+        f"process {owner} already serves {paths.directory}; `riwoactl --state {paths.directory} status` asks it"
+    )
+
+
+def _require_state(paths: StatePaths) -> None:
+    """Refuse a directory whose status.json is of something else: a daemon would replace it."""
+    status = json_object(paths.name("status.json"))
+    if status and "state" not in status:
+        raise StateDirectoryError(
+            f"{paths.name('status.json')} is not riwoa's; name another directory for the state, with --state"
+        )
+
+
+def holder(paths: StatePaths) -> int | None:
+    """Process id of the daemon that holds the state directory's lock; None when nobody does, 0 when it is not known.
+
+    A shared lock is tried for an instant: a daemon that starts in this very instant must try twice.
+    """
+    try:
+        descriptor = os.open(paths.name("lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        free, _ = _take(descriptor, shared=True)
+        first = _text(descriptor).partition("\n")[0].strip()
+        return None if free else int(first) if first.isdigit() else 0
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, *, shared: bool) -> tuple[bool, str]:
+    """Whether the lock was free, and is now held, and by what means that is known."""
+    import fcntl
+
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    for lock, means in zip((fcntl.flock, fcntl.lockf), _MEANS, strict=False):
+        try:
+            lock(descriptor, kind | fcntl.LOCK_NB)
+            return True, means
+        except (BlockingIOError, PermissionError):  # POSIX lets lockf say either
+            return False, means
+        except OSError:  # none here, or one that fails: neither says that somebody has it
+            continue
+    return not _alive(_text(descriptor)), _MEANS[-1]
+
+
+def _text(descriptor: int) -> str:
+    """What it says. It is never synced, so a power cut may leave zeros of its length: those say nothing."""
+    try:
+        return os.pread(descriptor, _MOST_BYTES, 0).replace(b"\0", b"").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _alive(text: str) -> bool:
+    """Whether the process that wrote a lock file still lives: the same id, started at the same moment."""
+    lines = text.split("\n")
+    if not lines[0].strip().isdigit():
+        return False
+    process = int(lines[0])
+    start = next((line[6:] for line in lines[1:] if line.startswith("start=")), None)
+    return process != os.getpid() and start is not None and start == _start_ticks(process)
+
+
+def _start_ticks(process: int) -> str | None:
+    """When a process began, in clock ticks since the boot; None where there is no such process."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as stream:
+            return stream.read().rpartition(b")")[2].split()[19].decode()  # field 22; the name before may hold anything
+    except (OSError, IndexError):
+        return None

@@ -1,0 +1,255 @@
+"""The parent's end of a child process that answers frames: started, asked, watched and killed. asyncio, no torch.
+
+The oracle's workers and the language model are such children. A frame is one line of JSON either way; a child's
+standard error is its log. Whatever goes wrong with the process is one error, whose message is the reason that gets
+journaled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riwoa.ipc.child import child_command
+from riwoa.ipc.frames import decode_frame
+from riwoa.text import printable
+from riwoa_storage.failpoint import failpoint
+
+_DRAINED_BYTES = 2**16
+_MAX_LOG_CHARACTERS = 500
+_EXIT_GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLimits:
+    """What one answer may take."""
+
+    timeout_s: float
+    memory_bytes: int | None = None  # resident set; None: any
+    poll_s: float = 0.2  # how often memory is looked at, and whether a signal has stopped it
+    stopped_s: float = 10.0  # how long a signal may stop it before it is given up: by itself it never goes on
+
+
+class PeerLostError(Exception):
+    """The process is gone or useless; the message is the reason that gets journaled."""
+
+
+class PeerLateError(PeerLostError):
+    """It took too long."""
+
+
+class PeerStoppedError(PeerLostError):
+    """A signal has stopped it, and nobody lets it go on."""
+
+
+class PeerMemoryError(PeerLostError):
+    """It grew too large."""
+
+
+class PeerKilledError(PeerLostError):
+    """SIGKILL ended it, as the kernel does when the machine's memory runs out."""
+
+
+class Peer:
+    """One process and its pipes. Whoever gives up an ``ask``, by cancelling it or by its error, stops the process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, on_line: Callable[[str], None], name: str) -> None:
+        self._process = process
+        self._name = name
+        self._log_task = asyncio.create_task(self._read_log(on_line), name=f"{name}-log")
+        self._gone_task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def spawn(
+        cls,
+        module: str,
+        environment: Mapping[str, str],
+        on_line: Callable[[str], None],
+        *,
+        name: str,
+        max_frame_bytes: int,
+    ) -> Peer:
+        """Start ``python -m module``.
+
+        Args:
+            module: what runs in the child.
+            environment: of the child (``riwoa.ipc.child.child_environment``).
+            on_line: gets each line of its standard error, cut to a bounded length.
+            name: of the tasks.
+            max_frame_bytes: an answer longer than this is a broken frame.
+
+        Raises:
+            PeerLostError: there can be no process.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *child_command(module),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in a terminal is for the daemon, which then stops its workers in order
+                limit=max_frame_bytes,
+            )
+        except OSError as error:
+            raise PeerLostError(f"no process: {error.strerror}") from error
+        return cls(process, on_line, name)
+
+    @property
+    def pid(self) -> int:
+        """Process id, also of its group."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Not seen to have ended."""
+        return self._process.returncode is None
+
+    async def ask(
+        self,
+        frame: bytes,
+        limits: PeerLimits,
+        *,
+        late: str,
+        on_progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Send a frame and wait for the answer, looking at clock and memory.
+
+        Args:
+            frame: one line.
+            limits: of the whole answer, progress included.
+            late: the reason when time runs out.
+            on_progress: gets what "progress" frames hold; None: such a frame is an answer like any other.
+
+        Raises:
+            PeerLostError: there is no answer; the process may still live.
+        """
+        assert self._process.stdin is not None
+        end_s = time.monotonic() + limits.timeout_s
+        with contextlib.suppress(ConnectionError):  # a dead process shows as the end of its output
+            self._process.stdin.write(frame)
+        failpoint("peer.asked")
+        while True:
+            answer = await self._answer(end_s, limits, late)
+            if on_progress is None or "progress" not in answer:
+                return answer
+            on_progress(answer["progress"])
+
+    async def _answer(self, end_s: float, limits: PeerLimits, late: str) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = asyncio.ensure_future(self._process.stdout.readline())
+        ran_s = time.monotonic()  # when it was last seen not to be stopped
+        try:
+            while not line.done():
+                now_s = time.monotonic()
+                left_s, ran_s = end_s - now_s, ran_s if self.stopped() else now_s
+                if left_s <= 0:
+                    raise PeerLateError(late)
+                if now_s - ran_s > limits.stopped_s:
+                    raise PeerStoppedError(f"worker stopped by a signal for {limits.stopped_s:g} s")
+                if self.fatter_than(limits.memory_bytes):
+                    raise PeerMemoryError("memory")
+                await asyncio.wait({line}, timeout=min(left_s, limits.poll_s))
+            return await self._parse(line)
+        finally:
+            line.cancel()
+
+    async def _parse(self, line: asyncio.Future[bytes]) -> dict[str, Any]:
+        try:
+            if not line.result().endswith(b"\n"):
+                raise await self._death()
+            return decode_frame(line.result())
+        except (ValueError, RecursionError):  # not JSON, or longer or deeper than any frame
+            raise PeerLostError("worker died: broken frame") from None
+
+    async def _death(self) -> PeerLostError:
+        """Its output has ended, so it should be gone at once; from what."""
+        try:
+            async with asyncio.timeout(_EXIT_GRACE_S):
+                code = await self._process.wait()
+        except TimeoutError:
+            return PeerLostError("worker died: it closed its output")
+        cause = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return (PeerKilledError if code == -signal.SIGKILL else PeerLostError)(f"worker died: {cause}")
+
+    def resident_bytes(self) -> int | None:
+        """Resident memory of its own; None where the kernel does not tell.
+
+        Without pages of mapped files: weights are read through a mapping, and what is only cached is no leak.
+        """
+        try:
+            resident, shared = Path(f"/proc/{self.pid}/statm").read_text().split()[1:3]
+        except (OSError, ValueError):
+            return None
+        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+    def stopped(self) -> bool:
+        """Whether a signal (SIGSTOP) keeps it from running; False where the kernel does not tell."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return False
+        return state == "T"
+
+    def fatter_than(self, limit_bytes: int | None) -> bool:
+        """Whether its resident memory exceeds a limit; None is no limit."""
+        return limit_bytes is not None and (self.resident_bytes() or 0) > limit_bytes
+
+    def when_gone(self, call: Callable[[], Any]) -> None:
+        """Await ``call()`` once the process has ended."""
+
+        async def watch() -> None:
+            await self._process.wait()
+            await call()
+
+        self._gone_task = asyncio.create_task(watch(), name=f"{self._name}-exit")
+
+    def kill(self) -> None:
+        """SIGKILL to the process and whatever it started."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Kill, reap, read the log to its end, and close the pipes."""
+        self.kill()
+        # asyncio's wait() also waits for the pipes' ends, and never sees that of a pipe which a flood has paused.
+        await asyncio.gather(self._process.wait(), self._drain())
+        _, pending = await asyncio.wait({self._log_task}, timeout=_EXIT_GRACE_S)
+        for task in (*pending, *filter(None, [self._gone_task])):
+            task.cancel()
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # the event loop may end before it notices by itself that nobody reads
+        with contextlib.suppress(ConnectionError):
+            await self._process.stdin.wait_closed()
+
+    async def _drain(self) -> None:
+        """Read standard output to its end, whatever is in it."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(RuntimeError):  # somebody else is reading, so nothing is paused
+            while await self._process.stdout.read(_DRAINED_BYTES):
+                pass
+
+    async def _read_log(self, on_line: Callable[[str], None]) -> None:
+        """Lines of standard error, cut to a bounded length however long they are."""
+        assert self._process.stderr is not None
+        rest = b""
+        while chunk := await self._process.stderr.read(4096):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                on_line(_shown(line))
+            rest = rest[: 4 * _MAX_LOG_CHARACTERS]
+        if rest:
+            on_line(_shown(rest))
+
+
+def _shown(line: bytes) -> str:
+    """A line for journals, logs and terminals: bounded and printable, whatever a child or its libraries wrote."""
+    return printable(line[: 4 * _MAX_LOG_CHARACTERS].decode(errors="replace"), _MAX_LOG_CHARACTERS)

@@ -1,0 +1,308 @@
+"""From architectures to outcomes: what is committed is free, what is stored is not repeated, the rest is evaluated.
+
+Hit or miss is decided by committed generations alone (ruling 4): an evaluation that a killed daemon stored but never
+committed is used again without a word, and counts as the evaluation that it was.
+
+Where the oracle has lower rungs, each candidate is raced up them: evaluated on the cheapest first, and given up there
+if, by what is committed, it can change nothing (``riwoa.search.race``). What a rung gave is stored and counted like any
+evaluation; an accuracy is always a full one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from riwoa.log import get_logger
+from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
+from riwoa.patience import patiently
+from riwoa.run.racing import Race, metric_of
+from riwoa_storage.errors import RowDamagedError
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import EvaluationRecord, IndividualRecord
+from riwoa_storage.writer import JournalWriter
+
+_log = get_logger("evaluations")
+NO_RACE = Race()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Raw metrics of an architecture, or why there are none. ``hit``: known from a committed generation.
+
+    ``dropped``: given up on a lower rung, and these are the metrics so far.
+    """
+
+    metrics: Mapping[str, Any]
+    error: str | None
+    hit: bool
+    dropped: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was evaluated in full."""
+        return self.error is None and not self.dropped
+
+    @property
+    def status(self) -> str:
+        """As journaled."""
+        return "failed" if self.error is not None else "dropped" if self.dropped else "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An architecture to evaluate; ``needed`` is the accuracy that it must exceed to change anything."""
+
+    key: str
+    architecture: Mapping[str, Any]
+    needed: float = -math.inf
+
+
+_DERIVED = ("latency_ms", "predicted", "predicted_sd")  # metrics that no evaluation gave
+
+
+def outcome_of(rows: Sequence[IndividualRecord]) -> Evaluated:
+    """What the evaluation of an architecture has given, by its committed individuals, at least one, oldest first.
+
+    The first that was not given up stays; of what was given up, every rung.
+    """
+    rungs: dict[str, Any] = {}
+    for i in rows:
+        raw = {name: value for name, value in i.metrics.items() if name not in _DERIVED}
+        if i.status != "dropped":
+            return Evaluated(raw, i.error if i.status == "failed" else None, hit=True)
+        rungs |= raw
+    return Evaluated(rungs, None, hit=True, dropped=True)
+
+
+class Round:
+    """One generation's evaluations: each architecture is worked for once, whenever it is added."""
+
+    def __init__(self, evaluations: Evaluations, group: asyncio.TaskGroup, race: Race) -> None:
+        self._evaluations = evaluations
+        self._group = group
+        self._race = race
+        self._committed: dict[str, Evaluated] = {}  # of the keys that were added
+        self._fresh: dict[str, Evaluated] = {}
+        self._tasks: dict[str, asyncio.Task[Evaluated]] = {}
+        self._needed: dict[str, float] = {}  # by key, of whoever asks least of it
+
+    async def add(self, wanted: Sequence[Wanted]) -> None:
+        """Begin the evaluation of what is neither committed nor in this round already; does not wait for it."""
+        keys = dict.fromkeys(w.key for w in wanted)
+        committed, stored = await self._evaluations.past(keys, self._race.rungs)
+        self._committed |= committed
+        new: dict[str, Wanted] = {}
+        for w in wanted:
+            if self._settled(w.key) or w.key in self._fresh:
+                continue
+            if w.key in self._needed and w.needed >= self._needed[w.key]:
+                continue
+            self._needed[w.key] = w.needed
+            if w.key in self._tasks:
+                again = self._evaluations.work_on(self._tasks[w.key], w, self._race, self._committed.get(w.key))
+                self._tasks[w.key] = self._group.create_task(again, name=f"evaluate {w.key} again")
+            else:
+                new[w.key] = w
+        for key, w in new.items():
+            known = stored.get((None, key))
+            if known is not None and not self._race.rungs:
+                self._fresh[key] = Evaluated(known, None, False)
+            else:
+                work = self._evaluations.work(w, self._race, stored, self._committed.get(key))
+                self._tasks[key] = self._group.create_task(work, name=f"evaluate {key}")
+
+    def _settled(self, key: str) -> bool:
+        """Whether it has an outcome that stays: one given up is raced again, from the rungs that it has."""
+        return key in self._committed and not self._committed[key].dropped
+
+    def settle(self) -> None:
+        """Take the results; all tasks are done."""
+        self._fresh |= {key: task.result() for key, task in self._tasks.items()}
+
+    def outcomes(self, keys: Sequence[str]) -> list[Evaluated]:
+        """Outcomes by key, in order, once the round is over; the second of two equal keys is a hit of the first.
+
+        So hits follow from the order of the keys and from committed generations, not from when they were added.
+        """
+        found, seen = [], set()
+        for key in keys:
+            known = self._fresh.get(key) or self._committed[key]
+            found.append(replace(known, hit=known.hit or key in seen))
+            seen.add(key)
+        return found
+
+
+Stored = Mapping[tuple[str | None, str], Mapping[str, Any]]  # (rung or None, architecture key) -> metrics
+
+
+class Evaluations:
+    """Evaluates a generation's architectures, storing each result as it arrives.
+
+    Args:
+        backend: where misses go.
+        journal: where results are stored; failures are not, they are committed with their generation.
+        journal_path: read for what is committed, and for results that an earlier life stored and never committed.
+        oracle_version: what the results hold for.
+        run_id: whose committed generations decide what is a hit; None for evaluations of no run's generations.
+        on_result: called at each result that was worked for, on whatever rung.
+        on_full: called at each that was one in full.
+    """
+
+    def __init__(
+        self,
+        backend: EvaluationBackend,
+        journal: JournalWriter,
+        journal_path: Path,
+        oracle_version: str,
+        on_result: Callable[[], None] = lambda: None,
+        on_full: Callable[[], None] = lambda: None,
+        *,
+        run_id: int | None = None,
+    ) -> None:
+        self._backend = backend
+        self._journal = journal
+        self._path = journal_path
+        self.oracle_version = oracle_version
+        self._on_result = on_result
+        self._on_full = on_full
+        self._run_id = run_id
+        self.outstanding = 0  # worked for at this moment, or waiting for it
+
+    def known(self, keys: Iterable[str]) -> set[str]:
+        """Those of these architectures that have an outcome in a committed generation; reads the journal."""
+        if self._run_id is None:
+            return set()
+        with JournalReader(self._path) as reader:
+            return reader.committed_keys(self._run_id, keys)
+
+    async def evaluate(self, wanted: Sequence[Wanted]) -> list[Evaluated]:
+        """Outcomes in full, in order; the second of two equal keys is a hit of the first.
+
+        Cancelling it cancels what is under way.
+        """
+        async with self.round() as work:
+            await work.add(wanted)
+        return work.outcomes([w.key for w in wanted])
+
+    @asynccontextmanager
+    async def round(self, race: Race = NO_RACE) -> AsyncIterator[Round]:
+        """Work of one generation, that may be added in parts; leaving the context waits for all of it."""
+        async with asyncio.TaskGroup() as group:
+            yield (work := Round(self, group, race))
+        work.settle()
+
+    async def past(self, keys: Iterable[str], rungs: Sequence[str]) -> tuple[dict[str, Evaluated], Stored]:
+        """What committed generations say of these keys; and of those not settled, what was stored besides."""
+        return await patiently(lambda: self._past(list(keys), rungs))
+
+    def _past(self, keys: Sequence[str], rungs: Sequence[str]) -> tuple[dict[str, Evaluated], Stored]:
+        with JournalReader(self._path) as reader:
+            rows = reader.committed_outcomes(self._run_id, keys) if self._run_id is not None else {}
+            committed = {key: outcome_of(of) for key, of in rows.items()}
+            unsettled = [key for key in keys if key not in committed or committed[key].dropped]
+            return committed, self._stored(reader, unsettled, rungs)
+
+    def _stored(self, reader: JournalReader, keys: Sequence[str], rungs: Sequence[str]) -> Stored:
+        """Results that an earlier life stored and never committed; they count as the evaluations that they were."""
+        found = {}
+        for rung in (*rungs, None):
+            for key in keys:
+                try:
+                    record = reader.evaluation(version_at(self.oracle_version, rung), key)
+                except RowDamagedError as error:  # only a cache: evaluated again, and that replaces it
+                    _log.warning("stored_evaluation_left_out", architecture=key, rung=rung, reason=str(error))
+                    continue
+                if record is not None and record.status == "ok":
+                    found[rung, key] = record.metrics
+        return found
+
+    async def work_on(
+        self, before: asyncio.Task[Evaluated], wanted: Wanted, race: Race, known: Evaluated | None
+    ) -> Evaluated:
+        """Race one on that a second candidate of the round asks less of, if the first gave it up."""
+        found = await before
+        if not found.dropped:
+            return found
+        _, stored = await self.past([wanted.key], race.rungs)
+        return await self.work(wanted, race, stored, known)
+
+    async def work(self, wanted: Wanted, race: Race, stored: Stored, known: Evaluated | None) -> Evaluated:
+        """Race an architecture up the rungs, and store what each gives; ``known``: what is committed of it."""
+        metrics: dict[str, Any] = {}
+        fresh = known is None  # whether a rung had to be asked that no committed generation knows
+        for rung in race.rungs:
+            name = metric_of(rung)
+            if known is not None and name in known.metrics:
+                metrics[name] = known.metrics[name]
+            else:
+                fresh = True
+                found, error = await self._result(wanted, rung, stored)
+                if error is not None and error.startswith(OWN_ERROR):
+                    continue  # a row without its low fidelity, say: what is wrong with the rest, the rest will tell
+                if error is not None:
+                    return Evaluated({}, error, False)
+                metrics[name] = found["accuracy"]
+            if race.hopeless(rung, metrics[name], wanted.needed):
+                if not race.audits(wanted.key, wanted.needed):
+                    return Evaluated(metrics, None, not fresh, dropped=True)
+                metrics["audited"] = wanted.needed
+        found, error = await self._result(wanted, None, stored)
+        return Evaluated({**found, **metrics} if error is None else {}, error, False)
+
+    async def _result(self, w: Wanted, rung: str | None, stored: Stored) -> tuple[Mapping[str, Any], str | None]:
+        """Metrics on a rung, or in full (None), and why there are none."""
+        known = stored.get((rung, w.key))
+        if known is not None:
+            return known, None
+        self.outstanding += 1
+        try:
+            job_id = w.key if rung is None else f"{w.key}@{rung}"
+            result = await (await self._backend.submit(job_id, w.architecture, rung))
+        finally:
+            self.outstanding -= 1
+        error = (result.reason or result.status) if result.status != "ok" else _unusable(result.metrics)
+        if error is None:
+            await self._journal.put_evaluation(self._record(w, rung, result))
+        else:
+            _log.warning("evaluation_failed", architecture=w.key, rung=rung, reason=error, attempts=result.attempts)
+        self._on_result()
+        if rung is None:
+            self._on_full()
+        return (result.metrics, None) if error is None else ({}, error)
+
+    def _record(self, w: Wanted, rung: str | None, result: EvaluationResult) -> EvaluationRecord:
+        return EvaluationRecord(
+            oracle_version=version_at(self.oracle_version, rung),
+            architecture_key=w.key,
+            architecture=w.architecture,
+            status="ok",
+            metrics=result.metrics,
+            error=None,
+            attempts=result.attempts,
+            worker="pool",
+            duration_s=result.duration_s,
+            created_unix_s=time.time(),
+        )
+
+
+def version_at(oracle_version: str, rung: str | None) -> str:
+    """What results on a lower rung hold for, and of a full evaluation (None)."""
+    if rung is None:
+        return oracle_version
+    return hashlib.sha256(f"{oracle_version} on rung {rung}".encode()).hexdigest()
+
+
+def _unusable(metrics: Mapping[str, Any]) -> str | None:
+    """Why metrics cannot be ranked: the accuracy is missing, not finite, or no fraction."""
+    accuracy = metrics.get("accuracy")
+    if not isinstance(accuracy, int | float) or not math.isfinite(accuracy) or not 0.0 <= accuracy <= 1.0:
+        return f"the accuracy {accuracy!r} is not a fraction"
+    return None

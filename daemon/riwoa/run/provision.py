@@ -1,0 +1,181 @@
+"""Who writes the semantic proposals of a run: decided once, when the daemon starts, and held to when a run is resumed.
+
+A run is one search with one model or with none: what p_semantic hands out in it, and what its adapters were made for,
+follow from that. So the run's provenance names its model with a fingerprint, and a resumed run gets the same one or,
+where that is gone, somebody who fails every request: the search then goes on geometrically, on the same schedule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
+from riwoa.cognition.models import Resolved, choose, recommended
+from riwoa.cognition.protocol import ModelSpec, Progress, Trained, TrainingJob
+from riwoa.cognition.provider import ProposalProvider, ProviderStats, ScriptedProvider
+from riwoa.config.schema import Cognition
+from riwoa.errors import ConfigError, ModelError
+from riwoa.run.proposals import Style, style_of
+from riwoa_storage.records import ReplyRecord, RequestRecord, RunRecord
+
+Configured = Callable[[], Cognition]  # as in force now: limits may change in a run
+OnLog = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """Who writes, how, and why. ``provider`` is None where the search is geometric."""
+
+    provider: ProposalProvider | None
+    style: Style
+    reason: str
+    spec: ModelSpec | None = None  # of a language model that is here
+
+    @property
+    def state(self) -> str:
+        """For the status: "model", "scripted", "model gone" or "geometric only"."""
+        if self.provider is None:
+            return "geometric only"
+        if isinstance(self.provider, AbsentProvider):
+            return "model gone"
+        return "scripted" if self.spec is None else "model"
+
+    @property
+    def busy_cores(self) -> int:
+        """Cores that a language model on the CPU keeps busy."""
+        return self.spec.threads if self.spec is not None and self.spec.device == "cpu" else 0
+
+    def provenance(self) -> dict[str, Any]:
+        """What the run's results depend on; where the files lie is none of it."""
+        spec = {} if self.spec is None else self.spec.to_json()
+        spec.pop("directory", None)
+        return {"model": None if self.provider is None else self.provider.model, "model_spec": spec or None}
+
+    def event(self) -> dict[str, Any]:
+        """What is journaled beside that, each time the daemon starts."""
+        return {**self.view(), "directory": None if self.spec is None else self.spec.directory}
+
+    def view(self) -> dict[str, Any]:
+        """For the status object."""
+        return {
+            "state": self.state,
+            "model": None if self.provider is None else self.provider.model,
+            "reason": self.reason,
+        }
+
+
+class AbsentProvider:
+    """Stands for a run's model that is gone: every request fails, with the reason."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        self.model = model
+        self._error = ModelError(f"the run's model {model} is gone: {reason}")
+
+    async def start(self) -> None:
+        """Never.
+
+        Raises:
+            ModelError: always.
+        """
+        raise self._error
+
+    async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
+        """As ``start``."""
+        raise self._error
+
+    async def use_adapter(self, sha256: str | None, path: Path | None) -> None:
+        """As ``start``."""
+        raise self._error
+
+    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+        """As ``start``."""
+        raise self._error
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def stats(self) -> ProviderStats:
+        """Unavailable."""
+        return ProviderStats(state="unavailable", reason=str(self._error))
+
+
+async def provide(
+    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None = None
+) -> Provision:
+    """Decide for a new run, or for the one that is continued, whose model lay in ``directory`` last.
+
+    Raises:
+        ConfigError: the run was begun with another model than the one that is here.
+    """
+    settings = cognition()
+    if settings.provider == "none":
+        return Provision(None, style_of(settings), "cognition.provider = none")
+    if settings.provider == "scripted":
+        return Provision(ScriptedProvider(settings.script), style_of(settings), "scripted, as configured")
+    try:
+        found = await asyncio.to_thread(_found, settings, run, directory)
+    except ModelError as error:
+        return _without_model(settings, run, str(error))
+    if run is not None and run.provenance.get("model") is None:
+        reason = f"run {run.run_id} was begun without a language model; --new-run would use {found.spec.name}"
+        return Provision(None, style_of(settings), reason)
+    style = style_of(settings, recommended(found.spec))
+    provider = LanguageModelProvider(found.spec, limits=lambda: _limits(cognition()), on_log=on_log)
+    return Provision(provider, style, found.reason, found.spec)
+
+
+def _without_model(settings: Cognition, run: RunRecord | None, reason: str) -> Provision:
+    begun_with = None if run is None else run.provenance.get("model")
+    if begun_with is None:
+        return Provision(None, style_of(settings), reason)
+    return Provision(AbsentProvider(begun_with, reason), style_of(settings), reason)
+
+
+def _found(settings: Cognition, run: RunRecord | None, directory: str | None) -> Resolved:
+    """The configured model; for a run that was begun with one, that one.
+
+    Raises:
+        ModelError: there is none.
+        ConfigError: there is another one.
+    """
+    found = _chosen(settings, settings.model)
+    if run is None or (begun_with := run.provenance.get("model")) is None:
+        return found
+    if _same(found.spec.name, begun_with):
+        return Resolved(replace(found.spec, name=begun_with), found.reason)
+    # "auto" may mean another model by now, while the run's own is still where it was.
+    try:
+        same = _chosen(settings, directory or "")
+    except ModelError:
+        same = None
+    if same is not None and _same(same.spec.name, begun_with):
+        return Resolved(same.spec, f"the model that run {run.run_id} was begun with")
+    raise ConfigError(
+        f"run {run.run_id} was begun with the model {begun_with}, cognition.model = {settings.model} is "
+        f"{found.spec.name} here; put its files back ({directory}), name another copy of them in cognition.model, or "
+        "use --new-run"
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two names carry one fingerprint: a directory may be moved and renamed."""
+    return one.rpartition("@")[2] == other.rpartition("@")[2]
+
+
+def _chosen(settings: Cognition, model: str) -> Resolved:
+    return choose(
+        model, threads=settings.threads, lora_dropout=settings.lora_dropout, memory_bytes=settings.memory_bytes
+    )
+
+
+def _limits(settings: Cognition) -> EngineLimits:
+    return EngineLimits(
+        operation_timeout_s=2 * max(settings.timeout_s, settings.train_timeout_s),  # the desk's patience ends sooner
+        memory_limit_bytes=settings.memory_bytes,
+        breaker_failures=settings.breaker_failures,
+        breaker_rest=settings.breaker_rest,
+    )

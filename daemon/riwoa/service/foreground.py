@@ -1,0 +1,242 @@
+"""The foreground view: live progress on a terminal, a line now and then elsewhere, and the result at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from riwoa.console.terminal import Terminal, fit
+from riwoa.errors import DaemonUnavailableError
+from riwoa.files.ownership import json_object
+from riwoa.hardware.interval import advice, interval_of, plus_minus
+from riwoa.oracle.protocol import accuracy_error
+from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
+from riwoa.paths import StatePaths, connect
+from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.service.status import one_line, steps
+from riwoa.service.status_check import checked_status
+from riwoa.text import printable
+from riwoa_storage.reader import JournalReader
+
+Look = Callable[[], Mapping[str, Any]]
+
+_TERMINAL_EVERY_S = 0.5
+_PLAIN_EVERY_S = 10.0
+_BAR_WIDTH = 28
+_MOST_CHARACTERS = 4_000  # of an architecture
+
+
+def progress_lines(status: Mapping[str, Any]) -> list[str]:
+    """What is going on, a few lines."""
+    lines = [f"riwoa · {status['state']} · {one_line(status)}"]
+    run = status.get("run")
+    if run:
+        done, total = steps(run)
+        filled = min(_BAR_WIDTH, round(_BAR_WIDTH * done / max(1, total)))
+        lines.append(f"  {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {run['phase']} {done} of {total}")
+    lines += [f"  {worker_line(w)}" for w in status.get("workers") or []]
+    proposals = status.get("proposals")
+    if proposals:
+        lines.append(
+            f"  {proposals['model']}: {proposals['answered']} answered, {proposals['waiting']} batches waiting"
+        )
+    cognition = status.get("cognition")
+    if cognition and cognition["state"] in ("geometric only", "model gone"):
+        lines.append(f"  {cognition['state']}: {cognition.get('reason')}")
+    config = status.get("config")
+    if config and config.get("error"):
+        lines.append(f"  config: {config['error']}")
+    return lines
+
+
+def worker_line(worker: Mapping[str, Any]) -> str:
+    """One worker: what it does, for how long, and how much it has done."""
+    doing = worker["state"]
+    if worker.get("job"):
+        doing += f" for {worker.get('since_s') or 0:.1f} s"
+    share = f", {100 * worker['busy_share']:.0f} % busy" if worker.get("busy_share") is not None else ""
+    return f"{worker['name']}: {doing}, {worker['done']} done{share}"
+
+
+async def show_progress(look: Look) -> None:
+    """Draw until cancelled: in place on a terminal that can, otherwise a line when it changes."""
+    in_place = Terminal.of(sys.stdout).redraws
+    drawn, said, said_s = 0, "", -math.inf
+    try:
+        while True:
+            status = look()
+            if in_place:
+                drawn = _redraw(progress_lines(status), drawn)
+            else:
+                line = progress_lines(status)[0]
+                if line != said and time.monotonic() - said_s >= _PLAIN_EVERY_S:
+                    said, said_s = line, time.monotonic()
+                    print(line, flush=True)
+            await asyncio.sleep(_TERMINAL_EVERY_S)
+    finally:
+        if in_place:
+            _redraw([], drawn)
+
+
+def _redraw(lines: list[str], drawn: int) -> int:
+    """Replace the ``drawn`` lines above the cursor; returns how many stand there now."""
+    if getattr(sys.stdout, "behind", False):  # stopped with Ctrl-S, or slow: old pictures must not pile up
+        return drawn
+    columns = Terminal.of(sys.stdout).columns
+    up = f"\x1b[{drawn}F" if drawn else ""
+    sys.stdout.write(up + "\x1b[0J" + "".join(fit(line, columns - 1) + "\n" for line in lines))
+    sys.stdout.flush()
+    return len(lines)
+
+
+def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
+    """The winner, the Pareto front, and where the files lie; for a stopped run, how to go on."""
+    if status["state"] != "finished":
+        print(f"{status['state']}: {status.get('message') or one_line(status)}")
+        print(f"journal: {paths.journal}")
+        if status["state"] == "stopped":
+            print(f"nothing committed is lost; the same command goes on, or: riwoad --foreground --state {paths.state}")
+        return
+    with JournalReader(paths.journal) as reader:
+        run = reader.latest_run()
+        assert run is not None, "a finished run is in the journal"
+        last = reader.last_generation(run.run_id)
+        front = _front(reader, run.run_id)
+        confirmed = [
+            e.payload for e in reader.events(run.run_id) if e.kind == "winner_confirmed" and not e.payload["error"]
+        ]
+    assert last is not None
+    assert last.leader is not None
+    leader, metrics = last.leader, last.leader["metrics"]
+    counters = last.counters
+    print(f"\nRun {run.run_id} finished after {last.generation + 1} generations: "
+          f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache"
+          + (f", {counters['dropped']} given up early." if counters.get("dropped") else "."))  # fmt: skip
+    within = "within" if leader["feasible"] else "NOT within"
+    target_ms = leader["target_ms"]
+    print("\nWinner" + (f" ({within} the target of {target_ms:.3f} ms)" if target_ms is not None else ""))
+    error = accuracy_error(metrics, run.provenance.get("oracle", {}))
+    images = f" ± {100 * error:.2f} on {metrics['images']} validation images" if error is not None else ""
+    print(f"  accuracy     {100 * metrics['accuracy']:.2f} %{images}")
+    if confirmed:
+        print(f"  in float32   {100 * confirmed[0]['metrics']['accuracy']:.2f} %, as exported")
+    if "report" in metrics:
+        print(f"  reported     {100 * metrics['report']:.2f} %, which no search looked at")
+    if target_ms is not None:
+        measured = run.provenance.get("oracle", {}).get("kind") == "supernet"
+        by = "this device's table" if measured else "the given tables"
+        interval = interval_of(paths.latency_table, run.provenance.get("latency_table_sha256")) if measured else None
+        print(f"  latency      {metrics['latency_ms']:.3f} ms an image{plus_minus(interval)}, by {by}")
+        if wide := advice(interval):
+            print(f"               {wide}")
+    if "parameters" in metrics:
+        print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
+    print(f"  architecture {architecture_line(leader['architecture'])}")
+    print("\nPareto front (latency ms, accuracy %)")
+    for point in front:
+        mark = "  <- winner" if point.key == leader["architecture_key"] else ""
+        print(f"  {point.latency_ms:8.3f}  {100 * point.accuracy:6.2f}{mark}")
+    exported = exported_digest(paths) == last.digest
+    print(f"\njournal  {paths.journal}")
+    print(f"export   {paths.export if exported else 'not written; `riwoactl export` writes it'}")
+    print(f"digest   {last.digest}")
+
+
+def exported_digest(paths: StatePaths) -> str | None:
+    """Digest of the run whose winner lies in the export directory; None where there is none."""
+    digest = json_object(paths.export / "provenance.json").get("digest")
+    return digest if isinstance(digest, str) else None
+
+
+def architecture_line(architecture: Mapping[str, Any]) -> str:
+    """A MobileNetV3 subnet in one line: resolution, then each stage's blocks as kernel/expansion; any other as JSON."""
+    try:
+        line = _mobilenet_line(architecture)
+    except (KeyError, TypeError):  # a table's genes may be called anything
+        line = json.dumps(dict(architecture))
+    return printable(line, _MOST_CHARACTERS)
+
+
+def _mobilenet_line(architecture: Mapping[str, Any]) -> str:
+    """As ``architecture_line``.
+
+    Raises:
+        KeyError, TypeError: it is no subnet of that space.
+    """
+    stages = []
+    for s in range(1, 6):
+        depth = architecture[f"stage{s}.depth"]
+        blocks = (f"stage{s}.block{b}" for b in range(1, depth + 1))
+        stages.append(" ".join(f"{architecture[b + '.kernel']}/{architecture[b + '.expand']}" for b in blocks))
+    return f"{architecture['resolution']} px | " + " | ".join(stages) + "  (kernel/expansion)"
+
+
+def _front(reader: JournalReader, run_id: int) -> tuple[ParetoPoint, ...]:
+    archive = ParetoArchive()
+    for generation, i in reader.individuals(run_id):
+        if i.status == "ok":
+            metrics = i.metrics
+            point = ParetoPoint(i.architecture_key, metrics["accuracy"], metrics["latency_ms"], (generation, i.slot))
+            archive.add(point)
+    return archive.front()
+
+
+async def attach(paths: StatePaths) -> int:
+    """Show the progress of a daemon that is alive already; Ctrl-C leaves it alone."""
+    status = _ask(paths)
+    who = f"a daemon (process {status.get('pid') or 'unknown'})"
+    print(f"{who} already serves {paths.state}; showing its progress, Ctrl-C leaves it be")
+    left = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, left.set)
+
+    def look() -> Mapping[str, Any]:
+        nonlocal status
+        status = _ask(paths)
+        return status
+
+    view = asyncio.create_task(show_progress(look), name="progress")
+    waiting = asyncio.create_task(left.wait(), name="interrupt")
+    await asyncio.wait((view, waiting), return_when=asyncio.FIRST_COMPLETED)
+    if view.done() and not isinstance(view.exception(), DaemonUnavailableError):
+        view.result()  # a failure of the view itself
+    ended = view.done()
+    for task in (view, waiting):
+        task.cancel()
+    await asyncio.wait((view, waiting))
+    return _show_last(paths) if ended else 0
+
+
+def _show_last(paths: StatePaths) -> int:
+    """How it stands once the daemon is gone; the exit code is that of `riwoactl status`."""
+    last = checked_status(json_object(paths.status))
+    if last is None:
+        raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue")
+    if last["state"] not in ("finished", "unhealthy"):
+        last = {**last, "state": "stopped", "message": "the daemon is gone; start again to continue"}
+    show_end(last, paths)
+    return {"finished": 0, "unhealthy": 4}.get(last["state"], 3)
+
+
+def _ask(paths: StatePaths) -> Mapping[str, Any]:
+    """The status of a live daemon.
+
+    Raises:
+        DaemonUnavailableError: it does not answer.
+    """
+    try:
+        with connect(paths.socket, 2.0) as client, client.makefile("rwb") as stream:
+            stream.write(json.dumps({"verb": "status", "state": paths.directory}).encode() + b"\n")
+            stream.flush()
+            answer = parse_json_object(stream.readline(MOST_JSON_BYTES))
+        status = checked_status(answer.get("status"))
+    except (OSError, ValueError):
+        status = None
+    if status is None:
+        raise DaemonUnavailableError(f"the daemon that serves {paths.state} no longer answers; start again")
+    return status

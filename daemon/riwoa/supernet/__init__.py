@@ -1,0 +1,1 @@
+"""Once-for-All networks: their space, weights, evaluation, training and published files."""

@@ -1,0 +1,124 @@
+"""What a run learns of its space while it goes on: a predictor that screens many children for each one evaluated.
+
+The Gaussian process of ``riwoa.surrogate.gaussian_process``, learned anew before each generation from what is
+committed, so every confirmation is fed back and a resumed run screens alike. A strategy draws several children for a
+slot and asks the one whose accuracy may well become the greatest: mean and ``OPTIMISM`` standard deviations (Srinivas
+et al., ICML 2010).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from riwoa.errors import InputError
+from riwoa.search.base import Screen, Strategy
+from riwoa.search.fitness import FloatArray
+from riwoa.search.space import IntArray, Space
+from riwoa.surrogate.gaussian_process import FEWEST, INTERVAL_SHARE, Examples, Surrogate, covers, learn
+
+OPTIMISM = 2.0  # 1 finds as much on OFA's predictor and is fooled now and then on NAS-Bench-201
+NEWEST = 400  # evaluations to learn from: a third of a second
+_JUDGED = 200  # of the newest predictions
+
+_blas = functools.cache(ThreadpoolController)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """The last bits of sums depend on how many threads share them, and a resumed run may have other cores."""
+    limit: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return limit
+
+
+Prediction = tuple[float, float]  # mean and standard deviation of an accuracy
+
+
+def prior_examples(predictor: str | None, space: Space) -> Examples | None:
+    """What a file of ``riwoactl predictor train`` was learned from.
+
+    Raises:
+        InputError: it is missing, damaged, or of another space.
+    """
+    if predictor is None:
+        return None
+    examples = Surrogate.load(Path(predictor)).examples
+    if examples.space.sha256 != space.sha256:
+        raise InputError(
+            f"search.predictor = {predictor}: it knows the space {examples.space.name!r}, this run's is {space.name!r} "
+            "or has other choices; train one on a journal of this space"
+        )
+    return examples
+
+
+class Screening:
+    """A predictor that grows with its run.
+
+    Args:
+        space: of the run.
+        prior: what was known before it began, of the same oracle; the run's own evaluations go first.
+    """
+
+    def __init__(self, space: Space, prior: Examples | None = None) -> None:
+        self._space = space
+        self._prior = prior if prior is not None else Examples(space, np.empty((0, len(space)), np.int64), np.empty(0))
+        self._indices: deque[IntArray] = deque(maxlen=NEWEST)
+        self._accuracies: deque[float] = deque(maxlen=NEWEST)
+        self._covered: deque[bool] = deque(maxlen=_JUDGED)
+        self._surrogate: Surrogate | None = None
+        self._from_prior = 0
+
+    def tell(self, indices: IntArray, accuracy: float, predicted: Prediction | None) -> None:
+        """Take in a committed evaluation, once an architecture, and what had been predicted of it."""
+        self._indices.append(indices)
+        self._accuracies.append(accuracy)
+        if predicted is not None:
+            self._covered.append(covers(*predicted, accuracy))
+
+    def learn(self) -> None:
+        """Learn anew; a fraction of a second, so nobody's event loop should wait for it."""
+        indices = np.array(self._indices, dtype=np.int64).reshape(-1, len(self._space))
+        own = {row.tobytes() for row in indices}
+        other = [i for i, row in enumerate(self._prior.indices) if row.tobytes() not in own]
+        latest = other[max(0, len(other) - (NEWEST - len(indices))) :]  # a search ends where it is worth knowing
+        before = self._prior.rows(np.array(latest, dtype=np.int64))
+        self._from_prior = len(before)
+        accuracies = np.concatenate((before.accuracies, np.array(self._accuracies)))
+        examples = Examples(self._space, np.concatenate((before.indices, indices)), accuracies)
+        enough = len(examples) >= FEWEST and float(np.ptp(accuracies)) > 1e-9
+        with _one_thread():
+            self._surrogate = learn(examples) if enough else None
+
+    def guide(self, strategy: Strategy) -> None:
+        """Learn anew, and have a strategy choose by it from now on."""
+        self.learn()
+        strategy.set_screen(self.screen)
+
+    @property
+    def screen(self) -> Screen | None:
+        """What a strategy chooses by; None while too little is known."""
+        return self._upper if self._surrogate is not None else None
+
+    def predict(self, indices: IntArray) -> list[Prediction] | None:
+        """Of canonical indices (n, genes); None while too little is known."""
+        if self._surrogate is None:
+            return None
+        with _one_thread():
+            means, deviations = self._surrogate.predict_indices(indices)
+        return list(zip(means.tolist(), deviations.tolist(), strict=True))
+
+    def _upper(self, indices: IntArray) -> FloatArray:
+        assert self._surrogate is not None
+        with _one_thread():
+            means, deviations = self._surrogate.predict_indices(indices)
+        return means + OPTIMISM * deviations
+
+    def view(self) -> dict[str, float | int | None]:
+        """How it does: evaluations that it knows, and the share of its newest intervals that held."""
+        share = sum(self._covered) / len(self._covered) if self._covered else None
+        known = {"examples": len(self._accuracies), "prior": self._from_prior}
+        return {**known, "interval": INTERVAL_SHARE, "covered": share}
