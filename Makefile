@@ -6,7 +6,7 @@ STATE ?= .riwoa
 ARGS ?=
 JOBS ?= 2
 SHARED := -n $(JOBS) --dist worksteal
-FUZZED := tests/daemon/test_control.py tests/daemon/test_parse.py tests/daemon/test_config.py tests/daemon/test_reload.py
+FUZZED := tests/service/test_control.py tests/cognition/test_parse.py tests/config/test_config.py tests/config/test_reload.py
 
 .PHONY: run test test-slow test-crash test-systemd test-gpu check lint clean
 

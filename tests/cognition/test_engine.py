@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import asking
 
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.protocol import Example, GenerationSettings, ModelSpec, TrainingJob, WriterSpec
@@ -21,6 +20,7 @@ from riwoa.cognition.provider import ProposalProvider
 from riwoa.errors import AdapterError, CognitionError, ModelError
 from riwoa.ipc.child import child_environment
 from riwoa_storage.records import ReplyRecord, RequestRecord
+from tests.support import asking
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 Make = Callable[..., LanguageModelProvider]

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import asking
 
 from riwoa.cognition.adapters import AdapterFiles
 from riwoa.cognition.engine import LanguageModelProvider
 from riwoa.cognition.protocol import Ask, Example, GenerationSettings, ModelSpec, TrainingJob
 from riwoa.errors import AdapterError
 from riwoa_storage.records import RequestRecord
+from tests.support import asking
 
 SETTINGS = GenerationSettings(thinking_tokens=6, least_thinking_tokens=4, patch_tokens=24, batch=4)
 CHOICES = {"stage1.depth": [2, 4], "stage1.block1.kernel": [3, 5]}

@@ -17,8 +17,8 @@ from riwoa.cognition.protocol import ModelSpec
 from riwoa.ipc.child import child_environment
 from riwoa_storage.replay import compare, verify
 from tests.crash.test_crash import fresh, learning
-from tests.daemon.test_service import SMALL, command, run
-from tests.daemon.test_service import table as table
+from tests.service.test_service import SMALL, command, run
+from tests.service.test_service import table as table
 
 WORKER, MODEL, EXPORT = "riwoa.oracle.worker", "riwoa.cognition.worker", "riwoa.export"
 LIFE_S = 300.0

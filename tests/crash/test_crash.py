@@ -23,8 +23,8 @@ from riwoa.cognition.protocol import ModelSpec
 from riwoa.ipc.child import child_environment
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
-from tests.daemon.test_service import LEARNS, SMALL, command, trainings
-from tests.daemon.test_service import table as table
+from tests.service.test_service import LEARNS, SMALL, command, trainings
+from tests.service.test_service import table as table
 
 KILLS = int(os.environ.get("TEST_KILLS", "100"))
 LIVES = 400  # more than any run needs: a life that makes no progress would never end

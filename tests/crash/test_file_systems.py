@@ -12,9 +12,9 @@ import pytest
 from riwoa.ipc.child import child_environment
 from tests.crash.test_streams import digest
 from tests.crash.test_streams import undisturbed as undisturbed
-from tests.daemon.test_service import command
-from tests.daemon.test_table_run import table as table
-from tests.daemon.test_table_run import table_settings
+from tests.run.test_table_run import table as table
+from tests.run.test_table_run import table_settings
+from tests.service.test_service import command
 from tests.support.shim import shim
 
 LONG = ("run.generations=60", "run.polish_evaluations=60", "governor.retry_s=1")

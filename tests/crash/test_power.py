@@ -25,8 +25,8 @@ from riwoa_storage.errors import JournalMissingError, StorageError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.crash.test_crash import Hunt, fresh, uninterrupted
-from tests.daemon.test_service import LEARNS, SMALL, command
-from tests.daemon.test_service import table as table
+from tests.service.test_service import LEARNS, SMALL, command
+from tests.service.test_service import table as table
 
 CUTS = int(os.environ.get("TEST_CUTS", "40"))
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ import pytest
 
 from riwoa.ipc.child import child_environment
 from riwoa_storage.replay import verify
-from tests.daemon.test_service import command, ctl, run
-from tests.daemon.test_table_run import table as table
-from tests.daemon.test_table_run import table_settings
+from tests.run.test_table_run import table as table
+from tests.run.test_table_run import table_settings
+from tests.service.test_service import command, ctl, run
 from tests.support.outlets import OUTLETS, run_into
 
 BOTH = (1, 2)

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.hardware.devices import FakeCuda, Kernels
 
 from riwoa.hardware import bench
 from riwoa.hardware.bench import Timed
+from tests.hardware.devices import FakeCuda, Kernels
 
 X = torch.zeros(1)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.hardware.devices import FakeClock, busy
 
 from riwoa.errors import TableError, UsageError
 from riwoa.hardware import bench, build, drift
 from riwoa.hardware.drift import Drift, check_drift_in_child, confirmed, judge, measure_drift, sentinel
 from riwoa.hardware.lut import LatencyTable
 from riwoa.supernet.geometry import Backbone
+from tests.hardware.devices import FakeClock, busy
 
 Device = Callable[[FakeClock], None]
 

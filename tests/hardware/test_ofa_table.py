@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tests.support.ofa_files import write_tables
-from tests.support.official import ofas_tutorial, official_data, some_configs
 
 from riwoa.errors import TableError
 from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.supernet.space import OfaConfig
+from tests.support.ofa_files import write_tables
+from tests.support.official import ofas_tutorial, official_data, some_configs
 
 SMALLEST = OfaConfig((3,) * 20, (3,) * 20, (2,) * 5, 160)
 

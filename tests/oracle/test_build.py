@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.cifar_files import small_archive
 
 from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError, OracleError
@@ -19,6 +18,7 @@ from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import CandidateError
 from riwoa.supernet.space import mobilenet_space
 from riwoa.supernet.spec import SupernetSpec
+from tests.support.cifar_files import small_archive
 
 SMALLEST = mobilenet_space((24, 32, 40)).architecture(np.zeros(46, dtype=np.int64))
 

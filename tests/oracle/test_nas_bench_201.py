@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 from nas_201_api import NASBench201API
-from tests.support.nas_bench_201_file import TRIALS, accuracy, arch_string, official, write
-from tests.support.official import official_data
 
 from riwoa.errors import InputError, StateDirectoryError
 from riwoa.oracle.nas_bench_201 import convert, load, operations
 from riwoa.oracle.protocol import TableSpec
 from riwoa.oracle.table import TableOracle
+from tests.support.nas_bench_201_file import TRIALS, accuracy, arch_string, official, write
+from tests.support.official import official_data
 
 CELLS = [(4, 2, 1, 2, 1, 1), (0, 0, 0, 0, 0, 0), (3, 3, 3, 1, 3, 3), (1, 2, 3, 4, 0, 1)]
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support.ofa_files import predictor_network, write_predictor
-from tests.support.official import ofas_tutorial, official_data, some_configs
 
 from riwoa.errors import InputError, OracleError
 from riwoa.oracle.build import build_oracle
@@ -17,6 +15,8 @@ from riwoa.oracle.protocol import CandidateError, PredictorSpec
 from riwoa.search.fitness import FloatArray
 from riwoa.supernet import geometry
 from riwoa.supernet.space import OfaConfig, mobilenet_space, ofa_config
+from tests.support.ofa_files import predictor_network, write_predictor
+from tests.support.official import ofas_tutorial, official_data, some_configs
 
 
 def ofas_accuracies(weights: dict[str, torch.Tensor], configs: list[OfaConfig]) -> FloatArray:

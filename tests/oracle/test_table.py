@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.official import official_data
 
 from riwoa.errors import InputError
 from riwoa.ipc.child import child_environment
@@ -21,6 +20,7 @@ from riwoa.oracle import table as table_module
 from riwoa.oracle.build import build_oracle
 from riwoa.oracle.protocol import CandidateError, TableSpec
 from riwoa.oracle.table import Table, TableOracle
+from tests.support.official import official_data
 
 GENES = np.array(list(itertools.product((0, 1, 2), (3, 5))), dtype=np.int8)  # the product of two genes, 6 rows
 ACCURACY = np.array([10.0, 20.0, 30.0, 40.0, 50.0, 60.0])

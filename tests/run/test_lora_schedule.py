@@ -19,7 +19,7 @@ from riwoa.errors import AdapterError, CognitionError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, GenerationRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
-from tests.daemon.conduct import SMALL, StopHere, conduct
+from tests.run.conduct import SMALL, StopHere, conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 # A target that nothing misses: about half of all changes help, so there is much to learn from.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.test_places import daemon, program, status_of
-from tests.daemon.test_places import table as table
+from tests.service.test_places import daemon, program, status_of
+from tests.service.test_places import table as table
 
 
 def test_a_search_goes_on_once_its_renamed_directory_is_back(table: Path, tmp_path: Path) -> None:

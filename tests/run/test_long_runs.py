@@ -27,8 +27,8 @@ from riwoa_storage.errors import JournalCorruptError, JournalUnreadableError
 from riwoa_storage.records import IndividualRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
-from tests.daemon.conduct import SMALL, SPACE, conduct, latency_ms
-from tests.daemon.test_service import daemon, run, wait_for
+from tests.run.conduct import SMALL, SPACE, conduct, latency_ms
+from tests.service.test_service import daemon, run, wait_for
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9", "cognition.script=mixed", "cognition.lag=2")

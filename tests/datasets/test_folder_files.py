@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.picture_files import picture_folder
 
 from riwoa.datasets import decoding as pictures
 from riwoa.datasets.catalogue import task_of
@@ -23,6 +22,7 @@ from riwoa.datasets.folder import FolderTask
 from riwoa.datasets.image_file import IMAGENET
 from riwoa.errors import InputError
 from riwoa.supernet.spec import SupernetSpec
+from tests.support.picture_files import picture_folder
 
 CLASS = Path("val/class001")
 

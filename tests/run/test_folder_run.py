@@ -19,7 +19,7 @@ from riwoa.datasets.digits import load_digits_task
 from riwoa.hardware.build import build_table_in_child
 from riwoa.supernet.geometry import Backbone
 from riwoa_storage.replay import compare, verify
-from tests.daemon.test_service import ctl, daemon, evaluating, one_line, run, status, wait_for
+from tests.service.test_service import ctl, daemon, evaluating, one_line, run, status, wait_for
 
 
 @pytest.fixture(scope="module")

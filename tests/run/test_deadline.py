@@ -13,7 +13,7 @@ from riwoa.config.loading import load
 from riwoa.run.deadline import overdue
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
-from tests.daemon.conduct import conduct
+from tests.run.conduct import conduct
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 ENDLESS = ("run.generations=1000", "run.deadline_margin_s=60.0")

@@ -26,7 +26,7 @@ from riwoa.run.credit import (
 from riwoa.service.views import operators_view
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
-from tests.daemon.conduct import conduct
+from tests.run.conduct import conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SETTINGS = (

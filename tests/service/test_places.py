@@ -24,7 +24,7 @@ from riwoa.errors import UsageError
 from riwoa.files.model_store import models_home
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.paths import StatePaths, client_state, daemon_state
-from tests.daemon.test_table_run import ACCURACY, OPS, table_settings
+from tests.run.test_table_run import ACCURACY, OPS, table_settings
 from tests.support.shim import shim
 
 PROGRAMS = Path(sys.executable).parent

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tests.ctl.support import individual, write_journal
-from tests.support.official import official_data
 
 from riwoa.ctl import main
 from riwoa.errors import InputError
@@ -22,6 +20,8 @@ from riwoa.oracle.predictor import AccuracyPredictor
 from riwoa.search.space import Gene, Space, SpaceError
 from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.surrogate.gaussian_process import Examples, Surrogate, examples_of, fit, judge, one_hot, unseen
+from tests.ctl.support import individual, write_journal
+from tests.support.official import official_data
 
 SPACE = mobilenet_space((160, 192, 224))
 NOMINAL = Space("cells", tuple(Gene(f"op{i}", ("none", "skip", "conv1", "conv3", "pool"), "nominal") for i in range(6)))

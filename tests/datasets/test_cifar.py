@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.cifar_files import archive, pictures, python2_pickle, python3_pickle, small_archive
-from tests.support.official import official_data
 
 from riwoa.datasets import cifar
 from riwoa.datasets.catalogue import check_task, load_task
 from riwoa.datasets.cifar import Cifar100Task, find_cifar100, load_cifar100
 from riwoa.errors import InputError
 from riwoa.supernet.spec import SupernetSpec
+from tests.support.cifar_files import archive, pictures, python2_pickle, python3_pickle, small_archive
+from tests.support.official import official_data
 
 PIXELS, LABELS = pictures(10, seed=0)
 GOOD = python3_pickle(PIXELS, LABELS.tolist())

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.cifar_files import small_archive
 
 from riwoa.datasets.arrays import resize_pixels
 from riwoa.datasets.cifar import Cifar100Task
@@ -22,6 +21,7 @@ from riwoa.supernet.ranking import RankSettings, agreement, rank
 from riwoa.supernet.recipe import CIFAR100, Recipe, read_recipe
 from riwoa.supernet.space import OfaConfig
 from riwoa.supernet.training import Progress, Trainer, load_digits_task, train_supernet
+from tests.support.cifar_files import small_archive
 
 TINY = Recipe(steps=4, largest_only_steps=1, curriculum_steps=2, batch_images=8, warmup_steps=1, seed=3)
 

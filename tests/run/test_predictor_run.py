@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from riwoa_storage.replay import compare, verify
-from tests.daemon.test_service import ctl, daemon, one_line, run, wait_for
+from tests.service.test_service import ctl, daemon, one_line, run, wait_for
 from tests.support.ofa_files import write_predictor, write_tables
 from tests.support.official import official_data
 

@@ -18,9 +18,9 @@ import pytest
 from riwoa.console.bar import Progress
 from riwoa.console.terminal import Terminal, fit
 from riwoa.ipc.child import child_environment
-from tests.daemon.test_service import command
-from tests.daemon.test_table_run import table as table
-from tests.daemon.test_table_run import table_settings
+from tests.run.test_table_run import table as table
+from tests.run.test_table_run import table_settings
+from tests.service.test_service import command
 
 ESCAPES = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 

@@ -12,7 +12,7 @@ from riwoa.run.evaluations import version_at
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord
 from riwoa_storage.replay import compare, verify
-from tests.daemon.conduct import conduct
+from tests.run.conduct import conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 RACED = ("oracle.rungs=[50,400]", "search.population=10", "run.generations=12", "search.screened=1")

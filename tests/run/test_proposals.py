@@ -27,7 +27,7 @@ from riwoa.search.space import Condition, Gene, Space
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import BufferEntryRecord, GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare
-from tests.daemon.conduct import SMALL, SPACE, StopHere, conduct
+from tests.run.conduct import SMALL, SPACE, StopHere, conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9", "run.polish_evaluations=0")

@@ -20,7 +20,7 @@ from riwoa.run.problem import pose
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
-from tests.daemon.test_service import command, ctl, one_line, run, status
+from tests.service.test_service import command, ctl, one_line, run, status
 from tests.support.official import official_data
 
 OPS = np.array(list(itertools.product(range(5), repeat=4)), dtype=np.uint8)  # 625 architectures
