@@ -13,7 +13,7 @@ import pytest
 
 from riwoa.cognition.adapters import AdapterFiles
 from riwoa.cognition.engine import LanguageModelProvider
-from riwoa.cognition.protocol import Ask, Example, GenerationSettings, ModelSpec, TrainingJob
+from riwoa.cognition.protocol import Example, GenerationRequest, GenerationSettings, ModelSpec, TrainingJob
 from riwoa.errors import AdapterError
 from riwoa_storage.records import RequestRecord
 from tests.support import asking
@@ -41,7 +41,9 @@ def job(files: AdapterFiles, examples: int = 4, epochs: int = 2) -> TrainingJob:
         for i in range(examples)
     )
     probes = tuple(
-        Ask(id=f"probe {i}", seed=i, system="s", prompt=f"p{i}", choices={g: tuple(c) for g, c in CHOICES.items()})
+        GenerationRequest(
+            id=f"probe {i}", seed=i, system="s", prompt=f"p{i}", choices={g: tuple(c) for g, c in CHOICES.items()}
+        )
         for i in range(2)
     )
     return TrainingJob(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from riwoa.cognition.parse import offered_patch, split_thinking
-from riwoa.cognition.protocol import Ask, Example, GenerationSettings, ModelSpec, TrainingJob
+from riwoa.cognition.protocol import Example, GenerationRequest, GenerationSettings, ModelSpec, TrainingJob
 from riwoa.cognition.training import measure
 from riwoa.cognition.writer import ModelWriter
 from riwoa.errors import AdapterError, ModelError
@@ -24,12 +24,14 @@ SETTINGS = GenerationSettings(
 GENES = {f"stage{s}.block{b}.kernel": (3, 5, 7) for s in (1, 2) for b in (1, 2)}
 
 
-def ask(i: int, most_genes: int = 1) -> Ask:
+def ask(i: int, most_genes: int = 1) -> GenerationRequest:
     prompt = "parent " + "x " * (i % 3) + str(i)  # of different lengths, so that batches are padded
-    return Ask(id=str(i), seed=i, system="You patch.", prompt=prompt, choices=GENES, most_genes=most_genes)
+    return GenerationRequest(
+        id=str(i), seed=i, system="You patch.", prompt=prompt, choices=GENES, most_genes=most_genes
+    )
 
 
-ASKS = tuple(ask(i) for i in range(9))
+REQUESTS = tuple(ask(i) for i in range(9))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def job(tmp_path: Path, **changes: Any) -> TrainingJob:
     fields = {
         "examples": examples(6),
         "held_out": examples(2),
-        "probes": ASKS[:3],
+        "probes": REQUESTS[:3],
         "settings": SETTINGS,
         "seed": 5,
         "weights_path": str(tmp_path / "adapter.safetensors"),
@@ -64,7 +66,9 @@ def job(tmp_path: Path, **changes: Any) -> TrainingJob:
     return TrainingJob(**(fields | changes))
 
 
-def texts(model: ModelWriter, asks: tuple[Ask, ...] = ASKS, settings: GenerationSettings = SETTINGS) -> list[str]:
+def texts(
+    model: ModelWriter, asks: tuple[GenerationRequest, ...] = REQUESTS, settings: GenerationSettings = SETTINGS
+) -> list[str]:
     return [w.text for w in model.generate(asks, settings)]
 
 
@@ -76,7 +80,7 @@ def test_with_the_grammar_every_patch_is_an_offered_one(model: ModelWriter, most
 
 
 def test_reasoning_keeps_to_its_budget_and_to_its_least(model: ModelWriter) -> None:
-    for written in model.generate(ASKS, SETTINGS):
+    for written in model.generate(REQUESTS, SETTINGS):
         assert SETTINGS.least_thinking_tokens <= written.thinking_tokens <= SETTINGS.thinking_tokens
         reasoning, answer = split_thinking(written.text)
         assert reasoning
@@ -85,19 +89,19 @@ def test_reasoning_keeps_to_its_budget_and_to_its_least(model: ModelWriter) -> N
 
 def test_without_the_grammar_the_text_is_free_and_bounded(model: ModelWriter) -> None:
     free = replace(SETTINGS, grammar=False, patch_tokens=10)
-    for written in model.generate(ASKS, free):
+    for written in model.generate(REQUESTS, free):
         assert written.tokens <= free.thinking_tokens + 8 + free.patch_tokens
     assert texts(model, settings=free) != texts(model)
 
 
 def test_the_same_requests_give_the_same_texts_whatever_was_written_before(model: ModelWriter) -> None:
     first = texts(model)
-    texts(model, ASKS[3:5])
+    texts(model, REQUESTS[3:5])
     assert texts(model) == first
 
 
 def test_another_seed_gives_another_text(model: ModelWriter) -> None:
-    other = tuple(replace(a, seed=a.seed + 1000) for a in ASKS)
+    other = tuple(replace(a, seed=a.seed + 1000) for a in REQUESTS)
     assert all(a != b for a, b in zip(texts(model), texts(model, other), strict=True))
 
 
@@ -109,7 +113,7 @@ def test_padding_and_the_shared_prefix_change_no_text(model: ModelWriter) -> Non
 def test_writing_agrees_with_the_model_run_in_full_at_every_token(model: ModelWriter) -> None:
     """The cache, its growth past its room, the prefix and the positions against one plain forward pass."""
     greedy = replace(SETTINGS, temperature=0.0, grammar=False, thinking_tokens=90, patch_tokens=4)
-    (row,) = rows = model._rows(ASKS[2:3], greedy)
+    (row,) = rows = model._rows(REQUESTS[2:3], greedy)
     with torch.inference_mode():
         model._write(rows, greedy)
     ids, reply = row.prompt, row.ids[: greedy.thinking_tokens]
@@ -127,7 +131,7 @@ def test_no_prompt_can_speak_in_the_chat_templates_own_tokens(model: ModelWriter
     assert hostile.count(end) == plain.count(end)
 
 
-LED = tuple(replace(a, lead="The best change is") for a in ASKS)
+LED = tuple(replace(a, lead="The best change is") for a in REQUESTS)
 
 
 def test_the_lead_stands_in_the_prompt_and_in_the_text_but_is_not_counted_as_written(model: ModelWriter) -> None:

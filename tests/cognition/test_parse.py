@@ -16,7 +16,7 @@ from riwoa.cognition.parse import (
     split_thinking,
     told,
 )
-from riwoa.run.prompt_history import Memories
+from riwoa.run.prompt_history import PromptHistory
 from riwoa.run.proposals import offered_choices, placebo_patch
 from riwoa.search.codec import Codec
 from riwoa.search.space import Choice
@@ -164,9 +164,9 @@ def test_a_prompt_is_told_why_a_patch_was_rejected_but_nothing_that_the_reply_sa
 ) -> None:
     with pytest.raises(PatchError) as refused:
         parse_patch(json.dumps(answer), SPACE, PARENT)
-    memories = Memories()
-    memories.failed([("1/0", str(refused.value))], {}, {"1/0": PARENT})
-    (remembered,) = memories.rejected
+    history = PromptHistory()
+    history.failed([("1/0", str(refused.value))], {}, {"1/0": PARENT})
+    (remembered,) = history.rejected
     assert remembered.reason == prompt
 
 

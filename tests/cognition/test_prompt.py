@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from riwoa.cognition.prompt import Remembered, Situation, compose, listed_changes, load_template
+from riwoa.cognition.prompt import EarlierPatch, Situation, compose, listed_changes, load_template
 from riwoa.search.space import Choice, Space
 from riwoa.supernet.space import mobilenet_space
 
@@ -57,11 +57,11 @@ def situation(latency_ms: float = 2.0) -> Situation:
         layer_ms={"stem": 0.5, "stage1.block1": 1.2, "head": 0.3},
         latency_after=lambda patch: latency_ms + sum(COST[item] for item in patch.items()),  # type: ignore[index]
         successes=(
-            Remembered({"resolution": 24}, {"resolution": 32}, gain=0.0123),
-            Remembered({"stage1.depth": 2}, {"stage1.depth": 1}, gain=0.002),
-            Remembered({"stage1.block1.kernel": 7}, {"stage1.block1.kernel": 5}, gain=0.001),
+            EarlierPatch({"resolution": 24}, {"resolution": 32}, gain=0.0123),
+            EarlierPatch({"stage1.depth": 2}, {"stage1.depth": 1}, gain=0.002),
+            EarlierPatch({"stage1.block1.kernel": 7}, {"stage1.block1.kernel": 5}, gain=0.001),
         ),
-        rejected=(Remembered({"resolution": 32}, {"resolution": 24}, reason="worse than its parent"),),
+        rejected=(EarlierPatch({"resolution": 32}, {"resolution": 24}, reason="worse than its parent"),),
     )
 
 

@@ -15,8 +15,8 @@ llguidance = pytest.importorskip("llguidance")
 from riwoa.cognition.grammar import patch_grammar  # noqa: E402
 from riwoa.cognition.language_model import LanguageModel  # noqa: E402
 from riwoa.cognition.parse import parse_patch, told  # noqa: E402
-from riwoa.cognition.prompt import Remembered, Situation, compose, load_template, parameters_of  # noqa: E402
-from riwoa.cognition.protocol import Ask, Choice, GenerationSettings, ModelSpec  # noqa: E402
+from riwoa.cognition.prompt import EarlierPatch, Situation, compose, load_template, parameters_of  # noqa: E402
+from riwoa.cognition.protocol import Choice, GenerationRequest, GenerationSettings, ModelSpec  # noqa: E402
 from riwoa.cognition.provider import ScriptedProvider  # noqa: E402
 from riwoa.cognition.spelling import in_json, in_words  # noqa: E402
 from riwoa.search.space import Gene, Space  # noqa: E402
@@ -49,17 +49,17 @@ def model(tiny_llama: ModelSpec) -> LanguageModel:
     return LanguageModel.load(tiny_llama)
 
 
-def asked(gene: str, choices: tuple[Choice, ...]) -> tuple[Space, Mapping[str, Choice], Ask]:
+def asked(gene: str, choices: tuple[Choice, ...]) -> tuple[Space, Mapping[str, Choice], GenerationRequest]:
     """A request about a space of two genes, one of them so called, that remembers a success and a failure of it."""
     space = Space(f"of {gene}", (Gene(gene, choices, "nominal"), Gene(f"{gene}.a.b", choices, "nominal")))
     parent = dict.fromkeys((gene, f"{gene}.a.b"), choices[0])
     offered = {gene: choices[1:]}
     patch = {gene: choices[1]}
     reason = told(f"gene {gene!r} has no choice {choices[0]!r}; choose from {list(choices)!r}")
-    memories = [Remembered(patch, parent, gain=0.01)], [Remembered(patch, parent, reason=reason)]
-    situation = Situation(space, parent, 0.5, 2.0, 3.0, {}, None, *memories)
+    history = [EarlierPatch(patch, parent, gain=0.01)], [EarlierPatch(patch, parent, reason=reason)]
+    situation = Situation(space, parent, 0.5, 2.0, 3.0, {}, None, *history)
     system, prompt = compose(situation, offered, load_template("compact"))
-    return space, parent, Ask(id="1", seed=1, system=system, prompt=prompt, choices=offered)
+    return space, parent, GenerationRequest(id="1", seed=1, system=system, prompt=prompt, choices=offered)
 
 
 def control_tokens(model: LanguageModel, ids: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from riwoa.cognition.protocol import Ask, Example, GenerationSettings, TrainingJob, WriterSpec
+from riwoa.cognition.protocol import Example, GenerationRequest, GenerationSettings, TrainingJob, WriterSpec
 from riwoa.ipc.child import ORPHANED_EXIT_CODE, child_environment
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
@@ -50,7 +50,8 @@ class Process:
 
     def generate(self, *prompts: str, batch: int = 8) -> dict[str, Any]:
         requests = [
-            Ask(id=str(i), seed=i, system="", prompt=p, choices={"a": (1,)}).to_json() for i, p in enumerate(prompts)
+            GenerationRequest(id=str(i), seed=i, system="", prompt=p, choices={"a": (1,)}).to_json()
+            for i, p in enumerate(prompts)
         ]
         settings = GenerationSettings(batch=batch).to_json()
         return self.ask({"op": "generate", "requests": requests, "settings": settings})
@@ -176,7 +177,7 @@ def test_it_ends_when_its_parent_closes_the_pipe_even_while_it_works(process: Pr
     assert process.popen.stdin is not None
     process.say({"op": "adapter", "path": None})
     process.hear()
-    request = Ask(id="1", seed=1, system="", prompt="sleep 60", choices={"a": (1,)}).to_json()
+    request = GenerationRequest(id="1", seed=1, system="", prompt="sleep 60", choices={"a": (1,)}).to_json()
     process.say({"op": "generate", "requests": [request], "settings": GenerationSettings().to_json()})
     process.popen.stdin.close()
     assert process.popen.wait(10) == ORPHANED_EXIT_CODE
@@ -184,7 +185,7 @@ def test_it_ends_when_its_parent_closes_the_pipe_even_while_it_works(process: Pr
 
 def test_the_parents_side_needs_no_torch() -> None:
     code = (
-        "import sys, riwoa.cognition.engine, riwoa.cognition.desk, riwoa.cognition.worker;"
+        "import sys, riwoa.cognition.engine, riwoa.cognition.proposal_queue, riwoa.cognition.worker;"
         "sys.exit(bool({'torch', 'transformers', 'llguidance'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, env=child_environment(1)).returncode == 0

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
 ]
 SETTINGS = GenerationSettings(thinking_tokens=32, least_thinking_tokens=16, patch_tokens=48, batch=8)
-ASKS = tuple(ask(i) for i in range(8))
+REQUESTS = tuple(ask(i) for i in range(8))
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +78,14 @@ def test_in_four_bits_it_takes_a_third_of_its_memory(model: ModelWriter) -> None
 
 
 def test_it_writes_valid_patches_and_a_batch_is_faster_than_one_by_one(model: ModelWriter) -> None:
-    model.generate(ASKS[:1], SETTINGS)  # kernels
+    model.generate(REQUESTS[:1], SETTINGS)  # kernels
     started = time.monotonic()
-    alone = model.generate(ASKS[:1], SETTINGS)
+    alone = model.generate(REQUESTS[:1], SETTINGS)
     alone_s = time.monotonic() - started
     started = time.monotonic()
-    written = model.generate(ASKS, SETTINGS)
+    written = model.generate(REQUESTS, SETTINGS)
     batch_s = time.monotonic() - started
-    for request, one in zip(ASKS, written, strict=True):
+    for request, one in zip(REQUESTS, written, strict=True):
         assert len(offered_patch(one.text, request.choices, request.most_genes)) == 1
     rates = alone[0].tokens / alone_s, sum(w.tokens for w in written) / batch_s
     print(f"\n{rates[0]:.1f} tokens/s alone, {rates[1]:.1f} in a batch of 8")
@@ -93,8 +93,8 @@ def test_it_writes_valid_patches_and_a_batch_is_faster_than_one_by_one(model: Mo
 
 
 def test_having_written_it_learns_and_the_adapter_reloads(model: ModelWriter, tmp_path: Path) -> None:
-    model.generate(ASKS, SETTINGS)
-    work = job(tmp_path, examples=examples(16), settings=SETTINGS, probes=ASKS[:3], epochs=3, learning_rate=2e-4)
+    model.generate(REQUESTS, SETTINGS)
+    work = job(tmp_path, examples=examples(16), settings=SETTINGS, probes=REQUESTS[:3], epochs=3, learning_rate=2e-4)
     before = held_out_losses(model, work.held_out)
     trained = model.train(work)
     loss = trained.after.held_out_loss

@@ -1,4 +1,4 @@
-"""The parent's end of a child: answers and progress come through, everything else is a lost peer with its reason."""
+"""The parent's end of a child process: answers and progress come through, all else is a loss with its reason."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from riwoa.ipc.child import child_environment
-from riwoa.ipc.process import Peer, PeerLateError, PeerLimits, PeerLostError, PeerMemoryError
+from riwoa.ipc.process import AnswerLimits, ChildProcess, ProcessLateError, ProcessLostError, ProcessMemoryError
 
-PATIENT = PeerLimits(10.0, poll_s=0.05)
+PATIENT = AnswerLimits(10.0, poll_s=0.05)
 CHILD = "import os, signal, sys, time\nfor line in sys.stdin:\n    exec(line)\n    sys.stdout.flush()\n"
 Spawn = Callable[..., Any]
 
@@ -22,29 +22,29 @@ Spawn = Callable[..., Any]
 async def spawn(tmp_path: Path) -> AsyncIterator[Spawn]:
     """Starts children that run each line they are sent."""
     (tmp_path / "echo_child.py").write_text(CHILD)
-    peers: list[Peer] = []
+    children: list[ChildProcess] = []
 
-    async def start(on_line: Callable[[str], None] = lambda _: None, max_frame_bytes: int = 2**16) -> Peer:
+    async def start(on_line: Callable[[str], None] = lambda _: None, max_frame_bytes: int = 2**16) -> ChildProcess:
         environment = child_environment(1, {"PYTHONPATH": str(tmp_path)})
-        peers.append(
-            await Peer.spawn("echo_child", environment, on_line, name="child", max_frame_bytes=max_frame_bytes)
+        children.append(
+            await ChildProcess.spawn("echo_child", environment, on_line, name="child", max_frame_bytes=max_frame_bytes)
         )
-        return peers[-1]
+        return children[-1]
 
     yield start
-    for peer in peers:
-        await peer.stop()
+    for child in children:
+        await child.stop()
 
 
-async def ask(peer: Peer, code: str, limits: PeerLimits = PATIENT, **options: Any) -> dict[str, Any]:
-    return await peer.ask(code.encode() + b"\n", limits, late="too late", **options)
+async def ask(child: ChildProcess, code: str, limits: AnswerLimits = PATIENT, **options: Any) -> dict[str, Any]:
+    return await child.ask(code.encode() + b"\n", limits, late="too late", **options)
 
 
 async def test_an_answer_comes_back_after_its_progress(spawn: Spawn) -> None:
-    peer = await spawn()
+    child = await spawn()
     steps: list[Any] = []
     code = """[print('{"progress": %d}' % i) for i in range(3)]; print('{"ok": 1}')"""
-    assert await ask(peer, code, on_progress=steps.append) == {"ok": 1}
+    assert await ask(child, code, on_progress=steps.append) == {"ok": 1}
     assert steps == [0, 1, 2]
 
 
@@ -52,13 +52,13 @@ async def test_a_mapped_file_is_not_held_against_a_childs_memory(spawn: Spawn, t
     """Weights are read through a mapping: what is cached of it is no leak. What it allocates is."""
     file = tmp_path / "weights"
     file.write_bytes(os.urandom(2**20) * 64)
-    peer = await spawn()
-    before = peer.resident_bytes() or 0
+    child = await spawn()
+    before = child.resident_bytes() or 0
     code = f"import mmap; m = mmap.mmap(os.open({str(file)!r}, os.O_RDONLY), 0, prot=mmap.PROT_READ); "
-    assert await ask(peer, code + """n = sum(m[::4096]); print('{"ok": 1}')""") == {"ok": 1}
-    assert (peer.resident_bytes() or 0) - before < 16 * 2**20
-    assert await ask(peer, """b = bytearray(b'x' * 2**26); print('{"ok": 1}')""") == {"ok": 1}
-    assert (peer.resident_bytes() or 0) - before > 48 * 2**20
+    assert await ask(child, code + """n = sum(m[::4096]); print('{"ok": 1}')""") == {"ok": 1}
+    assert (child.resident_bytes() or 0) - before < 16 * 2**20
+    assert await ask(child, """b = bytearray(b'x' * 2**26); print('{"ok": 1}')""") == {"ok": 1}
+    assert (child.resident_bytes() or 0) - before > 48 * 2**20
 
 
 async def test_progress_is_an_answer_to_those_who_expect_none(spawn: Spawn) -> None:
@@ -80,32 +80,32 @@ async def test_progress_is_an_answer_to_those_who_expect_none(spawn: Spawn) -> N
     ],
 )
 async def test_a_peer_that_gives_no_frame_is_lost_with_the_reason(spawn: Spawn, code: str, reason: str) -> None:
-    with pytest.raises(PeerLostError) as lost:
+    with pytest.raises(ProcessLostError) as lost:
         await ask(await spawn(), code)
     assert str(lost.value) == reason
 
 
 async def test_progress_buys_no_time(spawn: Spawn) -> None:
     code = """[(print('{"progress": 1}', flush=True), time.sleep(0.05)) for _ in range(200)]"""
-    with pytest.raises(PeerLateError, match="too late"):
-        await ask(await spawn(), code, PeerLimits(1.0), on_progress=lambda _: None)
+    with pytest.raises(ProcessLateError, match="too late"):
+        await ask(await spawn(), code, AnswerLimits(1.0), on_progress=lambda _: None)
 
 
 async def test_a_peer_that_grows_too_large_is_lost(spawn: Spawn) -> None:
-    peer = await spawn()
-    with pytest.raises(PeerMemoryError, match="memory"):
-        await ask(peer, "kept = bytearray(b'x') * 300 * 2**20; time.sleep(60)", PeerLimits(20.0, 200 * 2**20, 0.05))
-    assert peer.fatter_than(200 * 2**20)
-    assert not peer.fatter_than(None)
+    child = await spawn()
+    with pytest.raises(ProcessMemoryError, match="memory"):
+        await ask(child, "kept = bytearray(b'x') * 300 * 2**20; time.sleep(60)", AnswerLimits(20.0, 200 * 2**20, 0.05))
+    assert child.fatter_than(200 * 2**20)
+    assert not child.fatter_than(None)
 
 
 async def test_stopping_ends_the_peer_and_what_it_started(spawn: Spawn) -> None:
-    peer = await spawn()
+    child = await spawn()
     code = """import subprocess; p = subprocess.Popen(["sleep", "60"]); print('{"pid": %d}' % p.pid)"""
-    grandchild = (await ask(peer, code))["pid"]
-    await peer.stop()
-    await peer.stop()
-    assert not peer.alive
+    grandchild = (await ask(child, code))["pid"]
+    await child.stop()
+    await child.stop()
+    assert not child.alive
     for _ in range(200):
         if not Path(f"/proc/{grandchild}").exists() or " Z " in Path(f"/proc/{grandchild}/stat").read_text():
             break
@@ -116,30 +116,30 @@ async def test_stopping_ends_the_peer_and_what_it_started(spawn: Spawn) -> None:
 
 async def test_the_log_is_read_to_its_end_and_cut_to_lines_of_bounded_length(spawn: Spawn) -> None:
     lines: list[str] = []
-    peer = await spawn(lines.append)
-    await ask(peer, """sys.stderr.write('x' * 10**6 + '\\nlast words'); sys.stderr.flush(); print('{"ok": 1}')""")
-    await peer.stop()
+    child = await spawn(lines.append)
+    await ask(child, """sys.stderr.write('x' * 10**6 + '\\nlast words'); sys.stderr.flush(); print('{"ok": 1}')""")
+    await child.stop()
     assert lines[-1] == "last words"
     assert max(map(len, lines)) <= 500
 
 
 async def test_the_log_holds_nothing_that_a_terminal_would_obey(spawn: Spawn) -> None:
     lines: list[str] = []
-    peer = await spawn(lines.append)
+    child = await spawn(lines.append)
     await ask(
-        peer, r"""sys.stderr.write('\x1b[2Jgone\x07\ta\rb\u202e\x9b\n'); sys.stderr.flush(); print('{"ok": 1}')"""
+        child, r"""sys.stderr.write('\x1b[2Jgone\x07\ta\rb\u202e\x9b\n'); sys.stderr.flush(); print('{"ok": 1}')"""
     )
-    await peer.stop()
+    await child.stop()
     assert lines == [r"\x1b[2Jgone\x07 a b\u202e\x9b"]
 
 
 async def test_when_gone_tells_of_a_death_that_nobody_asked_about(spawn: Spawn) -> None:
-    peer, gone = await spawn(), asyncio.Event()
+    child, gone = await spawn(), asyncio.Event()
 
     async def tell() -> None:
         gone.set()
 
-    peer.when_gone(tell)
-    os.kill(peer.pid, 9)
+    child.when_gone(tell)
+    os.kill(child.pid, 9)
     await asyncio.wait_for(gone.wait(), 10)
-    assert not peer.alive
+    assert not child.alive

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.cognition.adapters import AdapterFiles, journaled
-from riwoa.cognition.desk import ProposalDesk
+from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.cognition.provider import ProposalProvider, ScriptedProvider
 from riwoa.config.loading import load
 from riwoa.config.reload import Reloader
@@ -80,11 +80,11 @@ async def conduct(
         with JournalReader(path) as reader:
             run = reader.latest_run()
         run_id = run.run_id if run else await journal.begin_run({"seed": 0}, as_json(reloader.config))
-        desk = None
+        proposal_queue = None
         if reloader.config.cognition.provider == "scripted":
             cognition = reloader.config.cognition
             answering = provider or ScriptedProvider(cognition.script)
-            desk = ProposalDesk(
+            proposal_queue = ProposalQueue(
                 answering,
                 journal,
                 lag=cognition.lag,
@@ -100,12 +100,12 @@ async def conduct(
             latency_of=latency_ms,
             target_ms=target_ms,
             evaluations=Evaluations(pool, journal, path, "landscape-1", on_result, run_id=run_id),
-            desk=desk,
+            proposal_queue=proposal_queue,
             reloader=reloader,
             on_commit=on_commit,
             now_unix_s=now_unix_s,
         )
-        answerer = asyncio.create_task(desk.run()) if desk else None
+        answerer = asyncio.create_task(proposal_queue.run()) if proposal_queue else None
         try:
             await conductor.run()
         except StopHere:

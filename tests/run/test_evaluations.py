@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from riwoa.oracle.protocol import EvaluationResult
-from riwoa.run.evaluations import Evaluated, Evaluations, Wanted
+from riwoa.run.evaluations import EvaluationOutcome, EvaluationRequest, Evaluations
 from riwoa.run.racing import AUDITED_SHARE, Race
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoPoint
-from riwoa.search.race import Bound, Cut, Stakes
+from riwoa.search.race import Bound, Cut, EliminationThreshold
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
@@ -76,7 +76,9 @@ def evaluations(journal: JournalWriter, backend: Backend, tmp_path: Path) -> Eva
     return Evaluations(backend, journal, tmp_path / "journal.db", "v", run_id=1)  # type: ignore[arg-type]
 
 
-async def generation(journal: JournalWriter, of: Evaluations, by: Race, *added: Sequence[Wanted]) -> list[Evaluated]:
+async def generation(
+    journal: JournalWriter, of: Evaluations, by: Race, *added: Sequence[EvaluationRequest]
+) -> list[EvaluationOutcome]:
     """Evaluate a generation and commit it."""
     async with of.round(by) as work:
         for wanted in added:
@@ -101,7 +103,7 @@ async def generation(journal: JournalWriter, of: Evaluations, by: Race, *added: 
     return found
 
 
-def individual(slot: int, key: str, outcome: Evaluated) -> IndividualRecord:
+def individual(slot: int, key: str, outcome: EvaluationOutcome) -> IndividualRecord:
     return IndividualRecord(
         slot=slot,
         operator="init",
@@ -126,7 +128,7 @@ def unaudited() -> str:
 
 async def test_one_given_up_is_raced_again_from_the_rungs_that_it_has(journal: JournalWriter, tmp_path: Path) -> None:
     backend, key = Backend(), unaudited()
-    of, wanted = evaluations(journal, backend, tmp_path), [Wanted(key, {}, 0.5)]
+    of, wanted = evaluations(journal, backend, tmp_path), [EvaluationRequest(key, {}, 0.5)]
     (first,) = await generation(journal, of, race(NEVER), wanted)
     assert (first.dropped, first.hit, backend.told()) == (True, False, ["50"])
     (same,) = await generation(journal, of, race(NEVER), wanted)
@@ -148,7 +150,7 @@ async def test_of_two_equal_candidates_the_one_that_asks_less_decides(
     journal: JournalWriter, tmp_path: Path, together: bool, order: tuple[float, float]
 ) -> None:
     backend, key = Backend(), unaudited()
-    pair = [Wanted(key, {}, needed) for needed in order]
+    pair = [EvaluationRequest(key, {}, needed) for needed in order]
     added = (pair,) if together else ([pair[0]], [pair[1]])
     found = await generation(journal, evaluations(journal, backend, tmp_path), race(ALWAYS), *added)
     assert [f.ok for f in found] == [True, True]
@@ -158,7 +160,7 @@ async def test_of_two_equal_candidates_the_one_that_asks_less_decides(
 
 async def test_one_that_nothing_would_save_is_given_up_without_an_audit(journal: JournalWriter, tmp_path: Path) -> None:
     backend = Backend()
-    wanted = [Wanted(f"k{i}", {}, float("inf")) for i in range(int(4 / AUDITED_SHARE))]
+    wanted = [EvaluationRequest(f"k{i}", {}, float("inf")) for i in range(int(4 / AUDITED_SHARE))]
     found = await generation(journal, evaluations(journal, backend, tmp_path), race(ALWAYS), wanted)
     assert all(f.dropped for f in found)
     assert set(backend.told()) == {"50"}
@@ -166,16 +168,18 @@ async def test_one_that_nothing_would_save_is_given_up_without_an_audit(journal:
 
 async def test_what_has_nothing_on_a_rung_is_evaluated_in_full(journal: JournalWriter, tmp_path: Path) -> None:
     backend = Backend("50")
-    (found,) = await generation(journal, evaluations(journal, backend, tmp_path), race(NEVER), [Wanted("k", {}, 0.5)])
+    (found,) = await generation(
+        journal, evaluations(journal, backend, tmp_path), race(NEVER), [EvaluationRequest("k", {}, 0.5)]
+    )
     assert found.ok
     assert set(found.metrics) == {"accuracy", "accuracy_400"}
     assert backend.told() == ["50", "400", "full"]
 
 
 async def test_a_child_that_beats_a_parent_below_the_cut_is_kept(journal: JournalWriter, tmp_path: Path) -> None:
-    stakes = Stakes(Objective(10.0), Cut(0.95, 9.0), [ParetoPoint("a", 0.95, 5.0)])
+    threshold = EliminationThreshold(Objective(10.0), Cut(0.95, 9.0), [ParetoPoint("a", 0.95, 5.0)])
     backend, key = Backend(), unaudited()
-    weak, strong = (Wanted(key, {}, stakes.needed(8.0, fitness)) for fitness in (0.85, 0.94))
+    weak, strong = (EvaluationRequest(key, {}, threshold.needed(8.0, fitness)) for fitness in (0.85, 0.94))
     of = evaluations(journal, backend, tmp_path)
     assert [f.dropped for f in await generation(journal, of, race(ALWAYS), [strong])] == [True]
     assert [f.ok for f in await generation(journal, of, race(ALWAYS), [weak])] == [True]
@@ -186,9 +190,9 @@ async def test_what_an_earlier_life_stored_in_full_is_not_asked_again_when_raced
 ) -> None:
     key = unaudited()
     async with evaluations(journal, Backend(), tmp_path).round(race(ALWAYS)) as work:
-        await work.add([Wanted(key, {}, 0.5)])  # and is killed before it commits
+        await work.add([EvaluationRequest(key, {}, 0.5)])  # and is killed before it commits
     backend = Backend()
-    pair = ([Wanted(key, {}, 0.95)], [Wanted(key, {}, 0.5)])
+    pair = ([EvaluationRequest(key, {}, 0.95)], [EvaluationRequest(key, {}, 0.5)])
     found = await generation(journal, evaluations(journal, backend, tmp_path), race(ALWAYS), *pair)
     assert [f.ok for f in found] == [True, True]
     assert backend.told() == []

@@ -153,7 +153,7 @@ async def test_the_memory_of_a_search_does_not_grow_with_its_evaluations(
             latency_of=latency_ms,
             target_ms=4.5,
             evaluations=Evaluations(Instant(), journal, path, "instant", run_id=run_id),  # type: ignore[arg-type]
-            desk=None,
+            proposal_queue=None,
             reloader=reloader,
             on_commit=lambda: held.append(tracemalloc.get_traced_memory()[0]),
         )

@@ -19,7 +19,7 @@ from riwoa.cognition.parse import PatchError
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
-from riwoa.run.prompt_history import Memories, in_order
+from riwoa.run.prompt_history import PromptHistory, in_order
 from riwoa.run.proposals import offered_choices, placebo_patch, style_of
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
@@ -145,13 +145,13 @@ class Patient(ScriptedProvider):
         while not (self.conductor.generation == generation and self.conductor._evaluations.outstanding == 0):
             self._evaluated.clear()
             await self._evaluated.wait()
-        desk = self.conductor.semantics.desk
+        proposal_queue = self.conductor.semantics.proposal_queue
         if self._lag > 0 and generation + self._lag < self.conductor.config.run.generations:
             for _ in range(500):  # the next batch is composed meanwhile
-                if desk.waiting:
+                if proposal_queue.waiting:
                     break
                 await asyncio.sleep(0.01)
-        self.queued.append(desk.waiting)
+        self.queued.append(proposal_queue.waiting)
         return await super().generate(batch)
 
 
@@ -332,13 +332,13 @@ async def test_a_margin_makes_successes_rarer_and_larger(tmp_path: Path) -> None
 
 
 def test_a_prompt_gets_the_three_best_of_the_last_twenty_successes_and_the_last_rejections() -> None:
-    memories = Memories()
+    history = PromptHistory()
     gains = [0.9, *[0.01 * i for i in (3, 1, 20, 2, 5, 4, 9, 8, 7, 6)], *[0.001] * 10]
-    memories.succeeded(map(entry, gains))
-    assert [m.gain for m in memories.successes] == [pytest.approx(g) for g in (0.2, 0.09, 0.08)]  # 0.9 is too long ago
+    history.succeeded(map(entry, gains))
+    assert [m.gain for m in history.successes] == [pytest.approx(g) for g in (0.2, 0.09, 0.08)]  # 0.9 is too long ago
     parents = {f"1/{slot}": {"a": 1, "b": 2} for slot in range(12)}
-    memories.failed(in_order({f"1/{slot}": f"reason {slot}" for slot in range(12)}), {}, parents)
-    assert [m.reason for m in memories.rejected] == [f"reason {slot}" for slot in range(4, 12)]
+    history.failed(in_order({f"1/{slot}": f"reason {slot}" for slot in range(12)}), {}, parents)
+    assert [m.reason for m in history.rejected] == [f"reason {slot}" for slot in range(4, 12)]
 
 
 def entry(gain: float) -> BufferEntryRecord:

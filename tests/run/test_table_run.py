@@ -16,7 +16,7 @@ import pytest
 from riwoa.config.loading import load
 from riwoa.errors import InfeasibleTargetError
 from riwoa.ipc.child import child_environment
-from riwoa.run.problem import pose
+from riwoa.run.problem import load_problem
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
@@ -52,7 +52,7 @@ def table(tmp_path: Path) -> Path:
 def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path, tmp_path: Path) -> None:
     limited = ("oracle.table_latency=latency.npz:phone_ms", "objective.latency_ms=0.5")
     config = load(None, [*table_settings(table), *limited], {}).config
-    problem = asyncio.run(pose(config, tmp_path / "unused.json"))
+    problem = asyncio.run(load_problem(config, tmp_path / "unused.json"))
     with pytest.raises(InfeasibleTargetError, match=r"out of reach: the space attains 1\.000 to 16\.000 ms"):
         problem.check_target(config)
 

@@ -12,7 +12,7 @@ from riwoa.search.base import SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
-from riwoa.search.race import FEWEST, Bound, Cut, Stakes
+from riwoa.search.race import FEWEST, Bound, Cut, EliminationThreshold
 from riwoa.search.riwoa import RotationInvariantWhale
 from riwoa.search.strategies import make_strategy
 from tests.search.support import MOBILE, advance, hill, outcomes
@@ -22,29 +22,31 @@ FRONT = [ParetoPoint("a", 0.5, 5.0), ParetoPoint("b", 0.7, 8.0)]
 
 
 def test_without_a_cut_or_a_front_anything_matters() -> None:
-    assert Stakes(AIM, None, FRONT).needed(9.0) == -math.inf
-    assert Stakes(AIM, Cut(0.6, 9.0), []).needed(9.0) == -math.inf
+    assert EliminationThreshold(AIM, None, FRONT).needed(9.0) == -math.inf
+    assert EliminationThreshold(AIM, Cut(0.6, 9.0), []).needed(9.0) == -math.inf
 
 
 def test_within_the_target_the_least_of_cut_front_and_parent_counts() -> None:
-    stakes = Stakes(AIM, Cut(0.6, 9.0), FRONT)
-    assert stakes.needed(9.0) == 0.6  # the cut: the front asks for 0.7 there
-    assert stakes.needed(6.0) == pytest.approx(0.5)  # the front: what is as fast has 0.5
-    assert stakes.needed(4.0) == -math.inf  # faster than all that is known
-    assert stakes.needed(9.0, parent_fitness=0.55) == 0.55
+    threshold = EliminationThreshold(AIM, Cut(0.6, 9.0), FRONT)
+    assert threshold.needed(9.0) == 0.6  # the cut: the front asks for 0.7 there
+    assert threshold.needed(6.0) == pytest.approx(0.5)  # the front: what is as fast has 0.5
+    assert threshold.needed(4.0) == -math.inf  # faster than all that is known
+    assert threshold.needed(9.0, parent_fitness=0.55) == 0.55
 
 
 def test_beyond_the_target_the_factor_counts_and_a_cut_within_it_is_out_of_reach() -> None:
     front = [ParetoPoint("a", 0.9, 5.0)]
-    assert Stakes(AIM, Cut(0.6, 9.0), front).needed(20.0) == pytest.approx(0.9)  # only the front is left
-    assert Stakes(AIM, Cut(0.4, 15.0), front).needed(20.0) == pytest.approx(0.4 * 10 / 15 * 2)
-    assert Stakes(AIM, Cut(0.4, 15.0), front).needed(9.0) == -math.inf  # within the target goes before all others
+    assert EliminationThreshold(AIM, Cut(0.6, 9.0), front).needed(20.0) == pytest.approx(0.9)  # only the front is left
+    assert EliminationThreshold(AIM, Cut(0.4, 15.0), front).needed(20.0) == pytest.approx(0.4 * 10 / 15 * 2)
+    assert (
+        EliminationThreshold(AIM, Cut(0.4, 15.0), front).needed(9.0) == -math.inf
+    )  # within the target goes before all others
 
 
 def test_an_infinite_latency_is_left_to_the_oracle_and_equals_stay_on_the_front() -> None:
-    stakes = Stakes(AIM, Cut(0.6, 15.0), FRONT)
-    assert stakes.needed(math.inf, parent_fitness=0.3) == -math.inf
-    assert Stakes(Objective(None), Cut(0.9, 0.0), [ParetoPoint("a", 0.9, 0.0)]).needed(0.0) < 0.9
+    threshold = EliminationThreshold(AIM, Cut(0.6, 15.0), FRONT)
+    assert threshold.needed(math.inf, parent_fitness=0.3) == -math.inf
+    assert EliminationThreshold(Objective(None), Cut(0.9, 0.0), [ParetoPoint("a", 0.9, 0.0)]).needed(0.0) < 0.9
 
 
 def test_too_few_bound_nothing() -> None:
@@ -79,11 +81,11 @@ def test_with_elitism_giving_up_the_hopeless_leaves_the_search_as_it_was(seed: i
     whole, raced = (RotationInvariantWhale(MOBILE, aim, seed, params) for _ in range(2))
     archive, given_up = ParetoArchive(), 0
     for _ in range(30):
-        stakes = Stakes(aim, raced.cut, archive.front())
+        threshold = EliminationThreshold(aim, raced.cut, archive.front())
         advance(whole, codec, landscape)
         told = []
         for o in outcomes(raced.ask(), codec, landscape):
-            hopeless = o.accuracy <= stakes.needed(o.latency_ms)
+            hopeless = o.accuracy <= threshold.needed(o.latency_ms)
             given_up += hopeless
             if not hopeless:
                 archive.add(ParetoPoint(o.genotype.tobytes().hex(), o.accuracy, o.latency_ms))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from riwoa_storage.errors import JournalCorruptError, RowDamagedError, StorageError
-from riwoa_storage.glance import glance
+from riwoa_storage.overview import overview
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import verify
 from riwoa_storage.seal import COLUMNS
@@ -132,7 +132,7 @@ def test_a_change_in_any_column_of_any_table_is_reported(whole: Path, tmp_path: 
         else:
             raise AssertionError("nothing could be changed")
     assert reported(path)
-    glance(path)
+    overview(path)
 
 
 def test_every_column_of_the_schema_is_covered_or_proved_otherwise(whole: Path) -> None:
@@ -156,7 +156,7 @@ def test_no_flipped_bit_of_the_file_changes_a_record_in_silence(whole: Path, tmp
         else:
             assert everything(path) == original, f"bit {bit} of byte {offset}"
         with suppress(StorageError):
-            glance(path)
+            overview(path)
     assert told > 250  # or the flips met nothing but free space
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from riwoa_storage.errors import JournalCorruptError, JournalMissingError, JournalUnreadableError
-from riwoa_storage.glance import glance
 from riwoa_storage.migrate import migrate
+from riwoa_storage.overview import overview
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from riwoa_storage.seal import is_intact
@@ -228,13 +228,13 @@ async def test_what_is_read_of_an_architecture_does_not_grow_with_its_hits(
 async def test_a_glance_tells_what_the_reader_tells(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with await JournalWriter.open(path) as writer:
-        assert glance(path) is None
+        assert overview(path) is None
         run_id = await writer.begin_run(PROVENANCE, CONFIG)
-        seen = glance(path)
+        seen = overview(path)
         assert seen is not None
         assert (seen["status"], seen["generations"], seen["leader"]) == ("running", 0, None)
         digest = await writer.commit_generation(generation(run_id, 0))
-    seen = glance(path)
+    seen = overview(path)
     g = generation(run_id, 0)
     assert seen is not None
     assert seen["digest"] == digest
@@ -243,7 +243,7 @@ async def test_a_glance_tells_what_the_reader_tells(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("look", [JournalReader, glance])
+@pytest.mark.parametrize("look", [JournalReader, overview])
 def test_what_cannot_be_read_says_what_to_do_next(tmp_path: Path, look: type[JournalReader]) -> None:
     (tmp_path / "empty.db").touch()
     for name, message in (

@@ -13,7 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from riwoa.cognition.protocol import Ask, GenerationSettings, Measured, Trained, TrainingJob, Written
+from riwoa.cognition.protocol import (
+    GeneratedText,
+    GenerationRequest,
+    GenerationSettings,
+    Measured,
+    Trained,
+    TrainingJob,
+)
 from riwoa.errors import AdapterError, ModelError
 
 
@@ -36,7 +43,7 @@ class ScriptedWriter:
         self._adapter = content
         self._note(f"adapter {content}")
 
-    def generate(self, requests: tuple[Ask, ...], settings: GenerationSettings) -> list[Written]:
+    def generate(self, requests: tuple[GenerationRequest, ...], settings: GenerationSettings) -> list[GeneratedText]:
         self._note(f"generate {len(requests)}")
         if self._room is not None and settings.batch > self._room:
             raise MemoryError(f"no room for {settings.batch}")
@@ -44,7 +51,7 @@ class ScriptedWriter:
         for r in requests:
             said = self._act(r.prompt)
             text = f"{r.prompt}|{self._adapter}|{settings.batch}|{os.getpid()}" if said is None else said
-            replies.append(Written(id=r.id, text=text, tokens=3, thinking_tokens=1))
+            replies.append(GeneratedText(id=r.id, text=text, tokens=3, thinking_tokens=1))
         return replies[1:] if requests[0].prompt == "forget one" else replies
 
     def train(self, job: TrainingJob) -> Trained:

@@ -38,7 +38,7 @@ from riwoa.bench.tasks import Task, open_task
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
 from riwoa.cognition.gate import judge
 from riwoa.cognition.parse import PatchError, offered_patch
-from riwoa.cognition.prompt import Remembered, ask_of, compose, listed_changes, parameters_of
+from riwoa.cognition.prompt import EarlierPatch, compose, generation_request_of, listed_changes, parameters_of
 from riwoa.cognition.protocol import (
     Choice,
     Example,
@@ -207,8 +207,8 @@ class Bench:
         self._settings = settings
         self._kept = Kept(folder)
         self._say = say
-        self._successes: list[Remembered] = []
-        self._rejected: list[Remembered] = []
+        self._successes: list[EarlierPatch] = []
+        self._rejected: list[EarlierPatch] = []
 
     async def run(self) -> dict[str, Any]:
         """Train, then judge.
@@ -309,8 +309,8 @@ class Bench:
             }
 
         one: dict[str, Any] = await self._kept.step(f"round{number}", make)
-        self._successes = [Remembered(**m) for m in one["memories"]["successes"]] or self._successes
-        self._rejected = [Remembered(**m) for m in one["memories"]["rejected"]] or self._rejected
+        self._successes = [EarlierPatch(**m) for m in one["memories"]["successes"]] or self._successes
+        self._rejected = [EarlierPatch(**m) for m in one["memories"]["rejected"]] or self._rejected
         return one
 
     async def _train(self, number: int, taught: list[dict[str, str]], kept: list[dict[str, str]]) -> Trained:
@@ -318,7 +318,7 @@ class Bench:
         job = TrainingJob(
             examples=one_of_each(Example(**e) for e in taught),
             held_out=tuple(Example(**e) for e in kept),
-            probes=tuple(ask_of(r) for r in probes),
+            probes=tuple(generation_request_of(r) for r in probes),
             settings=self._style.settings,
             seed=seed_of(SEED, number, 0, "training"),
             weights_path=str(self._adapter(number).absolute()),
@@ -376,7 +376,7 @@ class Bench:
         return replies, time.monotonic() - started
 
     def _read(self, request: RequestRecord, reply: ReplyRecord) -> Patch | None:
-        ask = ask_of(request)
+        ask = generation_request_of(request)
         try:
             return offered_patch(reply.text, ask.choices, ask.most_genes)
         except PatchError:

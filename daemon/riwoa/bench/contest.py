@@ -36,7 +36,7 @@ from riwoa.search.base import LatencyOf, Outcome, Proposal, SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
-from riwoa.search.race import Stakes
+from riwoa.search.race import EliminationThreshold
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import SCREENING, STRATEGIES, make_strategy
 from riwoa.surrogate import gaussian_process as surrogate
@@ -186,8 +186,8 @@ class Search:
             if self._screening is not None:
                 self._screening.guide(self._strategy)
             proposals = self._strategy.ask()
-            stakes = Stakes(self._landscape.aim, self._strategy.cut, self._front.front())
-            race = self._racing.race(stakes) if self._racing is not None else None
+            threshold = EliminationThreshold(self._landscape.aim, self._strategy.cut, self._front.front())
+            race = self._racing.race(threshold) if self._racing is not None else None
             measured = [self._query(p, race) for p in proposals]
             if self._spent >= self._budget:
                 break  # whatever of this generation lies beyond the budget was never evaluated

@@ -140,7 +140,7 @@ async def search(journal_path: Path, evaluations: int, say: Callable[[dict[str, 
             latency_of=latency_ms,
             target_ms=_TARGET_MS,
             evaluations=Evaluations(Landscape(), journal, journal_path, "growth", run_id=run_id),
-            desk=None,
+            proposal_queue=None,
             reloader=reloader,
             on_commit=on_commit,
         )

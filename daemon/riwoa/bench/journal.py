@@ -34,7 +34,7 @@ RDB_TRIALS, FILE_TRIALS = 8, 40  # a round: fewer, for they take longer
 OPTUNA_HINT = "pip install 'riwoa[bench]'"
 _STATE_BYTES = 41_000  # of RI-IWOA: 20 vectors of 46, a covariance and a basis
 
-Round = Callable[[Path, int], float]  # directory, seed -> evaluations a second
+EvaluationRound = Callable[[Path, int], float]  # directory, seed -> evaluations a second
 Report = Callable[[int, int], None]
 
 
@@ -61,7 +61,7 @@ def bench_journal(directory: Path, repeats: int = 5, *, progress: Report = lambd
     return _result(rates, directory, repeats)
 
 
-def _contenders() -> Iterator[tuple[str, Round]]:
+def _contenders() -> Iterator[tuple[str, EvaluationRound]]:
     yield "riwoa", lambda folder, seed: asyncio.run(_ours(folder, seed, one_by_one=False))
     yield "riwoa_commit_each", lambda folder, seed: asyncio.run(_ours(folder, seed, one_by_one=True))
     if importlib.util.find_spec("optuna") is not None:

@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from riwoa.bench.turns import TurnBackend, TurnProvider, Turns
-from riwoa.cognition.desk import ProposalDesk
+from riwoa.bench.alternation import AlternatingBackend, AlternatingProvider, Alternation
+from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.cognition.provider import ProposalProvider
 from riwoa.config.loading import Loaded, load
 from riwoa.config.reload import Reloader
@@ -152,8 +152,8 @@ async def _writer(config: Config) -> tuple[ProposalProvider, Style]:
 async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int) -> Passed:
     """Go one way, in processes and a state directory of its own."""
     config = loaded.config
-    turns = Turns(alternate=way.alternate)
-    clock = _Clock(turns, generations)
+    alternation = Alternation(alternate=way.alternate)
+    clock = _Clock(alternation, generations)
     async with AsyncExitStack() as stack:
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-overlap-"))) / "journal.db"
         provider, style = await _writer(config)
@@ -163,8 +163,8 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
         oracle, _ = await asyncio.gather(pool.start(), provider.start())
         journal = await JournalWriter.open(path)
         stack.push_async_callback(journal.close)
-        desk = ProposalDesk(
-            TurnProvider(provider, turns), journal, lag=config.cognition.lag, timeout_s=lambda: _PATIENCE_S
+        proposal_queue = ProposalQueue(
+            AlternatingProvider(provider, alternation), journal, lag=config.cognition.lag, timeout_s=lambda: _PATIENCE_S
         )
         run_id = await journal.begin_run({"seed": config.run.seed}, as_json(config))
         conductor = Conductor(
@@ -175,26 +175,31 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
             latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
             layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
             target_ms=auto_target_ms(table, config.oracle.resolutions),
-            evaluations=Evaluations(TurnBackend(pool, turns), journal, path, oracle.version, run_id=run_id),
-            desk=desk,
+            evaluations=Evaluations(
+                AlternatingBackend(pool, alternation), journal, path, oracle.version, run_id=run_id
+            ),
+            proposal_queue=proposal_queue,
             style=style,
             reloader=Reloader(loaded, []),
             on_commit=lambda: clock.committed(conductor),
         )
-        await _until_answered(conductor, desk, clock, path)
+        await _until_answered(conductor, proposal_queue, clock, path)
         return clock.passed(path, conductor.run_id)
 
 
-async def _until_answered(conductor: Conductor, desk: ProposalDesk, clock: _Clock, path: Path) -> None:
+async def _until_answered(conductor: Conductor, proposal_queue: ProposalQueue, clock: _Clock, path: Path) -> None:
     """Search until the clock has seen its generations and everything that they asked for is answered."""
     failure = None
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(desk.run(), name="proposals"), group.create_task(conductor.run(), name="search")]
+            tasks = [
+                group.create_task(proposal_queue.run(), name="proposals"),
+                group.create_task(conductor.run(), name="search"),
+            ]
             await clock.over.wait()
             with JournalReader(path) as reader:
                 unanswered = reader.requests(conductor.run_id, unanswered=True)
-            await desk.collect(r.request_id for r in unanswered)
+            await proposal_queue.collect(r.request_id for r in unanswered)
             for task in tasks:
                 task.cancel()
     except* RiwoaError as errors:
@@ -210,9 +215,9 @@ def _first(error: BaseException) -> BaseException:
 class _Clock:
     """Seconds from the first commit to the last and the replies to it; the search then pauses."""
 
-    def __init__(self, turns: Turns, generations: int) -> None:
+    def __init__(self, alternation: Alternation, generations: int) -> None:
         self.over = asyncio.Event()
-        self._turns = turns
+        self._alternation = alternation
         self._generations = generations
         self._seen: list[tuple[float, float, float, float, int]] = []  # at each commit
 
@@ -225,8 +230,8 @@ class _Clock:
             self.over.set()
 
     def _worked(self) -> tuple[float, float, float]:
-        turns = self._turns
-        return turns.busy_s("evaluation"), turns.busy_s("generation"), turns.both_s
+        alternation = self._alternation
+        return alternation.busy_s("evaluation"), alternation.busy_s("generation"), alternation.both_s
 
     def passed(self, path: Path, run_id: int) -> Passed:
         """What the clock saw, once everything is answered."""
@@ -236,7 +241,7 @@ class _Clock:
         with JournalReader(path) as reader:
             replies = reader.replies(run_id).values()
             return Passed(
-                seconds=max(end_s, self._turns.ended_s) - start_s,
+                seconds=max(end_s, self._alternation.ended_s) - start_s,
                 evaluation_s=evaluation_s,
                 generation_s=generation_s,
                 both_s=both_s,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from riwoa.bench.tasks import Task
-from riwoa.cognition.prompt import Remembered, Situation
+from riwoa.cognition.prompt import EarlierPatch, Situation
 from riwoa.run.proposals import offered_choices
 from riwoa.search.base import Outcome, SearchParameters
 from riwoa.search.codec import Codec
@@ -61,7 +61,7 @@ class Parent:
         """Of any architecture, under the task's aim."""
         return float(self.task.aim.fitness(accuracy, self.task.latency_ms(architecture)))
 
-    def situation(self, successes: Sequence[Remembered] = (), rejected: Sequence[Remembered] = ()) -> Situation:
+    def situation(self, successes: Sequence[EarlierPatch] = (), rejected: Sequence[EarlierPatch] = ()) -> Situation:
         """What a prompt is made from."""
         return Situation(
             space=self.codec.space,

@@ -1,1 +1,1 @@
-"""Cognition: a language model (or a script in its place) that proposes patches, and the desk where requests wait."""
+"""The language model that proposes patches, or a script in its place, and the proposal queue where requests wait."""

@@ -18,21 +18,28 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.cognition.memory import says_out_of_memory
-from riwoa.cognition.prompt import ask_of
+from riwoa.cognition.prompt import generation_request_of
 from riwoa.cognition.protocol import (
+    GeneratedText,
     GenerationSettings,
     ModelSpec,
     Progress,
     Trained,
     TrainingJob,
     WriterSpec,
-    Written,
 )
 from riwoa.cognition.provider import ProviderState, ProviderStats
 from riwoa.errors import AdapterError, CognitionError
 from riwoa.ipc.child import child_environment, error_from_json
 from riwoa.ipc.frames import encode_frame
-from riwoa.ipc.process import Peer, PeerKilledError, PeerLateError, PeerLimits, PeerLostError, PeerMemoryError
+from riwoa.ipc.process import (
+    AnswerLimits,
+    ChildProcess,
+    ProcessKilledError,
+    ProcessLateError,
+    ProcessLostError,
+    ProcessMemoryError,
+)
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
 _ATTEMPTS = 2
@@ -50,7 +57,7 @@ class EngineLimits:
     """Limits of the process and of the breaker."""
 
     start_timeout_s: float = 300.0  # to load the model, or an adapter
-    operation_timeout_s: float = 7200.0  # of a batch or a training; the desk's patience usually ends sooner
+    operation_timeout_s: float = 7200.0  # of a batch or a training; the proposal queue's patience usually ends sooner
     memory_limit_bytes: int | None = None  # resident set of the process
     breaker_failures: int = 3  # failed batches in a row that open the breaker
     breaker_rest: int = 10  # batches that are then turned away, before one trial
@@ -104,8 +111,8 @@ class LanguageModelProvider:
         self._on_log = on_log
         self._one_at_a_time = asyncio.Lock()
         self._breaker = Breaker()
-        self._peer: Peer | None = None
-        self._killed: Peer | None = None  # not yet reaped
+        self._child: ChildProcess | None = None
+        self._killed: ChildProcess | None = None  # not yet reaped
         self._wanted: tuple[str | None, Path | None] = (None, None)  # the adapter in use: sha256 and file
         self._taken: tuple[str | None, Path | None] = (None, None)  # the last one that a process accepted
         self._given: str | None = None  # the adapter that the running process has
@@ -158,7 +165,7 @@ class LanguageModelProvider:
                 while True:
                     try:
                         return await self._trained(job, on_progress)
-                    except (PeerMemoryError, PeerKilledError) as lost:
+                    except (ProcessMemoryError, ProcessKilledError) as lost:
                         if self._closed or self._frugality + 1 == len(_FRUGALITY):
                             raise
                         self._frugality += 1
@@ -173,7 +180,7 @@ class LanguageModelProvider:
 
     def stats(self) -> ProviderStats:
         """See ``ProposalProvider.stats``."""
-        alive = self._peer is not None and self._peer.alive
+        alive = self._child is not None and self._child.alive
         return ProviderStats(
             state=self._state_now(alive),
             reason=self._breaker.reason,
@@ -182,8 +189,8 @@ class LanguageModelProvider:
             tokens=self._tokens,
             tokens_per_s=self._tokens / self._writing_s if self._writing_s > 0 else None,
             restarts=max(0, self._starts - 1),
-            pid=self._peer.pid if self._peer is not None and alive else None,
-            resident_bytes=self._peer.resident_bytes() if self._peer is not None and alive else None,
+            pid=self._child.pid if self._child is not None and alive else None,
+            resident_bytes=self._child.resident_bytes() if self._child is not None and alive else None,
         )
 
     def _state_now(self, alive: bool) -> ProviderState:
@@ -206,30 +213,30 @@ class LanguageModelProvider:
             most = min(settings.batch, self._most or settings.batch, len(batch))
             try:
                 return await self._write(batch, replace(settings, batch=most))
-            except PeerLateError:
+            except ProcessLateError:
                 raise
-            except PeerLostError as lost:
+            except ProcessLostError as lost:
                 # One SIGKILL is anybody's; two in a row are the kernel's, for memory, if there was anything to halve.
-                twice = isinstance(lost, PeerKilledError) and attempt == _ATTEMPTS and most > 1
-                if isinstance(lost, PeerMemoryError) or twice:
+                twice = isinstance(lost, ProcessKilledError) and attempt == _ATTEMPTS and most > 1
+                if isinstance(lost, ProcessMemoryError) or twice:
                     self._most = max(1, most // 2)
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError("an attempt returns or raises")
 
     async def _write(self, batch: Sequence[RequestRecord], settings: GenerationSettings) -> list[ReplyRecord]:
-        peer = await self._ready()
+        child = await self._ready()
         frame = {
             "op": "generate",
-            "requests": [ask_of(r).to_json() for r in batch],
+            "requests": [generation_request_of(r).to_json() for r in batch],
             "settings": settings.to_json(),
         }
         started = time.monotonic()
         with self._state("generating"):
-            answer = await self._call(peer, frame)
+            answer = await self._call(child, frame)
         duration_s = time.monotonic() - started
-        with self._understood(peer):
-            written = [Written(**w) for w in answer["replies"]]
+        with self._understood(child):
+            written = [GeneratedText(**w) for w in answer["replies"]]
             if [w.id for w in written] != [r.request_id for r in batch]:
                 raise ValueError("not the replies to these requests")
             replies = [_reply(w, duration_s) for w in written]
@@ -240,29 +247,29 @@ class LanguageModelProvider:
         return replies
 
     async def _trained(self, job: TrainingJob, on_progress: Progress) -> Trained:
-        peer = await self._ready()
+        child = await self._ready()
         piece, checkpointing = _FRUGALITY[self._frugality]
         frugal = replace(job, piece=min(job.piece, piece), checkpointing=job.checkpointing or checkpointing)
         with self._state("training"):
-            answer = await self._call(peer, {"op": "train", "job": frugal.to_json()}, on_progress)
-        with self._understood(peer):
+            answer = await self._call(child, {"op": "train", "job": frugal.to_json()}, on_progress)
+        with self._understood(child):
             return Trained.from_json(answer["trained"])
 
     # -- the process -------------------------------------------------------------------------------------------------
 
-    async def _ready(self) -> Peer:
+    async def _ready(self) -> ChildProcess:
         """The process, with the adapter in use.
 
         Raises:
             AdapterError: it is refused, whenever it was chosen; the one before is in use again.
         """
-        peer = await self._running()
+        child = await self._running()
         sha256, path = self._wanted
         if self._given != sha256:
             with self._state("starting"):
                 frame = {"op": "adapter", "path": None if path is None else str(path)}
                 try:
-                    await self._call(peer, frame, timeout_s=self._limits().start_timeout_s)
+                    await self._call(child, frame, timeout_s=self._limits().start_timeout_s)
                 except AdapterError:
                     if self._taken[0] == sha256:
                         self._taken = (None, None)
@@ -270,23 +277,23 @@ class LanguageModelProvider:
                     raise
             self._given = sha256
         self._taken = self._wanted
-        return peer
+        return child
 
-    async def _running(self) -> Peer:
+    async def _running(self) -> ChildProcess:
         """The process, started if there is none or it died."""
         if self._closed:
             raise CognitionError("the language model's provider is closed")
-        if self._peer is not None and self._peer.alive:
-            return self._peer
+        if self._child is not None and self._child.alive:
+            return self._child
         self._drop()
         await self._reap()
         with self._state("starting"):
             return await self._start()
 
-    async def _start(self) -> Peer:
+    async def _start(self) -> ChildProcess:
         self._given = None
         self._words.clear()
-        peer = self._peer = await Peer.spawn(
+        child = self._child = await ChildProcess.spawn(
             "riwoa.cognition.worker",
             child_environment(self._spec.threads, _ENVIRONMENT),
             self._log,
@@ -295,19 +302,19 @@ class LanguageModelProvider:
         )
         if self._closed:  # meanwhile
             self._drop()
-            raise PeerLostError("closed")
-        answer = await self._ask(peer, {"spec": self._spec.to_json()}, self._limits().start_timeout_s)
+            raise ProcessLostError("closed")
+        answer = await self._ask(child, {"spec": self._spec.to_json()}, self._limits().start_timeout_s)
         if isinstance(answer.get("fatal"), dict):
             self._drop()
             raise _failure(answer["fatal"])
         if "ready" not in answer:
             raise self._strange()
         self._starts += 1
-        return peer
+        return child
 
     async def _call(
         self,
-        peer: Peer,
+        child: ChildProcess,
         frame: Mapping[str, Any],
         on_progress: Progress = lambda _: None,
         timeout_s: float | None = None,
@@ -315,12 +322,12 @@ class LanguageModelProvider:
         """What an operation gave.
 
         Raises:
-            PeerLostError: the process is useless; it is killed.
+            ProcessLostError: the process is useless; it is killed.
             CognitionError: the operation failed; the process lives, unless it has no memory left.
         """
-        answer = await self._ask(peer, frame, timeout_s or self._limits().operation_timeout_s, on_progress)
-        if peer.fatter_than(self._limits().memory_limit_bytes):
-            self._log(f"replaced: {peer.resident_bytes()} bytes resident after an operation")
+        answer = await self._ask(child, frame, timeout_s or self._limits().operation_timeout_s, on_progress)
+        if child.fatter_than(self._limits().memory_limit_bytes):
+            self._log(f"replaced: {child.resident_bytes()} bytes resident after an operation")
             self._drop()
         if isinstance(answer.get("error"), dict):
             if says_out_of_memory(str(answer["error"].get("class")), str(answer["error"].get("message"))):
@@ -331,39 +338,39 @@ class LanguageModelProvider:
         return dict(answer["ok"])
 
     async def _ask(
-        self, peer: Peer, frame: Mapping[str, Any], timeout_s: float, on_progress: Progress = lambda _: None
+        self, child: ChildProcess, frame: Mapping[str, Any], timeout_s: float, on_progress: Progress = lambda _: None
     ) -> dict[str, Any]:
         limits = self._limits()
-        wanted = PeerLimits(timeout_s, limits.memory_limit_bytes, limits.poll_s)
+        wanted = AnswerLimits(timeout_s, limits.memory_limit_bytes, limits.poll_s)
         late = f"no answer within {timeout_s:g} s"
         try:
-            return await peer.ask(encode_frame(frame), wanted, late=late, on_progress=on_progress)
+            return await child.ask(encode_frame(frame), wanted, late=late, on_progress=on_progress)
         except BaseException:  # cancelled or lost: it may be anywhere in its computation
             self._drop()
             raise
 
     def _drop(self) -> None:
         """Kill the process; ``_reap`` waits for its end."""
-        if self._peer is not None:
-            self._peer.kill()
-            self._killed, self._peer = self._peer, None
+        if self._child is not None:
+            self._child.kill()
+            self._killed, self._child = self._child, None
 
     async def _reap(self) -> None:
         if self._killed is not None:
             await self._killed.stop()
             self._killed = None
 
-    def _strange(self) -> PeerLostError:
+    def _strange(self) -> ProcessLostError:
         self._drop()
-        return PeerLostError(_STRANGE)
+        return ProcessLostError(_STRANGE)
 
     @contextlib.contextmanager
-    def _understood(self, peer: Peer) -> Iterator[None]:
+    def _understood(self, child: ChildProcess) -> Iterator[None]:
         """What is not the answer that was asked for loses the process its trust."""
         try:
             yield
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            self._log(f"strange answer of process {peer.pid}: {type(error).__name__}: {error}")
+            self._log(f"strange answer of process {child.pid}: {type(error).__name__}: {error}")
             raise self._strange() from None
 
     # -- failures ----------------------------------------------------------------------------------------------------
@@ -387,9 +394,9 @@ class LanguageModelProvider:
         """A lost process as the caller's error, with the last line it wrote."""
         try:
             yield
-        except PeerLostError as lost:
+        except ProcessLostError as lost:
             words = f": {self._words[-1][:200]}" if self._words else ""
-            if isinstance(lost, PeerMemoryError):
+            if isinstance(lost, ProcessMemoryError):
                 limit_bytes = self._limits().memory_limit_bytes or 0
                 words = (
                     f": it grew beyond cognition.memory_bytes ({limit_bytes / 2**30:.1f} GiB); raise it or choose a "
@@ -418,7 +425,7 @@ def _failure(error: Mapping[str, Any]) -> CognitionError:
     )
 
 
-def _reply(w: Written, duration_s: float) -> ReplyRecord:
+def _reply(w: GeneratedText, duration_s: float) -> ReplyRecord:
     return ReplyRecord(
         request_id=w.id,
         status="ok",

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from riwoa.cognition.cache import growing_cache
 from riwoa.cognition.grammar import patch_grammar
 from riwoa.cognition.lora import Lora
-from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, Written
+from riwoa.cognition.protocol import GeneratedText, GenerationRequest, GenerationSettings, ModelSpec
 from riwoa.errors import ModelError
 
 OPENING, CLOSING = "<think>\n", "\n</think>\n"
@@ -100,9 +100,9 @@ class LanguageModel:
         self.weights_changed()
 
     @torch.inference_mode()
-    def generate(self, requests: tuple[Ask, ...], settings: GenerationSettings) -> list[Written]:
+    def generate(self, requests: tuple[GenerationRequest, ...], settings: GenerationSettings) -> list[GeneratedText]:
         """See ``Writer.generate``."""
-        written: list[Written] = []
+        written: list[GeneratedText] = []
         for start in range(0, len(requests), settings.batch):
             rows = self._rows(requests[start : start + settings.batch], settings)
             written += self._write(rows, settings)
@@ -151,7 +151,7 @@ class LanguageModel:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def _rows(self, requests: Sequence[Ask], settings: GenerationSettings) -> list[_Row]:
+    def _rows(self, requests: Sequence[GenerationRequest], settings: GenerationSettings) -> list[_Row]:
         steps = settings.thinking_tokens + len(self._closing) + settings.patch_tokens
         return [
             _Row(
@@ -163,14 +163,14 @@ class LanguageModel:
             for request in requests
         ]
 
-    def _matcher(self, request: Ask) -> Any:
+    def _matcher(self, request: GenerationRequest) -> Any:
         grammar = patch_grammar(request.choices, request.most_genes)
         matcher = llguidance.LLMatcher(self._grammar_tokens, llguidance.LLMatcher.grammar_from_lark(grammar))
         if matcher.is_error():
             raise ValueError(f"the grammar of request {request.id} is refused: {matcher.get_error()}")
         return matcher
 
-    def _write(self, rows: list[_Row], settings: GenerationSettings) -> list[Written]:
+    def _write(self, rows: list[_Row], settings: GenerationSettings) -> list[GeneratedText]:
         logits, state = self._read_prompts(rows)
         while True:
             live = [row for row in rows if not row.done]
@@ -274,7 +274,7 @@ class LanguageModel:
 class _Row:
     """A reply while it is written."""
 
-    request: Ask
+    request: GenerationRequest
     prompt: list[int]
     uniform: np.ndarray[Any, np.dtype[np.float64]]  # one draw a token
     matcher: Any  # of the grammar, or None
@@ -293,9 +293,9 @@ class _Row:
     def answer_tokens(self) -> int:
         return 0 if self.answer_from is None else len(self.ids) - self.answer_from
 
-    def written(self, tokenizer: Any) -> Written:
+    def written(self, tokenizer: Any) -> GeneratedText:
         text = tokenizer.decode(self.ids, skip_special_tokens=True)
-        return Written(
+        return GeneratedText(
             id=self.request.id,
             text=OPENING + self.request.lead + text,
             tokens=len(self.ids),

@@ -14,7 +14,7 @@ from importlib.resources import files
 from string import Template as Words
 from typing import Any, Literal
 
-from riwoa.cognition.protocol import Ask, Choice, GenerationSettings
+from riwoa.cognition.protocol import Choice, GenerationRequest, GenerationSettings
 from riwoa.cognition.spelling import in_json, in_words
 from riwoa.search.space import Space
 from riwoa_storage.records import RequestRecord
@@ -24,7 +24,7 @@ LatencyAfter = Callable[[Mapping[str, Choice]], float]  # of the parent with thi
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class EarlierPatch:
     """An earlier patch: what it changed, and what came of it."""
 
     patch: Mapping[str, Choice]
@@ -44,8 +44,8 @@ class Situation:
     target_ms: float | None
     layer_ms: Mapping[str, float]  # layer ("stage1.block2") -> milliseconds in the latency table; {} when unknown
     latency_after: LatencyAfter | None  # the table is free to ask
-    successes: Sequence[Remembered] = ()
-    rejected: Sequence[Remembered] = ()
+    successes: Sequence[EarlierPatch] = ()
+    rejected: Sequence[EarlierPatch] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def parameters_of(
     settings: GenerationSettings,
     lead: str = "",
 ) -> dict[str, Any]:
-    """What a request journals beside its prompt; ``ask_of`` reads it."""
+    """What a request journals beside its prompt; ``generation_request_of`` reads it."""
     return {
         "system": system,
         "lead": lead,
@@ -112,10 +112,10 @@ def parameters_of(
     }
 
 
-def ask_of(request: RequestRecord) -> Ask:
+def generation_request_of(request: RequestRecord) -> GenerationRequest:
     """The request as the model's process takes it."""
     p = request.parameters
-    return Ask(
+    return GenerationRequest(
         id=request.request_id,
         seed=request.seed,
         system=p["system"],
@@ -201,12 +201,12 @@ def _options(s: Situation, choices: Offered, most: int) -> list[str]:
     return [in_json(patch) + ("" if ms is None else f" {ms:+.2f} ms") for patch, ms in rows]
 
 
-def _told(memories: Sequence[Remembered], most: int, nothing: str) -> str:
+def _told(memories: Sequence[EarlierPatch], most: int, nothing: str) -> str:
     """The newest ``most`` memories in one line."""
     return "; ".join(_memory(m) for m in memories[-most:]) or nothing
 
 
-def _memory(m: Remembered) -> str:
+def _memory(m: EarlierPatch) -> str:
     changes = ", ".join(
         f"{in_words(gene)} {in_words(m.before.get(gene, '?'))} to {in_words(choice)}"
         for gene, choice in m.patch.items()

@@ -79,7 +79,7 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class GenerationRequest:
     """One request for a patch.
 
     ``choices``: the genes that may change, each with the choices that change it. ``lead``: what the reasoning begins
@@ -99,13 +99,13 @@ class Ask:
         return {**asdict(self), "choices": {g: list(c) for g, c in self.choices.items()}}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Ask:
+    def from_json(cls, data: Mapping[str, Any]) -> GenerationRequest:
         """The request of ``to_json``."""
         return cls(**{**data, "choices": {g: tuple(c) for g, c in data["choices"].items()}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class GeneratedText:
     """What the model wrote: reasoning and patch, verbatim. ``thinking_tokens`` of its ``tokens`` are reasoning."""
 
     id: str
@@ -147,7 +147,7 @@ class TrainingJob:
 
     examples: tuple[Example, ...]
     held_out: tuple[Example, ...]
-    probes: tuple[Ask, ...]
+    probes: tuple[GenerationRequest, ...]
     settings: GenerationSettings  # for the probes
     seed: int
     weights_path: str  # where the new adapter is written
@@ -169,7 +169,7 @@ class TrainingJob:
                 **data,
                 "examples": tuple(Example(**e) for e in data["examples"]),
                 "held_out": tuple(Example(**e) for e in data["held_out"]),
-                "probes": tuple(Ask.from_json(p) for p in data["probes"]),
+                "probes": tuple(GenerationRequest.from_json(p) for p in data["probes"]),
                 "settings": GenerationSettings(**data["settings"]),
             }
         )
@@ -230,7 +230,7 @@ class Writer(Protocol):
             AdapterError: unreadable, or made for another model; the adapter in use stays.
         """
 
-    def generate(self, requests: tuple[Ask, ...], settings: GenerationSettings) -> list[Written]:
+    def generate(self, requests: tuple[GenerationRequest, ...], settings: GenerationSettings) -> list[GeneratedText]:
         """A reply to each request, in order.
 
         Raises:

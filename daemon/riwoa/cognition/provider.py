@@ -47,7 +47,7 @@ class ProposalProvider(Protocol):
         """
 
     async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
-        """Replies to every request of the batch, in order. Cancelled when the desk's patience ends.
+        """Replies to every request of the batch, in order. Cancelled when the proposal queue's patience ends.
 
         Raises:
             CognitionError: the batch failed.

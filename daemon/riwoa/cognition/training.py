@@ -23,7 +23,7 @@ import torch
 
 from riwoa.cognition.memory import as_memory_allows, free_memory, out_of_memory
 from riwoa.cognition.parse import PatchError, offered_patch
-from riwoa.cognition.protocol import Ask, Example, Measured, Trained, TrainingJob
+from riwoa.cognition.protocol import Example, GenerationRequest, Measured, Trained, TrainingJob
 
 if TYPE_CHECKING:
     from riwoa.cognition.language_model import LanguageModel
@@ -226,7 +226,7 @@ def _sample(model: LanguageModel, example: Example) -> _Sample:
     return _Sample(prompt + reply, len(prompt), len(prompt) + min(thought, len(reply)))
 
 
-def _valid(ask: Ask, text: str) -> bool:
+def _valid(ask: GenerationRequest, text: str) -> bool:
     try:
         offered_patch(text, ask.choices, ask.most_genes)
     except PatchError:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from riwoa.cognition.memory import as_memory_allows
-from riwoa.cognition.protocol import Ask, GenerationSettings, ModelSpec, TrainingJob, Writer
+from riwoa.cognition.protocol import GenerationRequest, GenerationSettings, ModelSpec, TrainingJob, Writer
 from riwoa.errors import ModelError, RiwoaError
 from riwoa.ipc.child import error_to_json
 from riwoa.ipc.frames import ParentPipe
@@ -76,7 +76,7 @@ def _do(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
             writer.use_adapter(frame["path"])
             return {}
         case "generate":
-            requests = tuple(Ask.from_json(r) for r in frame["requests"])
+            requests = tuple(GenerationRequest.from_json(r) for r in frame["requests"])
             settings = GenerationSettings(**frame["settings"])
             replies, batch = as_memory_allows(
                 lambda most: writer.generate(requests, replace(settings, batch=most)),

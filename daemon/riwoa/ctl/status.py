@@ -124,9 +124,9 @@ def _from_journal(paths: StatePaths) -> dict[str, Any]:
     journal = paths.name("journal.db")
     if not os.path.exists(journal):
         return {**blank, "message": f"no run in {paths.directory}: start one with riwoad or make run"}
-    from riwoa_storage.glance import glance
+    from riwoa_storage.overview import overview
 
-    seen = glance(journal)
+    seen = overview(journal)
     if seen is None:
         return {**blank, "message": f"no run was begun in {paths.directory} yet"}
     leader = seen["leader"]

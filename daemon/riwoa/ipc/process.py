@@ -28,7 +28,7 @@ _EXIT_GRACE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class PeerLimits:
+class AnswerLimits:
     """What one answer may take."""
 
     timeout_s: float
@@ -37,27 +37,27 @@ class PeerLimits:
     stopped_s: float = 10.0  # how long a signal may stop it before it is given up: by itself it never goes on
 
 
-class PeerLostError(Exception):
+class ProcessLostError(Exception):
     """The process is gone or useless; the message is the reason that gets journaled."""
 
 
-class PeerLateError(PeerLostError):
+class ProcessLateError(ProcessLostError):
     """It took too long."""
 
 
-class PeerStoppedError(PeerLostError):
+class ProcessStoppedError(ProcessLostError):
     """A signal has stopped it, and nobody lets it go on."""
 
 
-class PeerMemoryError(PeerLostError):
+class ProcessMemoryError(ProcessLostError):
     """It grew too large."""
 
 
-class PeerKilledError(PeerLostError):
+class ProcessKilledError(ProcessLostError):
     """SIGKILL ended it, as the kernel does when the machine's memory runs out."""
 
 
-class Peer:
+class ChildProcess:
     """One process and its pipes. Whoever gives up an ``ask``, by cancelling it or by its error, stops the process."""
 
     def __init__(self, process: asyncio.subprocess.Process, on_line: Callable[[str], None], name: str) -> None:
@@ -75,7 +75,7 @@ class Peer:
         *,
         name: str,
         max_frame_bytes: int,
-    ) -> Peer:
+    ) -> ChildProcess:
         """Start ``python -m module``.
 
         Args:
@@ -86,7 +86,7 @@ class Peer:
             max_frame_bytes: an answer longer than this is a broken frame.
 
         Raises:
-            PeerLostError: there can be no process.
+            ProcessLostError: there can be no process.
         """
         try:
             process = await asyncio.create_subprocess_exec(
@@ -99,7 +99,7 @@ class Peer:
                 limit=max_frame_bytes,
             )
         except OSError as error:
-            raise PeerLostError(f"no process: {error.strerror}") from error
+            raise ProcessLostError(f"no process: {error.strerror}") from error
         return cls(process, on_line, name)
 
     @property
@@ -115,7 +115,7 @@ class Peer:
     async def ask(
         self,
         frame: bytes,
-        limits: PeerLimits,
+        limits: AnswerLimits,
         *,
         late: str,
         on_progress: Callable[[Mapping[str, Any]], None] | None = None,
@@ -129,7 +129,7 @@ class Peer:
             on_progress: gets what "progress" frames hold; None: such a frame is an answer like any other.
 
         Raises:
-            PeerLostError: there is no answer; the process may still live.
+            ProcessLostError: there is no answer; the process may still live.
         """
         assert self._process.stdin is not None
         end_s = time.monotonic() + limits.timeout_s
@@ -142,7 +142,7 @@ class Peer:
                 return answer
             on_progress(answer["progress"])
 
-    async def _answer(self, end_s: float, limits: PeerLimits, late: str) -> dict[str, Any]:
+    async def _answer(self, end_s: float, limits: AnswerLimits, late: str) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = asyncio.ensure_future(self._process.stdout.readline())
         ran_s = time.monotonic()  # when it was last seen not to be stopped
@@ -151,11 +151,11 @@ class Peer:
                 now_s = time.monotonic()
                 left_s, ran_s = end_s - now_s, ran_s if self.stopped() else now_s
                 if left_s <= 0:
-                    raise PeerLateError(late)
+                    raise ProcessLateError(late)
                 if now_s - ran_s > limits.stopped_s:
-                    raise PeerStoppedError(f"worker stopped by a signal for {limits.stopped_s:g} s")
+                    raise ProcessStoppedError(f"worker stopped by a signal for {limits.stopped_s:g} s")
                 if self.fatter_than(limits.memory_bytes):
-                    raise PeerMemoryError("memory")
+                    raise ProcessMemoryError("memory")
                 await asyncio.wait({line}, timeout=min(left_s, limits.poll_s))
             return await self._parse(line)
         finally:
@@ -167,17 +167,17 @@ class Peer:
                 raise await self._death()
             return decode_frame(line.result())
         except (ValueError, RecursionError):  # not JSON, or longer or deeper than any frame
-            raise PeerLostError("worker died: broken frame") from None
+            raise ProcessLostError("worker died: broken frame") from None
 
-    async def _death(self) -> PeerLostError:
+    async def _death(self) -> ProcessLostError:
         """Its output has ended, so it should be gone at once; from what."""
         try:
             async with asyncio.timeout(_EXIT_GRACE_S):
                 code = await self._process.wait()
         except TimeoutError:
-            return PeerLostError("worker died: it closed its output")
+            return ProcessLostError("worker died: it closed its output")
         cause = f"signal {-code}" if code < 0 else f"exit status {code}"
-        return (PeerKilledError if code == -signal.SIGKILL else PeerLostError)(f"worker died: {cause}")
+        return (ProcessKilledError if code == -signal.SIGKILL else ProcessLostError)(f"worker died: {cause}")
 
     def resident_bytes(self) -> int | None:
         """Resident memory of its own; None where the kernel does not tell.

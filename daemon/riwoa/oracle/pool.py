@@ -17,7 +17,7 @@ from typing import Any, Literal
 from riwoa.errors import OracleError, RiwoaError
 from riwoa.ipc.child import child_environment, error_from_json
 from riwoa.ipc.frames import encode_frame
-from riwoa.ipc.process import Peer, PeerLimits, PeerLostError
+from riwoa.ipc.process import AnswerLimits, ChildProcess, ProcessLostError
 from riwoa.oracle.protocol import (
     MAX_FRAME_BYTES,
     OWN_ERROR,
@@ -191,7 +191,7 @@ class WorkerPool:
         async with self._changed:
             await self._changed.wait_for(lambda: self._info is not None or self._error is not None)
 
-    async def _ready(self, slot: _Slot) -> Peer:
+    async def _ready(self, slot: _Slot) -> ChildProcess:
         """The slot's worker, started if there is none or it died."""
         failures = 0
         while slot.worker is None or not slot.worker.alive:
@@ -199,7 +199,7 @@ class WorkerPool:
             slot.enter("starting")
             try:
                 await self._start_worker(slot)
-            except PeerLostError as lost:
+            except ProcessLostError as lost:
                 await slot.stop()  # it may live and be ready only after we have given up on it
                 failures += 1
                 if failures >= self._settings.start_attempts:
@@ -212,7 +212,7 @@ class WorkerPool:
         return slot.worker
 
     async def _start_worker(self, slot: _Slot) -> None:
-        worker = slot.worker = await Peer.spawn(
+        worker = slot.worker = await ChildProcess.spawn(
             "riwoa.oracle.worker",
             child_environment(self._spec.threads),
             lambda line: slot.log(line, self._on_log),
@@ -226,7 +226,7 @@ class WorkerPool:
             raise error_from_json(reply["fatal"])
         ready = reply.get("ready")
         if not isinstance(ready, dict):
-            raise PeerLostError("broken frame at start")
+            raise ProcessLostError("broken frame at start")
         info = OracleInfo(str(ready["oracle_version"]), int(ready["threads"]), float(ready["load_s"]))
         if self._info is not None and self._info.version != info.version:
             raise OracleError(
@@ -239,11 +239,11 @@ class WorkerPool:
         worker.when_gone(self._notify)
         await self._notify()
 
-    def _limits(self, timeout_s: float) -> PeerLimits:
+    def _limits(self, timeout_s: float) -> AnswerLimits:
         s = self._settings
-        return PeerLimits(timeout_s, s.memory_limit_bytes, s.poll_s, s.stopped_s)
+        return AnswerLimits(timeout_s, s.memory_limit_bytes, s.poll_s, s.stopped_s)
 
-    async def _next_job(self, worker: Peer) -> _Job | None:
+    async def _next_job(self, worker: ChildProcess) -> _Job | None:
         """The next job, or None when the idle worker died."""
         async with self._changed:
             await self._changed.wait_for(lambda: (self._queue and not self._held) or not worker.alive)
@@ -269,7 +269,7 @@ class WorkerPool:
                 self._deliver(job, reply, time.monotonic() - start_s)
                 await self._recycle_if_fat(slot, worker)
                 return
-            except PeerLostError as lost:
+            except ProcessLostError as lost:
                 reason = str(lost)
                 await worker.stop()
                 if job.cancelled:
@@ -284,13 +284,13 @@ class WorkerPool:
 
     def _deliver(self, job: _Job, reply: Mapping[str, Any], duration_s: float) -> None:
         if reply.get("id") != job.id or ("metrics" in reply) == ("error" in reply):
-            raise PeerLostError("worker died: it answered something else")
+            raise ProcessLostError("worker died: it answered something else")
         if "error" in reply:
             self._finish(job, "failed", reason=f"{OWN_ERROR}{reply['error']}", duration_s=duration_s)
         else:
             self._finish(job, "ok", metrics=reply["metrics"], duration_s=duration_s)
 
-    async def _recycle_if_fat(self, slot: _Slot, worker: Peer) -> None:
+    async def _recycle_if_fat(self, slot: _Slot, worker: ChildProcess) -> None:
         """A worker that kept too much between evaluations costs nobody a result: it is replaced while idle."""
         if worker.fatter_than(self._settings.memory_limit_bytes):
             slot.log(f"replaced: {worker.resident_bytes()} bytes resident after an evaluation", self._on_log)
@@ -350,7 +350,7 @@ class _Slot:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.worker: Peer | None = None
+        self.worker: ChildProcess | None = None
         self.job: _Job | None = None
         self.evaluations = 0
         self.starts = 0

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from riwoa.cognition.desk import ProposalDesk
+from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import Config, as_json
 from riwoa.errors import OracleError
@@ -29,11 +29,11 @@ from riwoa.run import resume
 from riwoa.run.candidate import Candidate, candidate
 from riwoa.run.credit import Child, Tally, tallied, tallies_to_json
 from riwoa.run.deadline import Deadline, deadline_of
-from riwoa.run.evaluations import NO_RACE, Evaluated, Evaluations, Round, Wanted
+from riwoa.run.evaluations import NO_RACE, EvaluationOutcome, EvaluationRequest, EvaluationRound, Evaluations
 from riwoa.run.existing import Existing
 from riwoa.run.history import Best, History, Identity, Progress, genotype_of, pack_state, unpack_state
 from riwoa.run.lora_schedule import Learning
-from riwoa.run.proposals import Joined, LatencyOf, LayerMs, Semantics, Style, style_of
+from riwoa.run.proposals import JoinedReplies, LatencyOf, LayerMs, Semantics, Style, style_of
 from riwoa.run.racing import Race, Racing
 from riwoa.search.bandit import semantic_share
 from riwoa.search.base import Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
@@ -42,7 +42,7 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import BATCH as POLISH_BATCH
 from riwoa.search.polish import Polish
-from riwoa.search.race import Stakes
+from riwoa.search.race import EliminationThreshold
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import SCREENING, make_strategy
 from riwoa.surrogate.gaussian_process import Examples
@@ -75,7 +75,7 @@ class Conductor:
         latency_of: latency of an architecture, free to ask.
         target_ms: the latency target that "auto" stands for on this device; None where there are no latencies.
         evaluations: where accuracies come from.
-        desk: where semantic requests go, or None.
+        proposal_queue: where semantic requests go, or None.
         style: how the model writes; what suits no model in particular if not given.
         layer_ms: latency of an architecture's layers, for prompts.
         reloader: the configuration in force.
@@ -96,7 +96,7 @@ class Conductor:
         latency_of: LatencyOf,
         target_ms: float | None,
         evaluations: Evaluations,
-        desk: ProposalDesk | None,
+        proposal_queue: ProposalQueue | None,
         reloader: Reloader,
         style: Style | None = None,
         layer_ms: LayerMs = lambda _: {},
@@ -128,8 +128,8 @@ class Conductor:
         self.history = History(self.objective)
         self.semantics: Semantics | None = None
         self.learning: Learning | None = None
-        if desk is not None:
-            self._take_on(desk, style or style_of(config.cognition), layer_ms)
+        if proposal_queue is not None:
+            self._take_on(proposal_queue, style or style_of(config.cognition), layer_ms)
         self.strategy: Strategy | Polish = self._make_strategy()
         self.racing = Racing(
             [str(rung) for rung in config.oracle.rungs], config.oracle.rung_confidence, config.run.seed
@@ -147,11 +147,11 @@ class Conductor:
         self._restored = False
         self._search_evaluations = 0  # spent when the polish began
 
-    def _take_on(self, desk: ProposalDesk, style: Style, layer_ms: LayerMs) -> None:
+    def _take_on(self, proposal_queue: ProposalQueue, style: Style, layer_ms: LayerMs) -> None:
         """Propose with a language model, and let it learn."""
         semantics = self.semantics = Semantics(
             journal=self._journal,
-            desk=desk,
+            proposal_queue=proposal_queue,
             codec=self.codec,
             run_id=self.run_id,
             history=self.history,
@@ -165,7 +165,7 @@ class Conductor:
         self.learning = Learning(
             journal=self._journal,
             journal_path=self._path,
-            desk=desk,
+            proposal_queue=proposal_queue,
             run_id=self.run_id,
             config=self.config,
             style=style,
@@ -401,14 +401,16 @@ class Conductor:
         """Who may be given up in this generation; nobody in the polish, which asks little and compares closely."""
         if not self.racing.rungs or not isinstance(self.strategy, PopulationStrategy):
             return NO_RACE
-        return self.racing.race(Stakes(self.objective, self.strategy.cut, self.history.archive.front()))
+        return self.racing.race(EliminationThreshold(self.objective, self.strategy.cut, self.history.archive.front()))
 
-    def _wanted(self, race: Race, candidates: Iterable[Candidate]) -> list[Wanted]:
+    def _wanted(self, race: Race, candidates: Iterable[Candidate]) -> list[EvaluationRequest]:
         """What to evaluate, and what each must reach: its parent counts too, its operator is judged by it."""
-        if race.stakes is None:
-            return [Wanted(c.key, c.architecture) for c in candidates]
+        if race.threshold is None:
+            return [EvaluationRequest(c.key, c.architecture) for c in candidates]
         return [
-            Wanted(c.key, c.architecture, race.needed(self._latency_of(c.architecture), self.history.fitness(c.parent)))
+            EvaluationRequest(
+                c.key, c.architecture, race.needed(self._latency_of(c.architecture), self.history.fitness(c.parent))
+            )
             for c in candidates
         ]
 
@@ -440,13 +442,13 @@ class Conductor:
         return {} if failed is None else {"training_failed": failed}
 
     async def _candidates(
-        self, generation: int, proposals: Sequence[Proposal], work: Round, race: Race
-    ) -> tuple[list[Candidate], Joined]:
+        self, generation: int, proposals: Sequence[Proposal], work: EvaluationRound, race: Race
+    ) -> tuple[list[Candidate], JoinedReplies]:
         """All candidates of a generation; each is being evaluated as soon as it is known, while the model writes."""
         if self.semantics is None or self.learning is None or self.phase != "search":
             asked = [candidate(self.codec, p) for p in proposals]
             await work.add(self._wanted(race, asked))
-            return asked, Joined()
+            return asked, JoinedReplies()
         # What would join beyond the search is not asked for.
         joins = generation + self.config.cognition.lag < self.config.run.generations
         writes = joins and self.learning.writes(generation)
@@ -465,7 +467,9 @@ class Conductor:
         slots |= {c.slot: c for c in joined.candidates}
         return [slots[slot] for slot in sorted(slots)], joined
 
-    def _require_life(self, generation: int, candidates: Sequence[Candidate], evaluated: Sequence[Evaluated]) -> None:
+    def _require_life(
+        self, generation: int, candidates: Sequence[Candidate], evaluated: Sequence[EvaluationOutcome]
+    ) -> None:
         """Stop, committing nothing, when it is the oracle that fails and not the candidates.
 
         A candidate may fail for ever, and a polish often asks one at a time, so a barren generation is journaled like
@@ -483,7 +487,7 @@ class Conductor:
         self,
         generation: int,
         individuals: Sequence[IndividualRecord],
-        joined: Joined,
+        joined: JoinedReplies,
         inputs: Mapping[str, Any],
         started: float,
     ) -> None:
@@ -537,7 +541,7 @@ class Conductor:
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def _individual(self, c: Candidate, e: Evaluated, predicted: Prediction | None) -> IndividualRecord:
+    def _individual(self, c: Candidate, e: EvaluationOutcome, predicted: Prediction | None) -> IndividualRecord:
         metrics = {**e.metrics, "latency_ms": self._latency_of(c.architecture)} if e.error is None else {}
         if metrics and predicted is not None and not e.hit:
             metrics |= {"predicted": predicted[0], "predicted_sd": predicted[1]}
@@ -562,7 +566,7 @@ class Conductor:
         accuracy = i.metrics.get("accuracy", float("nan"))
         return Outcome(c.slot, c.operator, c.genotype, accuracy, i.metrics.get("latency_ms", float("nan")), c.parent)
 
-    def _counters(self, individuals: Sequence[IndividualRecord], joined: Joined) -> dict[str, int]:
+    def _counters(self, individuals: Sequence[IndividualRecord], joined: JoinedReplies) -> dict[str, int]:
         """Totals of the run including this generation."""
         semantic = [i for i in individuals if i.operator == "semantic"]
         fresh = [i for i in individuals if not i.cache_hit]

@@ -34,7 +34,7 @@ NO_RACE = Race()
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class EvaluationOutcome:
     """Raw metrics of an architecture, or why there are none. ``hit``: known from a committed generation.
 
     ``dropped``: given up on a lower rung, and these are the metrics so far.
@@ -57,7 +57,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EvaluationRequest:
     """An architecture to evaluate; ``needed`` is the accuracy that it must exceed to change anything."""
 
     key: str
@@ -68,7 +68,7 @@ class Wanted:
 _DERIVED = ("latency_ms", "predicted", "predicted_sd")  # metrics that no evaluation gave
 
 
-def outcome_of(rows: Sequence[IndividualRecord]) -> Evaluated:
+def outcome_of(rows: Sequence[IndividualRecord]) -> EvaluationOutcome:
     """What the evaluation of an architecture has given, by its committed individuals, at least one, oldest first.
 
     The first that was not given up stays; of what was given up, every rung.
@@ -77,29 +77,29 @@ def outcome_of(rows: Sequence[IndividualRecord]) -> Evaluated:
     for i in rows:
         raw = {name: value for name, value in i.metrics.items() if name not in _DERIVED}
         if i.status != "dropped":
-            return Evaluated(raw, i.error if i.status == "failed" else None, hit=True)
+            return EvaluationOutcome(raw, i.error if i.status == "failed" else None, hit=True)
         rungs |= raw
-    return Evaluated(rungs, None, hit=True, dropped=True)
+    return EvaluationOutcome(rungs, None, hit=True, dropped=True)
 
 
-class Round:
+class EvaluationRound:
     """One generation's evaluations: each architecture is worked for once, whenever it is added."""
 
     def __init__(self, evaluations: Evaluations, group: asyncio.TaskGroup, race: Race) -> None:
         self._evaluations = evaluations
         self._group = group
         self._race = race
-        self._committed: dict[str, Evaluated] = {}  # of the keys that were added
-        self._fresh: dict[str, Evaluated] = {}
-        self._tasks: dict[str, asyncio.Task[Evaluated]] = {}
+        self._committed: dict[str, EvaluationOutcome] = {}  # of the keys that were added
+        self._fresh: dict[str, EvaluationOutcome] = {}
+        self._tasks: dict[str, asyncio.Task[EvaluationOutcome]] = {}
         self._needed: dict[str, float] = {}  # by key, of whoever asks least of it
 
-    async def add(self, wanted: Sequence[Wanted]) -> None:
+    async def add(self, wanted: Sequence[EvaluationRequest]) -> None:
         """Begin the evaluation of what is neither committed nor in this round already; does not wait for it."""
         keys = dict.fromkeys(w.key for w in wanted)
         committed, stored = await self._evaluations.past(keys, self._race.rungs)
         self._committed |= committed
-        new: dict[str, Wanted] = {}
+        new: dict[str, EvaluationRequest] = {}
         for w in wanted:
             if self._settled(w.key) or w.key in self._fresh:
                 continue
@@ -114,7 +114,7 @@ class Round:
         for key, w in new.items():
             known = stored.get((None, key))
             if known is not None and not self._race.rungs:
-                self._fresh[key] = Evaluated(known, None, False)
+                self._fresh[key] = EvaluationOutcome(known, None, False)
             else:
                 work = self._evaluations.work(w, self._race, stored, self._committed.get(key))
                 self._tasks[key] = self._group.create_task(work, name=f"evaluate {key}")
@@ -127,7 +127,7 @@ class Round:
         """Take the results; all tasks are done."""
         self._fresh |= {key: task.result() for key, task in self._tasks.items()}
 
-    def outcomes(self, keys: Sequence[str]) -> list[Evaluated]:
+    def outcomes(self, keys: Sequence[str]) -> list[EvaluationOutcome]:
         """Outcomes by key, in order, once the round is over; the second of two equal keys is a hit of the first.
 
         So hits follow from the order of the keys and from committed generations, not from when they were added.
@@ -183,7 +183,7 @@ class Evaluations:
         with JournalReader(self._path) as reader:
             return reader.committed_keys(self._run_id, keys)
 
-    async def evaluate(self, wanted: Sequence[Wanted]) -> list[Evaluated]:
+    async def evaluate(self, wanted: Sequence[EvaluationRequest]) -> list[EvaluationOutcome]:
         """Outcomes in full, in order; the second of two equal keys is a hit of the first.
 
         Cancelling it cancels what is under way.
@@ -193,17 +193,17 @@ class Evaluations:
         return work.outcomes([w.key for w in wanted])
 
     @asynccontextmanager
-    async def round(self, race: Race = NO_RACE) -> AsyncIterator[Round]:
+    async def round(self, race: Race = NO_RACE) -> AsyncIterator[EvaluationRound]:
         """Work of one generation, that may be added in parts; leaving the context waits for all of it."""
         async with asyncio.TaskGroup() as group:
-            yield (work := Round(self, group, race))
+            yield (work := EvaluationRound(self, group, race))
         work.settle()
 
-    async def past(self, keys: Iterable[str], rungs: Sequence[str]) -> tuple[dict[str, Evaluated], Stored]:
+    async def past(self, keys: Iterable[str], rungs: Sequence[str]) -> tuple[dict[str, EvaluationOutcome], Stored]:
         """What committed generations say of these keys; and of those not settled, what was stored besides."""
         return await patiently(lambda: self._past(list(keys), rungs))
 
-    def _past(self, keys: Sequence[str], rungs: Sequence[str]) -> tuple[dict[str, Evaluated], Stored]:
+    def _past(self, keys: Sequence[str], rungs: Sequence[str]) -> tuple[dict[str, EvaluationOutcome], Stored]:
         with JournalReader(self._path) as reader:
             rows = reader.committed_outcomes(self._run_id, keys) if self._run_id is not None else {}
             committed = {key: outcome_of(of) for key, of in rows.items()}
@@ -225,8 +225,12 @@ class Evaluations:
         return found
 
     async def work_on(
-        self, before: asyncio.Task[Evaluated], wanted: Wanted, race: Race, known: Evaluated | None
-    ) -> Evaluated:
+        self,
+        before: asyncio.Task[EvaluationOutcome],
+        wanted: EvaluationRequest,
+        race: Race,
+        known: EvaluationOutcome | None,
+    ) -> EvaluationOutcome:
         """Race one on that a second candidate of the round asks less of, if the first gave it up."""
         found = await before
         if not found.dropped:
@@ -234,7 +238,9 @@ class Evaluations:
         _, stored = await self.past([wanted.key], race.rungs)
         return await self.work(wanted, race, stored, known)
 
-    async def work(self, wanted: Wanted, race: Race, stored: Stored, known: Evaluated | None) -> Evaluated:
+    async def work(
+        self, wanted: EvaluationRequest, race: Race, stored: Stored, known: EvaluationOutcome | None
+    ) -> EvaluationOutcome:
         """Race an architecture up the rungs, and store what each gives; ``known``: what is committed of it."""
         metrics: dict[str, Any] = {}
         fresh = known is None  # whether a rung had to be asked that no committed generation knows
@@ -248,16 +254,18 @@ class Evaluations:
                 if error is not None and error.startswith(OWN_ERROR):
                     continue  # a row without its low fidelity, say: what is wrong with the rest, the rest will tell
                 if error is not None:
-                    return Evaluated({}, error, False)
+                    return EvaluationOutcome({}, error, False)
                 metrics[name] = found["accuracy"]
             if race.hopeless(rung, metrics[name], wanted.needed):
                 if not race.audits(wanted.key, wanted.needed):
-                    return Evaluated(metrics, None, not fresh, dropped=True)
+                    return EvaluationOutcome(metrics, None, not fresh, dropped=True)
                 metrics["audited"] = wanted.needed
         found, error = await self._result(wanted, None, stored)
-        return Evaluated({**found, **metrics} if error is None else {}, error, False)
+        return EvaluationOutcome({**found, **metrics} if error is None else {}, error, False)
 
-    async def _result(self, w: Wanted, rung: str | None, stored: Stored) -> tuple[Mapping[str, Any], str | None]:
+    async def _result(
+        self, w: EvaluationRequest, rung: str | None, stored: Stored
+    ) -> tuple[Mapping[str, Any], str | None]:
         """Metrics on a rung, or in full (None), and why there are none."""
         known = stored.get((rung, w.key))
         if known is not None:
@@ -278,7 +286,7 @@ class Evaluations:
             self._on_full()
         return (result.metrics, None) if error is None else ({}, error)
 
-    def _record(self, w: Wanted, rung: str | None, result: EvaluationResult) -> EvaluationRecord:
+    def _record(self, w: EvaluationRequest, rung: str | None, result: EvaluationResult) -> EvaluationRecord:
         return EvaluationRecord(
             oracle_version=version_at(self.oracle_version, rung),
             architecture_key=w.key,

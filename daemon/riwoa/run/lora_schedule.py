@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.cognition.adapters import AdapterFiles
-from riwoa.cognition.desk import ProposalDesk, TrainingOutcome
 from riwoa.cognition.gate import judge
-from riwoa.cognition.protocol import Ask, Example, TrainingJob, one_of_each
+from riwoa.cognition.proposal_queue import ProposalQueue, TrainingOutcome
+from riwoa.cognition.protocol import Example, GenerationRequest, TrainingJob, one_of_each
 from riwoa.config.schema import Config
 from riwoa.log import get_logger
 from riwoa.patience import patiently
@@ -39,7 +39,7 @@ from riwoa_storage.writer import JournalWriter
 _log = get_logger("learning")
 MOST_BATCHES = 4  # of train_after, in one training
 MOST_HELD_OUT = 32  # that judge an adapter, the last ones
-PrepareProbes = Callable[[], tuple[Ask, ...]]
+PrepareProbes = Callable[[], tuple[GenerationRequest, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ class Training:
 
 
 class Learning:
-    """Decides when to train, hands the job to the desk, journals what comes of it, and says which adapter is in force.
+    """Decides when to train, queues the job, journals what comes of it, and says which adapter is in force.
 
     Args:
         journal: the writer.
         journal_path: for the reader.
-        desk: where trainings go; needs ``adapters``.
+        proposal_queue: where trainings go; needs ``adapters``.
         run_id: the run.
         config: the run's.
         style: how the model writes and learns.
@@ -92,7 +92,7 @@ class Learning:
         *,
         journal: JournalWriter,
         journal_path: Path,
-        desk: ProposalDesk,
+        proposal_queue: ProposalQueue,
         run_id: int,
         config: Config,
         style: Style,
@@ -100,7 +100,7 @@ class Learning:
     ) -> None:
         self._journal = journal
         self._path = journal_path
-        self._desk = desk
+        self._proposal_queue = proposal_queue
         self._run_id = run_id
         self._seed = config.run.seed
         self._settings = config.cognition
@@ -114,8 +114,8 @@ class Learning:
         self._submitted = False  # in this life
         self._damaged: list[tuple[Adapter, str]] = []  # found at this start
         self.unusable: list[str] = []  # hashes of adapters whose bytes are gone or damaged, or that the model refused
-        desk.on_trained = self._journal_outcome
-        desk.on_refused = self._journal_refusal
+        proposal_queue.on_trained = self._journal_outcome
+        proposal_queue.on_refused = self._journal_refusal
 
     # -- for those who ask -------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class Learning:
             return None
         reason = None
         if self._submitted:
-            outcome = await self._desk.collect_training(t.trigger)
+            outcome = await self._proposal_queue.collect_training(t.trigger)
             reason = outcome.reason
             self.failed_s = outcome.duration_s
         if reason is not None:
@@ -209,7 +209,7 @@ class Learning:
         last = max((a.generation for a in self._adapters), default=-1)
         failures = sum(g > last for g in self._failed)
         enough = self._settings.train_after * (1 + failures)
-        if not self._settings.train or self._desk.adapters is None:
+        if not self._settings.train or self._proposal_queue.adapters is None:
             return None
         unconsumed = [s.generation for s in self._successes if not s.consumed]
         return unconsumed[enough - 1] if len(unconsumed) >= enough else None
@@ -228,12 +228,12 @@ class Learning:
         await self._submit()
 
     async def _submit(self) -> None:
-        t, files = self._training, self._desk.adapters
+        t, files = self._training, self._proposal_queue.adapters
         assert t is not None
         assert files is not None
         job = await patiently(lambda: self._job(t, files, self._entries(t)))
         self._submitted = True
-        await self._desk.submit_training(t.trigger, job, adapter_sha256=t.parent.sha256 if t.parent else None)
+        await self._proposal_queue.submit_training(t.trigger, job, adapter_sha256=t.parent.sha256 if t.parent else None)
         _log.info("training_submitted", generation=t.trigger, examples=len(job.examples), swap=t.swap)
 
     def _entries(self, t: Training) -> dict[int, BufferEntryRecord]:
@@ -266,7 +266,7 @@ class Learning:
         verdict = judge(outcome.trained)
         training = {
             "trigger": trigger,
-            "model": self._desk.provider.model,
+            "model": self._proposal_queue.provider.model,
             "parent_sha256": t.parent.sha256 if t.parent else None,
             "consumed": list(t.taken),
             "held_out": list(t.held_out),
@@ -344,7 +344,7 @@ class Learning:
         self.unusable += [adapter.sha256 for adapter, _ in self._damaged]
 
     async def resume(self, generation: int, revisions: Sequence[ConfigRevisionRecord], *, searching: bool) -> None:
-        """Tell of damaged adapters; a training that was under way goes to the desk again, the same job."""
+        """Tell of damaged adapters; a training that was under way goes to the proposal queue again, the same job."""
         for adapter, found in self._damaged:
             reason = f"its weights in the journal are {found}"
             await self._leave_out(adapter.sha256, generation, reason, refused=False)

@@ -76,7 +76,7 @@ def check_attainable(config: Config, range_ms: tuple[float, float]) -> None:
         )
 
 
-async def pose(config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
+async def load_problem(config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
     """The problem that a configuration names; may take minutes where this device must be measured first.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from riwoa.cognition.parse import told
-from riwoa.cognition.prompt import Remembered
+from riwoa.cognition.prompt import EarlierPatch
 from riwoa_storage.reader import PAGE_ROWS, JournalReader
 from riwoa_storage.records import BufferEntryRecord, IndividualRecord
 
@@ -16,21 +16,21 @@ BEST_SHOWN, BEST_AMONG = 3, 20  # successes in a prompt, and among how many of t
 REJECTED_KEPT = 8  # no template shows more
 
 
-class Memories:
+class PromptHistory:
     """The last successes and the last rejected patches of a run, by its committed generations."""
 
     def __init__(self) -> None:
-        self._successes: deque[Remembered] = deque(maxlen=BEST_AMONG)
-        self._rejected: deque[Remembered] = deque(maxlen=REJECTED_KEPT)
+        self._successes: deque[EarlierPatch] = deque(maxlen=BEST_AMONG)
+        self._rejected: deque[EarlierPatch] = deque(maxlen=REJECTED_KEPT)
 
     @property
-    def successes(self) -> list[Remembered]:
+    def successes(self) -> list[EarlierPatch]:
         """The best of the last successes, newest last; among equal gains the newer."""
         by_gain = sorted(enumerate(self._successes), key=lambda pair: (pair[1].gain or 0.0, pair[0]))
         return [memory for _, memory in sorted(by_gain[-BEST_SHOWN:], key=lambda pair: pair[0])]
 
     @property
-    def rejected(self) -> list[Remembered]:
+    def rejected(self) -> list[EarlierPatch]:
         """The last rejected patches, newest last; a reply without a patch has an empty one."""
         return list(self._rejected)
 
@@ -40,7 +40,7 @@ class Memories:
             patch, parent = entry.trace["patch"], entry.trace["parent_architecture"]
             gain = entry.child_fitness - entry.parent_fitness
             by_name = {gene: patch[gene] for gene in sorted(patch)}  # as the journal gives it back
-            self._successes.append(Remembered(by_name, {gene: parent[gene] for gene in by_name}, gain=gain))
+            self._successes.append(EarlierPatch(by_name, {gene: parent[gene] for gene in by_name}, gain=gain))
 
     def failed(
         self,
@@ -62,7 +62,7 @@ class Memories:
             patch, parent = {}, parents[name]
             if name in individuals and individuals[name].operator == "semantic":
                 patch = changed(parent, individuals[name].architecture)
-            self._rejected.append(Remembered(patch, {gene: parent[gene] for gene in patch}, reason=told(reason)))
+            self._rejected.append(EarlierPatch(patch, {gene: parent[gene] for gene in patch}, reason=told(reason)))
 
     def restore(self, reader: JournalReader, run_id: int) -> None:
         """Remember what the journal holds."""

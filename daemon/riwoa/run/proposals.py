@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from riwoa.cognition.desk import ProposalDesk
 from riwoa.cognition.models import Recommended
 from riwoa.cognition.parse import PatchError, parse_patch, split_thinking
 from riwoa.cognition.prompt import Situation, Template, compose, load_template, parameters_of
-from riwoa.cognition.protocol import Ask, Choice, GenerationSettings
+from riwoa.cognition.proposal_queue import ProposalQueue
+from riwoa.cognition.protocol import Choice, GenerationRequest, GenerationSettings
 from riwoa.config.schema import Cognition, Config
 from riwoa.log import get_logger
 from riwoa.patience import patiently
 from riwoa.run.candidate import Candidate, candidate, parent_genotype
 from riwoa.run.history import History, Identity, genotype_of
-from riwoa.run.prompt_history import Memories, in_order
+from riwoa.run.prompt_history import PromptHistory, in_order
 from riwoa.search.base import Proposal
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
@@ -144,7 +144,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class JoinedReplies:
     """What the replies due in a generation came to. ``rejected``: "generation/slot" of the request -> reason."""
 
     candidates: tuple[Candidate, ...] = ()
@@ -159,7 +159,7 @@ class Semantics:
 
     Args:
         journal: the writer.
-        desk: where requests go.
+        proposal_queue: where requests go.
         codec: of the run's space and seed.
         run_id: the run.
         history: metrics of committed individuals.
@@ -174,7 +174,7 @@ class Semantics:
         self,
         *,
         journal: JournalWriter,
-        desk: ProposalDesk,
+        proposal_queue: ProposalQueue,
         codec: Codec,
         run_id: int,
         history: History,
@@ -185,9 +185,9 @@ class Semantics:
         config: Config,
     ) -> None:
         self._journal = journal
-        self.desk = desk
+        self.proposal_queue = proposal_queue
         self.style = style
-        self.memories = Memories()
+        self.history = PromptHistory()
         self._codec = codec
         self._run_id = run_id
         self._seed = config.run.seed
@@ -249,7 +249,7 @@ class Semantics:
         batch = [self._asked_for(by_slot[r.slot], r) for r in settled]
         if batch:
             self._due.setdefault(generation + self._lag, []).extend(batch)
-            await self.desk.submit([asked.request for asked in batch])
+            await self.proposal_queue.submit([asked.request for asked in batch])
         mute = [p for p, request in zip(semantic, requests, strict=True) if request is None]
         return {p.slot: self._spiral(p) for p in mute if p.slot not in begun}
 
@@ -264,7 +264,7 @@ class Semantics:
             await self.withdraw_left()
             return fresh
         self._left, self._left_replies = [], {}
-        self.desk.recover(replies)
+        self.proposal_queue.recover(replies)
         return left
 
     async def withdraw_left(self) -> None:
@@ -310,7 +310,7 @@ class Semantics:
         if not offered:
             return None
         accuracy, latency_ms = self._history.metrics(p.parent) or (None, None)
-        situation = self._situation(parent_genotype(p), accuracy, latency_ms, target_ms, self.memories)
+        situation = self._situation(parent_genotype(p), accuracy, latency_ms, target_ms, self.history)
         system, prompt = compose(situation, offered, self.style.template)
         return RequestRecord(
             request_id=f"{self._run_id}/{generation}/{p.slot}",
@@ -318,7 +318,7 @@ class Semantics:
             generation=generation,
             slot=p.slot,
             join_generation=generation + self._lag,
-            model=self.desk.provider.model,
+            model=self.proposal_queue.provider.model,
             adapter_sha256=adapter_sha256,
             seed=seed_of(self._seed, generation, p.slot, "request"),
             prompt=prompt,
@@ -334,7 +334,7 @@ class Semantics:
         accuracy: float | None,
         latency_ms: float | None,
         target_ms: float | None,
-        memories: Memories,
+        history: PromptHistory,
     ) -> Situation:
         parent = self._architecture(genotype)
 
@@ -349,14 +349,14 @@ class Semantics:
             target_ms=target_ms,
             layer_ms=self._layer_ms(parent),
             latency_after=after if target_ms is not None else None,  # no target: no latency to speak of
-            successes=memories.successes,
-            rejected=memories.rejected,
+            successes=history.successes,
+            rejected=history.rejected,
         )
 
     def _architecture(self, genotype: FloatArray) -> dict[str, Choice]:
         return self._codec.space.architecture(self._codec.decode(genotype[None, :])[0])
 
-    def probes(self, count: int, target_ms: float | None) -> tuple[Ask, ...]:
+    def probes(self, count: int, target_ms: float | None) -> tuple[GenerationRequest, ...]:
         """The fixed requests that judge adapters: random architectures of the run's seed, without any history.
 
         Of ``_PROBES_DRAWN`` times as many those closest below the target, where a search's parents are, too.
@@ -367,13 +367,13 @@ class Semantics:
         nearest = sorted(range(len(drawn)), key=lambda i: (room_ms[i] < 0, abs(room_ms[i])))[:count]
         return tuple(self._probe(n, drawn[i], target_ms) for n, i in enumerate(nearest))
 
-    def _probe(self, number: int, genotype: FloatArray, target_ms: float | None) -> Ask:
+    def _probe(self, number: int, genotype: FloatArray, target_ms: float | None) -> GenerationRequest:
         offered = offered_choices(self._codec, genotype, lambda _: ())
         system, prompt = compose(
-            self._situation(genotype, None, None, target_ms, Memories()), offered, self.style.template
+            self._situation(genotype, None, None, target_ms, PromptHistory()), offered, self.style.template
         )
         seed = seed_of(self._seed, 0, number, "probe")
-        return Ask(
+        return GenerationRequest(
             id=f"probe/{number}",
             seed=seed,
             system=system,
@@ -385,12 +385,12 @@ class Semantics:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def join(self, generation: int, first_slot: int) -> Joined:
+    async def join(self, generation: int, first_slot: int) -> JoinedReplies:
         """Wait for the replies that are due (ruling 9) and read them: in their own slots, or as extra candidates."""
         due = self._due.pop(generation, [])
         if not due:
-            return Joined()
-        replies = await self.desk.collect(asked.request.request_id for asked in due)
+            return JoinedReplies()
+        replies = await self.proposal_queue.collect(asked.request.request_id for asked in due)
         candidates: list[Candidate] = []
         answers: dict[str, Answer] = {}
         rejected: dict[str, str] = {}
@@ -414,7 +414,7 @@ class Semantics:
             for asked, reply in zip(due, replies, strict=True)
             if reply.status == "ok"
         }
-        return Joined(tuple(candidates), ids, answers, rejected, parents)
+        return JoinedReplies(tuple(candidates), ids, answers, rejected, parents)
 
     def _read(self, request: RequestRecord, reply: ReplyRecord) -> Answer:
         if reply.status != "ok":
@@ -428,7 +428,11 @@ class Semantics:
     # -- what came of it ---------------------------------------------------------------------------------------------
 
     def entries(
-        self, generation: int, individuals: Sequence[IndividualRecord], joined: Joined, won: Callable[[Any], bool]
+        self,
+        generation: int,
+        individuals: Sequence[IndividualRecord],
+        joined: JoinedReplies,
+        won: Callable[[Any], bool],
     ) -> list[BufferEntryRecord]:
         """Successes with their whole trace, verbatim; a reply without reasoning teaches none."""
         found = []
@@ -457,7 +461,7 @@ class Semantics:
         return found
 
     def rejections(
-        self, individuals: Sequence[IndividualRecord], joined: Joined, won: Callable[[Any], bool]
+        self, individuals: Sequence[IndividualRecord], joined: JoinedReplies, won: Callable[[Any], bool]
     ) -> dict[str, str]:
         """Why each reply that was due is no success, by "generation/slot" of its request; wins are not in it."""
         found = dict(joined.rejected)
@@ -469,14 +473,14 @@ class Semantics:
     def committed(
         self,
         individuals: Sequence[IndividualRecord],
-        joined: Joined,
+        joined: JoinedReplies,
         entries: Sequence[BufferEntryRecord],
         rejected: Mapping[str, str],
     ) -> None:
         """Remember a committed generation for the prompts of the next ones."""
-        self.memories.succeeded(entries)
+        self.history.succeeded(entries)
         of = {relative_request_id(i.request_id): i for i in individuals if i.request_id is not None}
-        self.memories.failed(in_order(rejected), of, joined.parents)
+        self.history.failed(in_order(rejected), of, joined.parents)
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
@@ -485,7 +489,7 @@ class Semantics:
 
         ``joins``: false in the polish, where no reply joins any more.
         """
-        self.memories.restore(reader, self._run_id)
+        self.history.restore(reader, self._run_id)
         journaled = [self._in_gene_order(r) for r in reader.requests_joining(self._run_id, generation)]
         waiting = [r for r in journaled if r.generation < generation] if joins else []
         self._left = [r for r in journaled if r.generation >= generation]
@@ -513,10 +517,10 @@ class Semantics:
 
     async def resend(self) -> None:
         """Hand over the stored replies, and send the batches again, whole, that a killed daemon left without."""
-        self.desk.recover(self._recovered)
+        self.proposal_queue.recover(self._recovered)
         self._recovered = {}
         for batch in self._unsent:
-            await self.desk.submit(batch)
+            await self.proposal_queue.submit(batch)
         self._unsent = []
 
     def drop(self) -> None:

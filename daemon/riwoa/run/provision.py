@@ -174,7 +174,8 @@ def _chosen(settings: Cognition, model: str) -> Resolved:
 
 def _limits(settings: Cognition) -> EngineLimits:
     return EngineLimits(
-        operation_timeout_s=2 * max(settings.timeout_s, settings.train_timeout_s),  # the desk's patience ends sooner
+        operation_timeout_s=2
+        * max(settings.timeout_s, settings.train_timeout_s),  # the proposal queue's patience ends sooner
         memory_limit_bytes=settings.memory_bytes,
         breaker_failures=settings.breaker_failures,
         breaker_rest=settings.breaker_rest,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from riwoa.search.race import MOST, Bound, Stakes
+from riwoa.search.race import MOST, Bound, EliminationThreshold
 
 AUDITED_SHARE = 0.05
 
@@ -30,18 +30,18 @@ class Race:
     Attributes:
         rungs: lower ones, cheapest first.
         bounds: what a rung says of the full accuracy.
-        stakes: what a candidate must reach; None while nobody is given up.
+        threshold: what a candidate must reach; None while nobody is given up.
         seed: of the audits.
     """
 
     rungs: tuple[str, ...] = ()
     bounds: Mapping[str, Bound] = field(default_factory=dict)
-    stakes: Stakes | None = None
+    threshold: EliminationThreshold | None = None
     seed: int = 0
 
     def needed(self, latency_ms: float, parent_fitness: float | None) -> float:
         """The accuracy that a candidate must exceed to change anything."""
-        return -math.inf if self.stakes is None else self.stakes.needed(latency_ms, parent_fitness)
+        return -math.inf if self.threshold is None else self.threshold.needed(latency_ms, parent_fitness)
 
     def hopeless(self, rung: str, accuracy: float, needed: float) -> bool:
         """Whether a candidate will not exceed ``needed``, by its accuracy on this rung."""
@@ -80,8 +80,8 @@ class Racing:
             for rung in self.rungs:
                 self._cheap[rung].append(metrics[metric_of(rung)])
 
-    def race(self, stakes: Stakes) -> Race:
+    def race(self, threshold: EliminationThreshold) -> Race:
         """The next generation's."""
         full = list(self._full)
         bounds = {rung: Bound(list(self._cheap[rung]), full, self._confidence) for rung in self.rungs}
-        return Race(self.rungs, bounds, stakes, self._seed)
+        return Race(self.rungs, bounds, threshold, self._seed)

@@ -1,9 +1,9 @@
 """Racing: a candidate is given up as soon as, with confidence, it can change nothing (Maron & Moore, NeurIPS 1993).
 
 A candidate matters if it would enter the population, the Pareto front, or win against its parent. Under a latency that
-is known, each of these is an accuracy that it must exceed; the least of them is ``Stakes.needed``. A cheap measurement
-on a lower *rung* (part of the images, a table's low fidelity) bounds from above what the full one would give, as those
-tell that went through both.
+is known, each of these is an accuracy that it must exceed; the least of them is ``EliminationThreshold.needed``. A
+cheap measurement on a lower *rung* (part of the images, a table's low fidelity) bounds from above what the full one
+would give, as those tell that went through both.
 
 RI-IWOA (with elitism, and without a screening predictor that would have learned from it) goes the same way whether such
 a candidate is given up or evaluated. WOA and random search keep their leader and their places; what they would crown
@@ -35,7 +35,7 @@ class Cut:
     latency_ms: float
 
 
-class Stakes:
+class EliminationThreshold:
     """What a candidate must reach to change anything, from committed individuals alone.
 
     Args:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from riwoa import __version__
 from riwoa.cognition.adapters import AdapterFiles, journaled
-from riwoa.cognition.desk import ProposalDesk
+from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.hours import checked_hours, window
 from riwoa.config.loading import Loaded, difference, from_journal, load
 from riwoa.config.reload import Reloader, watch_forever, with_keys
@@ -54,8 +54,8 @@ from riwoa.patience import Convenience, passes, patiently
 from riwoa.run.conductor import Conductor
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.deadline import Overdue, overdue
-from riwoa.run.evaluations import Evaluations, Wanted, version_at
-from riwoa.run.problem import Problem, pose
+from riwoa.run.evaluations import EvaluationRequest, Evaluations, version_at
+from riwoa.run.problem import Problem, load_problem
 from riwoa.run.provision import Provision, provide
 from riwoa.service.control import ControlServer
 from riwoa.service.foreground import attach, exported_digest, show_end, show_progress
@@ -127,7 +127,7 @@ class Service:
         self._notifier = Notifier()
         self._reloader = Reloader(loaded, overrides)
         self._conductor: Conductor | None = None
-        self._desk: ProposalDesk | None = None
+        self._proposal_queue: ProposalQueue | None = None
         self._evaluations: Evaluations | None = None
         self._pool: WorkerPool | None = None
         self._governor = Governor(lambda: self._reloader.newest.governor, paths.state, on_change=self._on_holds)
@@ -293,14 +293,14 @@ class Service:
         # reason to stop: learning falls back to the last good one, and says so.
         checking = group.create_task(self._prove(journal, starting=True), name="verify")
         run_before = self._unfinished()
-        problem = await self._pose()
+        problem = await self._load_problem()
         provision = await self._provide(run_before)
         async with contextlib.AsyncExitStack() as stack:
             pool, version = await self._start_pool(stack, problem, provision)
             await checking
             prior = prior_examples(self._config.search.predictor, problem.space)
             run = await self._run_record(journal, run_before, problem, version, provision, prior)
-            self._desk = self._make_desk(group, stack, journal, provision)
+            self._proposal_queue = self._make_proposal_queue(group, stack, journal, provision)
             told = {"on_result": self._progress, "on_full": self._rate.tick}
             self._evaluations = Evaluations(pool, journal, self.paths.journal, version, **told, run_id=run)
             conductor = Conductor(
@@ -314,7 +314,7 @@ class Service:
                 catalogue=problem.catalogue,
                 target_ms=problem.auto_target_ms,
                 evaluations=self._evaluations,
-                desk=self._desk,
+                proposal_queue=self._proposal_queue,
                 style=provision.style,
                 reloader=self._reloader,
                 on_commit=self._on_commit,
@@ -399,7 +399,7 @@ class Service:
         section, name = key.split(".")
         return name not in journaled.get(section, {}) and self._loaded.origin[key] == "default"
 
-    async def _pose(self) -> Problem:
+    async def _load_problem(self) -> Problem:
         """What is searched; a target that nothing can meet is refused here, before anything is."""
         self.board.state = "measuring"
         self.board.message = "measuring the operators of this device"
@@ -409,7 +409,7 @@ class Service:
             self.board.sources["time_left_s"] = lambda: p.left_s
             self.board.message = f"measuring the operators of this device: round {p.done} of {p.total}"
 
-        problem = await pose(self._config, self.paths.latency_table, progress)
+        problem = await load_problem(self._config, self.paths.latency_table, progress)
         self.board.sources.pop("time_left_s", None)
         problem.check_target(self._loaded.config)
         self._reloader.check = problem.check_target
@@ -447,12 +447,12 @@ class Service:
         self.board.sources["workers"] = lambda: workers_view(pool.stats())
         return pool, info.version
 
-    def _make_desk(
+    def _make_proposal_queue(
         self, group: asyncio.TaskGroup, stack: contextlib.AsyncExitStack, journal: JournalWriter, provision: Provision
-    ) -> ProposalDesk | None:
+    ) -> ProposalQueue | None:
         if provision.provider is None:
             return None
-        desk = ProposalDesk(
+        proposal_queue = ProposalQueue(
             provision.provider,
             journal,
             lag=self._config.cognition.lag,
@@ -462,11 +462,11 @@ class Service:
             progress=self._progress,
         )
         stack.push_async_callback(provision.provider.close)
-        work = group.create_task(desk.run(), name="proposals")
+        work = group.create_task(proposal_queue.run(), name="proposals")
 
         # Before the provider closes (callbacks run backwards): work cut short by a stop is no failure to be journaled.
         stack.push_async_callback(_stop, work)
-        return desk
+        return proposal_queue
 
     async def _run_record(
         self,
@@ -529,7 +529,7 @@ class Service:
             info = await pool.start()
             evaluations = Evaluations(pool, journal, self.paths.journal, info.version, on_result=self._progress)
             individual = winner.individual
-            wanted = Wanted(individual.architecture_key, individual.architecture)
+            wanted = EvaluationRequest(individual.architecture_key, individual.architecture)
             (confirmed,) = await evaluations.evaluate([wanted])
         payload = {
             "architecture_key": individual.architecture_key,
@@ -639,7 +639,7 @@ class Service:
         patience_s = 2 * self._config.oracle.timeout_s + self._config.cognition.timeout_s + 60
         if self.board.state == "starting":  # a folder of pictures is decoded once
             patience_s += pool_settings(self._config.oracle).start_timeout_s
-        if self._desk is not None and self._desk.stats().provider.state == "training":
+        if self._proposal_queue is not None and self._proposal_queue.stats().provider.state == "training":
             patience_s += self._config.cognition.train_timeout_s  # the generation that swaps adapters waits for it
         return time.monotonic() - self._progress_s > patience_s
 
@@ -723,7 +723,7 @@ class Service:
             "time_left_s": conductor.time_left_s,
             "leader": lambda: current_leader(conductor, latency_interval),
             "pareto": lambda: len(conductor.history.archive),
-            "proposals": lambda: proposals_view(conductor, self._desk),
+            "proposals": lambda: proposals_view(conductor, self._proposal_queue),
             "operators": lambda: operators_view(conductor, seconds),
             "screening": lambda: screening_view(conductor),
             "config": lambda: config_view(conductor, self._reloader),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from riwoa.cognition.desk import ProposalDesk
+from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.reload import Reloader
 from riwoa.oracle.protocol import BackendStats, accuracy_error
 from riwoa.run.conductor import Conductor
@@ -99,14 +99,14 @@ def governor_view(governor: Governor) -> dict[str, Any]:
     return {"holds": dict(governor.holds), "readings": asdict(governor.readings)}
 
 
-def proposals_view(conductor: Conductor, desk: ProposalDesk | None) -> dict[str, Any] | None:
+def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -> dict[str, Any] | None:
     """The language model's side, or None."""
-    if desk is None:
+    if proposal_queue is None:
         return None
-    counters, stats = conductor.history.counters, desk.stats()
+    counters, stats = conductor.history.counters, proposal_queue.stats()
     provider = stats.provider
     return {
-        "model": desk.provider.model,
+        "model": proposal_queue.provider.model,
         "state": provider.state,
         "reason": provider.reason,
         "breaker_left": provider.breaker_left,

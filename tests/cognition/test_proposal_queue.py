@@ -16,9 +16,17 @@ from typing import Any
 import pytest
 
 from riwoa.cognition.adapters import AdapterFiles, journaled
-from riwoa.cognition.desk import ProposalDesk, TrainingOutcome
 from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
-from riwoa.cognition.protocol import Ask, Example, GenerationSettings, Progress, Trained, TrainingJob, WriterSpec
+from riwoa.cognition.proposal_queue import ProposalQueue, TrainingOutcome
+from riwoa.cognition.protocol import (
+    Example,
+    GenerationRequest,
+    GenerationSettings,
+    Progress,
+    Trained,
+    TrainingJob,
+    WriterSpec,
+)
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.errors import AdapterError
 from riwoa_storage.reader import JournalReader
@@ -74,7 +82,7 @@ class Recorded(ScriptedProvider):
 
 
 class Office:
-    """A desk on a real journal, at work."""
+    """A proposal queue on a real journal, at work."""
 
     def __init__(self, path: Path, journal: JournalWriter) -> None:
         self.journal, self.path = journal, path / "journal.db"
@@ -82,19 +90,19 @@ class Office:
         self.signs = 0
         self._stack = contextlib.AsyncExitStack()
 
-    def desk(self, provider: Any, **options: Any) -> ProposalDesk:
+    def proposal_queue(self, provider: Any, **options: Any) -> ProposalQueue:
         def progress() -> None:
             self.signs += 1
 
         defaults: dict[str, Any] = {"lag": 2, "timeout_s": lambda: 20.0, "adapters": self.adapters}
-        desk = ProposalDesk(provider, self.journal, progress=progress, **{**defaults, **options})
-        task = asyncio.create_task(desk.run())
+        proposal_queue = ProposalQueue(provider, self.journal, progress=progress, **{**defaults, **options})
+        task = asyncio.create_task(proposal_queue.run())
         self._stack.push_async_callback(self._end, task, provider)
-        return desk
+        return proposal_queue
 
     def job(self, seed: int = 1, *prompts: str) -> TrainingJob:
         examples = tuple(Example(id=str(i), system="", prompt=p, text="t") for i, p in enumerate(prompts or ("a",)))
-        probe = Ask(id="p", seed=1, system="", prompt="p", choices={"a": (1,)})
+        probe = GenerationRequest(id="p", seed=1, system="", prompt="p", choices={"a": (1,)})
         return TrainingJob(
             examples=examples,
             held_out=examples[:1],
@@ -154,14 +162,14 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return make
 
 
-async def answers(desk: ProposalDesk, *batch: RequestRecord) -> list[ReplyRecord]:
-    await desk.submit(batch)
-    return await desk.collect(r.request_id for r in batch)
+async def answers(proposal_queue: ProposalQueue, *batch: RequestRecord) -> list[ReplyRecord]:
+    await proposal_queue.submit(batch)
+    return await proposal_queue.collect(r.request_id for r in batch)
 
 
-async def train(desk: ProposalDesk, job: TrainingJob, adapter: str | None = None) -> TrainingOutcome:
-    await desk.submit_training(1, job, adapter_sha256=adapter)
-    return await desk.collect_training(1)
+async def train(proposal_queue: ProposalQueue, job: TrainingJob, adapter: str | None = None) -> TrainingOutcome:
+    await proposal_queue.submit_training(1, job, adapter_sha256=adapter)
+    return await proposal_queue.collect_training(1)
 
 
 # -- order and durability ----------------------------------------------------------------------------------------------
@@ -169,61 +177,61 @@ async def train(desk: ProposalDesk, job: TrainingJob, adapter: str | None = None
 
 async def test_batches_and_trainings_are_done_in_the_order_of_their_submission(office: Office) -> None:
     provider = Recorded(delay_s=0.1)
-    desk = office.desk(provider)
-    await desk.submit(requests("a", generation=0))
+    proposal_queue = office.proposal_queue(provider)
+    await proposal_queue.submit(requests("a", generation=0))
     await asyncio.sleep(0.01)  # it is being answered
-    await desk.submit_training(1, office.job(7), adapter_sha256=None)
-    await desk.submit(requests("a", generation=2))
-    assert (desk.stats().waiting, desk.stats().trainings_waiting) == (1, 1)
-    await desk.collect(["1/2/0"])
+    await proposal_queue.submit_training(1, office.job(7), adapter_sha256=None)
+    await proposal_queue.submit(requests("a", generation=2))
+    assert (proposal_queue.stats().waiting, proposal_queue.stats().trainings_waiting) == (1, 1)
+    await proposal_queue.collect(["1/2/0"])
     assert [s for s in provider.seen if not s.startswith("adapter")] == ["batch 0", "training 7", "batch 2"]
-    assert (await desk.collect_training(1)).trained is not None
+    assert (await proposal_queue.collect_training(1)).trained is not None
 
 
 async def test_the_queue_is_bounded(office: Office) -> None:
-    desk = office.desk(Recorded(delay_s=60), lag=0)
-    await desk.submit(requests("a", generation=0))
+    proposal_queue = office.proposal_queue(Recorded(delay_s=60), lag=0)
+    await proposal_queue.submit(requests("a", generation=0))
     await asyncio.sleep(0.05)  # it is being answered
     for generation in (1, 2):
-        await desk.submit(requests("a", generation=generation))
+        await proposal_queue.submit(requests("a", generation=generation))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
-            await desk.submit(requests("a", generation=3))
+            await proposal_queue.submit(requests("a", generation=3))
 
 
 async def test_replies_are_journaled_before_they_can_be_collected(office: Office) -> None:
-    desk = office.desk(Recorded())
-    (reply,) = await answers(desk, *requests("a"))
+    proposal_queue = office.proposal_queue(Recorded())
+    (reply,) = await answers(proposal_queue, *requests("a"))
     with JournalReader(office.path) as reader:
         assert reader.replies(1) == {"1/0/0": reply}
 
 
 async def test_a_training_is_told_before_it_can_be_collected(office: Office) -> None:
-    desk, told = office.desk(Recorded()), []
+    proposal_queue, told = office.proposal_queue(Recorded()), []
 
     async def on_trained(generation: int, outcome: TrainingOutcome) -> None:
         await asyncio.sleep(0.05)
         told.append((generation, outcome))
 
-    desk.on_trained = on_trained
-    outcome = await train(desk, office.job())
+    proposal_queue.on_trained = on_trained
+    outcome = await train(proposal_queue, office.job())
     assert told == [(1, outcome)]
 
 
 async def test_an_outcome_that_was_never_asked_for_is_not_waited_for(office: Office) -> None:
     with pytest.raises(KeyError):
-        await office.desk(Recorded()).collect_training(5)
+        await office.proposal_queue(Recorded()).collect_training(5)
 
 
 async def test_stored_replies_are_not_asked_for_again(office: Office) -> None:
     provider = Recorded()
-    desk, batch = office.desk(provider), requests("a", "b")
-    (reply,) = await office.desk(Recorded()).provider.generate(batch[:1])
-    desk.recover({reply.request_id: reply})
-    replies = await answers(desk, *batch)  # one of two is missing: the batch goes whole
+    proposal_queue, batch = office.proposal_queue(provider), requests("a", "b")
+    (reply,) = await office.proposal_queue(Recorded()).provider.generate(batch[:1])
+    proposal_queue.recover({reply.request_id: reply})
+    replies = await answers(proposal_queue, *batch)  # one of two is missing: the batch goes whole
     assert replies[0] is reply
-    desk.recover({r.request_id: r for r in replies})
-    await answers(desk, *batch)
+    proposal_queue.recover({r.request_id: r for r in replies})
+    await answers(proposal_queue, *batch)
     assert provider.seen.count("batch 0") == 1
 
 
@@ -231,48 +239,48 @@ async def test_stored_replies_are_not_asked_for_again(office: Office) -> None:
 
 
 async def test_a_batch_is_written_with_the_adapter_that_its_requests_name(office: Office, engine: Any) -> None:
-    desk = office.desk(engine())
+    proposal_queue = office.proposal_queue(engine())
     first, second = await office.put_adapter(b"first"), await office.put_adapter(b"second")
     used = []
     for generation, adapter in enumerate([None, first, second, first, None]):
-        (reply,) = await answers(desk, *requests("x", generation=generation, adapter=adapter))
+        (reply,) = await answers(proposal_queue, *requests("x", generation=generation, adapter=adapter))
         used.append(reply.text.split("|")[1])
     assert used == ["bare", "first", "second", "first", "bare"]
 
 
 async def test_what_a_training_wrote_is_used_once_it_is_journaled(office: Office, engine: Any) -> None:
-    desk = office.desk(engine())
-    outcome = await train(desk, office.job(), None)
+    proposal_queue = office.proposal_queue(engine())
+    outcome = await train(proposal_queue, office.job(), None)
     assert (outcome.weights, outcome.reason) == (b"trained on bare", None)
     assert outcome.trained is not None
-    (reply,) = await answers(desk, *requests("x", adapter=outcome.trained.sha256))
+    (reply,) = await answers(proposal_queue, *requests("x", adapter=outcome.trained.sha256))
     assert reply.text.split("|")[1] == "trained on bare"
-    again = await train(desk, office.job(), outcome.trained.sha256)
+    again = await train(proposal_queue, office.job(), outcome.trained.sha256)
     assert again.weights == b"trained on trained on bare"
 
 
 async def test_a_batch_whose_adapter_cannot_be_used_fails_with_the_reason(office: Office, engine: Any) -> None:
-    desk = office.desk(engine())
+    proposal_queue = office.proposal_queue(engine())
     corrupt = await office.put_adapter(b"corrupt")
-    (gone,) = await answers(desk, *requests("x", adapter="f" * 64))
+    (gone,) = await answers(proposal_queue, *requests("x", adapter="f" * 64))
     assert (gone.status, gone.reason) == ("failed", "AdapterError: adapter ffffffffffff is gone from the journal")
-    (refused,) = await answers(desk, *requests("x", generation=1, adapter=corrupt))
+    (refused,) = await answers(proposal_queue, *requests("x", generation=1, adapter=corrupt))
     assert (refused.status, refused.reason) == ("failed", "AdapterError: corrupt: not LoRA weights")
-    (good,) = await answers(desk, *requests("x", generation=2))
+    (good,) = await answers(proposal_queue, *requests("x", generation=2))
     assert good.status == "ok"
 
 
 async def test_an_adapter_that_cannot_be_used_is_told_to_whoever_chooses_them(office: Office, engine: Any) -> None:
-    desk, told = office.desk(engine()), []
+    proposal_queue, told = office.proposal_queue(engine()), []
 
     async def on_refused(generation: int, sha256: str, reason: str) -> None:
         told.append((generation, sha256, reason))
 
-    desk.on_refused = on_refused
+    proposal_queue.on_refused = on_refused
     corrupt = await office.put_adapter(b"corrupt")
-    await answers(desk, *requests("x", generation=3, adapter="f" * 64))
-    await answers(desk, *requests("x", generation=4, adapter=corrupt))
-    assert (await train(desk, office.job(), corrupt)).trained is None
+    await answers(proposal_queue, *requests("x", generation=3, adapter="f" * 64))
+    await answers(proposal_queue, *requests("x", generation=4, adapter=corrupt))
+    assert (await train(proposal_queue, office.job(), corrupt)).trained is None
     assert told == [
         (3, "f" * 64, "adapter ffffffffffff is gone from the journal"),
         (4, corrupt, "corrupt: not LoRA weights"),
@@ -283,15 +291,15 @@ async def test_an_adapter_that_cannot_be_used_is_told_to_whoever_chooses_them(of
 async def test_an_adapter_that_only_the_trial_of_an_open_breaker_refuses_is_told_too(
     office: Office, engine: Any
 ) -> None:
-    desk, told = office.desk(engine(breaker_failures=1, breaker_rest=1)), []
+    proposal_queue, told = office.proposal_queue(engine(breaker_failures=1, breaker_rest=1)), []
 
     async def on_refused(generation: int, sha256: str, reason: str) -> None:
         told.append(generation)
 
-    desk.on_refused = on_refused
+    proposal_queue.on_refused = on_refused
     corrupt = await office.put_adapter(b"corrupt")
     for generation, (prompt, adapter) in enumerate([("die", None), ("x", corrupt), ("x", corrupt), ("x", None)]):
-        (reply,) = await answers(desk, *requests(prompt, generation=generation, adapter=adapter))
+        (reply,) = await answers(proposal_queue, *requests(prompt, generation=generation, adapter=adapter))
     assert told == [2]
     assert reply.status == "ok"
 
@@ -303,13 +311,13 @@ async def test_weights_that_a_training_lost_are_not_held_against_the_adapter_it_
             Path(job.weights_path).unlink()
             return trained
 
-    desk, told = office.desk(Careless()), []
+    proposal_queue, told = office.proposal_queue(Careless()), []
 
     async def on_refused(generation: int, sha256: str, reason: str) -> None:
         told.append(sha256)
 
-    desk.on_refused = on_refused
-    outcome = await train(desk, office.job(), await office.put_adapter(b"first"))
+    proposal_queue.on_refused = on_refused
+    outcome = await train(proposal_queue, office.job(), await office.put_adapter(b"first"))
     assert "left no weights" in (outcome.reason or "")
     assert not told
 
@@ -371,17 +379,21 @@ async def test_only_copies_and_their_unfinished_files_are_ever_removed(tmp_path:
 
 
 async def test_a_batch_without_an_answer_in_time_fails_and_the_next_is_answered(office: Office, engine: Any) -> None:
-    desk = office.desk(engine(), timeout_s=lambda: 0.5)
-    replies = await answers(desk, *requests("sleep 60", "b"))
+    proposal_queue = office.proposal_queue(engine(), timeout_s=lambda: 0.5)
+    replies = await answers(proposal_queue, *requests("sleep 60", "b"))
     assert [(r.status, r.reason) for r in replies] == [("timeout", "no answer within 0.5 s")] * 2
-    (reply,) = await answers(desk, *requests("x", generation=1))
+    (reply,) = await answers(proposal_queue, *requests("x", generation=1))
     assert reply.status == "ok"
-    assert (desk.stats().answered, desk.stats().failed, desk.stats().provider.restarts) == (3, 2, 1)
+    assert (
+        proposal_queue.stats().answered,
+        proposal_queue.stats().failed,
+        proposal_queue.stats().provider.restarts,
+    ) == (3, 2, 1)
 
 
 async def test_a_failure_is_told_in_words_that_a_database_takes(office: Office, engine: Any) -> None:
-    desk = office.desk(engine())
-    (reply,) = await answers(desk, *requests("unprintable x"))
+    proposal_queue = office.proposal_queue(engine())
+    (reply,) = await answers(proposal_queue, *requests("unprintable x"))
     assert reply.status == "failed"
     assert reply.reason is not None
     assert "FileNotFoundError: /models/\\udce9t\\udce9" in reply.reason
@@ -392,15 +404,15 @@ async def test_the_providers_start_costs_no_patience(office: Office) -> None:
         async def start(self) -> None:
             await asyncio.sleep(0.3)
 
-    (reply,) = await answers(office.desk(Slow(), timeout_s=lambda: 0.1), *requests("x"))
+    (reply,) = await answers(office.proposal_queue(Slow(), timeout_s=lambda: 0.1), *requests("x"))
     assert reply.status == "ok"
 
 
 async def test_while_the_breaker_is_open_batches_are_turned_away_at_once(office: Office, engine: Any) -> None:
-    desk = office.desk(engine(breaker_failures=1, breaker_rest=2))
+    proposal_queue = office.proposal_queue(engine(breaker_failures=1, breaker_rest=2))
     reasons = []
     for generation, prompt in enumerate(["die", "x", "x", "x"]):
-        (reply,) = await answers(desk, *requests(prompt, generation=generation))
+        (reply,) = await answers(proposal_queue, *requests(prompt, generation=generation))
         reasons.append(reply.reason or "")
     assert "signal 9" in reasons[0]
     assert "circuit breaker open (1 batches left)" in reasons[1]
@@ -420,37 +432,37 @@ async def test_while_the_breaker_is_open_batches_are_turned_away_at_once(office:
 async def test_a_training_that_fails_says_why_and_leaves_nothing(
     office: Office, engine: Any, prompt: str, reason: str
 ) -> None:
-    desk = office.desk(engine(), train_timeout_s=lambda: 0.5)
-    outcome = await train(desk, office.job(1, prompt))
+    proposal_queue = office.proposal_queue(engine(), train_timeout_s=lambda: 0.5)
+    outcome = await train(proposal_queue, office.job(1, prompt))
     assert outcome.trained is None
     assert outcome.weights is None
     assert (outcome.reason or "").startswith(reason[:60])
-    (reply,) = await answers(desk, *requests("x"))
+    (reply,) = await answers(proposal_queue, *requests("x"))
     assert reply.status == "ok"
 
 
 async def test_a_process_killed_in_mid_training_trains_again(office: Office, engine: Any) -> None:
     provider = engine()
-    desk = office.desk(provider)
-    await desk.submit_training(1, office.job(1, "a", "sleep 1"), adapter_sha256=None)
+    proposal_queue = office.proposal_queue(provider)
+    await proposal_queue.submit_training(1, office.job(1, "a", "sleep 1"), adapter_sha256=None)
     async with asyncio.timeout(10):
         while not office.signs or provider.stats().state != "training":
             await asyncio.sleep(0.01)
     os.kill(provider.stats().pid or 0, signal.SIGKILL)
-    assert (await desk.collect_training(1)).weights == b"trained on bare"
+    assert (await proposal_queue.collect_training(1)).weights == b"trained on bare"
     assert provider.stats().restarts == 1
 
 
 async def test_each_step_of_a_training_is_a_sign_of_life(office: Office, engine: Any) -> None:
-    desk = office.desk(engine())
-    await train(desk, office.job(1, *"abcdefgh"))
+    proposal_queue = office.proposal_queue(engine())
+    await train(proposal_queue, office.job(1, *"abcdefgh"))
     assert office.signs >= 8
 
 
-async def test_stopping_the_desk_in_mid_generation_takes_no_time(office: Office, engine: Any) -> None:
+async def test_stopping_the_queue_in_mid_generation_takes_no_time(office: Office, engine: Any) -> None:
     provider = engine()
-    desk = office.desk(provider)
-    await desk.submit(requests("sleep 60"))
+    proposal_queue = office.proposal_queue(provider)
+    await proposal_queue.submit(requests("sleep 60"))
     async with asyncio.timeout(10):
         while provider.stats().state != "generating":
             await asyncio.sleep(0.01)
@@ -462,16 +474,16 @@ async def test_stopping_the_desk_in_mid_generation_takes_no_time(office: Office,
 
 
 async def test_the_statistics_say_what_is_going_on(office: Office, engine: Any) -> None:
-    desk = office.desk(engine())
-    assert desk.stats().provider.state == "stopped"
-    await desk.submit(requests("sleep 0.4"))
+    proposal_queue = office.proposal_queue(engine())
+    assert proposal_queue.stats().provider.state == "stopped"
+    await proposal_queue.submit(requests("sleep 0.4"))
     async with asyncio.timeout(10):
-        while desk.stats().provider.state != "generating":
+        while proposal_queue.stats().provider.state != "generating":
             await asyncio.sleep(0.01)
-    assert 0 < desk.stats().busy_share <= 1
-    await desk.collect(["1/0/0"])
+    assert 0 < proposal_queue.stats().busy_share <= 1
+    await proposal_queue.collect(["1/0/0"])
     await asyncio.sleep(0.02)
-    stats = desk.stats()
+    stats = proposal_queue.stats()
     assert (stats.waiting, stats.answered, stats.failed, stats.provider.state) == (0, 1, 0, "ready")
     assert 0 < stats.busy_share < 1
 

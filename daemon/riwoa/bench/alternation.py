@@ -17,7 +17,7 @@ from riwoa_storage.records import ReplyRecord, RequestRecord
 Side = Literal["evaluation", "generation"]
 
 
-class Turns:
+class Alternation:
     """Counts what is under way on each side; where they alternate, a side begins only while the other rests.
 
     Whoever comes first goes first. A side keeps its turn until everything it has begun is done.
@@ -80,12 +80,12 @@ def _other(side: Side) -> Side:
     return "generation" if side == "evaluation" else "evaluation"
 
 
-class TurnBackend:
+class AlternatingBackend:
     """An ``EvaluationBackend`` whose evaluations are counted as one side's work."""
 
-    def __init__(self, backend: EvaluationBackend, turns: Turns) -> None:
+    def __init__(self, backend: EvaluationBackend, alternation: Alternation) -> None:
         self._backend = backend
-        self._turns = turns
+        self._alternation = alternation
 
     async def start(self) -> OracleInfo:
         """See ``EvaluationBackend.start``."""
@@ -95,13 +95,13 @@ class TurnBackend:
         self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
     ) -> asyncio.Future[EvaluationResult]:
         """See ``EvaluationBackend.submit``."""
-        await self._turns.begin("evaluation")
+        await self._alternation.begin("evaluation")
         try:
             future = await self._backend.submit(job_id, architecture, rung)
         except BaseException:
-            self._turns.end("evaluation")
+            self._alternation.end("evaluation")
             raise
-        future.add_done_callback(lambda _: self._turns.end("evaluation"))
+        future.add_done_callback(lambda _: self._alternation.end("evaluation"))
         return future
 
     def cancel(self, job_id: str) -> bool:
@@ -117,13 +117,13 @@ class TurnBackend:
         await self._backend.close()
 
 
-class TurnProvider:
+class AlternatingProvider:
     """A ``ProposalProvider`` whose batches and trainings are counted as one side's work."""
 
-    def __init__(self, provider: ProposalProvider, turns: Turns) -> None:
+    def __init__(self, provider: ProposalProvider, alternation: Alternation) -> None:
         self.model = provider.model
         self._provider = provider
-        self._turns = turns
+        self._alternation = alternation
 
     async def start(self) -> None:
         """See ``ProposalProvider.start``."""
@@ -131,7 +131,7 @@ class TurnProvider:
 
     async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
         """See ``ProposalProvider.generate``."""
-        async with self._turns.turn("generation"):
+        async with self._alternation.turn("generation"):
             return await self._provider.generate(batch)
 
     async def use_adapter(self, sha256: str | None, path: Path | None) -> None:
@@ -140,7 +140,7 @@ class TurnProvider:
 
     async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
         """See ``ProposalProvider.train``."""
-        async with self._turns.turn("generation"):
+        async with self._alternation.turn("generation"):
             return await self._provider.train(job, on_progress)
 
     async def close(self) -> None:

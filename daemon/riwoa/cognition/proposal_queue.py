@@ -38,12 +38,12 @@ class TrainingOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class DeskStats:
+class ProposalQueueStats:
     """A snapshot for the status."""
 
     waiting: int  # batches in the queue
     trainings_waiting: int
-    busy_share: float  # of the time since the desk opened
+    busy_share: float  # of the time since the proposal queue opened
     answered: int  # replies, failed ones included
     failed: int
     trainings: int  # that ended, failed ones included
@@ -60,7 +60,7 @@ class _Training:
 _Work = tuple[RequestRecord, ...] | _Training
 
 
-class ProposalDesk:
+class ProposalQueue:
     """Takes batches and trainings, hands them one at a time to the provider, keeps what comes back until it is used.
 
     Args:
@@ -111,11 +111,11 @@ class ProposalDesk:
         """Batches in the queue."""
         return self._waiting
 
-    def stats(self) -> DeskStats:
+    def stats(self) -> ProposalQueueStats:
         """A snapshot."""
         now_s = time.monotonic()
         busy_s = self._busy_s + (now_s - self._busy_since_s if self._busy_since_s is not None else 0.0)
-        return DeskStats(
+        return ProposalQueueStats(
             waiting=self._waiting,
             trainings_waiting=self._trainings_waiting,
             busy_share=min(1.0, busy_s / max(1e-9, now_s - self._opened_s)),

@@ -21,7 +21,7 @@ _LATEST = (
 )
 
 
-def glance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The latest run and its last committed generation as one JSON object; None when no run was begun.
 
     Keys: run_id, status, generations, digest, created_unix_s, and of the last generation (null before the first):
