@@ -66,7 +66,7 @@ class Machine:
         self._root = root
         packages = Path(sysconfig.get_paths()["purelib"])
         self._binds = {REPOSITORY: _SOURCES, packages: "/opt/riwoa/lib/python3.11/site-packages", **binds}
-        for name, module in (("riwoad", "riwoa.service"), ("riwoactl", "riwoa.ctl")):
+        for name, module in (("riwoad", "riwoa.service.main"), ("riwoactl", "riwoa.ctl")):
             script = root / "opt/riwoa/bin" / name
             script.write_text(_SCRIPT.format(module=module, sources=_SOURCES))
             script.chmod(0o755)
