@@ -89,7 +89,9 @@ def test_every_place_that_shows_a_latency_shows_its_interval(
         run, last = reader.latest_run(), reader.last_generation(1)
     assert run is not None
     assert last is not None
-    assert finished_view(run, last, 0.36)["leader"]["latency_interval"] == 0.36
+    leader = finished_view(run, last, 0.36).leader
+    assert leader is not None
+    assert leader["latency_interval"] == 0.36
 
 
 def test_without_an_interval_nothing_is_claimed() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from riwoa.paths import StatePaths
+    from riwoa.service.status_object import StatusObject
 
 
 class SilentError(RiwoaError):
@@ -65,7 +66,7 @@ def _exchange(paths: StatePaths, verb: str, state: str, timeout_s: float) -> dic
             raise SilentError(f"the daemon at {name} gave no answer to {verb!r} within {timeout_s:g} s") from None
 
 
-def ask_status(paths: StatePaths, timeout_s: float) -> dict[str, Any]:
+def ask_status(paths: StatePaths, timeout_s: float) -> StatusObject:
     """The daemon's status object, checked.
 
     Raises:
