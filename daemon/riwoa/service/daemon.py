@@ -14,22 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from riwoa.config.loading import Loaded
-from riwoa.config.reload import Reloader, watch_forever
+from riwoa.config.reload import watch_forever
 from riwoa.files.lock import Lock
 from riwoa.log import get_logger
 from riwoa.paths import StatePaths
 from riwoa.patience import passes
 from riwoa.service.control import ControlServer
-from riwoa.service.heartbeat import Heartbeat, ProgressClock
 from riwoa.service.notify import Notifier
 from riwoa.service.parts import DaemonParts
-from riwoa.service.pauses import Pauses
 from riwoa.service.session import Session
-from riwoa.service.status import StatusBoard
 from riwoa.service.supervisor import Supervisor
 from riwoa.service.tasks import run_until
 from riwoa.service.verbs import HARMLESS, Verbs
-from riwoa.service.views import governor_view
 from riwoa_storage.errors import StorageError
 from riwoa_storage.writer import LOCK_PATIENCE_S, JournalWriter
 
@@ -61,19 +57,14 @@ class Daemon:
         foreground: bool,
         renew_before_unix_s: float = 0.0,
     ) -> None:
-        self.board = StatusBoard(paths.status, paths.state)
+        self._notifier = Notifier()
+        self._parts = DaemonParts.assemble(paths, loaded, overrides, self._notifier, foreground=foreground)
+        self.board = self._parts.board
         self._lock = lock
         self._new_run = new_run
         self._renew_before_unix_s = renew_before_unix_s
         self._stopping = asyncio.Event()
         self._hangup = asyncio.Event()
-        self._notifier = Notifier()
-        self._reloader = Reloader(loaded, overrides)
-        progress = ProgressClock()
-        pauses = Pauses(lambda: self._reloader.newest.governor, paths.state, self.board, progress)
-        heartbeat = Heartbeat(self.board, self._notifier, progress, lambda: pauses.holds, lambda: self._reloader.config)
-        self._parts = DaemonParts(paths, loaded, self._reloader, self.board, progress, pauses, heartbeat, foreground)
-        self.board.sources.governor = lambda: governor_view(pauses.governor)
 
     async def run(self) -> int:
         """Serve until the run is finished, a stop is asked for, or something breaks; returns the exit code.
@@ -120,18 +111,18 @@ class Daemon:
                 self.board.write()
                 _log.error("journal_not_opened", reason=str(error))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._reloader.newest.governor.retry_s)
+                await asyncio.wait_for(self._stopping.wait(), self._parts.reloader.newest.governor.retry_s)
                 return None
             self.board.show("starting")
 
     def _control_server(self) -> ControlServer:
-        verbs = Verbs(self.board, self._parts.pauses, self._reloader, self._stopping)
+        verbs = Verbs(self.board, self._parts.pauses, self._parts.reloader, self._stopping)
         return ControlServer(
             Path(self._parts.paths.socket_to_bind),
             verbs.handlers(),
             harmless=HARMLESS,
             group=self._parts.loaded.config.control.group,
-            operators=lambda: self._reloader.config.control.operators,
+            operators=lambda: self._parts.reloader.config.control.operators,
             state=self._parts.paths.directory,
         )
 
@@ -149,7 +140,7 @@ class Daemon:
         async def work(group: asyncio.TaskGroup) -> None:
             attendants = {
                 "status": parts.heartbeat.beat(),
-                "reload": watch_forever(self._reloader),
+                "reload": watch_forever(self._parts.reloader),
                 "hangup": self._reload_on_hangup(),
                 "governor": parts.pauses.governor.watch(),
             }
@@ -171,5 +162,5 @@ class Daemon:
             await self._hangup.wait()
             self._hangup.clear()
             self._notifier.reloading()
-            await self._reloader.try_reload()
+            await self._parts.reloader.try_reload()
             self._notifier.ready()
