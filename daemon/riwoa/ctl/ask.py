@@ -1,4 +1,4 @@
-"""Talking to the daemon: is one alive, and what does it answer. Light: ``riwoactl status`` imports this."""
+"""Asks the daemon over its control socket. ``riwoactl status`` imports this, so it imports nothing slow to start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SilentError(RiwoaError):
-    """Somebody listens on the control socket but gives no proper answer in time."""
+    """A process listens on the control socket but gives no proper answer in time."""
 
     exit_code = DaemonUnavailableError.exit_code
 
@@ -47,7 +47,11 @@ def ask(paths: StatePaths, verb: str, timeout_s: float) -> dict[str, Any]:
 
 
 def _exchange(paths: StatePaths, verb: str, state: str, timeout_s: float) -> dict[str, Any]:
-    """What a daemon answers, whatever that is; raises what ``ask`` does, but for a refusal."""
+    """Send one verb and return the answer, a refusal too.
+
+    Raises:
+        DaemonUnavailableError, SilentError, ControlError: as ``ask``, but for a refusal.
+    """
     name = paths.socket_name
     try:
         os.stat(name)  # spares the import of socket where no daemon runs
@@ -79,7 +83,7 @@ def ask_status(paths: StatePaths, timeout_s: float) -> StatusObject:
 
 
 def _line(client: Any, timeout_s: float) -> bytes:
-    """The answer's line; whoever sends it in drops has no more time than whoever sends nothing."""
+    """The line that the daemon answers, as much of it as comes in time, even if it comes in drops."""
     found = bytearray()
     end_s = time.monotonic() + timeout_s
     while not found.endswith(b"\n") and len(found) <= MOST_JSON_BYTES:

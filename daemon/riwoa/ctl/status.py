@@ -1,6 +1,7 @@
 """``riwoactl status``: ask the daemon; else what it last wrote; else the journal; else say that nothing is here.
 
-Exits 0 running or finished, 3 stopped or nothing here, 4 unhealthy. Standard library alone, imported where needed.
+Exits 0 running or finished, 3 stopped or nothing here, 4 unhealthy. It must start in milliseconds, so it imports little
+of the standard library, and that where it is needed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ Exits 0 running or finished, 3 stopped or no run here, 4 unhealthy. The JSON obj
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Print the status; the exit code tells its kind."""
+    """Print the status; returns the exit code, which tells its kind."""
     if arguments:  # --help, or a mistake: the common case never pays for argparse
         from riwoa.ctl.command import Parser
 
@@ -59,12 +60,12 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 
 
 def exit_code(state: str) -> int:
-    """0 running or finished, 3 stopped or none, 4 unhealthy."""
+    """The exit code for a state: 0 running or finished, 3 stopped or none, 4 unhealthy."""
     return {"stopped": STOPPED, "none": STOPPED, "unhealthy": UNHEALTHY}.get(state, 0)
 
 
 def collect(paths: StatePaths) -> StatusObject:
-    """The status object, true at this moment, with ``source`` and ``alive`` added.
+    """The status object as it is at this moment, with ``source`` and ``alive`` added.
 
     Raises:
         ControlError: this user may not ask the daemon.
@@ -92,12 +93,15 @@ def collect(paths: StatePaths) -> StatusObject:
 
 
 def _last_words(paths: StatePaths) -> StatusObject | None:
-    """What status.json holds, None where it is missing or no object (it is replaced whole, so never half-written)."""
+    """The status that the daemon wrote last; None where there is none.
+
+    status.json is replaced whole, so it is never half-written.
+    """
     return checked_status(json_object(paths.name("status.json")))
 
 
 def _silent_daemon(paths: StatePaths, pid: int | None, last: StatusObject | None, *, listening: bool) -> StatusObject:
-    """A daemon that gives no answer: it just starts, just ends, or hangs.
+    """The status of a daemon that gives no answer: it is just starting, just ending, or hangs.
 
     Args:
         paths: of its state directory.
@@ -124,13 +128,13 @@ def _silent_daemon(paths: StatePaths, pid: int | None, last: StatusObject | None
 
 
 def _fresh(status: StatusObject) -> bool:
-    """Whether the daemon said this a moment ago."""
+    """Whether the daemon wrote this status a moment ago."""
     said_unix_s = status.get("updated_unix_s")
     return isinstance(said_unix_s, int | float) and 0 <= time.time() - said_unix_s < _FRESH_S
 
 
 def _after_the_daemon(last: StatusObject) -> StatusObject:
-    """A status that outlived its daemon: what claims to run has stopped."""
+    """The status after its daemon has ended: a search that it calls running has stopped."""
     status: StatusObject = {**last, "source": "file", "alive": False, "workers": [], "time_left_s": None}
     if last["state"] not in _ENDED:
         status["state"] = "stopped"
@@ -271,7 +275,7 @@ def _evaluations(counts: EvaluationsStatus | None) -> list[tuple[str, str]]:
 
 
 def _screening(screening: ScreeningStatus | None) -> list[tuple[str, str]]:
-    """The predictor that chooses children, once it has predicted something."""
+    """The row of the predictor that screens children, once it has predicted something."""
     covered = screening.get("covered") if screening else None
     if not screening or covered is None:
         return []
@@ -309,7 +313,7 @@ def _worker(worker: WorkerStatus) -> str:
 
 
 def _without_model(cognition: CognitionStatus | None) -> list[tuple[str, str]]:
-    """Why no model writes proposals, where one should."""
+    """The row that says why no model writes proposals, where one should."""
     if not cognition or cognition["state"] not in ("geometric only", "model gone"):
         return []
     return [("model", f"{cognition['state']}: {cognition.get('reason')}")]
@@ -356,7 +360,7 @@ def _learning(learning: LearningStatus | None) -> list[tuple[str, str]]:
 
 
 def _operators(operators: dict[str, OperatorStatus] | None) -> list[tuple[str, str]]:
-    """Per-operator credit, the most winning first."""
+    """A row for each operator's credit, the most winning first."""
     counted = [(name, row) for name, row in (operators or {}).items() if row["proposals"]]
     ranked = sorted(counted, key=lambda pair: -pair[1]["win_rate"])
     return [("credit" if i == 0 else "", _credit(name, row)) for i, (name, row) in enumerate(ranked)]

@@ -35,7 +35,7 @@ _MOST_CHARACTERS = 4_000  # of an architecture
 
 
 def progress_lines(status: StatusObject) -> list[str]:
-    """What is going on, a few lines."""
+    """The status in a few lines."""
     lines = [f"riwoa · {status['state']} · {one_line(status)}"]
     run = status.get("run")
     if run:
@@ -58,7 +58,7 @@ def progress_lines(status: StatusObject) -> list[str]:
 
 
 def worker_line(worker: WorkerStatus) -> str:
-    """One worker: what it does, for how long, and how much it has done."""
+    """What one worker does, for how long, and how much it has done."""
     doing = worker["state"]
     if worker.get("job"):
         doing += f" for {worker.get('since_s') or 0:.1f} s"
@@ -68,7 +68,7 @@ def worker_line(worker: WorkerStatus) -> str:
 
 
 async def show_progress(look: Look) -> None:
-    """Draw until cancelled: in place on a terminal that can, otherwise a line when it changes."""
+    """Show the status until cancelled: in place on a terminal that can, otherwise a line when it changes."""
     in_place = Terminal.of(sys.stdout).redraws
     drawn, said, said_s = 0, "", -math.inf
     try:
@@ -99,7 +99,7 @@ def _redraw(lines: list[str], drawn: int) -> int:
 
 
 def show_end(status: StatusObject, paths: StatePaths) -> None:
-    """The winner, the Pareto front, and where the files lie; for a stopped run, how to go on."""
+    """Print the winner, the Pareto front and where the files lie; of a stopped run, how to go on."""
     if status["state"] != "finished":
         print(f"{status['state']}: {status.get('message') or one_line(status)}")
         print(f"journal: {paths.journal}")
@@ -161,7 +161,7 @@ def architecture_line(architecture: Mapping[str, Any]) -> str:
 
 
 def _mobilenet_line(architecture: Mapping[str, Any]) -> str:
-    """As ``architecture_line``.
+    """The line of a MobileNetV3 subnet.
 
     Raises:
         KeyError, TypeError: it is no subnet of that space.
@@ -210,7 +210,7 @@ async def attach(paths: StatePaths) -> int:
 
 
 def _show_last(paths: StatePaths) -> int:
-    """How it stands once the daemon is gone; the exit code is that of `riwoactl status`."""
+    """Print how the run stands once the daemon is gone; returns the exit code of `riwoactl status`."""
     last = checked_status(json_object(paths.status))
     if last is None:
         raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from riwoa.config.schema import Config
 from riwoa.oracle.spec import pool_settings
-from riwoa.patience import Convenience
+from riwoa.patience import BestEffort
 from riwoa.service.notify import Notifier
 from riwoa.service.status import StatusBoard, one_line
 
@@ -61,7 +61,7 @@ class Heartbeat:
     async def beat(self) -> None:
         """Once a second, until cancelled: status.json, systemd's status line, and the watchdog."""
         interval_s = self._notifier.watchdog_interval_s
-        telling = Convenience("systemd's status")
+        telling = BestEffort("systemd's status")
         written, written_s = "", 0.0
         while True:
             state = self._board.shown.state

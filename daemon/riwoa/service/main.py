@@ -13,10 +13,10 @@ from typing import NoReturn
 
 from riwoa import __version__
 from riwoa.config.loading import load
-from riwoa.console.streams import Guarded
+from riwoa.console.streams import GuardedStreams
 from riwoa.errors import FullDiskError, RiwoaError, StateLockedError, UsageError
 from riwoa.files.lock import locked
-from riwoa.files.ownership import keep_writing_to_ourselves
+from riwoa.files.ownership import deny_writing_to_others
 from riwoa.ipc.child import die_with_parent
 from riwoa.log import configure, get_logger
 from riwoa.paths import ORDER, StatePaths, daemon_state
@@ -35,8 +35,8 @@ _MOST_CHARACTERS = 4000  # of a last line
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Search until finished or told to stop; returns the exit code."""
-    with Guarded():
-        keep_writing_to_ourselves()
+    with GuardedStreams():
+        deny_writing_to_others()
         configure("info", "auto")  # until the configuration is read
         try:
             return _main(_parser().parse_args(argv))

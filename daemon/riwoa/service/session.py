@@ -17,7 +17,7 @@ from riwoa.hardware.obtain import BuildProgress
 from riwoa.log import get_logger
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import pool_settings
-from riwoa.patience import Convenience
+from riwoa.patience import BestEffort
 from riwoa.run.conductor import Conductor
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.evaluations import Evaluations, version_at
@@ -306,7 +306,7 @@ def _start_beside(
 
 async def _count_seconds(seconds: OperatorSeconds, conductor: Conductor) -> None:
     """Count operators' seconds slice by slice: nobody waits for what only the status shows."""
-    counting = Convenience("operator seconds")
+    counting = BestEffort("operator seconds")
     more = True
     while True:
         if not more:

@@ -14,7 +14,7 @@ from pathlib import Path
 from riwoa import __version__
 from riwoa.clock import redated
 from riwoa.hardware.interval import advice, plus_minus
-from riwoa.patience import Convenience
+from riwoa.patience import BestEffort
 from riwoa.service.state import DaemonState, State
 from riwoa.service.status_object import (
     CognitionStatus,
@@ -37,7 +37,7 @@ _RATE_WINDOW_S = 60.0
 
 
 class Rate:
-    """Evaluations a second over the last minute, by the monotonic clock."""
+    """Counts events and tells how many a second there were over the last minute, by the monotonic clock."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=4096)
@@ -97,7 +97,7 @@ class StatusBoard:
         self._showing = threading.Lock()  # threads that read or verify the journal tell how far they are
         self._path = path
         self._state_directory = str(state_directory)
-        self._writing = Convenience("status.json")
+        self._writing = BestEffort("status.json")
         self._started_unix_s = time.time()
 
     @property

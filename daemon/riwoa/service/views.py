@@ -112,7 +112,7 @@ def workers_view(stats: BackendStats) -> list[WorkerStatus]:
 
 
 def governor_view(governor: Governor) -> GovernorStatus:
-    """Why the search pauses, and what the machine says of itself."""
+    """Why the governor pauses the search, and its readings of the machine."""
     return {"holds": dict(governor.holds), "readings": asdict(governor.readings)}
 
 
