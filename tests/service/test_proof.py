@@ -54,14 +54,18 @@ async def test_a_long_proof_feeds_the_watchdog_and_tells_how_far_it_is(
     fed: list[float] = []
     note = parts.progress.note
     session = Session(parts, journal, new_run=False)
-    tell = session._tell_proof
+    tell = session._show_proof
+
+    def noted() -> None:
+        fed.append(1.0)
+        note()
 
     def watched(done: int, total: int) -> None:
         tell(done, total)
         told.append(parts.board.shown.message)
 
-    monkeypatch.setattr(parts.progress, "note", lambda: fed.append(1.0) or note())
-    monkeypatch.setattr(session, "_tell_proof", watched)
+    monkeypatch.setattr(parts.progress, "note", noted)
+    monkeypatch.setattr(session, "_show_proof", watched)
     await session._prove_at_start()
     assert told == [f"verifying the journal: generation {done} of 23" for done in range(1, 24)]
     assert len(fed) == GENERATIONS

@@ -19,7 +19,7 @@ class PausableSearch(Protocol):
 
     @property
     def phase(self) -> str:
-        """The conductor's: "search" or "polish"."""
+        """What the search does: "search" or "polish"."""
 
     def hold(self, held: bool) -> None:
         """Begin no other evaluation while held; those under way end."""

@@ -23,7 +23,7 @@ from riwoa_storage.writer import JournalWriter
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
+class UnfinishedRun:
     """A run to continue, and the keys that this start of the daemon changes in it."""
 
     run: RunRecord
@@ -31,8 +31,8 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What a run stands on: with anything else of this kind it would be another search."""
+class RunInputs:
+    """What the results of a run depend on beside its configuration: with another of these it is another search."""
 
     problem: Problem
     oracle_version: str
@@ -40,7 +40,7 @@ class Ground:
     prior: Examples | None
 
 
-def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> Unfinished | None:
+def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> UnfinishedRun | None:
     """The run to continue; the configuration that it used last is then in force.
 
     Raises:
@@ -62,7 +62,7 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
             f"run {run.run_id} cannot continue with another {', '.join(names)}; change it back or use --new-run"
         )
     reloader.continue_from(with_keys(in_force, loaded.config, restarted))
-    return Unfinished(run, {key: value_of(loaded.config, key) for key in restarted})
+    return UnfinishedRun(run, {key: value_of(loaded.config, key) for key in restarted})
 
 
 def _is_only_newer(key: str, journaled: Mapping[str, Any], loaded: Loaded) -> bool:
@@ -71,23 +71,23 @@ def _is_only_newer(key: str, journaled: Mapping[str, Any], loaded: Loaded) -> bo
 
 
 async def begin_or_continue(
-    journal: JournalWriter, unfinished: Unfinished | None, config: Config, ground: Ground
+    journal: JournalWriter, unfinished: UnfinishedRun | None, config: Config, inputs: RunInputs
 ) -> int:
     """Journal that a run begins, or that the unfinished one is continued; returns its number.
 
     Raises:
-        TableError, ConfigError: the unfinished run stood on something else.
+        TableError, ConfigError: the unfinished run was begun with other inputs.
     """
     if unfinished is None:
         run_id = await journal.begin_run(
-            {**_provenance(config, ground), **ground.provision.provenance()}, as_json(config)
+            {**_provenance(config, inputs), **inputs.provision.provenance()}, as_json(config)
         )
     else:
         run_id = unfinished.run.run_id
-        _require_same(unfinished.run, ground)
+        _require_same(unfinished.run, inputs)
         changed = {key: list(v) if isinstance(v, tuple) else v for key, v in unfinished.restarted.items()}
         await _put_event(journal, "resumed", run_id, {"restarted": changed})
-    await _put_event(journal, "cognition", run_id, ground.provision.event())
+    await _put_event(journal, "cognition", run_id, inputs.provision.event())
     return run_id
 
 
@@ -95,25 +95,30 @@ async def _put_event(journal: JournalWriter, kind: str, run_id: int, payload: Ma
     await journal.put_event(EventRecord(kind=kind, run_id=run_id, payload=payload, created_unix_s=time.time()))
 
 
-def _require_same(run: RunRecord, ground: Ground) -> None:
-    if run.provenance["latency_table_sha256"] != ground.problem.latency_sha256:
+def _require_same(run: RunRecord, inputs: RunInputs) -> None:
+    """Refuse to continue a run on other inputs than it was begun with.
+
+    Raises:
+        TableError, ConfigError: say what differs and the way out.
+    """
+    if run.provenance["latency_table_sha256"] != inputs.problem.latency_sha256:
         raise TableError(
             f"run {run.run_id} was begun with another latency table than the one there is now; put it back or use "
             "--new-run"
         )
-    if run.provenance["oracle_version"] != ground.oracle_version:
+    if run.provenance["oracle_version"] != inputs.oracle_version:
         raise ConfigError(
             f"run {run.run_id} was begun with another oracle (checkpoint, data, table, dtype or library versions "
             "changed); undo the change or use --new-run"
         )
-    if run.provenance.get("prior_sha256") != (ground.prior.sha256 if ground.prior is not None else None):
+    if run.provenance.get("prior_sha256") != (inputs.prior.sha256 if inputs.prior is not None else None):
         raise ConfigError(
             f"run {run.run_id} was begun with another file in search.predictor; put it back or use --new-run"
         )
 
 
-def _provenance(config: Config, ground: Ground) -> dict[str, Any]:
-    problem, wanted = ground.problem, config.objective.latency_ms
+def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:
+    problem, wanted = inputs.problem, config.objective.latency_ms
     race = {"rungs": list(config.oracle.rungs), "confidence": config.oracle.rung_confidence}
     return {
         "riwoa": __version__,
@@ -123,12 +128,12 @@ def _provenance(config: Config, ground: Ground) -> dict[str, Any]:
         "objective": config.objective.model_dump(mode="json"),
         "target_ms": problem.auto_target_ms if wanted == "auto" or problem.auto_target_ms is None else wanted,
         "oracle": problem.spec.to_json(),
-        "oracle_version": ground.oracle_version,
+        "oracle_version": inputs.oracle_version,
         "latency_table_sha256": problem.latency_sha256,
         "versions": library_versions(),
         # What evaluates fewer architectures in full, where there is something.
         **({"race": race} if config.oracle.rungs else {}),
-        **({"prior_sha256": ground.prior.sha256} if ground.prior is not None else {}),
+        **({"prior_sha256": inputs.prior.sha256} if inputs.prior is not None else {}),
     }
 
 

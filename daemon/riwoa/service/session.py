@@ -28,7 +28,7 @@ from riwoa.service.ending import confirm_winner, export_winner
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
-from riwoa.service.run_record import Ground, Unfinished, begin_or_continue, find_unfinished, model_directory
+from riwoa.service.run_record import RunInputs, UnfinishedRun, begin_or_continue, find_unfinished, model_directory
 from riwoa.service.state import DaemonState
 from riwoa.service.status import Rate
 from riwoa.service.tasks import stop_task
@@ -55,7 +55,7 @@ class _Search:
     """A conductor that stands where the journal ends, and all that it works with."""
 
     run_id: int
-    ground: Ground
+    inputs: RunInputs
     pool: WorkerPool
     proposal_queue: ProposalQueue | None
     evaluations: Evaluations
@@ -63,7 +63,7 @@ class _Search:
 
     @property
     def phase(self) -> str:
-        """The conductor's."""
+        """The conductor's: "search" or "polish"."""
         return self.conductor.phase
 
     def hold(self, held: bool) -> None:
@@ -92,7 +92,7 @@ class Session:
         self._new_run = new_run
         self._rate = Rate()
         self._proof = JournalProof(journal, parts.paths.journal)
-        self._told_proof: DaemonState | None = None  # the last that was shown of the proof
+        self._shown_proof: DaemonState | None = None  # the last that was shown of the proof
 
     async def run(self, group: asyncio.TaskGroup) -> None:
         """Search to the end of the run, confirm its winner and export it.
@@ -112,9 +112,9 @@ class Session:
             pool, version = await self._start_pool(stack, problem, provision)
             await checking
             prior = prior_examples(self._parts.config.search.predictor, problem.space)
-            ground = Ground(problem, version, provision, prior)
-            run_id = await begin_or_continue(self._journal, unfinished, self._parts.config, ground)
-            search = await self._start_search(group, stack, ground, pool, run_id)
+            inputs = RunInputs(problem, version, provision, prior)
+            run_id = await begin_or_continue(self._journal, unfinished, self._parts.config, inputs)
+            search = await self._start_search(group, stack, inputs, pool, run_id)
             self._attend(group, stack, search)
             conductor = search.conductor
             await conductor.run()
@@ -128,25 +128,25 @@ class Session:
     # -- the start -----------------------------------------------------------------------------------------------------
 
     async def _prove_at_start(self) -> None:
-        await self._proof.prove(self._tell_proof, structure=True)
-        if self._told_proof is not None:
-            self._board.withdraw(self._told_proof)
+        await self._proof.prove(self._show_proof, structure=True)
+        if self._shown_proof is not None:
+            self._board.withdraw(self._shown_proof)
 
-    def _tell_proof(self, done: int, total: int) -> None:
-        """Called from a thread, beside the other slow starts."""
+    def _show_proof(self, done: int, total: int) -> None:
+        """Show how far the proof is; called from a thread, beside the other slow starts."""
         self._parts.progress.note()
         message = f"verifying the journal: generation {done} of {total}"
         shown = self._board.change(lambda now: now.saying(message) if now.state == "starting" else now)
         if shown.state == "starting":
-            self._told_proof = shown
+            self._shown_proof = shown
 
-    def _find_unfinished(self) -> Unfinished | None:
+    def _find_unfinished(self) -> UnfinishedRun | None:
         if self._new_run:
             return None
         return find_unfinished(self._parts.paths.journal, self._parts.loaded, self._parts.reloader)
 
     async def _load_problem(self) -> Problem:
-        """What is searched; a target that nothing can meet is refused here, before anything begins."""
+        """Load what is searched, which may measure this device; refuse a target that nothing can meet."""
         measuring = "measuring the operators of this device"
         self._board.show("measuring", measuring)
 
@@ -161,7 +161,7 @@ class Session:
         self._parts.reloader.check = problem.check_target
         return problem
 
-    async def _provide(self, unfinished: Unfinished | None) -> Provision:
+    async def _provide(self, unfinished: UnfinishedRun | None) -> Provision:
         """Decide who writes proposals in this run, and show it from now on."""
         run = unfinished.run if unfinished is not None else None
         directory = model_directory(self._parts.paths.journal, run)
@@ -188,14 +188,25 @@ class Session:
         return pool, info.version
 
     async def _start_search(
-        self, group: asyncio.TaskGroup, stack: contextlib.AsyncExitStack, ground: Ground, pool: WorkerPool, run_id: int
+        self,
+        group: asyncio.TaskGroup,
+        stack: contextlib.AsyncExitStack,
+        inputs: RunInputs,
+        pool: WorkerPool,
+        run_id: int,
     ) -> _Search:
         """Restore a conductor from the journal; from here on what pauses the search holds it."""
-        parts, problem = self._parts, ground.problem
-        proposal_queue = self._start_proposals(group, stack, ground.provision)
-        told = {"on_result": parts.progress.note, "on_full": self._rate.tick}
-        version = ground.oracle_version
-        evaluations = Evaluations(pool, self._journal, parts.paths.journal, version, **told, run_id=run_id)
+        parts, problem = self._parts, inputs.problem
+        proposal_queue = self._start_proposals(group, stack, inputs.provision)
+        evaluations = Evaluations(
+            pool,
+            self._journal,
+            parts.paths.journal,
+            inputs.oracle_version,
+            on_result=parts.progress.note,
+            on_full=self._rate.tick,
+            run_id=run_id,
+        )
         conductor = Conductor(
             journal=self._journal,
             journal_path=parts.paths.journal,
@@ -203,19 +214,19 @@ class Session:
             space=problem.space,
             latency_of=problem.latency_of,
             layer_ms=problem.layer_ms,
-            prior=ground.prior,
+            prior=inputs.prior,
             catalogue=problem.catalogue,
             target_ms=problem.auto_target_ms,
             evaluations=evaluations,
             proposal_queue=proposal_queue,
-            style=ground.provision.style,
+            style=inputs.provision.style,
             reloader=parts.reloader,
             on_commit=self._on_commit,
             on_config=lambda config: self._on_config(pool, config),
         )
-        await conductor.restore(self._tell_restore)
+        await conductor.restore(self._show_restore)
         self.has_begun = True
-        search = _Search(run_id, ground, pool, proposal_queue, evaluations, conductor)
+        search = _Search(run_id, inputs, pool, proposal_queue, evaluations, conductor)
         stack.enter_context(parts.pauses.applied_to(search))
         return search
 
@@ -238,13 +249,12 @@ class Session:
         )
         parts.heartbeat.training = lambda: proposal_queue.stats().provider.state == "training"
         stack.push_async_callback(provision.provider.close)
-        # Stops before the provider closes (callbacks run backwards): work cut short by a stop is no failure to be
-        # journaled.
+        # It stops before the provider closes (callbacks run backwards), or work cut short would be journaled as failed.
         _start_beside(group, stack, proposal_queue.run(), "proposals")
         return proposal_queue
 
-    def _tell_restore(self, done: int, total: int) -> None:
-        """Called from a thread."""
+    def _show_restore(self, done: int, total: int) -> None:
+        """Show how far the journal is read; called from a thread."""
         self._parts.progress.note()
         message = f"reading the journal: generation {done} of {total}"
         self._board.change(lambda shown: shown.saying(message))
@@ -253,15 +263,15 @@ class Session:
 
     def _attend(self, group: asyncio.TaskGroup, stack: contextlib.AsyncExitStack, search: _Search) -> None:
         """Show the search, and start what goes on beside it and ends before its workers do."""
-        versions = [version_at(search.ground.oracle_version, rung) for rung in (None, *search.conductor.racing.rungs)]
+        versions = [version_at(search.inputs.oracle_version, rung) for rung in (None, *search.conductor.racing.rungs)]
         seconds = OperatorSeconds(self._parts.paths.journal, search.run_id, versions)
         self._show(search, seconds)
         self._parts.pauses.apply()
         _start_beside(group, stack, _count_seconds(seconds, search.conductor), "seconds")
         _start_beside(group, stack, self._proof.keep_proving(), "verify")
-        if search.ground.problem.measured is not None:
+        if search.inputs.problem.measured is not None:
             watch = DriftWatch(
-                search.ground.problem.measured,
+                search.inputs.problem.measured,
                 search.run_id,
                 self._journal,
                 self._board,
@@ -273,7 +283,7 @@ class Session:
 
     def _show(self, search: _Search, seconds: OperatorSeconds) -> None:
         """Have the status object tell of this search."""
-        conductor, problem = search.conductor, search.ground.problem
+        conductor, problem = search.conductor, search.inputs.problem
         latency_interval = interval_of(self._parts.paths.latency_table, problem.latency_sha256)
         self._board.show("running")
         sources = self._board.sources
