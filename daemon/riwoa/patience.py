@@ -24,7 +24,7 @@ _AGAIN_S = 1.0
 _LONGEST_S = 60.0  # then it is no trifle any more, and the search says so and begins anew from where the journal stands
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether what an error says may be gone in a moment."""
     return isinstance(error, _PASSING) or (isinstance(error, OSError) and fault(error) == WAIT)
 
@@ -40,7 +40,7 @@ async def patiently(look: Callable[[], _T]) -> _T:
         try:
             return await asyncio.to_thread(look)
         except Exception as error:
-            if not passes(error) or time.monotonic() - began_s > _LONGEST_S:
+            if not is_transient(error) or time.monotonic() - began_s > _LONGEST_S:
                 raise
             if not told:
                 _log.warning("tried_again", reason=_words(error), every_s=_AGAIN_S)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from riwoa.ctl import main
-from riwoa.ctl.status import render
+from riwoa.ctl.status_text import render
 from riwoa.hardware.calibration import Interval
 from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.paths import StatePaths

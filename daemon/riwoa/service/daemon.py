@@ -18,7 +18,7 @@ from riwoa.config.reload import watch_forever
 from riwoa.files.lock import Lock
 from riwoa.log import get_logger
 from riwoa.paths import StatePaths
-from riwoa.patience import passes
+from riwoa.patience import is_transient
 from riwoa.service.control import ControlServer
 from riwoa.service.notify import Notifier
 from riwoa.service.parts import DaemonParts
@@ -105,7 +105,7 @@ class Daemon:
                 patience_s = _FOREGROUND_LOCK_PATIENCE_S if foreground else LOCK_PATIENCE_S
                 return await JournalWriter.open(self._parts.paths.journal, lock_patience_s=patience_s)
             except StorageError as error:
-                if foreground or not passes(error):
+                if foreground or not is_transient(error):
                     raise
                 self.board.show("unhealthy", str(error))
                 self.board.write()

@@ -10,7 +10,7 @@ from typing import Protocol
 from riwoa.errors import OracleError, RiwoaError
 from riwoa.hardware.interval import interval_of
 from riwoa.log import get_logger
-from riwoa.patience import passes
+from riwoa.patience import is_transient
 from riwoa.run.deadline import Overdue, overdue
 from riwoa.service.ending import export_winner, exported_digest
 from riwoa.service.parts import DaemonParts
@@ -109,7 +109,7 @@ class Supervisor:
                     return
                 backoff.reset()
             except (RiwoaError, StorageError, OSError) as error:
-                if self._parts.foreground or not (isinstance(error, OracleError) or passes(error)):
+                if self._parts.foreground or not (isinstance(error, OracleError) or is_transient(error)):
                     raise
                 lasted_s = time.monotonic() - started_s
                 await self._recover(error, backoff.wait_s(lasted_s, self._parts.reloader.newest.governor.retry_s))
@@ -159,7 +159,7 @@ class Supervisor:
         try:
             return overdue(self._parts.paths.journal, time.time(), self._parts.reloader.newest.run)
         except StorageError as error:
-            if not passes(error):
+            if not is_transient(error):
                 raise
             return None  # asked again in a moment
 
