@@ -37,7 +37,7 @@ from riwoa.cognition.protocol import ModelSpec
 from riwoa.datasets.arrays import FloatArray, Images, IntArray, Split
 from riwoa.datasets.catalogue import ImageTask, check_every_split, task_of
 from riwoa.errors import InputError, OracleError, RiwoaError
-from riwoa.files.ownership import json_object, keep_writing_to_ourselves, output_directory, unwritable
+from riwoa.files.ownership import deny_writing_to_others, json_object, output_directory, unwritable
 from riwoa.files.staging import finish_left, replacing
 from riwoa.hardware.probe import library_versions
 from riwoa.ipc.child import die_with_parent, watch_stdin
@@ -423,7 +423,7 @@ def main(arguments: list[str]) -> int:
     """``python -m riwoa.export JOURNAL DIRECTORY``: the daemon's child, which does not outlive it."""
     die_with_parent()
     watch_stdin()
-    keep_writing_to_ourselves()
+    deny_writing_to_others()
     try:
         export_run(Path(arguments[0]), Path(arguments[1]))
     except (RiwoaError, StorageError) as error:

@@ -19,7 +19,7 @@ from riwoa.config.loading import load
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import as_json
 from riwoa.oracle.protocol import EvaluationResult
-from riwoa.patience import Convenience, passes, patiently
+from riwoa.patience import BestEffort, is_transient, patiently
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import Evaluations
 from riwoa_storage.checked import CheckedTables, Values
@@ -204,7 +204,7 @@ def test_what_a_convenience_fails_for_is_said_once_until_it_works_again(capsys: 
         if not works:
             raise OSError(24, "Too many open files")
 
-    told = Convenience("status.json")
+    told = BestEffort("status.json")
     assert [told.attempt(step) for _ in range(3)] == [False] * 3
     works = True
     assert told.attempt(step)
@@ -229,6 +229,6 @@ async def test_a_look_that_fails_for_what_passes_is_tried_again_and_any_other_fa
     def damaged() -> None:
         raise JournalCorruptError("damaged")
 
-    assert not passes(JournalCorruptError("damaged"))
+    assert not is_transient(JournalCorruptError("damaged"))
     with pytest.raises(JournalCorruptError):
         await patiently(damaged)

@@ -326,7 +326,7 @@ class LanguageModelProvider:
             CognitionError: the operation failed; the process lives, unless it has no memory left.
         """
         answer = await self._ask(child, frame, timeout_s or self._limits().operation_timeout_s, on_progress)
-        if child.fatter_than(self._limits().memory_limit_bytes):
+        if child.exceeds_memory(self._limits().memory_limit_bytes):
             self._log(f"replaced: {child.resident_bytes()} bytes resident after an operation")
             self._drop()
         if isinstance(answer.get("error"), dict):
