@@ -82,11 +82,11 @@ def verify(
         JournalCorruptError: naming the run and generation, or the row, of the first damage.
         JournalMissingError, JournalUnreadableError, JournalVersionError: it cannot be opened.
     """
-    with JournalReader(path) as reader, reader.snapshot():
-        integrity = reader.check_integrity() if structure else "not asked"
+    with JournalReader(path) as reader, reader.integrity.snapshot():
+        integrity = reader.integrity.check_structure() if structure else "not asked"
         runs, complete = _verify_runs(reader, since_last, most, progress)
         if not since_last:
-            reader.check_rows()
+            reader.integrity.check_rows()
         if adapters:
             _verify_adapters(reader)
     return Verification(True, integrity, runs, final_digest=runs[-1].digest if runs else None, complete=complete)
@@ -141,13 +141,13 @@ def _check_end(reader: JournalReader, run: RunRecord, digest: str) -> None:
         raise _broken(
             reader, run, run.generations, f"the run's digest {run.digest[:12]} is not its chain's {digest[:12]}"
         )
-    if extra := reader.generation_rows(run.run_id) - run.generations:
+    if extra := reader.integrity.generation_rows(run.run_id) - run.generations:
         raise _broken(reader, run, run.generations, f"{extra} more rows than the run has generations")
 
 
 def _proved(reader: JournalReader, run: RunRecord) -> tuple[int, str] | None:
     """How many generations were verified before, and the digest of the last; None where nothing can be built on."""
-    mark = reader.verified(run.run_id)
+    mark = reader.integrity.verified(run.run_id)
     if mark is None or not 0 < mark.generations <= run.generations:
         return None
     last = next(reader.generation_summaries(run.run_id, mark.generations - 1), None)
@@ -163,7 +163,7 @@ def _broken(reader: JournalReader, run: RunRecord, generation: int, reason: str)
 
 
 def _verify_adapters(reader: JournalReader) -> None:
-    for adapter_id, digest, weights in reader.adapter_weights():
+    for adapter_id, digest, weights in reader.integrity.adapter_weights():
         if weights is not None and sha256(weights).hexdigest() != digest:
             raise JournalCorruptError(
                 f"{reader.name}: the weights of adapter {adapter_id} are damaged; restore a backup"
@@ -171,7 +171,7 @@ def _verify_adapters(reader: JournalReader) -> None:
 
 
 def _reply_texts(reader: JournalReader, g: GenerationRecord) -> list[tuple[str, str, str]]:
-    texts = []
+    texts: list[tuple[str, str, str]] = []
     for request_id in g.joined_requests:
         reply = reader.reply(request_id)
         if reply is None:

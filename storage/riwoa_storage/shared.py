@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from riwoa_storage.digest import canonical_json
 from riwoa_storage.records import Json
-from riwoa_storage.seal import COLUMNS, Row, insertion, is_intact, sealed, selection
+from riwoa_storage.seal import insertion, is_intact, sealed, selection
+from riwoa_storage.tables import COLUMNS, Row
 
 
 def key_hash(key: str) -> int:

@@ -40,7 +40,7 @@ async def proved(service: Service, *, starting: bool = True) -> None:
 def marked(service: Service) -> int:
     """How many generations a later start takes for proved."""
     with JournalReader(service.paths.journal) as reader:
-        mark = reader.verified(1)
+        mark = reader.integrity.verified(1)
     return 0 if mark is None else mark.generations
 
 

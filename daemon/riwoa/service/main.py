@@ -78,8 +78,9 @@ from riwoa.surrogate.gaussian_process import Examples
 from riwoa.surrogate.screening import prior_examples
 from riwoa.text import duration, printable
 from riwoa_storage.errors import JournalMissingError, StorageError
+from riwoa_storage.events import CognitionProvided, DeadlineReached, LatencyDrift, RunResumed, WinnerConfirmed
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import EventRecord, RunRecord
+from riwoa_storage.records import RunRecord
 from riwoa_storage.replay import verify
 from riwoa_storage.writer import LOCK_PATIENCE_S, JournalWriter
 
@@ -281,9 +282,7 @@ class Service:
         late = self._overdue()
         if late is None:
             return False
-        payload = {"deadline": late.deadline, "phase": "not searching"}
-        event = EventRecord(kind="deadline", run_id=late.run.run_id, payload=payload, created_unix_s=time.time())
-        await journal.put_event(event)
+        await journal.put_event(DeadlineReached(run_id=late.run.run_id, deadline=late.deadline, phase="not searching"))
         await journal.finish_run(late.run.run_id)
         self._renew_before_unix_s = 0.0
         return await self._report_finished(journal)
@@ -428,7 +427,7 @@ class Service:
         if run is None:
             return None
         with JournalReader(self.paths.journal) as reader:
-            told = [e.payload["directory"] for e in reader.events(run.run_id, limit=10_000) if e.kind == "cognition"]
+            told = [event.directory for event in reader.events(run.run_id, CognitionProvided)]
         return next((directory for directory in reversed(told) if directory), None)
 
     async def _start_pool(
@@ -485,12 +484,8 @@ class Service:
             _require_same(run, problem, version, prior)
             run_id = run.run_id
             changed = {key: list(v) if isinstance(v, tuple) else v for key, v in self._restarted.items()}
-            event = EventRecord(
-                kind="resumed", run_id=run_id, payload={"restarted": changed}, created_unix_s=time.time()
-            )
-            await journal.put_event(event)
-        event = EventRecord(kind="cognition", run_id=run_id, payload=provision.event(), created_unix_s=time.time())
-        await journal.put_event(event)
+            await journal.put_event(RunResumed(run_id=run_id, restarted=changed))
+        await journal.put_event(CognitionProvided(run_id=run_id, **provision.event()))
         return run_id
 
     def _provenance(self, problem: Problem, oracle_version: str, prior: Examples | None) -> dict[str, Any]:
@@ -531,18 +526,13 @@ class Service:
             individual = winner.individual
             wanted = EvaluationRequest(individual.architecture_key, individual.architecture)
             (confirmed,) = await evaluations.evaluate([wanted])
-        payload = {
-            "architecture_key": individual.architecture_key,
-            "oracle_version": info.version,
-            "metrics": dict(confirmed.metrics),
-            "error": confirmed.error,
-        }
-        event = EventRecord(
-            kind="winner_confirmed",
-            payload=payload,
+        event = WinnerConfirmed(
             run_id=conductor.run_id,
             generation=winner.generation,
-            created_unix_s=time.time(),
+            architecture_key=individual.architecture_key,
+            oracle_version=info.version,
+            metrics=confirmed.metrics,
+            error=confirmed.error,
         )
         await journal.put_event(event)
 
@@ -775,8 +765,7 @@ class Service:
         self.board.sources["latency"] = partial(_same, {**drift.to_json(), "checked_unix_s": now})
         write = _log.warning if drift.affects else _log.info
         write("latency_drift", verdict=drift.verdict, networks=round(drift.networks, 3), affects=list(drift.affects))
-        event = EventRecord(kind="latency_drift", payload=drift.to_json(), run_id=run_id, created_unix_s=now)
-        await journal.put_event(event)
+        await journal.put_event(LatencyDrift(**drift.to_json(), run_id=run_id, created_unix_s=now))
 
     # -- verbs and signals ---------------------------------------------------------------------------------------------
 
