@@ -15,7 +15,7 @@ from riwoa_storage.errors import JournalCorruptError, JournalMissingError, Stora
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord, RunRecord, RunVerification
 
-Progress = Callable[[int, int], None]  # generations of all runs proved, of how many
+OnProved = Callable[[int, int], None]  # generations of all runs proved, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def verify(
     since_last: bool = False,
     structure: bool = True,
     most: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: OnProved = lambda done, total: None,
 ) -> Verification:
     """Recompute every run's digest chain, and check every row's checksum, adapter's hash, and SQLite's own structure.
 
@@ -93,7 +93,7 @@ def verify(
 
 
 def _verify_runs(
-    reader: JournalReader, since_last: bool, most: int | None, progress: Progress
+    reader: JournalReader, since_last: bool, most: int | None, progress: OnProved
 ) -> tuple[tuple[RunVerification, ...], bool]:
     """How far each run's chain is proved now, and whether that is all of it."""
     runs = reader.runs()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riwoa.cognition.protocol import Progress, Trained, TrainingJob
+from riwoa.cognition.protocol import OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.errors import CognitionError
 from riwoa.run.credit import (
@@ -164,7 +164,7 @@ class Slow(ScriptedProvider):
 
     trainings = 0
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         self.trainings += 1
         await asyncio.sleep(0.3)
         if self.trainings == 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from riwoa.cognition.protocol import Example, Progress, Trained, TrainingJob, one_of_each
+from riwoa.cognition.protocol import Example, OnTrainingStep, Trained, TrainingJob, one_of_each
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
@@ -59,7 +59,7 @@ class Pupil(ScriptedProvider):
         self._hangs = hangs
         self._fails = fails
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         self._trained[job.seed] += 1
         self.jobs.append(job)
         if self._hangs:

@@ -23,7 +23,7 @@ _WIDTH = 20
 _CLEAR = "\r\x1b[K"
 
 
-class Progress:
+class ProgressBar:
     """What is done, how far it is, and when it was last shown; ``show`` is called often and shows when it is time."""
 
     def __init__(self, what: str, unit: str, stream: TextIO, now_s: float) -> None:
@@ -93,7 +93,7 @@ def say(line: str) -> None:
 @contextmanager
 def bar(what: str, unit: str = "") -> Iterator[Advance]:
     """Show progress; call what it yields with how far the work is, or never where nobody knows."""
-    progress = Progress(what, unit, sys.stderr, time.monotonic())
+    progress = ProgressBar(what, unit, sys.stderr, time.monotonic())
     over = threading.Event()
 
     def draw() -> None:

@@ -49,7 +49,7 @@ _SAVE_EVERY_S = 2.0
 _PERCENTILE = 10.0  # see lut.py
 
 FloatArray = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]  # rounds done, rounds in all
+OnRound = Callable[[int, int], None]  # rounds done, rounds in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def measure(
     samples: Samples,
     clock: Clock,
     partial: PartialFile | None = None,
-    progress: Progress | None = None,
+    progress: OnRound | None = None,
 ) -> Samples:
     """Take the rounds that ``samples`` lacks, in place."""
     rounds = samples.operators.shape[1]

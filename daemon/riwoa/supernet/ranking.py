@@ -27,7 +27,7 @@ from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet
 from riwoa.supernet.recipe import Recipe
 from riwoa.supernet.space import OfaConfig
-from riwoa.supernet.training import Progress, Trainer, initialise, new_supernet, train
+from riwoa.supernet.training import Trainer, TrainingProgress, initialise, new_supernet, train
 from riwoa_storage.durable import replace_durably
 
 _WARMUP_SHARE = 10  # of a short training, one step in so many warms up
@@ -54,7 +54,7 @@ def rank(
     settings: RankSettings,
     configs: Sequence[OfaConfig],
     results: Path,
-    progress: Callable[[int, Progress], None] = lambda done, p: None,
+    progress: Callable[[int, TrainingProgress], None] = lambda done, p: None,
 ) -> dict[str, Any]:
     """Accuracies of each subnet with inherited weights and trained alone, and how alike they rank.
 

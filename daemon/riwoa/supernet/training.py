@@ -39,7 +39,7 @@ from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.published import PUBLISHED
 from riwoa.supernet.recipe import DIGITS, Recipe, read_recipe, recipe_from
 from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
-from riwoa_storage.durable import flush, new_file, replace_durably
+from riwoa_storage.durable import replace_durably, replacement
 
 if TYPE_CHECKING:
     from riwoa.datasets.catalogue import ImageTask
@@ -51,7 +51,7 @@ _SETTLING_SHARE, _MEASURED_SHARE = 0.05, 0.10
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """News for the progress bar: every step on a CPU, every so many on a GPU."""
 
     step: int
@@ -263,16 +263,9 @@ class Trainer:
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """A training's state whole or not at all, also after a power cut."""
-    temporary = new_file(path)
-    try:
-        with temporary.open("wb") as handle:
-            torch.save(state, handle)
-        flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    flush(path.parent)
+    """Write a training's state whole or not at all, also after a power cut."""
+    with replacement(path) as stream:
+        torch.save(state, stream)
 
 
 def parameter_groups(net: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -332,7 +325,7 @@ def train(
     trainer: Trainer,
     state_path: Path,
     *,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     save_every_steps: int = 250,
 ) -> None:
     """Train to the last step, from the state at ``state_path`` if there is one, and keep it up to date.
@@ -349,7 +342,7 @@ def train(
         fixed = pace.fix_steps()
         if progress is not None and (trainer.step % every == 0 or trainer.step == trainer.steps):
             largest, distilled = losses.largest.item(), losses.distilled.item() / max(1, losses.distilled_subnets)
-            progress(Progress(trainer.step, trainer.steps, largest, distilled, pace.images_per_s()))
+            progress(TrainingProgress(trainer.step, trainer.steps, largest, distilled, pace.images_per_s()))
         if fixed or trainer.step % save_every_steps == 0:
             trainer.save(state_path)
 
@@ -360,7 +353,7 @@ def train_supernet(
     *,
     task: ImageTask | None = None,
     device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     save_every_steps: int = 250,
     metadata: dict[str, str] | None = None,
 ) -> Path:
