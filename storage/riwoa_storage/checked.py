@@ -43,7 +43,7 @@ class CheckedTables:
         self._names: dict[int, list[str]] = {}
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the connection."""
         self._connection.close()
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -69,7 +69,7 @@ class CheckedTables:
         return [self._checked(table, row) for row in found]
 
     def with_architectures(self, table: str, rest: str, *parameters: object) -> list[Values]:
-        """As ``select``, of a table whose rows have an architecture; with its columns, checked too."""
+        """Rows of a table that refers to architectures, with the architectures' columns; all checked, as ``select``."""
         sql = (
             f"SELECT {selection(table)}, {selection('architectures')} FROM {table} "
             f"LEFT JOIN architectures USING (architecture_id) {rest}"
@@ -122,7 +122,7 @@ class CheckedTables:
         return dict(zip(COLUMNS[table], row, strict=False))
 
     def _checked_pair(self, table: str, row: Row) -> Values:
-        """Of a row of a table, followed by its architecture's."""
+        """Check a row of a table and of the architecture behind it; returns the columns of both."""
         width = len(COLUMNS[table]) + 1
         return {**self._checked("architectures", row[width:]), **self._checked(table, row[:width])}
 
@@ -159,7 +159,7 @@ class CheckedTables:
         return self._texts[text_id]
 
     def architecture(self, row: Values) -> dict[str, Any]:
-        """Of a row of ``architectures``, or of one joined with it."""
+        """The architecture of a row of ``architectures``, or of one joined with it."""
         names_id = row["genes_id"]
         text = self.text(names_id)
         try:
@@ -176,7 +176,7 @@ class CheckedTables:
             raise self._unreadable(row, column, error) from None
 
     def _unreadable(self, row: Values, column: str, error: Exception) -> JournalCorruptError:
-        """Content that never was what it should be, or was damaged before there were checksums."""
+        """The error of content that never was what it should be, or was damaged before there were checksums."""
         which = ", ".join(f"{key} {row[key]!a}" for key in _NAMING if key in row)
         return JournalCorruptError(
             f"{self.name}: {column} of {which} cannot be read ({error}): keep a copy, then restore a backup"

@@ -65,7 +65,7 @@ class JournalReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the connection."""
         self._tables.close()
 
     # -- runs ------------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class JournalReader:
         return self._tables.records(RequestRecord, rest, run_id, start)
 
     def replies(self, run_id: int) -> dict[str, ReplyRecord]:
-        """request_id -> reply."""
+        """The run's replies by request id."""
         rest = "JOIN requests USING (request_id) WHERE run_id = ? ORDER BY generation, slot"
         return {reply.request_id: reply for reply in self._tables.records(ReplyRecord, rest, run_id)}
 

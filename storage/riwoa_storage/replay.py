@@ -20,7 +20,7 @@ OnProved = Callable[[int, int], None]  # generations of all runs proved, of how 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A journal that is intact; one that is not raises instead."""
+    """What was proved of a journal that is intact; one that is not raises instead."""
 
     ok: bool
     integrity: str  # SQLite's own verdict: "ok", or "not asked"
@@ -31,7 +31,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Whether two histories are the same, and the first place where they part."""
+    """The outcome of comparing two histories: whether they are the same, and where they first part."""
 
     same: bool
     generations: int  # that both have in common
@@ -130,7 +130,7 @@ def _next_digest(reader: JournalReader, run: RunRecord, generation: int, digest:
 
 
 def _tells_of_damage(error: Exception) -> bool:
-    """Whatever damaged content makes parsing do; but no lock, and no lack of memory or of file descriptors."""
+    """Whether an error tells of damaged content: not of a lock, or of a lack of memory or file descriptors."""
     if isinstance(error, StorageError):
         return isinstance(error, JournalCorruptError | JournalMissingError)
     return not isinstance(error, MemoryError | OSError)

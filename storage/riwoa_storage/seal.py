@@ -39,7 +39,7 @@ def is_intact(table: str, row: Row) -> bool:
 
 
 def selection(table: str, alias: str | None = None) -> str:
-    """The covered columns and the checksum, for a SELECT."""
+    """The covered columns and the checksum, as a SELECT lists them."""
     return ", ".join(f"{alias or table}.{column}" for column in (*COLUMNS[table], "checksum"))
 
 
@@ -50,7 +50,7 @@ def insertion(table: str, *more: str) -> str:
 
 
 def damage(table: str, values: Sequence[object]) -> str:
-    """What is said of a damaged row, and what to do."""
+    """The message about a damaged row: which it is, and what to do."""
     row = dict(zip(COLUMNS[table], values, strict=False))
     which = ", ".join(f"{column} {row[column]!a}" for column in NAMING[table])
     return (

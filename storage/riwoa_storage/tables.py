@@ -138,7 +138,7 @@ def _encoder(name: str, kind: Any) -> Callable[[Any], object]:
 
 
 def _decoder(kind: Any) -> Callable[[Any], object] | None:
-    """What makes a field's value of a column's; None where it is the same. It raises ValueError for what cannot be."""
+    """The function from a column's value to a field's, which raises ValueError; None where they are the same."""
     if get_origin(kind) is Literal:
         words = frozenset(get_args(kind))
 

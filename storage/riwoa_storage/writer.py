@@ -380,7 +380,7 @@ def _event_row(e: Event, event_id: int) -> Row:
 
 
 def _head(db: sqlite3.Connection, g: GenerationRecord) -> str:
-    """Digest that ``g`` is chained to."""
+    """The digest that ``g`` is chained to; refuses a generation that does not follow the last."""
     rows = db.execute("SELECT status, generations, digest FROM runs WHERE run_id = ?", (g.run_id,)).fetchall()
     _require(bool(rows), f"there is no run {g.run_id}")
     status, count, digest = rows[0]

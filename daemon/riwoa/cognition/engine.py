@@ -51,19 +51,19 @@ class Breaker:
         self._failures = 0
 
     def failed(self, reason: str, limits: EngineLimits) -> None:
-        """A batch failed; also a trial, which opens it again at once."""
+        """Count a failed batch; a failed trial opens the breaker again at once."""
         self.reason = reason
         self._failures += 1
         if self._failures >= limits.breaker_failures:
             self.left = limits.breaker_rest
 
     def succeeded(self) -> None:
-        """A batch was answered."""
+        """Forget the failures: a batch was answered."""
         self.reason = None
         self._failures = 0
 
     def refusal(self) -> CognitionError:
-        """What a batch is told that comes while it is open."""
+        """The error of a batch that comes while the breaker is open."""
         return CognitionError(f"circuit breaker open ({self.left} batches left) after: {self.reason}")
 
 
@@ -176,7 +176,7 @@ class LanguageModelProvider:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def _answered(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
-        """The replies; from a second process when the first died, with half the requests at once if of memory."""
+        """Replies to a batch; where the process dies, from a second one, with half at once if memory ran out."""
         settings = GenerationSettings(**batch[0].parameters["settings"])
         for attempt in range(1, _ATTEMPTS + 1):
             most = min(settings.batch, self._most or settings.batch, len(batch))
@@ -256,7 +256,7 @@ class LanguageModelProvider:
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
-        """Failures of the model count towards the breaker; a refused adapter is not the model's failure."""
+        """Count failures of the model towards the breaker; a refused adapter is none."""
         try:
             with self._told():
                 yield
@@ -270,7 +270,7 @@ class LanguageModelProvider:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """A lost process as the caller's error, with the last line it wrote."""
+        """Turn a lost process into the caller's error, with the last line that the process wrote."""
         try:
             yield
         except ProcessLostError as lost:

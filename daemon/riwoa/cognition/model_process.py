@@ -60,11 +60,11 @@ class ModelProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that is alive; None where there is none."""
+        """Process id of the process that is alive; None where there is none."""
         return self._child.pid if self._child is not None and self._child.alive else None
 
     def resident_bytes(self) -> int | None:
-        """Memory of the process that is alive."""
+        """Memory of the process that is alive; None where there is none."""
         return self._child.resident_bytes() if self._child is not None and self._child.alive else None
 
     async def start(self) -> None:
@@ -112,7 +112,7 @@ class ModelProcess:
     async def call(
         self, frame: Mapping[str, Any], on_progress: OnTrainingStep = lambda _: None, timeout_s: float | None = None
     ) -> dict[str, Any]:
-        """What an operation gave.
+        """Run one operation and return its answer.
 
         Raises:
             ProcessLostError: the process is useless; it is killed.

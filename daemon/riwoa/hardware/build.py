@@ -242,7 +242,7 @@ def _check_space(backbone: Backbone, resolutions: Sequence[int], batch_size: int
 
 
 def _check_memory(ops: Sequence[Operator], batch_size: int) -> None:
-    """Every operator keeps an input and weights of its own, so that they are as cold as in a network."""
+    """Refuse a space whose operators do not fit into memory together: each keeps an input and weights of its own."""
     needed = 4 * sum(op.parameters + batch_size * op.in_c * op.in_h * op.in_w for op in ops) / 2**30
     room = probe().memory_gib / 2
     if room and needed > room:
@@ -284,7 +284,7 @@ async def build_table_in_child(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; see the module's first lines."""
+    """Run one of the commands and return the exit code."""
     options = _parser().parse_args(argv)
     if options.child:
         die_with_parent()

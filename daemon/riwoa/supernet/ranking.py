@@ -130,7 +130,7 @@ def _alone(config: OfaConfig, backbone: Backbone, task: ImageTask, settings: Ran
 
 
 def _accuracy(trainer: Trainer, recalibration: Images, validation: tuple[Images, IntArray]) -> float:
-    """Of the averaged weights, BatchNorm recalibrated on the same images as the evaluator's subnets."""
+    """Accuracy of the averaged weights, BatchNorm recalibrated on the same images as the evaluator's subnets."""
     net, device = trainer.net, trainer.device
     images, labels = validation
     with torch.no_grad(), exact_arithmetic():

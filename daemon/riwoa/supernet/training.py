@@ -52,7 +52,7 @@ _SETTLING_SHARE, _MEASURED_SHARE = 0.05, 0.10
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """News for the progress bar: every step on a CPU, every so many on a GPU."""
+    """How far a training is: told at every step on a CPU, at every 50th on a GPU."""
 
     step: int
     steps: int  # 0 while their number is still being measured
@@ -63,7 +63,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Losses:
-    """Of one step, on the device; ``distilled`` is a sum over subnets."""
+    """Losses of one step, on the device; ``distilled`` is a sum over subnets."""
 
     largest: Tensor
     distilled: Tensor
@@ -189,7 +189,7 @@ class Trainer:
         return Losses(largest.detach(), distilled, count)
 
     def wait(self) -> None:
-        """Until the device has done all it was given."""
+        """Wait until the device has done all it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -212,7 +212,7 @@ class Trainer:
         averaging(keep)(list(self.average.values()), [p.detach() for p in self.net.parameters()], None)
 
     def save(self, path: Path) -> None:
-        """Everything needed to continue, atomically."""
+        """Write everything needed to continue, whole or not at all."""
         state = {
             "recipe": asdict(self.recipe),
             "about": self._about,
@@ -269,7 +269,7 @@ def save_state(state: dict[str, Any], path: Path) -> None:
 
 
 def parameter_groups(net: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """For an optimiser: convolutions and linear layers decay; biases and BatchNorm do not."""
+    """Parameters for an optimiser: convolutions and linear layers decay; biases and BatchNorm do not."""
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -284,7 +284,7 @@ def _optimiser(net: torch.nn.Module, recipe: Recipe, device: torch.device) -> to
 
 
 class _Pace:
-    """Finds once how many steps fit into the recipe's minutes, and how fast images go by between two reports."""
+    """The speed of a training: how many steps fit into the recipe's minutes, and images a second."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -294,7 +294,7 @@ class _Pace:
         self._reported = trainer.step, self._start_s
 
     def fix_steps(self) -> bool:
-        """Whether the number of steps has just become known."""
+        """Fix the number of steps once it can be told; returns whether that happened now."""
         trainer = self._trainer
         if trainer.steps or self._elapsed_s() < _SETTLING_SHARE * self._allowed_s:
             return False
@@ -311,7 +311,7 @@ class _Pace:
         return True
 
     def images_per_s(self) -> float:
-        """Since the last time this was asked."""
+        """Images a second since this was asked last."""
         step, since_s = self._reported
         self._reported = self._trainer.step, time.perf_counter()
         images = (self._trainer.step - step) * self._trainer.recipe.batch_images
@@ -388,7 +388,7 @@ def train_supernet(
 
 
 def write_safetensors(weights: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
-    """Write whole or not at all."""
+    """Write a safetensors file whole or not at all."""
     replace_durably(out, save(weights, metadata))
 
 

@@ -93,7 +93,7 @@ class Job:
         self._bar = bar
 
     def run(self, only: str | None = None) -> dict[str, Any] | None:
-        """Do every stage that is not done, or one; the report, None where a stage alone was asked for.
+        """Do every stage that is not done, or one alone; returns the report, None after a single stage.
 
         Retrainings alone may run beside each other and beside the job: each holds its own network's lock.
 
@@ -189,7 +189,7 @@ class Job:
         self._call(command, "the supernet's training")
 
     def _search(self) -> None:
-        """The daemon's own search, which resumes by itself."""
+        """Run the daemon's own search, which resumes by itself."""
         config = self.out / "search.toml"
         if not config.exists():
             replace_durably(config, search_toml(self.settings, self._checkpoint).encode())
@@ -273,7 +273,7 @@ class Job:
     # -- networks ------------------------------------------------------------------------------------------------------
 
     def _retrain(self, names: Sequence[str]) -> None:
-        """Each in a process of its own, several at once."""
+        """Retrain networks, each in a process of its own, several at once."""
         left = [name for name in names if not self._folder(name).result.exists()]
         missing = [name for name in left if not self._folder(name).spec.exists()]
         if missing:

@@ -57,11 +57,15 @@ class Counts:
                     self._known[row["corruption"], row["severity"], row["weights_sha256"]] = row["correct"]
 
     def get(self, corruption: str, severity: int, weights_sha256: str) -> int | None:
-        """The count, if it is known."""
+        """The count; None where it is not known."""
         return self._known.get((corruption, severity, weights_sha256))
 
     def known(self, corruption: str, severity: int, weights_sha256: str) -> int:
-        """The count, which is known."""
+        """The count.
+
+        Raises:
+            KeyError: it is not known.
+        """
         return self._known[corruption, severity, weights_sha256]
 
     def put(self, one: Corrupted, weights_sha256: str, correct: int) -> None:
