@@ -1,1 +1,1 @@
-"""Files that people name: whose they are, how they are replaced, locked, known and appended to; where models lie."""
+"""Files that people name: whose they are, how they are replaced, locked and recognised; where models lie."""

@@ -45,7 +45,7 @@ from riwoa.supernet.network import ArchitectureError, Supernet, build_network, c
 from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.space import OfaConfig, ofa_config
 from riwoa.supernet.spec import SupernetSpec
-from riwoa.supernet.training import begin_as_identity, parameter_groups, save_state
+from riwoa.supernet.training import begin_as_identity, parameter_groups, recalibrate, save_state
 from riwoa_storage.durable import replace_durably
 from riwoa_storage.errors import StorageError
 
@@ -153,22 +153,6 @@ def fresh_network(backbone: Backbone, config: OfaConfig, seed: int) -> nn.Module
                 module.bias.zero_()
     begin_as_identity(network)
     return network
-
-
-def recalibrate(network: nn.Module, batches: Iterator[Tensor]) -> None:
-    """Set BatchNorm's statistics to the average over batches of standardised training images; in place, float32."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average
-    network.train()
-    with torch.no_grad():
-        for batch in batches:
-            network(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 def count_correct(network: nn.Module, images: ByteArray, labels: IntArray, pixels: Pixels) -> int:
