@@ -142,7 +142,7 @@ class Transactions:
                 await self._run(job)
             if self._failure is None:
                 with contextlib.suppress(sqlite3.Error):  # a full disk must not make closing fail: the log has it all
-                    await self._connection.run(one, "PRAGMA wal_checkpoint(TRUNCATE)")
+                    await self._connection.run(single_row, "PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._closing = self._ended = True
             while not self._queue.empty():
@@ -234,13 +234,13 @@ def _set_pragmas(db: sqlite3.Connection, name: str) -> None:
     for pragma, (value, expected) in WRITER_PRAGMAS.items():
         with _translated(name):
             db.execute(f"PRAGMA {pragma} = {value}").fetchall()
-            (actual,) = one(db, f"PRAGMA {pragma}")
+            (actual,) = single_row(db, f"PRAGMA {pragma}")
         if actual != expected:
             raise JournalUnwritableError(
                 f"{name}: the file system refuses {pragma} = {value} (it is {actual}): put the state on a local disk"
             )
 
 
-def one(db: sqlite3.Connection, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+def single_row(db: sqlite3.Connection, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
     """The row of a query that gives exactly one."""
     return tuple(db.execute(sql, parameters).fetchone())

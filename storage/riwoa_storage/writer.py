@@ -14,8 +14,8 @@ Limits: a disk that lies about fsync, and a file system without locks (NFS), voi
 
 What raises: JournalRefusedError (a rule is broken), RowDamagedError (it would build on a damaged row), ValueError and
 TypeError (a value is no finite JSON), JournalFullError and JournalLockedError roll back that transaction only, and the
-writer goes on; a lock is waited out first. Any other failure (an I/O error, after which
-nobody knows what is durable, or a damaged file) stops the writer: it raises here and in every later call; open it anew.
+writer goes on; a lock is waited out first. Any other failure (an I/O error, after which nobody knows what is durable,
+or a damaged file) stops the writer: it raises here and in every later call; open it anew.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from riwoa_storage.records import (
 from riwoa_storage.seal import checksum, damage, insertion, is_intact, sealed, selection
 from riwoa_storage.shared import Shared, leader_rest, next_id, split_leader
 from riwoa_storage.tables import COLUMNS, Row, row_of, when
-from riwoa_storage.transactions import Transactions, one, through_locks
+from riwoa_storage.transactions import Transactions, single_row, through_locks
 
 LOCK_PATIENCE_S = 60.0  # how long another process's lock is waited out before a caller hears of it
 
@@ -134,7 +134,7 @@ class JournalWriter:
         row = row_of(r)
 
         def work(db: sqlite3.Connection) -> None:
-            (count,) = one(db, "SELECT count(*) FROM config_revisions WHERE run_id = ?", (r.run_id,))
+            (count,) = single_row(db, "SELECT count(*) FROM config_revisions WHERE run_id = ?", (r.run_id,))
             _require(r.revision == count, f"config revision {r.revision} of run {r.run_id} does not follow {count - 1}")
             _insert(db, "config_revisions", [row])
 
@@ -174,7 +174,7 @@ class JournalWriter:
         which = (run_id, generation)
 
         def work(db: sqlite3.Connection) -> None:
-            (count,) = one(db, "SELECT max(generations) FROM runs WHERE run_id = ?", (run_id,))
+            (count,) = single_row(db, "SELECT max(generations) FROM runs WHERE run_id = ?", (run_id,))
             _require(count is not None, f"there is no run {run_id}")
             _require(generation >= count, f"generation {generation} of run {run_id} is committed: its requests stay")
             of = "SELECT request_id FROM requests WHERE run_id = ? AND generation = ?"
