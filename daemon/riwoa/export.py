@@ -50,6 +50,7 @@ from riwoa.supernet.space import OfaConfig, ofa_config
 from riwoa.supernet.spec import SupernetSpec
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
+from riwoa_storage.events import AdapterUnusable, RunResumed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord
 
@@ -120,14 +121,12 @@ def read_winner(journal: Path, run_id: int | None = None) -> Winner:
             raise InputError(f"run {run.run_id} has no leader yet: no evaluation succeeded; let it run on")
         revisions = reader.config_revisions(run.run_id)
         adapters = reader.adapters(run.run_id)
-        events = reader.events(run.run_id, limit=-1)
+        restarts = [event.restarted for event in reader.events(run.run_id, RunResumed)]
+        refused = {event.sha256 for event in reader.events(run.run_id, AdapterUnusable) if event.refused}
         searched = [s.generation for s in reader.generation_summaries(run.run_id) if s.phase == "search"]
-    told = [e.payload for e in events if e.kind == "adapter_unusable"]
-    restarts = [e.payload.get("restarted", {}) for e in events if e.kind == "resumed"]
     restarted = {key: value for changed in restarts for key, value in changed.items()}
     config = revisions[-1].config if revisions else {}
     learned = run.provenance.get("model_spec") is not None  # a script in a model's place learns nothing real
-    refused = {payload["sha256"] for payload in told if payload.get("refused")}
     usable = [adapter for adapter in adapters if adapter.sha256 not in refused]
     adapter = _in_force(usable, max(searched, default=0)) if learned else None
     return Winner(run, last.leader, config, last.individuals[0].fitness_version, adapter, restarted)

@@ -180,3 +180,19 @@ async def test_the_whole_benchmark_runs_on_real_workers_and_judges_on_the_test_s
     )
     found = [s for s in result["searches"] if s["fitness"] > 0]
     assert all(0 <= s["test_accuracy"] <= 1 for s in found)
+
+
+def test_a_file_of_before_there_was_one_kind_of_result_file_is_read_and_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "e.jsonl"
+    before = (
+        '{"oracle_version": "v", "key": "k", "architecture": {"a": 1}, "accuracy": 0.5}\n{"oracle_version": "v", "ke'
+    )
+    out.write_text(before)
+    file = EvaluationFile(out)
+    assert file.get("v", "k") == 0.5
+    file.put("v", "l", {"a": 2}, 0.75)
+    file.close()
+    assert out.read_text().startswith(before + "\n")
+    file = EvaluationFile(out)
+    assert (file.get("v", "k"), file.get("v", "l"), file.get("w", "k")) == (0.5, 0.75, None)
+    file.close()

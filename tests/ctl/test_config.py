@@ -9,7 +9,7 @@ import pytest
 from riwoa.config.loading import load
 from riwoa.config.schema import Config, as_json
 from riwoa.ctl import main
-from riwoa_storage.records import EventRecord
+from riwoa_storage.events import RunResumed
 from riwoa_storage.writer import JournalWriter
 from tests.bench.support import a_table
 
@@ -106,8 +106,7 @@ def test_diff_knows_what_a_restart_has_put_in_force(tmp_path: Path, capsys: pyte
 
     async def restarted() -> None:
         async with await JournalWriter.open(tmp_path / "journal.db") as writer:
-            payload = {"restarted": {"oracle.workers": 4}}
-            await writer.put_event(EventRecord(kind="resumed", run_id=1, payload=payload, created_unix_s=0.0))
+            await writer.put_event(RunResumed(run_id=1, restarted={"oracle.workers": 4}))
 
     asyncio.run(restarted())
     assert diff(tmp_path, "[oracle]\nworkers = 4\n", capsys)["restart"] == {}

@@ -26,7 +26,8 @@ from riwoa.supernet.network import build_network
 from riwoa.supernet.space import mobilenet_space
 from riwoa.supernet.spec import SupernetSpec
 from riwoa.supernet.training import write_safetensors
-from riwoa_storage.records import AdapterRecord, EventRecord
+from riwoa_storage.events import AdapterUnusable
+from riwoa_storage.records import AdapterRecord
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import reseal
 
@@ -147,11 +148,11 @@ def test_an_adapter_that_was_due_after_the_search_wrote_nothing_and_is_not_expor
     adapter = read_winner(journal).adapter
     assert adapter is not None
     assert adapter.weights == b"search"
-    payload = {"sha256": adapter.sha256, "reason": "refused by the model", "refused": True}
+    event = AdapterUnusable(run_id=1, sha256=adapter.sha256, reason="refused by the model", refused=True)
 
     async def refuse() -> None:
         async with await JournalWriter.open(journal) as writer:
-            await writer.put_event(EventRecord(kind="adapter_unusable", run_id=1, payload=payload, created_unix_s=0.0))
+            await writer.put_event(event)
 
     asyncio.run(refuse())
     assert read_winner(journal).adapter is None  # as a resumed search would leave it out

@@ -22,10 +22,11 @@ from riwoa.oracle.protocol import EvaluationResult
 from riwoa.patience import BestEffort, is_transient, patiently
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import Evaluations
-from riwoa_storage.checked import CheckedTables, Values
+from riwoa_storage.checked import CheckedTables
 from riwoa_storage.errors import JournalCorruptError, JournalUnreadableError
 from riwoa_storage.records import IndividualRecord
 from riwoa_storage.replay import compare, verify
+from riwoa_storage.tables import Values
 from riwoa_storage.writer import JournalWriter
 from tests.run.conduct import SMALL, SPACE, conduct, latency_ms
 from tests.service.test_service import daemon, run, wait_for

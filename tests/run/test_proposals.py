@@ -24,6 +24,7 @@ from riwoa.run.proposals import offered_choices, placebo_patch, style_of
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Condition, Gene, Space
+from riwoa_storage.events import RequestsWithdrawn
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import BufferEntryRecord, GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare
@@ -450,7 +451,7 @@ async def test_a_change_made_between_a_kill_and_the_resume_counts_as_one_made_wh
     assert found.same, found.message
     assert await asked_and_told(parts) == await asked_and_told(whole)
     with JournalReader(parts) as reader:
-        withdrawn = [e for e in reader.events(1) if e.kind == "requests_withdrawn"]
+        withdrawn = reader.events(1, RequestsWithdrawn)
     unchanged = "generations = 6" in after and KILLED_IN + lag < 6  # what joins in time is asked as before
     assert [e.generation for e in withdrawn] == ([] if unchanged else [KILLED_IN])
 
@@ -475,7 +476,7 @@ async def test_a_text_that_was_written_before_a_kill_is_read_and_not_written_aga
     assert batches
     assert set(batches.values()) == {1}
     with JournalReader(path) as reader:
-        assert not [e for e in reader.events(1) if e.kind == "requests_withdrawn"]
+        assert not reader.events(1, RequestsWithdrawn)
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3])

@@ -17,6 +17,7 @@ from riwoa.config.loading import load
 from riwoa.errors import InfeasibleTargetError
 from riwoa.ipc.child import child_environment
 from riwoa.run.problem import load_problem
+from riwoa_storage.events import SpaceExhausted
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
@@ -260,9 +261,9 @@ def test_nas_bench_201_is_searched_from_one_line_more(tmp_path: Path) -> None:
 # -- tables that are small, or hold little of their space --------------------------------------------------------------
 
 
-def events(state: Path, kind: str) -> list[dict[str, object]]:
+def exhausted(state: Path) -> list[int]:
     with JournalReader(state / "journal.db") as reader:
-        return [dict(e.payload) for e in reader.events(1) if e.kind == kind]
+        return [event.architectures for event in reader.events(1, SpaceExhausted)]
 
 
 def evaluated(state: Path) -> list[str]:
@@ -291,7 +292,7 @@ def test_a_search_ends_when_everything_within_the_target_is_evaluated_and_says_s
     assert found.same, found.message
     assert found.generations < 100
     within = int((ms <= 4.0).sum()) if limits == WITHIN else 27
-    assert [e["architectures"] for e in events(whole, "space_exhausted")] == [within]
+    assert exhausted(whole) == [within]
     assert len(set(evaluated(whole))) >= (within if limits != RACED[2:4] else 1)
     assert "all that exists within the target is evaluated" in status(whole)["message"]
 

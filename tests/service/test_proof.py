@@ -42,7 +42,7 @@ def unproved(journal: JournalWriter, tmp_path: Path) -> JournalProof:
 def marked(state: Path) -> int:
     """How many generations a later start takes for proved."""
     with JournalReader(state / "journal.db") as reader:
-        mark = reader.verified(1)
+        mark = reader.integrity.verified(1)
     return 0 if mark is None else mark.generations
 
 

@@ -15,12 +15,12 @@ that was killed, run again, goes on, and another strategy pays for its own searc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ import numpy as np
 import riwoa.search
 from riwoa.bench.paired import compare, median_ratio
 from riwoa.errors import UsageError
-from riwoa.files.ownership import begins_with, output_file, unwritable
+from riwoa.files.results import ResultFile
 from riwoa.run import racing
 from riwoa.run.racing import Race, Racing
 from riwoa.search.base import LatencyOf, Outcome, Proposal, SearchParameters
@@ -256,48 +256,33 @@ class Search:
 
 
 class SearchFile:
-    """Finished searches by key and (strategy, seed); appended to as they come.
+    """Finished searches of one landscape, budget and code (``key``), by strategy and seed.
 
     Raises:
-        StateDirectoryError: the file cannot be written.
+        UsageError, StateDirectoryError: as ``ResultFile``.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self._key = key
+        self._file = ResultFile(path, "searches of a benchmark", b'{"key": "')
         self._known: dict[tuple[str, int], Found] = {}
-        path = output_file(path, "searches of a benchmark", partial(begins_with, start=b'{"key": "'))
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise unwritable(path, error, "name another --out") from None
-        for line in text.splitlines():
-            self._take(line)
-        if text and not text.endswith("\n"):
-            self._stream.write("\n")  # a kill cut the last line; what follows must not be glued to it
-
-    def _take(self, line: str) -> None:
-        try:
-            row = json.loads(line)
-            found = Found.from_json(row["found"])
-            if row["key"] == self._key:
-                self._known[found.strategy, found.seed] = found
-        except (ValueError, TypeError, KeyError):
-            return  # the line that a kill cut, or one of something else
+        for row in self._file.rows():
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line of something else
+                if row["key"] == key:
+                    found = Found.from_json(row["found"])
+                    self._known[found.strategy, found.seed] = found
 
     def get(self, strategy: str, seed: int) -> Found | None:
         """A search that was finished before."""
         return self._known.get((strategy, seed))
 
     def put(self, found: Found) -> None:
-        """Keep a search."""
-        self._stream.write(json.dumps({"key": self._key, "found": asdict(found)}) + "\n")
-        self._stream.flush()
+        """Keep a search, durably."""
+        self._file.append({"key": self._key, "found": asdict(found)})
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        self._file.close()
 
 
 def search_all(

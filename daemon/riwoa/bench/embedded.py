@@ -13,13 +13,12 @@ another strategy, or a changed one, pays only for architectures that nobody met 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from riwoa.bench.contest import POPULATION, screening_of
 from riwoa.bench.paired import compare, median_ratio
 from riwoa.config.schema import Config
 from riwoa.errors import OracleError
-from riwoa.files.ownership import begins_with, output_file, unwritable
+from riwoa.files.results import ResultFile
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import obtain_table
 from riwoa.hardware.target import auto_target_ms
@@ -77,47 +76,32 @@ class Found:
 
 
 class EvaluationFile:
-    """Accuracies that were measured before, by oracle version and architecture; appended to as they come.
+    """Accuracies that were measured before, by oracle version and architecture.
 
     Raises:
-        StateDirectoryError: the file cannot be written.
+        UsageError, StateDirectoryError: as ``ResultFile``.
     """
 
     def __init__(self, path: Path) -> None:
-        path = output_file(path, "evaluations of a benchmark", partial(begins_with, start=b'{"oracle_version": "'))
-        self._known = {(row["oracle_version"], row["key"]): row["accuracy"] for row in _rows(path)}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise unwritable(path, error, "name another --out") from None
-        if self._stream.tell() and not path.read_bytes().endswith(b"\n"):
-            self._stream.write("\n")  # a kill cut the last line; what follows must not be glued to it
+        self._file = ResultFile(path, "evaluations of a benchmark", b'{"oracle_version": "')
+        self._known: dict[tuple[str, str], float] = {}
+        for row in self._file.rows():
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a line of something else
+                self._known[row["oracle_version"], row["key"]] = float(row["accuracy"])
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        self._file.close()
 
     def get(self, version: str, key: str) -> float | None:
         """The accuracy, if it is known."""
         return self._known.get((version, key))
 
     def put(self, version: str, key: str, architecture: Architecture, accuracy: float) -> None:
-        """Keep an accuracy."""
+        """Keep an accuracy, durably."""
         self._known[version, key] = accuracy
         row = {"oracle_version": version, "key": key, "architecture": dict(architecture), "accuracy": accuracy}
-        self._stream.write(json.dumps(row) + "\n")
-        self._stream.flush()
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue  # the line that a kill cut
+        self._file.append(row)
 
 
 class Evaluator:

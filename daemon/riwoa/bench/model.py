@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
+from riwoa.cognition.engine import LanguageModelProvider
+from riwoa.cognition.model_process import EngineLimits
 from riwoa.cognition.models import Resolved, choose, recommended
 from riwoa.cognition.prompt import Situation, compose, parameters_of
 from riwoa.cognition.protocol import GenerationSettings

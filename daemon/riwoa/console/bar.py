@@ -23,7 +23,7 @@ _WIDTH = 20
 _CLEAR = "\r\x1b[K"
 
 
-class Progress:
+class ProgressBar:
     """One line of progress, and when it was shown last; ``show`` may be called as often as one likes."""
 
     def __init__(self, what: str, unit: str, stream: TextIO, now_s: float) -> None:
@@ -96,7 +96,7 @@ def bar(what: str, unit: str = "") -> Iterator[Advance]:
 
     Yields a function to call with how far the work is; where nobody knows, it need not be called.
     """
-    progress = Progress(what, unit, sys.stderr, time.monotonic())
+    progress = ProgressBar(what, unit, sys.stderr, time.monotonic())
     over = threading.Event()
 
     def draw() -> None:

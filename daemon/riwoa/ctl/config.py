@@ -108,6 +108,7 @@ def _diff(arguments: list[str], options: Options) -> int:
 def _in_force(options: Options) -> Config | None:
     """What the latest run stands on, if it is not finished."""
     from riwoa_storage.errors import JournalMissingError
+    from riwoa_storage.events import RunResumed
     from riwoa_storage.reader import JournalReader
 
     try:
@@ -116,11 +117,10 @@ def _in_force(options: Options) -> Config | None:
             if run is None or run.status != "running":
                 return None
             config = {section: dict(keys) for section, keys in reader.config_revisions(run.run_id)[-1].config.items()}
-            for event in reader.events(run.run_id, limit=-1):
-                if event.kind == "resumed":  # keys that changed at a restart are in force without a revision
-                    for key, value in event.payload.get("restarted", {}).items():
-                        section, name = key.split(".")
-                        config[section][name] = value
+            for event in reader.events(run.run_id, RunResumed):
+                for key, value in event.restarted.items():  # in force without a revision
+                    section, name = key.split(".")
+                    config[section][name] = value
             return from_journal(config)
     except JournalMissingError:
         return None

@@ -97,7 +97,7 @@ def _train(arguments: list[str], options: Options) -> int:
     import torch
 
     from riwoa.supernet.recipe import read_recipe
-    from riwoa.supernet.training import Progress, train_supernet
+    from riwoa.supernet.training import TrainingProgress, train_supernet
 
     torch.backends.cudnn.benchmark = given.cudnn_benchmark
     recipe = _recipe(task, given, device)
@@ -113,7 +113,7 @@ def _train(arguments: list[str], options: Options) -> int:
     )
     with bar("training", "step") as advance:
 
-        def progress(p: Progress) -> None:
+        def progress(p: TrainingProgress) -> None:
             words = f"loss {p.loss_largest:.3f}, distilled {p.loss_distilled:.3f}, {p.images_per_s:,.0f} images/s"
             advance(p.step, p.steps, words)  # with --minutes there are no steps to show before the pace is known
 
@@ -289,7 +289,7 @@ def _rank(arguments: list[str], options: Options) -> int:
     from riwoa.datasets.catalogue import check_task
     from riwoa.supernet.ranking import RankSettings, rank
     from riwoa.supernet.spec import SupernetSpec
-    from riwoa.supernet.training import Progress
+    from riwoa.supernet.training import TrainingProgress
 
     check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
     settings = RankSettings(
@@ -311,7 +311,7 @@ def _rank(arguments: list[str], options: Options) -> int:
     )
     with bar("training", "step") as advance:
 
-        def progress(done: int, p: Progress) -> None:
+        def progress(done: int, p: TrainingProgress) -> None:
             advance(done * p.steps + p.step, len(configs) * p.steps, f"subnet {done + 1}, loss {p.loss_largest:.3f}")
 
         try:

@@ -77,7 +77,7 @@ class FolderTask:
 
     @property
     def name(self) -> str:
-        """The folder."""
+        """The folder's name."""
         return str(self.root)
 
     @cached_property
@@ -90,22 +90,22 @@ class FolderTask:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """ImageNet's."""
+        """ImageNet's, by channel on the scale of 0 to 1."""
         return IMAGENET["mean"]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """ImageNet's."""
+        """ImageNet's, by channel on the scale of 0 to 1."""
         return IMAGENET["std"]
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Training always, then those that there are."""
+        """The splits that exist; training always does."""
         return ("train", *self._labels)
 
     @property
     def training_images(self) -> int:
-        """How many there are to recalibrate on; not all of them are used."""
+        """Number of training images; recalibration uses some of them."""
         return self._training_images
 
     def labels(self, split: Split) -> IntArray:

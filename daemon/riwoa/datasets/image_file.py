@@ -65,7 +65,7 @@ class ImageFileTask:
 
     @property
     def name(self) -> str:
-        """The file."""
+        """The file's name."""
         return str(self.path)
 
     @cached_property
@@ -80,12 +80,12 @@ class ImageFileTask:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Training always, then those with labels."""
+        """The splits that exist: training, and those with labels."""
         return ("train", *self._labels)
 
     @property
     def training_images(self) -> int:
-        """How many there are."""
+        """Number of training images."""
         return self._headers["train_images"].shape[0]
 
     def labels(self, split: Split) -> IntArray:

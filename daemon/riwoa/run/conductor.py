@@ -12,7 +12,6 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,9 +46,10 @@ from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import SCREENING, make_strategy
 from riwoa.surrogate.gaussian_process import Examples
 from riwoa.surrogate.screening import Prediction, Screening
+from riwoa_storage.events import ConfigApplied, DeadlineReached, SpaceExhausted, TrainingFailed
 from riwoa_storage.failpoint import failpoint
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import ConfigRevisionRecord, EventRecord, GenerationRecord, IndividualRecord
+from riwoa_storage.records import ConfigRevisionRecord, GenerationRecord, IndividualRecord, Phase
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("conductor")
@@ -124,7 +124,7 @@ class Conductor:
         self._row = np.min_scalar_type(-int(space.cardinalities.max()))  # of indices, -1 among them, in few bytes
         self.existing = Existing(catalogue, self.codec, evaluations)
         self.exhausted = False  # nothing is left to find
-        self.phase = "search"
+        self.phase: Phase = "search"
         self.history = History(self.objective)
         self.semantics: Semantics | None = None
         self.learning: Learning | None = None
@@ -278,13 +278,7 @@ class Conductor:
         if members is None:
             return False
         self.exhausted = True
-        event = EventRecord(
-            kind="space_exhausted",
-            payload={"architectures": members, "phase": self.phase},
-            run_id=self.run_id,
-            generation=self.generation,
-            created_unix_s=time.time(),
-        )
+        event = SpaceExhausted(run_id=self.run_id, generation=self.generation, architectures=members, phase=self.phase)
         await self._journal.put_event(event)
         _log.info("space_exhausted", architectures=members, phase=self.phase, generation=self.generation)
         return True
@@ -339,9 +333,10 @@ class Conductor:
         self._deadline = deadline_of(self.config.run.deadline, revisions, self._now_unix_s())
 
     async def _journal_deadline(self) -> None:
-        payload = {"deadline": self.config.run.deadline, "phase": self.phase}
-        event = EventRecord(kind="deadline", payload=payload, run_id=self.run_id, generation=self.generation)
-        await self._journal.put_event(replace(event, created_unix_s=time.time()))
+        event = DeadlineReached(
+            run_id=self.run_id, generation=self.generation, deadline=self.config.run.deadline, phase=self.phase
+        )
+        await self._journal.put_event(event)
         _log.info("deadline_reached", phase=self.phase, generation=self.generation)
 
     def _begin_polish(self) -> None:
@@ -519,13 +514,12 @@ class Conductor:
             self.semantics.committed(individuals, joined, entries, rejected)
             await self.learning.committed(generation, successes=bool(entries), generations=self.config.run.generations)
 
-    def _events(self, g: GenerationRecord) -> list[EventRecord]:
+    def _events(self, g: GenerationRecord) -> list[TrainingFailed]:
         if "training_failed" not in g.inputs:
             return []
         assert self.learning is not None
-        payload = {"reason": g.inputs["training_failed"], "duration_s": self.learning.failed_s}
-        event = EventRecord(kind="training_failed", payload=payload, run_id=g.run_id, generation=g.generation)
-        return [replace(event, created_unix_s=time.time())]
+        reason, duration_s = g.inputs["training_failed"], self.learning.failed_s
+        return [TrainingFailed(run_id=g.run_id, generation=g.generation, reason=reason, duration_s=duration_s)]
 
     def _tell(self, record: GenerationRecord, digest: str) -> None:
         leader = self.leader
@@ -621,8 +615,8 @@ class Conductor:
             )
         )
         await self._configure(config)
-        event = EventRecord(kind="config_applied", payload=changed, run_id=self.run_id, generation=self.generation)
-        await self._journal.put_event(replace(event, created_unix_s=time.time()))
+        event = ConfigApplied(run_id=self.run_id, generation=self.generation, changed=changed)
+        await self._journal.put_event(event)
         self._learn_deadline(await patiently(self._revisions))
         _log.info("config_applied", revision=self.revision, keys=sorted(changed))
 

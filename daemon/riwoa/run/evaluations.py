@@ -26,7 +26,7 @@ from riwoa.patience import patiently
 from riwoa.run.racing import Race, metric_of
 from riwoa_storage.errors import RowDamagedError
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import EvaluationRecord, IndividualRecord
+from riwoa_storage.records import EvaluationRecord, IndividualRecord, IndividualStatus
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("evaluations")
@@ -51,7 +51,7 @@ class EvaluationOutcome:
         return self.error is None and not self.dropped
 
     @property
-    def status(self) -> str:
+    def status(self) -> IndividualStatus:
         """As journaled."""
         return "failed" if self.error is not None else "dropped" if self.dropped else "ok"
 
@@ -181,7 +181,7 @@ class Evaluations:
         if self._run_id is None:
             return set()
         with JournalReader(self._path) as reader:
-            return reader.committed_keys(self._run_id, keys)
+            return reader.by_key.committed_keys(self._run_id, keys)
 
     async def evaluate(self, wanted: Sequence[EvaluationRequest]) -> list[EvaluationOutcome]:
         """Outcomes in full, in order; the second of two equal keys is a hit of the first.
@@ -205,7 +205,7 @@ class Evaluations:
 
     def _past(self, keys: Sequence[str], rungs: Sequence[str]) -> tuple[dict[str, EvaluationOutcome], Stored]:
         with JournalReader(self._path) as reader:
-            rows = reader.committed_outcomes(self._run_id, keys) if self._run_id is not None else {}
+            rows = reader.by_key.committed_outcomes(self._run_id, keys) if self._run_id is not None else {}
             committed = {key: outcome_of(of) for key, of in rows.items()}
             unsettled = [key for key in keys if key not in committed or committed[key].dropped]
             return committed, self._stored(reader, unsettled, rungs)
@@ -216,7 +216,7 @@ class Evaluations:
         for rung in (*rungs, None):
             for key in keys:
                 try:
-                    record = reader.evaluation(version_at(self.oracle_version, rung), key)
+                    record = reader.by_key.evaluation(version_at(self.oracle_version, rung), key)
                 except RowDamagedError as error:  # only a cache: evaluated again, and that replaces it
                     _log.warning("stored_evaluation_left_out", architecture=key, rung=rung, reason=str(error))
                     continue

@@ -32,8 +32,9 @@ from riwoa.log import get_logger
 from riwoa.patience import patiently
 from riwoa.run.proposals import Style, seed_of
 from riwoa_storage.digest import relative_request_id
+from riwoa_storage.events import AdapterAccepted, AdapterRejected, AdapterUnusable, TrainingFailed, kind_of
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import AdapterRecord, BufferEntryRecord, ConfigRevisionRecord, EventRecord
+from riwoa_storage.records import AdapterRecord, BufferEntryRecord, ConfigRevisionRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("learning")
@@ -290,18 +291,13 @@ class Learning:
             training=training,
             created_unix_s=time.time(),
         )
-        event = EventRecord(
-            kind="adapter_accepted" if verdict.accepted else "adapter_rejected",
-            payload={"sha256": row.sha256, "reasons": list(verdict.reasons)},
-            run_id=self._run_id,
-            generation=t.swap,
-            created_unix_s=time.time(),
-        )
+        judged = AdapterAccepted if verdict.accepted else AdapterRejected
+        event = judged(run_id=self._run_id, generation=t.swap, sha256=row.sha256, reasons=tuple(verdict.reasons))
         adapter_id = await self._journal.put_adapter(row, consumed=t.taken, events=[event])
         self._adapters.append(Adapter(adapter_id, t.swap, row.sha256, verdict.accepted))
         for s in self._successes:
             s.consumed = s.consumed or s.entry_id in t.taken
-        _log.info(event.kind, adapter=row.sha256[:12], generation=t.swap, reasons=list(verdict.reasons))
+        _log.info(kind_of(event), adapter=row.sha256[:12], generation=t.swap, reasons=list(verdict.reasons))
         newest = slice(-self._settings.keep_adapters, None)  # of all, and of those that a search may fall back on
         usable = [a for a in self._adapters if a.accepted and a.sha256 not in self.unusable]
         kept = {a.adapter_id for a in (*self._adapters[newest], *usable[newest])}
@@ -314,15 +310,9 @@ class Learning:
             await self._leave_out(sha256, generation, reason, refused=True)
 
     async def _leave_out(self, sha256: str, generation: int, reason: str, *, refused: bool) -> None:
-        payload = {"sha256": sha256, "reason": reason, "refused": refused}
-        event = EventRecord(
-            kind="adapter_unusable",
-            payload=payload,
-            run_id=self._run_id,
-            generation=generation,
-            created_unix_s=time.time(),
+        await self._journal.put_event(
+            AdapterUnusable(run_id=self._run_id, generation=generation, sha256=sha256, reason=reason, refused=refused)
         )
-        await self._journal.put_event(event)
         _log.warning("adapter_unusable", adapter=sha256[:12], reason=reason)
 
     # -- resume ------------------------------------------------------------------------------------------------------
@@ -331,15 +321,13 @@ class Learning:
         """Read what the journal holds before ``generation``; ``resume`` follows. For a thread."""
         rows = reader.adapters(self._run_id, weights=False)
         self._adapters = [Adapter(r.adapter_id, r.generation, r.sha256, r.status != "rejected") for r in rows]
-        events = reader.events(self._run_id, limit=-1)
         self._failed = [
-            e.generation
-            for e in events
-            if e.kind == "training_failed" and e.generation is not None and e.generation < generation
+            event.generation
+            for event in reader.events(self._run_id, TrainingFailed)
+            if event.generation is not None and event.generation < generation
         ]
         self._take_in(reader)
-        told = [e for e in events if e.kind == "adapter_unusable"]
-        self.unusable = [e.payload["sha256"] for e in told if e.payload.get("refused")]
+        self.unusable = [event.sha256 for event in reader.events(self._run_id, AdapterUnusable) if event.refused]
         self._damaged = self._find_damaged(reader, generation)
         self.unusable += [adapter.sha256 for adapter, _ in self._damaged]
 

@@ -33,8 +33,9 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
 from riwoa.search.rng import generator
 from riwoa_storage.digest import canonical_json, relative_request_id
+from riwoa_storage.events import RequestsWithdrawn
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import BufferEntryRecord, EventRecord, IndividualRecord, ReplyRecord, RequestRecord
+from riwoa_storage.records import BufferEntryRecord, IndividualRecord, ReplyRecord, RequestRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("semantics")
@@ -273,13 +274,7 @@ class Semantics:
             return
         generation, count = self._left[0].generation, len(self._left)
         self._left, self._left_replies = [], {}
-        event = EventRecord(
-            kind="requests_withdrawn",
-            payload={"requests": count},
-            run_id=self._run_id,
-            generation=generation,
-            created_unix_s=time.time(),
-        )
+        event = RequestsWithdrawn(run_id=self._run_id, generation=generation, requests=count)
         await self._journal.withdraw_requests(self._run_id, generation, events=[event])
         _log.info("requests_withdrawn", generation=generation, requests=count)
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
+from riwoa.cognition.engine import LanguageModelProvider
+from riwoa.cognition.model_process import EngineLimits
 from riwoa.cognition.models import Resolved, choose, recommended
-from riwoa.cognition.protocol import ModelSpec, Progress, Trained, TrainingJob
+from riwoa.cognition.protocol import ModelSpec, OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.provider import ProposalProvider, ProviderStats, ScriptedProvider
 from riwoa.config.schema import Cognition
 from riwoa.errors import ConfigError, ModelError
@@ -91,7 +92,7 @@ class AbsentProvider:
         """As ``start``."""
         raise self._error
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         """As ``start``."""
         raise self._error
 

@@ -16,7 +16,7 @@ from riwoa.service.pauses import Pauses
 from riwoa.service.status import StatusBoard
 from riwoa.service.views import latency_view
 from riwoa_storage.errors import StorageError
-from riwoa_storage.records import EventRecord
+from riwoa_storage.events import LatencyDrift
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
@@ -87,7 +87,4 @@ class DriftWatch:
         self._board.sources.latency = lambda: view
         write = _log.warning if drift.affects else _log.info
         write("latency_drift", verdict=drift.verdict, networks=round(drift.networks, 3), affects=list(drift.affects))
-        event = EventRecord(
-            kind="latency_drift", payload=drift.to_json(), run_id=self._run_id, created_unix_s=now_unix_s
-        )
-        await self._journal.put_event(event)
+        await self._journal.put_event(LatencyDrift(**drift.to_json(), run_id=self._run_id, created_unix_s=now_unix_s))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 
 from riwoa.files.ownership import json_object
@@ -18,7 +17,7 @@ from riwoa.run.history import Best
 from riwoa.service.logs import log_export_line
 from riwoa.service.parts import DaemonParts
 from riwoa.text import printable
-from riwoa_storage.records import EventRecord
+from riwoa_storage.events import WinnerConfirmed
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
@@ -42,18 +41,13 @@ async def confirm_winner(
         individual = winner.individual
         request = EvaluationRequest(individual.architecture_key, individual.architecture)
         (confirmed,) = await evaluations.evaluate([request])
-    payload = {
-        "architecture_key": individual.architecture_key,
-        "oracle_version": info.version,
-        "metrics": dict(confirmed.metrics),
-        "error": confirmed.error,
-    }
-    event = EventRecord(
-        kind="winner_confirmed",
-        payload=payload,
+    event = WinnerConfirmed(
         run_id=run_id,
         generation=winner.generation,
-        created_unix_s=time.time(),
+        architecture_key=individual.architecture_key,
+        oracle_version=info.version,
+        metrics=confirmed.metrics,
+        error=confirmed.error,
     )
     await journal.put_event(event)
 

@@ -24,6 +24,7 @@ from riwoa.service.status import one_line, steps
 from riwoa.service.status_check import checked_status
 from riwoa.service.status_object import StatusObject, WorkerStatus
 from riwoa.text import printable
+from riwoa_storage.events import WinnerConfirmed
 from riwoa_storage.reader import JournalReader
 
 Look = Callable[[], StatusObject]
@@ -111,9 +112,7 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
         assert run is not None, "a finished run is in the journal"
         last = reader.last_generation(run.run_id)
         front = _front(reader, run.run_id)
-        confirmed = [
-            e.payload for e in reader.events(run.run_id) if e.kind == "winner_confirmed" and not e.payload["error"]
-        ]
+        confirmed = [event for event in reader.events(run.run_id, WinnerConfirmed) if not event.error]
     assert last is not None
     assert last.leader is not None
     leader, metrics = last.leader, last.leader["metrics"]
@@ -128,7 +127,7 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     images = f" ± {100 * error:.2f} on {metrics['images']} validation images" if error is not None else ""
     print(f"  accuracy     {100 * metrics['accuracy']:.2f} %{images}")
     if confirmed:
-        print(f"  in float32   {100 * confirmed[0]['metrics']['accuracy']:.2f} %, as exported")
+        print(f"  in float32   {100 * confirmed[0].metrics['accuracy']:.2f} %, as exported")
     if "report" in metrics:
         print(f"  reported     {100 * metrics['report']:.2f} %, which no search looked at")
     if target_ms is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from riwoa.hardware.probe import library_versions
 from riwoa.run.problem import Problem
 from riwoa.run.provision import Provision
 from riwoa.surrogate.gaussian_process import Examples
+from riwoa_storage.events import CognitionProvided, RunResumed
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import EventRecord, RunRecord
+from riwoa_storage.records import RunRecord
 from riwoa_storage.writer import JournalWriter
 
 
@@ -86,13 +86,9 @@ async def begin_or_continue(
         run_id = unfinished.run.run_id
         _require_same(unfinished.run, inputs)
         changed = {key: list(v) if isinstance(v, tuple) else v for key, v in unfinished.restarted.items()}
-        await _put_event(journal, "resumed", run_id, {"restarted": changed})
-    await _put_event(journal, "cognition", run_id, inputs.provision.event())
+        await journal.put_event(RunResumed(run_id=run_id, restarted=changed))
+    await journal.put_event(CognitionProvided(run_id=run_id, **inputs.provision.event()))
     return run_id
-
-
-async def _put_event(journal: JournalWriter, kind: str, run_id: int, payload: Mapping[str, Any]) -> None:
-    await journal.put_event(EventRecord(kind=kind, run_id=run_id, payload=payload, created_unix_s=time.time()))
 
 
 def _require_same(run: RunRecord, inputs: RunInputs) -> None:
@@ -142,5 +138,5 @@ def model_directory(journal_path: Path, run: RunRecord | None) -> str | None:
     if run is None:
         return None
     with JournalReader(journal_path) as reader:
-        told = [e.payload["directory"] for e in reader.events(run.run_id, limit=10_000) if e.kind == "cognition"]
+        told = [event.directory for event in reader.events(run.run_id, CognitionProvided)]
     return next((directory for directory in reversed(told) if directory), None)

@@ -19,8 +19,9 @@ from riwoa.service.tasks import run_until
 from riwoa.service.views import finished_view
 from riwoa.text import duration
 from riwoa_storage.errors import StorageError
+from riwoa_storage.events import DeadlineReached
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import EventRecord, GenerationRecord, RunRecord
+from riwoa_storage.records import GenerationRecord, RunRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
@@ -168,8 +169,7 @@ class Supervisor:
         late = self._overdue()
         if late is None:
             return False
-        payload = {"deadline": late.deadline, "phase": "not searching"}
-        event = EventRecord(kind="deadline", run_id=late.run.run_id, payload=payload, created_unix_s=time.time())
+        event = DeadlineReached(run_id=late.run.run_id, deadline=late.deadline, phase="not searching")
         await self._journal.put_event(event)
         await self._journal.finish_run(late.run.run_id)
         self._renew_before_unix_s = 0.0
