@@ -44,14 +44,14 @@ def modules_loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["reader", "replay", "glance", "records", "digest"])
+@pytest.mark.parametrize("module", ["reader", "replay", "overview", "records", "digest"])
 def test_reading_a_journal_loads_nothing_heavy(module: str) -> None:
     assert not modules_loaded_by(f"riwoa_storage.{module}") & HEAVY
 
 
-def test_a_glance_for_status_does_not_even_load_dataclasses_typing_or_pathlib() -> None:
+def test_an_overview_for_status_does_not_even_load_dataclasses_typing_or_pathlib() -> None:
     bare = modules_loaded_by("sys")
-    assert not (modules_loaded_by("riwoa_storage.glance") - bare) & {"dataclasses", "inspect", "typing", "pathlib"}
+    assert not (modules_loaded_by("riwoa_storage.overview") - bare) & {"dataclasses", "inspect", "typing", "pathlib"}
 
 
 async def test_it_reads_while_the_writer_is_open_and_sees_each_commit(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ async def test_what_is_read_of_an_architecture_does_not_grow_with_its_hits(
         assert read.count("individuals") == 1
 
 
-async def test_a_glance_tells_what_the_reader_tells(tmp_path: Path) -> None:
+async def test_an_overview_tells_what_the_reader_tells(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with await JournalWriter.open(path) as writer:
         assert overview(path) is None
@@ -271,8 +271,8 @@ def test_another_user_is_told_to_use_the_daemons_group(tmp_path: Path) -> None:
     migrate(path)
     path.chmod(0o600)
     code = (
-        "import sys\nfrom riwoa_storage.glance import glance\nfrom riwoa_storage.errors import StorageError\n"
-        "try: glance(sys.argv[1])\nexcept StorageError as error: print(type(error).__name__, error)"
+        "import sys\nfrom riwoa_storage.overview import overview\nfrom riwoa_storage.errors import StorageError\n"
+        "try: overview(sys.argv[1])\nexcept StorageError as error: print(type(error).__name__, error)"
     )
     drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
