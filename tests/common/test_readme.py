@@ -15,7 +15,12 @@ DOCUMENTS = [
     *sorted((ROOT / "daemon/riwoa").glob("*/README.md")),
     *sorted((ROOT / "daemon/riwoa/data/handbook").glob("*.md")),
 ]
-ROOTS = [ROOT, ROOT / "daemon/riwoa", ROOT / "daemon", ROOT / "storage", ROOT / "storage/riwoa_storage", ROOT / "tests"]
+ROOTS = [ROOT, *(ROOT / root for root in ("daemon", "daemon/riwoa", "storage", "storage/riwoa_storage", "systemd"))]
+# Modules that other branches of issue 13 bring; to be emptied when all are merged.
+PLANNED = {
+    *("riwoa_storage/events.py", "events.py", "kind.py", "kinds.py", "supernet.py", "supernet_oracle.py", "workers.py"),
+    *("service/ending.py", "service/heartbeat.py", "service/status_object.py"),
+}
 
 
 def test_the_readme_can_be_read_in_ten_minutes() -> None:
@@ -38,9 +43,8 @@ def test_a_document_links_and_names_only_what_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
     assert [link for link in links if not (path.parent / link).exists()] == []
-    files = re.findall(r"`([\w./]+\.(?:py|sql|md|toml|service|timer|json))(?:::\w+)?`", text)
-    roots = [path.parent, *ROOTS]
-    assert [file for file in files if "/" in file and not any((root / file).exists() for root in roots)] == []
+    files = set(re.findall(r"`([\w./-]+\.(?:py|sql|service|timer|conf|sysusers))`", text)) - PLANNED
+    assert sorted(file for file in files if not any((root / file).exists() for root in (path.parent, *ROOTS))) == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
