@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.ctl import VERBS
+from riwoa.ctl import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,3 +51,38 @@ def test_a_document_links_and_names_only_what_exists(path: Path) -> None:
 def test_a_document_has_no_number_left_to_fill_in_and_no_place_of_its_writer(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert [word for word in ("@@", "/work/", "/tmp/", "/root/") if word in text] == []
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Verb, sub-verb and options of every command line of riwoactl in the documents' code."""
+    found = set()
+    for path in DOCUMENTS:
+        blocks = re.findall(r"^```.*?\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+            for words in re.findall(r"\briwoactl ([^;#&`]+)", line):
+                tokens = [word for word in words.split() if word != "--json"]
+                while tokens and tokens[0] == "--state":
+                    del tokens[:2]
+                if tokens and tokens[0] in VERBS:
+                    verb = tokens[: 2 if tokens[0] in WITH_SUBVERBS and tokens[1:2] not in ([], ["|"], ["NAME"]) else 1]
+                    found.add((*verb, *(token for token in tokens if re.fullmatch(r"--[a-z][a-z-]*", token))))
+    return sorted(found)
+
+
+WITH_SUBVERBS = ("lut", "supernet", "predictor", "table", "model", "service", "config", "validate", "bench")
+
+
+def test_the_documents_hold_commands() -> None:
+    assert len(commands()) > 30
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_a_command_of_a_document_exists_with_its_options(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb = [word for word in command if not word.startswith("--")]
+    with pytest.raises(SystemExit) as stopped:
+        main([*verb, "--help"])
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert [option for option in command if option.startswith("--") and not re.search(rf"{option}\b", told)] == []

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from riwoa.ctl import main, usage
 from riwoa.ctl.help import TOPICS, read_page, rendered
 from riwoa.paths import shipped
+from riwoa.service.status import StatusBoard
 
-from .support import environment
+from .support import environment, status_object
 
 _FORBIDDEN = "argparse asyncio numpy pydantic sqlite3 torch".split()
 
@@ -101,3 +103,14 @@ def test_help_imports_only_what_starts_in_milliseconds() -> None:
 
 def test_the_handbook_lies_in_what_is_installed() -> None:
     assert Path(os.path.realpath(shipped("handbook"))).parent.name == "data"
+
+
+def test_the_status_page_names_every_key_of_a_status_object(tmp_path: Path) -> None:
+    def keys(value: object) -> set[str]:
+        if isinstance(value, dict):
+            return set(value).union(*map(keys, value.values()))
+        return set().union(*map(keys, value)) if isinstance(value, list) else set()
+
+    written = StatusBoard(tmp_path / "status.json", tmp_path).look()
+    named = set(re.findall(r"\w+", read_page("status")))
+    assert keys(status_object()) | keys(written) <= named
