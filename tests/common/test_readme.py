@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from riwoa.config.loading import load
+from riwoa.config.schema import Config, leaves
 from riwoa.ctl import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,3 +109,32 @@ def test_a_command_of_a_document_exists_with_its_options(
     assert stopped.value.code == 0
     told = capsys.readouterr().out
     assert [option for option in command if option.startswith("--") and not re.search(rf"{option}\b", told)] == []
+
+
+def settings() -> list[tuple[str, str]]:
+    """Every block of TOML of the documents, with the name of its document."""
+    return [
+        (path.stem, block)
+        for path in DOCUMENTS
+        for block in re.findall(r"^```toml\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    ]
+
+
+def test_the_documents_hold_settings() -> None:
+    assert len(settings()) > 5
+
+
+@pytest.mark.parametrize(("document", "block"), settings(), ids=[document for document, _ in settings()])
+def test_settings_of_a_document_are_valid(document: str, block: str, tmp_path: Path) -> None:
+    file = tmp_path / "riwoa.toml"
+    file.write_text(block)
+    assert any(origin != "default" for origin in load(file, environment={}).origin.values())
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_key_that_a_document_names_exists(path: Path) -> None:
+    keys = {key for key, _ in leaves()}
+    sections = "|".join(Config.model_fields)
+    found = re.findall(rf"`((?:{sections})\.[a-z_.]+)\b[^`/]*`", path.read_text(encoding="utf-8"))
+    files = ("py", "db", "json", "toml", "md")
+    assert sorted({key for key in found if key.rpartition(".")[2] not in files} - keys) == []
