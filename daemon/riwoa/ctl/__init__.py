@@ -39,6 +39,7 @@ VERBS = {
     "config": ("config", "show the configuration, or check a file"),
     "validate": ("validate", "search, retrain the winner from scratch, test it, also under corruptions"),
     "bench": ("bench", "benchmarks; with no name, a list of them"),
+    "help": ("help", "the handbook: a list of its topics, or one page"),
 }
 
 EXIT_CODES = """\
@@ -120,7 +121,7 @@ def _dispatch(rest: list[str], options: Options) -> int:
     if not rest:
         raise UsageError(f"name a verb: {', '.join(VERBS)}; riwoactl --help tells what they do")
     verb = rest[0]
-    if verb in ("-h", "--help", "help"):
+    if verb in ("-h", "--help"):
         print(usage())
         return 0
     if verb == "--version":
@@ -138,6 +139,10 @@ def _dispatch(rest: list[str], options: Options) -> int:
 
 def usage() -> str:
     """What ``riwoactl --help`` prints."""
+    from textwrap import fill
+
+    from riwoa.ctl.help import TOPICS
+
     verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items())
     return f"""\
 usage: riwoactl [--state DIR] [--json] VERB ...
@@ -149,6 +154,8 @@ usage: riwoactl [--state DIR] [--json] VERB ...
   --json       print one JSON object
   --version    print the version
 Both of the first may stand before or after the verb; riwoactl VERB --help tells more.
+
+{fill(f"handbook, by riwoactl help TOPIC: {', '.join(TOPICS)}", 80)}
 
 {EXIT_CODES}"""
 
