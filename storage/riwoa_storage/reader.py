@@ -198,34 +198,70 @@ class JournalReader:
         found: dict[str, list[IndividualRecord]] = {}
         for at in range(0, len(wanted), PAGE_ROWS):
             hashes = [key_hash(key) for key in wanted[at : at + PAGE_ROWS]]
-            rows = self._tables.of_architectures(hashes, rest, run_id, otherwise)
+            rows = self._tables.of_architectures("individuals", hashes, rest, run_id, otherwise)
             for row in sorted(rows, key=lambda row: (row["generation"], row["slot"])):  # SQL would walk the whole run
                 found.setdefault(row["architecture_key"], []).append(self._tables.individual(row))
         return {key: found[key] for key in wanted if key in found}
 
-    def metrics_of(self, run_id: int, generation: int, slot: int) -> tuple[float, float] | None:
-        """(accuracy, latency_ms) of a committed individual; None where it was not evaluated in full.
+    def metrics_of(
+        self, run_id: int, places: Iterable[tuple[int, int]]
+    ) -> dict[tuple[int, int], tuple[float, float] | None]:
+        """(accuracy, latency_ms) of committed individuals at (generation, slot); None where not evaluated in full.
 
         Raises:
-            JournalCorruptError: it is not there, although it was committed.
+            JournalCorruptError: one of them is not there, although it was committed.
         """
-        where = "WHERE run_id = ? AND generation = ? AND slot = ?"
-        rows = self._tables.select("individuals", where, run_id, generation, slot)
-        if not rows:
-            raise JournalCorruptError(
-                f"{self.name}: individual {slot} of generation {generation} of run {run_id} is not there: keep a copy, "
-                "then restore a backup"
-            )
-        if rows[0]["status"] != "ok":
-            return None
-        metrics = json.loads(rows[0]["metrics"])
-        return float(metrics["accuracy"]), float(metrics["latency_ms"])
+        found: dict[tuple[int, int], tuple[float, float] | None] = {}
+        for page in _pages(places):
+            for row in self._tables.individuals_at(run_id, page):
+                metrics = json.loads(row["metrics"]) if row["status"] == "ok" else None
+                place = (row["generation"], row["slot"])
+                found[place] = (float(metrics["accuracy"]), float(metrics["latency_ms"])) if metrics else None
+            if missing := [place for place in page if place not in found]:
+                raise self._not_there(run_id, *missing[0])
+        return found
 
-    def front_points(self, run_id: int) -> Iterator[tuple[str, float, float, int, int]]:
-        """(architecture_key, accuracy, latency_ms, generation, slot) of all that were evaluated in full, ascending."""
-        count = self.generation_count(run_id)
-        for start in range(0, count, PAGE_GENERATIONS):
-            yield from self._tables.points(run_id, start, min(start + PAGE_GENERATIONS, count))
+    def _not_there(self, run_id: int, generation: int, slot: int) -> JournalCorruptError:
+        return JournalCorruptError(
+            f"{self.name}: individual {slot} of generation {generation} of run {run_id} is not there: keep a copy, "
+            "then restore a backup"
+        )
+
+    def scan(self, run_id: int, start: int, end: int) -> list[tuple[int, str, int, int]]:
+        """(architecture_id, metrics as JSON, generation, slot) of what was evaluated in full, ascending; NOT checked.
+
+        In generations ``start`` to ``end`` (excluded). A checksum takes five times as long as the rest, so this is for
+        choosing a few individuals among very many: what is used of those is read again by ``points_at``.
+        """
+        sql = (
+            "SELECT architecture_id, metrics, generation, slot FROM individuals "
+            "WHERE run_id = ? AND generation >= ? AND generation < ? AND status = 'ok' ORDER BY generation, slot"
+        )
+        return self._rows(sql, run_id, start, end)
+
+    def points_at(self, run_id: int, places: Iterable[tuple[int, int]]) -> list[tuple[str, float, float, int, int]]:
+        """(architecture_key, accuracy, latency_ms, generation, slot) of individuals evaluated in full, ascending.
+
+        Raises:
+            JournalCorruptError: one of these (generation, slot) is not there, or was not evaluated in full.
+        """
+        found = []
+        for page in _pages(places):
+            rows = {(r["generation"], r["slot"]): r for r in self._tables.individuals_at(run_id, page, named=True)}
+            for place in page:
+                if place not in rows or rows[place]["status"] != "ok":
+                    raise self._not_there(run_id, *place)
+                metrics = json.loads(rows[place]["metrics"])
+                found.append((rows[place]["architecture_key"], metrics["accuracy"], metrics["latency_ms"], *place))
+        return sorted(found, key=lambda point: point[3:])
+
+    def architecture_keys(self, architecture_ids: Iterable[int]) -> Iterator[str]:
+        """Keys of architectures by the numbers that ``scan`` gives."""
+        wanted = sorted(architecture_ids)
+        for at in range(0, len(wanted), PAGE_ROWS):
+            numbers = ",".join(map(str, wanted[at : at + PAGE_ROWS]))
+            for row in self._tables.select("architectures", f"WHERE architecture_id IN ({numbers})"):
+                yield row["architecture_key"]
 
     def newest_fresh(self, run_id: int, limit: int) -> list[IndividualRecord]:
         """The last ``limit`` individuals of the run that were evaluated in full, and no hits, oldest first."""
@@ -268,6 +304,21 @@ class JournalReader:
         if damage is not None:
             raise damage
         return None
+
+    def evaluations_of(self, oracle_version: str, keys: Iterable[str]) -> dict[str, EvaluationRecord]:
+        """Stored evaluations of architecture keys; those without any are left out.
+
+        Raises:
+            RowDamagedError: one of them is damaged; ``evaluation`` tells which.
+        """
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, EvaluationRecord] = {}
+        rest = "oracle_id = (SELECT text_id FROM texts WHERE text = ?)"
+        for at in range(0, len(wanted), PAGE_ROWS):
+            hashes = [key_hash(key) for key in wanted[at : at + PAGE_ROWS]]
+            for row in self._tables.of_architectures("evaluations", hashes, rest, oracle_version):
+                found.setdefault(row["architecture_key"], self._tables.evaluation(row))
+        return {key: found[key] for key in wanted if key in found}
 
     def evaluations(self, oracle_version: str) -> Iterator[EvaluationRecord]:
         """Stored evaluations of an oracle, in the order in which their architectures were first seen."""
@@ -408,3 +459,10 @@ class JournalReader:
 
     def _rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         return self._tables.rows(sql, *parameters)
+
+
+def _pages(places: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Distinct places, ``PAGE_ROWS`` at a time."""
+    wanted = list(dict.fromkeys(places))
+    for at in range(0, len(wanted), PAGE_ROWS):
+        yield wanted[at : at + PAGE_ROWS]

@@ -56,11 +56,12 @@ def everything(path: Path) -> list[Any]:
             found += [
                 list(reader.generations(n)), list(reader.generation_summaries(n)), list(reader.individuals(n)),
                 reader.config_revisions(n), reader.requests(n), reader.requests(n, unanswered=True), reader.replies(n),
-                reader.buffer(n), reader.adapters(n), list(reader.front_points(n)), reader.newest_fresh(n, 99),
+                reader.buffer(n), reader.adapters(n), reader.points_at(n, [(1, 1)]), reader.newest_fresh(n, 99),
                 reader.committed_outcomes(n, [f"k{g}-{slot}" for g in range(4) for slot in range(4)]),
-                reader.verified(n), reader.metrics_of(n, 1, 1), reader.requests_joining(n, 1),
+                reader.verified(n), reader.metrics_of(n, [(1, 1)]), reader.requests_joining(n, 1),
             ]  # fmt: skip
-        evaluations = [reader.evaluation("table-1", f"k0-{slot}") for slot in range(3)]
+        keys = [f"k0-{slot}" for slot in range(3)]
+        evaluations = [[reader.evaluation("table-1", key) for key in keys], reader.evaluations_of("table-1", keys)]
         return [*found, list(reader.evaluations("table-1")), evaluations]
 
 
@@ -71,7 +72,7 @@ def asked_by_a_search(reader: JournalReader, run_id: int) -> Iterator[Any]:
         lambda: reader.committed_outcomes(run_id, keys),
         lambda: reader.committed_keys(run_id, keys),
         lambda: reader.newest_fresh(run_id, 99),
-        *(partial(reader.metrics_of, run_id, g, slot) for g in range(4) for slot in range(3)),
+        *(partial(reader.metrics_of, run_id, [(g, slot)]) for g in range(4) for slot in range(3)),
     ]
     for look in looks:
         try:
@@ -240,8 +241,8 @@ async def test_a_damaged_individual_is_found_when_it_is_looked_up_and_not_before
         assert reader.committed_outcomes(1, ["k0-1"]) == {"k0-1": [individual(0, 1)]}
         for look in (
             lambda: reader.committed_outcomes(1, ["k1-1"]),
-            lambda: reader.metrics_of(1, 1, 1),
-            lambda: list(reader.front_points(1)),
+            lambda: reader.metrics_of(1, [(1, 1)]),
+            lambda: reader.points_at(1, [(0, 1), (1, 1)]),
             lambda: reader.newest_fresh(1, 9),
             lambda: list(reader.individuals(1)),
         ):

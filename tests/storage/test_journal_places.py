@@ -105,9 +105,9 @@ async def test_on_read_only_media_a_journal_that_was_closed_cleanly_is_read(tmp_
     digest = await write_run(tmp_path / "journal.db", 3)
     code = (
         "import sys\nfrom pathlib import Path\nfrom riwoa_storage.replay import verify\n"
-        "from riwoa_storage.glance import glance\nfrom riwoa_storage.errors import StorageError\n"
+        "from riwoa_storage.overview import overview\nfrom riwoa_storage.errors import StorageError\n"
         "path = Path(sys.argv[1])\n"
-        "try: print(verify(path).final_digest, glance(path)['digest'])\n"
+        "try: print(verify(path).final_digest, overview(path)['digest'])\n"
         "except StorageError as error: print(error)"
     )
     script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 77; exec "$2" -c "$3" "$1/journal.db"'

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -44,14 +45,14 @@ def modules_loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["reader", "replay", "glance", "records", "digest"])
+@pytest.mark.parametrize("module", ["reader", "replay", "overview", "records", "digest"])
 def test_reading_a_journal_loads_nothing_heavy(module: str) -> None:
     assert not modules_loaded_by(f"riwoa_storage.{module}") & HEAVY
 
 
 def test_a_glance_for_status_does_not_even_load_dataclasses_typing_or_pathlib() -> None:
     bare = modules_loaded_by("sys")
-    assert not (modules_loaded_by("riwoa_storage.glance") - bare) & {"dataclasses", "inspect", "typing", "pathlib"}
+    assert not (modules_loaded_by("riwoa_storage.overview") - bare) & {"dataclasses", "inspect", "typing", "pathlib"}
 
 
 async def test_it_reads_while_the_writer_is_open_and_sees_each_commit(tmp_path: Path) -> None:
@@ -177,15 +178,26 @@ async def test_a_search_asks_its_past_by_key_and_by_place_and_learns_what_was_co
         assert reader.committed_keys(2, ["same", "k1-1", "never"]) == {"same", "k1-1"}
         assert reader.committed_keys(2, ["k0-0"]) == set()  # another run's
         assert reader.committed_outcomes(2, (f"x{n}" for n in range(2000))) == {}
-        assert reader.metrics_of(2, 1, 0) == (0.51, 10.0)
-        assert reader.metrics_of(2, 1, 1) is None  # it failed
+        assert reader.metrics_of(2, [(1, 0), (1, 1)]) == {(1, 0): (0.51, 10.0), (1, 1): None}  # the second failed
         with pytest.raises(JournalCorruptError, match="individual 0 of generation 7 of run 2 is not there"):
-            reader.metrics_of(2, 7, 0)
-        assert list(reader.front_points(2)) == [
-            (i.architecture_key, i.metrics["accuracy"], i.metrics["latency_ms"], g, i.slot)
-            for g, i in everyone
-            if i.status == "ok"
+            reader.metrics_of(2, [(1, 0), (7, 0)])
+        in_full = [(g, i) for g, i in everyone if i.status == "ok"]
+        scanned = reader.scan(2, 0, 3)
+        assert [(json.loads(metrics), *place) for _, metrics, *place in scanned] == [
+            (i.metrics, g, i.slot) for g, i in in_full
         ]
+        assert reader.scan(2, 1, 2) == [row for row in scanned if row[2] == 1]
+        assert reader.points_at(2, [(2, 2), (0, 0), (2, 2)]) == [
+            (i.architecture_key, i.metrics["accuracy"], i.metrics["latency_ms"], g, i.slot)
+            for g, i in in_full
+            if (g, i.slot) in ((0, 0), (2, 2))
+        ]
+        for place in ((1, 1), (7, 0)):  # failed; not there
+            with pytest.raises(JournalCorruptError, match=f"individual {place[1]} of generation {place[0]} of run 2"):
+                reader.points_at(2, [(0, 0), place])
+        assert sorted(reader.architecture_keys({row[0] for row in scanned})) == sorted(
+            "same" if i.slot == 0 else i.architecture_key for _, i in in_full
+        )
         fresh = [i for _, i in everyone if i.slot == 0]
         assert reader.newest_fresh(2, 2) == fresh[-2:]
         assert reader.newest_fresh(2, 100) == fresh
@@ -271,8 +283,8 @@ def test_another_user_is_told_to_use_the_daemons_group(tmp_path: Path) -> None:
     migrate(path)
     path.chmod(0o600)
     code = (
-        "import sys\nfrom riwoa_storage.glance import glance\nfrom riwoa_storage.errors import StorageError\n"
-        "try: glance(sys.argv[1])\nexcept StorageError as error: print(type(error).__name__, error)"
+        "import sys\nfrom riwoa_storage.overview import overview\nfrom riwoa_storage.errors import StorageError\n"
+        "try: overview(sys.argv[1])\nexcept StorageError as error: print(type(error).__name__, error)"
     )
     drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):

@@ -51,12 +51,15 @@ from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import pool_settings
 from riwoa.paths import ORDER, StatePaths, daemon_state
 from riwoa.patience import Convenience, passes, patiently
-from riwoa.run.conductor import Conductor
+from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.deadline import Overdue, overdue
 from riwoa.run.evaluations import EvaluationRequest, Evaluations, version_at
+from riwoa.run.journal import RunJournal
 from riwoa.run.problem import Problem, load_problem
+from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
+from riwoa.run.task import SearchTask
 from riwoa.service.control import ControlServer
 from riwoa.service.foreground import attach, exported_digest, show_end, show_progress
 from riwoa.service.governor import Governor
@@ -300,25 +303,23 @@ class Service:
             await checking
             prior = prior_examples(self._config.search.predictor, problem.space)
             run = await self._run_record(journal, run_before, problem, version, provision, prior)
-            self._proposal_queue = self._make_proposal_queue(group, stack, journal, provision)
+            queue = self._proposal_queue = self._make_proposal_queue(group, stack, journal, provision)
             told = {"on_result": self._progress, "on_full": self._rate.tick}
             self._evaluations = Evaluations(pool, journal, self.paths.journal, version, **told, run_id=run)
             conductor = Conductor(
-                journal=journal,
-                journal_path=self.paths.journal,
-                run_id=run,
-                space=problem.space,
-                latency_of=problem.latency_of,
-                layer_ms=problem.layer_ms,
-                prior=prior,
-                catalogue=problem.catalogue,
-                target_ms=problem.auto_target_ms,
+                journal=RunJournal(journal, self.paths.journal, run),
+                task=SearchTask(
+                    space=problem.space,
+                    latency_ms=problem.latency_of,
+                    auto_target_ms=problem.auto_target_ms,
+                    layer_ms=problem.layer_ms,
+                    catalogue=problem.catalogue,
+                    prior=prior,
+                ),
                 evaluations=self._evaluations,
-                proposal_queue=self._proposal_queue,
-                style=provision.style,
                 reloader=self._reloader,
-                on_commit=self._on_commit,
-                on_config=lambda c: self._on_config(pool, c),
+                model=LanguageModel(queue, provision.style) if queue is not None else None,
+                hooks=Hooks(self._on_commit, lambda c: self._on_config(pool, c)),
             )
             await conductor.restore(self._on_restore)
             self._conductor, self._pool, self._new_run = conductor, pool, False

@@ -12,7 +12,7 @@ from riwoa.oracle.protocol import BackendStats, accuracy_error
 from riwoa.run.conductor import Conductor
 from riwoa.run.credit import OperatorSeconds, credit_rows, tallies_from_json
 from riwoa.run.evaluations import Evaluations
-from riwoa.run.lora_schedule import Learning
+from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.service.governor import Governor
 from riwoa.service.status import Rate
 from riwoa_storage.records import GenerationRecord, RunRecord
@@ -126,7 +126,7 @@ def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -
     }
 
 
-def learning_view(learning: Learning, generation: int) -> dict[str, Any]:
+def learning_view(learning: LoraSchedule, generation: int) -> dict[str, Any]:
     """The adapter in force and the trainings; ``swap``: the generation that the one under way is for."""
     adapter, training = learning.in_force(generation), learning.under_way
     return {
