@@ -76,42 +76,30 @@ class CheckedTables:
         )
         return [self._checked_pair(table, row) for row in self.rows(sql, *parameters)]
 
-    def of_architectures(self, hashes: Sequence[int], rest: str, *parameters: object) -> list[Values]:
-        """Individuals of the architectures whose keys have these hashes, with their architectures, checked.
+    def of_architectures(self, table: str, hashes: Sequence[int], rest: str, *parameters: object) -> list[Values]:
+        """Rows of a table whose architectures' keys have these hashes, with their architectures, checked.
 
-        ``rest`` may compare ``individuals.rowid`` with what it looks up of ``architectures.architecture_id``.
+        ``rest`` may compare the table's columns with what it looks up of ``architectures.architecture_id``.
         """
-        # CROSS: from the architectures to their individuals, each by an index, whatever SQLite believes.
+        # CROSS: from the architectures to their rows, each by an index, whatever SQLite believes.
         sql = (
-            f"SELECT {selection('individuals')}, {selection('architectures')} FROM architectures "
-            "CROSS JOIN individuals ON individuals.architecture_id = architectures.architecture_id "
+            f"SELECT {selection(table)}, {selection('architectures')} FROM architectures "
+            f"CROSS JOIN {table} ON {table}.architecture_id = architectures.architecture_id "
             f"WHERE architectures.key_hash IN ({','.join(map(str, hashes))}) AND {rest}"
         )
-        return [self._checked_pair("individuals", row) for row in self.rows(sql, *parameters)]
+        return [self._checked_pair(table, row) for row in self.rows(sql, *parameters)]
 
-    def points(self, run_id: int, start: int, end: int) -> list[tuple[str, float, float, int, int]]:
-        """(architecture_key, accuracy, latency_ms, generation, slot) of what was evaluated in full, checked.
-
-        In generations ``start`` to ``end`` (excluded).
-        """
-        # All rows, whatever their status: a damaged one would hide its row. Parsed here: SQLite's numbers may differ in
-        # the last bit.
+    def individuals_at(self, run_id: int, places: Sequence[tuple[int, int]], *, named: bool = False) -> list[Values]:
+        """Individuals at (generation, slot) each, checked; ``named``: with their architectures', checked too."""
+        wanted = ",".join("(?,?)" for _ in places)
+        columns = f"{selection('individuals')}, {selection('architectures')}" if named else selection("individuals")
         sql = (
-            f"SELECT {selection('individuals')}, {selection('architectures')} FROM individuals "
-            "LEFT JOIN architectures USING (architecture_id) WHERE run_id = ? AND generation >= ? AND generation < ? "
-            "ORDER BY generation, slot"
+            f"WITH wanted (at_generation, at_slot) AS (VALUES {wanted}) SELECT {columns} FROM wanted "
+            "CROSS JOIN individuals ON run_id = ? AND generation = at_generation AND slot = at_slot "
+            f"{'LEFT JOIN architectures USING (architecture_id)' if named else ''}"
         )
-        width = len(COLUMNS["individuals"]) + 1
-        status, metrics = (COLUMNS["individuals"].index(name) for name in ("status", "metrics"))
-        key = width + COLUMNS["architectures"].index("architecture_key")
-        found = []
-        for row in self.rows(sql, run_id, start, end):
-            self._check("individuals", row[:width])
-            self._check("architectures", row[width:])
-            if row[status] == "ok":
-                values = json.loads(row[metrics])
-                found.append((row[key], values["accuracy"], values["latency_ms"], row[1], row[2]))
-        return found
+        found = self.rows(sql, *(number for place in places for number in place), run_id)
+        return [self._checked_pair("individuals", r) if named else self._checked("individuals", r) for r in found]
 
     def _check(self, table: str, row: Row) -> None:
         if not is_intact(table, row):

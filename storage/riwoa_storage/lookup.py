@@ -48,6 +48,21 @@ class KeyLookup:
             raise damage
         return None
 
+    def evaluations_of(self, oracle_version: str, keys: Iterable[str]) -> dict[str, EvaluationRecord]:
+        """Stored evaluations of architecture keys; those without any are left out.
+
+        Raises:
+            RowDamagedError: one of them is damaged; ``evaluation`` tells which.
+        """
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, EvaluationRecord] = {}
+        rest = "oracle_id = (SELECT text_id FROM texts WHERE text = ?)"
+        for at in range(0, len(wanted), _PAGE_KEYS):
+            hashes = [key_hash(key) for key in wanted[at : at + _PAGE_KEYS]]
+            for row in self._tables.of_architectures("evaluations", hashes, rest, oracle_version):
+                found.setdefault(row["architecture_key"], self._tables.evaluation(row))
+        return {key: found[key] for key in wanted if key in found}
+
     def committed_outcomes(self, run_id: int, keys: Iterable[str]) -> dict[str, list[IndividualRecord]]:
         """What committed individuals of the run tell of architecture keys, oldest first.
 
@@ -74,7 +89,7 @@ class KeyLookup:
         found: dict[str, list[IndividualRecord]] = {}
         for at in range(0, len(wanted), _PAGE_KEYS):
             hashes = [key_hash(key) for key in wanted[at : at + _PAGE_KEYS]]
-            rows = self._tables.of_architectures(hashes, rest, run_id, otherwise)
+            rows = self._tables.of_architectures("individuals", hashes, rest, run_id, otherwise)
             for row in sorted(rows, key=lambda row: (row["generation"], row["slot"])):  # SQL would walk the whole run
                 found.setdefault(row["architecture_key"], []).append(self._tables.individual(row))
         return {key: found[key] for key in wanted if key in found}

@@ -6,7 +6,6 @@ writer from folding its log. Committed generations never change, so nothing is t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any, TypeVar, overload
@@ -16,6 +15,7 @@ from riwoa_storage.errors import JournalCorruptError, JournalMissingError
 from riwoa_storage.events import Event
 from riwoa_storage.integrity import Integrity
 from riwoa_storage.lookup import KeyLookup
+from riwoa_storage.places import PlaceLookup
 from riwoa_storage.records import (
     AdapterRecord,
     BufferEntryRecord,
@@ -41,8 +41,8 @@ _OF_GENERATION = "WHERE run_id = ? AND generation = ? ORDER BY slot"
 class JournalReader:
     """A read-only view of the journal at ``path``.
 
-    ``by_key`` finds what the journal knows of architectures, ``seconds`` adds up how long things took, ``integrity``
-    checks the whole.
+    ``by_key`` finds what the journal knows of architectures, ``by_place`` what it knows of single individuals,
+    ``seconds`` adds up how long things took, ``integrity`` checks the whole.
 
     Raises:
         JournalMissingError: there is no journal.
@@ -55,6 +55,7 @@ class JournalReader:
         self._tables = CheckedTables(path)
         self.name = self._tables.name
         self.by_key = KeyLookup(self._tables)
+        self.by_place = PlaceLookup(self._tables)
         self.seconds = SpentSeconds(self._tables)
         self.integrity = Integrity(self._tables)
 
@@ -169,30 +170,6 @@ class JournalReader:
         return self._tables.individual(rows[0]) if rows else None
 
     # -- what a search asks of its past: by index, not by reading it all ---------------------------------------------
-
-    def metrics_of(self, run_id: int, generation: int, slot: int) -> tuple[float, float] | None:
-        """(accuracy, latency_ms) of a committed individual; None where it was not evaluated in full.
-
-        Raises:
-            JournalCorruptError: it is not there, although it was committed.
-        """
-        where = "WHERE run_id = ? AND generation = ? AND slot = ?"
-        rows = self._tables.select("individuals", where, run_id, generation, slot)
-        if not rows:
-            raise JournalCorruptError(
-                f"{self.name}: individual {slot} of generation {generation} of run {run_id} is not there: keep a copy, "
-                "then restore a backup"
-            )
-        if rows[0]["status"] != "ok":
-            return None
-        metrics = json.loads(rows[0]["metrics"])
-        return float(metrics["accuracy"]), float(metrics["latency_ms"])
-
-    def front_points(self, run_id: int) -> Iterator[tuple[str, float, float, int, int]]:
-        """(architecture_key, accuracy, latency_ms, generation, slot) of all that were evaluated in full, ascending."""
-        count = self.generation_count(run_id)
-        for start in range(0, count, PAGE_GENERATIONS):
-            yield from self._tables.points(run_id, start, min(start + PAGE_GENERATIONS, count))
 
     def newest_fresh(self, run_id: int, limit: int) -> list[IndividualRecord]:
         """The last ``limit`` individuals of the run that were evaluated in full, and no hits, oldest first."""

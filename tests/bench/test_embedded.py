@@ -87,7 +87,9 @@ async def test_a_search_that_only_repeats_itself_ends(tmp_path: Path) -> None:
     tiny = Space("tiny", tuple(g for g in SPACE.genes))
     file = EvaluationFile(tmp_path / "e.jsonl")
     from riwoa.bench.embedded import Search
+    from riwoa.run.task import KeptLatencies
     from riwoa.search.base import Outcome, SearchParameters
+    from riwoa.search.driver import Driver
     from riwoa.search.strategies import make_strategy
 
     class Stuck:
@@ -97,6 +99,7 @@ async def test_a_search_that_only_repeats_itself_ends(tmp_path: Path) -> None:
             self._real = make_strategy("random", tiny, AIM, 0, SearchParameters(population=4))
             self._proposals = self._real.ask()
             self.generation, self.name = 0, "random"
+            self.codec, self.objective = self._real.codec, AIM
 
         def ask(self) -> list[object]:
             return [type(p)(p.slot, p.operator, self._proposals[0].genotype, None) for p in self._proposals]
@@ -104,7 +107,7 @@ async def test_a_search_that_only_repeats_itself_ends(tmp_path: Path) -> None:
         def tell(self, outcomes: list[Outcome]) -> None:
             self.generation += 1
 
-    search = Search(Stuck(), None, 0, tiny, AIM, TABLE, settings.budget)  # type: ignore[arg-type]
+    search = Search(Driver(Stuck()), 0, KeptLatencies(tiny, lambda a: TABLE.latency_ms(ofa_config(a))), settings.budget)  # type: ignore[arg-type]
     found = await search.run(Evaluator(FakeBackend(), "fake", file, tiny), lambda: None)
     file.close()
     assert found.evaluations == 1

@@ -44,7 +44,7 @@ class Clock:
 
     def tick(self, conductor: Any) -> None:
         self.jump(GENERATION_S)
-        conductor.generation_s = [GENERATION_S]
+        conductor.schedule.generation_s = [GENERATION_S]
 
     def deadline(self, minutes: float) -> str:
         at = datetime.fromtimestamp(self.read() + 60 * minutes)
@@ -100,7 +100,7 @@ async def test_a_generation_that_the_deadline_finds_under_way_is_dropped_and_wha
         path,
         *settings,
         oracle={"takes_s": 0.5},
-        at_commit=lambda c: (slow_from_now_on(c), setattr(c, "generation_s", [0.1])),
+        at_commit=lambda c: (slow_from_now_on(c), setattr(c.schedule, "generation_s", [0.1])),
         now_unix_s=clock.read,
     )
     assert len(generations(path)) == 1
@@ -175,7 +175,7 @@ async def test_a_pause_is_no_pace(tmp_path: Path) -> None:
 
     def tick(conductor: Any) -> None:
         clock.jump(60)
-        conductor.generation_s = [60.0, 60.0, 4 * 3600.0]
+        conductor.schedule.generation_s = [60.0, 60.0, 4 * 3600.0]
 
     await conduct(path, *ENDLESS, clock.deadline(20), at_commit=tick, now_unix_s=clock.read)
     assert sum(g.phase == "search" for g in generations(path)) >= 12

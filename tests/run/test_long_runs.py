@@ -20,8 +20,10 @@ from riwoa.config.reload import Reloader
 from riwoa.config.schema import as_json
 from riwoa.oracle.protocol import EvaluationResult
 from riwoa.patience import BestEffort, is_transient, patiently
-from riwoa.run.conductor import Conductor
+from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.evaluations import Evaluations
+from riwoa.run.journal import RunJournal
+from riwoa.run.task import SearchTask
 from riwoa_storage.checked import CheckedTables
 from riwoa_storage.errors import JournalCorruptError, JournalUnreadableError
 from riwoa_storage.records import IndividualRecord
@@ -147,16 +149,11 @@ async def test_the_memory_of_a_search_does_not_grow_with_its_evaluations(
     async with await JournalWriter.open(path) as journal:
         run_id = await journal.begin_run({"seed": 0}, as_json(reloader.config))
         conductor = Conductor(
-            journal=journal,
-            journal_path=path,
-            run_id=run_id,
-            space=SPACE,
-            latency_of=latency_ms,
-            target_ms=4.5,
+            journal=RunJournal(journal, path, run_id),
+            task=SearchTask(SPACE, latency_ms, 4.5),
             evaluations=Evaluations(Instant(), journal, path, "instant", run_id=run_id),  # type: ignore[arg-type]
-            proposal_queue=None,
             reloader=reloader,
-            on_commit=lambda: held.append(tracemalloc.get_traced_memory()[0]),
+            hooks=Hooks(on_commit=lambda: held.append(tracemalloc.get_traced_memory()[0])),
         )
         tracemalloc.start()
         try:

@@ -19,8 +19,9 @@ from riwoa.cognition.parse import PatchError
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
+from riwoa.run.offers import offered_choices, placebo_patch
 from riwoa.run.prompt_history import PromptHistory, in_order
-from riwoa.run.proposals import offered_choices, placebo_patch, style_of
+from riwoa.run.style import style_of
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Condition, Gene, Space
@@ -146,7 +147,7 @@ class Patient(ScriptedProvider):
         while not (self.conductor.generation == generation and self.conductor._evaluations.outstanding == 0):
             self._evaluated.clear()
             await self._evaluated.wait()
-        proposal_queue = self.conductor.semantics.proposal_queue
+        proposal_queue = self.conductor.learning._proposal_queue
         if self._lag > 0 and generation + self._lag < self.conductor.config.run.generations:
             for _ in range(500):  # the next batch is composed meanwhile
                 if proposal_queue.waiting:

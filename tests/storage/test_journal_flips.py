@@ -56,11 +56,16 @@ def everything(path: Path) -> list[Any]:
             found += [
                 list(reader.generations(n)), list(reader.generation_summaries(n)), list(reader.individuals(n)),
                 reader.config_revisions(n), reader.requests(n), reader.requests(n, unanswered=True), reader.replies(n),
-                reader.buffer(n), reader.adapters(n), list(reader.front_points(n)), reader.newest_fresh(n, 99),
+                reader.buffer(n), reader.adapters(n), reader.newest_fresh(n, 99),
+                reader.by_place.points_at(n, [(1, 1)]),
                 reader.by_key.committed_outcomes(n, [f"k{g}-{slot}" for g in range(4) for slot in range(4)]),
-                reader.integrity.verified(n), reader.metrics_of(n, 1, 1), reader.requests_joining(n, 1),
+                reader.integrity.verified(n), reader.by_place.metrics_of(n, [(1, 1)]), reader.requests_joining(n, 1),
             ]  # fmt: skip
-        evaluations = [reader.by_key.evaluation("table-1", f"k0-{slot}") for slot in range(3)]
+        keys = [f"k0-{slot}" for slot in range(3)]
+        evaluations = [
+            [reader.by_key.evaluation("table-1", key) for key in keys],
+            reader.by_key.evaluations_of("table-1", keys),
+        ]
         return [*found, list(reader.evaluations("table-1")), evaluations]
 
 
@@ -71,7 +76,7 @@ def asked_by_a_search(reader: JournalReader, run_id: int) -> Iterator[Any]:
         lambda: reader.by_key.committed_outcomes(run_id, keys),
         lambda: reader.by_key.committed_keys(run_id, keys),
         lambda: reader.newest_fresh(run_id, 99),
-        *(partial(reader.metrics_of, run_id, g, slot) for g in range(4) for slot in range(3)),
+        *(partial(reader.by_place.metrics_of, run_id, [(g, slot)]) for g in range(4) for slot in range(3)),
     ]
     for look in looks:
         try:
@@ -240,8 +245,8 @@ async def test_a_damaged_individual_is_found_when_it_is_looked_up_and_not_before
         assert reader.by_key.committed_outcomes(1, ["k0-1"]) == {"k0-1": [individual(0, 1)]}
         for look in (
             lambda: reader.by_key.committed_outcomes(1, ["k1-1"]),
-            lambda: reader.metrics_of(1, 1, 1),
-            lambda: list(reader.front_points(1)),
+            lambda: reader.by_place.metrics_of(1, [(1, 1)]),
+            lambda: reader.by_place.points_at(1, [(0, 1), (1, 1)]),
             lambda: reader.newest_fresh(1, 9),
             lambda: list(reader.individuals(1)),
         ):

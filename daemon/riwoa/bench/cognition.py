@@ -51,8 +51,9 @@ from riwoa.files.ownership import json_object, output_directory
 from riwoa.hardware.lut import LatencyTable
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.run.credit import wilson
-from riwoa.run.proposals import Style, placebo_patch, seed_of
+from riwoa.run.offers import placebo_patch, seed_of
 from riwoa.run.provision import provide
+from riwoa.run.style import Style
 from riwoa.search.fitness import FloatArray
 from riwoa.search.rng import generator
 from riwoa_storage.durable import replace_durably

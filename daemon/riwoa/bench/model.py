@@ -16,7 +16,8 @@ from riwoa.cognition.prompt import Situation, compose, parameters_of
 from riwoa.cognition.protocol import GenerationSettings
 from riwoa.config.schema import Config
 from riwoa.hardware.accelerator import NO_GPU, probe_accelerator
-from riwoa.run.proposals import Style, offered_choices, style_of
+from riwoa.run.offers import offered_choices
+from riwoa.run.style import Style, style_of
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Space

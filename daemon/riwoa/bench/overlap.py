@@ -36,10 +36,13 @@ from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import whole_cores
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import oracle_spec, pool_settings
-from riwoa.run.conductor import Conductor
+from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.evaluations import Evaluations
-from riwoa.run.proposals import Style
+from riwoa.run.journal import RunJournal
+from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import provide
+from riwoa.run.style import Style
+from riwoa.run.task import SearchTask
 from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
@@ -168,20 +171,19 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
         )
         run_id = await journal.begin_run({"seed": config.run.seed}, as_json(config))
         conductor = Conductor(
-            journal=journal,
-            journal_path=path,
-            run_id=run_id,
-            space=mobilenet_space(config.oracle.resolutions),
-            latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
-            layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
-            target_ms=auto_target_ms(table, config.oracle.resolutions),
+            journal=RunJournal(journal, path, run_id),
+            task=SearchTask(
+                space=mobilenet_space(config.oracle.resolutions),
+                latency_ms=lambda architecture: table.latency_ms(ofa_config(architecture)),
+                auto_target_ms=auto_target_ms(table, config.oracle.resolutions),
+                layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
+            ),
             evaluations=Evaluations(
                 AlternatingBackend(pool, alternation), journal, path, oracle.version, run_id=run_id
             ),
-            proposal_queue=proposal_queue,
-            style=style,
             reloader=Reloader(loaded, []),
-            on_commit=lambda: clock.committed(conductor),
+            model=LanguageModel(proposal_queue, style),
+            hooks=Hooks(on_commit=lambda: clock.committed(conductor)),
         )
         await _until_answered(conductor, proposal_queue, clock, path)
         return clock.passed(path, conductor.run_id)

@@ -16,7 +16,8 @@ from riwoa.cognition.parse import PatchError, offered_patch
 from riwoa.cognition.prompt import EarlierPatch, compose, generation_request_of, parameters_of
 from riwoa.cognition.protocol import Choice, GenerationSettings
 from riwoa.cognition.provider import ProposalProvider
-from riwoa.run.proposals import Style, seed_of
+from riwoa.run.offers import seed_of
+from riwoa.run.style import Style
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
 SEED = 90_001  # of everything that is drawn in this benchmark

@@ -23,14 +23,13 @@ from typing import Any
 from riwoa.log import get_logger
 from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
 from riwoa.patience import patiently
-from riwoa.run.racing import Race, metric_of
+from riwoa.search.racing import NO_RACE, Race, metric_of
 from riwoa_storage.errors import RowDamagedError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EvaluationRecord, IndividualRecord, IndividualStatus
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("evaluations")
-NO_RACE = Race()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +213,26 @@ class Evaluations:
         """Results that an earlier life stored and never committed; they count as the evaluations that they were."""
         found = {}
         for rung in (*rungs, None):
-            for key in keys:
-                try:
-                    record = reader.by_key.evaluation(version_at(self.oracle_version, rung), key)
-                except RowDamagedError as error:  # only a cache: evaluated again, and that replaces it
-                    _log.warning("stored_evaluation_left_out", architecture=key, rung=rung, reason=str(error))
-                    continue
-                if record is not None and record.status == "ok":
+            for key, record in self._records(reader, keys, rung).items():
+                if record.status == "ok":
                     found[rung, key] = record.metrics
+        return found
+
+    def _records(self, reader: JournalReader, keys: Sequence[str], rung: str | None) -> Mapping[str, EvaluationRecord]:
+        version = version_at(self.oracle_version, rung)
+        try:
+            return reader.by_key.evaluations_of(version, keys)
+        except RowDamagedError:
+            pass
+        found = {}
+        for key in keys:
+            try:
+                record = reader.by_key.evaluation(version, key)
+            except RowDamagedError as error:  # only a cache: evaluated again, and that replaces it
+                _log.warning("stored_evaluation_left_out", architecture=key, rung=rung, reason=str(error))
+                continue
+            if record is not None:
+                found[key] = record
         return found
 
     async def work_on(
@@ -256,9 +267,10 @@ class Evaluations:
                 if error is not None:
                     return EvaluationOutcome({}, error, False)
                 metrics[name] = found["accuracy"]
-            if race.hopeless(rung, metrics[name], wanted.needed):
-                if not race.audits(wanted.key, wanted.needed):
-                    return EvaluationOutcome(metrics, None, not fresh, dropped=True)
+            verdict = race.verdict(rung, wanted.key, metrics[name], wanted.needed)
+            if verdict == "given up":
+                return EvaluationOutcome(metrics, None, not fresh, dropped=True)
+            if verdict == "audited":
                 metrics["audited"] = wanted.needed
         found, error = await self._result(wanted, None, stored)
         return EvaluationOutcome({**found, **metrics} if error is None else {}, error, False)

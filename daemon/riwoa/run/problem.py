@@ -19,7 +19,7 @@ from riwoa.hardware.target import auto_target_ms
 from riwoa.oracle.protocol import OracleSpec
 from riwoa.oracle.spec import oracle_spec, predictor_spec, table_spec
 from riwoa.oracle.table import TableOracle
-from riwoa.run.proposals import LatencyOf, LayerMs
+from riwoa.run.task import LatencyMs, LayerMs
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Space
 from riwoa.supernet.space import mobilenet_space, ofa_config
@@ -45,7 +45,7 @@ class Problem:
     space: Space
     spec: OracleSpec
     exact_spec: OracleSpec | None
-    latency_of: LatencyOf
+    latency_of: LatencyMs
     layer_ms: LayerMs
     range_ms: tuple[float, float]
     auto_target_ms: float | None

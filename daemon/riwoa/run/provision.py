@@ -20,7 +20,7 @@ from riwoa.cognition.protocol import ModelSpec, OnTrainingStep, Trained, Trainin
 from riwoa.cognition.provider import ProposalProvider, ProviderStats, ScriptedProvider
 from riwoa.config.schema import Cognition
 from riwoa.errors import ConfigError, ModelError
-from riwoa.run.proposals import Style, style_of
+from riwoa.run.style import Style, style_of
 from riwoa_storage.records import ReplyRecord, RequestRecord, RunRecord
 
 Configured = Callable[[], Cognition]  # as in force now: limits may change in a run
@@ -77,7 +77,7 @@ class AbsentProvider:
         self._error = ModelError(f"the run's model {model} is gone: {reason}")
 
     async def start(self) -> None:
-        """Never.
+        """There is no model to start.
 
         Raises:
             ModelError: always.

@@ -24,6 +24,7 @@ from riwoa.search.base import (
     Leader,
     Outcome,
     Proposal,
+    Screen,
     SearchInputError,
     SearchParameters,
     Snapshot,
@@ -31,6 +32,7 @@ from riwoa.search.base import (
 )
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.race import Cut
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
 
@@ -105,6 +107,11 @@ class Polish:
     def finished(self) -> bool:
         """Whether there is nothing left to ask."""
         return self._batch is None
+
+    @property
+    def cut(self) -> Cut | None:
+        """Nobody is given up: a polish asks little and compares closely."""
+        return None
 
     @property
     def leader(self) -> Leader:
@@ -182,6 +189,9 @@ class Polish:
             raise SearchInputError(f"the polish budget must not be negative, got {budget}")
         self.budget = budget
         self._rewind()
+
+    def set_screen(self, screen: Screen | None) -> None:
+        """A polish draws no children to choose among."""
 
     def set_parameters(self, params: SearchParameters) -> None:
         """Nothing in the settings of the search concerns the polish."""

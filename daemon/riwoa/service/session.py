@@ -18,11 +18,14 @@ from riwoa.log import get_logger
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.spec import pool_settings
 from riwoa.patience import BestEffort
-from riwoa.run.conductor import Conductor
+from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.evaluations import Evaluations, version_at
+from riwoa.run.journal import RunJournal
 from riwoa.run.problem import Problem, load_problem
+from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
+from riwoa.run.task import SearchTask
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import confirm_winner, export_winner
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
@@ -208,21 +211,19 @@ class Session:
             run_id=run_id,
         )
         conductor = Conductor(
-            journal=self._journal,
-            journal_path=parts.paths.journal,
-            run_id=run_id,
-            space=problem.space,
-            latency_of=problem.latency_of,
-            layer_ms=problem.layer_ms,
-            prior=inputs.prior,
-            catalogue=problem.catalogue,
-            target_ms=problem.auto_target_ms,
+            journal=RunJournal(self._journal, parts.paths.journal, run_id),
+            task=SearchTask(
+                space=problem.space,
+                latency_ms=problem.latency_of,
+                auto_target_ms=problem.auto_target_ms,
+                layer_ms=problem.layer_ms,
+                catalogue=problem.catalogue,
+                prior=inputs.prior,
+            ),
             evaluations=evaluations,
-            proposal_queue=proposal_queue,
-            style=inputs.provision.style,
             reloader=parts.reloader,
-            on_commit=self._on_commit,
-            on_config=lambda config: self._on_config(pool, config),
+            model=LanguageModel(proposal_queue, inputs.provision.style) if proposal_queue is not None else None,
+            hooks=Hooks(self._on_commit, lambda config: self._on_config(pool, config)),
         )
         await conductor.restore(self._show_restore)
         self.has_begun = True

@@ -13,7 +13,7 @@ from riwoa.oracle.protocol import BackendStats, accuracy_error
 from riwoa.run.conductor import Conductor
 from riwoa.run.credit import OperatorSeconds, Tallies, credit_rows, tallies_from_json
 from riwoa.run.evaluations import Evaluations
-from riwoa.run.lora_schedule import Learning
+from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.provision import Provision
 from riwoa.service.governor import Governor
 from riwoa.service.status import Rate
@@ -143,7 +143,7 @@ def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -
     }
 
 
-def learning_view(learning: Learning, generation: int) -> LearningStatus:
+def learning_view(learning: LoraSchedule, generation: int) -> LearningStatus:
     """The adapter in force and the trainings."""
     adapter, training = learning.in_force(generation), learning.under_way
     return {
