@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import resource
+import threading
 import time
 import tracemalloc
 from collections.abc import Mapping, Sequence
@@ -26,8 +27,10 @@ from riwoa.run.journal import RunJournal
 from riwoa.run.task import SearchTask
 from riwoa_storage.checked import CheckedTables
 from riwoa_storage.errors import JournalCorruptError, JournalUnreadableError
+from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord
 from riwoa_storage.replay import compare, verify
+from riwoa_storage.seal import is_intact
 from riwoa_storage.tables import Values
 from riwoa_storage.writer import JournalWriter
 from tests.run.conduct import SMALL, SPACE, conduct, latency_ms
@@ -91,7 +94,7 @@ async def test_resuming_a_long_run_leaves_the_event_loop_free_and_tells_how_far_
     monkeypatch.setattr(Conductor, "restore", watched)
     await conduct(path, "run.generations=100000", stop_after=1)
     assert worked_s[0] < 0.05
-    assert told == [(done, 500) for done in range(1, 500)]
+    assert told == [(256, 500), (500, 500)]
     assert verify(path).ok
 
 
@@ -114,6 +117,51 @@ async def test_a_resumed_run_makes_no_record_of_every_individual_of_its_past(tmp
             await conduct(path, "run.generations=100000", stop_after=2)
         made.append(len(records))
     assert made[0] == made[1] > 0
+
+
+async def test_a_resumed_run_checks_no_more_rows_of_a_longer_past(tmp_path: Path) -> None:
+    """It scans them all, and checks those that it uses: the newest, the front, the leader."""
+    checked: list[str] = []
+
+    def counted(table: str, row: Sequence[object]) -> bool:
+        checked.append(table)
+        return is_intact(table, row)
+
+    found = []
+    for generations in (60, 240):
+        path = tmp_path / f"{generations}.db"
+        await begun(path, generations)
+        checked.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("riwoa_storage.checked.is_intact", counted)
+            await conduct(path, "run.generations=100000", stop_after=1)
+        found.append(checked.count("individuals"))
+    assert 400 <= found[0] < 1000  # of 1200; what screens learns from the newest 400
+    assert abs(found[1] - found[0]) < 50  # the fronts differ
+
+
+@pytest.mark.parametrize("settings", [(), ("cognition.provider=scripted", "search.p_semantic=0.9")], ids=["", "model"])
+async def test_a_generation_opens_the_journal_as_often_whatever_its_population(
+    settings: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    class Counted(JournalReader):
+        def __init__(self, path: Any) -> None:
+            opened.append(threading.get_ident())
+            super().__init__(path)
+
+    for module in ("journal", "evaluations"):
+        monkeypatch.setattr(f"riwoa.run.{module}.JournalReader", Counted)
+    counts = []
+    for population in (6, 18):
+        opened.clear()
+        more = (f"search.population={population}", "run.generations=3", "run.polish_evaluations=0")
+        await conduct(tmp_path / f"{population}.db", *settings, *more)
+        counts.append(len(opened))
+        assert threading.get_ident() not in opened  # never in the event loop's thread
+    assert max(counts) <= 4 + 7 * 3  # a start's, and a generation's
+    assert abs(counts[1] - counts[0]) <= 3  # only a generation with successes looks for them
 
 
 @pytest.mark.parametrize("settings", [("search.strategy=woa",), SEMANTIC, RACED], ids=["woa", "semantic", "raced"])

@@ -10,44 +10,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import Config
-from riwoa.errors import OracleError
 from riwoa.log import get_logger
 from riwoa.patience import patiently
 from riwoa.run import resume
-from riwoa.run.candidate import Candidate
 from riwoa.run.deadline import Schedule
-from riwoa.run.evaluations import EvaluationOutcome, EvaluationRequest, Evaluations
+from riwoa.run.evaluations import Evaluations
 from riwoa.run.existing import Existing
-from riwoa.run.history import Best, History, Identity, genotype_of, unpack_state
+from riwoa.run.generation import GenerationRunner
+from riwoa.run.history import Best, History, unpack_state
 from riwoa.run.journal import RunJournal
-from riwoa.run.ledger import Commit, Ledger, evaluated
+from riwoa.run.ledger import Ledger, evaluated
 from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase, search_parameters
-from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, TrainingFailure, model_proposals
-from riwoa.run.replies import JoinedReplies
+from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, model_proposals
 from riwoa.run.scan import Progress, scan
 from riwoa.run.task import KeptLatencies, SearchTask
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
-from riwoa.search.racing import Race, Racing
+from riwoa.search.racing import Racing
 from riwoa.search.strategies import SCREENING, make_strategy
 from riwoa.surrogate.screening import Screening
-from riwoa_storage.events import ConfigApplied, DeadlineReached, SpaceExhausted, TrainingFailed
-from riwoa_storage.failpoint import failpoint
+from riwoa_storage.events import ConfigApplied, DeadlineReached, SpaceExhausted
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import IndividualRecord
 from riwoa_storage.records import Phase as PhaseName
 
 _log = get_logger("conductor")
 _SLICE_S = 5.0  # of a pause
-BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +99,7 @@ class Conductor:
             self.proposals = model_proposals(
                 model, journal, task, self.codec, history=self.history, known=evaluations.known, reloader=reloader
             )
+        self._generations = GenerationRunner(journal, task, evaluations, self.history, self.existing, self.ledger)
         self._latencies = KeptLatencies(task.space, task.latency_ms)
         self._phase: Phase = self._search_phase()
         self.exhausted = False  # nothing is left to find
@@ -111,7 +107,6 @@ class Conductor:
         self.running = asyncio.Event()
         self.running.set()  # cleared by a pause
         self._late = False  # the deadline has ended the search; to be journaled with the polish's first generation
-        self._barren = 0
         self._restored = False
 
     # -- for those who look on ---------------------------------------------------------------------------------------
@@ -209,14 +204,16 @@ class Conductor:
                 return
             if self._phase.finished or self.cut_in_s() == 0.0:
                 break
+            self._phase.adapt(self.config, self.p_semantic)
             started_s = time.monotonic()
             try:
                 async with asyncio.timeout(self.cut_in_s()) as cut:
-                    await self._one_generation(started_s, cut)
+                    await self._generations.run(self._phase, started_s, cut, late=self._late)
             except TimeoutError:
                 if not cut.expired():
                     raise
                 break  # dropped as by a kill: the generation under way is not committed
+            self._late = False
             self.schedule.took(time.monotonic() - started_s)
             self._hooks.on_commit()
         event = DeadlineReached(
@@ -262,94 +259,6 @@ class Conductor:
         self.schedule.generation_s = []
         _log.info("polish_begins", leader=self.leader.fitness, deadline=self._late)
 
-    # -- one generation ----------------------------------------------------------------------------------------------
-
-    async def _one_generation(self, started_s: float, cut: asyncio.Timeout) -> None:
-        """``cut``: may end it until its evaluations are there; what follows is the matter of a moment."""
-        generation, driver, proposals = self.generation, self._phase.driver, self._phase.proposals
-        self._phase.adapt(self.config, self.p_semantic)
-        failure = await proposals.boundary(generation)
-        asked = await asyncio.to_thread(driver.ask)  # may draw and screen many children
-        await self._recall(p.parent for p in asked)
-        race = driver.race()
-        async with self._evaluations.round(race) as work:
-
-            async def begin(candidates: Iterable[Candidate]) -> None:
-                new = list(candidates)
-                await self._recall(c.parent for c in new)
-                await work.add([self._wanted(race, c) for c in new])
-
-            candidates, joined = await proposals.candidates(generation, asked, begin, self.objective.latency_target_ms)
-        cut.reschedule(None)
-        failpoint("conductor.evaluated")
-        outcomes = work.outcomes([c.key for c in candidates])
-        self._require_life(generation, candidates, outcomes)
-        predictions = driver.predictions([c.genotype for c in candidates])
-        rows = zip(candidates, outcomes, predictions, strict=True)
-        individuals = [self.ledger.individual(*row) for row in rows]
-        driver.tell([evaluated(i) for i in individuals])
-        self.history.absorb(generation, individuals)
-        await self._commit(generation, individuals, joined, failure, started_s)
-        self.existing.committed(individuals)
-
-    async def _recall(self, parents: Iterable[Identity | None]) -> None:
-        """Have the metrics of a generation's parents at hand: one query for those that are not held."""
-        unheld = self.history.unheld(parents)
-
-        def look() -> None:
-            with self._journal.reader() as reader:
-                self.history.recall(reader, self.run_id, unheld)
-
-        if unheld:
-            await patiently(look)
-
-    def _wanted(self, race: Race, c: Candidate) -> EvaluationRequest:
-        """What to evaluate, and what it must reach: its parent counts too, its operator is judged by it."""
-        if race.threshold is None:
-            return EvaluationRequest(c.key, c.architecture)
-        needed = race.needed(self._task.latency_ms(c.architecture), self.history.fitness(c.parent))
-        return EvaluationRequest(c.key, c.architecture, needed)
-
-    def _require_life(
-        self, generation: int, candidates: Sequence[Candidate], outcomes: Sequence[EvaluationOutcome]
-    ) -> None:
-        """Stop, committing nothing, when it is the oracle that fails and not the candidates.
-
-        A candidate may fail for ever, and a polish often asks one at a time, so a barren generation is journaled like
-        any other; but not the first, and not one after the other.
-        """
-        failed = [(c.architecture, e.error) for c, e in zip(candidates, outcomes, strict=True)]
-        self._barren = self._barren + 1 if self.existing.barren(failed) else 0
-        if self._barren and (self.leader is None or self._barren >= BARREN_GENERATIONS):
-            raise OracleError(
-                f"every evaluation of generation {generation} failed, first: {outcomes[0].error}; mend it and start "
-                "again, nothing is lost"
-            )
-
-    async def _commit(
-        self,
-        generation: int,
-        individuals: Sequence[IndividualRecord],
-        joined: JoinedReplies,
-        failure: TrainingFailure | None,
-        started_s: float,
-    ) -> None:
-        proposals, inputs, events = self._phase.proposals, {}, []
-        if failure is not None:
-            inputs["training_failed"] = failure.reason
-            events.append(
-                TrainingFailed(
-                    run_id=self.run_id, generation=generation, reason=failure.reason, duration_s=failure.duration_s
-                )
-            )
-        if self._late:
-            inputs["deadline"], self._late = "search", False
-        verdicts = await proposals.judge(generation, individuals, joined, self.ledger.won)
-        state = self._phase.driver.strategy.snapshot()
-        commit = Commit(generation, self.phase, individuals, joined, inputs, state, started_s)
-        await self.ledger.commit(commit, verdicts.rejected, verdicts.entries, events)
-        await proposals.committed(generation, individuals, joined, verdicts)
-
     # -- configuration -----------------------------------------------------------------------------------------------
 
     async def _apply_reload(self) -> None:
@@ -388,28 +297,23 @@ class Conductor:
             search_parameters(config, self.p_semantic),
             self._latencies,
         )
-        driver = Driver(
-            strategy,
-            guide=self.screening,
-            racing=self.racing,
-            catalogue=task.catalogue,
-            archive=self.history.archive,
-        )
+        archive = self.history.archive
+        driver = Driver(strategy, guide=self.screening, racing=self.racing, catalogue=task.catalogue, archive=archive)
         return SearchPhase(driver, self.proposals)
 
     def _polish_phase(self, best: Best, start_generation: int, searched: int) -> PolishPhase:
-        indices = self.codec.decode(genotype_of(best.individual)[None, :])[0]
+        seed, budget = self.config.run.seed, self.config.run.polish_evaluations
+        leader = best.as_leader(self.codec)
         polish = Polish(
             self._task.space,
             self.objective,
-            self.config.run.seed,
-            best.as_leader(indices),
-            budget=self.config.run.polish_evaluations,
+            seed,
+            leader,
+            budget=budget,
             start_generation=start_generation,
             latency_of=self._latencies,
         )
-        driver = Driver(polish, archive=self.history.archive)
-        return PolishPhase(polish, driver, NoProposals(self.codec), searched)
+        return PolishPhase(polish, self.history.archive, NoProposals(self.codec), searched)
 
     # -- resuming ----------------------------------------------------------------------------------------------------
 
@@ -428,14 +332,11 @@ class Conductor:
             self.ledger.revision = len(revisions) - 1
             self.schedule.plan(self.config.run.deadline, revisions)
             self.history.digest = reader.digest_head(self.run_id)
-            past = resume.PastReader(self.run_id, self.racing, self.screening is not None, self._all_failed)
+            past = resume.PastReader(self.run_id, self.racing, self.screening is not None, self.existing.all_failed)
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)
             self.proposals.restore(reader, self.generation, searching=self.phase == "search")
-
-    def _all_failed(self, individuals: Iterable[IndividualRecord]) -> bool:
-        return self.existing.barren((i.architecture, i.error if i.status == "failed" else None) for i in individuals)
 
     def _stand_on(self, reader: JournalReader, past: resume.Past) -> None:
         last = past.last
@@ -443,7 +344,7 @@ class Conductor:
         self.history.restore(reader, last, past.scanned)
         self.existing.restore(reader, past.scanned, last.individuals)
         self._phase.driver.learn(map(evaluated, past.newest))
-        self._barren = past.barren
+        self._generations.barren = past.barren
         self.schedule.generation_s = list(past.recent_s)
         if last.phase == "polish":
             assert self.leader is not None

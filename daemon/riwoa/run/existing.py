@@ -59,6 +59,10 @@ class Existing:
         space, catalogue = self._codec.space, self._catalogue
         return catalogue is None or any(catalogue.holds(space.indices(architecture)) for architecture, _ in rows)
 
+    def all_failed(self, individuals: Iterable[IndividualRecord]) -> bool:
+        """Whether a committed generation was barren."""
+        return self.barren((i.architecture, i.error if i.status == "failed" else None) for i in individuals)
+
     async def used_up(self, objective: Objective, counters: Mapping[str, int]) -> int | None:
         """How many architectures exist within the target, if all of them are in committed generations; else None.
 

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from riwoa.run.credit import Tally, tallies_from_json
 from riwoa.run.scan import Scanned
 from riwoa.search.base import Leader
+from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
-from riwoa.search.space import IntArray
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord
@@ -67,11 +67,12 @@ class Best:
             "architecture_key": self.individual.architecture_key,
         }
 
-    def as_leader(self, indices: IntArray) -> Leader:
+    def as_leader(self, codec: Codec) -> Leader:
         """As the polish takes it."""
+        genotype = genotype_of(self.individual)
         return Leader(
-            genotype=genotype_of(self.individual),
-            indices=indices,
+            genotype=genotype,
+            indices=codec.decode(genotype[None, :])[0],
             accuracy=self.metrics["accuracy"],
             latency_ms=self.metrics["latency_ms"],
             fitness=self.fitness,

@@ -15,6 +15,7 @@ from riwoa.run.proposals import Proposals
 from riwoa.search.base import SearchParameters
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
+from riwoa.search.pareto import ParetoArchive
 from riwoa.search.polish import BATCH, Polish
 from riwoa_storage.records import Phase as PhaseName
 
@@ -139,15 +140,15 @@ class PolishPhase:
 
     Args:
         polish: around that leader.
-        driver: of the polish.
+        archive: of the run.
         proposals: who fills slots in it: nobody.
         searched: evaluations when it began.
     """
 
     name: PhaseName = "polish"
 
-    def __init__(self, polish: Polish, driver: Driver, proposals: Proposals, searched: int) -> None:
-        self.driver = driver
+    def __init__(self, polish: Polish, archive: ParetoArchive, proposals: Proposals, searched: int) -> None:
+        self.driver = Driver(polish, archive=archive)
         self.proposals = proposals
         self._polish = polish
         self._searched = searched

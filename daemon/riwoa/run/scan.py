@@ -1,8 +1,9 @@
 """A run's past at a glance: which few of its individuals a resumed run must read.
 
 Every individual is scanned, none is believed: a scan chooses (generation, slot) places, and what stands there is then
-read with its checksum. So a row that a flipped bit has spoilt can be left out here, but never be used; the verification
-at each start, which goes on from where it ended the last time, checks all rows and refuses the journal.
+read with its checksum. So a row that a flipped bit has spoilt can be left out here, but never be used. Rows that are
+not used are checked by the verification, once at the first start after they were committed, and all of them whenever
+`riwoactl verify` is asked.
 """
 
 from __future__ import annotations

@@ -109,7 +109,11 @@ class Strategy(Protocol):
     name: str
     generation: int  # the next to ask for, from 0
     codec: Codec  # between its genotypes and the space's choices
-    objective: Objective  # in force
+
+    @property
+    def objective(self) -> Objective:
+        """The objective in force."""
+        ...
 
     @property
     def finished(self) -> bool:
