@@ -31,8 +31,8 @@ LATENCY_MS = 1.0 + OPS.astype(float) @ np.array([1.0, 0.5, 0.25, 2.0])
 def table_settings(path: Path, *more: str) -> tuple[str, ...]:
     return (
         "oracle.kind=table",
-        f"oracle.table={path}",
-        "oracle.table_accuracy=acc",
+        f"oracle.table.file={path}",
+        "oracle.table.accuracy=acc",
         "oracle.workers=1",
         "run.generations=5",
         "run.polish_evaluations=12",
@@ -50,7 +50,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path, tmp_path: Path) -> None:
-    limited = ("oracle.table_latency=latency.npz:phone_ms", "objective.latency_ms=0.5")
+    limited = ("oracle.table.latency=latency.npz:phone_ms", "objective.latency_ms=0.5")
     config = load(None, [*table_settings(table), *limited], {}).config
     problem = asyncio.run(load_problem(config, tmp_path / "unused.json"))
     with pytest.raises(InfeasibleTargetError, match=r"out of reach: the space attains 1\.000 to 16\.000 ms"):
@@ -71,11 +71,11 @@ def life(state: Path, settings: Sequence[str], failpoint: str) -> int:
     return process.returncode
 
 
-LATENCY = ("oracle.table_latency=latency.npz:phone_ms", "oracle.table_report=test")
+LATENCY = ("oracle.table.latency=latency.npz:phone_ms", "oracle.table.report=test")
 SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
 RACED = (
     *LATENCY,
-    "oracle.table_low_fidelity=early",
+    "oracle.table.low_fidelity=early",
     'oracle.rungs=["low_fidelity"]',
     "run.generations=12",
     "search.population=10",
@@ -132,7 +132,7 @@ def test_a_table_with_holes_is_raced_too(tmp_path: Path, strategy: str) -> None:
     there = np.random.default_rng(1).random(len(OPS)) < 0.3
     early = np.where(ACCURACY > 65, np.nan, 0.7 * ACCURACY)
     np.savez(tmp_path / "part.npz", ops=OPS[there], acc=ACCURACY[there], ms=LATENCY_MS[there], early=early[there])
-    more = (f"search.strategy={strategy}", "oracle.table_latency=ms", "oracle.table_low_fidelity=early")
+    more = (f"search.strategy={strategy}", "oracle.table.latency=ms", "oracle.table.low_fidelity=early")
     more = (*more, 'oracle.rungs=["low_fidelity"]', "run.generations=12", "search.population=10")
     done = run(tmp_path / "state", settings=table_settings(tmp_path / "part.npz", *more))
     assert done.returncode == 0, done.stderr
@@ -227,9 +227,9 @@ def test_a_table_that_changed_since_the_run_began_is_refused(table: Path, tmp_pa
 @pytest.mark.parametrize(
     ("settings", "code", "hint"),
     [
-        (["oracle.kind=table"], 78, "oracle.kind = table needs oracle.table, the file"),
-        (["oracle.kind=table", "oracle.table=x.npz"], 78, "needs oracle.table_accuracy, the column to raise"),
-        (["oracle.kind=table", "oracle.table=nowhere.npz", "oracle.table_accuracy=a"], 66, "there is no table at"),
+        (["oracle.kind=table"], 78, "oracle.kind = table needs oracle.table.file, the file"),
+        (["oracle.kind=table", "oracle.table.file=x.npz"], 78, "needs oracle.table.accuracy, the column to raise"),
+        (["oracle.kind=table", "oracle.table.file=nowhere.npz", "oracle.table.accuracy=a"], 66, "there is no table at"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, settings: list[str], code: int, hint: str) -> None:
@@ -248,8 +248,8 @@ def test_nas_bench_201_is_searched_from_one_line_more(tmp_path: Path) -> None:
     file = official_data("nas-bench-201/accuracy.npz")
     settings = (
         *table_settings(file, "run.generations=10", "run.polish_evaluations=0", "search.population=20"),
-        "oracle.table_accuracy=c100_val200",
-        "oracle.table_report=c100_test200",
+        "oracle.table.accuracy=c100_val200",
+        "oracle.table.report=c100_test200",
     )
     assert run(tmp_path / "state", settings=settings).returncode == 0
     seen = status(tmp_path / "state")
@@ -272,7 +272,7 @@ def evaluated(state: Path) -> list[str]:
 
 
 SMALL_OPS = np.array(list(itertools.product(range(3), repeat=3)), dtype=np.uint8)
-WITHIN = ("oracle.table_latency=ms", "objective.latency_ms=4.0")
+WITHIN = ("oracle.table.latency=ms", "objective.latency_ms=4.0")
 
 
 @pytest.mark.parametrize("limits", [(), WITHIN, RACED[2:4]], ids=["no latency", "within a target", "raced"])
@@ -296,7 +296,7 @@ def test_a_search_ends_when_everything_within_the_target_is_evaluated_and_says_s
     assert "all that exists within the target is evaluated" in status(whole)["message"]
 
 
-@pytest.mark.parametrize("limits", [(), ("oracle.table_latency=ms", "objective.latency_ms=30.0")])
+@pytest.mark.parametrize("limits", [(), ("oracle.table.latency=ms", "objective.latency_ms=30.0")])
 def test_a_table_that_holds_hardly_any_of_its_combinations_is_searched_among_its_rows(
     limits: Sequence[str], tmp_path: Path
 ) -> None:

@@ -35,7 +35,8 @@ from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import whole_cores
 from riwoa.oracle.pool import WorkerPool
-from riwoa.oracle.spec import oracle_spec, pool_settings
+from riwoa.oracle.supernet import supernet_spec
+from riwoa.oracle.workers import pool_settings
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.proposals import Style
@@ -158,7 +159,7 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-overlap-"))) / "journal.db"
         provider, style = await _writer(config)
         stack.push_async_callback(provider.close)
-        pool = WorkerPool(oracle_spec(config.oracle), pool_settings(config.oracle))
+        pool = WorkerPool(supernet_spec(config.oracle), pool_settings(config.oracle))
         stack.push_async_callback(pool.close)
         oracle, _ = await asyncio.gather(pool.start(), provider.start())
         journal = await JournalWriter.open(path)
@@ -171,10 +172,10 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
             journal=journal,
             journal_path=path,
             run_id=run_id,
-            space=mobilenet_space(config.oracle.resolutions),
+            space=mobilenet_space(config.oracle.supernet.resolutions),
             latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
             layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
-            target_ms=auto_target_ms(table, config.oracle.resolutions),
+            target_ms=auto_target_ms(table, config.oracle.supernet.resolutions),
             evaluations=Evaluations(
                 AlternatingBackend(pool, alternation), journal, path, oracle.version, run_id=run_id
             ),

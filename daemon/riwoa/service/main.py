@@ -25,7 +25,7 @@ from riwoa import __version__
 from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.hours import checked_hours, window
-from riwoa.config.loading import Loaded, difference, from_journal, load
+from riwoa.config.loading import Loaded, difference, from_journal, keys_in_journal, load
 from riwoa.config.reload import Reloader, watch_forever, with_keys
 from riwoa.config.schema import Config, as_json, may_restart, value_of
 from riwoa.console.streams import Guarded
@@ -47,15 +47,16 @@ from riwoa.hardware.obtain import BuildProgress
 from riwoa.hardware.probe import library_versions
 from riwoa.ipc.child import child_command, child_environment, die_with_parent
 from riwoa.log import configure, get_logger
+from riwoa.oracle.kind import Problem
 from riwoa.oracle.pool import WorkerPool
-from riwoa.oracle.spec import pool_settings
+from riwoa.oracle.workers import pool_settings
 from riwoa.paths import ORDER, StatePaths, daemon_state
 from riwoa.patience import Convenience, passes, patiently
 from riwoa.run.conductor import Conductor
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.deadline import Overdue, overdue
 from riwoa.run.evaluations import EvaluationRequest, Evaluations, version_at
-from riwoa.run.problem import Problem, load_problem
+from riwoa.run.problem import load_problem
 from riwoa.run.provision import Provision, provide
 from riwoa.service.control import ControlServer
 from riwoa.service.foreground import attach, exported_digest, show_end, show_progress
@@ -384,8 +385,13 @@ class Service:
         in_force = from_journal(journaled)
         refused = difference(in_force, self._loaded.config).refused
         # Where nobody asked for it, a run begun before there was such a key goes on as it was.
-        refused = {key: pair for key, pair in refused.items() if not self._only_newer(key, journaled)}
-        restarted = [key for key in refused if may_restart(key)]
+        begun_with = keys_in_journal(journaled)
+        refused = {
+            key: pair
+            for key, pair in refused.items()
+            if key in begun_with or self._loaded.origin.get(key, "default") != "default"
+        }
+        restarted = [key for key in refused if may_restart(key, type(in_force))]
         names = [f"{key} ({old!r} -> {new!r})" for key, (old, new) in refused.items() if key not in restarted]
         if names:
             raise ConfigError(
@@ -394,10 +400,6 @@ class Service:
         self._restarted = {key: value_of(self._loaded.config, key) for key in restarted}
         self._reloader.continue_from(with_keys(in_force, self._loaded.config, restarted))
         return run
-
-    def _only_newer(self, key: str, journaled: Mapping[str, Any]) -> bool:
-        section, name = key.split(".")
-        return name not in journaled.get(section, {}) and self._loaded.origin[key] == "default"
 
     async def _load_problem(self) -> Problem:
         """What is searched; a target that nothing can meet is refused here, before anything is."""
@@ -985,6 +987,8 @@ def _main(options: argparse.Namespace) -> int:
             long_enough = ends.timestamp() - time.time() > _LEAST_NIGHT_S
             renew_before_unix_s = began.timestamp() if long_enough else 0.0
     configure_log(loaded.config, foreground=options.foreground)
+    if loaded.warning is not None:
+        _log.warning("config_keys_renamed", reason=loaded.warning)
     try:
         with locked(paths) as lock:
             _log.info("state_directory", path=paths.directory)

@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from riwoa.config.renamed import new_name
 from riwoa.datasets.cifar import Cifar100Task, find_cifar100
 from riwoa.errors import InputError, OracleError, RiwoaError
 from riwoa.export import read_winner
@@ -253,19 +254,19 @@ class Job:
         )
 
     def _search_config(self) -> str:
-        """The configuration as TOML: flat keys in sections, values that JSON writes alike."""
+        """The configuration as TOML: dotted keys, values that JSON writes alike."""
         s = self.settings
         keys: dict[str, Any] = {
             "run.seed": s.seed,
             "run.export": False,
-            "oracle.checkpoint": str(self._checkpoint.absolute()),
-            "oracle.width_mult": s.backbone.width_mult,
-            "oracle.n_classes": s.backbone.n_classes,
-            "oracle.stem": s.backbone.stem,
-            "oracle.resolutions": list(s.resolutions),
-            "oracle.data": s.data,
-            "oracle.device": s.device,
-            **s.search,
+            "oracle.supernet.checkpoint": str(self._checkpoint.absolute()),
+            "oracle.supernet.width_mult": s.backbone.width_mult,
+            "oracle.supernet.n_classes": s.backbone.n_classes,
+            "oracle.supernet.stem": s.backbone.stem,
+            "oracle.supernet.resolutions": list(s.resolutions),
+            "oracle.supernet.data": s.data,
+            "oracle.supernet.device": s.device,
+            **{new_name(key, "supernet"): value for key, value in s.search.items()},
         }
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
 
