@@ -141,12 +141,12 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
     begun_with = dict(winner.run.provenance.get("oracle", {}))
     oracle = kind_named(str(begun_with.get("kind")))
     with oracle.blamed("find its files"):
-        spec = oracle.kind.moved(begun_with, _changed_settings(winner))
+        spec = oracle.value.moved(begun_with, _changed_settings(winner))
     with _writing(out):
         finish_left(Path(os.path.realpath(out)), made_export)
     out = output_directory(out, lambda directory: made_export(directory) is not None)
     with oracle.blamed("export the winner"):
-        files = oracle.kind.export(_found_network(winner, spec), onnx=onnx)
+        files = oracle.value.export(_found_network(winner, spec), onnx=onnx)
     description = {"schema": SCHEMA, **_found(winner), **files.description}
     with _replacing(out) as temporary:
         with oracle.blamed("write the winner's files"):

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from riwoa.errors import ConfigError, PluginError, RiwoaError
 
 ORACLES = "riwoa.oracles"
 STRATEGIES = "riwoa.strategies"
 PROVIDERS = "riwoa.providers"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,27 @@ class Plugin:
             raise
         except Exception as error:  # the boundary to somebody else's code
             raise PluginError(f"the package {self.package} could not {doing} ({self.name}): {_told(error)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Named(Generic[T]):
+    """Something that the configuration names, and the plug-in that it is; None for riwoa's own."""
+
+    value: T
+    plugin: Plugin | None = None
+
+    @contextmanager
+    def blamed(self, doing: str) -> Iterator[None]:
+        """As ``Plugin.blamed``; what is riwoa's own raises what it raises.
+
+        Raises:
+            PluginError: another package's failed.
+        """
+        if self.plugin is None:
+            yield
+            return
+        with self.plugin.blamed(doing):
+            yield
 
 
 @functools.cache

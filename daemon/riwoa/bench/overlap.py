@@ -142,7 +142,7 @@ async def _writer(config: Config) -> tuple[ProposalProvider, Style]:
         ModelError: there is none.
     """
     found = await provide(lambda: config.cognition, None, lambda _: None)
-    if found.provider is None or found.state != "model":
+    if found.provider is None or found.spec is None:
         raise ModelError(f"there is nothing to overlap without a language model: {found.reason}")
     return found.provider, found.style
 

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import re
 import typing
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
@@ -71,10 +71,10 @@ def _extended(section: str, name: str) -> type[Choosing]:
     if name in base.model_fields:
         raise ConfigError(f"the package {plugin.package} offers {name!r} under {GROUPS[section]}, which is a key")
     table = _table(section, plugin)
-    fields: dict[str, Any] = {} if table is None else {name: (table, Field(default_factory=table))}
-    extended: type[Choosing] = create_model(base.__name__, __base__=base, **fields)
-    extended.choices = (*base.choices, name)
-    return extended
+    fields: dict[str, Any] = {"choices": (ClassVar[tuple[str, ...]], (*base.choices, name))}
+    if table is not None:
+        fields[name] = (table, Field(default_factory=table))
+    return cast("type[Choosing]", create_model(base.__name__, __base__=base, **fields))
 
 
 def _table(section: str, plugin: Plugin) -> type[BaseModel] | None:

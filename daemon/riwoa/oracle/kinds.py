@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from riwoa import plugins
 from riwoa.errors import ConfigError, OracleError
 from riwoa.oracle.kind import OracleKind
 from riwoa.oracle.protocol import Oracle
-from riwoa.plugins import Plugin
+from riwoa.plugins import Named
 
 # Named, not imported: a worker that looks rows up needs neither torch nor a supernet.
 _BUILT_IN: Mapping[str, str] = {
@@ -23,28 +21,7 @@ _BUILT_IN: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class NamedKind:
-    """A kind of oracle, and the package that it comes from; None for riwoa itself."""
-
-    kind: OracleKind
-    plugin: Plugin | None = None
-
-    @contextmanager
-    def blamed(self, doing: str) -> Iterator[None]:
-        """Turn what another package's kind raises, and is no error of riwoa's, into a line that names the package.
-
-        Raises:
-            PluginError: it failed.
-        """
-        if self.plugin is None:
-            yield
-            return
-        with self.plugin.blamed(doing):
-            yield
-
-
-def kind_named(name: str) -> NamedKind:
+def kind_named(name: str) -> Named[OracleKind]:
     """The kind of oracle of a name.
 
     Raises:
@@ -52,14 +29,14 @@ def kind_named(name: str) -> NamedKind:
     """
     if name in _BUILT_IN:
         module, _, kind = _BUILT_IN[name].partition(":")
-        return NamedKind(getattr(importlib.import_module(module), kind)())
+        return Named(getattr(importlib.import_module(module), kind)())
     plugin = plugins.find(plugins.ORACLES, name)
     if plugin is None:
         raise ConfigError(f"no oracle is called {name!r}; is the package that offered it still installed?")
     if not (isinstance(plugin.value, type) and issubclass(plugin.value, OracleKind)):
         raise ConfigError(f"the package {plugin.package}: {name} must be a class that derives from OracleKind")
     with plugin.blamed("make its kind of oracle"):
-        return NamedKind(plugin.value(), plugin)
+        return Named(plugin.value(), plugin)
 
 
 def build_oracle(spec: Mapping[str, Any]) -> Oracle:
@@ -74,12 +51,12 @@ def build_oracle(spec: Mapping[str, Any]) -> Oracle:
     except ConfigError as error:
         raise OracleError(f"there is no oracle of kind {spec.get('kind')!r}; check [oracle]: {error}") from None
     with found.blamed("make its oracle"):
-        return found.kind.build(spec)
+        return found.value.build(spec)
 
 
 def measures_device(name: str) -> bool:
     """Whether the latencies of a kind of oracle come from this device's own table; False where the kind is gone."""
     try:
-        return kind_named(name).kind.measures_device
+        return kind_named(name).value.measures_device
     except ConfigError:
         return False

@@ -17,7 +17,7 @@ def pool_settings(oracle: Oracle, kept_cores: int = 0) -> PoolSettings:
         evaluation_timeout_s=oracle.timeout_s,
         memory_limit_bytes=oracle.memory_bytes,
     )
-    start_timeout_s = kind_named(oracle.kind).kind.start_timeout_s(oracle)
+    start_timeout_s = kind_named(oracle.kind).value.start_timeout_s(oracle)
     return limits if start_timeout_s is None else replace(limits, start_timeout_s=start_timeout_s)
 
 
@@ -29,5 +29,5 @@ def worker_count(oracle: Oracle, kept_cores: int = 0) -> int:
     if oracle.workers != "auto":
         return int(oracle.workers)
     by_cores = int(usable_cores() - kept_cores) // oracle.threads
-    by_kind = kind_named(oracle.kind).kind.most_workers(oracle)
+    by_kind = kind_named(oracle.kind).value.most_workers(oracle)
     return max(1, by_cores if by_kind is None else min(by_cores, by_kind))

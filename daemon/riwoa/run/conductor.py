@@ -35,8 +35,9 @@ from riwoa.run.history import Best, History, Identity, Progress, genotype_of, pa
 from riwoa.run.lora_schedule import Learning
 from riwoa.run.proposals import JoinedReplies, LatencyOf, LayerMs, Semantics, Style, style_of
 from riwoa.run.racing import Race, Racing
+from riwoa.run.strategy import configured_strategy, screens, search_parameters
 from riwoa.search.bandit import semantic_share
-from riwoa.search.base import Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
+from riwoa.search.base import Outcome, PopulationStrategy, Proposal, Strategy
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
@@ -44,7 +45,6 @@ from riwoa.search.polish import BATCH as POLISH_BATCH
 from riwoa.search.polish import Polish
 from riwoa.search.race import EliminationThreshold
 from riwoa.search.space import IntArray, Space
-from riwoa.search.strategies import SCREENING, make_strategy
 from riwoa.surrogate.gaussian_process import Examples
 from riwoa.surrogate.screening import Prediction, Screening
 from riwoa_storage.failpoint import failpoint
@@ -56,12 +56,6 @@ _log = get_logger("conductor")
 _SLICE_S = 5.0  # of a pause
 BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
 KEPT_LATENCIES = 50_000
-
-
-def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
-    """The optimiser's settings, with the share of attacks that are semantic."""
-    settings = config.search.model_dump(exclude={"strategy", "adapt_semantic", "predictor", "p_semantic"})
-    return SearchParameters(generations=config.run.generations, p_semantic=p_semantic, **settings)
 
 
 class Conductor:
@@ -134,8 +128,7 @@ class Conductor:
         self.racing = Racing(
             [str(rung) for rung in config.oracle.rungs], config.oracle.rung_confidence, config.run.seed
         )
-        screened = config.search.strategy in SCREENING and config.search.screened > 1
-        self.screening = Screening(space, prior) if screened else None
+        self.screening = Screening(space, prior) if screens(config) else None
         self.revision = 0
         self.resumed_from: int | None = None
         self.running = asyncio.Event()
@@ -646,10 +639,7 @@ class Conductor:
         return Objective(self._target_ms(config.objective.latency_ms), config.objective.exponent)
 
     def _make_strategy(self) -> Strategy:
-        config = self.config
-        parameters = search_parameters(config, self.p_semantic)
-        name, seed = config.search.strategy, config.run.seed
-        return make_strategy(name, self.space, self.objective, seed, parameters, self._latency_of_indices)
+        return configured_strategy(self.config, self.space, self.objective, self.p_semantic, self._latency_of_indices)
 
     def _make_polish(self, best: Best, start_generation: int) -> Polish:
         indices = self.codec.decode(genotype_of(best.individual)[None, :])[0]

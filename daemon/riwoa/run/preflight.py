@@ -27,7 +27,7 @@ def refusals(config: Config, latency_table: Path) -> list[str]:
     def checked() -> Space | None:
         oracle = kind_named(config.oracle.kind)
         with oracle.blamed("check a configuration"):
-            return oracle.kind.check(refused, config, latency_table)
+            return oracle.value.check(refused, config, latency_table)
 
     space = refused.ask(checked)
     if space is not None:

@@ -27,4 +27,4 @@ async def load_problem(config: Config, latency_table: Path, progress: ProgressCa
     """
     oracle = kind_named(config.oracle.kind)
     with oracle.blamed("pose its problem"):
-        return await oracle.kind.problem(config, latency_table, progress)
+        return await oracle.value.problem(config, latency_table, progress)

@@ -421,7 +421,7 @@ class Service:
         """Who writes proposals in this run; shown from now on."""
         provision = await provide(lambda: self._config.cognition, run, _log_model, self._model_directory(run))
         self.board.sources["cognition"] = provision.view
-        if provision.state in ("geometric only", "model gone") and self._config.cognition.provider == "model":
+        if provision.missed:
             _log.warning("no_language_model", state=provision.state, reason=provision.reason)
         return provision
 
