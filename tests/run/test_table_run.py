@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
 from tests.service.test_service import command, ctl, one_line, run, status
+from tests.storage.samples import reseal
 from tests.support.official import official_data
 
 OPS = np.array(list(itertools.product(range(5), repeat=4)), dtype=np.uint8)  # 625 architectures
@@ -325,3 +327,31 @@ def test_where_no_candidate_of_the_first_generation_exists_the_search_begins_at_
     assert life(tmp_path / "state", settings, "") == 0
     with JournalReader(tmp_path / "state" / "journal.db") as reader:
         assert any(i.status == "ok" for i in reader.generation(1, 0).individuals)
+
+
+def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had_begun_it(
+    table: Path, tmp_path: Path
+) -> None:
+    """What its journal says of the configuration is put back into the form of before."""
+    old_keys = (f"oracle.table={table}", "oracle.table_accuracy=acc")
+    settings = (*old_keys, *(s for s in table_settings(table) if not s.startswith("oracle.table.")))
+    whole, state = tmp_path / "whole", tmp_path / "state"
+    assert life(whole, settings, "") == 0
+    assert life(state, settings, "conductor.evaluated:3") == -signal.SIGKILL
+    with sqlite3.connect(state / "journal.db") as db:
+        ((text,),) = db.execute("SELECT config FROM config_revisions").fetchall()
+        config = json.loads(text)
+        tables = {name: config["oracle"].pop(name) for name in ("supernet", "table", "predictor")}
+        config["oracle"] |= tables["supernet"] | {"table": tables["table"].pop("file")}
+        config["oracle"] |= {f"table_{name}": value for name, value in tables["table"].items()}
+        config["oracle"] |= {"predictor": None, "latency_tables": None}
+        db.execute("UPDATE config_revisions SET config = ?", (json.dumps(config),))
+    db.close()
+    reseal(state / "journal.db")
+    done = run(state, settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert compare(whole / "journal.db", state / "journal.db").same
+    assert "oracle.table is now oracle.table.file" in done.stderr
+    with JournalReader(state / "journal.db") as reader:
+        (resumed,) = [e.payload for e in reader.events(1, limit=-1) if e.kind == "resumed"]
+    assert resumed == {"restarted": {}}
