@@ -70,7 +70,8 @@ def _extended(section: str, name: str) -> type[Choosing]:
     base, plugin = _SECTIONS[section], plugin_of(section, name)
     if name in base.model_fields:
         raise ConfigError(f"the package {plugin.package} offers {name!r} under {GROUPS[section]}, which is a key")
-    table = _table(section, plugin)
+    with plugin.blamed("describe its settings"):
+        table = _table(section, plugin)
     fields: dict[str, Any] = {"choices": (ClassVar[tuple[str, ...]], (*base.choices, name))}
     if table is not None:
         fields[name] = (table, Field(default_factory=table))
@@ -114,9 +115,10 @@ def _of_dataclass(plugin: Plugin) -> type[Section] | None:
         )
     common = {field.name for field in dataclasses.fields(SearchParameters)}
     hints = typing.get_type_hints(parameters)
-    own: dict[str, Any] = {
-        field.name: (hints[field.name], Field(field.default, description=field.metadata.get("description", "")))
-        for field in dataclasses.fields(parameters)
-        if field.name not in common
-    }
+    own: dict[str, Any] = {}
+    for field in dataclasses.fields(parameters):
+        if field.name not in common:
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            info = Field(default, description=field.metadata.get("description", ""))
+            own[field.name] = (hints[field.name], info)
     return create_model("Parameters", __base__=Section, **own) if own else None
