@@ -101,6 +101,10 @@ class ConfigError(RiwoaError):
         self.problems = problems
 
 
+class PluginError(RiwoaError):
+    """An oracle, a strategy or a provider of another installed package failed; the message names the package."""
+
+
 class CognitionError(RiwoaError):
     """The language model cannot be used now; the search goes on without it."""
 

@@ -171,8 +171,10 @@ async def test_the_whole_benchmark_runs_on_real_workers_and_judges_on_the_test_s
 
     weights = {k: v.contiguous() for k, v in build_network(BACKBONE).state_dict().items()}
     write_safetensors(weights, tmp_path / "net.safetensors", {})
-    overrides = [f"oracle.checkpoint={tmp_path / 'net.safetensors'}", "oracle.validation_views=1"]
-    config = load(None, [*overrides, "oracle.recalibration_images=50", "oracle.dtype=float32"], {}).config
+    overrides = [f"oracle.supernet.checkpoint={tmp_path / 'net.safetensors'}", "oracle.supernet.validation_views=1"]
+    config = load(
+        None, [*overrides, "oracle.supernet.recalibration_images=50", "oracle.supernet.dtype=float32"], {}
+    ).config
     settings = Settings(seeds=1, budget=3, workers=1, strategies=("riwoa", "random"))
     out = tmp_path / "e.jsonl"
     result = await bench_embedded(settings, config, TABLE, out)

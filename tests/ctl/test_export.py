@@ -19,8 +19,9 @@ from riwoa.cognition.protocol import ModelSpec
 from riwoa.ctl import main
 from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError
-from riwoa.export import accuracy, export_run, load_exported, onnx_difference, read_winner
-from riwoa.oracle.build import build_oracle
+from riwoa.export import export_run, read_winner
+from riwoa.oracle.kinds import build_oracle
+from riwoa.oracle.supernet_export import accuracy, load_exported, onnx_difference
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import build_network
 from riwoa.supernet.space import mobilenet_space
@@ -301,7 +302,7 @@ def test_a_run_on_own_images_is_exported_with_them_and_without_a_test_split_that
     (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
     assert main(["export", "--state", str(tmp_path), "--out", str(tmp_path / "out")]) == 66
     with sqlite3.connect(tmp_path / "journal.db") as db:  # as a start with the new place journals it
-        payload = json.dumps({"restarted": {"oracle.data": str(tmp_path / "moved.npz")}})
+        payload = json.dumps({"restarted": {"oracle.supernet.data": str(tmp_path / "moved.npz")}})
         columns = "run_id, kind, payload, created_unix_s"
         db.execute(f"INSERT INTO events ({columns}, checksum) VALUES (1, 'resumed', ?, 0.0, 0)", (payload,))
     reseal(tmp_path / "journal.db")

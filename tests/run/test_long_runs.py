@@ -220,8 +220,8 @@ def test_a_search_outlives_a_lack_of_file_descriptors_and_ends_in_the_same_diges
     np.savez(tmp_path / "cells.npz", ops=ops, acc=50.0 + ops.sum(axis=1) + np.cos(np.arange(len(ops))))
     settings = (
         "oracle.kind=table",
-        f"oracle.table={tmp_path / 'cells.npz'}",
-        "oracle.table_accuracy=acc",
+        f"oracle.table.file={tmp_path / 'cells.npz'}",
+        "oracle.table.accuracy=acc",
         "oracle.workers=1",
         "run.generations=30",
         "run.polish_evaluations=10",

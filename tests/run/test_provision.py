@@ -12,7 +12,7 @@ import pytest
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.config.schema import Cognition, Oracle
 from riwoa.errors import ConfigError, ModelError
-from riwoa.oracle.spec import worker_count
+from riwoa.oracle.workers import worker_count
 from riwoa.run.provision import Provision, provide
 from riwoa_storage.events import CognitionProvided
 from riwoa_storage.records import RunRecord

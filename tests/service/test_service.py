@@ -40,8 +40,8 @@ SMALL = (
     "cognition.provider=scripted",
     "cognition.script=mixed",
     "cognition.lag=1",
-    "oracle.validation_views=1",
-    "oracle.recalibration_images=100",
+    "oracle.supernet.validation_views=1",
+    "oracle.supernet.recalibration_images=100",
 )
 
 
@@ -384,7 +384,7 @@ def test_a_truncated_checkpoint_is_refused(state: Path, tmp_path: Path) -> None:
     whole = Path(__file__).resolve().parents[2] / "daemon/riwoa/data/digits_supernet.safetensors"
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(whole.read_bytes()[:100_000])
-    assert str(cut) in refusal(state, 66, settings=[*SMALL, f"oracle.checkpoint={cut}"])
+    assert str(cut) in refusal(state, 66, settings=[*SMALL, f"oracle.supernet.checkpoint={cut}"])
 
 
 def test_a_table_of_another_device_is_refused(state: Path) -> None:

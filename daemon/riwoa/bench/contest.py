@@ -35,7 +35,7 @@ from riwoa.search.driver import Driver, Evaluated
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.racing import Race, Racing
 from riwoa.search.space import IntArray, Space
-from riwoa.search.strategies import SCREENING, STRATEGIES, make_strategy
+from riwoa.search.strategies import STRATEGIES, make_strategy
 from riwoa.surrogate import gaussian_process as surrogate
 from riwoa.surrogate import screening
 from riwoa.surrogate.screening import Screening
@@ -142,7 +142,8 @@ class Found:
 
 def screening_of(contestant: str, space: Space) -> Screening | None:
     """A predictor of its own for who chooses by one."""
-    screens = contestant.partition("-")[0] in SCREENING and contestant != UNSCREENED
+    strategy = STRATEGIES[contestant.partition("-")[0]]
+    screens = strategy.screens(strategy.parameters()) and contestant != UNSCREENED
     return Screening(space) if screens else None
 
 

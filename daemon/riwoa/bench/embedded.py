@@ -34,7 +34,8 @@ from riwoa.hardware.obtain import obtain_table
 from riwoa.hardware.target import auto_target_ms
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import EvaluationBackend
-from riwoa.oracle.spec import oracle_spec, pool_settings
+from riwoa.oracle.supernet import supernet_spec
+from riwoa.oracle.workers import pool_settings
 from riwoa.run.task import KeptLatencies
 from riwoa.search.base import Outcome, SearchParameters
 from riwoa.search.driver import Driver, Evaluated
@@ -154,7 +155,7 @@ async def load_table(named: Path | None, own: Path, config: Config) -> LatencyTa
 def objective(config: Config, table: LatencyTable) -> Objective:
     """What the daemon would look for with this configuration on this device."""
     wanted = config.objective.latency_ms
-    target_ms = auto_target_ms(table, config.oracle.resolutions) if wanted == "auto" else float(wanted)
+    target_ms = auto_target_ms(table, config.oracle.supernet.resolutions) if wanted == "auto" else float(wanted)
     return Objective(target_ms, config.objective.exponent)
 
 
@@ -166,8 +167,8 @@ async def bench_embedded(
     Raises:
         RiwoaError: the oracle cannot be made, or ``out`` cannot be written.
     """
-    space = mobilenet_space(config.oracle.resolutions)
-    spec = oracle_spec(config.oracle)
+    space = mobilenet_space(config.oracle.supernet.resolutions)
+    spec = supernet_spec(config.oracle)
     limits = replace(pool_settings(config.oracle), workers=settings.workers)
     file = EvaluationFile(out)
     try:

@@ -78,7 +78,7 @@ async def check_model(config: Config, say: Callable[[str], None] = lambda _: Non
         await provider.start()
         load_s = time.monotonic() - started
         say("writing")
-        return await _measured(provider, found, style, mobilenet_space(config.oracle.resolutions), load_s)
+        return await _measured(provider, found, style, mobilenet_space(config.oracle.supernet.resolutions), load_s)
     finally:
         await provider.close()
 

@@ -45,7 +45,7 @@ def _pull(arguments: list[str], options: Options) -> int:
     from riwoa.supernet.fetch import pull
     from riwoa.supernet.published import PUBLISHED, sha256_of
 
-    parser = Parser("supernet pull", description="Then set oracle.checkpoint to its name.")
+    parser = Parser("supernet pull", description="Then set oracle.supernet.checkpoint to its name.")
     parser.add_argument("name", help=", ".join(PUBLISHED))
     parser.add_argument("--from", dest="url", metavar="URL", help="another place that has the same file")
     parser.add_argument("--sha256", metavar="HEX", help="what the file must be, if you know (none is published)")
@@ -60,7 +60,7 @@ def _pull(arguments: list[str], options: Options) -> int:
             report=lambda done, total: advance(done >> 10, (total or done) >> 10, ""),
         )
     data = {"checkpoint": given.name, "file": str(path), "sha256": sha256_of(path)}
-    emit(options, data, f"{path}: SHA-256 {data['sha256']}; set oracle.checkpoint = {given.name}")
+    emit(options, data, f"{path}: SHA-256 {data['sha256']}; set oracle.supernet.checkpoint = {given.name}")
     return 0
 
 
@@ -186,7 +186,7 @@ def _supernet(checkpoint: Path | None) -> tuple[Supernet, Recipe]:
 
 
 def _path(checkpoint: Path | None) -> Path:
-    from riwoa.oracle.build import checkpoint_path
+    from riwoa.oracle.supernet_oracle import checkpoint_path
     from riwoa.supernet.spec import SupernetSpec
 
     return checkpoint_path(SupernetSpec(checkpoint=str(checkpoint) if checkpoint else None))

@@ -91,12 +91,12 @@ def check_task(task: ImageTask, spec: DataSpec) -> None:
     if largest >= spec.n_classes:
         raise InputError(
             f"{task.name}: {spec.split} labels go up to {largest}, but the supernet has the classes 0 to "
-            f"{spec.n_classes - 1}; check oracle.n_classes"
+            f"{spec.n_classes - 1}; check oracle.supernet.n_classes"
         )
     if spec.recalibration_images > task.training_images:
         raise InputError(
-            f"{task.name}: {task.training_images} training images are too few for oracle.recalibration_images = "
-            f"{spec.recalibration_images}; lower it, or add images"
+            f"{task.name}: {task.training_images} training images are too few for "
+            f"oracle.supernet.recalibration_images = {spec.recalibration_images}; lower it, or add images"
         )
 
 

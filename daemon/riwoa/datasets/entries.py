@@ -117,7 +117,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise InputError(f"cannot read the folder {folder} ({error.strerror}); check oracle.data") from None
+        raise InputError(f"cannot read the folder {folder} ({error.strerror}); check oracle.supernet.data") from None
 
 
 def _hidden(entry: os.DirEntry[str]) -> bool:

@@ -26,16 +26,16 @@ from riwoa.run.history import Best, History, unpack_state
 from riwoa.run.journal import RunJournal
 from riwoa.run.ledger import Ledger, evaluated
 from riwoa.run.lora_schedule import LoraSchedule
-from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase, search_parameters
+from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase
 from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, model_proposals
 from riwoa.run.scan import Progress, scan
+from riwoa.run.strategy import configured_strategy, screens
 from riwoa.run.task import KeptLatencies, SearchTask
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
 from riwoa.search.racing import Racing
-from riwoa.search.strategies import SCREENING, make_strategy
 from riwoa.surrogate.screening import Screening
 from riwoa_storage.events import ConfigApplied, DeadlineReached, SpaceExhausted
 from riwoa_storage.reader import JournalReader
@@ -90,8 +90,7 @@ class Conductor:
         self.racing = Racing(
             [str(rung) for rung in config.oracle.rungs], config.oracle.rung_confidence, config.run.seed
         )
-        screened = config.search.strategy in SCREENING and config.search.screened > 1
-        self.screening = Screening(task.space, task.prior) if screened else None
+        self.screening = Screening(task.space, task.prior) if screens(config) else None
         self.ledger = Ledger(journal, self.history, task.latency_ms, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
         self.proposals: Proposals = NoProposals(self.codec)
@@ -289,14 +288,7 @@ class Conductor:
 
     def _search_phase(self) -> SearchPhase:
         config, task = self.config, self._task
-        strategy = make_strategy(
-            config.search.strategy,
-            task.space,
-            self.objective,
-            config.run.seed,
-            search_parameters(config, self.p_semantic),
-            self._latencies,
-        )
+        strategy = configured_strategy(config, task.space, self.objective, self.p_semantic, self._latencies)
         archive = self.history.archive
         driver = Driver(strategy, guide=self.screening, racing=self.racing, catalogue=task.catalogue, archive=archive)
         return SearchPhase(driver, self.proposals)

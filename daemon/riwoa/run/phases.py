@@ -12,18 +12,12 @@ from typing import Protocol
 
 from riwoa.config.schema import Config
 from riwoa.run.proposals import Proposals
-from riwoa.search.base import SearchParameters
+from riwoa.run.strategy import search_parameters
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoArchive
 from riwoa.search.polish import BATCH, Polish
 from riwoa_storage.records import Phase as PhaseName
-
-
-def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
-    """The optimiser's settings, with the share of attacks that are semantic."""
-    settings = config.search.model_dump(exclude={"strategy", "adapt_semantic", "predictor", "p_semantic"})
-    return SearchParameters(generations=config.run.generations, p_semantic=p_semantic, **settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from riwoa.ipc.child import child_command, child_environment
 from riwoa.log import get_logger
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import OracleSpec
-from riwoa.oracle.spec import pool_settings
+from riwoa.oracle.workers import pool_settings
 from riwoa.paths import StatePaths
 from riwoa.run.evaluations import EvaluationRequest, Evaluations
 from riwoa.run.history import Best

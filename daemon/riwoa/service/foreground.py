@@ -15,6 +15,7 @@ from riwoa.console.terminal import Terminal, fit
 from riwoa.errors import DaemonUnavailableError
 from riwoa.files.ownership import json_object
 from riwoa.hardware.interval import advice, interval_of, plus_minus
+from riwoa.oracle.kinds import measures_device
 from riwoa.oracle.protocol import accuracy_error
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import StatePaths, connect
@@ -131,7 +132,7 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     if "report" in metrics:
         print(f"  reported     {100 * metrics['report']:.2f} %, which no search looked at")
     if target_ms is not None:
-        measured = run.provenance.get("oracle", {}).get("kind") == "supernet"
+        measured = measures_device(str(run.provenance.get("oracle", {}).get("kind")))
         by = "this device's table" if measured else "the given tables"
         interval = interval_of(paths.latency_table, run.provenance.get("latency_table_sha256")) if measured else None
         print(f"  latency      {metrics['latency_ms']:.3f} ms an image{plus_minus(interval)}, by {by}")

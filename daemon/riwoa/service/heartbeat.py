@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from riwoa.config.schema import Config
-from riwoa.oracle.spec import pool_settings
+from riwoa.oracle.workers import pool_settings
 from riwoa.patience import BestEffort
 from riwoa.service.notify import Notifier
 from riwoa.service.status import StatusBoard, one_line

@@ -74,6 +74,8 @@ def _main(options: argparse.Namespace) -> int:
         loaded = load(loaded.source, options.set)
         renew_before_unix_s = plan.renew_before_unix_s
     configure_log(loaded.config, foreground=options.foreground)
+    if loaded.warning is not None:
+        _log.warning("config_keys_renamed", reason=loaded.warning)
     try:
         with locked(paths) as lock:
             _log.info("state_directory", path=paths.directory)

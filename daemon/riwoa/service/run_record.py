@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
-from riwoa.config.loading import Loaded, difference, from_journal
+from riwoa.config.loading import Loaded, difference, from_journal, keys_in_journal
 from riwoa.config.reload import Reloader, with_keys
 from riwoa.config.schema import Config, as_json, may_restart, value_of
 from riwoa.errors import ConfigError, TableError
 from riwoa.hardware.probe import library_versions
-from riwoa.run.problem import Problem
+from riwoa.oracle.kind import Problem
 from riwoa.run.provision import Provision
 from riwoa.surrogate.gaussian_process import Examples
 from riwoa_storage.events import CognitionProvided, RunResumed
@@ -54,8 +54,13 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
     in_force = from_journal(journaled)
     refused = difference(in_force, loaded.config).refused
     # Where nobody asked for it, a run begun before there was such a key goes on as it was.
-    refused = {key: pair for key, pair in refused.items() if not _is_only_newer(key, journaled, loaded)}
-    restarted = [key for key in refused if may_restart(key)]
+    begun_with = keys_in_journal(journaled)
+    refused = {
+        key: pair
+        for key, pair in refused.items()
+        if key in begun_with or loaded.origin.get(key, "default") != "default"
+    }
+    restarted = [key for key in refused if may_restart(key, type(in_force))]
     names = [f"{key} ({old!r} -> {new!r})" for key, (old, new) in refused.items() if key not in restarted]
     if names:
         raise ConfigError(
@@ -63,11 +68,6 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
         )
     reloader.continue_from(with_keys(in_force, loaded.config, restarted))
     return UnfinishedRun(run, {key: value_of(loaded.config, key) for key in restarted})
-
-
-def _is_only_newer(key: str, journaled: Mapping[str, Any], loaded: Loaded) -> bool:
-    section, name = key.split(".")
-    return name not in journaled.get(section, {}) and loaded.origin[key] == "default"
 
 
 async def begin_or_continue(

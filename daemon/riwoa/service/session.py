@@ -15,14 +15,15 @@ from riwoa.config.schema import Config
 from riwoa.hardware.interval import interval_of
 from riwoa.hardware.obtain import BuildProgress
 from riwoa.log import get_logger
+from riwoa.oracle.kind import Problem
 from riwoa.oracle.pool import WorkerPool
-from riwoa.oracle.spec import pool_settings
+from riwoa.oracle.workers import pool_settings
 from riwoa.patience import BestEffort
 from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.journal import RunJournal
-from riwoa.run.problem import Problem, load_problem
+from riwoa.run.problem import load_problem
 from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
 from riwoa.run.task import SearchTask
@@ -170,7 +171,7 @@ class Session:
         directory = model_directory(self._parts.paths.journal, run)
         provision = await provide(lambda: self._parts.config.cognition, run, log_model_line, directory)
         self._board.sources.cognition = lambda: cognition_view(provision)
-        if provision.state in ("geometric only", "model gone") and self._parts.config.cognition.provider == "model":
+        if provision.missed:
             _log.warning("no_language_model", state=provision.state, reason=provision.reason)
         return provision
 

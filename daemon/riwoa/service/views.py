@@ -84,7 +84,7 @@ def leader_view(conductor: Conductor, latency_interval: float | None) -> LeaderS
         return None
     return {
         "accuracy": leader.metrics["accuracy"],
-        "accuracy_error": accuracy_error(leader.metrics, conductor.config.oracle.model_dump()),
+        "accuracy_error": accuracy_error(leader.metrics, conductor.config.oracle.settings.model_dump()),
         "latency_ms": leader.metrics["latency_ms"],
         "latency_interval": latency_interval,
         "fitness": leader.fitness,

@@ -126,7 +126,7 @@ def download(url: str, out: Path, report: Report) -> None:
             return
         raise InputError(
             f"cannot download {url} ({_words(error)}); check the connection and pull again, or fetch the file "
-            "elsewhere and name its path in oracle.checkpoint"
+            "elsewhere and name its path in oracle.supernet.checkpoint"
         ) from None
     with response:
         continued = response.status == http.HTTPStatus.PARTIAL_CONTENT

@@ -33,10 +33,10 @@ from torch import Tensor, nn
 from riwoa.datasets.arrays import ByteArray, IntArray, resize_matrix
 from riwoa.datasets.cifar import Cifar100Task
 from riwoa.errors import InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
-from riwoa.export import winning_net
 from riwoa.files.lock import locked
 from riwoa.files.ownership import unwritable
 from riwoa.ipc.child import die_with_parent, error_to_json, take_stdout, watch_stdin
+from riwoa.oracle.supernet_export import winning_net
 from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from riwoa.config.renamed import new_name
 from riwoa.datasets.cifar import find_cifar100
 from riwoa.errors import InputError
 from riwoa.paths import StatePaths
@@ -73,13 +74,13 @@ def search_toml(s: Settings, checkpoint: Path) -> str:
     keys: dict[str, Any] = {
         "run.seed": s.seed,
         "run.export": False,
-        "oracle.checkpoint": str(checkpoint.absolute()),
-        "oracle.width_mult": s.backbone.width_mult,
-        "oracle.n_classes": s.backbone.n_classes,
-        "oracle.stem": s.backbone.stem,
-        "oracle.resolutions": list(s.resolutions),
-        "oracle.data": s.data,
-        "oracle.device": s.device,
-        **s.search,
+        "oracle.supernet.checkpoint": str(checkpoint.absolute()),
+        "oracle.supernet.width_mult": s.backbone.width_mult,
+        "oracle.supernet.n_classes": s.backbone.n_classes,
+        "oracle.supernet.stem": s.backbone.stem,
+        "oracle.supernet.resolutions": list(s.resolutions),
+        "oracle.supernet.data": s.data,
+        "oracle.supernet.device": s.device,
+        **{new_name(key, "supernet"): value for key, value in s.search.items()},
     }
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
