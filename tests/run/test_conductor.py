@@ -15,11 +15,10 @@ from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
 from riwoa.errors import OracleError
 from riwoa.run.ledger import evaluated
-from riwoa.run.phases import search_parameters
+from riwoa.run.strategy import configured_strategy, screens
 from riwoa.run.task import KeptLatencies
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
-from riwoa.search.strategies import SCREENING, make_strategy
 from riwoa.surrogate.screening import Screening
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
@@ -310,10 +309,9 @@ async def test_a_bare_driver_asks_what_the_conductor_asked(settings: tuple[str, 
     changes = (*SMALL, "search.population=8", "run.generations=8", "run.polish_evaluations=0", *settings)
     await conduct(path, *changes)
     config = load(None, list(changes), {}).config
-    screened = Screening(SPACE) if config.search.strategy in SCREENING else None
+    screened = Screening(SPACE) if screens(config) else None
     latency_of = KeptLatencies(SPACE, latency_ms)
-    parameters, aim = search_parameters(config, 0.0), Objective(4.5)
-    strategy = make_strategy(config.search.strategy, SPACE, aim, config.run.seed, parameters, latency_of)
+    strategy = configured_strategy(config, SPACE, Objective(4.5), 0.0, latency_of)
     driver = Driver(strategy, guide=screened)
     with JournalReader(path) as reader:
         generations = list(reader.generations(1))

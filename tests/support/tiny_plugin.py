@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from riwoa.cognition.protocol import Progress, Trained, TrainingJob
+from riwoa.cognition.protocol import OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.provider import ProviderStats
 from riwoa.config.fields import KindSettings, Section
 from riwoa.config.schema import Cognition, Config
@@ -141,7 +141,7 @@ class Scribe:
     async def use_adapter(self, sha256: str | None, path: Path | None) -> None:
         """There are none."""
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         """It does not learn."""
         raise CognitionError("a scribe does not learn")
 
