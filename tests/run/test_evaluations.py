@@ -85,7 +85,7 @@ async def generation(
             await work.add(wanted)
     keys = [w.key for wanted in added for w in wanted]
     found = work.outcomes(keys)
-    with JournalReader(journal._name) as reader:
+    with JournalReader(of._path) as reader:
         count = reader.generation_count(1)
     await journal.commit_generation(
         GenerationRecord(

@@ -15,6 +15,7 @@ from riwoa.oracle.protocol import BackendStats, WorkerState
 from riwoa.service import drift_watch
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.parts import DaemonParts
+from riwoa_storage.events import LatencyDrift, payload_of
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import CONFIG, PROVENANCE
@@ -84,8 +85,8 @@ async def test_it_pauses_measures_and_tells_in_status_and_journal(
     assert shown["verdict"] == found.verdict
     assert shown["checked_unix_s"] == pytest.approx(parts.board.look()["updated_unix_s"], abs=60)
     with JournalReader(parts.paths.journal) as reader:
-        (event,) = [e for e in reader.events(1) if e.kind == "latency_drift"]
-    assert Drift.from_json(event.payload) == found
+        (event,) = reader.events(1, LatencyDrift)
+    assert Drift.from_json(payload_of(event)) == found
 
 
 async def test_it_waits_until_no_worker_is_busy(parts: DaemonParts, journal: JournalWriter) -> None:

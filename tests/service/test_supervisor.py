@@ -17,6 +17,7 @@ from riwoa.service.parts import DaemonParts
 from riwoa.service.state import DaemonState
 from riwoa.service.supervisor import Backoff, Supervisor
 from riwoa_storage.errors import JournalFullError
+from riwoa_storage.events import DeadlineReached
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from riwoa_storage.writer import JournalWriter
@@ -168,9 +169,9 @@ async def test_a_run_past_its_deadline_is_ended_from_the_journal_without_a_sessi
     assert parts.board.look()["run"]["generation"] == 2  # type: ignore[index]
     with JournalReader(parts.paths.journal) as reader:
         (run,) = reader.runs()
-        (event,) = [e for e in reader.events(run_id) if e.kind == "deadline"]
+        (event,) = reader.events(run_id, DeadlineReached)
     assert run.status == "finished"
-    assert event.payload == {"deadline": "2020-01-01T07:00", "phase": "not searching"}
+    assert (event.deadline, event.phase) == ("2020-01-01T07:00", "not searching")
 
 
 @pytest.mark.parametrize(
