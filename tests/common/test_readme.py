@@ -25,7 +25,7 @@ ROOTS = [ROOT, *(ROOT / root for root in ("daemon", "daemon/riwoa", "storage", "
 # Modules that other branches of issue 13 bring, and those that they take away; both to be emptied when all are merged.
 PLANNED = set(
     """
-    events.py integrity.py judging.py kind.py kinds.py lookup.py module.py oracle/kind.py
+    events.py integrity.py judging.py model_process.py proposer.py kind.py kinds.py lookup.py module.py oracle/kind.py
     oracle/kinds.py plugins.py riwoa_storage/events.py run/ledger.py run/phases.py run/replies.py
     run/requests.py run/semantic_slots.py search/driver.py search/racing.py service/daemon.py
     service/drift_watch.py service/ending.py service/heartbeat.py service/nights.py service/pauses.py
