@@ -1,4 +1,4 @@
-"""The wall clock of a machine that may have woken up with a wrong one: what was noted before it was set, re-dated.
+"""Corrects moments that were noted by a wall clock which was wrong at the time and has been set since.
 
 Durations are by the monotonic clock everywhere; only deadlines, nights and quiet hours ask the wall clock. A computer
 without a battery for its clock starts in the past, and the network sets it right minutes later.
@@ -13,7 +13,7 @@ _STEP_S = 60.0  # less is how clocks are slewed, or drift in months
 
 
 def _steady_s() -> float:
-    """Seconds that passed, those of a suspended machine too."""
+    """Seconds of a clock that nobody sets; it counts those of a suspended machine too."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 

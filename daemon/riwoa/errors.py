@@ -46,7 +46,7 @@ class DaemonUnavailableError(RiwoaError):
 
 
 class ServiceManagerError(RiwoaError):
-    """systemd is not there, or refuses; nothing of riwoa's is wrong."""
+    """systemd is missing, or refuses what it was asked."""
 
     exit_code = 69
 
@@ -88,7 +88,10 @@ class ControlError(RiwoaError):
 
 
 class ConfigError(RiwoaError):
-    """The configuration is invalid; nothing was changed. ``problems`` is all that is wrong, the message the first."""
+    """The configuration is invalid; nothing was changed.
+
+    The message names the first problem, ``problems`` holds all of them.
+    """
 
     exit_code = 78
 
@@ -98,8 +101,12 @@ class ConfigError(RiwoaError):
         self.problems = problems
 
 
+class PluginError(RiwoaError):
+    """An oracle, a strategy or a provider of another installed package failed; the message names the package."""
+
+
 class CognitionError(RiwoaError):
-    """The language model's side fails; the search goes on geometrically."""
+    """The language model cannot be used now; the search goes on without it."""
 
 
 class ModelError(CognitionError):

@@ -8,55 +8,38 @@ export or the new one, and the files of their own that they keep there in both. 
 one, so the old one steps aside first; a power cut in between leaves neither in place, and exporting again brings both
 back: the export comes from the journal, the other files from where the old one stepped.)
 
-The model is the recalibrated subnet in float32. A search may have measured in bfloat16, and then the journaled accuracy
-and this model's can differ by a few images; architecture.json holds both.
+Which files a network has is its kind of oracle's to say (``OracleKind.export``).
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import nn
-
 from riwoa import __version__
 from riwoa.cognition.protocol import ModelSpec
-from riwoa.datasets.arrays import FloatArray, Images, IntArray, Split
-from riwoa.datasets.catalogue import ImageTask, check_every_split, task_of
-from riwoa.errors import InputError, OracleError, RiwoaError
-from riwoa.files.ownership import json_object, keep_writing_to_ourselves, output_directory, unwritable
+from riwoa.config.renamed import new_name
+from riwoa.errors import InputError, RiwoaError
+from riwoa.files.ownership import deny_writing_to_others, json_object, output_directory, unwritable
 from riwoa.files.staging import finish_left, replacing
 from riwoa.hardware.probe import library_versions
 from riwoa.ipc.child import die_with_parent, watch_stdin
-from riwoa.oracle.build import checkpoint_path
-from riwoa.parsing import parse_json
-from riwoa.supernet.evaluator import SubnetEvaluator
-from riwoa.supernet.network import Supernet
-from riwoa.supernet.ofa_import import import_ofa
-from riwoa.supernet.space import OfaConfig, ofa_config
-from riwoa.supernet.spec import SupernetSpec
+from riwoa.oracle.kind import FoundNetwork
+from riwoa.oracle.kinds import kind_named
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
+from riwoa_storage.events import AdapterUnusable, RunResumed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord
 
 SCHEMA = 1
-ONNX_TOLERANCE = 1e-4
-_ONNX_HINT = "pip install 'riwoa[export]'"
-_BATCH_IMAGES = 200
 _ADAPTER_README = """\
 ---
 library_name: peft
@@ -120,14 +103,12 @@ def read_winner(journal: Path, run_id: int | None = None) -> Winner:
             raise InputError(f"run {run.run_id} has no leader yet: no evaluation succeeded; let it run on")
         revisions = reader.config_revisions(run.run_id)
         adapters = reader.adapters(run.run_id)
-        events = reader.events(run.run_id, limit=-1)
+        restarts = [event.restarted for event in reader.events(run.run_id, RunResumed)]
+        refused = {event.sha256 for event in reader.events(run.run_id, AdapterUnusable) if event.refused}
         searched = [s.generation for s in reader.generation_summaries(run.run_id) if s.phase == "search"]
-    told = [e.payload for e in events if e.kind == "adapter_unusable"]
-    restarts = [e.payload.get("restarted", {}) for e in events if e.kind == "resumed"]
     restarted = {key: value for changed in restarts for key, value in changed.items()}
     config = revisions[-1].config if revisions else {}
     learned = run.provenance.get("model_spec") is not None  # a script in a model's place learns nothing real
-    refused = {payload["sha256"] for payload in told if payload.get("refused")}
     usable = [adapter for adapter in adapters if adapter.sha256 not in refused]
     adapter = _in_force(usable, max(searched, default=0)) if learned else None
     return Winner(run, last.leader, config, last.individuals[0].fitness_version, adapter, restarted)
@@ -156,49 +137,39 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
         StorageError: the journal cannot be read.
     """
     winner = read_winner(journal, run_id)
-    spec = _spec_now(winner)
+    begun_with = dict(winner.run.provenance.get("oracle", {}))
+    oracle = kind_named(str(begun_with.get("kind")))
+    with oracle.blamed("find its files"):
+        spec = oracle.value.moved(begun_with, _changed_settings(winner))
     with _writing(out):
         finish_left(Path(os.path.realpath(out)), made_export)
     out = output_directory(out, lambda directory: made_export(directory) is not None)
-    if spec.get("kind") in ("table", "predictor"):
-        return _export_numbers(winner, out, spec["kind"])
-    if spec.get("kind") != "supernet":
-        raise InputError(f"run {winner.run.run_id} searched with a {spec.get('kind')!r} oracle, which has no weights")
-    config = ofa_config(winner.architecture)
-    named = SupernetSpec.from_json(spec)
-    task = task_of(named)
-    check_every_split(task, named)
-    net = winning_net(named, config, task)
-    left_out = _why_no_onnx() if onnx else "not asked for"
+    with oracle.blamed("export the winner"):
+        files = oracle.value.export(_found_network(winner, spec), onnx=onnx)
+    description = {"schema": SCHEMA, **_found(winner), **files.description}
     with _replacing(out) as temporary:
-        description = _describe(winner, net, config, task, named)
-        _write(temporary / "model.safetensors", _weights(net, winner, config))
-        if left_out is None:
-            _write_onnx(net, task.views("validation", config.r, 1)[0][:32], temporary / "model.onnx")
+        with oracle.blamed("write the winner's files"):
+            files.write(temporary)
         provenance = _write_descriptions(winner, description, temporary)
-    return Exported(out, description, provenance, left_out)
+    return Exported(out, description, provenance, files.onnx_left_out)
 
 
-def _spec_now(winner: Winner) -> Json:
-    """The oracle as the run began with it, its files where a later start said that they lie."""
-    spec = dict(winner.run.provenance.get("oracle", {}))
-    moved = {key.removeprefix("oracle."): value for key, value in winner.restarted.items()}
-    for name in ("checkpoint", "data", "recalibration_data"):
-        if name in spec and moved.get(name) not in (None, "embedded", "digits"):
-            place = Path(moved[name])
-            spec[name] = str(place.absolute()) if place.exists() else moved[name]
-    return spec
+def _changed_settings(winner: Winner) -> Json:
+    """Settings of the run's kind of oracle that a later start changed, by their names of today."""
+    kind = winner.run.provenance.get("oracle", {}).get("kind")
+    now = {new_name(key, kind): value for key, value in winner.restarted.items()}
+    own = f"oracle.{kind}."
+    return {key.removeprefix(own): value for key, value in now.items() if key.startswith(own)}
 
 
-def _export_numbers(winner: Winner, out: Path, kind: str) -> Exported:
-    """A table or a predictor knows its architectures' numbers and no networks: there is no model to write."""
-    description = _found(winner) | {"schema": SCHEMA, "journaled": {"metrics": dict(winner.leader["metrics"])}}
-    if kind == "predictor":  # a network that OFA's published supernets hold: get_active_subnet takes this
-        config = ofa_config(winner.architecture)
-        description |= {"resolution": config.r, "ofa": config.to_json()}
-    with _replacing(out) as temporary:
-        provenance = _write_descriptions(winner, description, temporary)
-    return Exported(out, description, provenance, f"a {kind} holds no networks")
+def _found_network(winner: Winner, spec: Json) -> FoundNetwork:
+    notes = {
+        "architecture_key": str(winner.leader["architecture_key"]),
+        "resolution": str(winner.architecture.get("resolution")),
+        "run_digest": winner.run.digest,
+        "riwoa": __version__,
+    }
+    return FoundNetwork(spec, winner.architecture, winner.leader["metrics"], notes)
 
 
 def _write_descriptions(winner: Winner, description: Json, directory: Path) -> Json:
@@ -211,64 +182,6 @@ def _write_descriptions(winner: Winner, description: Json, directory: Path) -> J
     return provenance
 
 
-def load_exported(directory: Path) -> tuple[nn.Module, int]:
-    """The exported model in evaluation mode and its input resolution, from the files alone.
-
-    Raises:
-        InputError: a file is missing, damaged, or of another model.
-    """
-    try:
-        description = parse_json((directory / "architecture.json").read_bytes())
-        net: nn.Module = import_ofa().MobileNetV3.build_from_config(description["network"])
-        # OFA's own loading is not asked: strict, every weight is there and none besides.
-        nn.Module.load_state_dict(net, load_file(directory / "model.safetensors"))
-        return net.eval(), int(description["resolution"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{directory} holds no intact export ({reason}); run riwoactl export again") from error
-
-
-def winning_net(spec: SupernetSpec, config: OfaConfig, task: ImageTask) -> nn.Module:
-    """The standalone float32 subnet, BatchNorm recalibrated as the search did.
-
-    Raises:
-        InputError: the checkpoint is missing or damaged.
-    """
-    supernet = Supernet.load(checkpoint_path(spec), spec.width_mult, spec.n_classes, spec.stem)
-    recalibration = {config.r: task.recalibration(config.r, spec.recalibration_images)}
-    # The evaluator asks for validation images, and recalibrates on none of them: one will do.
-    validation = {config.r: (recalibration[config.r][:1], np.zeros(1, dtype=np.int64))}
-    evaluator = SubnetEvaluator(supernet, recalibration, validation, dtype="float32", prefix_cache_bytes=0)
-    return evaluator.recalibrated_net(config)
-
-
-def accuracy(net: nn.Module, images: Images, labels: IntArray) -> dict[str, Any]:
-    """Top-1 of a model in batches: {"accuracy", "correct", "images"}."""
-    correct = 0
-    with torch.inference_mode():
-        for start in range(0, len(images), _BATCH_IMAGES):
-            logits = net(torch.from_numpy(images[start : start + _BATCH_IMAGES]))
-            correct += int((logits.argmax(1).numpy() == labels[start : start + _BATCH_IMAGES]).sum())
-    return {"accuracy": correct / len(images), "correct": correct, "images": len(images)}
-
-
-def _describe(winner: Winner, net: Any, config: OfaConfig, task: ImageTask, spec: SupernetSpec) -> dict[str, Any]:
-    judged: tuple[Split, ...] = ("validation", "test")
-    splits = [split for split in judged if split in task.splits]
-    return {
-        "schema": SCHEMA,
-        **_found(winner),
-        "resolution": config.r,
-        "ofa": config.to_json(),
-        "network": net.config,
-        "input": {"name": "images", "shape": ["batch", 3, config.r, config.r], "dtype": "float32"}
-        | {"range_before": [0.0, 1.0], "mean": list(task.mean), "std": list(task.std)},
-        "output": {"name": "logits", "shape": ["batch", spec.n_classes]},
-        "journaled": {"metrics": dict(winner.leader["metrics"]), "dtype": spec.dtype},
-        "exported": {s: accuracy(net, *task.views(s, config.r, spec.validation_views)) for s in splits},
-    }
-
-
 def _found(winner: Winner) -> dict[str, Any]:
     """What architecture.json says of any winner."""
     return {
@@ -278,17 +191,6 @@ def _found(winner: Winner) -> dict[str, Any]:
         "fitness_version": winner.fitness_version,
         "feasible": winner.leader["feasible"],
     }
-
-
-def _weights(net: nn.Module, winner: Winner, config: OfaConfig) -> bytes:
-    notes = {
-        "format": "pt",
-        "architecture_key": str(winner.leader["architecture_key"]),
-        "resolution": str(config.r),
-        "run_digest": winner.run.digest,
-        "riwoa": __version__,
-    }
-    return save({name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}, notes)
 
 
 def _provenance(winner: Winner, directory: Path) -> dict[str, Any]:
@@ -327,57 +229,6 @@ def _write_adapter(adapter: AdapterRecord, run: RunRecord, directory: Path) -> N
     write_peft_directory(spec, adapter.weights, directory)
     _write(directory / "README.md", _ADAPTER_README.format(name=spec.name, rank=spec.lora_rank).encode())
     flush(directory)
-
-
-# -- ONNX ------------------------------------------------------------------------------------------------------------
-
-
-def _why_no_onnx() -> str | None:
-    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(missing)} not installed: {_ONNX_HINT}, then riwoactl export" if missing else None
-
-
-def _write_onnx(net: nn.Module, images: FloatArray, path: Path) -> None:
-    """Trace, write, and check in onnxruntime on two batch sizes.
-
-    The TorchScript exporter, although torch calls it old: on one core it takes 3 s where the new one took 43, prints
-    nothing, and this fixed graph needs nothing newer.
-
-    Raises:
-        OracleError: the logits differ by more than ``ONNX_TOLERANCE``.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net,
-            (torch.from_numpy(images[:2]),),
-            str(path),
-            dynamo=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
-        )
-    flush(path)
-    difference = max(onnx_difference(path, net, images[:n]) for n in (1, len(images)))
-    if not difference <= ONNX_TOLERANCE:
-        raise OracleError(
-            f"onnxruntime and torch differ by {difference:.1e} on the exported model (at most {ONNX_TOLERANCE}); "
-            "export with --no-onnx, and report this"
-        )
-
-
-def onnx_difference(path: Path, net: nn.Module, images: FloatArray) -> float:
-    """The largest difference of any logit between onnxruntime and torch."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["logits"], {"images": images})
-    with torch.inference_mode():
-        expected = net(torch.from_numpy(images)).numpy()
-    return float(np.abs(found - expected).max())
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -423,7 +274,7 @@ def main(arguments: list[str]) -> int:
     """``python -m riwoa.export JOURNAL DIRECTORY``: the daemon's child, which does not outlive it."""
     die_with_parent()
     watch_stdin()
-    keep_writing_to_ourselves()
+    deny_writing_to_others()
     try:
         export_run(Path(arguments[0]), Path(arguments[1]))
     except (RiwoaError, StorageError) as error:

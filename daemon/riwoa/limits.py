@@ -1,4 +1,4 @@
-"""What of this machine is ours: the cores and the memory that affinity and control groups leave to this process.
+"""The cores and the memory that affinity and control groups leave to this process.
 
 A container's limit is no property of the machine: it counts all its cores and its whole memory, and is stopped, or
 killed, at the limit. Limits hold in each group from the process's own up to the root of what it sees; the least is the
@@ -21,7 +21,7 @@ ROOT = Path("/")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What this process may use in all, and what of it is free or can be freed at once; in bytes."""
+    """Memory that this process may use in all, and that part of it which is free or can be freed at once."""
 
     total_bytes: int
     available_bytes: int
@@ -29,15 +29,23 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class _Mount:
-    """A hierarchy of control groups: ``top`` is the group that its mount point shows."""
+    """A mounted hierarchy of control groups.
+
+    Attributes:
+        place: the mount point.
+        top: the group that the mount point shows.
+        controllers: of version 1; empty for version 2, which holds them all.
+    """
 
     place: Path
     top: PurePosixPath
-    controllers: frozenset[str]  # none named: version 2, which holds them all
+    controllers: frozenset[str]
 
 
 def usable_cores(root: Path = ROOT) -> float:
-    """Cores' worth of time that this process may take: the smaller of its affinity and its quota.
+    """The share of the machine's processor time that this process may take, in cores.
+
+    The least of what its affinity and the quotas of its groups allow.
 
     Args:
         root: where ``proc`` and the mount points of control groups are found.
@@ -51,12 +59,12 @@ def affine_cores() -> int:
 
 
 def whole_cores(root: Path = ROOT) -> int:
-    """How many processes of one thread can run at full speed; at least one, at whatever speed."""
+    """How many processes of one thread can run at full speed, and at least 1."""
     return max(1, int(usable_cores(root)))
 
 
 def memory(root: Path = ROOT) -> Memory:
-    """The smaller of what the machine has and what the groups allow.
+    """The memory of this process: the least of what the machine has and what its groups allow.
 
     Raises:
         Exception: whatever psutil fails for, where the machine does not tell.
@@ -79,7 +87,10 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Limit, and use without what the kernel drops first (file pages not used lately), of each group that has one."""
+    """Limit and use, in bytes, of each group that has a limit.
+
+    File pages not used lately do not count as used: the kernel drops them first.
+    """
     for group in _groups(root, "memory"):
         # Above memory.high a group is slowed down until it gives memory back: for a search, that is the end of it.
         given = [_first(group / name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
@@ -109,7 +120,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _own_groups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
-    """Controller and group of each hierarchy; version 2 has no controllers' names here."""
+    """Pairs of a controller and this process's group in its hierarchy; the controller is "" for version 2."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, group = [*line.split(":", 2), "", ""][:3]
         for controller in controllers.split(","):
@@ -134,7 +145,7 @@ def _first(file: Path) -> int | None:
 
 
 def _integer(text: str) -> int | None:
-    """None for "max", and whatever else is no number."""
+    """The number that a text holds; None for "max" and anything else."""
     try:
         return int(text)
     except ValueError:

@@ -1,4 +1,7 @@
-"""Structured logs: JSON lines for the system's journal, columns for a terminal. One snake_case event a fact."""
+"""Structured logs: JSON lines for the system's journal, columns for a terminal.
+
+An event is a word in snake_case and its facts.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     if pretty:
         plain = structlog.dev.plain_traceback
         renderers = [structlog.dev.ConsoleRenderer(colors=Terminal.of(stream).colours, exception_formatter=plain)]
-    logging.getLogger().addHandler(_forwarded)  # once, however often
+    logging.getLogger().addHandler(_library_handler)  # adds it once, however often it is called
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([_printable] if pretty else []),  # JSON escapes by itself
-            _Losses(stream),
+            _LossReporter(stream),
             *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -43,8 +46,8 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     )
 
 
-class _Forwarded(logging.Handler):
-    """What libraries say by Python's own logging, asyncio above all, as a line of ours: no tracebacks between them."""
+class _LibraryHandler(logging.Handler):
+    """Logs in one line what libraries, asyncio above all, say through Python's own logging, without tracebacks."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the record; its error, if there is one, in a few words."""
@@ -54,11 +57,11 @@ class _Forwarded(logging.Handler):
         write("library_said", line=printable(record.getMessage()), **words)
 
 
-_forwarded = _Forwarded(logging.WARNING)
+_library_handler = _LibraryHandler(logging.WARNING)
 
 
-class _Losses:
-    """Adds to the next line how many before it the stream could not take, since the start, if there are more now."""
+class _LossReporter:
+    """Adds ``lines_lost`` to the first line after a loss: how many the stream could not take since the start."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -72,13 +75,13 @@ class _Losses:
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger that says which room speaks. Lazy: modules make theirs before ``configure`` is called."""
+    """A logger whose lines name a room. It is lazy: modules make theirs before ``configure`` is called."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(room=name)
     return logger
 
 
 def _printable(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """The event with its texts, which may quote anybody's names, made safe for a terminal."""
+    """The event with its texts made safe for a terminal, since they may quote names that anybody chose."""
     return {
         key: printable(value, _MOST_CHARACTERS) if isinstance(value, str) else value for key, value in event.items()
     }

@@ -1,7 +1,7 @@
-"""Outside text read within bounds: whatever it holds, the answer is a value or one ValueError that says why.
+"""Reads JSON, TOML and text from outside within bounds of size, depth and time, or raises one ValueError.
 
 Files that people edit, answers of processes, and what another version left behind are no more trusted than the network
-is. Light: ``riwoactl status`` imports this.
+is. ``riwoactl status`` imports this, so it imports nothing that is slow to start.
 """
 
 from __future__ import annotations
@@ -94,13 +94,16 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def _dotted_beyond(line: str, most: int) -> bool:
-    """Whether a key may have more parts, blanks around their dots or not; numbers in a list have a dot each."""
+    """Whether a line may hold a key of more than ``most`` parts, with or without blanks around the dots.
+
+    Words are judged one by one, since numbers in a list have a dot each.
+    """
     words = re.sub(r"[ \t]*\.[ \t]*", ".", line)
     return any(word.count(".") > most for word in re.findall(r"[^\s,=\[\]{}]+", words))
 
 
 def decode_text(content: bytes) -> str:
-    """A text as people save it: UTF-8, with or without a byte-order mark.
+    """The text that bytes in UTF-8 hold, with or without a byte-order mark.
 
     Raises:
         ValueError: it is in another encoding; says which, or in which line it ceases to be UTF-8, and what to do.
@@ -142,7 +145,7 @@ def read_once(path: str | os.PathLike[str], most_bytes: int) -> tuple[bytes, boo
 
 
 def _is_null(found: os.stat_result) -> bool:
-    """/dev/null is how a shell writes an empty file."""
+    """Whether it is /dev/null, which is how a shell names an empty file."""
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev
 
 

@@ -1,12 +1,12 @@
-"""Where things lie: one function each, the same for riwoad and riwoactl.
+"""Where the state directory, its files and the control socket lie; the same for riwoad and riwoactl.
 
 The state directory is the first of: ``--state``; ``$RIWOA_STATE``; ``$STATE_DIRECTORY`` (systemd's); ``./.riwoa``, if a
 run lies there; ``$XDG_STATE_HOME/riwoa`` (``~/.local/state/riwoa``). Where none lies in the last either, riwoactl alone
 looks at the service's ``/var/lib/riwoa`` too: a daemon started by hand never writes there unasked.
 
-A variable that is empty counts as not set, an XDG directory that is not absolute likewise. A place is resolved once, to
-its real path; from then on everything is relative to that, so that one directory has one lock and one journal, however
-it was spelt. Light: ``riwoactl status`` passes through here, so pathlib and socket are imported only on use.
+A variable that is empty counts as not set, and so does an XDG directory that is not absolute. A place is resolved
+once, to its real path; from then on everything is relative to that, so that one directory has one lock and one journal,
+however it was spelt. ``riwoactl status`` imports this, so pathlib and socket are imported only on use.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class StatePaths:
         self.directory = os.path.realpath(state)
 
     def name(self, file: str) -> str:
-        """A file of the state directory as a string."""
+        """The path of a file in the state directory, as a string."""
         return os.path.join(self.directory, file)
 
     def _path(self, file: str) -> Path:
@@ -62,12 +62,12 @@ class StatePaths:
 
     @property
     def status(self) -> Path:
-        """What the daemon last said of itself; read when it does not run."""
+        """The status object that the daemon wrote last; read when it does not run."""
         return self._path("status.json")
 
     @property
     def lock(self) -> Path:
-        """Held (flock) by the one daemon of this state; holds its process id."""
+        """The lock file of the one daemon of this state; it holds the process id."""
         return self._path("lock")
 
     @property
@@ -84,7 +84,7 @@ class StatePaths:
 
     @property
     def socket_name(self) -> str:
-        """Where the daemon listens that runs here, or ran last: it says so in the lock file."""
+        """The socket of the daemon that runs here, or ran last, as it noted it in the lock file."""
         try:
             descriptor = os.open(self.name("lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
@@ -118,7 +118,7 @@ def shipped(name: str) -> Path:
 
 
 def daemon_state(explicit: str | os.PathLike[str] | None) -> StatePaths:
-    """The state directory of a daemon, and of what writes beside one; the order stands above.
+    """The state directory of a daemon, and of verbs that write into one; the module says in which order it is sought.
 
     Raises:
         UsageError: none is named, and this user has no home directory.
@@ -127,7 +127,7 @@ def daemon_state(explicit: str | os.PathLike[str] | None) -> StatePaths:
 
 
 def client_state(explicit: str | os.PathLike[str] | None) -> StatePaths:
-    """Where riwoactl looks: as the daemon, and at last at the service's.
+    """The state directory that riwoactl looks at: the daemon's, and at last the service's.
 
     Raises:
         UsageError: as ``daemon_state``.
@@ -152,7 +152,7 @@ def _chosen(explicit: str | os.PathLike[str] | None) -> StatePaths | None:
 
 
 def _first(directories: str | None) -> str:
-    """Systemd separates several by colons."""
+    """The first of several directories, which systemd separates by colons."""
     return (directories or "").partition(":")[0]
 
 

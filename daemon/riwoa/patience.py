@@ -1,4 +1,4 @@
-"""What passes must not end a search: trouble that is gone in a moment is logged, and what met it is tried again.
+"""Tries again what failed for trouble that is gone in a moment, so that it does not end a search.
 
 ``fault`` says what an error of the operating system means; of the journal's own errors those pass that somebody else's
 lock, a full disk or a lack of file descriptors explains, for whoever searches has the journal open.
@@ -24,13 +24,13 @@ _AGAIN_S = 1.0
 _LONGEST_S = 60.0  # then it is no trifle any more, and the search says so and begins anew from where the journal stands
 
 
-def passes(error: BaseException) -> bool:
-    """Whether an error may be gone in a moment."""
+def is_transient(error: BaseException) -> bool:
+    """Whether what an error says may be gone in a moment."""
     return isinstance(error, _PASSING) or (isinstance(error, OSError) and fault(error) == WAIT)
 
 
 async def patiently(look: Callable[[], _T]) -> _T:
-    """``look()`` in a thread, so that nobody's event loop waits for it; again while it fails for what passes.
+    """The result of ``look()``, called in a thread, and again while it fails for trouble that is gone in a moment.
 
     Raises:
         Exception: what ``look`` raises, if it does not pass, or does not for a minute.
@@ -40,7 +40,7 @@ async def patiently(look: Callable[[], _T]) -> _T:
         try:
             return await asyncio.to_thread(look)
         except Exception as error:
-            if not passes(error) or time.monotonic() - began_s > _LONGEST_S:
+            if not is_transient(error) or time.monotonic() - began_s > _LONGEST_S:
                 raise
             if not told:
                 _log.warning("tried_again", reason=_words(error), every_s=_AGAIN_S)
@@ -48,15 +48,15 @@ async def patiently(look: Callable[[], _T]) -> _T:
         await asyncio.sleep(_AGAIN_S)
 
 
-class Convenience:
-    """Something that a search can do without: whatever it fails for is logged, once until it works again."""
+class BestEffort:
+    """Attempts what a search can do without: a failure is logged, once until it works again."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._failing = False
 
     def attempt(self, step: Callable[[], object]) -> bool:
-        """Do it; whether it worked."""
+        """Call ``step``; returns whether it worked."""
         try:
             step()
         except Exception as error:

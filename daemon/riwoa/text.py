@@ -1,4 +1,4 @@
-"""Text that came from outside (names in data, lines of children, answers), made safe to show. Light: status uses it."""
+"""Text for people: what came from outside made safe to show, and durations. ``riwoactl status`` imports this."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def printable(text: object, most: int = 500) -> str:
 
 
 def duration(seconds: float) -> str:
-    """1 h 02 min, 3 min 20 s, 12 s."""
+    """A duration in at most two units: 1 h 02 min, 3 min 20 s, 12 s."""
     whole = max(0, round(seconds))
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -82,7 +82,7 @@ _SUFFIXES = ("-wal", "-shm", "-journal")
 
 
 def _verified(copy: Path, of: Path) -> Verification:
-    """A damaged copy is a damaged original's, and that is the one to name."""
+    """Verify a copy; where it is damaged, the error names the original."""
     try:
         return verify(copy, adapters=False)
     except JournalCorruptError as error:

@@ -5,36 +5,26 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from riwoa_storage.connect import connect_reader, translate
 from riwoa_storage.errors import JournalCorruptError, RowDamagedError
-from riwoa_storage.records import (
-    AdapterRecord,
-    BufferEntryRecord,
-    ConfigRevisionRecord,
-    EvaluationRecord,
-    EventRecord,
-    GenerationRecord,
-    GenerationSummary,
-    IndividualRecord,
-    ReplyRecord,
-    RequestRecord,
-    RunRecord,
-)
-from riwoa_storage.seal import COLUMNS, NAMING, Row, damage, is_intact, selection
+from riwoa_storage.events import Event, event_of
+from riwoa_storage.records import EvaluationRecord, GenerationRecord, GenerationSummary, IndividualRecord
+from riwoa_storage.seal import damage, is_intact, selection
 from riwoa_storage.shared import joined
+from riwoa_storage.tables import COLUMNS, DECODERS, NAMING, TABLES, Row, Values
 
 _MOST_TEXTS = 4096  # kept as read; a space's architectures have few sets of active genes
 _LARGEST = 2**63 - 1  # integer of SQLite
 
 _NAMING = tuple(dict.fromkeys(column for columns in NAMING.values() for column in columns))
 
-Values = Mapping[str, Any]
+R = TypeVar("R")
 
 
 class CheckedTables:
@@ -53,7 +43,7 @@ class CheckedTables:
         self._names: dict[int, list[str]] = {}
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the connection."""
         self._connection.close()
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -79,49 +69,37 @@ class CheckedTables:
         return [self._checked(table, row) for row in found]
 
     def with_architectures(self, table: str, rest: str, *parameters: object) -> list[Values]:
-        """As ``select``, of a table whose rows have an architecture; with its columns, checked too."""
+        """Rows of a table that refers to architectures, with the architectures' columns; all checked, as ``select``."""
         sql = (
             f"SELECT {selection(table)}, {selection('architectures')} FROM {table} "
             f"LEFT JOIN architectures USING (architecture_id) {rest}"
         )
         return [self._checked_pair(table, row) for row in self.rows(sql, *parameters)]
 
-    def of_architectures(self, hashes: Sequence[int], rest: str, *parameters: object) -> list[Values]:
-        """Individuals of the architectures whose keys have these hashes, with their architectures, checked.
+    def of_architectures(self, table: str, hashes: Sequence[int], rest: str, *parameters: object) -> list[Values]:
+        """Rows of a table whose architectures' keys have these hashes, with their architectures, checked.
 
-        ``rest`` may compare ``individuals.rowid`` with what it looks up of ``architectures.architecture_id``.
+        ``rest`` may compare the table's columns with what it looks up of ``architectures.architecture_id``.
         """
-        # CROSS: from the architectures to their individuals, each by an index, whatever SQLite believes.
+        # CROSS: from the architectures to their rows, each by an index, whatever SQLite believes.
         sql = (
-            f"SELECT {selection('individuals')}, {selection('architectures')} FROM architectures "
-            "CROSS JOIN individuals ON individuals.architecture_id = architectures.architecture_id "
+            f"SELECT {selection(table)}, {selection('architectures')} FROM architectures "
+            f"CROSS JOIN {table} ON {table}.architecture_id = architectures.architecture_id "
             f"WHERE architectures.key_hash IN ({','.join(map(str, hashes))}) AND {rest}"
         )
-        return [self._checked_pair("individuals", row) for row in self.rows(sql, *parameters)]
+        return [self._checked_pair(table, row) for row in self.rows(sql, *parameters)]
 
-    def points(self, run_id: int, start: int, end: int) -> list[tuple[str, float, float, int, int]]:
-        """(architecture_key, accuracy, latency_ms, generation, slot) of what was evaluated in full, checked.
-
-        In generations ``start`` to ``end`` (excluded).
-        """
-        # All rows, whatever their status: a damaged one would hide its row. Parsed here: SQLite's numbers may differ in
-        # the last bit.
+    def individuals_at(self, run_id: int, places: Sequence[tuple[int, int]], *, named: bool = False) -> list[Values]:
+        """Individuals at (generation, slot) each, checked; ``named``: with their architectures', checked too."""
+        wanted = ",".join("(?,?)" for _ in places)
+        columns = f"{selection('individuals')}, {selection('architectures')}" if named else selection("individuals")
         sql = (
-            f"SELECT {selection('individuals')}, {selection('architectures')} FROM individuals "
-            "LEFT JOIN architectures USING (architecture_id) WHERE run_id = ? AND generation >= ? AND generation < ? "
-            "ORDER BY generation, slot"
+            f"WITH wanted (at_generation, at_slot) AS (VALUES {wanted}) SELECT {columns} FROM wanted "
+            "CROSS JOIN individuals ON run_id = ? AND generation = at_generation AND slot = at_slot "
+            f"{'LEFT JOIN architectures USING (architecture_id)' if named else ''}"
         )
-        width = len(COLUMNS["individuals"]) + 1
-        status, metrics = (COLUMNS["individuals"].index(name) for name in ("status", "metrics"))
-        key = width + COLUMNS["architectures"].index("architecture_key")
-        found = []
-        for row in self.rows(sql, run_id, start, end):
-            self._check("individuals", row[:width])
-            self._check("architectures", row[width:])
-            if row[status] == "ok":
-                values = json.loads(row[metrics])
-                found.append((row[key], values["accuracy"], values["latency_ms"], row[1], row[2]))
-        return found
+        found = self.rows(sql, *(number for place in places for number in place), run_id)
+        return [self._checked_pair("individuals", r) if named else self._checked("individuals", r) for r in found]
 
     def _check(self, table: str, row: Row) -> None:
         if not is_intact(table, row):
@@ -132,7 +110,7 @@ class CheckedTables:
         return dict(zip(COLUMNS[table], row, strict=False))
 
     def _checked_pair(self, table: str, row: Row) -> Values:
-        """Of a row of a table, followed by its architecture's."""
+        """Check a row of a table and of the architecture behind it; returns the columns of both."""
         width = len(COLUMNS[table]) + 1
         return {**self._checked("architectures", row[width:]), **self._checked(table, row[:width])}
 
@@ -169,7 +147,7 @@ class CheckedTables:
         return self._texts[text_id]
 
     def architecture(self, row: Values) -> dict[str, Any]:
-        """Of a row of ``architectures``, or of one joined with it."""
+        """The architecture of a row of ``architectures``, or of one joined with it."""
         names_id = row["genes_id"]
         text = self.text(names_id)
         try:
@@ -186,7 +164,7 @@ class CheckedTables:
             raise self._unreadable(row, column, error) from None
 
     def _unreadable(self, row: Values, column: str, error: Exception) -> JournalCorruptError:
-        """Content that never was what it should be, or was damaged before there were checksums."""
+        """The error of content that never was what it should be, or was damaged before there were checksums."""
         which = ", ".join(f"{key} {row[key]!a}" for key in _NAMING if key in row)
         return JournalCorruptError(
             f"{self.name}: {column} of {which} cannot be read ({error}): keep a copy, then restore a backup"
@@ -194,25 +172,27 @@ class CheckedTables:
 
     # -- rows to records -----------------------------------------------------------------------------------------------
 
-    def run(self, row: Values) -> RunRecord:
-        """Of ``runs``."""
-        return RunRecord(**{**row, "provenance": self._json(row, "provenance")})
+    def record(self, of: type[R], row: Values, **others: object) -> R:
+        """The record of a checked row; ``others`` are the fields that no column holds as they are.
 
-    def config_revision(self, row: Values) -> ConfigRevisionRecord:
-        """Of ``config_revisions``."""
-        parsed = {name: self._json(row, name) for name in ("config", "changed")}
-        return ConfigRevisionRecord(**{**row, **parsed})
+        Raises:
+            JournalCorruptError: a column holds what a record of this kind cannot.
+        """
+        for name, decode in DECODERS[of].items():
+            if name not in others:
+                try:
+                    others[name] = row[name] if decode is None else decode(row[name])
+                except (ValueError, RecursionError) as error:
+                    raise self._unreadable(row, name, error) from None
+        return of(**others)
+
+    def records(self, of: type[R], rest: str, *parameters: object) -> list[R]:
+        """Records of a table whose columns are a record's fields, checked; ``rest`` follows the FROM."""
+        return [self.record(of, row) for row in self.select(TABLES[of], rest, *parameters)]
 
     def summary(self, row: Values) -> GenerationSummary:
-        """Of ``generations``."""
-        return GenerationSummary(
-            **{name: row[name] for name in ("run_id", "generation", "phase", "config_revision", "duration_s")},
-            counters=self._json(row, "counters"),
-            leader=self._leader(row),
-            inputs=self._json(row, "inputs"),
-            digest=row["digest"],
-            committed_unix_s=row["committed_unix_s"],
-        )
+        """A generation of a row of ``generations`` alone."""
+        return self.record(GenerationSummary, row, leader=self._leader(row))
 
     def _leader(self, row: Values) -> dict[str, Any] | None:
         if row["leader"] is None:
@@ -224,17 +204,16 @@ class CheckedTables:
         return leader
 
     def generation(self, row: Values, individuals: Sequence[Values]) -> GenerationRecord:
-        """Of ``generations``, ``individuals`` and, of the last of a run, ``states``.
+        """A generation of its row, its individuals' rows and, if it is the last of its run, its state.
 
         Raises:
             JournalCorruptError: the state is not the one that was committed.
         """
-        summary = self.summary(row)
-        return GenerationRecord(
-            **{name: getattr(summary, name) for name in summary.__slots__},
+        return self.record(
+            GenerationRecord,
+            row,
+            leader=self._leader(row),
             state=self._state(row),
-            state_sha256=row["state_sha256"],
-            joined_requests=tuple(self._json(row, "joined_requests")),
             individuals=tuple(map(self.individual, individuals)),
         )
 
@@ -251,51 +230,34 @@ class CheckedTables:
         return None
 
     def individual(self, row: Values) -> IndividualRecord:
-        """Of ``individuals``, with its architecture's columns."""
-        parent = None if row["parent_slot"] is None else (row["parent_generation"], row["parent_slot"])
-        return IndividualRecord(
-            slot=row["slot"],
-            operator=row["operator"],
-            parent=parent,
-            genotype=row["genotype"],
+        """An individual of its row and its architecture's columns."""
+        return self.record(
+            IndividualRecord,
+            row,
+            parent=None if row["parent_slot"] is None else (row["parent_generation"], row["parent_slot"]),
             architecture=self.architecture(row),
             architecture_key=row["architecture_key"],
-            status=row["status"],
-            metrics=self._json(row, "metrics"),
-            fitness=row["fitness"],
             fitness_version=self.text(row["fitness_version_id"]),
-            cache_hit=bool(row["cache_hit"]),
-            request_id=row["request_id"],
-            error=row["error"],
         )
 
     def evaluation(self, row: Values) -> EvaluationRecord:
-        """Of ``evaluations``, with its architecture's columns."""
-        plain = ("architecture_key", "status", "error", "attempts", "worker", "duration_s", "created_unix_s")
-        return EvaluationRecord(
-            **{name: row[name] for name in plain},
+        """An evaluation of its row and its architecture's columns."""
+        return self.record(
+            EvaluationRecord,
+            row,
             oracle_version=self.text(row["oracle_id"]),
             architecture=self.architecture(row),
-            metrics=self._json(row, "metrics"),
+            architecture_key=row["architecture_key"],
         )
 
-    def request(self, row: Values) -> RequestRecord:
-        """Of ``requests``."""
-        return RequestRecord(**{**row, "parameters": self._json(row, "parameters")})
+    def event(self, row: Values) -> Event:
+        """An event of its row, of the class of its kind.
 
-    def reply(self, row: Values) -> ReplyRecord:
-        """Of ``replies``."""
-        return ReplyRecord(**row)
-
-    def buffer_entry(self, row: Values) -> BufferEntryRecord:
-        """Of ``buffer_entries``."""
-        return BufferEntryRecord(**{**row, "trace": self._json(row, "trace")})
-
-    def adapter(self, row: Values, weights: bytes | None) -> AdapterRecord:
-        """Of ``adapters``."""
-        return AdapterRecord(**{**row, "training": self._json(row, "training")}, weights=weights)
-
-    def event(self, row: Values) -> EventRecord:
-        """Of ``events``."""
-        plain = {name: row[name] for name in ("run_id", "generation", "kind", "created_unix_s")}
-        return EventRecord(**plain, payload=self._json(row, "payload"))
+        Raises:
+            JournalCorruptError: the payload is not what an event of this kind holds.
+        """
+        common = {name: row[name] for name in ("run_id", "generation", "created_unix_s")}
+        try:
+            return event_of(row["kind"], self._json(row, "payload"), **common)
+        except TypeError as error:
+            raise self._unreadable(row, "payload", error) from None

@@ -78,12 +78,12 @@ def generation_digest(previous: str, g: GenerationRecord, reply_texts: Sequence[
 
 
 def state_sha256(g: GenerationRecord) -> str:
-    """Of the strategy's state, which the journal keeps of the last generation alone."""
+    """Hash of the strategy's state; the state itself the journal keeps of the last generation alone."""
     return g.state_sha256 if g.state is None else hashlib.sha256(g.state).hexdigest()
 
 
 def relative_request_id(request_id: str) -> str:
-    """``generation/slot`` of ``run/generation/slot``."""
+    """The ``generation/slot`` of a request id ``run/generation/slot``."""
     return request_id.partition("/")[2]
 
 

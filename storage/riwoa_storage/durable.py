@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from riwoa_storage.failpoint import failpoint
 from riwoa_storage.fault import LACKING, fault, reason
@@ -16,10 +18,18 @@ _told: set[str] = set()  # directories whose file system was named
 
 
 def replace_durably(path: Path, data: bytes) -> None:
-    """Write beside, flush to the disk, rename, flush the directory."""
+    """Have a file hold these bytes: written beside, flushed to the disk, renamed, the directory flushed."""
+    with replacement(path) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def replacement(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write to, which takes the place of ``path`` durably in the end; where writing fails, it is gone."""
     temporary = new_file(path)
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as stream:
+            yield stream
         flush(temporary)
         failpoint("durable.before_rename")
         temporary.replace(path)

@@ -31,7 +31,7 @@ _LACKING = frozenset(
 
 
 def fault(error: OSError) -> str:
-    """``WAIT``, ``LACKING`` or ``REFUSED``."""
+    """What an error means: ``WAIT``, ``LACKING`` or ``REFUSED``."""
     if error.errno in _FULL or error.errno in _PASSING:
         return WAIT
     return LACKING if error.errno in _LACKING else REFUSED
@@ -43,7 +43,7 @@ def is_full(error: OSError) -> bool:
 
 
 def reason(error: OSError, path: str | os.PathLike[str]) -> str:
-    """Why, for the middle of a message: "Read-only file system, on the ext4 at /mnt"."""
+    """The cause of an error for the middle of a message: "Read-only file system, on the ext4 at /mnt"."""
     kind, place = file_system(path)
     why = error.strerror or (os.strerror(error.errno) if error.errno else type(error).__name__)
     return f"{why}, on the {kind} at {place}" if kind else why
@@ -67,7 +67,7 @@ def file_system(path: str | os.PathLike[str]) -> tuple[str, str]:
 
 
 def _unescaped(field: str) -> str:
-    """The kernel writes blanks, tabs, line ends and backslashes in octal."""
+    """A path as it is; the kernel writes blanks, tabs, line ends and backslashes in octal."""
     for octal, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
         field = field.replace(f"\\{octal}", character)
     return field

@@ -22,8 +22,9 @@ from riwoa_storage.connect import (
 )
 from riwoa_storage.digest import canonical_json
 from riwoa_storage.errors import JournalCorruptError, JournalUnwritableError
-from riwoa_storage.seal import COLUMNS, checksum
+from riwoa_storage.seal import checksum
 from riwoa_storage.shared import choices, genes, key_hash, leader_rest, split_leader
+from riwoa_storage.tables import COLUMNS
 
 SEALED_SINCE = 3  # the schema version that gave rows checksums
 SQL_DIRECTORY = Path(__file__).with_name("sql")

@@ -1,15 +1,22 @@
 """What the journal holds, as frozen records. Dicts inside are JSON objects; bytes are opaque to the journal.
 
-Wall-clock fields (``*_unix_s``, ``duration_s``) never enter a digest.
+The order of a record's fields is the order of its table's columns (``tables.py``), which checksums depend on. Events
+have a class a kind (``events.py``). Wall-clock fields (``*_unix_s``, ``duration_s``) never enter a digest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 Json = Mapping[str, Any]
+RunStatus = Literal["running", "finished", "abandoned"]  # abandoned: superseded by --new-run
+Phase = Literal["search", "polish"]
+IndividualStatus = Literal["ok", "failed", "dropped"]  # dropped: given up on a lower rung
+EvaluationStatus = Literal["ok", "failed"]
+ReplyStatus = Literal["ok", "timeout", "failed"]
+AdapterStatus = Literal["current", "superseded", "rejected"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +28,11 @@ class RunRecord:
     """
 
     run_id: int
-    status: str  # "running", "finished" or "abandoned" (superseded by --new-run)
+    status: RunStatus
     provenance: Json
-    created_unix_s: float
     generations: int = 0  # how many are committed
     digest: str = ""  # of the last one, or of the provenance before the first
+    created_unix_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +57,7 @@ class IndividualRecord:
     genotype: bytes  # little-endian float64 vector in the unit cube
     architecture: Json  # canonical phenotype: active genes only
     architecture_key: str
-    status: str  # "ok", "failed", or "dropped": given up on a lower rung
+    status: IndividualStatus
     metrics: Json  # raw: accuracy, latency_ms, macs, parameters, ...; empty when failed, no accuracy when dropped
     fitness: float | None
     fitness_version: str
@@ -65,20 +72,18 @@ class GenerationRecord:
 
     run_id: int
     generation: int
-    phase: str  # "search" or "polish"
+    phase: Phase
     config_revision: int
-    state: (
-        bytes | None
-    )  # the strategy's after tell (population, basis, ...), opaque; None once a later one is committed
+    state: bytes | None  # the strategy's after tell (population, basis, ...); None once a later one is committed
     counters: Json  # evaluations, cache_hits, failures, stagnation, ...
     leader: Json | None  # {"generation", "slot", "fitness", "metrics", "architecture_key", "feasible"}
     inputs: Json  # what the clock decided (timeouts, a dead worker, a deadline); {} in a reference run
     individuals: tuple[IndividualRecord, ...]
     joined_requests: tuple[str, ...] = ()  # request ids whose replies joined here; their text enters the digest
     duration_s: float = 0.0
-    state_sha256: str = ""  # filled by the journal
     digest: str = ""  # filled by the journal
     committed_unix_s: float = 0.0  # filled by the journal
+    state_sha256: str = ""  # filled by the journal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +92,7 @@ class GenerationSummary:
 
     run_id: int
     generation: int
-    phase: str
+    phase: Phase
     config_revision: int
     counters: Json
     leader: Json | None
@@ -104,7 +109,7 @@ class EvaluationRecord:
     oracle_version: str
     architecture_key: str
     architecture: Json
-    status: str  # "ok" or "failed"
+    status: EvaluationStatus
     metrics: Json
     error: str | None
     attempts: int
@@ -135,7 +140,7 @@ class ReplyRecord:
     """The full answer to a request, stored before it is used."""
 
     request_id: str
-    status: str  # "ok", "timeout" or "failed"
+    status: ReplyStatus
     text: str
     reason: str | None
     tokens: int
@@ -174,19 +179,8 @@ class AdapterRecord:
     parent_id: int | None
     sha256: str
     weights: bytes | None  # None once retention dropped the bytes
-    status: str  # "current", "superseded" or "rejected"
+    status: AdapterStatus
     training: Json
-    created_unix_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRecord:
-    """Something worth telling later: start, resume, reload, worker replaced, refused config, ..."""
-
-    kind: str
-    payload: Json = field(default_factory=dict)
-    run_id: int | None = None
-    generation: int | None = None
     created_unix_s: float = 0.0
 
 
@@ -197,4 +191,4 @@ class RunVerification:
     run_id: int
     generations: int
     digest: str  # of the last of them
-    status: str = ""  # of the run; not stored with a mark
+    status: RunStatus | None = None  # of the run; not stored with a mark

@@ -15,12 +15,12 @@ from riwoa_storage.errors import JournalCorruptError, JournalMissingError, Stora
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord, RunRecord, RunVerification
 
-Progress = Callable[[int, int], None]  # generations of all runs proved, of how many
+OnProved = Callable[[int, int], None]  # generations of all runs proved, of how many
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A journal that is intact; one that is not raises instead."""
+    """What was proved of a journal that is intact; one that is not raises instead."""
 
     ok: bool
     integrity: str  # SQLite's own verdict: "ok", or "not asked"
@@ -31,7 +31,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Whether two histories are the same, and the first place where they part."""
+    """The outcome of comparing two histories: whether they are the same, and where they first part."""
 
     same: bool
     generations: int  # that both have in common
@@ -60,7 +60,7 @@ def verify(
     since_last: bool = False,
     structure: bool = True,
     most: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: OnProved = lambda done, total: None,
 ) -> Verification:
     """Recompute every run's digest chain, and check every row's checksum, adapter's hash, and SQLite's own structure.
 
@@ -82,18 +82,18 @@ def verify(
         JournalCorruptError: naming the run and generation, or the row, of the first damage.
         JournalMissingError, JournalUnreadableError, JournalVersionError: it cannot be opened.
     """
-    with JournalReader(path) as reader, reader.snapshot():
-        integrity = reader.check_integrity() if structure else "not asked"
+    with JournalReader(path) as reader, reader.integrity.snapshot():
+        integrity = reader.integrity.check_structure() if structure else "not asked"
         runs, complete = _verify_runs(reader, since_last, most, progress)
         if not since_last:
-            reader.check_rows()
+            reader.integrity.check_rows()
         if adapters:
             _verify_adapters(reader)
     return Verification(True, integrity, runs, final_digest=runs[-1].digest if runs else None, complete=complete)
 
 
 def _verify_runs(
-    reader: JournalReader, since_last: bool, most: int | None, progress: Progress
+    reader: JournalReader, since_last: bool, most: int | None, progress: OnProved
 ) -> tuple[tuple[RunVerification, ...], bool]:
     """How far each run's chain is proved now, and whether that is all of it."""
     runs = reader.runs()
@@ -130,7 +130,7 @@ def _next_digest(reader: JournalReader, run: RunRecord, generation: int, digest:
 
 
 def _tells_of_damage(error: Exception) -> bool:
-    """Whatever damaged content makes parsing do; but no lock, and no lack of memory or of file descriptors."""
+    """Whether an error tells of damaged content: not of a lock, or of a lack of memory or file descriptors."""
     if isinstance(error, StorageError):
         return isinstance(error, JournalCorruptError | JournalMissingError)
     return not isinstance(error, MemoryError | OSError)
@@ -141,13 +141,13 @@ def _check_end(reader: JournalReader, run: RunRecord, digest: str) -> None:
         raise _broken(
             reader, run, run.generations, f"the run's digest {run.digest[:12]} is not its chain's {digest[:12]}"
         )
-    if extra := reader.generation_rows(run.run_id) - run.generations:
+    if extra := reader.integrity.generation_rows(run.run_id) - run.generations:
         raise _broken(reader, run, run.generations, f"{extra} more rows than the run has generations")
 
 
 def _proved(reader: JournalReader, run: RunRecord) -> tuple[int, str] | None:
     """How many generations were verified before, and the digest of the last; None where nothing can be built on."""
-    mark = reader.verified(run.run_id)
+    mark = reader.integrity.verified(run.run_id)
     if mark is None or not 0 < mark.generations <= run.generations:
         return None
     last = next(reader.generation_summaries(run.run_id, mark.generations - 1), None)
@@ -163,7 +163,7 @@ def _broken(reader: JournalReader, run: RunRecord, generation: int, reason: str)
 
 
 def _verify_adapters(reader: JournalReader) -> None:
-    for adapter_id, digest, weights in reader.adapter_weights():
+    for adapter_id, digest, weights in reader.integrity.adapter_weights():
         if weights is not None and sha256(weights).hexdigest() != digest:
             raise JournalCorruptError(
                 f"{reader.name}: the weights of adapter {adapter_id} are damaged; restore a backup"
@@ -171,7 +171,7 @@ def _verify_adapters(reader: JournalReader) -> None:
 
 
 def _reply_texts(reader: JournalReader, g: GenerationRecord) -> list[tuple[str, str, str]]:
-    texts = []
+    texts: list[tuple[str, str, str]] = []
     for request_id in g.joined_requests:
         reply = reader.reply(request_id)
         if reply is None:

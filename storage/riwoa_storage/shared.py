@@ -15,16 +15,17 @@ from typing import Any, cast
 
 from riwoa_storage.digest import canonical_json
 from riwoa_storage.records import Json
-from riwoa_storage.seal import COLUMNS, Row, insertion, is_intact, sealed, selection
+from riwoa_storage.seal import insertion, is_intact, sealed, selection
+from riwoa_storage.tables import COLUMNS, Row
 
 
 def key_hash(key: str) -> int:
-    """What an architecture's key is looked up by."""
+    """The hash that an architecture's key is looked up by."""
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def genes(architecture: Json) -> str:
-    """The names, as stored."""
+    """The gene names of an architecture, as stored."""
     return _names_as_json(tuple(sorted(architecture)))
 
 
@@ -34,7 +35,7 @@ def _names_as_json(names: tuple[str, ...]) -> str:
 
 
 def choices(architecture: Json) -> str:
-    """The values in the order of their names, as stored."""
+    """The choices of an architecture in the order of its gene names, as stored."""
     return canonical_json([architecture[name] for name in sorted(architecture)])
 
 
@@ -56,7 +57,7 @@ def split_leader(leader: Json | None) -> tuple[str, Json] | None:
 
 
 def leader_rest(leader: Json) -> Json:
-    """A leader as stored: without the architecture, where that is stored by itself."""
+    """The leader as it is stored: without its architecture, where that is stored by itself."""
     return leader if split_leader(leader) is None else {k: v for k, v in leader.items() if k != "architecture"}
 
 
@@ -69,14 +70,14 @@ class Shared:
         self._architectures: dict[str, list[Row]] = {}  # intact rows by key
 
     def text(self, text: str) -> int:
-        """Number of a text."""
+        """The number of a text; it is stored now if it was not."""
         if text not in self._texts:
             known = self._db.execute("SELECT text_id FROM texts WHERE text = ?", (text,)).fetchone()
             self._texts[text] = self._insert("texts", text) if known is None else known[0]
         return self._texts[text]
 
     def architecture(self, key: str, architecture: Json) -> int:
-        """Number of an architecture."""
+        """The number of an architecture; it is stored now if it was not."""
         content = (self.text(genes(architecture)), choices(architecture))
         for number, _, _, *known, _ in self._of(key):
             if tuple(known) == content:

@@ -1,8 +1,6 @@
 """The journal's single writer.
 
-One task owns the one connection. Callers hand it whole transactions, never statements, through a bounded queue: two
-tasks that share an aiosqlite connection would share a transaction, and a cancelled ``await commit()`` raises although
-the row was committed.
+Each method is one transaction (``transactions.py``: one task owns the one connection).
 
 What every durable method here guarantees
     Once it has returned, what it wrote survives the death of this process (SIGKILL included), a crash of the operating
@@ -16,128 +14,51 @@ Limits: a disk that lies about fsync, and a file system without locks (NFS), voi
 
 What raises: JournalRefusedError (a rule is broken), RowDamagedError (it would build on a damaged row), ValueError and
 TypeError (a value is no finite JSON), JournalFullError and JournalLockedError roll back that transaction only, and the
-writer goes on; a lock is waited out first. Any other failure (an I/O error, after which
-nobody knows what is durable, or a damaged file) stops the writer: it raises here and in every later call; open it anew.
+writer goes on; a lock is waited out first. Any other failure (an I/O error, after which nobody knows what is durable,
+or a damaged file) stops the writer: it raises here and in every later call; open it anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-import aiosqlite
-
-from riwoa_storage.connect import BUSY_TIMEOUT_S, WRITER_PRAGMAS, translate
 from riwoa_storage.digest import canonical_json, generation_digest, run_digest, state_sha256
-from riwoa_storage.errors import (
-    JournalClosedError,
-    JournalFullError,
-    JournalLockedError,
-    JournalRefusedError,
-    JournalUnwritableError,
-    RowDamagedError,
-    StorageError,
-)
-from riwoa_storage.failpoint import failpoint
+from riwoa_storage.errors import JournalRefusedError, RowDamagedError
+from riwoa_storage.events import Event, kind_of, payload_of
 from riwoa_storage.migrate import migrate
 from riwoa_storage.records import (
     AdapterRecord,
     BufferEntryRecord,
     ConfigRevisionRecord,
     EvaluationRecord,
-    EventRecord,
     GenerationRecord,
+    IndividualRecord,
     Json,
     ReplyRecord,
     RequestRecord,
+    RunRecord,
+    RunStatus,
     RunVerification,
 )
-from riwoa_storage.rows import (
-    adapter_row,
-    buffer_row,
-    config_revision_row,
-    evaluation_row,
-    event_row,
-    generation_row,
-    individual_row,
-    reply_row,
-    request_row,
-)
-from riwoa_storage.seal import COLUMNS, Row, checksum, damage, insertion, is_intact, sealed, selection
-from riwoa_storage.shared import Shared, next_id, split_leader
-
-T = TypeVar("T")
-P = ParamSpec("P")
-Work = Callable[[sqlite3.Connection], T]  # the statements between BEGIN and COMMIT, run on the connection's thread
+from riwoa_storage.seal import checksum, damage, insertion, is_intact, sealed, selection
+from riwoa_storage.shared import Shared, leader_rest, next_id, split_leader
+from riwoa_storage.tables import COLUMNS, Row, row_of, when
+from riwoa_storage.transactions import Transactions, single_row, through_locks
 
 LOCK_PATIENCE_S = 60.0  # how long another process's lock is waited out before a caller hears of it
-_LOCK_AGAIN_S = 0.2
-_ROLLED_BACK = (JournalFullError, JournalLockedError, JournalRefusedError, RowDamagedError)  # the writer goes on
-QUEUE_LENGTH = 64  # whole transactions; a caller waits when the disk is that far behind
-
-
-class _Job(Generic[T]):
-    """A transaction and the future of its outcome, settled by the owner task alone."""
-
-    def __init__(self, work: Work[T]) -> None:
-        self.work = work
-        self.done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-    def fail(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-            self.done.exception()  # marks it as seen: a cancelled caller may not look
-
-
-class _Connection(aiosqlite.Connection):
-    """Runs a whole function on the connection's thread.
-
-    A transaction that is one function cannot be cut in two by a cancellation. And awaiting each statement costs two
-    thread switches apiece, which tell where the oracle keeps all cores busy: twenty commits of an evaluation and one
-    of a generation took 245 ms that way and 140 ms this way, at a load of 8 on two cores.
-    """
-
-    async def run(self, function: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs) -> T:
-        result: T = await self._execute(function, self._conn, *args, **kw)  # type: ignore[no-untyped-call]
-        return result
-
-
-@contextlib.contextmanager
-def _translated(name: str) -> Iterator[None]:
-    """Have a SQLite error say what it means, on the thread that met it: the disk may be asked for that."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise translate(error, name) from error
-
-
-def _connect(name: str) -> sqlite3.Connection:
-    with _translated(name):
-        return sqlite3.connect(name, timeout=BUSY_TIMEOUT_S, isolation_level=None)
 
 
 class JournalWriter:
     """Writes the journal; see the module for what survives what. Open with ``await JournalWriter.open(path)``."""
 
-    def __init__(self, connection: _Connection, name: str, lock_patience_s: float) -> None:
-        self._connection = connection
-        self._lock_patience_s = lock_patience_s
-        self._name = name
-        self._queue: asyncio.Queue[_Job[Any] | None] = asyncio.Queue(maxsize=QUEUE_LENGTH)
-        self._door = asyncio.Lock()  # asyncio.Queue alone lets a newcomer overtake one who waits for room
-        self._closing = False  # nothing more is handed in
-        self._ended = False  # nothing more is taken out
-        self._failure: StorageError | None = None  # set once; ends every later call
-        self._owner = asyncio.create_task(self._own(), name="journal-writer")
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     @classmethod
     async def open(cls, path: Path, *, lock_patience_s: float | None = None) -> JournalWriter:
@@ -152,17 +73,9 @@ class JournalWriter:
             JournalVersionError, JournalCorruptError: not ours to write; the file is left untouched.
             JournalUnwritableError, JournalLockedError: cannot be written, or not now.
         """
-        name = os.path.abspath(path)  # noqa: ASYNC240 computes; touches no file
         patience_s = LOCK_PATIENCE_S if lock_patience_s is None else lock_patience_s
-        await _through_locks(lambda: asyncio.to_thread(migrate, path), patience_s)
-        connection = _Connection(partial(_connect, name), iter_chunk_size=1)
-        await connection
-        try:
-            await connection.run(_set_pragmas, name)
-        except BaseException:
-            await connection.close()
-            raise
-        return cls(connection, name, patience_s)
+        await through_locks(lambda: asyncio.to_thread(migrate, path), patience_s)
+        return cls(await Transactions.open(path, patience_s))
 
     async def __aenter__(self) -> JournalWriter:
         return self
@@ -175,10 +88,7 @@ class JournalWriter:
 
         Idempotent. Nothing depends on it for durability: a journal that was never closed loses nothing.
         """
-        if not self._closing:
-            self._closing = True
-            await _finish_first(self._enqueue(None))
-        await _finish_first(self._owner)
+        await self._transactions.close()
 
     # -- runs and their configuration ------------------------------------------------------------------------------
 
@@ -187,21 +97,22 @@ class JournalWriter:
 
         Durable on return, in one transaction: there is never a moment without a run or with two running ones.
         """
-        now = time.time()
-        text, digest = canonical_json(provenance), run_digest(provenance)
-        first = ConfigRevisionRecord(run_id=0, revision=0, generation=0, config=config, changed={}, created_unix_s=now)
-        row = config_revision_row(first)[1:]
+        now, digest = time.time(), run_digest(provenance)
 
         def work(db: sqlite3.Connection) -> int:
             _change(db, "runs", "status = 'running'", (), status="abandoned")
             run_id = next_id(db, "runs", "run_id")
-            _insert(db, "runs", [(run_id, "running", text, 0, digest, now)])
-            _insert(db, "config_revisions", [(run_id, *row)])
+            run = RunRecord(run_id=run_id, status="running", provenance=provenance, digest=digest, created_unix_s=now)
+            first = ConfigRevisionRecord(
+                run_id=run_id, revision=0, generation=0, config=config, changed={}, created_unix_s=now
+            )
+            _insert(db, "runs", [row_of(run)])
+            _insert(db, "config_revisions", [row_of(first)])
             return run_id
 
-        return await self._submit(work)
+        return await self._transactions.run(work)
 
-    async def finish_run(self, run_id: int, status: str = "finished") -> None:
+    async def finish_run(self, run_id: int, status: RunStatus = "finished") -> None:
         """Give the run its last status; durable on return. Doing it twice changes nothing.
 
         Raises:
@@ -212,7 +123,7 @@ class JournalWriter:
             changed = _change(db, "runs", "run_id = ?", (run_id,), status=status)
             _require(changed == 1, f"there is no run {run_id} to finish")
 
-        await self._submit(work)
+        await self._transactions.run(work)
 
     async def put_config_revision(self, r: ConfigRevisionRecord) -> None:
         """Store a configuration before the first generation that uses it; durable on return.
@@ -220,14 +131,14 @@ class JournalWriter:
         Raises:
             JournalRefusedError: the revision is not the run's last plus one.
         """
-        row = config_revision_row(r)
+        row = row_of(r)
 
         def work(db: sqlite3.Connection) -> None:
-            (count,) = _one(db, "SELECT count(*) FROM config_revisions WHERE run_id = ?", (r.run_id,))
+            (count,) = single_row(db, "SELECT count(*) FROM config_revisions WHERE run_id = ?", (r.run_id,))
             _require(r.revision == count, f"config revision {r.revision} of run {r.run_id} does not follow {count - 1}")
             _insert(db, "config_revisions", [row])
 
-        await self._submit(work)
+        await self._transactions.run(work)
 
     # -- evaluations -----------------------------------------------------------------------------------------------
 
@@ -241,7 +152,7 @@ class JournalWriter:
     async def put_evaluations(self, es: Sequence[EvaluationRecord]) -> None:
         """Store finished evaluations in one transaction: all durable on return, or none; the first of a key stays."""
         if es:
-            await self._submit(lambda db: _put_evaluations(db, es))
+            await self._transactions.run(lambda db: _put_evaluations(db, es))
 
     # -- language-model requests and replies -------------------------------------------------------------------------
 
@@ -250,9 +161,9 @@ class JournalWriter:
 
         Idempotent on the request's id, so that a batch may be re-issued after a kill.
         """
-        await self._insert_new("requests", [request_row(r) for r in rs])
+        await self._insert_new("requests", [row_of(r) for r in rs])
 
-    async def withdraw_requests(self, run_id: int, generation: int, *, events: Sequence[EventRecord] = ()) -> None:
+    async def withdraw_requests(self, run_id: int, generation: int, *, events: Sequence[Event] = ()) -> None:
         """Take back the requests of a generation that was never committed, with their replies; durable on return.
 
         For a generation that is asked again under another configuration: nothing has used them, and nothing may.
@@ -263,7 +174,7 @@ class JournalWriter:
         which = (run_id, generation)
 
         def work(db: sqlite3.Connection) -> None:
-            (count,) = _one(db, "SELECT max(generations) FROM runs WHERE run_id = ?", (run_id,))
+            (count,) = single_row(db, "SELECT max(generations) FROM runs WHERE run_id = ?", (run_id,))
             _require(count is not None, f"there is no run {run_id}")
             _require(generation >= count, f"generation {generation} of run {run_id} is committed: its requests stay")
             of = "SELECT request_id FROM requests WHERE run_id = ? AND generation = ?"
@@ -271,7 +182,7 @@ class JournalWriter:
             db.execute("DELETE FROM requests WHERE run_id = ? AND generation = ?", which)
             _insert_events(db, events)
 
-        await self._submit(work)
+        await self._transactions.run(work)
 
     async def put_reply(self, r: ReplyRecord) -> None:
         """Store a reply before it is used; durable on return. The first reply to a request stays."""
@@ -282,7 +193,7 @@ class JournalWriter:
 
         Whoever re-issues a batch must therefore use what the journal holds, not what came back the second time.
         """
-        await self._insert_new("replies", [reply_row(r) for r in rs])
+        await self._insert_new("replies", [row_of(r) for r in rs])
 
     # -- generations -------------------------------------------------------------------------------------------------
 
@@ -290,7 +201,7 @@ class JournalWriter:
         self,
         g: GenerationRecord,
         *,
-        events: Sequence[EventRecord] = (),
+        events: Sequence[Event] = (),
         buffer: Sequence[BufferEntryRecord] = (),
     ) -> str:
         """Commit a generation with its individuals, events and buffer entries; returns its digest.
@@ -314,17 +225,15 @@ class JournalWriter:
             _change(db, "runs", "run_id = ?", (g.run_id,), generations=g.generation + 1, digest=digest)
             return digest
 
-        return await self._submit(work)
+        return await self._transactions.run(work)
 
     # -- cognition and events ----------------------------------------------------------------------------------------
 
     async def put_buffer_entry(self, b: BufferEntryRecord) -> int:
         """Store a success; returns its id; durable on return."""
-        return await self._submit(lambda db: _insert_buffer_entry(db, b))
+        return await self._transactions.run(lambda db: _insert_buffer_entry(db, b))
 
-    async def put_adapter(
-        self, a: AdapterRecord, *, consumed: Sequence[int] = (), events: Sequence[EventRecord] = ()
-    ) -> int:
+    async def put_adapter(self, a: AdapterRecord, *, consumed: Sequence[int] = (), events: Sequence[Event] = ()) -> int:
         """Store a checkpoint with the training it came from; returns its id.
 
         One transaction, durable on return: the weights, the buffer entries marked as consumed by it, and, when it is
@@ -342,7 +251,7 @@ class JournalWriter:
             if a.status == "current":
                 _change(db, "adapters", "run_id = ? AND status = 'current'", (a.run_id,), status="superseded")
             adapter_id = next_id(db, "adapters", "adapter_id")
-            row = sealed("adapters", adapter_row(a, adapter_id))
+            row = sealed("adapters", row_of(a, adapter_id=adapter_id))
             db.execute(insertion("adapters", "weights"), (*row, a.weights))
             for entry_id in consumed:
                 which = "entry_id = ? AND run_id = ? AND consumed_by IS NULL"
@@ -351,7 +260,7 @@ class JournalWriter:
             _insert_events(db, events)
             return adapter_id
 
-        return await self._submit(work)
+        return await self._transactions.run(work)
 
     async def retire_adapters(self, run_id: int, kept: Sequence[int]) -> int:
         """Drop the weights of all adapters of a run but the ``kept`` ones; hash and training record stay.
@@ -365,26 +274,24 @@ class JournalWriter:
         def work(db: sqlite3.Connection) -> int:
             return db.execute(f"UPDATE adapters SET weights = NULL WHERE {others}", (run_id, *kept)).rowcount
 
-        return await self._submit(work)
+        return await self._transactions.run(work)
 
-    async def put_event(self, e: EventRecord) -> None:
+    async def put_event(self, e: Event) -> None:
         """Store an event; durable on return."""
-        await self._submit(lambda db: _insert_events(db, (e,)))
+        await self._transactions.run(lambda db: _insert_events(db, (e,)))
 
     async def mark_verified(self, runs: Sequence[RunVerification]) -> None:
         """Remember how far the chains of these runs were proved, so that the next start goes on from there.
 
         Durable on return. A mark says nothing of what is damaged later: that, each row's checksum tells.
         """
-        rows = [(r.run_id, r.generations, r.digest) for r in runs]
+        rows = [row_of(r) for r in runs]
 
         def work(db: sqlite3.Connection) -> None:
             db.executemany("DELETE FROM verified WHERE run_id = ?", [row[:1] for row in rows])
             _insert(db, "verified", rows)
 
-        await self._submit(work)
-
-    # -- the owner task ----------------------------------------------------------------------------------------------
+        await self._transactions.run(work)
 
     async def _insert_new(self, table: str, rows: Sequence[Row]) -> None:
         """Rows of requests or replies; where one of a request's is there, that stays."""
@@ -393,132 +300,7 @@ class JournalWriter:
             _insert(db, table, rows, "ON CONFLICT (request_id) DO NOTHING")
 
         if rows:
-            await self._submit(work)
-
-    async def _submit(self, work: Work[T]) -> T:
-        self._raise_if_stopped()
-        job = _Job(work)
-        await _finish_first(self._hand_in(job))
-        return job.done.result()
-
-    async def _hand_in(self, job: _Job[Any]) -> None:
-        await self._enqueue(job)
-        if self._ended:  # while we waited for room: nobody will take the job
-            job.fail(self._stopped())
-        await asyncio.wait((job.done,))
-
-    async def _enqueue(self, job: _Job[Any] | None) -> None:
-        async with self._door:
-            if not self._ended:
-                await self._queue.put(job)
-
-    async def _own(self) -> None:
-        try:
-            while (job := await self._queue.get()) is not None:
-                await self._run(job)
-            if self._failure is None:
-                with contextlib.suppress(sqlite3.Error):  # a full disk must not make closing fail: the log has it all
-                    await self._connection.run(_one, "PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            self._closing = self._ended = True
-            while not self._queue.empty():
-                if (job := self._queue.get_nowait()) is not None:
-                    job.fail(self._stopped())
-            with contextlib.suppress(sqlite3.Error):  # what was committed is durable whether closing works or not
-                await self._connection.close()
-
-    async def _run(self, job: _Job[Any]) -> None:
-        if self._failure is not None:  # keep answering, so that nobody waits for ever
-            job.fail(self._stopped())
-            return
-        try:
-            # Begun again while another process holds the lock, but not by a writer that is to close.
-            job.done.set_result(
-                await _through_locks(
-                    lambda: self._connection.run(_transact, job.work, self._name),
-                    self._lock_patience_s,
-                    gives_up=lambda: self._closing,
-                )
-            )
-        except (*_ROLLED_BACK, ValueError, TypeError, OverflowError) as error:
-            job.fail(error)
-        except StorageError as error:
-            self._failure = error
-            job.fail(error)
-        except Exception as error:
-            self._failure = StorageError(f"the journal's writer failed on {self._name}: {error!r}; start again")
-            self._failure.__cause__ = error
-            job.fail(self._failure)
-        except BaseException:  # the loop is being torn down; the thread finishes the transaction all the same
-            job.fail(JournalClosedError(f"{self._name} was closed within a transaction: open it to see if it is there"))
-            raise
-
-    def _raise_if_stopped(self) -> None:
-        if self._closing or self._failure is not None:
-            raise self._stopped()
-
-    def _stopped(self) -> StorageError:
-        if self._failure is not None:
-            return type(self._failure)(*self._failure.args)
-        return JournalClosedError(f"the writer of {self._name} is closed: open it again before writing")
-
-
-async def _finish_first(step: Awaitable[T]) -> T:
-    """Await a step to its end even when cancelled meanwhile; then raise the cancellation."""
-    task = asyncio.ensure_future(step)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))  # unlike awaiting it, does not cancel it
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()
-
-
-async def _through_locks(
-    step: Callable[[], Awaitable[T]], patience_s: float, *, gives_up: Callable[[], bool] = lambda: False
-) -> T:
-    """A step, taken again while another process holds the lock."""
-    until_s = time.monotonic() + patience_s
-    while True:
-        try:
-            return await step()
-        except JournalLockedError:
-            if gives_up() or time.monotonic() >= until_s:
-                raise
-        await asyncio.sleep(_LOCK_AGAIN_S)  # SQLite does not always wait by itself
-
-
-def _transact(db: sqlite3.Connection, work: Work[T], name: str) -> T:
-    with _translated(name):
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            result = work(db)
-            failpoint("journal.before_commit")
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:  # SQLite rolls back by itself when the disk is full
-                db.execute("ROLLBACK")
-            raise
-    failpoint("journal.after_commit")
-    return result
-
-
-def _set_pragmas(db: sqlite3.Connection, name: str) -> None:
-    for pragma, (value, expected) in WRITER_PRAGMAS.items():
-        with _translated(name):
-            db.execute(f"PRAGMA {pragma} = {value}").fetchall()
-            (actual,) = _one(db, f"PRAGMA {pragma}")
-        if actual != expected:
-            raise JournalUnwritableError(
-                f"{name}: the file system refuses {pragma} = {value} (it is {actual}): put the state on a local disk"
-            )
-
-
-def _one(db: sqlite3.Connection, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
-    return tuple(db.execute(sql, parameters).fetchone())
+            await self._transactions.run(work)
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Iterable[Row], otherwise: str = "") -> None:
@@ -551,37 +333,54 @@ def _put_evaluations(db: sqlite3.Connection, es: Sequence[EvaluationRecord]) -> 
         if not any(is_intact("evaluations", row) for row in known):
             for row in known:  # damaged
                 db.execute("DELETE FROM evaluations WHERE oracle_id = ? AND architecture_id = ?", row[:2])
-            _insert(db, "evaluations", [evaluation_row(e, oracle_id, number)])
+            _insert(db, "evaluations", [row_of(e, oracle_id=oracle_id, architecture_id=number)])
 
 
 def _insert_generation(db: sqlite3.Connection, g: GenerationRecord) -> None:
     """A generation with its individuals, and its state in the place of the one before."""
     shared, leader = Shared(db), split_leader(g.leader)
-    _insert(db, "generations", [generation_row(g, None if leader is None else shared.architecture(*leader))])
-    rows = []
-    for i in g.individuals:
-        numbers = shared.architecture(i.architecture_key, i.architecture), shared.text(i.fitness_version)
-        rows.append(individual_row(g, i, *numbers))
-    _insert(db, "individuals", rows)
+    leader_row = {
+        "leader": None if g.leader is None else canonical_json(leader_rest(g.leader)),
+        "leader_architecture_id": None if leader is None else shared.architecture(*leader),
+    }
+    _insert(db, "generations", [row_of(g, **leader_row)])
+    _insert(db, "individuals", [_individual_row(g, i, shared) for i in g.individuals])
     state = (g.run_id, g.generation, g.state)
     db.execute(
         "INSERT INTO states VALUES (?,?,?) ON CONFLICT (run_id) DO UPDATE SET generation = ?2, state = ?3", state
     )
 
 
+def _individual_row(g: GenerationRecord, i: IndividualRecord, shared: Shared) -> Row:
+    parent_generation, parent_slot = i.parent or (None, None)
+    return row_of(
+        i,
+        run_id=g.run_id,
+        generation=g.generation,
+        parent_generation=parent_generation,
+        parent_slot=parent_slot,
+        architecture_id=shared.architecture(i.architecture_key, i.architecture),
+        fitness_version_id=shared.text(i.fitness_version),
+    )
+
+
 def _insert_buffer_entry(db: sqlite3.Connection, b: BufferEntryRecord) -> int:
     entry_id = next_id(db, "buffer_entries", "entry_id")
-    _insert(db, "buffer_entries", [buffer_row(b, entry_id)])
+    _insert(db, "buffer_entries", [row_of(b, entry_id=entry_id, consumed_by=None)])
     return entry_id
 
 
-def _insert_events(db: sqlite3.Connection, events: Sequence[EventRecord]) -> None:
+def _insert_events(db: sqlite3.Connection, events: Sequence[Event]) -> None:
     first = next_id(db, "events", "event_id") if events else 0
-    _insert(db, "events", [event_row(e, first + i) for i, e in enumerate(events)])
+    _insert(db, "events", [_event_row(e, first + i) for i, e in enumerate(events)])
+
+
+def _event_row(e: Event, event_id: int) -> Row:
+    return (event_id, e.run_id, e.generation, kind_of(e), canonical_json(payload_of(e)), when(e.created_unix_s))
 
 
 def _head(db: sqlite3.Connection, g: GenerationRecord) -> str:
-    """Digest that ``g`` is chained to."""
+    """The digest that ``g`` is chained to; refuses a generation that does not follow the last."""
     rows = db.execute("SELECT status, generations, digest FROM runs WHERE run_id = ?", (g.run_id,)).fetchall()
     _require(bool(rows), f"there is no run {g.run_id}")
     status, count, digest = rows[0]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from riwoa.bench import cognition
-from riwoa.bench.cognition import JUDGED_SEEDS, TRAINING_SEEDS, Outcome, Settings, bench_cognition
+from riwoa.bench.cognition import JUDGED_SEEDS, TRAINING_SEEDS, Settings, bench_cognition
 from riwoa.bench.parents import collect_parents
+from riwoa.bench.proposer import Outcome
 from riwoa.bench.tasks import PredictorTask
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.config.loading import load

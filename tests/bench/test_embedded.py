@@ -87,7 +87,9 @@ async def test_a_search_that_only_repeats_itself_ends(tmp_path: Path) -> None:
     tiny = Space("tiny", tuple(g for g in SPACE.genes))
     file = EvaluationFile(tmp_path / "e.jsonl")
     from riwoa.bench.embedded import Search
+    from riwoa.run.task import KeptLatencies
     from riwoa.search.base import Outcome, SearchParameters
+    from riwoa.search.driver import Driver
     from riwoa.search.strategies import make_strategy
 
     class Stuck:
@@ -97,6 +99,7 @@ async def test_a_search_that_only_repeats_itself_ends(tmp_path: Path) -> None:
             self._real = make_strategy("random", tiny, AIM, 0, SearchParameters(population=4))
             self._proposals = self._real.ask()
             self.generation, self.name = 0, "random"
+            self.codec, self.objective = self._real.codec, AIM
 
         def ask(self) -> list[object]:
             return [type(p)(p.slot, p.operator, self._proposals[0].genotype, None) for p in self._proposals]
@@ -104,7 +107,7 @@ async def test_a_search_that_only_repeats_itself_ends(tmp_path: Path) -> None:
         def tell(self, outcomes: list[Outcome]) -> None:
             self.generation += 1
 
-    search = Search(Stuck(), None, 0, tiny, AIM, TABLE, settings.budget)  # type: ignore[arg-type]
+    search = Search(Driver(Stuck()), 0, KeptLatencies(tiny, lambda a: TABLE.latency_ms(ofa_config(a))), settings.budget)  # type: ignore[arg-type]
     found = await search.run(Evaluator(FakeBackend(), "fake", file, tiny), lambda: None)
     file.close()
     assert found.evaluations == 1
@@ -168,8 +171,10 @@ async def test_the_whole_benchmark_runs_on_real_workers_and_judges_on_the_test_s
 
     weights = {k: v.contiguous() for k, v in build_network(BACKBONE).state_dict().items()}
     write_safetensors(weights, tmp_path / "net.safetensors", {})
-    overrides = [f"oracle.checkpoint={tmp_path / 'net.safetensors'}", "oracle.validation_views=1"]
-    config = load(None, [*overrides, "oracle.recalibration_images=50", "oracle.dtype=float32"], {}).config
+    overrides = [f"oracle.supernet.checkpoint={tmp_path / 'net.safetensors'}", "oracle.supernet.validation_views=1"]
+    config = load(
+        None, [*overrides, "oracle.supernet.recalibration_images=50", "oracle.supernet.dtype=float32"], {}
+    ).config
     settings = Settings(seeds=1, budget=3, workers=1, strategies=("riwoa", "random"))
     out = tmp_path / "e.jsonl"
     result = await bench_embedded(settings, config, TABLE, out)
@@ -180,3 +185,19 @@ async def test_the_whole_benchmark_runs_on_real_workers_and_judges_on_the_test_s
     )
     found = [s for s in result["searches"] if s["fitness"] > 0]
     assert all(0 <= s["test_accuracy"] <= 1 for s in found)
+
+
+def test_a_file_of_before_there_was_one_kind_of_result_file_is_read_and_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "e.jsonl"
+    before = (
+        '{"oracle_version": "v", "key": "k", "architecture": {"a": 1}, "accuracy": 0.5}\n{"oracle_version": "v", "ke'
+    )
+    out.write_text(before)
+    file = EvaluationFile(out)
+    assert file.get("v", "k") == 0.5
+    file.put("v", "l", {"a": 2}, 0.75)
+    file.close()
+    assert out.read_text().startswith(before + "\n")
+    file = EvaluationFile(out)
+    assert (file.get("v", "k"), file.get("v", "l"), file.get("w", "k")) == (0.5, 0.75, None)
+    file.close()

@@ -28,8 +28,8 @@ SMALL = (
     "search.population=5",
     "search.p_semantic=1.0",
     "search.placebo_share=0.0",
-    "oracle.recalibration_images=100",
-    "oracle.validation_views=1",
+    "oracle.supernet.recalibration_images=100",
+    "oracle.supernet.validation_views=1",
     "cognition.thinking_tokens=8",
 )
 

@@ -213,6 +213,18 @@ def test_lines_of_something_else_are_passed_over(tmp_path: Path) -> None:
     assert file.get("random", 1) == found
 
 
+def test_a_file_of_before_there_was_one_kind_of_result_file_is_read(tmp_path: Path) -> None:
+    out = tmp_path / "s.jsonl"
+    found = (
+        '{"strategy": "random", "seed": 1, "queries": 10, "failed": 0, "repeats": 2, "generations": 3, '
+        '"improvements": [[1, 0.5], [4, 0.75]], "row": 7, "given_up": 0}'
+    )
+    out.write_text(f'{{"key": "a", "found": {found}}}\n{{"key": "a", "fou')
+    file = SearchFile(out, "a")
+    file.close()
+    assert file.get("random", 1) == Found("random", 1, 10, 0, 2, 3, ((1, 0.5), (4, 0.75)), 7)
+
+
 def test_a_file_that_cannot_be_written_is_named(table: Path) -> None:
     with pytest.raises(StateDirectoryError, match="name another --out"):
         SearchFile(table / "s.jsonl", "key")

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
+from riwoa.cognition.engine import LanguageModelProvider
+from riwoa.cognition.model_process import EngineLimits
 from riwoa.cognition.protocol import Example, GenerationSettings, ModelSpec, TrainingJob, WriterSpec
 from riwoa.cognition.provider import ProposalProvider
 from riwoa.errors import AdapterError, CognitionError, ModelError

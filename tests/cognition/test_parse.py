@@ -16,8 +16,8 @@ from riwoa.cognition.parse import (
     split_thinking,
     told,
 )
+from riwoa.run.offers import offered_choices, placebo_patch
 from riwoa.run.prompt_history import PromptHistory
-from riwoa.run.proposals import offered_choices, placebo_patch
 from riwoa.search.codec import Codec
 from riwoa.search.space import Choice
 from riwoa.supernet.space import mobilenet_space

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from riwoa.cognition.adapters import AdapterFiles, journaled
-from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
+from riwoa.cognition.engine import LanguageModelProvider
+from riwoa.cognition.model_process import EngineLimits
 from riwoa.cognition.proposal_queue import ProposalQueue, TrainingOutcome
 from riwoa.cognition.protocol import (
     Example,
     GenerationRequest,
     GenerationSettings,
-    Progress,
+    OnTrainingStep,
     Trained,
     TrainingJob,
     WriterSpec,
@@ -76,7 +77,7 @@ class Recorded(ScriptedProvider):
         self.seen.append(f"adapter {sha256[:2] if sha256 else None}")
         await super().use_adapter(sha256, path)
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         self.seen.append(f"training {job.seed}")
         return await super().train(job, on_progress)
 
@@ -306,7 +307,7 @@ async def test_an_adapter_that_only_the_trial_of_an_open_breaker_refuses_is_told
 
 async def test_weights_that_a_training_lost_are_not_held_against_the_adapter_it_began_with(office: Office) -> None:
     class Careless(Recorded):
-        async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+        async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
             trained = await super().train(job, on_progress)
             Path(job.weights_path).unlink()
             return trained

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.schema import Oracle
 from riwoa.hardware.probe import notes
 from riwoa.ipc.child import child_environment
 from riwoa.limits import affine_cores, memory, usable_cores, whole_cores
-from riwoa.oracle.spec import worker_count
+from riwoa.oracle.workers import worker_count
 from riwoa.service.governor import read_machine
 
 GIB = 2**30
@@ -143,9 +144,9 @@ def test_automatic_workers_are_what_quota_and_memory_hold(
     cores: float, gib: float, kept: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited = type("Limited", (), {"total_bytes": int(gib * GIB)})
-    monkeypatch.setattr("riwoa.oracle.spec.usable_cores", lambda: cores)
-    monkeypatch.setattr("riwoa.oracle.spec.memory", lambda: limited)
-    assert worker_count(Oracle(device="cpu"), kept) == workers
+    monkeypatch.setattr("riwoa.oracle.workers.usable_cores", lambda: cores)
+    monkeypatch.setattr("riwoa.oracle.supernet.memory", lambda: limited)
+    assert worker_count(Oracle(supernet=SupernetSettings(device="cpu")), kept) == workers
 
 
 # -- real groups -----------------------------------------------------------------------------------------------------
@@ -154,9 +155,10 @@ _LOOK = (
     "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())) if len(sys.argv) > 1 else None;"
     "open(sys.argv[2], 'w').write(str(os.getpid())) if len(sys.argv) > 2 else None;"
     "from pathlib import Path; from riwoa.config.schema import Oracle;"
+    "from riwoa.config.kinds.supernet import SupernetSettings;"
     "from riwoa.service.governor import read_machine;"
-    "from riwoa.limits import memory, usable_cores; from riwoa.oracle.spec import worker_count;"
-    "print(usable_cores(), memory().total_bytes, worker_count(Oracle(device='cpu')),"
+    "from riwoa.limits import memory, usable_cores; from riwoa.oracle.workers import worker_count;"
+    "print(usable_cores(), memory().total_bytes, worker_count(Oracle(supernet=SupernetSettings(device='cpu'))),"
     " read_machine(Path('/')).memory_available_bytes)"
 )
 

@@ -74,9 +74,9 @@ def test_a_column_of_a_table_called_by_terminal_escapes_is_told_without_them(tmp
     (tmp_path / "t.csv").write_text('"\x1b[2J\u202eg",acc\n0,1\n1,2\n', encoding="utf-8")
     sets = [
         "oracle.kind=table",
-        f"oracle.table={tmp_path / 't.csv'}",
-        "oracle.table_genes=g",
-        "oracle.table_accuracy=acc",
+        f"oracle.table.file={tmp_path / 't.csv'}",
+        "oracle.table.genes=g",
+        "oracle.table.accuracy=acc",
     ]
     command = [sys.executable, "-m", "riwoa.service", "--foreground", "--state", str(tmp_path / "state")]
     ours, theirs = pty.openpty()

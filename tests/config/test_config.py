@@ -59,8 +59,8 @@ def test_command_line_beats_environment_beats_file_beats_default(tmp_path: Path)
         ('[search]\npopulation = "many"\n', ["search.population", "'many'", "integer"]),
         ("[search]\npopulation = 1\n", ["search.population", "greater than or equal to 4"]),
         ("[objective]\nlatency_ms = nan\n", ["objective.latency_ms"]),
-        ("[oracle]\nresolutions = [24, 24]\n", ["oracle.resolutions", "distinct, ascending"]),
-        ('[oracle]\ndata = ""\n', ["oracle.data", "at least 1 character"]),
+        ("[oracle.supernet]\nresolutions = [24, 24]\n", ["oracle.supernet.resolutions", "distinct, ascending"]),
+        ('[oracle.supernet]\ndata = ""\n', ["oracle.supernet.data", "at least 1 character"]),
         ("[run]\nseed = true\n", ["run.seed", "True", "integer"]),
         ('[run]\nexport = "no"\n', ["run.export", "'no'", "boolean"]),
         ("[objective]\nlatency_ms = true\n", ["objective.latency_ms", "True"]),
@@ -136,16 +136,16 @@ def test_a_pipe_of_the_shell_is_a_file_to_read_once(place: str) -> None:
 
 def test_a_key_that_takes_a_string_takes_the_text_as_it_stands() -> None:
     for text in ("2024", "1e3", "true", "07:00:00", "2024-01-01", "[1]", "0x10", "/data/2024", '"2024"', "'2024'"):
-        for loaded in (load(None, [f"oracle.data={text}"], {}), load(None, [], {"RIWOA_ORACLE__DATA": text})):
-            assert loaded.config.oracle.data == text.strip("'\"")
-    loaded = load(None, ["oracle.predictor=7", "run.deadline=07:00:00", "control.group=1000"], {})
-    assert (loaded.config.oracle.predictor, loaded.config.run.deadline) == ("7", "07:00")
+        for loaded in (load(None, [f"oracle.supernet.data={text}"], {}), load(None, [], {"RIWOA_ORACLE__DATA": text})):
+            assert loaded.config.oracle.supernet.data == text.strip("'\"")
+    loaded = load(None, ["oracle.predictor.file=7", "run.deadline=07:00:00", "control.group=1000"], {})
+    assert (loaded.config.oracle.predictor.file, loaded.config.run.deadline) == ("7", "07:00")
     assert loaded.config.control.group == "1000"
 
 
 def test_a_number_where_the_file_needs_a_string_is_refused_and_says_how_to_quote(tmp_path: Path) -> None:
-    file = write(tmp_path / "riwoa.toml", "[oracle]\ndata = 2024\n")
-    with pytest.raises(ConfigError, match=r'oracle\.data = 2024, .*write it in quotes: "2024"'):
+    file = write(tmp_path / "riwoa.toml", "[oracle.supernet]\ndata = 2024\n")
+    with pytest.raises(ConfigError, match=r'oracle\.supernet\.data = 2024, .*write it in quotes: "2024"'):
         load(file, environment={})
 
 
@@ -205,7 +205,7 @@ def test_a_difference_tells_live_keys_from_those_that_need_a_new_run() -> None:
 
 
 def test_a_journaled_configuration_reads_back_and_forgets_keys_it_no_longer_knows() -> None:
-    config = load(None, ["run.seed=7", "oracle.resolutions=[24, 32]"], {}).config
+    config = load(None, ["run.seed=7", "oracle.supernet.resolutions=[24, 32]"], {}).config
     data = as_json(config)
     data["run"]["a_key_of_the_future"] = 1
     assert from_journal(data) == config
@@ -255,7 +255,7 @@ def test_no_value_of_any_key_is_half_accepted(values: dict[str, str]) -> None:
 _PIECES = st.one_of(
     st.text(max_size=60),
     st.sampled_from(["[", "[[", "{a=", "a.", '"', "'''", "\\u0000", "9", "-", "=", "\n", "#", "\x00", "0x", "]", "é"]),
-    st.sampled_from([f"[{key.split('.')[0]}]\n{key.split('.')[1]} = " for key, _ in leaves()]),
+    st.sampled_from([f"[{key.rpartition('.')[0]}]\n{key.rpartition('.')[2]} = " for key, _ in leaves()]),
 )
 _PARTS = st.lists(st.tuples(_PIECES, st.sampled_from([1, 1, 1, 2, 70, 3000, 60_000])), max_size=8)
 
@@ -296,8 +296,8 @@ def test_no_override_raises_anything_but_one_line(key: str, parts: list[tuple[st
     [
         (["oracle.rungs=[400,100]"], "numbers of images, ascending"),
         (['oracle.rungs=["low_fidelity"]'], "numbers of images, ascending"),
-        (["oracle.kind=table", "oracle.rungs=[100]"], "with table_low_fidelity its column"),
-        (["oracle.kind=table", 'oracle.rungs=["low_fidelity"]'], "with table_low_fidelity its column"),
+        (["oracle.kind=table", "oracle.rungs=[100]"], "with oracle.table.low_fidelity its column"),
+        (["oracle.kind=table", 'oracle.rungs=["low_fidelity"]'], "with oracle.table.low_fidelity its column"),
         (["oracle.kind=predictor", "oracle.rungs=[100]"], "nothing is cheaper than a predictor"),
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from riwoa.console.bar import Progress
+from riwoa.console.bar import ProgressBar
 from riwoa.console.terminal import Terminal, fit
 from riwoa.ipc.child import child_environment
 from tests.run.test_table_run import table as table
@@ -83,7 +83,7 @@ def test_a_stream_that_is_no_terminal_has_a_width_too() -> None:
 
 def test_without_a_terminal_a_line_is_said_every_ten_seconds() -> None:
     stream = io.StringIO()
-    progress = Progress("training", "step", stream, 0.0)
+    progress = ProgressBar("training", "step", stream, 0.0)
     for second in range(1, 31):
         progress.advance(second, 60, "loss 0.5", float(second))
         progress.show(float(second))
@@ -96,7 +96,7 @@ def test_without_a_terminal_a_line_is_said_every_ten_seconds() -> None:
 
 def test_work_that_tells_nothing_still_shows_that_it_lives() -> None:
     stream = io.StringIO()
-    progress = Progress("verifying", "", stream, 0.0)
+    progress = ProgressBar("verifying", "", stream, 0.0)
     progress.show(9.9)
     assert stream.getvalue() == ""
     progress.show(10.0)
@@ -104,7 +104,7 @@ def test_work_that_tells_nothing_still_shows_that_it_lives() -> None:
 
 
 def test_time_left_that_proved_too_hopeful_is_unknown() -> None:
-    progress = Progress("training", "step", io.StringIO(), 0.0)
+    progress = ProgressBar("training", "step", io.StringIO(), 0.0)
     progress.advance(0, 3, "", 0.0)
     progress.advance(2, 3, "", 10.0)
     assert "about 3 s left" in progress.line(12.0)
@@ -112,7 +112,7 @@ def test_time_left_that_proved_too_hopeful_is_unknown() -> None:
 
 
 def test_continued_work_counts_its_pace_from_where_it_went_on() -> None:
-    progress = Progress("training", "step", io.StringIO(), 0.0)
+    progress = ProgressBar("training", "step", io.StringIO(), 0.0)
     progress.advance(100, 120, "", 0.0)
     progress.advance(110, 120, "", 10.0)
     assert "about 10 s left" in progress.line(10.0)

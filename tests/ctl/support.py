@@ -164,6 +164,7 @@ def generation(run_id: int, number: int, individuals: tuple[IndividualRecord, ..
             "architecture": dict(best.architecture),
             "architecture_key": best.architecture_key,
             "feasible": best.metrics["latency_ms"] <= 2.0,
+            "target_ms": 2.0,
         }
     )
     return GenerationRecord(

@@ -9,7 +9,7 @@ import pytest
 from riwoa.config.loading import load
 from riwoa.config.schema import Config, as_json
 from riwoa.ctl import main
-from riwoa_storage.records import EventRecord
+from riwoa_storage.events import RunResumed
 from riwoa_storage.writer import JournalWriter
 from tests.bench.support import a_table
 
@@ -106,8 +106,7 @@ def test_diff_knows_what_a_restart_has_put_in_force(tmp_path: Path, capsys: pyte
 
     async def restarted() -> None:
         async with await JournalWriter.open(tmp_path / "journal.db") as writer:
-            payload = {"restarted": {"oracle.workers": 4}}
-            await writer.put_event(EventRecord(kind="resumed", run_id=1, payload=payload, created_unix_s=0.0))
+            await writer.put_event(RunResumed(run_id=1, restarted={"oracle.workers": 4}))
 
     asyncio.run(restarted())
     assert diff(tmp_path, "[oracle]\nworkers = 4\n", capsys)["restart"] == {}
@@ -141,12 +140,12 @@ def test_all_wrong_keys_are_reported_not_the_first(tmp_path: Path, capsys: pytes
 def test_missing_files_are_reported_as_a_start_would_all_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = '[oracle]\ndata = "/no/data"\ncheckpoint = "/no/net.pth"\n[search]\npredictor = "/no/predictor"\n'
+    text = '[oracle.supernet]\ndata = "/no/data"\ncheckpoint = "/no/net.pth"\n[search]\npredictor = "/no/predictor"\n'
     found = "\n".join(wrong(tmp_path / "riwoa.toml", text, capsys))
     assert all(part in found for part in ("/no/data", "/no/net.pth", "/no/predictor"))
-    table = '[oracle]\nkind = "table"\ntable = "/no/table.csv"\ntable_accuracy = "a"\n'
+    table = '[oracle]\nkind = "table"\n[oracle.table]\nfile = "/no/table.csv"\naccuracy = "a"\n'
     assert any("/no/table.csv" in line for line in wrong(tmp_path / "riwoa.toml", table, capsys))
-    predictor = '[oracle]\nkind = "predictor"\npredictor = "/no/p.pth"\nlatency_tables = "/no/tables"\n'
+    predictor = '[oracle]\nkind = "predictor"\n[oracle.predictor]\nfile = "/no/p.pth"\nlatency_tables = "/no/tables"\n'
     found = "\n".join(wrong(tmp_path / "riwoa.toml", predictor, capsys))
     assert "/no/p.pth" in found
     assert "/no/tables" in found
@@ -154,24 +153,25 @@ def test_missing_files_are_reported_as_a_start_would_all_at_once(
 
 def test_what_a_kind_of_oracle_lacks_is_reported_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(wrong(tmp_path / "riwoa.toml", '[oracle]\nkind = "table"\n', capsys)) == 2
-    predictor = '[oracle]\nkind = "predictor"\nresolutions = [24]\n'
+    predictor = '[oracle]\nkind = "predictor"\npredictor.resolutions = [24]\n'
     assert len(wrong(tmp_path / "riwoa.toml", predictor, capsys)) == 3
 
 
 def test_a_head_of_other_classes_than_the_data_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = wrong(tmp_path / "riwoa.toml", "[oracle]\nn_classes = 7\n", capsys)
+    found = wrong(tmp_path / "riwoa.toml", "[oracle.supernet]\nn_classes = 7\n", capsys)
     assert any("size mismatch for classifier" in line for line in found)
-    assert any("check oracle.n_classes" in line for line in found)
+    assert any("check oracle.supernet.n_classes" in line for line in found)
 
 
 def test_a_target_out_of_reach_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "table.csv").write_text("a,b,accuracy,ms\n0,0,0.5,2.0\n0,1,0.6,3.0\n1,0,0.7,4.0\n1,1,0.8,5.0\n")
     text = f"""[oracle]
 kind = "table"
-table = "{tmp_path}/table.csv"
-table_genes = "a,b"
-table_accuracy = "accuracy"
-table_latency = "ms"
+[oracle.table]
+file = "{tmp_path}/table.csv"
+genes = "a,b"
+accuracy = "accuracy"
+latency = "ms"
 [objective]
 latency_ms = """
     assert "attains 2.000 to 5.000 ms" in wrong(tmp_path / "riwoa.toml", f"{text}0.5\n", capsys)[0]

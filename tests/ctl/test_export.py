@@ -19,14 +19,16 @@ from riwoa.cognition.protocol import ModelSpec
 from riwoa.ctl import main
 from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError
-from riwoa.export import accuracy, export_run, load_exported, onnx_difference, read_winner
-from riwoa.oracle.build import build_oracle
+from riwoa.export import export_run, read_winner
+from riwoa.oracle.kinds import build_oracle
+from riwoa.oracle.supernet_export import accuracy, load_exported, onnx_difference
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import build_network
 from riwoa.supernet.space import mobilenet_space
 from riwoa.supernet.spec import SupernetSpec
 from riwoa.supernet.training import write_safetensors
-from riwoa_storage.records import AdapterRecord, EventRecord
+from riwoa_storage.events import AdapterUnusable
+from riwoa_storage.records import AdapterRecord
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import reseal
 
@@ -147,11 +149,11 @@ def test_an_adapter_that_was_due_after_the_search_wrote_nothing_and_is_not_expor
     adapter = read_winner(journal).adapter
     assert adapter is not None
     assert adapter.weights == b"search"
-    payload = {"sha256": adapter.sha256, "reason": "refused by the model", "refused": True}
+    event = AdapterUnusable(run_id=1, sha256=adapter.sha256, reason="refused by the model", refused=True)
 
     async def refuse() -> None:
         async with await JournalWriter.open(journal) as writer:
-            await writer.put_event(EventRecord(kind="adapter_unusable", run_id=1, payload=payload, created_unix_s=0.0))
+            await writer.put_event(event)
 
     asyncio.run(refuse())
     assert read_winner(journal).adapter is None  # as a resumed search would leave it out
@@ -300,7 +302,7 @@ def test_a_run_on_own_images_is_exported_with_them_and_without_a_test_split_that
     (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
     assert main(["export", "--state", str(tmp_path), "--out", str(tmp_path / "out")]) == 66
     with sqlite3.connect(tmp_path / "journal.db") as db:  # as a start with the new place journals it
-        payload = json.dumps({"restarted": {"oracle.data": str(tmp_path / "moved.npz")}})
+        payload = json.dumps({"restarted": {"oracle.supernet.data": str(tmp_path / "moved.npz")}})
         columns = "run_id, kind, payload, created_unix_s"
         db.execute(f"INSERT INTO events ({columns}, checksum) VALUES (1, 'resumed', ?, 0.0, 0)", (payload,))
     reseal(tmp_path / "journal.db")

@@ -36,7 +36,7 @@ def test_a_place_that_cannot_be_made_exits_73(tmp_path: Path) -> None:
 
 
 def test_build_measures_this_device_into_its_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["--set", "latency.repeats=10", "--set", "oracle.resolutions=[24]"]
+    few = ["--set", "latency.repeats=10", "--set", "oracle.supernet.resolutions=[24]"]
     assert main(["lut", "build", "--state", str(tmp_path), "--json", "--sessions", "0", *few]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["resolutions"] == [24]

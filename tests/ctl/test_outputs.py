@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from riwoa.ctl import main
-from riwoa.files.ownership import keep_writing_to_ourselves, output_file, regular_file, same_place, unwritable
+from riwoa.files.ownership import deny_writing_to_others, output_file, regular_file, same_place, unwritable
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import shipped_table
 from riwoa.ipc.child import child_command, child_environment
@@ -163,7 +163,7 @@ def test_whatever_the_umask_nobody_else_may_write_what_is_made(place: Path) -> N
         made = [place / "model", *(place / "model").iterdir()]
         assert [p for p in made if p.stat().st_mode & 0o022] == []
         os.umask(0o077)  # what is stricter stays so
-        keep_writing_to_ourselves()
+        deny_writing_to_others()
         assert os.umask(0) == 0o077
     finally:
         os.umask(before)

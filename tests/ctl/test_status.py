@@ -10,7 +10,8 @@ from hypothesis import given, settings
 
 from riwoa.ctl import main
 from riwoa.ctl.ask import SilentError, ask
-from riwoa.ctl.status import collect, exit_code, render, span
+from riwoa.ctl.status import collect, exit_code
+from riwoa.ctl.status_text import render, span
 from riwoa.errors import ControlError
 from riwoa.paths import StatePaths
 from riwoa.service.foreground import progress_lines

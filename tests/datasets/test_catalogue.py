@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.loading import load
 from riwoa.config.schema import Oracle
 from riwoa.datasets import digits as data
@@ -23,10 +24,13 @@ from riwoa.datasets.digits import DigitsTask, load_digits_task
 from riwoa.datasets.image_file import IMAGENET, ImageFileTask
 from riwoa.errors import InputError
 from riwoa.hardware.accelerator import Accelerator
-from riwoa.oracle import build, protocol
-from riwoa.oracle import spec as spec_module
+from riwoa.oracle import protocol
+from riwoa.oracle import supernet as spec_module
+from riwoa.oracle.kinds import build_oracle
 from riwoa.oracle.protocol import accuracy_error
-from riwoa.oracle.spec import oracle_spec, worker_count
+from riwoa.oracle.supernet import supernet_spec
+from riwoa.oracle.supernet_oracle import checkpoint_path
+from riwoa.oracle.workers import worker_count
 from riwoa.supernet.space import mobilenet_space
 from riwoa.supernet.spec import SupernetSpec
 
@@ -164,7 +168,7 @@ def test_the_hash_moves_with_the_file(tmp_path: Path) -> None:
         ({"validation_labels": np.zeros(5)}, "validation_labels is float64"),
         ({"validation_labels": np.array([0, 1, -1, 0, 0])}, "from -1 to 1; classes are counted from 0"),
         ({"validation_labels": np.full(5, 2**64 - 1, np.uint64)}, "classes are counted from 0"),
-        ({"validation_labels": np.array([0, 1, 2, 3, 0])}, "labels go up to 3.*oracle.n_classes"),
+        ({"validation_labels": np.array([0, 1, 2, 3, 0])}, "labels go up to 3.*oracle.supernet.n_classes"),
         ({"validation_labels": np.array([0, 1, 2, None, 0], object)}, "pickled"),
         ({"train_images": plain_arrays()["train_images"][:4]}, "4 training images are too few"),
         ({"mean": np.array([123.0, 116.0, 103.0])}, "scale of 0 to 1"),
@@ -254,22 +258,22 @@ def test_the_configuration_names_a_file_and_the_specification_its_absolute_path(
 ) -> None:
     saved(tmp_path / "a.npz", plain_arrays())
     monkeypatch.chdir(tmp_path)
-    config = load(None, ["oracle.data=a.npz", "oracle.resolutions=[8, 12]"], {}).config
-    spec = oracle_spec(config.oracle)
+    config = load(None, ["oracle.supernet.data=a.npz", "oracle.supernet.resolutions=[8, 12]"], {}).config
+    spec = supernet_spec(config.oracle)
     assert (spec.data, spec.resolutions) == (str(tmp_path / "a.npz"), (8, 12))
     assert SupernetSpec.from_json(spec.to_json()) == spec
-    assert oracle_spec(load(None, [], {}).config.oracle).data == "digits"
+    assert supernet_spec(load(None, [], {}).config.oracle).data == "digits"
 
 
 def test_a_gpu_is_taken_where_torch_finds_one_and_asking_for_one_elsewhere_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def resolved(**settings: Any) -> SupernetSpec:
-        return oracle_spec(Oracle(**settings))
+        return supernet_spec(Oracle(supernet=SupernetSettings(**settings)))
 
     monkeypatch.setattr(spec_module, "probe_accelerator", lambda: None)
     assert (resolved().device, resolved().batch_size) == ("cpu", 200)
-    with pytest.raises(InputError, match=r"oracle\.device = cuda"):
+    with pytest.raises(InputError, match=r"oracle\.supernet\.device = cuda"):
         resolved(device="cuda")
     monkeypatch.setattr(spec_module, "probe_accelerator", lambda: Accelerator("H100", 80 << 30, True, None))
     assert (resolved().device, resolved().dtype, resolved().batch_size) == ("cuda", "bfloat16", None)
@@ -297,9 +301,9 @@ def own_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_supernet_reads_its_digits_from_a_users_file(own_digits: Path) -> None:
-    embedded = str(build.checkpoint_path(SupernetSpec()))
+    embedded = str(checkpoint_path(SupernetSpec()))
     spec = SupernetSpec(checkpoint=embedded, data=str(own_digits), resolutions=(32,), recalibration_images=200)
-    oracle = build.build_oracle(spec.to_json())
+    oracle = build_oracle(spec.to_json())
     space = mobilenet_space((32,))
     largest = space.architecture(np.array([len(gene.choices) - 1 for gene in space.genes]))
     metrics = oracle.evaluate(largest)
@@ -310,7 +314,7 @@ def test_the_supernet_reads_its_digits_from_a_users_file(own_digits: Path) -> No
 def test_a_result_keeps_its_version_and_value_whatever_other_resolutions_are_prepared() -> None:
     def oracle(*resolutions: int) -> protocol.Oracle:
         fields: Arrays = {"recalibration_images": 50, "validation_views": 1, "batch_size": 200}
-        return build.build_oracle(SupernetSpec(resolutions=resolutions, **fields).to_json())
+        return build_oracle(SupernetSpec(resolutions=resolutions, **fields).to_json())
 
     smallest = mobilenet_space((24,)).architecture(np.zeros(46, dtype=np.int64))
     alone, among = oracle(24), oracle(24, 40)

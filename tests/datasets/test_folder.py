@@ -22,7 +22,8 @@ from riwoa.datasets.decoding import cropped
 from riwoa.datasets.folder import FolderTask
 from riwoa.datasets.image_file import IMAGENET
 from riwoa.errors import InputError, StateDirectoryError
-from riwoa.oracle.spec import oracle_spec, pool_settings
+from riwoa.oracle.supernet import supernet_spec
+from riwoa.oracle.workers import pool_settings
 from riwoa.supernet.spec import SupernetSpec
 
 WNIDS = ("n01440764", "n01443537", "n02119789")
@@ -267,7 +268,7 @@ def test_an_image_that_vanishes_between_listing_and_reading_is_named(tmp_path: P
     [
         (
             {"n_classes": 10},
-            r"val has 3 class folders \(n01440764, .*the supernet has 10 classes.*oracle.n_classes",
+            r"val has 3 class folders \(n01440764, .*the supernet has 10 classes.*oracle.supernet.n_classes",
         ),
         ({"n_classes": 2}, "3 class folders .* the supernet has 2 classes"),
         ({"recalibration_images": 19}, "18 training images are too few"),
@@ -342,9 +343,14 @@ def test_the_configuration_names_the_folder_and_the_workers_get_time_to_decode_i
     from riwoa.config.loading import load
 
     root = folder(tmp_path / "data")
-    sets = [f"oracle.data={root}", "oracle.validation_images=7", "oracle.data_seed=3", "oracle.n_classes=3"]
-    oracle = load(None, [*sets, f"oracle.recalibration_data={root / 'train'}"], {}).config.oracle
-    spec = oracle_spec(oracle)
+    sets = [
+        f"oracle.supernet.data={root}",
+        "oracle.supernet.validation_images=7",
+        "oracle.supernet.data_seed=3",
+        "oracle.supernet.n_classes=3",
+    ]
+    oracle = load(None, [*sets, f"oracle.supernet.recalibration_data={root / 'train'}"], {}).config.oracle
+    spec = supernet_spec(oracle)
     assert (spec.data, spec.validation_images, spec.data_seed) == (str(root), 7, 3)
     assert spec.recalibration_data == str(root / "train")
     assert SupernetSpec.from_json(spec.to_json()) == spec

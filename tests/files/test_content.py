@@ -17,10 +17,10 @@ from riwoa.errors import InputError, RiwoaError
 from riwoa.files.ownership import opened_file
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.ofa_table import OfaLatencyTable
-from riwoa.oracle.build import build_oracle
+from riwoa.oracle.kinds import build_oracle
 from riwoa.oracle.predictor import AccuracyPredictor
-from riwoa.oracle.protocol import TableSpec
-from riwoa.oracle.table import TableOracle, column_names
+from riwoa.oracle.table import TableOracle, TableSpec
+from riwoa.oracle.table_file import column_names
 from riwoa.supernet.spec import SupernetSpec
 from riwoa.surrogate.gaussian_process import Surrogate
 

@@ -9,7 +9,8 @@ import asyncio
 from pathlib import Path
 
 from riwoa_storage.connect import SCHEMA_VERSION
-from riwoa_storage.records import ConfigRevisionRecord, EventRecord
+from riwoa_storage.events import UnknownEvent
+from riwoa_storage.records import ConfigRevisionRecord
 from riwoa_storage.writer import JournalWriter
 from tests.storage import samples
 
@@ -20,7 +21,7 @@ async def make(path: Path) -> str:
     """A finished run that uses every table; returns its digest."""
     async with await JournalWriter.open(path) as writer:
         run_id = await writer.begin_run(samples.PROVENANCE, samples.CONFIG)
-        await writer.put_event(EventRecord(kind="started", run_id=run_id, created_unix_s=samples.WHEN))
+        await writer.put_event(UnknownEvent(kind="started", payload={}, run_id=run_id, created_unix_s=samples.WHEN))
         await writer.put_evaluations([samples.evaluation(f"k0-{slot}", 0.5 + slot / 1000) for slot in range(3)])
         await writer.commit_generation(samples.generation(run_id, 0))
         await writer.put_requests([samples.request(run_id, 1, slot) for slot in (1, 2)])

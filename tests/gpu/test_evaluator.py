@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from riwoa.datasets.digits import load_digits_task
-from riwoa.oracle.build import checkpoint_path
+from riwoa.oracle.supernet_oracle import checkpoint_path
 from riwoa.search.codec import Codec
 from riwoa.supernet.evaluator import SubnetEvaluator
 from riwoa.supernet.network import Supernet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import random
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from riwoa.hardware import bench, build, drift
 from riwoa.hardware.drift import Drift, check_drift_in_child, confirmed, judge, measure_drift, sentinel
 from riwoa.hardware.lut import LatencyTable
 from riwoa.supernet.geometry import Backbone
+from riwoa_storage.events import Event, LatencyDrift
 from tests.hardware.devices import FakeClock, busy
 
 Device = Callable[[FakeClock], None]
@@ -165,3 +167,8 @@ def test_an_interval_encloses_its_ratio_and_widens_with_the_noise() -> None:
     loud = sentinel("x", "network", rng.normal(2.0, 0.4, 60), 2.0, 1.0, 0.15)
     assert quiet.low <= quiet.ratio <= quiet.high
     assert loud.high - loud.low > 5 * (quiet.high - quiet.low)
+
+
+def test_the_event_of_a_check_has_its_fields() -> None:
+    of_event, of_check, common = ({f.name for f in dataclasses.fields(of)} for of in (LatencyDrift, Drift, Event))
+    assert of_event - common == of_check

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from riwoa.ctl import main
-from riwoa.ctl.status import render
+from riwoa.ctl.status_text import render
 from riwoa.hardware.calibration import Interval
 from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.paths import StatePaths
@@ -89,7 +89,9 @@ def test_every_place_that_shows_a_latency_shows_its_interval(
         run, last = reader.latest_run(), reader.last_generation(1)
     assert run is not None
     assert last is not None
-    assert finished_view(run, last, 0.36)["leader"]["latency_interval"] == 0.36
+    leader = finished_view(run, last, 0.36).leader
+    assert leader is not None
+    assert leader["latency_interval"] == 0.36
 
 
 def test_without_an_interval_nothing_is_claimed() -> None:

@@ -95,8 +95,8 @@ async def test_a_peer_that_grows_too_large_is_lost(spawn: Spawn) -> None:
     child = await spawn()
     with pytest.raises(ProcessMemoryError, match="memory"):
         await ask(child, "kept = bytearray(b'x') * 300 * 2**20; time.sleep(60)", AnswerLimits(20.0, 200 * 2**20, 0.05))
-    assert child.fatter_than(200 * 2**20)
-    assert not child.fatter_than(None)
+    assert child.exceeds_memory(200 * 2**20)
+    assert not child.exceeds_memory(None)
 
 
 async def test_stopping_ends_the_peer_and_what_it_started(spawn: Spawn) -> None:

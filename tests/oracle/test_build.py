@@ -13,7 +13,8 @@ import pytest
 
 from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError, OracleError
-from riwoa.oracle import build
+from riwoa.oracle import supernet_oracle
+from riwoa.oracle.kinds import build_oracle
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import CandidateError
 from riwoa.supernet.space import mobilenet_space
@@ -44,7 +45,7 @@ def test_a_worker_evaluates_exactly_as_the_evaluator_does_here(spec: SupernetSpe
             return info.version, dict(result.metrics)
 
     version, metrics = asyncio.run(in_a_worker())
-    here = build.build_oracle(spec.to_json())
+    here = build_oracle(spec.to_json())
     assert version == here.version
     assert metrics == here.evaluate(SMALLEST)
     assert metrics["images"] == 400
@@ -55,14 +56,14 @@ def test_a_rung_is_a_fixed_part_of_the_images_and_leaves_full_results_as_they_we
     raced = replace(spec, rung_images=(60, 200))
     assert SupernetSpec.from_json(raced.to_json()) == raced
     assert "rung_images" not in spec.to_json()
-    plain, oracle = build.build_oracle(spec.to_json()), build.build_oracle(raced.to_json())
+    plain, oracle = build_oracle(spec.to_json()), build_oracle(raced.to_json())
     assert plain.version == oracle.version
     assert plain.evaluate(SMALLEST) == oracle.evaluate(SMALLEST)
     few, more = (oracle.evaluate_at(rung, SMALLEST) for rung in ("60", "200"))
     assert (few["images"], more["images"]) == (60, 200)
     assert few["accuracy"] == few["correct"] / 60
     labels = np.arange(400)
-    (_, few_rows), (_, more_rows) = (build._part(labels, labels, n) for n in (60, 200))  # type: ignore[arg-type]
+    (_, few_rows), (_, more_rows) = (supernet_oracle._part(labels, labels, n) for n in (60, 200))  # type: ignore[arg-type]
     assert set(few_rows) < set(more_rows)
     with pytest.raises(CandidateError, match="no rung of 61 images, only 60, 200"):
         oracle.evaluate_at("61", SMALLEST)
@@ -70,7 +71,7 @@ def test_a_rung_is_a_fixed_part_of_the_images_and_leaves_full_results_as_they_we
 
 def test_a_rung_of_all_the_images_is_refused(spec: SupernetSpec) -> None:
     with pytest.raises(InputError, match="400 of 400 validation images are no part"):
-        build.build_oracle(replace(spec, rung_images=(400,)).to_json())
+        build_oracle(replace(spec, rung_images=(400,)).to_json())
 
 
 def test_strides_for_small_pictures_reach_the_oracle_of_cifar(tmp_path: Path) -> None:
@@ -93,11 +94,11 @@ def test_strides_for_small_pictures_reach_the_oracle_of_cifar(tmp_path: Path) ->
         recalibration_images=100,
     )
     architecture = {**SMALLEST, "resolution": 16}
-    oracle = build.build_oracle(small.to_json())
+    oracle = build_oracle(small.to_json())
     metrics = oracle.evaluate(architecture)
     assert metrics["images"] == 200  # a tenth of 20 images of each class
     assert metrics["macs"] == macs(ofa_config(architecture), backbone)
-    other = build.build_oracle(replace(small, stem="imagenet").to_json())  # the same weights, which fit both
+    other = build_oracle(replace(small, stem="imagenet").to_json())  # the same weights, which fit both
     assert other.version != oracle.version
     assert other.evaluate(architecture)["macs"] < metrics["macs"] / 2
 
@@ -105,7 +106,7 @@ def test_strides_for_small_pictures_reach_the_oracle_of_cifar(tmp_path: Path) ->
 def test_the_images_are_those_of_the_task(spec: SupernetSpec) -> None:
     task = load_digits_task()
     for split in ("validation", "test"):
-        recalibration, found, data_sha256 = build._images(load_digits_task(), replace(spec, split=split))
+        recalibration, found, data_sha256 = supernet_oracle._images(load_digits_task(), replace(spec, split=split))
         assert data_sha256 == task.sha256
         images, labels = task.views(split, 24, 1)
         assert np.array_equal(found[24][0], images)
@@ -117,7 +118,7 @@ def test_the_version_moves_with_everything_that_decides_an_accuracy_and_with_not
     settings = {"dtype": "float32", "threads": 1}
 
     def version(spec: SupernetSpec = spec, settings: Any = settings, weights: str = "w", data: str = "d") -> str:
-        return build._version(spec, settings, weights, data)
+        return supernet_oracle._version(spec, settings, weights, data)
 
     others = [
         version(replace(spec, split="test")),
@@ -146,11 +147,11 @@ def test_versions_and_digests_of_before_there_were_stems_and_devices_still_hold(
 
 def test_what_cannot_be_built_is_refused_before_torch_is_needed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no checkpoint at .*none\.pth"):
-        build.build_oracle(SupernetSpec(checkpoint=str(tmp_path / "none.pth")).to_json())
+        build_oracle(SupernetSpec(checkpoint=str(tmp_path / "none.pth")).to_json())
     with pytest.raises(InputError, match="no image file at cifar"):
-        build.build_oracle(SupernetSpec(data="cifar").to_json())
+        build_oracle(SupernetSpec(data="cifar").to_json())
     if not importlib.import_module("torch").cuda.is_available():
-        with pytest.raises(InputError, match=r"oracle\.device"):
-            build.build_oracle(SupernetSpec(device="cuda").to_json())
+        with pytest.raises(InputError, match=r"oracle\.supernet\.device"):
+            build_oracle(SupernetSpec(device="cuda").to_json())
     with pytest.raises(OracleError, match="no oracle of kind 'cluster'"):
-        build.build_oracle({"kind": "cluster"})
+        build_oracle({"kind": "cluster"})

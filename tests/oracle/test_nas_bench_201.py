@@ -8,8 +8,7 @@ from nas_201_api import NASBench201API
 
 from riwoa.errors import InputError, StateDirectoryError
 from riwoa.oracle.nas_bench_201 import convert, load, operations
-from riwoa.oracle.protocol import TableSpec
-from riwoa.oracle.table import TableOracle
+from riwoa.oracle.table import TableOracle, TableSpec
 from tests.support.nas_bench_201_file import TRIALS, accuracy, arch_string, official, write
 from tests.support.official import official_data
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from riwoa.errors import InputError, OracleError
-from riwoa.oracle.build import build_oracle
-from riwoa.oracle.predictor import BACKBONE, RESOLUTIONS_PX, AccuracyPredictor
-from riwoa.oracle.protocol import CandidateError, PredictorSpec
+from riwoa.oracle.kinds import build_oracle
+from riwoa.oracle.predictor import BACKBONE, RESOLUTIONS_PX, AccuracyPredictor, PredictorSpec
+from riwoa.oracle.protocol import CandidateError
 from riwoa.search.fitness import FloatArray
 from riwoa.supernet import geometry
 from riwoa.supernet.space import OfaConfig, mobilenet_space, ofa_config

@@ -16,10 +16,11 @@ import pytest
 
 from riwoa.errors import InputError
 from riwoa.ipc.child import child_environment
-from riwoa.oracle import table as table_module
-from riwoa.oracle.build import build_oracle
-from riwoa.oracle.protocol import CandidateError, TableSpec
-from riwoa.oracle.table import Table, TableOracle
+from riwoa.oracle import table_file as table_module
+from riwoa.oracle.kinds import build_oracle
+from riwoa.oracle.protocol import CandidateError
+from riwoa.oracle.table import TableOracle, TableSpec
+from riwoa.oracle.table_file import Table
 from tests.support.official import official_data
 
 GENES = np.array(list(itertools.product((0, 1, 2), (3, 5))), dtype=np.int8)  # the product of two genes, 6 rows
@@ -214,7 +215,7 @@ def test_neither_the_worker_nor_the_daemon_loads_torch_for_a_table(tmp_path: Pat
     spec = TableSpec(path=str(npz_file(tmp_path)), genes="ops", accuracy="acc").to_json()
     code = (
         "import sys, json, riwoa.service, riwoa.oracle.worker\n"
-        "from riwoa.oracle.build import build_oracle\n"
+        "from riwoa.oracle.kinds import build_oracle\n"
         "assert build_oracle(json.loads(sys.argv[1])).evaluate({'ops.0': 1, 'ops.1': 5}) == {'accuracy': 0.4}\n"
         "assert 'torch' not in sys.modules"
     )

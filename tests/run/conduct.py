@@ -16,8 +16,11 @@ from riwoa.config.reload import Reloader
 from riwoa.config.schema import as_json
 from riwoa.oracle.pool import PoolSettings, WorkerPool
 from riwoa.oracle.protocol import ModuleSpec
-from riwoa.run.conductor import Conductor
+from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.evaluations import Evaluations
+from riwoa.run.journal import RunJournal
+from riwoa.run.proposals import LanguageModel
+from riwoa.run.task import SearchTask
 from riwoa.supernet.space import mobilenet_space
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
@@ -93,16 +96,12 @@ async def conduct(
                 adapters=AdapterFiles(path.parent / f"{path.stem}.adapters", journaled(path)),
             )
         conductor = Conductor(
-            journal=journal,
-            journal_path=path,
-            run_id=run_id,
-            space=SPACE,
-            latency_of=latency_ms,
-            target_ms=target_ms,
+            journal=RunJournal(journal, path, run_id),
+            task=SearchTask(SPACE, latency_ms, target_ms),
             evaluations=Evaluations(pool, journal, path, "landscape-1", on_result, run_id=run_id),
-            proposal_queue=proposal_queue,
             reloader=reloader,
-            on_commit=on_commit,
+            model=LanguageModel(proposal_queue) if proposal_queue else None,
+            hooks=Hooks(on_commit=on_commit),
             now_unix_s=now_unix_s,
         )
         answerer = asyncio.create_task(proposal_queue.run()) if proposal_queue else None

@@ -14,12 +14,19 @@ from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
 from riwoa.errors import OracleError
+from riwoa.run.ledger import evaluated
+from riwoa.run.phases import search_parameters
+from riwoa.run.task import KeptLatencies
+from riwoa.search.driver import Driver
+from riwoa.search.fitness import Objective
+from riwoa.search.strategies import SCREENING, make_strategy
+from riwoa.surrogate.screening import Screening
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
-from tests.run.conduct import SMALL, StopHere, conduct
+from tests.run.conduct import SMALL, SPACE, StopHere, conduct, latency_ms
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9")
@@ -294,3 +301,23 @@ async def test_a_run_stops_at_its_evaluation_budget(tmp_path: Path) -> None:
         last = reader.last_generation(1)
     assert last is not None
     assert 10 <= last.counters["evaluations"] <= 12
+
+
+@pytest.mark.parametrize("settings", [(), ("search.strategy=woa",)], ids=["riwoa", "woa"])
+async def test_a_bare_driver_asks_what_the_conductor_asked(settings: tuple[str, ...], tmp_path: Path) -> None:
+    """So a benchmark that drives a strategy judges what the daemon runs."""
+    path = tmp_path / "journal.db"
+    changes = (*SMALL, "search.population=8", "run.generations=8", "run.polish_evaluations=0", *settings)
+    await conduct(path, *changes)
+    config = load(None, list(changes), {}).config
+    screened = Screening(SPACE) if config.search.strategy in SCREENING else None
+    latency_of = KeptLatencies(SPACE, latency_ms)
+    parameters, aim = search_parameters(config, 0.0), Objective(4.5)
+    strategy = make_strategy(config.search.strategy, SPACE, aim, config.run.seed, parameters, latency_of)
+    driver = Driver(strategy, guide=screened)
+    with JournalReader(path) as reader:
+        generations = list(reader.generations(1))
+    assert len(generations) == 8
+    for g in generations:
+        assert [p.genotype.astype("<f8").tobytes() for p in driver.ask()] == [i.genotype for i in g.individuals]
+        driver.tell([evaluated(i) for i in g.individuals])

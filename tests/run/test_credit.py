@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riwoa.cognition.protocol import Progress, Trained, TrainingJob
+from riwoa.cognition.protocol import OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.errors import CognitionError
 from riwoa.run.credit import (
@@ -24,6 +24,7 @@ from riwoa.run.credit import (
     wilson,
 )
 from riwoa.service.views import operators_view
+from riwoa_storage.events import TrainingFailed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from tests.run.conduct import conduct
@@ -163,7 +164,7 @@ class Slow(ScriptedProvider):
 
     trainings = 0
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         self.trainings += 1
         await asyncio.sleep(0.3)
         if self.trainings == 1:
@@ -176,10 +177,10 @@ async def test_the_language_models_seconds_hold_its_trainings_failed_ones_too(tm
     settings = ("cognition.provider=scripted", "search.p_semantic=0.9", "cognition.lag=1", "cognition.train_after=2")
     await conduct(path, *settings, "run.generations=14", provider=provider, target_ms=100.0)
     with JournalReader(path) as reader:
-        (failed,) = (e.payload["duration_s"] for e in reader.events(1) if e.kind == "training_failed")
+        (failed,) = (event.duration_s for event in reader.events(1, TrainingFailed))
         lasted = [a.training["duration_s"] for a in reader.adapters(1)]
         count = reader.generation_count(1)
-        spent = reader.operator_seconds(1, "landscape-1", 0, count)["semantic"] + reader.writing_seconds(1, 0, count)
+        spent = reader.seconds.evaluating(1, "landscape-1", 0, count)["semantic"] + reader.seconds.writing(1, 0, count)
     assert failed >= 0.3
     assert len(lasted) == provider.trainings - 1 >= 1
     whole = counted(OperatorSeconds(path, 1, ["landscape-1"]), count)

@@ -11,6 +11,7 @@ import pytest
 
 from riwoa.config.loading import load
 from riwoa.run.deadline import overdue
+from riwoa_storage.events import DeadlineReached
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from tests.run.conduct import conduct
@@ -43,7 +44,7 @@ class Clock:
 
     def tick(self, conductor: Any) -> None:
         self.jump(GENERATION_S)
-        conductor.generation_s = [GENERATION_S]
+        conductor.schedule.generation_s = [GENERATION_S]
 
     def deadline(self, minutes: float) -> str:
         at = datetime.fromtimestamp(self.read() + 60 * minutes)
@@ -55,9 +56,9 @@ def generations(path: Path) -> list[GenerationRecord]:
         return list(reader.generations(1))
 
 
-def events(path: Path, kind: str) -> list[dict[str, Any]]:
+def deadlines(path: Path) -> list[tuple[str | None, str]]:
     with JournalReader(path) as reader:
-        return [dict(e.payload) for e in reader.events(1, limit=-1) if e.kind == kind]
+        return [(event.deadline, event.phase) for event in reader.events(1, DeadlineReached)]
 
 
 async def test_the_search_ends_in_time_for_its_polish_and_the_journal_says_why(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ async def test_a_deadline_that_is_far_changes_no_digest(tmp_path: Path) -> None:
     free = await conduct(tmp_path / "free.db")
     bound = await conduct(tmp_path / "bound.db", clock.deadline(600))
     assert bound == free
-    assert events(tmp_path / "bound.db", "deadline") == []
+    assert deadlines(tmp_path / "bound.db") == []
 
 
 async def test_a_generation_that_the_deadline_finds_under_way_is_dropped_and_what_is_known_stays(
@@ -99,12 +100,12 @@ async def test_a_generation_that_the_deadline_finds_under_way_is_dropped_and_wha
         path,
         *settings,
         oracle={"takes_s": 0.5},
-        at_commit=lambda c: (slow_from_now_on(c), setattr(c, "generation_s", [0.1])),
+        at_commit=lambda c: (slow_from_now_on(c), setattr(c.schedule, "generation_s", [0.1])),
         now_unix_s=clock.read,
     )
     assert len(generations(path)) == 1
     assert time.monotonic() - began < 15
-    assert events(path, "deadline") == [{"deadline": deadline.partition("=")[2], "phase": "search"}]
+    assert deadlines(path) == [(deadline.partition("=")[2], "search")]
 
 
 async def test_a_run_that_found_the_deadline_gone_when_it_was_resumed_ends_with_what_it_has(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ async def test_a_run_that_found_the_deadline_gone_when_it_was_resumed_ends_with_
     digest = await conduct(path, *settings, stop_after=3, now_unix_s=clock.read)
     clock.jump(8 * 3600)
     assert await conduct(path, *settings, now_unix_s=clock.read) == digest
-    assert len(events(path, "deadline")) == 1
+    assert len(deadlines(path)) == 1
 
 
 async def test_a_run_without_any_answer_searches_one_generation_late_as_it_is(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ async def test_a_deadline_is_journaled_where_there_is_nothing_to_polish_too(tmp_
     settings = (*ENDLESS, clock.deadline(10), "run.polish_evaluations=0")
     await conduct(path, *settings, at_commit=clock.tick, now_unix_s=clock.read)
     assert 6 <= len(generations(path)) <= 9
-    assert len(events(path, "deadline")) == 1
+    assert len(deadlines(path)) == 1
 
 
 async def test_a_pause_is_no_pace(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ async def test_a_pause_is_no_pace(tmp_path: Path) -> None:
 
     def tick(conductor: Any) -> None:
         clock.jump(60)
-        conductor.generation_s = [60.0, 60.0, 4 * 3600.0]
+        conductor.schedule.generation_s = [60.0, 60.0, 4 * 3600.0]
 
     await conduct(path, *ENDLESS, clock.deadline(20), at_commit=tick, now_unix_s=clock.read)
     assert sum(g.phase == "search" for g in generations(path)) >= 12

@@ -12,10 +12,10 @@ import pytest
 
 from riwoa.oracle.protocol import EvaluationResult
 from riwoa.run.evaluations import EvaluationOutcome, EvaluationRequest, Evaluations
-from riwoa.run.racing import AUDITED_SHARE, Race
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoPoint
 from riwoa.search.race import Bound, Cut, EliminationThreshold
+from riwoa.search.racing import AUDITED_SHARE, Race
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter

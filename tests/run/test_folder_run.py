@@ -51,10 +51,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def settings(digits: Path, *others: str) -> Sequence[str]:
     return (
-        f"oracle.data={digits}",
-        "oracle.resolutions=[24]",
-        "oracle.validation_images=150",
-        "oracle.recalibration_images=100",
+        f"oracle.supernet.data={digits}",
+        "oracle.supernet.resolutions=[24]",
+        "oracle.supernet.validation_images=150",
+        "oracle.supernet.recalibration_images=100",
         "oracle.workers=2",
         "run.generations=3",
         "run.polish_evaluations=4",

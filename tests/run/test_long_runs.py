@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import resource
+import threading
 import time
 import tracemalloc
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,18 @@ from riwoa.config.loading import load
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import as_json
 from riwoa.oracle.protocol import EvaluationResult
-from riwoa.patience import Convenience, passes, patiently
-from riwoa.run.conductor import Conductor
+from riwoa.patience import BestEffort, is_transient, patiently
+from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.evaluations import Evaluations
-from riwoa_storage.checked import CheckedTables, Values
+from riwoa.run.journal import RunJournal
+from riwoa.run.task import SearchTask
+from riwoa_storage.checked import CheckedTables
 from riwoa_storage.errors import JournalCorruptError, JournalUnreadableError
+from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord
 from riwoa_storage.replay import compare, verify
+from riwoa_storage.seal import is_intact
+from riwoa_storage.tables import Values
 from riwoa_storage.writer import JournalWriter
 from tests.run.conduct import SMALL, SPACE, conduct, latency_ms
 from tests.service.test_service import daemon, run, wait_for
@@ -88,7 +94,7 @@ async def test_resuming_a_long_run_leaves_the_event_loop_free_and_tells_how_far_
     monkeypatch.setattr(Conductor, "restore", watched)
     await conduct(path, "run.generations=100000", stop_after=1)
     assert worked_s[0] < 0.05
-    assert told == [(done, 500) for done in range(1, 500)]
+    assert told == [(256, 500), (500, 500)]
     assert verify(path).ok
 
 
@@ -111,6 +117,51 @@ async def test_a_resumed_run_makes_no_record_of_every_individual_of_its_past(tmp
             await conduct(path, "run.generations=100000", stop_after=2)
         made.append(len(records))
     assert made[0] == made[1] > 0
+
+
+async def test_a_resumed_run_checks_no_more_rows_of_a_longer_past(tmp_path: Path) -> None:
+    """It scans them all, and checks those that it uses: the newest, the front, the leader."""
+    checked: list[str] = []
+
+    def counted(table: str, row: Sequence[object]) -> bool:
+        checked.append(table)
+        return is_intact(table, row)
+
+    found = []
+    for generations in (60, 240):
+        path = tmp_path / f"{generations}.db"
+        await begun(path, generations)
+        checked.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("riwoa_storage.checked.is_intact", counted)
+            await conduct(path, "run.generations=100000", stop_after=1)
+        found.append(checked.count("individuals"))
+    assert 400 <= found[0] < 1000  # of 1200; what screens learns from the newest 400
+    assert abs(found[1] - found[0]) < 50  # the fronts differ
+
+
+@pytest.mark.parametrize("settings", [(), ("cognition.provider=scripted", "search.p_semantic=0.9")], ids=["", "model"])
+async def test_a_generation_opens_the_journal_as_often_whatever_its_population(
+    settings: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    class Counted(JournalReader):
+        def __init__(self, path: Any) -> None:
+            opened.append(threading.get_ident())
+            super().__init__(path)
+
+    for module in ("journal", "evaluations"):
+        monkeypatch.setattr(f"riwoa.run.{module}.JournalReader", Counted)
+    counts = []
+    for population in (6, 18):
+        opened.clear()
+        more = (f"search.population={population}", "run.generations=3", "run.polish_evaluations=0")
+        await conduct(tmp_path / f"{population}.db", *settings, *more)
+        counts.append(len(opened))
+        assert threading.get_ident() not in opened  # never in the event loop's thread
+    assert max(counts) <= 4 + 7 * 3  # a start's, and a generation's
+    assert abs(counts[1] - counts[0]) <= 3  # only a generation with successes looks for them
 
 
 @pytest.mark.parametrize("settings", [("search.strategy=woa",), SEMANTIC, RACED], ids=["woa", "semantic", "raced"])
@@ -146,16 +197,11 @@ async def test_the_memory_of_a_search_does_not_grow_with_its_evaluations(
     async with await JournalWriter.open(path) as journal:
         run_id = await journal.begin_run({"seed": 0}, as_json(reloader.config))
         conductor = Conductor(
-            journal=journal,
-            journal_path=path,
-            run_id=run_id,
-            space=SPACE,
-            latency_of=latency_ms,
-            target_ms=4.5,
+            journal=RunJournal(journal, path, run_id),
+            task=SearchTask(SPACE, latency_ms, 4.5),
             evaluations=Evaluations(Instant(), journal, path, "instant", run_id=run_id),  # type: ignore[arg-type]
-            proposal_queue=None,
             reloader=reloader,
-            on_commit=lambda: held.append(tracemalloc.get_traced_memory()[0]),
+            hooks=Hooks(on_commit=lambda: held.append(tracemalloc.get_traced_memory()[0])),
         )
         tracemalloc.start()
         try:
@@ -174,8 +220,8 @@ def test_a_search_outlives_a_lack_of_file_descriptors_and_ends_in_the_same_diges
     np.savez(tmp_path / "cells.npz", ops=ops, acc=50.0 + ops.sum(axis=1) + np.cos(np.arange(len(ops))))
     settings = (
         "oracle.kind=table",
-        f"oracle.table={tmp_path / 'cells.npz'}",
-        "oracle.table_accuracy=acc",
+        f"oracle.table.file={tmp_path / 'cells.npz'}",
+        "oracle.table.accuracy=acc",
         "oracle.workers=1",
         "run.generations=30",
         "run.polish_evaluations=10",
@@ -204,7 +250,7 @@ def test_what_a_convenience_fails_for_is_said_once_until_it_works_again(capsys: 
         if not works:
             raise OSError(24, "Too many open files")
 
-    told = Convenience("status.json")
+    told = BestEffort("status.json")
     assert [told.attempt(step) for _ in range(3)] == [False] * 3
     works = True
     assert told.attempt(step)
@@ -229,6 +275,6 @@ async def test_a_look_that_fails_for_what_passes_is_tried_again_and_any_other_fa
     def damaged() -> None:
         raise JournalCorruptError("damaged")
 
-    assert not passes(JournalCorruptError("damaged"))
+    assert not is_transient(JournalCorruptError("damaged"))
     with pytest.raises(JournalCorruptError):
         await patiently(damaged)

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from riwoa.cognition.protocol import Example, Progress, Trained, TrainingJob, one_of_each
+from riwoa.cognition.protocol import Example, OnTrainingStep, Trained, TrainingJob, one_of_each
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
 from riwoa.errors import AdapterError, CognitionError
+from riwoa_storage.events import AdapterRejected, AdapterUnusable, TrainingFailed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, GenerationRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
@@ -58,7 +59,7 @@ class Pupil(ScriptedProvider):
         self._hangs = hangs
         self._fails = fails
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         self._trained[job.seed] += 1
         self.jobs.append(job)
         if self._hangs:
@@ -323,9 +324,9 @@ async def test_rejected_adapters_are_kept_and_not_used(tmp_path: Path) -> None:
     assert all("(rejected)" in " ".join(a.training["verdict"]["reasons"]) for a in rejected)
     with JournalReader(path) as reader:
         used = {r.adapter_sha256 for r in reader.requests(1)}
-        events = Counter(e.kind for e in reader.events(1))
+        events = Counter(map(type, reader.events(1)))
     assert not used & {a.sha256 for a in rejected}
-    assert events["adapter_rejected"] == len(rejected)
+    assert events[AdapterRejected] == len(rejected)
 
 
 async def test_a_failed_training_consumes_nothing_is_an_input_and_waits_for_more(tmp_path: Path) -> None:
@@ -333,7 +334,7 @@ async def test_a_failed_training_consumes_nothing_is_an_input_and_waits_for_more
     await run(path, "run.generations=14", provider=Pupil(trained, fails=True))
     with JournalReader(path) as reader:
         failed = [s for s in reader.generation_summaries(1) if "training_failed" in s.inputs]
-        events = [e for e in reader.events(1) if e.kind == "training_failed"]
+        events = reader.events(1, TrainingFailed)
         entries = reader.buffer(1)
     (summary,) = failed
     assert "as it was told to" in summary.inputs["training_failed"]
@@ -388,9 +389,9 @@ async def test_a_damaged_adapter_falls_back_to_the_last_good_one_and_says_so(
     (conductor,) = generations
     assert conductor.learning.unusable == [rows[-1].sha256]
     with JournalReader(path) as reader:
-        (event,) = [e for e in reader.events(1) if e.kind == "adapter_unusable"]
+        (event,) = reader.events(1, AdapterUnusable)
         asked = [r for r in reader.requests(1) if r.generation == last]
-    assert event.payload["sha256"] == rows[-1].sha256
+    assert event.sha256 == rows[-1].sha256
     assert asked
     assert {r.adapter_sha256 for r in asked} == {rows[-2].sha256}
 
@@ -417,12 +418,12 @@ async def test_an_adapter_that_is_refused_in_service_gives_way_to_the_one_before
     await run(path, MANY, provider=provider)
     refused = provider.given[1]
     with JournalReader(path) as reader:
-        (event,) = [e for e in reader.events(1) if e.kind == "adapter_unusable"]
+        (event,) = reader.events(1, AdapterUnusable)
         requests, replies = reader.requests(1), reader.replies(1)
         named = [r.adapter_sha256 for r in requests]
         failed = {r.generation for r in requests if replies[r.request_id].status == "failed"}
         last = reader.generation_count(1)
-    assert (event.payload["sha256"], event.payload["reason"]) == (refused, "not for this model")
+    assert (event.sha256, event.reason) == (refused, "not for this model")
     assert event.generation in failed
     assert len(failed) <= 2  # the batch that found out, and one that was on its way
     after = requests[len(named) - named[::-1].index(refused) :]
@@ -439,7 +440,7 @@ async def test_an_adapter_that_is_refused_in_service_gives_way_to_the_one_before
     await run(path, MANY, f"run.generations={last + 2}", at_commit=look, provider=provider)
     assert resumed[0].learning.unusable == [refused]
     with JournalReader(path) as reader:
-        assert len([e for e in reader.events(1) if e.kind == "adapter_unusable"]) == 1
+        assert len(reader.events(1, AdapterUnusable)) == 1
 
 
 async def test_the_chain_of_a_run_that_learned_is_whole(whole: Path) -> None:

@@ -31,9 +31,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(files: Path, *others: str) -> Sequence[str]:
     return (
         "oracle.kind=predictor",
-        f"oracle.predictor={files / 'acc_predictor.pth'}",
-        f"oracle.latency_tables={files / 'tables'}",
-        f"oracle.resolutions={list(RESOLUTIONS)}",
+        f"oracle.predictor.file={files / 'acc_predictor.pth'}",
+        f"oracle.predictor.latency_tables={files / 'tables'}",
+        f"oracle.predictor.resolutions={list(RESOLUTIONS)}",
         "run.generations=12",
         "run.polish_evaluations=20",
         "search.p_semantic=0.5",
@@ -80,8 +80,8 @@ def test_on_the_official_files_a_search_comes_near_what_ofas_own_finds(tmp_path:
     tables = official_data("once-for-all/latency_table@note10")
     chosen = (
         "oracle.kind=predictor",
-        f"oracle.predictor={predictor}",
-        f"oracle.latency_tables={tables}",
+        f"oracle.predictor.file={predictor}",
+        f"oracle.predictor.latency_tables={tables}",
         "objective.latency_ms=25",
         "run.generations=40",
         "run.polish_evaluations=100",
@@ -98,10 +98,10 @@ def test_on_the_official_files_a_search_comes_near_what_ofas_own_finds(tmp_path:
 @pytest.mark.parametrize(
     ("change", "code", "hint"),
     [
-        ("oracle.resolutions=[160, 192]", 72, "192_lookup_table.yaml: cannot be read"),
-        ("oracle.resolutions=[160, 164]", 78, "OFA's predictor knows (112, 128, "),
-        ("oracle.predictor=nowhere.pth", 66, "nowhere.pth: not OFA's accuracy predictor"),
-        ("oracle.latency_tables=nowhere", 72, "cannot be read"),
+        ("oracle.predictor.resolutions=[160, 192]", 72, "192_lookup_table.yaml: cannot be read"),
+        ("oracle.predictor.resolutions=[160, 164]", 78, "OFA's predictor knows (112, 128, "),
+        ("oracle.predictor.file=nowhere.pth", 66, "nowhere.pth: not OFA's accuracy predictor"),
+        ("oracle.predictor.latency_tables=nowhere", 72, "cannot be read"),
         ("objective.latency_ms=0.5", 68, "out of reach"),
     ],
 )

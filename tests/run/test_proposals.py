@@ -19,11 +19,13 @@ from riwoa.cognition.parse import PatchError
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
+from riwoa.run.offers import offered_choices, placebo_patch
 from riwoa.run.prompt_history import PromptHistory, in_order
-from riwoa.run.proposals import offered_choices, placebo_patch, style_of
+from riwoa.run.style import style_of
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Condition, Gene, Space
+from riwoa_storage.events import RequestsWithdrawn
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import BufferEntryRecord, GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare
@@ -145,7 +147,7 @@ class Patient(ScriptedProvider):
         while not (self.conductor.generation == generation and self.conductor._evaluations.outstanding == 0):
             self._evaluated.clear()
             await self._evaluated.wait()
-        proposal_queue = self.conductor.semantics.proposal_queue
+        proposal_queue = self.conductor.learning._proposal_queue
         if self._lag > 0 and generation + self._lag < self.conductor.config.run.generations:
             for _ in range(500):  # the next batch is composed meanwhile
                 if proposal_queue.waiting:
@@ -450,7 +452,7 @@ async def test_a_change_made_between_a_kill_and_the_resume_counts_as_one_made_wh
     assert found.same, found.message
     assert await asked_and_told(parts) == await asked_and_told(whole)
     with JournalReader(parts) as reader:
-        withdrawn = [e for e in reader.events(1) if e.kind == "requests_withdrawn"]
+        withdrawn = reader.events(1, RequestsWithdrawn)
     unchanged = "generations = 6" in after and KILLED_IN + lag < 6  # what joins in time is asked as before
     assert [e.generation for e in withdrawn] == ([] if unchanged else [KILLED_IN])
 
@@ -475,7 +477,7 @@ async def test_a_text_that_was_written_before_a_kill_is_read_and_not_written_aga
     assert batches
     assert set(batches.values()) == {1}
     with JournalReader(path) as reader:
-        assert not [e for e in reader.events(1) if e.kind == "requests_withdrawn"]
+        assert not reader.events(1, RequestsWithdrawn)
 
 
 @pytest.mark.parametrize("lag", [0, 1, 3])

@@ -12,8 +12,9 @@ import pytest
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.config.schema import Cognition, Oracle
 from riwoa.errors import ConfigError, ModelError
-from riwoa.oracle.spec import worker_count
+from riwoa.oracle.workers import worker_count
 from riwoa.run.provision import Provision, provide
+from riwoa_storage.events import CognitionProvided
 from riwoa_storage.records import RunRecord
 from tests.conftest import save_tiny_llama, train_tokenizer
 
@@ -59,7 +60,7 @@ async def test_a_model_is_journaled_by_name_and_keeps_its_cores_to_itself(model:
     assert found.provenance()["model"].startswith("mine@")
     assert ModelSpec.from_json({**found.provenance()["model_spec"], "directory": str(model)}) == found.spec
     assert str(model) not in str(found.provenance())  # two places are no two searches
-    assert found.event()["directory"] == str(model)
+    assert CognitionProvided(**found.event()).directory == str(model)
     assert found.busy_cores == 2
 
 

@@ -127,7 +127,7 @@ def _stored(path: Path) -> set[tuple[str, str | None]]:
 
 
 async def test_audits_tell_how_often_a_bound_was_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("riwoa.run.racing.AUDITED_SHARE", 0.5)
+    monkeypatch.setattr("riwoa.search.racing.AUDITED_SHARE", 0.5)
     path = tmp_path / "journal.db"
     await conduct(path, *RACED, "oracle.rung_confidence=0.5")
     audited = [i for _, i in individuals(path) if "audited" in i.metrics and not i.cache_hit]

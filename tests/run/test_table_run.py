@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +18,12 @@ from riwoa.config.loading import load
 from riwoa.errors import InfeasibleTargetError
 from riwoa.ipc.child import child_environment
 from riwoa.run.problem import load_problem
+from riwoa_storage.events import SpaceExhausted
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
 from tests.service.test_service import command, ctl, one_line, run, status
+from tests.storage.samples import reseal
 from tests.support.official import official_data
 
 OPS = np.array(list(itertools.product(range(5), repeat=4)), dtype=np.uint8)  # 625 architectures
@@ -31,8 +34,8 @@ LATENCY_MS = 1.0 + OPS.astype(float) @ np.array([1.0, 0.5, 0.25, 2.0])
 def table_settings(path: Path, *more: str) -> tuple[str, ...]:
     return (
         "oracle.kind=table",
-        f"oracle.table={path}",
-        "oracle.table_accuracy=acc",
+        f"oracle.table.file={path}",
+        "oracle.table.accuracy=acc",
         "oracle.workers=1",
         "run.generations=5",
         "run.polish_evaluations=12",
@@ -50,7 +53,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path, tmp_path: Path) -> None:
-    limited = ("oracle.table_latency=latency.npz:phone_ms", "objective.latency_ms=0.5")
+    limited = ("oracle.table.latency=latency.npz:phone_ms", "objective.latency_ms=0.5")
     config = load(None, [*table_settings(table), *limited], {}).config
     problem = asyncio.run(load_problem(config, tmp_path / "unused.json"))
     with pytest.raises(InfeasibleTargetError, match=r"out of reach: the space attains 1\.000 to 16\.000 ms"):
@@ -71,11 +74,11 @@ def life(state: Path, settings: Sequence[str], failpoint: str) -> int:
     return process.returncode
 
 
-LATENCY = ("oracle.table_latency=latency.npz:phone_ms", "oracle.table_report=test")
+LATENCY = ("oracle.table.latency=latency.npz:phone_ms", "oracle.table.report=test")
 SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
 RACED = (
     *LATENCY,
-    "oracle.table_low_fidelity=early",
+    "oracle.table.low_fidelity=early",
     'oracle.rungs=["low_fidelity"]',
     "run.generations=12",
     "search.population=10",
@@ -132,7 +135,7 @@ def test_a_table_with_holes_is_raced_too(tmp_path: Path, strategy: str) -> None:
     there = np.random.default_rng(1).random(len(OPS)) < 0.3
     early = np.where(ACCURACY > 65, np.nan, 0.7 * ACCURACY)
     np.savez(tmp_path / "part.npz", ops=OPS[there], acc=ACCURACY[there], ms=LATENCY_MS[there], early=early[there])
-    more = (f"search.strategy={strategy}", "oracle.table_latency=ms", "oracle.table_low_fidelity=early")
+    more = (f"search.strategy={strategy}", "oracle.table.latency=ms", "oracle.table.low_fidelity=early")
     more = (*more, 'oracle.rungs=["low_fidelity"]', "run.generations=12", "search.population=10")
     done = run(tmp_path / "state", settings=table_settings(tmp_path / "part.npz", *more))
     assert done.returncode == 0, done.stderr
@@ -227,9 +230,9 @@ def test_a_table_that_changed_since_the_run_began_is_refused(table: Path, tmp_pa
 @pytest.mark.parametrize(
     ("settings", "code", "hint"),
     [
-        (["oracle.kind=table"], 78, "oracle.kind = table needs oracle.table, the file"),
-        (["oracle.kind=table", "oracle.table=x.npz"], 78, "needs oracle.table_accuracy, the column to raise"),
-        (["oracle.kind=table", "oracle.table=nowhere.npz", "oracle.table_accuracy=a"], 66, "there is no table at"),
+        (["oracle.kind=table"], 78, "oracle.kind = table needs oracle.table.file, the file"),
+        (["oracle.kind=table", "oracle.table.file=x.npz"], 78, "needs oracle.table.accuracy, the column to raise"),
+        (["oracle.kind=table", "oracle.table.file=nowhere.npz", "oracle.table.accuracy=a"], 66, "there is no table at"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path: Path, settings: list[str], code: int, hint: str) -> None:
@@ -248,8 +251,8 @@ def test_nas_bench_201_is_searched_from_one_line_more(tmp_path: Path) -> None:
     file = official_data("nas-bench-201/accuracy.npz")
     settings = (
         *table_settings(file, "run.generations=10", "run.polish_evaluations=0", "search.population=20"),
-        "oracle.table_accuracy=c100_val200",
-        "oracle.table_report=c100_test200",
+        "oracle.table.accuracy=c100_val200",
+        "oracle.table.report=c100_test200",
     )
     assert run(tmp_path / "state", settings=settings).returncode == 0
     seen = status(tmp_path / "state")
@@ -260,9 +263,9 @@ def test_nas_bench_201_is_searched_from_one_line_more(tmp_path: Path) -> None:
 # -- tables that are small, or hold little of their space --------------------------------------------------------------
 
 
-def events(state: Path, kind: str) -> list[dict[str, object]]:
+def exhausted(state: Path) -> list[int]:
     with JournalReader(state / "journal.db") as reader:
-        return [dict(e.payload) for e in reader.events(1) if e.kind == kind]
+        return [event.architectures for event in reader.events(1, SpaceExhausted)]
 
 
 def evaluated(state: Path) -> list[str]:
@@ -272,7 +275,7 @@ def evaluated(state: Path) -> list[str]:
 
 
 SMALL_OPS = np.array(list(itertools.product(range(3), repeat=3)), dtype=np.uint8)
-WITHIN = ("oracle.table_latency=ms", "objective.latency_ms=4.0")
+WITHIN = ("oracle.table.latency=ms", "objective.latency_ms=4.0")
 
 
 @pytest.mark.parametrize("limits", [(), WITHIN, RACED[2:4]], ids=["no latency", "within a target", "raced"])
@@ -291,12 +294,12 @@ def test_a_search_ends_when_everything_within_the_target_is_evaluated_and_says_s
     assert found.same, found.message
     assert found.generations < 100
     within = int((ms <= 4.0).sum()) if limits == WITHIN else 27
-    assert [e["architectures"] for e in events(whole, "space_exhausted")] == [within]
+    assert exhausted(whole) == [within]
     assert len(set(evaluated(whole))) >= (within if limits != RACED[2:4] else 1)
     assert "all that exists within the target is evaluated" in status(whole)["message"]
 
 
-@pytest.mark.parametrize("limits", [(), ("oracle.table_latency=ms", "objective.latency_ms=30.0")])
+@pytest.mark.parametrize("limits", [(), ("oracle.table.latency=ms", "objective.latency_ms=30.0")])
 def test_a_table_that_holds_hardly_any_of_its_combinations_is_searched_among_its_rows(
     limits: Sequence[str], tmp_path: Path
 ) -> None:
@@ -325,3 +328,31 @@ def test_where_no_candidate_of_the_first_generation_exists_the_search_begins_at_
     assert life(tmp_path / "state", settings, "") == 0
     with JournalReader(tmp_path / "state" / "journal.db") as reader:
         assert any(i.status == "ok" for i in reader.generation(1, 0).individuals)
+
+
+def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had_begun_it(
+    table: Path, tmp_path: Path
+) -> None:
+    """What its journal says of the configuration is put back into the form of before."""
+    old_keys = (f"oracle.table={table}", "oracle.table_accuracy=acc")
+    settings = (*old_keys, *(s for s in table_settings(table) if not s.startswith("oracle.table.")))
+    whole, state = tmp_path / "whole", tmp_path / "state"
+    assert life(whole, settings, "") == 0
+    assert life(state, settings, "conductor.evaluated:3") == -signal.SIGKILL
+    with sqlite3.connect(state / "journal.db") as db:
+        ((text,),) = db.execute("SELECT config FROM config_revisions").fetchall()
+        config = json.loads(text)
+        tables = {name: config["oracle"].pop(name) for name in ("supernet", "table", "predictor")}
+        config["oracle"] |= tables["supernet"] | {"table": tables["table"].pop("file")}
+        config["oracle"] |= {f"table_{name}": value for name, value in tables["table"].items()}
+        config["oracle"] |= {"predictor": None, "latency_tables": None}
+        db.execute("UPDATE config_revisions SET config = ?", (json.dumps(config),))
+    db.close()
+    reseal(state / "journal.db")
+    done = run(state, settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert compare(whole / "journal.db", state / "journal.db").same
+    assert "oracle.table is now oracle.table.file" in done.stderr
+    with JournalReader(state / "journal.db") as reader:
+        (resumed,) = [e.payload for e in reader.events(1, limit=-1) if e.kind == "resumed"]
+    assert resumed == {"restarted": {}}

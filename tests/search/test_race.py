@@ -13,7 +13,7 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.search.race import FEWEST, Bound, Cut, EliminationThreshold
-from riwoa.search.riwoa import RotationInvariantWhale
+from riwoa.search.riwoa import RiwoaParameters, RotationInvariantWhale
 from riwoa.search.strategies import make_strategy
 from tests.search.support import MOBILE, advance, hill, outcomes
 
@@ -108,7 +108,7 @@ def test_baselines_are_cut_at_their_leader(name: str) -> None:
 
 
 def test_without_elitism_nobody_is_cut() -> None:
-    params = SearchParameters(population=6, generations=9, elitism=False)
+    params = RiwoaParameters(population=6, generations=9, elitism=False)
     strategy = make_strategy("riwoa", MOBILE, AIM, 0, params)
     advance(strategy, Codec(MOBILE, 0), hill(MOBILE, 1))
     assert strategy.cut is None

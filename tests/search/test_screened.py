@@ -13,7 +13,7 @@ from riwoa.errors import InputError
 from riwoa.search.base import SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
-from riwoa.search.riwoa import RotationInvariantWhale
+from riwoa.search.riwoa import RiwoaParameters, RotationInvariantWhale
 from riwoa.search.space import IntArray
 from riwoa.surrogate.gaussian_process import Examples, fit
 from riwoa.surrogate.screening import Screening, prior_examples
@@ -23,7 +23,7 @@ AIM = Objective(7.0)
 
 
 def screened(seed: int = 0, **changes: float) -> RotationInvariantWhale:
-    params = SearchParameters(population=8, generations=12, **changes)  # type: ignore[arg-type]
+    params = RiwoaParameters(population=8, generations=12, **changes)  # type: ignore[arg-type]
     landscape = hill(MOBILE, 1)
     return RotationInvariantWhale(MOBILE, AIM, seed, params, lambda row: landscape(row)[1])
 

@@ -20,6 +20,7 @@ from riwoa.search.base import (
 )
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
+from riwoa.search.riwoa import RiwoaParameters
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import make_strategy
 from tests.search.support import MIXED, MOBILE, Landscape, advance, hill, outcomes, same, spaces
@@ -156,7 +157,7 @@ def test_while_everything_fails_fresh_candidates_are_drawn_and_nobody_leads(name
 
 @pytest.mark.parametrize("elitism", [True, False])
 def test_a_generation_of_failures_among_good_ones_neither_stops_nor_leads_the_search(elitism: bool) -> None:
-    strategy = fresh("riwoa", params=dataclasses.replace(SMALL, elitism=elitism))
+    strategy = fresh("riwoa", params=dataclasses.replace(RiwoaParameters.of(SMALL), elitism=elitism))
     codec = Codec(MIXED, 3)
     advance(strategy, codec, hill(MIXED))
     before = strategy.leader

@@ -373,7 +373,11 @@ def test_neither_the_supernets_workers_nor_a_measurement_import_from_there(nothi
     assert program("riwoactl", "lut", "build", *quick).returncode == 0
     (nothing_named / ".riwoa").mkdir()
     small = ["run.generations=1", "run.polish_evaluations=0", "search.population=4", "oracle.workers=1"]
-    small += ["oracle.resolutions=[24]", "oracle.validation_views=1", "oracle.recalibration_images=50"]
+    small += [
+        "oracle.supernet.resolutions=[24]",
+        "oracle.supernet.validation_views=1",
+        "oracle.supernet.recalibration_images=50",
+    ]
     small += ["latency.repeats=10", "cognition.provider=scripted", "search.p_semantic=1"]
     arguments = [part for setting in small for part in ("--set", setting)]
     shutil.copy("t.json", ".riwoa/latency_lut.json")

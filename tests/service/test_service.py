@@ -25,6 +25,7 @@ from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
 from riwoa.ipc.child import child_environment
 from riwoa.supernet.geometry import Backbone
+from riwoa_storage.events import AdapterUnusable, LatencyDrift
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
@@ -39,8 +40,8 @@ SMALL = (
     "cognition.provider=scripted",
     "cognition.script=mixed",
     "cognition.lag=1",
-    "oracle.validation_views=1",
-    "oracle.recalibration_images=100",
+    "oracle.supernet.validation_views=1",
+    "oracle.supernet.recalibration_images=100",
 )
 
 
@@ -383,7 +384,7 @@ def test_a_truncated_checkpoint_is_refused(state: Path, tmp_path: Path) -> None:
     whole = Path(__file__).resolve().parents[2] / "daemon/riwoa/data/digits_supernet.safetensors"
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(whole.read_bytes()[:100_000])
-    assert str(cut) in refusal(state, 66, settings=[*SMALL, f"oracle.checkpoint={cut}"])
+    assert str(cut) in refusal(state, 66, settings=[*SMALL, f"oracle.supernet.checkpoint={cut}"])
 
 
 def test_a_table_of_another_device_is_refused(state: Path) -> None:
@@ -433,8 +434,8 @@ def test_a_damaged_adapter_is_left_out_and_the_daemon_goes_on_with_the_one_befor
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
     with JournalReader(state / "journal.db") as reader:
-        (event,) = [e for e in reader.events(1, limit=-1) if e.kind == "adapter_unusable"]
-    assert event.payload["sha256"] == last
+        (event,) = reader.events(1, AdapterUnusable)
+    assert event.sha256 == last
     assert "weights of adapter" in ctl(state, "verify").stderr  # the full check still tells
 
 
@@ -558,8 +559,8 @@ def test_now_and_then_the_latency_table_is_checked_and_the_search_goes_on(state:
         file.write_text("[latency]\ndrift_every_s = 1e6\n")
         wait_for(state, lambda s: s["state"] == "running" and s["run"]["generation"] > seen["run"]["generation"])
     with JournalReader(state / "journal.db") as reader:
-        (told, *_) = [e for e in reader.events(1, limit=-1) if e.kind == "latency_drift"]
-    assert told.payload["verdict"] == seen["latency"]["verdict"]
+        (told, *_) = reader.events(1, LatencyDrift)
+    assert told.verdict == seen["latency"]["verdict"]
 
 
 def test_an_oracle_that_fails_altogether_is_tried_again_while_the_daemon_stays_up(state: Path) -> None:

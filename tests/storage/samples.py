@@ -24,7 +24,8 @@ from riwoa_storage.records import (
     ReplyRecord,
     RequestRecord,
 )
-from riwoa_storage.seal import COLUMNS, checksum, selection
+from riwoa_storage.seal import checksum, selection
+from riwoa_storage.tables import COLUMNS
 from riwoa_storage.writer import JournalWriter
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import pytest
 
 from riwoa_storage.backup import backup, compact
 from riwoa_storage.errors import JournalCorruptError, JournalLockedError, JournalUnwritableError
+from riwoa_storage.events import AdapterUnusable
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import EventRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import CONFIG, PROVENANCE, adapter, flip_byte, generation, write_run
@@ -79,8 +79,8 @@ async def test_compacting_drops_old_adapters_bytes_and_no_digest(tmp_path: Path)
     path = tmp_path / "journal.db"
 
     async def with_adapters(writer: JournalWriter, run_id: int) -> None:
-        payload = {"sha256": hashlib.sha256(REFUSED).hexdigest(), "reason": "refused", "refused": True}
-        await writer.put_event(EventRecord(kind="adapter_unusable", run_id=run_id, payload=payload, created_unix_s=0.0))
+        sha256 = hashlib.sha256(REFUSED).hexdigest()
+        await writer.put_event(AdapterUnusable(run_id=run_id, sha256=sha256, reason="refused", refused=True))
         for i in range(5):
             await writer.put_adapter(
                 adapter(

@@ -18,7 +18,7 @@ from riwoa_storage.errors import JournalCorruptError, RowDamagedError, StorageEr
 from riwoa_storage.overview import overview
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import verify
-from riwoa_storage.seal import COLUMNS
+from riwoa_storage.tables import COLUMNS
 from riwoa_storage.writer import JournalWriter
 from tests.golden import make_journal
 from tests.storage.samples import alter, evaluation, generation, individual, reseal, write_run
@@ -50,17 +50,22 @@ def everything(path: Path) -> list[Any]:
     """Whatever a reader returns."""
     with JournalReader(path) as reader:
         runs = reader.runs()
-        found: list[Any] = [runs, reader.latest_run(), reader.events(limit=-1)]
+        found: list[Any] = [runs, reader.latest_run(), reader.events()]
         for run in runs:
             n = run.run_id
             found += [
                 list(reader.generations(n)), list(reader.generation_summaries(n)), list(reader.individuals(n)),
                 reader.config_revisions(n), reader.requests(n), reader.requests(n, unanswered=True), reader.replies(n),
-                reader.buffer(n), reader.adapters(n), list(reader.front_points(n)), reader.newest_fresh(n, 99),
-                reader.committed_outcomes(n, [f"k{g}-{slot}" for g in range(4) for slot in range(4)]),
-                reader.verified(n), reader.metrics_of(n, 1, 1), reader.requests_joining(n, 1),
+                reader.buffer(n), reader.adapters(n), reader.newest_fresh(n, 99),
+                reader.by_place.points_at(n, [(1, 1)]),
+                reader.by_key.committed_outcomes(n, [f"k{g}-{slot}" for g in range(4) for slot in range(4)]),
+                reader.integrity.verified(n), reader.by_place.metrics_of(n, [(1, 1)]), reader.requests_joining(n, 1),
             ]  # fmt: skip
-        evaluations = [reader.evaluation("table-1", f"k0-{slot}") for slot in range(3)]
+        keys = [f"k0-{slot}" for slot in range(3)]
+        evaluations = [
+            [reader.by_key.evaluation("table-1", key) for key in keys],
+            reader.by_key.evaluations_of("table-1", keys),
+        ]
         return [*found, list(reader.evaluations("table-1")), evaluations]
 
 
@@ -68,10 +73,10 @@ def asked_by_a_search(reader: JournalReader, run_id: int) -> Iterator[Any]:
     """What a resumed search asks of its past, one by one; None where damage is told instead."""
     keys = [f"k{g}-{slot}" for g in range(4) for slot in range(4)]
     looks = [
-        lambda: reader.committed_outcomes(run_id, keys),
-        lambda: reader.committed_keys(run_id, keys),
+        lambda: reader.by_key.committed_outcomes(run_id, keys),
+        lambda: reader.by_key.committed_keys(run_id, keys),
         lambda: reader.newest_fresh(run_id, 99),
-        *(partial(reader.metrics_of, run_id, g, slot) for g in range(4) for slot in range(3)),
+        *(partial(reader.by_place.metrics_of, run_id, [(g, slot)]) for g in range(4) for slot in range(3)),
     ]
     for look in looks:
         try:
@@ -191,15 +196,15 @@ async def test_a_damaged_evaluation_is_told_from_the_others_and_replaced_when_it
     alter(path, "UPDATE evaluations SET metrics = replace(metrics, '0.69', '0.99') WHERE architecture_id = 1")
     with JournalReader(path) as reader:
         with pytest.raises(RowDamagedError, match=r"evaluations .*architecture_id 1.*restore a backup"):
-            reader.evaluation("table-1", "a")
-        assert reader.evaluation("table-1", "b") == evaluation("b", 0.69)
+            reader.by_key.evaluation("table-1", "a")
+        assert reader.by_key.evaluation("table-1", "b") == evaluation("b", 0.69)
     with pytest.raises(RowDamagedError):
         verify(path)
     async with await JournalWriter.open(path) as writer:
         await writer.put_evaluation(evaluation("a", 0.7))
         await writer.put_evaluation(evaluation("a", 0.8))
     with JournalReader(path) as reader:
-        assert reader.evaluation("table-1", "a") == evaluation("a", 0.7)
+        assert reader.by_key.evaluation("table-1", "a") == evaluation("a", 0.7)
     assert verify(path).ok
 
 
@@ -215,7 +220,7 @@ async def test_what_a_damaged_row_shares_is_stored_anew_beside_it(tmp_path: Path
     async with await JournalWriter.open(path) as writer:
         await writer.put_evaluation(evaluation("a", 0.6))
     with JournalReader(path) as reader:
-        assert reader.evaluation("table-1", "a") == evaluation("a", 0.6)
+        assert reader.by_key.evaluation("table-1", "a") == evaluation("a", 0.6)
 
 
 async def test_nothing_is_built_on_a_damaged_row(tmp_path: Path) -> None:
@@ -237,11 +242,11 @@ async def test_a_damaged_individual_is_found_when_it_is_looked_up_and_not_before
     await write_run(path, 3)
     alter(path, "UPDATE individuals SET metrics = replace(metrics, '0.5', '0.9') WHERE generation = 1 AND slot = 1")
     with JournalReader(path) as reader:
-        assert reader.committed_outcomes(1, ["k0-1"]) == {"k0-1": [individual(0, 1)]}
+        assert reader.by_key.committed_outcomes(1, ["k0-1"]) == {"k0-1": [individual(0, 1)]}
         for look in (
-            lambda: reader.committed_outcomes(1, ["k1-1"]),
-            lambda: reader.metrics_of(1, 1, 1),
-            lambda: list(reader.front_points(1)),
+            lambda: reader.by_key.committed_outcomes(1, ["k1-1"]),
+            lambda: reader.by_place.metrics_of(1, [(1, 1)]),
+            lambda: reader.by_place.points_at(1, [(0, 1), (1, 1)]),
             lambda: reader.newest_fresh(1, 9),
             lambda: list(reader.individuals(1)),
         ):

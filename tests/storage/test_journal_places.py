@@ -80,7 +80,7 @@ def test_a_directory_that_cannot_be_flushed_is_told_once_and_gone_on_with(tmp_pa
 
 
 async def test_a_foreign_lock_is_waited_out_by_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("riwoa_storage.writer.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("riwoa_storage.transactions.BUSY_TIMEOUT_S", 0.05)
     path = tmp_path / "journal.db"
     async with await JournalWriter.open(path) as writer:
         other = sqlite3.connect(path, isolation_level=None)
@@ -153,5 +153,5 @@ async def test_a_number_that_no_journal_can_hold_is_a_run_that_is_not_there(tmp_
     with JournalReader(tmp_path / "journal.db") as reader:
         with pytest.raises(JournalMissingError, match="no run 99999999999999999999999"):
             reader.run(99999999999999999999999)
-        assert reader.events(limit=10**30) == []
+        assert reader.events(10**30) == []
         assert reader.generation(1, 0).individuals == generation(1, 0).individuals

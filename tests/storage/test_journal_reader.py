@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -89,7 +90,7 @@ async def test_a_reader_that_stops_in_the_middle_holds_nobody_back(tmp_path: Pat
 async def test_it_cannot_write(tmp_path: Path) -> None:
     await write_run(tmp_path / "journal.db", 1)
     with JournalReader(tmp_path / "journal.db") as reader, pytest.raises(JournalUnreadableError, match="readonly"):
-        reader._rows("DELETE FROM individuals")
+        reader._tables.rows("DELETE FROM individuals")
 
 
 async def test_summaries_and_evaluations_stream_past_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,11 +149,11 @@ async def test_seconds_count_what_was_worked_for_once_and_a_batch_as_one(tmp_pat
     with JournalReader(path) as reader:
         worked = [(g, i) for g, i in reader.individuals(1) if not i.cache_hit]
         for start, end in ((0, 3), (1, 2)):
-            found = reader.operator_seconds(1, "table-1", start, end)
+            found = reader.seconds.evaluating(1, "table-1", start, end)
             assert found == Counter(i.operator for g, i in worked for _ in range(2) if start <= g < end)
-        assert reader.operator_seconds(1, "another oracle", 0, 3) == {}
-        assert reader.writing_seconds(1, 0, 3) == 5.0
-        assert reader.writing_seconds(1, 0, 1) == 0.0  # they join generation 1
+        assert reader.seconds.evaluating(1, "another oracle", 0, 3) == {}
+        assert reader.seconds.writing(1, 0, 3) == 5.0
+        assert reader.seconds.writing(1, 0, 1) == 0.0  # they join generation 1
 
 
 async def test_a_search_asks_its_past_by_key_and_by_place_and_learns_what_was_committed(tmp_path: Path) -> None:
@@ -169,23 +170,37 @@ async def test_a_search_asks_its_past_by_key_and_by_place_and_learns_what_was_co
     await write_run(path, 3, edit=edit)
     with JournalReader(path) as reader:
         everyone = list(reader.individuals(2))
-        found = reader.committed_outcomes(2, ["same", "k1-1", "never", "same"])
+        found = reader.by_key.committed_outcomes(2, ["same", "k1-1", "never", "same"])
         assert found == {
             "same": [i for _, i in everyone if i.slot == 0],  # of three architectures that share it
             "k1-1": [i for g, i in everyone if (g, i.slot) == (1, 1)],
         }
-        assert reader.committed_keys(2, ["same", "k1-1", "never"]) == {"same", "k1-1"}
-        assert reader.committed_keys(2, ["k0-0"]) == set()  # another run's
-        assert reader.committed_outcomes(2, (f"x{n}" for n in range(2000))) == {}
-        assert reader.metrics_of(2, 1, 0) == (0.51, 10.0)
-        assert reader.metrics_of(2, 1, 1) is None  # it failed
+        assert reader.by_key.committed_keys(2, ["same", "k1-1", "never"]) == {"same", "k1-1"}
+        assert reader.by_key.committed_keys(2, ["k0-0"]) == set()  # another run's
+        assert reader.by_key.committed_outcomes(2, (f"x{n}" for n in range(2000))) == {}
+        assert reader.by_place.metrics_of(2, [(1, 0), (1, 1)]) == {
+            (1, 0): (0.51, 10.0),
+            (1, 1): None,
+        }  # the second failed
         with pytest.raises(JournalCorruptError, match="individual 0 of generation 7 of run 2 is not there"):
-            reader.metrics_of(2, 7, 0)
-        assert list(reader.front_points(2)) == [
-            (i.architecture_key, i.metrics["accuracy"], i.metrics["latency_ms"], g, i.slot)
-            for g, i in everyone
-            if i.status == "ok"
+            reader.by_place.metrics_of(2, [(1, 0), (7, 0)])
+        in_full = [(g, i) for g, i in everyone if i.status == "ok"]
+        scanned = reader.by_place.scan(2, 0, 3)
+        assert [(json.loads(metrics), *place) for _, metrics, *place in scanned] == [
+            (i.metrics, g, i.slot) for g, i in in_full
         ]
+        assert reader.by_place.scan(2, 1, 2) == [row for row in scanned if row[2] == 1]
+        assert reader.by_place.points_at(2, [(2, 2), (0, 0), (2, 2)]) == [
+            (i.architecture_key, i.metrics["accuracy"], i.metrics["latency_ms"], g, i.slot)
+            for g, i in in_full
+            if (g, i.slot) in ((0, 0), (2, 2))
+        ]
+        for place in ((1, 1), (7, 0)):  # failed; not there
+            with pytest.raises(JournalCorruptError, match=f"individual {place[1]} of generation {place[0]} of run 2"):
+                reader.by_place.points_at(2, [(0, 0), place])
+        assert sorted(reader.by_place.architecture_keys({row[0] for row in scanned})) == sorted(
+            "same" if i.slot == 0 else i.architecture_key for _, i in in_full
+        )
         fresh = [i for _, i in everyone if i.slot == 0]
         assert reader.newest_fresh(2, 2) == fresh[-2:]
         assert reader.newest_fresh(2, 100) == fresh
@@ -218,10 +233,10 @@ async def test_what_is_read_of_an_architecture_does_not_grow_with_its_hits(
     with JournalReader(path) as reader:
         everyone = [i for _, i in reader.individuals(1)]
         monkeypatch.setattr("riwoa_storage.checked.is_intact", counted)
-        assert reader.committed_outcomes(1, ["same"]) == {"same": everyone[: 3 * dropped + 1]}
+        assert reader.by_key.committed_outcomes(1, ["same"]) == {"same": everyone[: 3 * dropped + 1]}
         assert read.count("individuals") == min(len(everyone), 3 * dropped + 1)
         read.clear()
-        assert reader.committed_keys(1, ["same"]) == {"same"}
+        assert reader.by_key.committed_keys(1, ["same"]) == {"same"}
         assert read.count("individuals") == 1
 
 

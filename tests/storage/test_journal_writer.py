@@ -23,10 +23,12 @@ from riwoa_storage.errors import (
     JournalUnwritableError,
     StorageError,
 )
+from riwoa_storage.events import RequestsWithdrawn, RunResumed, kind_of
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import ConfigRevisionRecord, EventRecord
+from riwoa_storage.records import ConfigRevisionRecord
 from riwoa_storage.replay import verify
-from riwoa_storage.writer import QUEUE_LENGTH, JournalWriter, _transact
+from riwoa_storage.transactions import QUEUE_LENGTH, _transact
+from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import (
     CONFIG,
     PROVENANCE,
@@ -50,7 +52,7 @@ def path(tmp_path: Path) -> Path:
 async def test_a_commit_survives_power_loss_as_far_as_sqlite_can_promise(path: Path) -> None:
     async with await JournalWriter.open(path) as writer:
         for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)):
-            assert list(await writer._connection.execute_fetchall(f"PRAGMA {pragma}")) == [(value,)]
+            assert list(await writer._transactions._connection.execute_fetchall(f"PRAGMA {pragma}")) == [(value,)]
 
 
 async def test_what_was_committed_is_read_back_to_the_last_bit(path: Path) -> None:
@@ -65,7 +67,7 @@ async def test_what_was_committed_is_read_back_to_the_last_bit(path: Path) -> No
         )  # fmt: skip
         g = generation(run_id, 1, joined_requests=(f"{run_id}/0/2", f"{run_id}/0/1"), inputs={"timeout": [1]})
         g = replace(g, individuals=(*g.individuals, failed))
-        event = EventRecord(kind="resumed", payload={"at": 1}, run_id=run_id, generation=1, created_unix_s=WHEN)
+        event = RunResumed(restarted={"at": 1}, run_id=run_id, generation=1, created_unix_s=WHEN)
         entry = buffer_entry(run_id, f"{run_id}/0/2", 1)
         digest = await writer.commit_generation(g, events=[event], buffer=[entry])
     with JournalReader(path) as reader:
@@ -102,8 +104,8 @@ async def test_the_first_evaluation_and_the_first_reply_stay(path: Path) -> None
         await writer.put_reply(reply(f"{run_id}/0/0", "second"))
     with JournalReader(path) as reader:
         assert list(reader.evaluations("table-1")) == [evaluation("a", 0.5), evaluation("b", 0.7)]
-        assert reader.evaluation("table-1", "a") == evaluation("a", 0.5)
-        assert reader.evaluation("table-2", "a") is None
+        assert reader.by_key.evaluation("table-1", "a") == evaluation("a", 0.5)
+        assert reader.by_key.evaluation("table-2", "a") is None
         assert reader.replies(run_id)[f"{run_id}/0/0"].text == "first"
         assert [r.slot for r in reader.requests(run_id, unanswered=True)] == [1]
         assert [r.slot for r in reader.requests(run_id, unanswered=False)] == [0]
@@ -115,7 +117,7 @@ async def test_requests_are_taken_back_with_their_replies_only_before_their_gene
         await writer.commit_generation(generation(run_id, 0))
         await writer.put_requests([request(run_id, g, slot) for g in (0, 1) for slot in (0, 1)])
         await writer.put_replies([reply(f"{run_id}/{g}/0") for g in (0, 1)])
-        await writer.withdraw_requests(run_id, 1, events=[EventRecord(kind="requests_withdrawn", payload={})])
+        await writer.withdraw_requests(run_id, 1, events=[RequestsWithdrawn(requests=2)])
         with pytest.raises(JournalRefusedError, match=r"generation 0 .* is committed"):
             await writer.withdraw_requests(run_id, 0)
         with pytest.raises(JournalRefusedError, match="no run 9"):
@@ -123,7 +125,7 @@ async def test_requests_are_taken_back_with_their_replies_only_before_their_gene
     with JournalReader(path) as reader:
         assert [(r.generation, r.slot) for r in reader.requests(run_id)] == [(0, 0), (0, 1)]
         assert list(reader.replies(run_id)) == [f"{run_id}/0/0"]
-        assert [e.kind for e in reader.events()] == ["requests_withdrawn"]
+        assert [kind_of(e) for e in reader.events()] == ["requests_withdrawn"]
 
 
 async def test_an_adapter_consumes_its_entries_and_supersedes_in_one_transaction(path: Path) -> None:
@@ -164,7 +166,7 @@ async def test_a_generation_that_breaks_a_rule_is_refused_whole_and_the_writer_g
     async with await JournalWriter.open(path) as writer:
         run_id = await writer.begin_run(PROVENANCE, CONFIG)
         await writer.commit_generation(generation(run_id, 0))
-        event = EventRecord(kind="started", run_id=run_id)
+        event = RunResumed(run_id=run_id)
         with pytest.raises(JournalRefusedError, match=message):
             await writer.commit_generation(generation(run_id, 1, **changes), events=[event])
         with JournalReader(path) as reader:
@@ -261,11 +263,11 @@ async def test_cancelling_during_the_commit_itself_leaves_the_writer_in_step(
                 time.sleep(0.02)
 
         with monkeypatch.context() as patch:
-            patch.setattr("riwoa_storage.writer.failpoint", cancel)
+            patch.setattr("riwoa_storage.transactions.failpoint", cancel)
             task = asyncio.create_task(writer.commit_generation(generation(run_id, 0)))
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert not writer._connection.in_transaction
+        assert not writer._transactions._connection.in_transaction
         await writer.commit_generation(generation(run_id, 1))
 
 
@@ -306,7 +308,7 @@ async def test_closing_finishes_what_was_handed_in_before(path: Path) -> None:
 
 async def test_a_clean_close_leaves_one_file(path: Path) -> None:
     async with await JournalWriter.open(path) as writer:
-        await writer.put_event(EventRecord(kind="started"))
+        await writer.put_event(RunResumed())
     assert [file.name for file in path.parent.iterdir()] == ["journal.db"]
 
 
@@ -326,7 +328,7 @@ async def test_an_io_error_reaches_the_caller_the_waiting_and_the_later_ones(
     calls = [writer.put_evaluation(evaluation(f"k{n}")) for n in range(2 * QUEUE_LENGTH)]
     async with asyncio.timeout(10):
         with monkeypatch.context() as patch:
-            patch.setattr("riwoa_storage.writer.failpoint", fail)
+            patch.setattr("riwoa_storage.transactions.failpoint", fail)
             results = await asyncio.gather(*calls, return_exceptions=True)
         with pytest.raises(JournalUnwritableError, match="check the disk"):  # although the disk works again
             await writer.commit_generation(generation(run_id, 0))
@@ -349,7 +351,7 @@ async def test_the_disk_is_tried_off_the_event_loop(path: Path, monkeypatch: pyt
 
     async with await JournalWriter.open(path) as writer:
         monkeypatch.setattr("riwoa_storage.connect._try_to_write", tried)
-        monkeypatch.setattr("riwoa_storage.writer.failpoint", fail)
+        monkeypatch.setattr("riwoa_storage.transactions.failpoint", fail)
         with pytest.raises(JournalUnwritableError, match="check the disk"):
             await writer.put_evaluation(evaluation("a"))
     assert tried_on
@@ -376,7 +378,7 @@ async def test_an_unexpected_error_inside_a_transaction_stops_the_writer_without
     async with await JournalWriter.open(path) as writer:
         async with asyncio.timeout(10):
             with monkeypatch.context() as patch:
-                patch.setattr("riwoa_storage.writer.failpoint", fail)
+                patch.setattr("riwoa_storage.transactions.failpoint", fail)
                 with pytest.raises(StorageError, match="can't start new thread"):
                     await writer.put_evaluation(evaluation("a"))
             with pytest.raises(StorageError, match="can't start new thread"):
@@ -387,7 +389,7 @@ async def test_the_death_of_the_owner_task_reaches_everyone_who_waits(path: Path
     writer = await JournalWriter.open(path)
     calls = [asyncio.create_task(writer.put_evaluation(evaluation(f"k{n}"))) for n in range(3 * QUEUE_LENGTH)]
     await asyncio.sleep(0.001)
-    writer._owner.cancel()
+    writer._transactions._owner.cancel()
     async with asyncio.timeout(10):
         results = await asyncio.gather(*calls, return_exceptions=True)
         with pytest.raises(JournalClosedError):
@@ -411,7 +413,7 @@ def test_a_loop_that_is_torn_down_without_closing_hangs_nobody_and_loses_nothing
     asyncio.run(leave())
     assert all(task.done() for task in background)
     with JournalReader(path) as reader:
-        assert reader.evaluation("table-1", "durable")
+        assert reader.by_key.evaluation("table-1", "durable")
     assert verify(path).ok
 
 
@@ -428,13 +430,13 @@ async def fill(writer: JournalWriter, run_id: int) -> int:
 async def test_a_full_database_rolls_back_one_transaction_and_goes_on_once_there_is_room(path: Path) -> None:
     async with await JournalWriter.open(path) as writer:
         run_id = await writer.begin_run(PROVENANCE, CONFIG)
-        await writer._connection.execute_fetchall("PRAGMA max_page_count = 200")
+        await writer._transactions._connection.execute_fetchall("PRAGMA max_page_count = 200")
         count = await fill(writer, run_id)
         with JournalReader(path) as reader:
             assert reader.generation_count(run_id) == count
         with pytest.raises(JournalFullError, match=r"^no space left for .*: free some space, then start again"):
             await writer.commit_generation(generation(run_id, count, state=os.urandom(60_000)))
-        await writer._connection.execute_fetchall("PRAGMA max_page_count = 4000")
+        await writer._transactions._connection.execute_fetchall("PRAGMA max_page_count = 4000")
         await writer.commit_generation(generation(run_id, count))
     assert verify(path).runs[0].generations == count + 1
 
@@ -464,7 +466,7 @@ async def test_a_full_disk_is_told_apart_and_loses_no_committed_generation(tiny_
 
 
 async def test_another_process_that_holds_the_lock_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("riwoa_storage.writer.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("riwoa_storage.transactions.BUSY_TIMEOUT_S", 0.05)
     async with await JournalWriter.open(path, lock_patience_s=0.2) as writer:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -479,7 +481,7 @@ async def test_a_lock_that_sqlite_does_not_wait_out_is_asked_for_now_and_then(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in a loop that keeps a core busy."""
-    monkeypatch.setattr("riwoa_storage.writer.BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("riwoa_storage.transactions.BUSY_TIMEOUT_S", 0.0)
     async with await JournalWriter.open(path, lock_patience_s=0.5) as writer:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -489,7 +491,7 @@ async def test_a_lock_that_sqlite_does_not_wait_out_is_asked_for_now_and_then(
             tries.append("")
             return _transact(*arguments)
 
-        monkeypatch.setattr("riwoa_storage.writer._transact", counted)
+        monkeypatch.setattr("riwoa_storage.transactions._transact", counted)
         with pytest.raises(JournalLockedError):
             await writer.put_evaluation(evaluation("a"))
         assert 2 <= len(tries) <= 5

@@ -18,8 +18,9 @@ from riwoa.config.loading import load
 from riwoa.ctl import main
 from riwoa.datasets.catalogue import task_of
 from riwoa.errors import ConfigError, InputError
-from riwoa.oracle.build import SupernetOracle, build_oracle, checkpoint_path
-from riwoa.oracle.spec import oracle_spec
+from riwoa.oracle.kinds import build_oracle
+from riwoa.oracle.supernet import supernet_spec
+from riwoa.oracle.supernet_oracle import SupernetOracle, checkpoint_path
 from riwoa.supernet.fetch import download, pull
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet, build_network
@@ -113,19 +114,24 @@ def content(size: int = 700_000) -> bytes:
 
 
 def test_a_name_brings_its_width_classes_and_resolutions_and_only_the_last_may_differ() -> None:
-    oracle = load(None, [f"oracle.checkpoint={NAME}"], {}).config.oracle
-    assert (oracle.width_mult, oracle.n_classes, oracle.resolutions) == (1.0, 1000, (128, 160, 192, 224))
-    assert oracle_spec(oracle).checkpoint == NAME
-    wide = load(None, ["oracle.checkpoint=ofa_mbv3_d234_e346_k357_w1.2", "oracle.resolutions=[128]"], {}).config.oracle
-    assert (wide.width_mult, wide.resolutions) == (1.2, (128,))
-    with pytest.raises(ConfigError, match=r"oracle\.width_mult = 0\.25, but ofa_mbv3.* has 1\.0; leave it out"):
-        load(None, [f"oracle.checkpoint={NAME}", "oracle.width_mult=0.25"], {})
+    oracle = load(None, [f"oracle.supernet.checkpoint={NAME}"], {}).config.oracle
+    settings = oracle.supernet
+    assert (settings.width_mult, settings.n_classes, settings.resolutions) == (1.0, 1000, (128, 160, 192, 224))
+    assert supernet_spec(oracle).checkpoint == NAME
+    wide = load(
+        None, ["oracle.supernet.checkpoint=ofa_mbv3_d234_e346_k357_w1.2", "oracle.supernet.resolutions=[128]"], {}
+    ).config.oracle
+    assert (wide.supernet.width_mult, wide.supernet.resolutions) == (1.2, (128,))
+    with pytest.raises(
+        ConfigError, match=r"oracle\.supernet\.width_mult = 0\.25, but ofa_mbv3.* has 1\.0; leave it out"
+    ):
+        load(None, [f"oracle.supernet.checkpoint={NAME}", "oracle.supernet.width_mult=0.25"], {})
 
 
 @pytest.mark.parametrize("name", ["ofa_proxyless_d234_e346_k357_w1.3", "ofa_resnet50"])
 def test_another_family_is_refused_by_name_with_what_works(name: str) -> None:
     with pytest.raises(ConfigError, match=f"one of {NAME}, .*: {name} is a .*MobileNetV3 alone"):
-        load(None, [f"oracle.checkpoint={name}"], {})
+        load(None, [f"oracle.supernet.checkpoint={name}"], {})
     with pytest.raises(InputError, match=f"one of {NAME}"):
         pull(name, ignore, check=ignore)
     with pytest.raises(InputError, match="there is no published supernet 'ofa_x'; there are ofa_mbv3"):
@@ -267,9 +273,17 @@ def test_a_published_supernet_is_evaluated_on_a_folder_as_ofa_does(
 ) -> None:
     home.mkdir(parents=True)
     (home / f"{NAME}.pth").write_bytes(official.read_bytes())
-    sets = [f"oracle.checkpoint={NAME}", f"oracle.data={thousand_classes}", "oracle.resolutions=[128]"]
-    sets += ["oracle.validation_images=24", "oracle.recalibration_images=16", "oracle.dtype=float32"]
-    spec = oracle_spec(load(None, sets, {}).config.oracle)
+    sets = [
+        f"oracle.supernet.checkpoint={NAME}",
+        f"oracle.supernet.data={thousand_classes}",
+        "oracle.supernet.resolutions=[128]",
+    ]
+    sets += [
+        "oracle.supernet.validation_images=24",
+        "oracle.supernet.recalibration_images=16",
+        "oracle.supernet.dtype=float32",
+    ]
+    spec = supernet_spec(load(None, sets, {}).config.oracle)
     oracle = build_oracle(spec.to_json())
     assert isinstance(oracle, SupernetOracle)
     metrics = oracle.evaluate(mobilenet_space((128,)).architecture(np.zeros(46, dtype=np.int64)))
@@ -291,5 +305,5 @@ def test_the_packages_own_cifar_supernet_is_there_whole_and_its_recipe_agrees_wi
     assert net.path.stat().st_size < 2 * 2**20
     assert supernet.backbone == Backbone(0.25, 100)
     assert {name: getattr(recipe, name) for name in net.settings} == dict(net.settings)
-    oracle = load(None, [f"oracle.checkpoint={net.name}"], {}).config.oracle
-    assert (oracle.n_classes, oracle.resolutions) == (100, (24, 28, 32))
+    oracle = load(None, [f"oracle.supernet.checkpoint={net.name}"], {}).config.oracle
+    assert (oracle.supernet.n_classes, oracle.supernet.resolutions) == (100, (24, 28, 32))

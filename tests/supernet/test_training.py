@@ -20,7 +20,7 @@ from riwoa.supernet.network import Supernet
 from riwoa.supernet.ranking import RankSettings, agreement, rank
 from riwoa.supernet.recipe import CIFAR100, Recipe, read_recipe
 from riwoa.supernet.space import OfaConfig
-from riwoa.supernet.training import Progress, Trainer, load_digits_task, train_supernet
+from riwoa.supernet.training import Trainer, TrainingProgress, load_digits_task, train_supernet
 from tests.support.cifar_files import small_archive
 
 TINY = Recipe(steps=4, largest_only_steps=1, curriculum_steps=2, batch_images=8, warmup_steps=1, seed=3)
@@ -164,7 +164,7 @@ def test_a_square_is_blanked_and_the_image_resized_as_for_the_search(cifar: Cifa
 def test_killed_and_resumed_training_on_images_gives_the_same_weights(cifar: Cifar100Task, tmp_path: Path) -> None:
     whole = train_supernet(SMALL, tmp_path / "whole.safetensors", task=cifar)
 
-    def cut(progress: Progress) -> None:
+    def cut(progress: TrainingProgress) -> None:
         if progress.step == 3:
             raise PowerCutError
 
@@ -181,7 +181,7 @@ def test_killed_and_resumed_training_on_images_gives_the_same_weights(cifar: Cif
 
 
 def test_bfloat16_and_sgd_train_too(cifar: Cifar100Task, tmp_path: Path) -> None:
-    losses: list[Progress] = []
+    losses: list[TrainingProgress] = []
     recipe = replace(SMALL, precision="bfloat16", optimiser="sgd", learning_rate=0.1, steps=2, random_subnets=0)
     path = train_supernet(recipe, tmp_path / "net.safetensors", task=cifar, progress=losses.append)
     assert all(np.isfinite((p.loss_largest, p.loss_distilled)).all() for p in losses)
@@ -201,9 +201,9 @@ def test_a_time_limit_fixes_the_number_of_steps_once_and_a_resumed_training_keep
     clock_s = [0.0]
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock_s[0])
     recipe = replace(SMALL, minutes=1.0, steps=10**6, random_subnets=0)
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
 
-    def tick(progress: Progress) -> None:
+    def tick(progress: TrainingProgress) -> None:
         seen.append(progress)
         clock_s[0] += 2.5
         if progress.step == 6:
@@ -268,7 +268,7 @@ def test_ranks_are_compared_and_a_killed_check_continues(cifar: Cifar100Task, tm
     configs = [OfaConfig((3,) * 20, (e,) * 20, (2,) * 5, 8) for e in (3, 4, 6)]
     trained: list[tuple[int, int]] = []
 
-    def cut(done: int, p: Progress) -> None:
+    def cut(done: int, p: TrainingProgress) -> None:
         trained.append((done, p.step))
         if trained[-1] == (1, 3):
             raise PowerCutError

@@ -26,6 +26,7 @@ generations = {generations}
 population = 6
 [oracle]
 workers = 1
+[oracle.supernet]
 validation_views = 1
 recalibration_images = 100
 [latency]

@@ -22,6 +22,7 @@ from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.validate.corrupted import UNITS
 from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES
 from riwoa.validate.job import read_architecture, same_cost
+from riwoa.validate.judging import Counts
 from riwoa.validate.retrain import alone
 from tests.support.cifar_files import small_archive
 from tests.support.official import official_data
@@ -256,3 +257,15 @@ def test_the_smoke_preset_runs_the_whole_protocol_on_cifar_100(tmp_path: Path) -
     assert networks["largest"]["mean_corruption_accuracy"] < networks["largest"]["test"]["accuracy"]
     assert networks["random"]["latency_ms"] == pytest.approx(networks["winner"]["latency_ms"], rel=0.01)
     assert report["random_matches"] == "latency_ms"
+
+
+def test_counts_of_before_there_was_one_kind_of_result_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "corruptions.jsonl"
+    path.write_text(
+        '{"corruption": "fog", "severity": 2, "weights_sha256": "ab", "correct": 7, "of": {"images": 9}}\n'
+        '{"corruption": "fog", "severity": 3, "weights_sha256": "ab", "correct": 8, "of": {"images": 10}}\n'
+        '{"corruption": "fog", "severity": 4'
+    )
+    kept = Counts(path, {"images": 9})
+    kept.close()
+    assert [kept.get("fog", severity, "ab") for severity in (2, 3, 4)] == [7, None, None]

@@ -19,6 +19,7 @@ from riwoa.supernet.evaluator import SubnetEvaluator
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet, build_network
 from riwoa.supernet.space import mobilenet_space, ofa_config
+from riwoa.supernet.training import recalibrate
 from riwoa.validate.retrain import (
     Folder,
     Pixels,
@@ -29,7 +30,6 @@ from riwoa.validate.retrain import (
     fresh_network,
     inherit,
     load_network,
-    recalibrate,
     retrain,
     weights_sha256,
 )

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from riwoa.cognition.protocol import Progress, Trained, TrainingJob
+from riwoa.cognition.protocol import OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.provider import ProposalProvider, ProviderStats
 from riwoa.oracle.protocol import BackendStats, EvaluationBackend, EvaluationResult, OracleInfo
 from riwoa_storage.records import ReplyRecord, RequestRecord
@@ -138,7 +138,7 @@ class AlternatingProvider:
         """See ``ProposalProvider.use_adapter``."""
         await self._provider.use_adapter(sha256, path)
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         """See ``ProposalProvider.train``."""
         async with self._alternation.turn("generation"):
             return await self._provider.train(job, on_progress)

@@ -21,10 +21,8 @@ Every step is kept in a folder, so a killed benchmark run again continues.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,15 +32,14 @@ import numpy as np
 from scipy import stats
 
 from riwoa.bench.parents import Parent, collect_parents
+from riwoa.bench.proposer import SEED, Outcome, Proposer, Say
 from riwoa.bench.tasks import Task, open_task
-from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
+from riwoa.cognition.engine import LanguageModelProvider
 from riwoa.cognition.gate import judge
-from riwoa.cognition.parse import PatchError, offered_patch
-from riwoa.cognition.prompt import EarlierPatch, compose, generation_request_of, listed_changes, parameters_of
+from riwoa.cognition.model_process import EngineLimits
+from riwoa.cognition.prompt import generation_request_of, listed_changes
 from riwoa.cognition.protocol import (
-    Choice,
     Example,
-    GenerationSettings,
     ModelSpec,
     Trained,
     TrainingJob,
@@ -54,22 +51,19 @@ from riwoa.files.ownership import json_object, output_directory
 from riwoa.hardware.lut import LatencyTable
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.run.credit import wilson
-from riwoa.run.proposals import Style, placebo_patch, seed_of
+from riwoa.run.offers import placebo_patch, seed_of
 from riwoa.run.provision import provide
+from riwoa.run.style import Style
 from riwoa.search.fitness import FloatArray
 from riwoa.search.rng import generator
 from riwoa_storage.durable import replace_durably
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
-SEED = 90_001  # of everything that is drawn here
 JUDGED_SEEDS = range(940_000, 940_100)
 TRAINING_SEEDS = range(950_000, 950_100)
 PROBE_SEEDS = range(960_000, 960_010)
 HELD_OUT_EVERY = 4
-CHUNK = 32  # requests in one batch
 _BOOTSTRAPS = 10_000
-Say = Callable[[str], None]
-Patch = Mapping[str, Choice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +77,6 @@ class Settings:
     speed_requests: int = 32
     epochs: int = 2
     batch: int = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one proposal."""
-
-    patch: Patch | None  # None where the reply held none, and for the spiral
-    key: str | None
-    gain: float | None  # of fitness over the parent; None where there was no child
-    fresh: bool  # not evaluated by the parent's search before
-
-    @property
-    def won(self) -> bool:
-        """Fitter than the parent."""
-        return self.gain is not None and self.gain > 0.0
 
 
 class Kept:
@@ -207,8 +186,7 @@ class Bench:
         self._settings = settings
         self._kept = Kept(folder)
         self._say = say
-        self._successes: list[EarlierPatch] = []
-        self._rejected: list[EarlierPatch] = []
+        self._proposer = Proposer(task, provider, spec.name, style, say)
 
     async def run(self) -> dict[str, Any]:
         """Train, then judge.
@@ -251,10 +229,11 @@ class Bench:
         """Tokens a second in the process, in batches, against transformers' plain loop over the same requests."""
 
         async def make() -> dict[str, Any]:
-            requests = self._requests(await self._parents(JUDGED_SEEDS, self._settings.speed_requests), "speed")
-            await self._use(None)
-            await self._replies(requests[:1])  # loads the model
-            replies, seconds = await self._replies(requests)
+            parents = await self._parents(JUDGED_SEEDS, self._settings.speed_requests)
+            requests = self._proposer.requests(parents, "speed")
+            await self._proposer.use(None)
+            await self._proposer.replies(requests[:1])  # loads the model
+            replies, seconds = await self._proposer.replies(requests)
             lengths = [r.tokens for r in replies]
             self._say("the plain loop over the same requests")
             plain = await plain_tokens_per_s(self._spec, requests, lengths)
@@ -282,10 +261,10 @@ class Bench:
     ) -> dict[str, Any]:
         async def make() -> dict[str, Any]:
             self._say(f"{self._task.name}: training round {number + 1} of {self._settings.trainings}")
-            await self._use(adapter)
-            requests = self._requests(parents, f"round{number}")
-            replies, _ = await self._replies(requests)
-            outcomes = await self._outcomes(parents, [self._read(r, t) for r, t in zip(requests, replies, strict=True)])
+            await self._proposer.use(adapter)
+            requests = self._proposer.requests(parents, f"round{number}")
+            replies, _ = await self._proposer.replies(requests)
+            outcomes = await self._proposer.outcomes(parents, self._proposer.patches(requests, replies))
             taught: list[dict[str, str]] = []
             kept = list(held_out)
             for request, reply, outcome in zip(requests, replies, outcomes, strict=True):
@@ -309,12 +288,12 @@ class Bench:
             }
 
         one: dict[str, Any] = await self._kept.step(f"round{number}", make)
-        self._successes = [EarlierPatch(**m) for m in one["memories"]["successes"]] or self._successes
-        self._rejected = [EarlierPatch(**m) for m in one["memories"]["rejected"]] or self._rejected
+        self._proposer.remember(one["memories"])
         return one
 
     async def _train(self, number: int, taught: list[dict[str, str]], kept: list[dict[str, str]]) -> Trained:
-        probes = self._requests(await self._parents(PROBE_SEEDS, self._settings.probes), "probe", memories=False)
+        parents = await self._parents(PROBE_SEEDS, self._settings.probes)
+        probes = self._proposer.requests(parents, "probe", memories=False)
         job = TrainingJob(
             examples=one_of_each(Example(**e) for e in taught),
             held_out=tuple(Example(**e) for e in kept),
@@ -333,78 +312,10 @@ class Bench:
     def _adapter(self, number: int) -> Path:
         return self._kept.folder / f"adapter{number}.safetensors"
 
-    async def _use(self, adapter: Path | None) -> None:
-        sha256 = None if adapter is None else await asyncio.to_thread(_sha256, adapter)
-        await self._provider.use_adapter(sha256, adapter)
-
-    # -- asking ------------------------------------------------------------------------------------------------------
-
-    def _requests(self, parents: Sequence[Parent], purpose: str, *, memories: bool = True) -> list[RequestRecord]:
-        return [self._request(i, parent, purpose, memories) for i, parent in enumerate(parents)]
-
-    def _request(self, number: int, parent: Parent, purpose: str, memories: bool) -> RequestRecord:
-        told = (self._successes[-3:], self._rejected[-8:]) if memories else ((), ())
-        choices = parent.choices
-        system, prompt = compose(parent.situation(*told), choices, self._style.template)
-        return RequestRecord(
-            request_id=f"1/0/{number}",
-            run_id=1,
-            generation=0,
-            slot=number,
-            join_generation=0,
-            model=self._spec.name,
-            adapter_sha256=None,
-            seed=seed_of(SEED, 0, number, purpose),
-            prompt=prompt,
-            parameters=parameters_of(
-                system, choices, 1, parent.architecture, self._style.settings, self._style.template.lead
-            ),
-            created_unix_s=0.0,
-        )
-
-    async def _replies(
-        self, requests: Sequence[RequestRecord], settings: GenerationSettings | None = None
-    ) -> tuple[list[ReplyRecord], float]:
-        """The replies, and the seconds that they took."""
-        if settings is not None:
-            requests = [replace(r, parameters={**r.parameters, "settings": settings.to_json()}) for r in requests]
-        replies: list[ReplyRecord] = []
-        started = time.monotonic()
-        for start in range(0, len(requests), CHUNK):
-            replies += await self._provider.generate(requests[start : start + CHUNK])
-            self._say(f"{self._task.name}: {len(replies)} of {len(requests)} replies")
-        return replies, time.monotonic() - started
-
-    def _read(self, request: RequestRecord, reply: ReplyRecord) -> Patch | None:
-        ask = generation_request_of(request)
-        try:
-            return offered_patch(reply.text, ask.choices, ask.most_genes)
-        except PatchError:
-            return None
-
-    async def _outcomes(self, parents: Sequence[Parent], patches: Sequence[Patch | None]) -> list[Outcome]:
-        children = [p.child(patch) if patch else None for p, patch in zip(parents, patches, strict=True)]
-        return await self._evaluated(parents, patches, children)
-
-    async def _evaluated(
-        self, parents: Sequence[Parent], patches: Sequence[Patch | None], children: Sequence[Mapping[str, Any] | None]
-    ) -> list[Outcome]:
-        accuracies = iter(await self._task.accuracies([c for c in children if c is not None]))
-        outcomes = []
-        for parent, patch, child in zip(parents, patches, children, strict=True):
-            if child is None:
-                outcomes.append(Outcome(patch, None, None, False))
-                continue
-            accuracy = next(accuracies)
-            key = self._task.space.key(self._task.space.indices(child))
-            gain = parent.fitness(accuracy, child) - parent.fitness(parent.accuracy, parent.architecture)
-            outcomes.append(Outcome(patch, f"{parent.seed}/{key}", gain, key not in parent.known))
-        return outcomes
-
     # -- judging -----------------------------------------------------------------------------------------------------
 
     async def _judge(self, parents: Sequence[Parent], adapter: Path | None) -> dict[str, Any]:
-        requests = self._requests(parents, "judge")
+        requests = self._proposer.requests(parents, "judge")
         rows = {}
         for name, used in (("before", None), ("after", adapter)):
             rows[name] = await self._kept.step(name, lambda used=used: self._model_row(parents, requests, used))  # type: ignore[misc]
@@ -420,11 +331,11 @@ class Bench:
     async def _model_row(
         self, parents: Sequence[Parent], requests: Sequence[RequestRecord], adapter: Path | None
     ) -> dict[str, Any]:
-        await self._use(adapter)
-        replies, seconds = await self._replies(requests)
-        outcomes = await self._outcomes(parents, [self._read(r, t) for r, t in zip(requests, replies, strict=True)])
-        free, _ = await self._replies(requests[:48], replace(self._style.settings, grammar=False))
-        valid = sum(self._read(r, t) is not None for r, t in zip(requests, free, strict=False))
+        await self._proposer.use(adapter)
+        replies, seconds = await self._proposer.replies(requests)
+        outcomes = await self._proposer.outcomes(parents, self._proposer.patches(requests, replies))
+        free, _ = await self._proposer.replies(requests[:48], replace(self._style.settings, grammar=False))
+        valid = sum(patch is not None for patch in self._proposer.patches(requests[: len(free)], free))
         return {
             "outcomes": [asdict(o) for o in outcomes],
             "texts": [r.text for r in replies],
@@ -439,22 +350,22 @@ class Bench:
         for i, (parent, size) in enumerate(zip(parents, sizes, strict=True)):
             rng = generator(SEED, i, "bench.placebo")
             patches.append(placebo_patch(parent.choices, size or 1, rng))
-        return {"outcomes": [asdict(o) for o in await self._outcomes(parents, patches)]}
+        return {"outcomes": [asdict(o) for o in await self._proposer.outcomes(parents, patches)]}
 
     async def _listed_row(self, parents: Sequence[Parent]) -> dict[str, Any]:
         patches = []
         for i, parent in enumerate(parents):
             listed = listed_changes(parent.situation(), parent.choices, self._style.template.options)
             patches.append(listed[int(generator(SEED, i, "bench.listed").integers(len(listed)))][0])
-        return {"outcomes": [asdict(o) for o in await self._outcomes(parents, patches)]}
+        return {"outcomes": [asdict(o) for o in await self._proposer.outcomes(parents, patches)]}
 
     async def _greedy_row(self, parents: Sequence[Parent]) -> dict[str, Any]:
         patches = [listed_changes(parent.situation(), parent.choices, 1)[0][0] for parent in parents]
-        return {"outcomes": [asdict(o) for o in await self._outcomes(parents, patches)]}
+        return {"outcomes": [asdict(o) for o in await self._proposer.outcomes(parents, patches)]}
 
     async def _spiral_row(self, parents: Sequence[Parent]) -> dict[str, Any]:
         children = [parent.decoded(parent.spiral) for parent in parents]
-        outcomes = await self._evaluated(parents, [None] * len(parents), children)
+        outcomes = await self._proposer.evaluated(parents, [None] * len(parents), children)
         return {"outcomes": [asdict(o) for o in outcomes]}
 
     # -- learning ----------------------------------------------------------------------------------------------------
@@ -485,10 +396,6 @@ class Bench:
             elsewhere = (await self._kept.step("reloaded", reload))["loss"]
             result |= {"loss_here": here, "loss_reloaded": elsewhere, "reload_difference": abs(here - elsewhere)}
         return result
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _example(request: RequestRecord, reply: ReplyRecord) -> dict[str, str]:

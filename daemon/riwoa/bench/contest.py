@@ -15,12 +15,12 @@ that was killed, run again, goes on, and another strategy pays for its own searc
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,16 +29,13 @@ import numpy as np
 import riwoa.search
 from riwoa.bench.paired import compare, median_ratio
 from riwoa.errors import UsageError
-from riwoa.files.ownership import begins_with, output_file, unwritable
-from riwoa.run import racing
-from riwoa.run.racing import Race, Racing
-from riwoa.search.base import LatencyOf, Outcome, Proposal, SearchParameters
-from riwoa.search.codec import Codec
+from riwoa.files.results import ResultFile
+from riwoa.search.base import Identity, LatencyOf, Outcome, Proposal, SearchParameters
+from riwoa.search.driver import Driver, Evaluated
 from riwoa.search.fitness import FloatArray, Objective
-from riwoa.search.pareto import ParetoArchive, ParetoPoint
-from riwoa.search.race import EliminationThreshold
+from riwoa.search.racing import Race, Racing
 from riwoa.search.space import IntArray, Space
-from riwoa.search.strategies import SCREENING, STRATEGIES, make_strategy
+from riwoa.search.strategies import STRATEGIES, make_strategy
 from riwoa.surrogate import gaussian_process as surrogate
 from riwoa.surrogate import screening
 from riwoa.surrogate.screening import Screening
@@ -145,12 +142,13 @@ class Found:
 
 def screening_of(contestant: str, space: Space) -> Screening | None:
     """A predictor of its own for who chooses by one."""
-    screens = contestant.partition("-")[0] in SCREENING and contestant != UNSCREENED
+    strategy = STRATEGIES[contestant.partition("-")[0]]
+    screens = strategy.screens(strategy.parameters()) and contestant != UNSCREENED
     return Screening(space) if screens else None
 
 
 class Search:
-    """One strategy spending one budget.
+    """One strategy spending one budget, driven as the daemon drives its own.
 
     Raises:
         UsageError: it is to race where nothing is cheap.
@@ -158,88 +156,105 @@ class Search:
 
     def __init__(self, name: str, seed: int, landscape: Landscape, budget: int) -> None:
         self._name = name
+        self._seed = seed
         self._landscape = landscape
         self._budget = budget
         self._schedule = max(1, math.ceil(budget / POPULATION))
-        self._codec = Codec(landscape.space, seed)
+        if name.endswith(RACED) and landscape.cheap_cost is None:
+            raise UsageError(f"--strategies: {name} races by cheap measurements; name them with --low-fidelity")
         params = SearchParameters(population=POPULATION, generations=self._schedule)
         constrained = landscape.aim.latency_target_ms is not None
         free: LatencyOf | None = landscape.free_load if constrained and name != BLIND else None
         plain = name.partition("-")[0]
-        self._strategy = make_strategy(plain, landscape.space, landscape.aim, seed, params, free)
-        self._screening = screening_of(name, landscape.space)
-        self._seed = seed
-        self._known: dict[bytes, Measured] = {}  # every architecture that was queried
+        self._driver = Driver(
+            make_strategy(plain, landscape.space, landscape.aim, seed, params, free),
+            guide=screening_of(name, landscape.space),
+            racing=Racing([_CHEAP], RACE_CONFIDENCE, seed) if name.endswith(RACED) else None,
+        )
+        self._known: dict[str, Measured] = {}  # every architecture that was queried, by key
+        self._cheap: dict[str, float] = {}  # cheap measurements, paid once an architecture
+        self._fitness: dict[Identity, float] = {}  # of everybody who was measured, to be beaten by children
         self._improvements: list[tuple[int, float]] = []
         self._row: int | None = None
-        self._failed = self._repeats = self._given_up = 0
+        self._failed = self._repeats = 0
+        self._given_up: set[str] = set()  # keys
         self._spent = 0.0  # of the budget
-        self._front = ParetoArchive()
-        if name.endswith(RACED) and landscape.cheap_cost is None:
-            raise UsageError(f"--strategies: {name} races by cheap measurements; name them with --low-fidelity")
-        self._racing = Racing([_CHEAP], RACE_CONFIDENCE, seed) if name.endswith(RACED) else None
 
     def run(self) -> Found:
         """Ask and tell until the budget is spent, or the search only repeats itself."""
         most = _MOST_SCHEDULES * self._schedule * POPULATION
         while self._spent < self._budget and len(self._known) + self._repeats < most:
-            if self._screening is not None:
-                self._screening.guide(self._strategy)
-            proposals = self._strategy.ask()
-            threshold = EliminationThreshold(self._landscape.aim, self._strategy.cut, self._front.front())
-            race = self._racing.race(threshold) if self._racing is not None else None
-            measured = [self._query(p, race) for p in proposals]
+            proposals = self._driver.ask()
+            race = self._driver.race()
+            evaluated = [self._query(p, race) for p in proposals]
             if self._spent >= self._budget:
                 break  # whatever of this generation lies beyond the budget was never evaluated
-            outcomes = [self._outcome(p, m) for p, m in zip(proposals, measured, strict=True) if m is not None]
-            self._strategy.tell(outcomes)
+            generation = self._driver.strategy.generation
+            self._driver.tell(told := [e for e in evaluated if e is not None])
+            self._fitness |= {(generation, e.outcome.slot): self._fitness_of(e.outcome) for e in told}
         return Found(
             strategy=self._name,
             seed=self._seed,
             queries=len(self._known),
             failed=self._failed,
             repeats=self._repeats,
-            generations=self._strategy.generation,
+            generations=self._driver.strategy.generation,
             improvements=tuple(self._improvements),
             row=self._row,
-            given_up=self._given_up,
+            given_up=len(self._given_up),
         )
 
-    def _query(self, proposal: Proposal, race: Race | None) -> Measured | None:
+    def _fitness_of(self, o: Outcome) -> float:
+        return float(self._landscape.aim.fitness(o.accuracy, o.latency_ms))
+
+    def _query(self, p: Proposal, race: Race) -> Evaluated | None:
         """A proposal's measurement; a new one is counted, and judged, while the budget lasts (None beyond)."""
-        indices = self._codec.decode(proposal.genotype[None, :])[0]
-        key = indices.tobytes()
-        if key in self._known:
+        indices = self._driver.codec.decode(p.genotype[None, :])[0]
+        key, fresh = self._landscape.space.key(indices), False
+        if key in self._known and key not in self._given_up:
             self._repeats += 1
         elif self._spent < self._budget:
-            self._known[key] = self._measure(indices, race)
-        return self._known.get(key)
+            before = self._spent
+            self._known[key] = self._measure(p, key, indices, race)
+            fresh = math.isfinite(self._known[key].value)
+            self._repeats += self._spent == before  # given up before, and again by what was paid for then
+        if key not in self._known:
+            return None
+        m = self._known[key]
+        metrics = {"accuracy": m.value}
+        if math.isfinite(self._cheap.get(key, math.nan)):
+            metrics[_CHEAP] = self._cheap[key]
+        return Evaluated(Outcome(p.slot, p.operator, p.genotype, m.value, m.load, p.parent), metrics, fresh)
 
-    def _measure(self, indices: IntArray, race: Race | None) -> Measured:
+    def _measure(self, p: Proposal, key: str, indices: IntArray, race: Race) -> Measured:
+        """Measured in full, unless it is given up by a cheap measurement: then without a value."""
         measured = self._landscape.measure(indices)
-        cheap = math.nan
-        if race is not None and measured.row is not None:
-            assert self._landscape.cheap_cost is not None
-            self._spent += self._landscape.cheap_cost
-            cheap, needed = self._landscape.cheap(measured.row), race.needed(measured.load, None)
-            hopeless = math.isfinite(cheap) and race.hopeless(_CHEAP, cheap, needed)
-            if hopeless and not race.audits(indices.tobytes().hex(), needed):
-                self._given_up += 1
-                return Measured(math.nan, measured.load, measured.row)
+        unvalued = Measured(math.nan, measured.load, measured.row)
+        if race.rungs and measured.row is not None and self._hopeless(p, key, measured, race):
+            self._given_up.add(key)
+            return unvalued
         if self._spent >= self._budget:
-            return Measured(math.nan, measured.load, measured.row)  # the cheap measurement was the last
+            return unvalued  # the cheap measurement was the last
+        self._given_up.discard(key)
         self._spent += 1.0
         self._judge(measured)
-        if math.isfinite(measured.value):
-            self._learn(indices, measured, cheap)
         return measured
 
-    def _learn(self, indices: IntArray, m: Measured, cheap: float) -> None:
-        if self._screening is not None:
-            self._screening.tell(indices, m.value, None)
-        if self._racing is not None and math.isfinite(cheap):
-            self._racing.learn({"accuracy": m.value, _CHEAP: cheap})
-            self._front.add(ParetoPoint(indices.tobytes().hex(), m.value, m.load))
+    def _hopeless(self, p: Proposal, key: str, m: Measured, race: Race) -> bool:
+        """Whether to give an architecture up, as ``riwoa.run.evaluations`` would: its parent counts, too."""
+        assert m.row is not None
+        assert self._landscape.cheap_cost is not None
+        if key not in self._cheap:
+            self._spent += self._landscape.cheap_cost
+            self._cheap[key] = self._landscape.cheap(m.row)
+        needed = race.needed(m.load, self._parent_fitness(p))
+        cheap = self._cheap[key]
+        return math.isfinite(cheap) and race.verdict(_CHEAP, key, cheap, needed) == "given up"
+
+    def _parent_fitness(self, p: Proposal) -> float | None:
+        """Fitness of a proposal's parent; None where there is none, or it has no value."""
+        fitness = self._fitness[p.parent] if p.parent is not None else -math.inf
+        return fitness if math.isfinite(fitness) else None
 
     def _judge(self, m: Measured) -> None:
         if math.isnan(m.value):
@@ -250,54 +265,35 @@ class Search:
             self._improvements.append((math.ceil(self._spent), m.value))
             self._row = m.row
 
-    @staticmethod
-    def _outcome(p: Proposal, m: Measured) -> Outcome:
-        return Outcome(p.slot, p.operator, p.genotype, m.value, m.load, p.parent)
-
 
 class SearchFile:
-    """Finished searches by key and (strategy, seed); appended to as they come.
+    """Finished searches of one landscape, budget and code (``key``), by strategy and seed.
 
     Raises:
-        StateDirectoryError: the file cannot be written.
+        UsageError, StateDirectoryError: as ``ResultFile``.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self._key = key
+        self._file = ResultFile(path, "searches of a benchmark", b'{"key": "')
         self._known: dict[tuple[str, int], Found] = {}
-        path = output_file(path, "searches of a benchmark", partial(begins_with, start=b'{"key": "'))
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise unwritable(path, error, "name another --out") from None
-        for line in text.splitlines():
-            self._take(line)
-        if text and not text.endswith("\n"):
-            self._stream.write("\n")  # a kill cut the last line; what follows must not be glued to it
-
-    def _take(self, line: str) -> None:
-        try:
-            row = json.loads(line)
-            found = Found.from_json(row["found"])
-            if row["key"] == self._key:
-                self._known[found.strategy, found.seed] = found
-        except (ValueError, TypeError, KeyError):
-            return  # the line that a kill cut, or one of something else
+        for row in self._file.rows():
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line of something else
+                if row["key"] == key:
+                    found = Found.from_json(row["found"])
+                    self._known[found.strategy, found.seed] = found
 
     def get(self, strategy: str, seed: int) -> Found | None:
         """A search that was finished before."""
         return self._known.get((strategy, seed))
 
     def put(self, found: Found) -> None:
-        """Keep a search."""
-        self._stream.write(json.dumps({"key": self._key, "found": asdict(found)}) + "\n")
-        self._stream.flush()
+        """Keep a search, durably."""
+        self._file.append({"key": self._key, "found": asdict(found)})
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        self._file.close()
 
 
 def search_all(
@@ -330,9 +326,7 @@ def search_all(
 def _key(landscape: Landscape, budget: int) -> str:
     """Everything that decides a search but strategy and seed, the code included."""
     files = [file for folder in riwoa.search.__path__ for file in sorted(Path(folder).glob("*.py"))]
-    sources = [
-        Path(str(file)).read_bytes() for file in (*files, racing.__file__, screening.__file__, surrogate.__file__)
-    ]
+    sources = [Path(str(file)).read_bytes() for file in (*files, screening.__file__, surrogate.__file__)]
     facts = [landscape.key, budget, POPULATION, _MOST_SCHEDULES]
     return hashlib.sha256(json.dumps(facts).encode() + b"".join(sources)).hexdigest()
 

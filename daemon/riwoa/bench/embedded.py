@@ -13,34 +13,36 @@ another strategy, or a changed one, pays only for architectures that nobody met 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from riwoa.bench.contest import POPULATION, screening_of
 from riwoa.bench.paired import compare, median_ratio
 from riwoa.config.schema import Config
 from riwoa.errors import OracleError
-from riwoa.files.ownership import begins_with, output_file, unwritable
+from riwoa.files.results import ResultFile
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import obtain_table
 from riwoa.hardware.target import auto_target_ms
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import EvaluationBackend
-from riwoa.oracle.spec import oracle_spec, pool_settings
-from riwoa.search.base import Outcome, Proposal, SearchParameters, Strategy
-from riwoa.search.codec import Codec
+from riwoa.oracle.supernet import supernet_spec
+from riwoa.oracle.workers import pool_settings
+from riwoa.run.task import KeptLatencies
+from riwoa.search.base import Outcome, SearchParameters
+from riwoa.search.driver import Driver, Evaluated
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
 from riwoa.search.strategies import make_strategy
 from riwoa.supernet.space import mobilenet_space, ofa_config
-from riwoa.surrogate.screening import Screening
 
 _MOST_GENERATIONS = 20  # as many times the schedule: a search that only repeats itself has converged
 _SEARCHES_A_WORKER = 2  # at once, so that no worker idles while a generation's last candidate is evaluated
@@ -77,47 +79,32 @@ class Found:
 
 
 class EvaluationFile:
-    """Accuracies that were measured before, by oracle version and architecture; appended to as they come.
+    """Accuracies that were measured before, by oracle version and architecture.
 
     Raises:
-        StateDirectoryError: the file cannot be written.
+        UsageError, StateDirectoryError: as ``ResultFile``.
     """
 
     def __init__(self, path: Path) -> None:
-        path = output_file(path, "evaluations of a benchmark", partial(begins_with, start=b'{"oracle_version": "'))
-        self._known = {(row["oracle_version"], row["key"]): row["accuracy"] for row in _rows(path)}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise unwritable(path, error, "name another --out") from None
-        if self._stream.tell() and not path.read_bytes().endswith(b"\n"):
-            self._stream.write("\n")  # a kill cut the last line; what follows must not be glued to it
+        self._file = ResultFile(path, "evaluations of a benchmark", b'{"oracle_version": "')
+        self._known: dict[tuple[str, str], float] = {}
+        for row in self._file.rows():
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a line of something else
+                self._known[row["oracle_version"], row["key"]] = float(row["accuracy"])
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        self._file.close()
 
     def get(self, version: str, key: str) -> float | None:
         """The accuracy, if it is known."""
         return self._known.get((version, key))
 
     def put(self, version: str, key: str, architecture: Architecture, accuracy: float) -> None:
-        """Keep an accuracy."""
+        """Keep an accuracy, durably."""
         self._known[version, key] = accuracy
         row = {"oracle_version": version, "key": key, "architecture": dict(architecture), "accuracy": accuracy}
-        self._stream.write(json.dumps(row) + "\n")
-        self._stream.flush()
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue  # the line that a kill cut
+        self._file.append(row)
 
 
 class Evaluator:
@@ -168,7 +155,7 @@ async def load_table(named: Path | None, own: Path, config: Config) -> LatencyTa
 def objective(config: Config, table: LatencyTable) -> Objective:
     """What the daemon would look for with this configuration on this device."""
     wanted = config.objective.latency_ms
-    target_ms = auto_target_ms(table, config.oracle.resolutions) if wanted == "auto" else float(wanted)
+    target_ms = auto_target_ms(table, config.oracle.supernet.resolutions) if wanted == "auto" else float(wanted)
     return Objective(target_ms, config.objective.exponent)
 
 
@@ -180,8 +167,8 @@ async def bench_embedded(
     Raises:
         RiwoaError: the oracle cannot be made, or ``out`` cannot be written.
     """
-    space = mobilenet_space(config.oracle.resolutions)
-    spec = oracle_spec(config.oracle)
+    space = mobilenet_space(config.oracle.supernet.resolutions)
+    spec = supernet_spec(config.oracle)
     limits = replace(pool_settings(config.oracle), workers=settings.workers)
     file = EvaluationFile(out)
     try:
@@ -239,8 +226,10 @@ async def search_all(
             )
             # As in the daemon: whoever can use the table's latencies beforehand may, they cost nothing.
             plain = name.partition("-")[0]
-            strategy = make_strategy(plain, space, aim, seed, params, Latencies(space, table))
-            search = Search(strategy, screening_of(name, space), seed, space, aim, table, settings.budget)
+            latencies = KeptLatencies(space, lambda architecture: table.latency_ms(ofa_config(architecture)))
+            strategy = make_strategy(plain, space, aim, seed, params, latencies)
+            driver = Driver(strategy, guide=screening_of(name, space))
+            search = Search(driver, seed, latencies, settings.budget)
             return replace(await search.run(evaluator, spend), strategy=name)
 
     async with asyncio.TaskGroup() as group:
@@ -249,45 +238,23 @@ async def search_all(
     return sorted((t.result() for t in tasks), key=lambda f: (order[f.strategy], f.seed))
 
 
-class Latencies:
-    """The table's latencies by choice indices; each is summed once."""
-
-    def __init__(self, space: Space, table: LatencyTable) -> None:
-        self._space = space
-        self._table = table
-        self._known: dict[bytes, float] = {}
-
-    def __call__(self, indices: IntArray) -> float:
-        """Milliseconds of canonical indices (genes,)."""
-        key = indices.tobytes()
-        if key not in self._known:
-            self._known[key] = self._table.latency_ms(ofa_config(self._space.architecture(indices)))
-        return self._known[key]
-
-
 _Best = tuple[float, float | None, float | None, str | None, Architecture | None]
 
 
 class Search:
-    """One strategy spending one budget."""
+    """One strategy spending one budget, driven as the daemon drives its own.
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        screening: Screening | None,
-        seed: int,
-        space: Space,
-        aim: Objective,
-        table: LatencyTable,
-        budget: int,
-    ) -> None:
-        self._strategy = strategy
-        self._screening = screening
+    Args:
+        driver: of the strategy.
+        seed: told with what is found.
+        latency_of: of every architecture.
+        budget: unique evaluations.
+    """
+
+    def __init__(self, driver: Driver, seed: int, latency_of: KeptLatencies, budget: int) -> None:
+        self._driver = driver
         self._seed = seed
-        self._space = space
-        self._codec = Codec(space, seed)
-        self._aim = aim
-        self._table = table
+        self._latency_of = latency_of
         self._budget = budget
         self._accuracies: dict[str, float] = {}
         self._best: _Best = (0.0, None, None, None, None)
@@ -296,67 +263,65 @@ class Search:
 
     async def run(self, evaluator: Evaluator, spend: Callable[[], None]) -> Found:
         """Ask and tell until the budget is spent, or the search only repeats itself."""
+        strategy = self._driver.strategy
         schedule = max(1, math.ceil(self._budget / POPULATION))
-        while len(self._accuracies) < self._budget and self._strategy.generation < _MOST_GENERATIONS * schedule:
-            if self._screening is not None:
-                await asyncio.to_thread(self._screening.guide, self._strategy)
-            proposals = await asyncio.to_thread(self._strategy.ask)
-            decoded = [self._decode(p) for p in proposals]
-            await self._evaluate(decoded, evaluator, spend)
+        while len(self._accuracies) < self._budget and strategy.generation < _MOST_GENERATIONS * schedule:
+            proposals = await asyncio.to_thread(self._driver.ask)
+            rows = self._driver.codec.decode(np.stack([p.genotype for p in proposals]))
+            keys = [strategy.codec.space.key(row) for row in rows]
+            fresh = await self._evaluate(dict(zip(keys, rows, strict=True)), keys, evaluator, spend)
             if len(self._accuracies) >= self._budget:
                 break  # whatever of this generation lies beyond the budget was never evaluated
-            self._strategy.tell([self._outcome(p, *d) for p, d in zip(proposals, decoded, strict=True)])
-        fitness, accuracy, latency_ms, key, architecture = self._best
+            evaluated = []
+            for p, key, row in zip(proposals, keys, rows, strict=True):
+                accuracy = self._accuracies[key]
+                outcome = Outcome(p.slot, p.operator, p.genotype, accuracy, self._latency_of(row), p.parent)
+                first = key in fresh and not math.isnan(accuracy)
+                fresh.discard(key)
+                evaluated.append(Evaluated(outcome, {"accuracy": accuracy}, first))
+            self._driver.tell(evaluated)
+        fitness, accuracy_, latency_ms, key_, architecture = self._best
         return Found(
-            strategy=self._strategy.name,
+            strategy=strategy.name,
             seed=self._seed,
             fitness=fitness,
-            accuracy=accuracy,
+            accuracy=accuracy_,
             latency_ms=latency_ms,
-            key=key,
+            key=key_,
             architecture=architecture,
             evaluations=len(self._accuracies),
-            generations=self._strategy.generation,
+            generations=strategy.generation,
             repeats=self._repeats,
             curve=tuple(self._curve),
         )
 
     async def _evaluate(
-        self, decoded: Sequence[tuple[str, Architecture]], evaluator: Evaluator, spend: Callable[[], None]
-    ) -> None:
-        """The new ones among a generation, within the budget, counted in slot order."""
+        self, rows: Mapping[str, IntArray], keys: Sequence[str], evaluator: Evaluator, spend: Callable[[], None]
+    ) -> set[str]:
+        """Evaluate the new ones among a generation, within the budget, counted in slot order; their keys.
+
+        ``rows``: canonical indices by key.
+        """
         wanted: dict[str, Architecture] = {}
-        for key, architecture in decoded:
+        for key in keys:
             if key in self._accuracies or key in wanted:
                 self._repeats += 1
             elif len(self._accuracies) + len(wanted) < self._budget:
-                wanted[key] = architecture
+                wanted[key] = self._driver.codec.space.architecture(rows[key])
         accuracies = await asyncio.gather(*(evaluator.accuracy(k, a) for k, a in wanted.items()))
         for (key, architecture), accuracy in zip(wanted.items(), accuracies, strict=True):
             self._accuracies[key] = accuracy
-            self._judge(key, architecture, accuracy)
-            if self._screening is not None and not math.isnan(accuracy):
-                self._screening.tell(self._space.indices(architecture), accuracy, None)
+            self._judge(key, architecture, accuracy, self._latency_of(rows[key]))
             spend()
             if len(self._accuracies) % POPULATION == 0:
                 self._curve.append(self._best[0])
+        return set(wanted)
 
-    def _judge(self, key: str, architecture: Architecture, accuracy: float) -> None:
-        latency_ms = self._latency_ms(architecture)
-        fitness = float(self._aim.fitness(accuracy, latency_ms))
-        if bool(self._aim.feasible(latency_ms)) and fitness > self._best[0]:
+    def _judge(self, key: str, architecture: Architecture, accuracy: float, latency_ms: float) -> None:
+        aim = self._driver.strategy.objective
+        fitness = float(aim.fitness(accuracy, latency_ms))
+        if bool(aim.feasible(latency_ms)) and fitness > self._best[0]:
             self._best = (fitness, accuracy, latency_ms, key, architecture)
-
-    def _decode(self, proposal: Proposal) -> tuple[str, Architecture]:
-        indices = self._codec.decode(proposal.genotype[None, :])[0]
-        return self._space.key(indices), self._space.architecture(indices)
-
-    def _outcome(self, p: Proposal, key: str, architecture: Architecture) -> Outcome:
-        latency_ms = self._latency_ms(architecture)
-        return Outcome(p.slot, p.operator, p.genotype, self._accuracies[key], latency_ms, p.parent)
-
-    def _latency_ms(self, architecture: Architecture) -> float:
-        return self._table.latency_ms(ofa_config(architecture))
 
 
 # -- what came of it ---------------------------------------------------------------------------------------------------

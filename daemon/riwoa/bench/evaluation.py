@@ -26,7 +26,7 @@ from riwoa.datasets.arrays import FloatArray
 from riwoa.datasets.catalogue import task_of
 from riwoa.hardware.bench import thread_count
 from riwoa.hardware.probe import fastest_dtype
-from riwoa.oracle.build import checkpoint_path
+from riwoa.oracle.supernet_oracle import checkpoint_path
 from riwoa.search.rng import generator
 from riwoa.supernet.evaluator import RECALIBRATION_BATCH_IMAGES, IntArray, SubnetEvaluator
 from riwoa.supernet.network import Supernet
@@ -81,7 +81,7 @@ def bench_evaluation(
 
     Args:
         checkpoint: a supernet for the data; None is the embedded one.
-        data: as ``oracle.data``.
+        data: as ``oracle.supernet.data``.
         subnets: random ones; half as many children come on top.
         threads: of torch, for every contender.
         rounds: timings of each subnet.

@@ -27,8 +27,10 @@ from riwoa.errors import OracleError
 from riwoa.ipc.child import child_environment
 from riwoa.log import configure
 from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
-from riwoa.run.conductor import Conductor
+from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.evaluations import Evaluations
+from riwoa.run.journal import RunJournal
+from riwoa.run.task import SearchTask
 from riwoa.supernet.space import mobilenet_space
 from riwoa_storage.writer import JournalWriter
 
@@ -133,16 +135,11 @@ async def search(journal_path: Path, evaluations: int, say: Callable[[dict[str, 
                 say(_sizes(journal_path, spent, conductor.generation, started_s))
 
         conductor = Conductor(
-            journal=journal,
-            journal_path=journal_path,
-            run_id=run_id,
-            space=mobilenet_space(_RESOLUTIONS_PX),
-            latency_of=latency_ms,
-            target_ms=_TARGET_MS,
+            journal=RunJournal(journal, journal_path, run_id),
+            task=SearchTask(mobilenet_space(_RESOLUTIONS_PX), latency_ms, _TARGET_MS),
             evaluations=Evaluations(Landscape(), journal, journal_path, "growth", run_id=run_id),
-            proposal_queue=None,
             reloader=reloader,
-            on_commit=on_commit,
+            hooks=Hooks(on_commit=on_commit),
         )
         started_s = time.monotonic()
         await conductor.run()

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
+from riwoa.cognition.engine import LanguageModelProvider
+from riwoa.cognition.model_process import EngineLimits
 from riwoa.cognition.models import Resolved, choose, recommended
 from riwoa.cognition.prompt import Situation, compose, parameters_of
 from riwoa.cognition.protocol import GenerationSettings
 from riwoa.config.schema import Config
 from riwoa.hardware.accelerator import NO_GPU, probe_accelerator
-from riwoa.run.proposals import Style, offered_choices, style_of
+from riwoa.run.offers import offered_choices
+from riwoa.run.style import Style, style_of
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
@@ -76,7 +78,7 @@ async def check_model(config: Config, say: Callable[[str], None] = lambda _: Non
         await provider.start()
         load_s = time.monotonic() - started
         say("writing")
-        return await _measured(provider, found, style, mobilenet_space(config.oracle.resolutions), load_s)
+        return await _measured(provider, found, style, mobilenet_space(config.oracle.supernet.resolutions), load_s)
     finally:
         await provider.close()
 

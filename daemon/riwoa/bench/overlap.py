@@ -35,11 +35,15 @@ from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import whole_cores
 from riwoa.oracle.pool import WorkerPool
-from riwoa.oracle.spec import oracle_spec, pool_settings
-from riwoa.run.conductor import Conductor
+from riwoa.oracle.supernet import supernet_spec
+from riwoa.oracle.workers import pool_settings
+from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.evaluations import Evaluations
-from riwoa.run.proposals import Style
+from riwoa.run.journal import RunJournal
+from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import provide
+from riwoa.run.style import Style
+from riwoa.run.task import SearchTask
 from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
@@ -141,7 +145,7 @@ async def _writer(config: Config) -> tuple[ProposalProvider, Style]:
         ModelError: there is none.
     """
     found = await provide(lambda: config.cognition, None, lambda _: None)
-    if found.provider is None or found.state != "model":
+    if found.provider is None or found.spec is None:
         raise ModelError(f"there is nothing to overlap without a language model: {found.reason}")
     return found.provider, found.style
 
@@ -158,7 +162,7 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-overlap-"))) / "journal.db"
         provider, style = await _writer(config)
         stack.push_async_callback(provider.close)
-        pool = WorkerPool(oracle_spec(config.oracle), pool_settings(config.oracle))
+        pool = WorkerPool(supernet_spec(config.oracle), pool_settings(config.oracle))
         stack.push_async_callback(pool.close)
         oracle, _ = await asyncio.gather(pool.start(), provider.start())
         journal = await JournalWriter.open(path)
@@ -168,20 +172,19 @@ async def _pass(way: Way, loaded: Loaded, table: LatencyTable, generations: int)
         )
         run_id = await journal.begin_run({"seed": config.run.seed}, as_json(config))
         conductor = Conductor(
-            journal=journal,
-            journal_path=path,
-            run_id=run_id,
-            space=mobilenet_space(config.oracle.resolutions),
-            latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
-            layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
-            target_ms=auto_target_ms(table, config.oracle.resolutions),
+            journal=RunJournal(journal, path, run_id),
+            task=SearchTask(
+                space=mobilenet_space(config.oracle.supernet.resolutions),
+                latency_ms=lambda architecture: table.latency_ms(ofa_config(architecture)),
+                auto_target_ms=auto_target_ms(table, config.oracle.supernet.resolutions),
+                layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
+            ),
             evaluations=Evaluations(
                 AlternatingBackend(pool, alternation), journal, path, oracle.version, run_id=run_id
             ),
-            proposal_queue=proposal_queue,
-            style=style,
             reloader=Reloader(loaded, []),
-            on_commit=lambda: clock.committed(conductor),
+            model=LanguageModel(proposal_queue, style),
+            hooks=Hooks(on_commit=lambda: clock.committed(conductor)),
         )
         await _until_answered(conductor, proposal_queue, clock, path)
         return clock.passed(path, conductor.run_id)

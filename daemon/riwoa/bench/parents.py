@@ -10,7 +10,7 @@ import numpy as np
 
 from riwoa.bench.tasks import Task
 from riwoa.cognition.prompt import EarlierPatch, Situation
-from riwoa.run.proposals import offered_choices
+from riwoa.run.offers import offered_choices
 from riwoa.search.base import Outcome, SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray

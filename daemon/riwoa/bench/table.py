@@ -18,7 +18,7 @@ import numpy as np
 
 from riwoa.bench.contest import POPULATION, Measured, Report, Settings, search_all, summary
 from riwoa.errors import InputError, UsageError
-from riwoa.oracle.table import FloatArray, GeneKind, Table, column_names
+from riwoa.oracle.table_file import FloatArray, GeneKind, Table, column_names
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
 
@@ -51,7 +51,7 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a table; columns as ``riwoa.oracle.table`` names them."""
+    """What is asked of a table; columns as ``riwoa.oracle.table_file`` names them."""
 
     genes: str
     kind: GeneKind

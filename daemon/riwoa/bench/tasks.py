@@ -17,7 +17,8 @@ from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.predictor import AccuracyPredictor
-from riwoa.oracle.spec import oracle_spec, pool_settings
+from riwoa.oracle.supernet import supernet_spec
+from riwoa.oracle.workers import pool_settings
 from riwoa.search.fitness import Objective
 from riwoa.search.space import Space
 from riwoa.supernet.space import mobilenet_space, ofa_config
@@ -98,7 +99,7 @@ class EmbeddedTask(_Tabled):
     def __init__(self, config: Config, table: LatencyTable, evaluator: Evaluator) -> None:
         super().__init__(table)
         self._evaluator = evaluator
-        self.space = mobilenet_space(config.oracle.resolutions)
+        self.space = mobilenet_space(config.oracle.supernet.resolutions)
         self.aim = objective(config, table)
         self.facts: Mapping[str, Any] = {"target_ms": self.aim.latency_target_ms, "latency_table_sha256": table.sha256}
 
@@ -146,10 +147,10 @@ async def open_task(name: str, config: Config, table: LatencyTable, out: Path, w
     try:
         async with AsyncExitStack() as stack:
             limits = replace(pool_settings(config.oracle), workers=workers)
-            pool = await stack.enter_async_context(WorkerPool(oracle_spec(config.oracle), limits))
+            pool = await stack.enter_async_context(WorkerPool(supernet_spec(config.oracle), limits))
             version = (await pool.start()).version
             yield EmbeddedTask(
-                config, table, Evaluator(pool, version, file, mobilenet_space(config.oracle.resolutions))
+                config, table, Evaluator(pool, version, file, mobilenet_space(config.oracle.supernet.resolutions))
             )
     finally:
         file.close()

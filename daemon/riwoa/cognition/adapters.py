@@ -95,7 +95,7 @@ def journaled(journal_path: Path) -> Stored:
 
     def stored(sha256: str) -> bytes | None:
         with JournalReader(journal_path) as reader:
-            return next((data for _, name, data in reader.adapter_weights() if name == sha256 and data), None)
+            return next((data for _, name, data in reader.integrity.adapter_weights() if name == sha256 and data), None)
 
     return stored
 

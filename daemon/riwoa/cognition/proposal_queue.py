@@ -20,7 +20,7 @@ from riwoa.cognition.provider import ProposalProvider, ProviderStats
 from riwoa.errors import AdapterError
 from riwoa.log import get_logger
 from riwoa_storage.failpoint import failpoint
-from riwoa_storage.records import ReplyRecord, RequestRecord
+from riwoa_storage.records import ReplyRecord, ReplyStatus, RequestRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("cognition")
@@ -199,6 +199,7 @@ class ProposalQueue:
     async def _answer(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
         started = time.monotonic()
         patience_s = self._timeout_s()
+        status: ReplyStatus
         try:
             async with self._with_adapter(batch[0].generation, batch[0].adapter_sha256):
                 async with asyncio.timeout(patience_s):

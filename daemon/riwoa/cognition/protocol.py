@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 Choice = str | int | float
-Progress = Callable[[Mapping[str, Any]], None]
+OnTrainingStep = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +221,7 @@ class Trained:
 class Writer(Protocol):
     """What the process holds: the language model (``riwoa.cognition.language_model``), or a test's stand-in."""
 
-    on_progress: Progress  # set by the process; called at each training step
+    on_progress: OnTrainingStep  # set by the process; called at each training step
 
     def use_adapter(self, path: str | None) -> None:
         """Write with these LoRA weights from now on; None for the bare model.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from riwoa.cognition.protocol import Measured, Progress, Trained, TrainingJob
+from riwoa.cognition.protocol import Measured, OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.spelling import in_json, in_words
 from riwoa.errors import AdapterError, CognitionError
 from riwoa_storage.records import ReplyRecord, RequestRecord
@@ -61,7 +61,7 @@ class ProposalProvider(Protocol):
             CognitionError: the provider failed.
         """
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         """Train a copy of the adapter in use and write it to ``job.weights_path``; the adapter in use stays.
 
         Args:
@@ -117,7 +117,7 @@ class ScriptedProvider:
             raise AdapterError(f"{path}: not the adapter {sha256}")
         self._adapter = sha256
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         """See ``ProposalProvider.train``: weights and numbers are made up from the job's seed, examples and adapter."""
         await self._act("training")
         on_progress({"step": 1, "steps": 1})

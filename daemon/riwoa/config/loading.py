@@ -14,7 +14,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from riwoa.config.schema import Config, as_json, is_live, leaves
+from riwoa.config.extended import GROUPS, chooser, config_type
+from riwoa.config.renamed import RENAMED, new_name
+from riwoa.config.schema import Config, as_json, is_live, leaves, value_of
 from riwoa.errors import ConfigError
 from riwoa.parsing import MOST_TOML_BYTES, decode_text, parse_toml, read_once
 from riwoa.text import printable
@@ -25,6 +27,7 @@ _NOT_KEYS = {
     *("RIWOA_FAILPOINT", "RIWOA_CHILD_FAILPOINT", "RIWOA_TEST_ORACLES", "RIWOA_TEST_WRITERS"),
 }
 _LONGEST_WORD = 200  # that a message repeats
+_MOST_PARTS = 3  # of a dotted key
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +41,31 @@ class ConfigFile:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration, and for each dotted key where its value came from."""
+    """A configuration, and for each dotted key where its value came from.
+
+    ``renamed``: the keys that were given by a name of before, (where, old, new).
+    """
 
     config: Config
     origin: Mapping[str, str]
     source: ConfigFile | None
+    renamed: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def file(self) -> Path | None:
         """Where the file lies, None without one."""
         return None if self.source is None else self.source.path
+
+    @property
+    def warning(self) -> str | None:
+        """One line that names the new key of each that was given by an old name; None where none was."""
+        if not self.renamed:
+            return None
+        by_place: dict[str, list[str]] = {}
+        for where, old, new in self.renamed:
+            by_place.setdefault(where, []).append(f"{old} is now {new}")
+        told = "; ".join(f"{where}: {', '.join(names)}" for where, names in by_place.items())
+        return f"old names of keys, which are still read: {told}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +74,32 @@ class Difference:
 
     live: Mapping[str, tuple[Any, Any]]
     refused: Mapping[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What one origin says: values by dotted keys as they were given, which are text still to be read or TOML's."""
+
+    where: str
+    given: Sequence[tuple[str, Any]]
+    text: bool = True
+
+    def values(self, model: type[Config]) -> Iterator[tuple[str, Any]]:
+        """Keys as they were given, with values."""
+        for key, value in self.given:
+            yield key, _scalar(key, value, model) if self.text else value
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Who does the work of each section, and the model that has their tables.
+
+    ``unusable``: keys that name somebody whom nobody offers.
+    """
+
+    model: type[Config]
+    names: Mapping[str, str]
+    unusable: frozenset[str]
 
 
 def load(
@@ -74,20 +118,20 @@ def load(
     environment = os.environ if environment is None else environment
     source = read_file(file) if isinstance(file, Path) else file
     layers = [
-        (f"file {source.path}" if source else "", source.tables if source else {}),
-        ("environment", _from_environment(environment)),
-        ("command line", _from_overrides(overrides)),
+        _Layer(f"file {source.path}" if source else "", list(_dotted(source.tables)) if source else [], text=False),
+        _Layer("environment", _from_environment(environment)),
+        _Layer("command line", _from_overrides(overrides)),
     ]
-    merged: dict[str, dict[str, Any]] = {}
-    origin = dict.fromkeys((key for key, _ in leaves()), "default")
     problems: list[str] = []
-    for where, layer in layers:
-        for key, value in _flatten(layer, where, problems):
-            section, name = key.split(".")
-            merged.setdefault(section, {})[name] = value
-            origin[key] = where
-    config = _validate(merged, origin, problems)
-    return Loaded(config, origin, source)
+    renamed: list[tuple[str, str, str]] = []
+    chosen = _choose([(layer.where, *pair) for layer in layers for pair in layer.values(Config)], problems)
+    values: dict[str, Any] = {}
+    origin = dict.fromkeys((key for key, _ in leaves(chosen.model)), "default")
+    for layer in layers:
+        for key, value in _known(layer, chosen, renamed, problems):
+            values[key] = value
+            origin[key] = layer.where
+    return Loaded(_validate(chosen, values, origin, problems), origin, source, tuple(renamed))
 
 
 def read_file(path: Path) -> ConfigFile:
@@ -111,54 +155,92 @@ def difference(old: Config, new: Config) -> Difference:
     """What changed, sorted by whether it may change in a run."""
     allowed: dict[str, tuple[Any, Any]] = {}
     refused: dict[str, tuple[Any, Any]] = {}
-    before, after = as_json(old), as_json(new)
-    for key, info in leaves():
-        section, name = key.split(".")
-        pair = (before[section][name], after[section][name])
+    before, after = dict(_dotted(as_json(old))), dict(_dotted(as_json(new)))
+    for key, info in {**dict(leaves(type(old))), **dict(leaves(type(new)))}.items():
+        pair = (before.get(key), after.get(key))
         if pair[0] != pair[1]:
             (allowed if is_live(info) else refused)[key] = pair
     return Difference(allowed, refused)
 
 
-_BEFORE: Mapping[str, Mapping[str, Any]] = {"search": {"screened": 1}}
+_BEFORE: Mapping[str, Any] = {"search.screened": 1}
 
 
-def from_journal(data: Mapping[str, Any]) -> Config:
+def from_journal(data: Mapping[str, Any], restarted: Mapping[str, Any] | None = None) -> Config:
     """A journaled configuration read back; keys that this version no longer knows are left out.
 
     A key that there was not when it was journaled means what was done then, not today's default.
+
+    Args:
+        data: the JSON object of ``as_json``, of this version or an older one.
+        restarted: what restarts have changed since, by dotted keys.
+
+    Raises:
+        ConfigError: it names an oracle, a strategy or a provider of a package that is no longer installed.
     """
-    known = {key for key, _ in leaves()}
-    kept: dict[str, dict[str, Any]] = {section: dict(values) for section, values in _BEFORE.items()}
-    for section, values in data.items():
-        for name, value in values.items():
-            if f"{section}.{name}" in known:
-                kept.setdefault(section, {})[name] = value
-    return _validate(kept, {})
+    given = {**dict(_dotted(data)), **(restarted or {})}
+    problems: list[str] = []
+    chosen = _choose([("journal", *pair) for pair in given.items()], problems)
+    known = {key for key, _ in leaves(chosen.model)}
+    named = {new_name(key, chosen.names["oracle"]): value for key, value in given.items()}
+    return _validate(chosen, {**_BEFORE, **{k: v for k, v in named.items() if k in known}}, {}, problems)
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    layer: dict[str, Any] = {}
-    for name, text in sorted(environment.items()):
-        if not name.startswith(ENVIRONMENT_PREFIX) or name in _NOT_KEYS:
-            continue
-        section, _, key = name[len(ENVIRONMENT_PREFIX) :].lower().partition("__")
-        layer.setdefault(section, {})[key] = _scalar(f"{section}.{key}", text)
-    return layer
+def keys_in_journal(data: Mapping[str, Any]) -> frozenset[str]:
+    """The dotted keys, by their names of today, that a journaled configuration says something of."""
+    given = dict(_dotted(data))
+    return frozenset(new_name(key, given.get("oracle.kind")) for key in given)
 
 
-def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    layer: dict[str, Any] = {}
+def _dotted(tables: Mapping[str, Any], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested tables; an empty table is a value, and one that lies deeper than any key."""
+    for name, value in tables.items():
+        if isinstance(value, Mapping) and value and depth < _MOST_PARTS:
+            yield from _dotted(value, f"{prefix}{name}.", depth + 1)
+        else:
+            yield prefix + name, value
+
+
+def _choose(given: Sequence[tuple[str, str, Any]], problems: list[str]) -> _Chosen:
+    """Who does the work of each section: of all (where, key, value) the last that names somebody.
+
+    What is wrong with a name, or with its package, goes to ``problems``.
+    """
+    names, unusable = {}, set()
+    for section in GROUPS:
+        key = chooser(section)
+        usual = str(value_of(Config(), key))
+        named = ((where, value) for where, k, value in reversed(given) if k == key and isinstance(value, str))
+        where, name = next(named, ("", usual))
+        try:
+            config_type(**{section: name})
+        except ConfigError as error:
+            problems += [f"{where}: {problem}" for problem in error.problems]
+            unusable.add(key)
+            name = usual
+        names[section] = name
+    return _Chosen(config_type(**names), names, frozenset(unusable))
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [
+        (name[len(ENVIRONMENT_PREFIX) :].lower().replace("__", "."), text)
+        for name, text in sorted(environment.items())
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in _NOT_KEYS
+    ]
+
+
+def _from_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    found = []
     for text in overrides:
         key, equals, value = text.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not equals or not dot:
+        if not equals or "." not in key:
             raise ConfigError(f"--set {printable(text)!r} is not of the form section.key=value, for example run.seed=1")
-        layer.setdefault(section, {})[name] = _scalar(f"{section}.{name}", value.strip())
-    return layer
+        found.append((key.strip(), value.strip()))
+    return found
 
 
-def _scalar(key: str, text: str) -> Any:
+def _scalar(key: str, text: str, model: type[Config]) -> Any:
     """TOML's reading of a value where it is one (numbers, booleans, lists), the bare string otherwise.
 
     A key that takes a string takes the text as it stands, digits too; quotes around it are TOML's.
@@ -167,13 +249,13 @@ def _scalar(key: str, text: str) -> Any:
         value = parse_toml(f"x = {text}")["x"]
     except (ValueError, KeyError):
         return text
-    return text if key in _text_keys() and not isinstance(value, str) else value
+    return text if RENAMED.get(key, key) in _text_keys(model) and not isinstance(value, str) else value
 
 
 @functools.cache
-def _text_keys() -> frozenset[str]:
+def _text_keys(model: type[Config]) -> frozenset[str]:
     """The keys that take any string."""
-    return frozenset(key for key, info in leaves() if _takes_text(info.annotation))
+    return frozenset(key for key, info in leaves(model) if _takes_text(info.annotation))
 
 
 def _takes_text(annotation: Any) -> bool:
@@ -184,24 +266,44 @@ def _takes_text(annotation: Any) -> bool:
     return annotation is str
 
 
-def _flatten(layer: Mapping[str, Any], where: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
-    """The keys of a layer that there are, with their values; what is wrong with the others goes to ``problems``."""
-    known = dict(leaves())
-    sections = sorted({k.split(".")[0] for k in known})
-    for section, values in layer.items():
+def _known(
+    layer: _Layer, chosen: _Chosen, renamed: list[tuple[str, str, str]], problems: list[str]
+) -> Iterator[tuple[str, Any]]:
+    """The keys of a layer that there are, by their names of today; what is wrong with the others goes to ``problems``.
+
+    Args:
+        layer: what one origin says.
+        chosen: with the model of the keys.
+        renamed: takes note of each old name, as ``Loaded.renamed``.
+        problems: takes one line each thing that is wrong.
+    """
+    known = [key for key, _ in leaves(chosen.model)]
+    tables = {key[:at] for key in known for at in range(len(key)) if key[at] == "."}
+    sections = sorted({table for table in tables if "." not in table})
+    unknown: set[str] = set()
+    given_as: dict[str, str] = {}
+    for given, value in layer.values(chosen.model):
+        section = given.partition(".")[0]
+        empty = isinstance(value, Mapping) and not value
+        key = given if empty else new_name(given, chosen.names["oracle"])
         if section not in sections:
-            problems.append(f"{where}: unknown section {printable(section)!r}{_nearest(section, sections)}")
-        elif not isinstance(values, Mapping):
-            problems.append(f"{where}: {section!r} is a section; write its keys below [{section}]")
-        else:
-            for name, value in values.items():
-                key = f"{section}.{name}"
-                if key not in known:
-                    problems.append(f"{where}: unknown key {printable(key)!r}{_nearest(key, list(known))}")
-                elif _holds_nul(value):
-                    problems.append(f"{where}: {key} holds a NUL character, which no name may")
-                else:
-                    yield key, value
+            if section not in unknown:
+                problems.append(f"{layer.where}: unknown section {printable(section)!r}{_nearest(section, sections)}")
+            unknown.add(section)
+        elif key in tables:
+            if not empty:
+                problems.append(f"{layer.where}: {key!r} is a section; write its keys below [{key}]")
+        elif key not in known:
+            problems.append(f"{layer.where}: unknown key {printable(key)!r}{_nearest(key, known)}")
+        elif _holds_nul(value):
+            problems.append(f"{layer.where}: {given} holds a NUL character, which no name may")
+        elif given_as.setdefault(key, given) != given:
+            old = next(name for name in (given, given_as[key]) if name != key)
+            problems.append(f"{layer.where}: {old} is the old name of {key}, and both are given; leave {old} out")
+        elif key not in chosen.unusable:
+            if key != given:
+                renamed.append((layer.where, given, key))
+            yield key, value
 
 
 def _holds_nul(value: Any) -> bool:
@@ -216,34 +318,46 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else f"; valid names: {', '.join(known)}"
 
 
-def _validate(merged: Mapping[str, Any], origin: Mapping[str, str], problems: Sequence[str] = ()) -> Config:
-    """The configuration of merged layers.
+def _validate(
+    chosen: _Chosen, values: Mapping[str, Any], origin: Mapping[str, str], problems: Sequence[str] = ()
+) -> Config:
+    """The configuration of merged values, by dotted keys.
 
     Raises:
         ConfigError: there are problems already, or values are wrong.
     """
+    tables: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, name = key.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+        table[name] = value
     try:
-        config = Config.model_validate(merged)
+        config = chosen.model.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(*problems, *_wrong_values(error, origin)) from None
+        raise ConfigError(*problems, *_wrong_values(error, origin, chosen.model)) from None
     if problems:
         raise ConfigError(*problems)
     return config
 
 
-def _wrong_values(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]:
+def _wrong_values(error: ValidationError, origin: Mapping[str, str], model: type[Config]) -> Iterator[str]:
     """One line a wrong key, in the order of the file's tables."""
-    by_place: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    known = {key for key, _ in leaves(model)}
+    by_key: dict[str, list[ErrorDetails]] = {}
     for found in error.errors():
-        by_place.setdefault(found["loc"][:2], []).append(found)
-    for place, alike in by_place.items():  # a key that takes several kinds of values has an error of each
+        places = [".".join(map(str, found["loc"][:depth])) for depth in range(1, _MOST_PARTS + 1)]
+        by_key.setdefault(next((place for place in places if place in known), places[-1]), []).append(found)
+    for key, alike in by_key.items():  # a key that takes several kinds of values has an error of each
         reason = " or ".join(dict.fromkeys(_wanted(e["type"], e["msg"]) for e in alike))
-        if len(place) < 2:  # of several keys together
-            yield reason if place else f"configuration: {reason}"
+        if key not in known:  # of several keys together
+            yield reason if key else f"configuration: {reason}"
             continue
-        key, given = ".".join(map(str, place)), alike[0]["input"]
+        given = alike[0]["input"]
         where, shown = origin.get(key, "configuration"), _shown(given)
-        hint = f'; write it in quotes: "{shown}"' if key in _text_keys() and isinstance(given, int | float) else ""
+        quoted = key in _text_keys(model) and isinstance(given, int | float)
+        hint = f'; write it in quotes: "{shown}"' if quoted else ""
         yield f"{where}: {key} = {shown}, should be {reason}{hint}"
 
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from pydantic import BaseModel
 from watchfiles import awatch
 
 from riwoa.config.loading import Difference, Loaded, difference, load
-from riwoa.config.schema import Config
+from riwoa.config.schema import Config, value_of
 from riwoa.errors import ConfigError, RiwoaError
 from riwoa.log import get_logger
 
 _log = get_logger("reload")
 _SETTLED_S = 0.3  # a file that nobody touched for so long is whole
 _MOST_LOOKS = 20
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Reloader:
@@ -164,17 +167,30 @@ class Reloader:
 
 
 def _tables(loaded: Loaded) -> frozenset[str]:
-    return frozenset(loaded.source.tables if loaded.source is not None else ())
+    """Dotted names of the file's tables."""
+    tables = loaded.source.tables if loaded.source is not None else {}
+    inner = {
+        f"{name}.{below}"
+        for name, table in tables.items()
+        if isinstance(table, Mapping)
+        for below, value in table.items()
+        if isinstance(value, Mapping)
+    }
+    return frozenset(tables) | inner
 
 
 def with_keys(old: Config, new: Config, keys: Iterable[str]) -> Config:
     """The old configuration with some keys of the new one."""
-    sections: dict[str, dict[str, object]] = {}
+    changed: Config = old
     for key in keys:
-        section, name = key.split(".")
-        sections.setdefault(section, {})[name] = getattr(getattr(new, section), name)
-    updates = {s: getattr(old, s).model_copy(update=values) for s, values in sections.items()}
-    return old.model_copy(update=updates)
+        changed = _with_value(changed, key.split("."), value_of(new, key))
+    return changed
+
+
+def _with_value(model: Model, path: Sequence[str], value: object) -> Model:
+    """A copy of a table with another value at a path of keys."""
+    name, *below = path
+    return model.model_copy(update={name: _with_value(getattr(model, name), below, value) if below else value})
 
 
 async def watch_forever(reloader: Reloader) -> None:

@@ -1,48 +1,56 @@
 """Configuration: TOML into frozen models; command line over environment over file over defaults.
 
-A value's place is its dotted key, ``oracle.workers``; in the environment ``RIWOA_ORACLE__WORKERS=2``; on the command
-line ``--set oracle.workers=2``. Where a key may change while a run goes on, its field says so; every other key is
-refused on reload and, changed while the daemon was stopped, at the start (``--new-run`` is the way out).
+A value's place is its dotted key, ``oracle.workers`` or ``oracle.table.accuracy``; in the environment
+``RIWOA_ORACLE__WORKERS=2``, ``RIWOA_ORACLE__TABLE__ACCURACY=acc``; on the command line ``--set oracle.workers=2``.
+Where a key may change while a run goes on, its field says so; every other key is refused on reload and, changed while
+the daemon was stopped, at the start (``--new-run`` is the way out).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from riwoa.config.fields import (
+    Bytes,
+    Images,
+    KindSettings,
+    NotNegative,
+    Percent,
+    Positive,
+    PositiveBytes,
+    Processes,
+    Seconds,
+    Section,
+    Share,
+    live,
+    restart,
+)
 from riwoa.config.hours import checked_deadline, checked_hours, deadline_text
-from riwoa.supernet.published import PUBLISHED, check_name
-
-_TUTORIAL_RESOLUTIONS_PX = (160, 176, 192, 208, 224)  # what OFA's own searches with its predictor choose from
-MOST_PX = 1024  # no MobileNet is searched for larger inputs
-# Bounds beyond all use: what is above them is a slip of the finger, and would end in memory or in an overflow.
-Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
-NotNegative = Annotated[int, Field(ge=0, le=1_000_000_000)]
-Processes = Annotated[int, Field(ge=1, le=1024)]
-Images = Annotated[int, Field(ge=1, le=1_000_000)]
-Bytes = Annotated[int, Field(ge=0, le=2**60)]
-PositiveBytes = Annotated[int, Field(ge=1, le=2**60)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Percent = Annotated[float, Field(ge=0.0, le=100.0)]
-Seconds = Annotated[float, Field(gt=0.0, le=1e8, allow_inf_nan=False)]
+from riwoa.config.kinds.predictor import PredictorSettings
+from riwoa.config.kinds.supernet import SupernetSettings
+from riwoa.config.kinds.table import TableSettings
 
 
-def restart(default: Any, description: str, **rules: Any) -> Any:
-    """A field that may change when the daemon is started again, without a new run: it decides no result."""
-    return Field(default, description=description, json_schema_extra={"restart": True}, **rules)
+class Choosing(Section):
+    """A table one of whose keys names what does the work, each with keys of its own in ``[table.NAME]``.
 
+    Attributes:
+        chooses: that key.
+        choices: the names that it takes; ``riwoa.config.extended`` adds those of other packages.
+    """
 
-def live(default: Any, description: str, **rules: Any) -> Any:
-    """A field that may change in a run; the change applies at the next generation boundary."""
-    return Field(default, description=description, json_schema_extra={"live": True}, **rules)
+    chooses: ClassVar[str]
+    choices: ClassVar[tuple[str, ...]]
 
-
-class Section(BaseModel):
-    """A table of the file: unknown keys are refused, values never change in place."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    @model_validator(mode="after")
+    def _is_a_choice(self) -> Choosing:
+        chosen = getattr(self, self.chooses)
+        if chosen not in self.choices:
+            raise ValueError(f"{self.chooses} = {chosen!r} is none of {', '.join(self.choices)}")
+        return self
 
 
 class Run(Section):
@@ -72,10 +80,13 @@ class ObjectiveSection(Section):
     exponent: Annotated[float, Field(ge=-100, lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
 
 
-class Search(Section):
+class Search(Choosing):
     """Which optimiser, and its settings."""
 
-    strategy: Literal["riwoa", "woa", "random"] = Field("riwoa", description="the optimiser")
+    chooses = "strategy"
+    choices = ("riwoa", "woa", "random")
+
+    strategy: str = Field("riwoa", description="the optimiser: riwoa, woa, random, or the name of another package's")
     population: Annotated[int, Field(ge=4, le=10_000)] = Field(20, description="candidates a generation")
     elite_fraction: Share = Field(0.5, description="share of the population that shapes mean and covariance")
     basis_every: Positive = Field(5, description="generations between eigendecompositions")
@@ -97,53 +108,18 @@ class Search(Section):
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
 
 
-def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
-    if list(values) != sorted(set(values)) or values[-1] > MOST_PX:
-        raise ValueError(f"distinct, ascending and at most {MOST_PX}")
-    return values
+class Oracle(Choosing):
+    """Where accuracies come from: what all kinds of oracle have in common, and a table a kind."""
 
+    chooses = "kind"
+    choices = ("supernet", "table", "predictor")
 
-class Oracle(Section):
-    """Where accuracies come from."""
-
-    kind: Literal["supernet", "table", "predictor"] = Field(
-        "supernet", description="supernet; table: a look-up in a file; predictor: OFA's accuracy predictor"
+    kind: str = Field(
+        "supernet",
+        description="supernet; table: a look-up in a file; predictor: OFA's accuracy predictor; or the name of an "
+        "oracle of another package",
     )
-    checkpoint: Annotated[str, AfterValidator(check_name)] = restart(
-        "embedded", "a supernet in OFA's format: embedded, a path, or the name of a published one"
-    )
-    width_mult: Annotated[float, Field(gt=0, le=16)] = Field(0.25, description="width multiplier of the supernet")
-    n_classes: Annotated[int, Field(ge=1, le=100_000)] = Field(10, description="classes of the supernet's head")
-    stem: Literal["imagenet", "small"] = Field("imagenet", description="the supernet's strides; small = for some 32 px")
-    resolutions: Annotated[tuple[Positive, ...], Field(strict=False), AfterValidator(_ascending)] = Field(
-        (24, 32, 40), min_length=1, description="input resolutions in pixels, ascending"
-    )
-    data: str = restart(
-        "digits", "digits, or the path of CIFAR-100, of an .npz file, or of an ImageNet-style folder", min_length=1
-    )
-    validation_images: Images = Field(2000, description="most images of a folder that judge")
-    data_seed: int = Field(0, ge=0, lt=2**63, description="seed of the choice among a folder's images")
-    recalibration_data: str = restart("train", "training images to recalibrate on: train = the data's own, or a folder")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a CUDA GPU where torch finds one")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the device has it")
-    recalibration_images: Images = Field(400, description="training images for BatchNorm statistics")
-    validation_views: Annotated[int, Field(ge=1, le=1000)] = Field(
-        8, description="corrupted views of each digit; other images are shown once"
-    )
-    batch_images: Images = Field(200, description="images a forward pass; a GPU takes what fits")
-    table: str | None = restart(None, "kind table: an .npz or .csv file, one row an architecture", min_length=1)
-    table_genes: str = Field("ops", description="its genes: an array of integers (rows, genes), or columns, by commas")
-    table_order: bool = Field(False, description="the choices of its genes are in order, as sizes are")
-    table_accuracy: str | None = Field(None, description="column to raise: fractions, or percent")
-    table_report: str | None = Field(None, description="column journaled beside it, never searched by (test accuracy)")
-    table_latency: str | None = Field(
-        None, description="column of milliseconds, or FILE:COLUMN of a file beside the table; without: no latency"
-    )
-    table_low_fidelity: str | None = Field(None, description="column of cheap accuracies, journaled likewise")
-    table_low_fidelity_cost: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="what a cheap accuracy costs, relative to a full one"
-    )
-    rungs: Annotated[tuple[Images | Literal["low_fidelity"], ...], Field(strict=False)] = Field(
+    rungs: Annotated[tuple[Images | str, ...], Field(strict=False)] = Field(
         (),
         description="candidates that can change nothing are given up on these: so many validation images, ascending; "
         "low_fidelity of a table",
@@ -151,48 +127,27 @@ class Oracle(Section):
     rung_confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = Field(
         0.9, description="that an accuracy stays below what a rung says it can reach"
     )
-    predictor: str | None = restart(None, "kind predictor: OFA's acc_predictor.pth", min_length=1)
-    latency_tables: str | None = restart(
-        None, "kind predictor: a folder of OFA's tables, one <resolution>_lookup_table.yaml each", min_length=1
-    )
     workers: Literal["auto"] | Processes = restart(
         "auto", description="worker processes; auto = cores / threads, 1 on a GPU"
     )
     threads: Processes = Field(1, description="threads a worker")
     timeout_s: Seconds = live(120.0, "longest evaluation before the worker is killed")
     memory_bytes: PositiveBytes = live(4 * 2**30, "resident memory above which a worker is killed")
+    supernet: SupernetSettings = SupernetSettings()
+    table: TableSettings = TableSettings()
+    predictor: PredictorSettings = PredictorSettings()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _published_settings(cls, given: Any) -> Any:
-        """What follows from a published supernet or predictor need not be written down."""
-        if not isinstance(given, dict):
-            return given
-        if given.get("kind") == "predictor":
-            return {"resolutions": _TUTORIAL_RESOLUTIONS_PX, **given}
-        net = PUBLISHED.get(str(given.get("checkpoint")))
-        return given if net is None else {**net.settings, **given}
+    @property
+    def settings(self) -> KindSettings:
+        """The table of the kind that is chosen."""
+        settings = getattr(self, self.kind)
+        assert isinstance(settings, KindSettings)
+        return settings
 
     @model_validator(mode="after")
     def _rungs_of_its_kind(self) -> Oracle:
-        """Images for a supernet, the low fidelity for a table, nothing below a predictor."""
-        images = [rung for rung in self.rungs if isinstance(rung, int)]
-        if self.kind == "supernet" and list(self.rungs) != sorted(set(images)):
-            raise ValueError(f"oracle.rungs = {list(self.rungs)}: a supernet's are numbers of images, ascending")
-        if self.kind == "table" and self.rungs and (self.rungs != ("low_fidelity",) or not self.table_low_fidelity):
-            raise ValueError('oracle.rungs of a table is ["low_fidelity"], with table_low_fidelity its column')
-        if self.kind == "predictor" and self.rungs:
-            raise ValueError("oracle.rungs: nothing is cheaper than a predictor; leave them out")
-        return self
-
-    @model_validator(mode="after")
-    def _fits_published(self) -> Oracle:
-        net = PUBLISHED.get(self.checkpoint)
-        for name in ("width_mult", "n_classes", "stem"):
-            if net is not None and getattr(self, name) != net.settings[name]:
-                raise ValueError(
-                    f"oracle.{name} = {getattr(self, name)!r}, but {net.name} has {net.settings[name]!r}; leave it out"
-                )
+        if self.kind in self.choices:
+            self.settings.check_rungs(self.rungs)
         return self
 
 
@@ -206,11 +161,16 @@ class Latency(Section):
     )
 
 
-class Cognition(Section):
+class Cognition(Choosing):
     """Who writes semantic proposals, and how they learn."""
 
-    provider: Literal["model", "scripted", "none"] = Field(
-        "model", description="a language model; scripted: deterministic replies, for tests; none: geometric moves only"
+    chooses = "provider"
+    choices = ("model", "scripted", "none")
+
+    provider: str = Field(
+        "model",
+        description="a language model; scripted: deterministic replies, for tests; none: geometric moves only; or the "
+        "name of a provider of another package",
     )
     model: str = restart(
         "auto", "auto, smollm2, a hub id (org/name), a directory or a GGUF file; see `riwoactl model`", min_length=1
@@ -328,12 +288,15 @@ class Config(Section):
 
 
 def leaves(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key and its pydantic field."""
+    """Every dotted key of a configuration and its pydantic field; a table's own keys before those of its sub-tables."""
+    inner = []
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from leaves(info.annotation, f"{prefix}{name}.")
+            inner.append((name, info.annotation))
         else:
             yield prefix + name, info
+    for name, table in inner:
+        yield from leaves(table, f"{prefix}{name}.")
 
 
 def is_live(info: Any) -> bool:
@@ -341,15 +304,17 @@ def is_live(info: Any) -> bool:
     return bool((info.json_schema_extra or {}).get("live"))
 
 
-def may_restart(key: str) -> bool:
+def may_restart(key: str, model: type[Config] = Config) -> bool:
     """Whether a key may change between two lives of one run."""
-    return bool((dict(leaves())[key].json_schema_extra or {}).get("restart"))
+    return bool((dict(leaves(model))[key].json_schema_extra or {}).get("restart"))
 
 
 def value_of(config: Config, key: str) -> Any:
     """The value at a dotted key."""
-    section, name = key.split(".")
-    return getattr(getattr(config, section), name)
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
 
 
 def as_json(config: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How far a long verb is, on standard error: in place on a terminal that can, elsewhere a line every ten seconds.
+"""Progress of a long verb on standard error: in place on a terminal that can, elsewhere a line every ten seconds.
 
 A thread of its own draws, so that a verb which computes for minutes between two news still shows that it lives.
 """
@@ -23,8 +23,8 @@ _WIDTH = 20
 _CLEAR = "\r\x1b[K"
 
 
-class Progress:
-    """What is done, how far it is, and when it was last shown; ``show`` is called often and shows when it is time."""
+class ProgressBar:
+    """One line of progress, and when it was shown last; ``show`` may be called as often as one likes."""
 
     def __init__(self, what: str, unit: str, stream: TextIO, now_s: float) -> None:
         self._what = what
@@ -37,13 +37,13 @@ class Progress:
         self._news_s = now_s
 
     def advance(self, done: int, total: int, words: str, now_s: float) -> None:
-        """Take the news; nothing is shown here."""
+        """Note how far the work is; nothing is shown yet."""
         if self._first is None:
             self._first = done, now_s
         self._done, self._total, self._words, self._news_s = done, total, words, now_s
 
     def show(self, now_s: float) -> None:
-        """Redraw, or after ten seconds say a line."""
+        """Redraw the bar in place; elsewhere write a line if the last one is ten seconds old."""
         if self._in_place:
             if not getattr(self._stream, "behind", False):  # a terminal that was stopped gets no pile of old bars
                 line = fit(self.line(now_s, bar=True), Terminal.of(self._stream).columns - 1)
@@ -53,12 +53,12 @@ class Progress:
             self._write(self.line(now_s) + "\n")
 
     def clear(self) -> None:
-        """Leave the terminal's line to what comes next."""
+        """Take the bar off the terminal's line."""
         if self._in_place:
             self._write(_CLEAR)
 
     def line(self, now_s: float, *, bar: bool = False) -> str:
-        """What, how far, how long yet."""
+        """The progress in words: what is done, how far it is, how long it has taken and may take yet."""
         parts = [self._what]
         if self._total > 0:
             filled = min(_WIDTH, _WIDTH * self._done // self._total)
@@ -72,7 +72,7 @@ class Progress:
         return " · ".join(parts)
 
     def _left_s(self, now_s: float) -> float | None:
-        """By the pace so far; None while there is none, or it has proved too hopeful."""
+        """Seconds left by the pace so far; None while there is none, or when they have passed already."""
         if self._first is None or self._done <= self._first[0] or self._done >= self._total:
             return None
         first, since_s = self._first
@@ -85,15 +85,18 @@ class Progress:
 
 
 def say(line: str) -> None:
-    """A line that stays, on standard error; a bar goes on below it."""
+    """Print a line on standard error that stays; a bar goes on below it."""
     clear = _CLEAR if Terminal.of(sys.stderr).redraws else ""
     print(clear + line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def bar(what: str, unit: str = "") -> Iterator[Advance]:
-    """Show progress; call what it yields with how far the work is, or never where nobody knows."""
-    progress = Progress(what, unit, sys.stderr, time.monotonic())
+    """Show progress while the block runs.
+
+    Yields a function to call with how far the work is; where nobody knows, it need not be called.
+    """
+    progress = ProgressBar(what, unit, sys.stderr, time.monotonic())
     over = threading.Event()
 
     def draw() -> None:

@@ -1,10 +1,10 @@
-"""What is said outside never ends, changes or delays the work: the standard streams as both programs use them.
+"""Standard streams that cannot end, change or delay the work, whatever happens at their other end.
 
 Whoever started us may have closed a stream, have it on a full disk, stop reading it, or take its terminal away. What
 the daemon says, and all progress, is said by a ``LossyWriter``: what cannot be written is lost, and counted. What a
 verb of ``riwoactl`` was asked for is its work, so there a ``StrictFile`` says that it could not be written.
 
-Light: ``riwoactl status`` imports this in its milliseconds.
+``riwoactl status`` imports this, so it imports nothing that is slow to start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LIKENESS = {"·": "-", "±": "+-", "█": "#", "░": ".", "…": "...", "≤":
 
 
 class OutputError(Exception):
-    """Standard output took no more; no ``OSError``, lest a verb takes it for trouble with a file of its own."""
+    """Standard output cannot be written. It is no ``OSError``, or a verb would take it for trouble with a file."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"standard output cannot be written ({error.strerror}); the work itself is done")
@@ -40,7 +40,7 @@ class OutputError(Exception):
 
 
 def _likeness(error: UnicodeError) -> tuple[str, int]:
-    """Characters that a stream's encoding lacks, as plain ones that look alike, or by their number."""
+    """An error handler for codecs: replaces what an encoding lacks by plain characters alike, or by its number."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -68,7 +68,7 @@ def reopen_closed() -> None:
 
 
 def _write_all(descriptor: int, data: Buffer) -> None:
-    """Write it all, also where somebody else made the descriptor non-blocking.
+    """Write all of ``data``, also where somebody else made the descriptor non-blocking.
 
     Raises:
         OSError: it cannot be written.
@@ -111,7 +111,7 @@ class LossyWriter(io.TextIOBase):
         return os.isatty(self._descriptor)
 
     def writable(self) -> bool:
-        """Always, as far as anybody is told."""
+        """True: what cannot be written is counted, not refused."""
         return True
 
     @property
@@ -120,7 +120,7 @@ class LossyWriter(io.TextIOBase):
         return self._waiting_bytes > 0
 
     def write(self, text: str) -> int:
-        """Take text; whole lines go on their way at once."""
+        """Take text; its whole lines are handed to the writing thread at once."""
         with self._lock:
             whole, end, self._unfinished = (self._unfinished + text).rpartition("\n")
             if end:
@@ -128,7 +128,7 @@ class LossyWriter(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Send an unfinished line too. Does not wait."""
+        """Hand an unfinished line to the writing thread, too; does not wait for it."""
         with self._lock:
             text, self._unfinished = self._unfinished, ""
             if text:
@@ -145,7 +145,7 @@ class LossyWriter(io.TextIOBase):
         changed.notify_all()
 
     def _start(self) -> threading.Condition | None:
-        """Begin to write; None where this machine has no thread left, until the next words."""
+        """Start the writing thread; None where this machine has no thread left, until the next text."""
         import threading
 
         changed = threading.Condition(self._lock)
@@ -173,7 +173,7 @@ class LossyWriter(io.TextIOBase):
                 changed.notify_all()
 
     def drain(self, timeout_s: float) -> None:
-        """Wait until everything is written, or nobody takes it."""
+        """Wait until everything is written, but no longer than ``timeout_s``."""
         self.flush()
         if self._changed is not None:
             with self._changed:
@@ -181,7 +181,7 @@ class LossyWriter(io.TextIOBase):
 
 
 class StrictFile(io.RawIOBase):
-    """A descriptor whose first failure is an ``OutputError``; nothing is tried after it, for Python would at exit."""
+    """A file whose first failure raises ``OutputError``; later writes, such as Python's at exit, do nothing."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -196,7 +196,7 @@ class StrictFile(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def writable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def write(self, data: Buffer) -> int:
@@ -214,8 +214,11 @@ class StrictFile(io.RawIOBase):
         return memoryview(data).nbytes
 
 
-class Guarded:
-    """``with Guarded():`` the standard streams cannot hurt; ``strict``: standard output is the work, not a remark.
+class GuardedStreams:
+    """A context in which nothing that befalls the standard streams harms the program.
+
+    Args:
+        strict: whether standard output is the work itself: a failure to write it then raises ``OutputError``.
 
     Streams that somebody has put in their place, as a test that captures does, are left alone.
     """
@@ -224,7 +227,7 @@ class Guarded:
         self._strict = strict
         self._before: tuple[TextIO, TextIO] = (sys.stdout, sys.stderr)
 
-    def __enter__(self) -> Guarded:
+    def __enter__(self) -> GuardedStreams:
         reopen_closed()
         self._before = (sys.stdout, sys.stderr)
         if _is_real(sys.stdout, 1):

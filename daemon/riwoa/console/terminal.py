@@ -1,4 +1,4 @@
-"""What a stream can show: one answer for the progress of verbs, the foreground view and the log."""
+"""What a stream can show; asked by the progress of verbs, the foreground view and the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ _COLUMNS = 80  # where nobody tells
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """``redraws``: lines can be drawn again in place. ``colours``: escapes for colours are wanted too."""
+    """The abilities of a stream.
+
+    Attributes:
+        redraws: lines can be drawn again in place.
+        colours: escapes for colours are wanted.
+        columns: how many characters fit on a line.
+    """
 
     redraws: bool
     colours: bool
@@ -20,7 +26,7 @@ class Terminal:
 
     @classmethod
     def of(cls, stream: TextIO) -> Terminal:
-        """As things stand now: a window may be resized at any moment."""
+        """The abilities of this stream now; a window may be resized at any moment."""
         redraws = _isatty(stream) and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
         # NO_COLOR counts where it is set to anything (no-color.org).
         return cls(redraws, redraws and not os.environ.get("NO_COLOR"), _columns(stream))
@@ -41,7 +47,7 @@ def _columns(stream: TextIO) -> int:
 
 
 def fit(line: str, columns: int) -> str:
-    """As much of a line as so many columns show; ideographs take two of them, accents none."""
+    """The part of a line that fits into so many columns; ideographs take two of them, accents none."""
     used = 0
     for i, character in enumerate(line):
         if unicodedata.combining(character):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from riwoa.console.streams import Guarded, OutputError
+from riwoa.console.streams import GuardedStreams, OutputError
 from riwoa.errors import UsageError
-from riwoa.files.ownership import keep_writing_to_ourselves
+from riwoa.files.ownership import deny_writing_to_others
 from riwoa.paths import ORDER
 from riwoa.text import printable
 
@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code. Errors become one line, and with --json an object on standard output too."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = Options(json="--json" in arguments)
-    with Guarded(strict=True):
-        keep_writing_to_ourselves()
+    with GuardedStreams(strict=True):
+        deny_writing_to_others()
         try:
             try:
                 return _run(arguments, options)

@@ -1,4 +1,4 @@
-"""Talking to the daemon: is one alive, and what does it answer. Light: ``riwoactl status`` imports this."""
+"""Asks the daemon over its control socket. ``riwoactl status`` imports this, so it imports nothing slow to start."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from riwoa.paths import StatePaths
+    from riwoa.service.status_object import StatusObject
 
 
 class SilentError(RiwoaError):
-    """Somebody listens on the control socket but gives no proper answer in time."""
+    """A process listens on the control socket but gives no proper answer in time."""
 
     exit_code = DaemonUnavailableError.exit_code
 
@@ -46,7 +47,11 @@ def ask(paths: StatePaths, verb: str, timeout_s: float) -> dict[str, Any]:
 
 
 def _exchange(paths: StatePaths, verb: str, state: str, timeout_s: float) -> dict[str, Any]:
-    """What a daemon answers, whatever that is; raises what ``ask`` does, but for a refusal."""
+    """Send one verb and return the answer, a refusal too.
+
+    Raises:
+        DaemonUnavailableError, SilentError, ControlError: as ``ask``, but for a refusal.
+    """
     name = paths.socket_name
     try:
         os.stat(name)  # spares the import of socket where no daemon runs
@@ -65,7 +70,7 @@ def _exchange(paths: StatePaths, verb: str, state: str, timeout_s: float) -> dic
             raise SilentError(f"the daemon at {name} gave no answer to {verb!r} within {timeout_s:g} s") from None
 
 
-def ask_status(paths: StatePaths, timeout_s: float) -> dict[str, Any]:
+def ask_status(paths: StatePaths, timeout_s: float) -> StatusObject:
     """The daemon's status object, checked.
 
     Raises:
@@ -78,7 +83,7 @@ def ask_status(paths: StatePaths, timeout_s: float) -> dict[str, Any]:
 
 
 def _line(client: Any, timeout_s: float) -> bytes:
-    """The answer's line; whoever sends it in drops has no more time than whoever sends nothing."""
+    """The line that the daemon answers, as much of it as comes in time, even if it comes in drops."""
     found = bytearray()
     end_s = time.monotonic() + timeout_s
     while not found.endswith(b"\n") and len(found) <= MOST_JSON_BYTES:

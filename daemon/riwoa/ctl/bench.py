@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from riwoa.console.bar import bar, say
 from riwoa.ctl import Options
-from riwoa.ctl.command import Parser, columns, subverb
+from riwoa.ctl.command import Parser, columns, loaded, subverb
 from riwoa.errors import UsageError
 from riwoa.limits import whole_cores
 from riwoa.paths import client_state, daemon_state
@@ -88,7 +88,7 @@ def _journal(parser: Parser, arguments: list[str], options: Options) -> dict[str
 
 def _evaluation(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the supernet inside the package")
-    parser.add_argument("--data", default="digits", help="as oracle.data: digits, or the path of a data set")
+    parser.add_argument("--data", default="digits", help="as oracle.supernet.data: digits, or the path of a data set")
     parser.add_argument("--subnets", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
@@ -174,9 +174,8 @@ def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[st
     if min(given.seeds, given.budget, given.workers) < 1:
         parser.error("--seeds, --budget and --workers must be at least 1")
     from riwoa.bench.embedded import Settings, bench_embedded, load_table
-    from riwoa.config.loading import load
 
-    config = load(given.config, given.set).config
+    config = loaded(given.config, given.set).config
     paths = client_state(options.state)
     strategies = tuple(given.strategies.split(","))
     if unknown := set(strategies) - {"riwoa", "riwoa-unscreened", "woa", "random"}:
@@ -300,9 +299,8 @@ def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[s
         parser.error("--proposals, --trainings and --round must be at least 1")
     from riwoa.bench.cognition import Settings, bench_cognition
     from riwoa.bench.embedded import load_table
-    from riwoa.config.loading import load
 
-    config, paths = load(given.config, given.set).config, client_state(options.state)
+    config, paths = loaded(given.config, given.set).config, client_state(options.state)
     settings = Settings(proposals=given.proposals, trainings=given.trainings, round_proposals=given.round)
     out, tasks = given.out or paths.state / "bench_cognition", tuple(given.tasks.split(","))
 
@@ -323,11 +321,10 @@ def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str
         parser.error("--generations and --repeats must be at least 1")
     from riwoa.bench.embedded import load_table
     from riwoa.bench.overlap import bench_overlap
-    from riwoa.config.loading import load
     from riwoa.log import configure
 
     configure("warning", "auto")  # a line a generation would bury the bar
-    config, own = load(given.config, given.set).config, client_state(options.state).latency_table
+    config, own = loaded(given.config, given.set).config, client_state(options.state).latency_table
 
     async def measure() -> dict[str, Any]:
         table = await load_table(given.table, own, config)

@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-from typing import Any, NoReturn
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from riwoa.ctl import Options
 from riwoa.errors import UsageError
+from riwoa.text import printable
 
+if TYPE_CHECKING:
+    from riwoa.config.loading import Loaded
+
+_MOST_CHARACTERS = 4_000
 _MAX_RESOLUTION_PX = 4096
 
 
@@ -66,6 +74,20 @@ def subverb(verb: str, arguments: list[str], known: dict[str, str]) -> str:
     found = difflib.get_close_matches(arguments[0], known, n=1, cutoff=0.4)
     hint = f"did you mean {found[0]!r}?" if found else f"choose from {', '.join(known)}"
     raise UsageError(f"riwoactl {verb}: unknown {arguments[0]!r}; {hint}")
+
+
+def loaded(file: Path | None, overrides: Sequence[str], environment: Mapping[str, str] | None = None) -> Loaded:
+    """The configuration of a verb's ``--config`` and ``--set``; old names of keys are told on standard error.
+
+    Raises:
+        ConfigError: it is invalid.
+    """
+    from riwoa.config.loading import load  # pydantic: only for verbs that take a configuration
+
+    found = load(file, overrides, environment)
+    if found.warning is not None:
+        print(f"riwoactl: {printable(found.warning, _MOST_CHARACTERS)}", file=sys.stderr)
+    return found
 
 
 def emit(options: Options, data: Any, text: str) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from riwoa.config.loading import Loaded, difference, from_journal, load
+from riwoa.config.loading import Loaded, difference, from_journal
 from riwoa.config.schema import Config, as_json, is_live, leaves, may_restart, value_of
 from riwoa.ctl import Options
-from riwoa.ctl.command import Parser, emit, subverb
+from riwoa.ctl.command import Parser, emit, loaded, subverb
 from riwoa.errors import ConfigError
 from riwoa.paths import client_state
 
@@ -36,9 +36,9 @@ def _show(arguments: list[str], options: Options) -> int:
     parser.add_argument("--origin", action="store_true", help="tell where each value comes from")
     given = parser.parse_args(arguments)
     default = os.environ.get("RIWOA_CONFIG")
-    loaded = load(given.config or (Path(default) if default else None), given.set)
-    data = {"config": as_json(loaded.config), "origin": dict(loaded.origin), "file": loaded.file and str(loaded.file)}
-    emit(options, data, origins(loaded) if given.origin else toml(loaded))
+    found = loaded(given.config or (Path(default) if default else None), given.set)
+    data = {"config": as_json(found.config), "origin": dict(found.origin), "file": found.file and str(found.file)}
+    emit(options, data, origins(found) if given.origin else toml(found))
     return 0
 
 
@@ -50,15 +50,15 @@ def _check(arguments: list[str], options: Options) -> int:
     parser.add_argument("file", type=Path, metavar="FILE")
     given = parser.parse_args(arguments)
     try:
-        loaded = load(given.file, environment={})
+        found = loaded(given.file, (), {})
     except ConfigError as error:
         return _report_all(given.file, error.problems, options)
     from riwoa.run.preflight import refusals
 
-    problems = refusals(loaded.config, client_state(options.state).latency_table)
+    problems = refusals(found.config, client_state(options.state).latency_table)
     if problems:
         return _report_all(given.file, problems, options)
-    changed = [key for key, origin in loaded.origin.items() if origin != "default"]
+    changed = [key for key, origin in found.origin.items() if origin != "default"]
     emit(
         options, {"file": str(given.file), "valid": True, "keys": changed}, f"{given.file}: valid, {len(changed)} keys"
     )
@@ -84,7 +84,7 @@ def _diff(arguments: list[str], options: Options) -> int:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="as the daemon was started with"
     )
     given = parser.parse_args(arguments)
-    fresh = load(given.file, given.set).config
+    fresh = loaded(given.file, given.set).config
     in_force = _in_force(options)
     if in_force is None:
         emit(options, {"run": None}, "no run is under way: all of it applies at the start")
@@ -92,8 +92,8 @@ def _diff(arguments: list[str], options: Options) -> int:
     found = difference(in_force, fresh)
     groups = {
         "next generation": found.live,
-        "restart": {key: change for key, change in found.refused.items() if may_restart(key)},
-        "new run": {key: change for key, change in found.refused.items() if not may_restart(key)},
+        "restart": {key: change for key, change in found.refused.items() if may_restart(key, type(fresh))},
+        "new run": {key: change for key, change in found.refused.items() if not may_restart(key, type(fresh))},
     }
     data = {when: {key: list(change) for key, change in keys.items()} for when, keys in groups.items()}
     lines = [
@@ -108,6 +108,7 @@ def _diff(arguments: list[str], options: Options) -> int:
 def _in_force(options: Options) -> Config | None:
     """What the latest run stands on, if it is not finished."""
     from riwoa_storage.errors import JournalMissingError
+    from riwoa_storage.events import RunResumed
     from riwoa_storage.reader import JournalReader
 
     try:
@@ -115,38 +116,35 @@ def _in_force(options: Options) -> Config | None:
             run = reader.latest_run()
             if run is None or run.status != "running":
                 return None
-            config = {section: dict(keys) for section, keys in reader.config_revisions(run.run_id)[-1].config.items()}
-            for event in reader.events(run.run_id, limit=-1):
-                if event.kind == "resumed":  # keys that changed at a restart are in force without a revision
-                    for key, value in event.payload.get("restarted", {}).items():
-                        section, name = key.split(".")
-                        config[section][name] = value
-            return from_journal(config)
+            restarted: dict[str, Any] = {}  # keys that changed at a restart are in force without a revision
+            for event in reader.events(run.run_id, RunResumed):
+                restarted |= event.restarted
+            return from_journal(reader.config_revisions(run.run_id)[-1].config, restarted)
     except JournalMissingError:
         return None
 
 
-def toml(loaded: Loaded) -> str:
+def toml(found: Loaded) -> str:
     """A complete valid file, each key under its description; what has no value is a comment."""
     lines: list[str] = []
     section = ""
-    for key, info in leaves():
-        table, name = key.split(".")
+    for key, info in leaves(type(found.config)):
+        table, _, name = key.rpartition(".")
         if table != section:
             lines += [*([""] if section else []), f"[{table}]"]
             section = table
         lines.append(f"# {info.description}{' (may change in a run)' if is_live(info) else ''}")
-        value = value_of(loaded.config, key)
+        value = value_of(found.config, key)
         lines.append(f"# {name} = (not set)" if value is None else f"{name} = {_toml_value(value)}")
     return "\n".join(lines)
 
 
-def origins(loaded: Loaded) -> str:
+def origins(found: Loaded) -> str:
     """One line a key: value and origin, aligned."""
     rows = []
-    for key, _ in leaves():
-        value = value_of(loaded.config, key)
-        rows.append((f"{key} = {'(not set)' if value is None else _toml_value(value)}", loaded.origin[key]))
+    for key, _ in leaves(type(found.config)):
+        value = value_of(found.config, key)
+        rows.append((f"{key} = {'(not set)' if value is None else _toml_value(value)}", found.origin[key]))
     width = max(len(left) for left, _ in rows)
     return "\n".join(f"{left.ljust(width)}  # {origin}" for left, origin in rows)
 

@@ -1,4 +1,4 @@
-"""``riwoactl pause | resume | stop | reload``: what the running daemon is told over its socket."""
+"""``riwoactl pause | resume | stop | reload``: verbs that the running daemon carries out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DONE = {
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Send the verb and say what came of it."""
+    """Send the verb and print what came of it."""
     Parser(verb, description=f"{VERBS[verb][1].capitalize()}. Exits 69 where no daemon runs.").parse_args(arguments)
     paths = client_state(options.state)
     try:

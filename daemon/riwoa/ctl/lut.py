@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from riwoa.console.bar import Advance, bar
 from riwoa.ctl import Options
-from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
+from riwoa.ctl.command import Parser, columns, emit, loaded, pixels, subverb
 from riwoa.errors import StateLockedError, TableError, UsageError
 from riwoa.files.lock import holder
 from riwoa.files.ownership import output_file, same_place, unwritable
@@ -45,7 +45,6 @@ def _parser(name: str, description: str) -> Parser:
 
 
 def _build(arguments: list[str], options: Options) -> int:
-    from riwoa.config.loading import load
     from riwoa.supernet.geometry import STEMS, Backbone
 
     parser = _parser("build", "Measure this device, with the daemon stopped and the machine otherwise idle.")
@@ -64,7 +63,7 @@ def _build(arguments: list[str], options: Options) -> int:
     )
     parser.add_argument("--sessions", type=int, default=SESSIONS, metavar="N", help="processes that measure again")
     given = parser.parse_args(arguments)
-    config = load(given.config, given.set).config
+    config = loaded(given.config, given.set).config
     paths = daemon_state(options.state)
     named = given.table or paths.latency_table
     own = same_place(named, paths.latency_table)  # is set aside, whatever it holds
@@ -75,14 +74,14 @@ def _build(arguments: list[str], options: Options) -> int:
         _keep(paths, path)
     with bar("timing", "round") as advance:
         backbone = Backbone(
-            _given(given.width, config.oracle.width_mult),
-            _given(given.classes, config.oracle.n_classes),
-            _given(given.stem, config.oracle.stem),
+            _given(given.width, config.oracle.supernet.width_mult),
+            _given(given.classes, config.oracle.supernet.n_classes),
+            _given(given.stem, config.oracle.supernet.stem),
         )
         work = build_table_in_child(
             path,
             backbone,
-            _given(given.resolutions, config.oracle.resolutions),
+            _given(given.resolutions, config.oracle.supernet.resolutions),
             _given(given.threads, config.latency.threads),
             _given(given.repeats, config.latency.repeats),
             _shown(advance),

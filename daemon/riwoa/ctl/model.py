@@ -8,7 +8,7 @@ from typing import Any
 
 from riwoa.console.bar import bar, say
 from riwoa.ctl import Options
-from riwoa.ctl.command import Parser, columns, emit, subverb
+from riwoa.ctl.command import Parser, columns, emit, loaded, subverb
 
 _KNOWN = {
     "pull": "bring a model here: auto (what suits this machine), smollm2, a hub id (org/name), a GGUF file converted",
@@ -37,13 +37,11 @@ def _pull(arguments: list[str], options: Options) -> int:
 
 
 def _configured(name: str, arguments: list[str], description: str) -> Any:
-    from riwoa.config.loading import load
-
     parser = Parser(f"model {name}", description=description)
     parser.add_argument("--config", type=Path, metavar="FILE", help="where cognition.model and its settings come from")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     given = parser.parse_args(arguments)
-    return load(given.config, given.set).config
+    return loaded(given.config, given.set).config
 
 
 def _check(arguments: list[str], options: Options) -> int:

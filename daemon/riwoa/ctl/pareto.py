@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def pareto_front(journal: Path, run_id: int | None = None, latency_table: Path |
         "run_id": record.run_id,
         "digest": record.digest,
         "generations": record.generations,
-        "target_ms": _target_ms(last.individuals if last else ()),
+        "target_ms": leader.get("target_ms") if leader else None,
         "leader": leader,
         "leader_accuracy_error": accuracy_error(leader["metrics"], record.provenance.get("oracle", {}))
         if leader
@@ -84,12 +83,6 @@ def chosen_run(reader: JournalReader, run_id: int | None) -> RunRecord:
     if record is None:
         raise InputError(f"{reader.name} holds no run yet; start riwoad (or make run) first")
     return record
-
-
-def _target_ms(individuals: tuple[IndividualRecord, ...]) -> float | None:
-    # A reload may have moved the target since the run began: the version of the last fitness names the one in force.
-    found = re.search(r":T=([^:]+)", individuals[0].fitness_version) if individuals else None
-    return float(found.group(1)) if found and found.group(1) != "none" else None
 
 
 def _row(point: ParetoPoint, individual: IndividualRecord, leader_key: str | None) -> dict[str, Any]:

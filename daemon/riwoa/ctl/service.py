@@ -51,7 +51,11 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 
 
 def unit_file(name: str) -> str:
-    """A file of the package's ``systemd`` folder."""
+    """The text of a file in the package's ``systemd`` folder.
+
+    Raises:
+        InputError: this installation lacks it.
+    """
     try:
         return (shipped("systemd") / name).read_text(encoding="utf-8")
     except OSError:
@@ -121,7 +125,7 @@ def _uninstall(root: Path, options: Options) -> int:
 
 
 def _ours(file: Path, shipped_text: str) -> bool:
-    """Whether a system file is of riwoa's: its first line says what it is, in every version so far."""
+    """Whether a system file is riwoa's, by its first line, which is the same in every version so far."""
     try:
         return file.read_text(encoding="utf-8").partition("\n")[0] == shipped_text.partition("\n")[0]
     except (OSError, ValueError):
@@ -181,7 +185,7 @@ def _require_systemd(root: Path) -> None:
 
 
 def _call(*command: str) -> str:
-    """What a command of systemd prints.
+    """The output of a command of systemd.
 
     Raises:
         ServiceManagerError: it is missing, it does not end, or it failed; with its own words.

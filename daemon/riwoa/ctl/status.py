@@ -1,6 +1,7 @@
 """``riwoactl status``: ask the daemon; else what it last wrote; else the journal; else say that nothing is here.
 
-Exits 0 running or finished, 3 stopped or nothing here, 4 unhealthy. Standard library alone, imported where needed.
+Exits 0 running or finished, 3 stopped or nothing here, 4 unhealthy. It must start in milliseconds, so it imports little
+of the standard library, and that where it is needed.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ from riwoa.ctl.ask import SilentError, ask_status
 from riwoa.errors import ControlError, DaemonUnavailableError
 from riwoa.files.lock import holder
 from riwoa.files.ownership import json_object
-from riwoa.hardware.interval import advice, plus_minus
 from riwoa.paths import StatePaths, client_state
 from riwoa.service.status_check import checked_status
-from riwoa.text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from riwoa.service.status_object import LeaderStatus, StatusObject
+
 ANSWER_TIMEOUT_S = 1.0
-_MOST_CHARACTERS = 2000
 STOPPED, UNHEALTHY = 3, 4
 _FRESH_S = 45.0  # a daemon whose event loop is free writes status.json every 15 s
 _ENDED = ("finished", "stopped", "unhealthy")  # what a daemon may leave behind in status.json
@@ -34,35 +34,40 @@ Exits 0 running or finished, 3 stopped or no run here, 4 unhealthy. The JSON obj
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Print the status; the exit code tells its kind."""
+    """Print the status; returns the exit code, which tells its kind."""
     if arguments:  # --help, or a mistake: the common case never pays for argparse
         from riwoa.ctl.command import Parser
 
         Parser(verb, description=_DESCRIPTION).parse_args(arguments)
     status = collect(client_state(options.state))
-    print(json.dumps(status) if options.json else render(status))
+    if options.json:
+        print(json.dumps(status))
+    else:
+        from riwoa.ctl.status_text import render
+
+        print(render(status))
     return exit_code(status["state"])
 
 
 def exit_code(state: str) -> int:
-    """0 running or finished, 3 stopped or none, 4 unhealthy."""
+    """The exit code for a state: 0 running or finished, 3 stopped or none, 4 unhealthy."""
     return {"stopped": STOPPED, "none": STOPPED, "unhealthy": UNHEALTHY}.get(state, 0)
 
 
-def collect(paths: StatePaths) -> dict[str, Any]:
-    """The status object, true at this moment, with ``source`` and ``alive`` added.
+def collect(paths: StatePaths) -> StatusObject:
+    """The status object as it is at this moment, with ``source`` and ``alive`` added.
 
     Raises:
         ControlError: this user may not ask the daemon.
         StorageError: only the journal is left, and it cannot be read.
     """
-    silent = ""
+    silent = False
     try:
         return {**ask_status(paths, ANSWER_TIMEOUT_S), "source": "daemon", "alive": True}
     except DaemonUnavailableError:
         pass
-    except SilentError as error:
-        silent = str(error)
+    except SilentError:
+        silent = True
     except ControlError as error:
         last = _last_words(paths)  # group-readable for this very reader
         if last is None:
@@ -71,29 +76,40 @@ def collect(paths: StatePaths) -> dict[str, Any]:
     pid = holder(paths)
     last = _last_words(paths)
     if pid is not None or silent:
-        return _silent_daemon(paths, pid, last, silent)
+        return _silent_daemon(paths, pid, last, listening=silent)
     if last is not None:
         return _after_the_daemon(last)
     return _from_journal(paths)
 
 
-def _last_words(paths: StatePaths) -> dict[str, Any] | None:
-    """What status.json holds, None where it is missing or no object (it is replaced whole, so never half-written)."""
+def _last_words(paths: StatePaths) -> StatusObject | None:
+    """The status that the daemon wrote last; None where there is none.
+
+    status.json is replaced whole, so it is never half-written.
+    """
     return checked_status(json_object(paths.name("status.json")))
 
 
-def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | None, silent: str) -> dict[str, Any]:
-    """The lock is held, yet the socket gives no answer: the daemon just starts, just ends, or hangs."""
-    status = {**_blank(paths), **(last or {}), "source": "file" if last else "none", "alive": True}
+def _silent_daemon(paths: StatePaths, pid: int | None, last: StatusObject | None, *, listening: bool) -> StatusObject:
+    """The status of a daemon that gives no answer: it is just starting, just ending, or hangs.
+
+    Args:
+        paths: of its state directory.
+        pid: of the process that holds the lock.
+        last: what status.json holds.
+        listening: somebody listens on the control socket, and was asked in vain.
+    """
+    blank = _blank(paths)
+    status: StatusObject = {**blank, **(last or blank), "source": "file" if last else "none", "alive": True}
     owns = last is not None and last.get("pid") == pid
-    if not silent and not owns:
+    if not listening and not owns:
         message = f"process {pid} is starting" if pid else "a daemon is starting"
         return {**status, "state": "starting", "pid": pid or None, "message": message}
-    if not silent and status["state"] in (*_ENDED, "starting"):
+    if not listening and status["state"] in (*_ENDED, "starting"):
         return status
-    if not silent and status.get("socket", "") is None:  # it could open none, and said so
+    if not listening and "socket" in status and status["socket"] is None:  # it could open none, and said so
         words = f"it has no control socket; as of {_moment(status.get('updated_unix_s'))}"
-        return {**status, "message": "; ".join(filter(None, (str(status["message"]), words)))}
+        return {**status, "message": "; ".join(filter(None, (status.get("message"), words)))}
     if owns and status["state"] == "starting" and _fresh(status):  # a start keeps a small machine busy
         return status
     who = f"process {pid}" if pid else "a process"
@@ -101,15 +117,15 @@ def _silent_daemon(paths: StatePaths, pid: int | None, last: dict[str, Any] | No
     return {**status, "state": "unhealthy", "pid": pid, "message": message}
 
 
-def _fresh(status: dict[str, Any]) -> bool:
-    """Whether the daemon said this a moment ago."""
+def _fresh(status: StatusObject) -> bool:
+    """Whether the daemon wrote this status a moment ago."""
     said_unix_s = status.get("updated_unix_s")
     return isinstance(said_unix_s, int | float) and 0 <= time.time() - said_unix_s < _FRESH_S
 
 
-def _after_the_daemon(last: dict[str, Any]) -> dict[str, Any]:
-    """A status that outlived its daemon: what claims to run has stopped."""
-    status = {**last, "source": "file", "alive": False, "workers": [], "time_left_s": None}
+def _after_the_daemon(last: StatusObject) -> StatusObject:
+    """The status after its daemon has ended: a search that it calls running has stopped."""
+    status: StatusObject = {**last, "source": "file", "alive": False, "workers": [], "time_left_s": None}
     if last["state"] not in _ENDED:
         status["state"] = "stopped"
         when = _moment(last.get("updated_unix_s"))  # one that stops, or fails, says so at the end
@@ -119,7 +135,7 @@ def _after_the_daemon(last: dict[str, Any]) -> dict[str, Any]:
     return status
 
 
-def _from_journal(paths: StatePaths) -> dict[str, Any]:
+def _from_journal(paths: StatePaths) -> StatusObject:
     blank = _blank(paths)
     journal = paths.name("journal.db")
     if not os.path.exists(journal):
@@ -129,8 +145,6 @@ def _from_journal(paths: StatePaths) -> dict[str, Any]:
     seen = overview(journal)
     if seen is None:
         return {**blank, "message": f"no run was begun in {paths.directory} yet"}
-    leader = seen["leader"]
-    metrics = (leader or {}).get("metrics", {})
     return {
         **blank,
         "source": "journal",
@@ -143,20 +157,24 @@ def _from_journal(paths: StatePaths) -> dict[str, Any]:
             "generation": seen["generations"],
             "digest": seen["digest"],
         },
-        "leader": leader
-        and {
-            "accuracy": metrics.get("accuracy"),
-            "latency_ms": metrics.get("latency_ms"),
-            "fitness": leader.get("fitness"),
-            "feasible": leader.get("feasible"),
-            "architecture_key": leader.get("architecture_key"),
-            "origin": [leader.get("generation"), leader.get("slot")],
-        },
+        "leader": _journaled_leader(seen["leader"]) if seen["leader"] else None,
         "message": f"the daemon does not run; the journal's last entry is of {_moment(seen['committed_unix_s'])}",
     }
 
 
-def _blank(paths: StatePaths) -> dict[str, Any]:
+def _journaled_leader(leader: dict[str, Any]) -> LeaderStatus:
+    metrics = leader.get("metrics", {})
+    return {
+        "accuracy": metrics.get("accuracy"),
+        "latency_ms": metrics.get("latency_ms"),
+        "fitness": leader.get("fitness"),
+        "feasible": leader.get("feasible", False),
+        "architecture_key": leader.get("architecture_key"),
+        "origin": (leader.get("generation", 0), leader.get("slot", 0)),
+    }
+
+
+def _blank(paths: StatePaths) -> StatusObject:
     return {
         "schema": 1,
         "state": "none",
@@ -169,197 +187,6 @@ def _blank(paths: StatePaths) -> dict[str, Any]:
         "workers": [],
         "message": "",
     }
-
-
-# -- for people ------------------------------------------------------------------------------------------------------
-
-
-def render(status: dict[str, Any]) -> str:
-    """The status as aligned lines."""
-    rows = [("state", _state(status))]
-    if status.get("message"):
-        rows.append(("", status["message"]))
-    rows += _run(status.get("run") or {})
-    rows += _evaluations(status.get("evaluations") or {})
-    rows += _screening(status.get("screening") or {})
-    if status.get("time_left_s") is not None:
-        rows.append(("time left", f"about {span(status['time_left_s'])}"))
-    rows += _leader(status.get("leader") or {}, (status.get("run") or {}).get("target_ms"))
-    if status.get("pareto"):
-        rows.append(("pareto", f"{status['pareto']} networks (riwoactl pareto)"))
-    rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
-    rows += _without_model(status.get("cognition") or {})
-    rows += _proposals(status.get("proposals") or {})
-    rows += _operators(status.get("operators") or {})
-    rows += _config(status.get("config") or {})
-    rows.append(("files", str(status.get("state_directory"))))
-    return "\n".join(f"{name:<13}{printable(value, _MOST_CHARACTERS)}" for name, value in rows)
-
-
-def span(seconds: float) -> str:
-    """A duration for people: 55 s, 3 min 10 s, 2 h 5 min."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _state(status: dict[str, Any]) -> str:
-    if not status.get("alive"):
-        return str(status["state"]) if status["state"] != "none" else "no run here"
-    since = status.get("started_unix_s")
-    running = f", for {span(max(0.0, time.time() - since))}" if since else ""
-    return f"{status['state']} (process {status.get('pid') or 'unknown'}{running})"
-
-
-def _run(run: dict[str, Any]) -> list[tuple[str, str]]:
-    if not run:
-        return []
-    parts = [f"{run['run_id']}"]
-    if run.get("strategy"):
-        parts.append(f"{run['strategy']}, seed {run.get('seed')}")
-    if run.get("resumed_from") is not None:
-        parts.append(f"resumed at generation {run['resumed_from']}")
-    # The schedule counts generations of the search; the polish comes on top.
-    total = f" of {run['generations']}" if run.get("generations") and run.get("phase") == "search" else ""
-    phase = f", {run['phase']}" if run.get("phase") else ""
-    rows = [("run", "; ".join(parts)), ("generation", f"{run.get('generation')}{total}{phase}")]
-    return [*rows, ("digest", str(run["digest"])[:16])] if run.get("digest") else rows
-
-
-def _evaluations(counts: dict[str, Any]) -> list[tuple[str, str]]:
-    if not counts:
-        return []
-    text = ", ".join(f"{counts.get(name, 0)} {word}" for name, word in _COUNTS)
-    if counts.get("per_s"):
-        text += f"; {counts['per_s']:.1f} a second"
-    if counts.get("queued"):
-        text += f"; {counts['queued']} waiting"
-    rows = [("evaluations", text)]
-    if counts.get("dropped"):
-        audited = counts.get("audited")
-        tested = f"; {counts.get('missed', 0)} of {audited} tested would have mattered" if audited else ""
-        rows.append(("", f"{counts['dropped']} candidates given up on a lower rung{tested}"))
-    return rows
-
-
-def _screening(screening: dict[str, Any]) -> list[tuple[str, str]]:
-    """The predictor that chooses children, once it has predicted something."""
-    if screening.get("covered") is None:
-        return []
-    text = f"a predictor knows {screening['examples'] + screening['prior']} evaluations; "
-    text += f"{100 * screening['covered']:.0f} % of its latest {100 * screening['interval']:.0f} % intervals held"
-    return [("screening", text)]
-
-
-_COUNTS = (("unique", "unique"), ("cache_hits", "from the cache"), ("failed", "failed"))
-
-
-def _leader(leader: dict[str, Any], target_ms: float | None) -> list[tuple[str, str]]:
-    if leader.get("accuracy") is None:
-        return []
-    text = f"{100 * leader['accuracy']:.2f} %"
-    if leader.get("accuracy_error") is not None:
-        text += f" ± {100 * leader['accuracy_error']:.2f}"
-    if leader.get("latency_ms") is not None:
-        text += f" at {leader['latency_ms']:.3f} ms{plus_minus(leader.get('latency_interval'))}"
-    if target_ms is not None:
-        text += f" (target {target_ms:.3f} ms{'' if leader.get('feasible') else ', not met yet'})"
-    if leader.get("origin"):
-        text += ", of generation {}, slot {}".format(*leader["origin"])
-    rows, wide = [("leader", text)], advice(leader.get("latency_interval"))
-    return [*rows, ("", wide)] if wide else rows
-
-
-def _worker(worker: dict[str, Any]) -> str:
-    text = f"{worker['name']}  {worker['state']}"
-    if worker.get("job"):
-        text += f" for {worker.get('since_s') or 0:.1f} s"
-    text += f"; {worker.get('done', 0)} done"
-    if worker.get("busy_share") is not None:
-        text += f", {100 * worker['busy_share']:.0f} % busy"
-    return text + (f", {worker['restarts']} restarts" if worker.get("restarts") else "")
-
-
-def _without_model(cognition: dict[str, Any]) -> list[tuple[str, str]]:
-    """Why no model writes proposals, where one should."""
-    if cognition.get("state") not in ("geometric only", "model gone"):
-        return []
-    return [("model", f"{cognition['state']}: {cognition.get('reason')}")]
-
-
-def _proposals(proposals: dict[str, Any]) -> list[tuple[str, str]]:
-    if not proposals:
-        return []
-    doing = f" ({_doing(proposals)})" if proposals.get("state") else ""
-    counts = ", ".join(f"{proposals.get(name, 0)} {word}" for name, word in _PROPOSALS)
-    text = f"{proposals.get('model')}{doing}, lag {proposals.get('lag')}: {counts}"
-    if proposals.get("busy_share") is not None:
-        text += f"; {100 * proposals['busy_share']:.0f} % busy"
-    if proposals.get("tokens_per_s") is not None:
-        text += f", {proposals['tokens_per_s']:.0f} tokens a second"
-    text += f", {proposals['restarts']} restarts" if proposals.get("restarts") else ""
-    return [("proposals", text), *_learning(proposals.get("learning") or {})]
-
-
-_PROPOSALS = (("answered", "answered"), ("waiting", "waiting"), ("fallbacks", "fallbacks"))
-
-
-def _doing(proposals: dict[str, Any]) -> str:
-    left = f", {proposals['breaker_left']} batches left" if proposals.get("breaker_left") else ""
-    reason = f": {proposals['reason']}" if proposals.get("reason") else ""
-    return f"{proposals['state']}{left}{reason}"
-
-
-def _learning(learning: dict[str, Any]) -> list[tuple[str, str]]:
-    if not learning:
-        return []
-    adapter = learning.get("adapter")
-    text = f"{adapter[:12]}, since generation {learning.get('since_generation')}" if adapter else "none yet"
-    text += "; trainings: " + ", ".join(f"{learning.get(name, 0)} {name}" for name in _TRAININGS)
-    if learning.get("swap") is not None:
-        text += f"; one is under way for generation {learning['swap']}"
-    else:
-        text += f"; {learning.get('unconsumed', 0)} successes to learn from"
-    rows = [("adapter", text)]
-    if learning.get("unusable"):
-        names = ", ".join(sha256[:12] for sha256 in learning["unusable"])
-        rows.append(("", f"damaged, gone or refused, an older one is used: {names}"))
-    return rows
-
-
-_TRAININGS = ("accepted", "rejected", "failed")
-
-
-def _operators(operators: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Per-operator credit, the most winning first."""
-    counted = [(name, row) for name, row in operators.items() if row.get("proposals")]
-    ranked = sorted(counted, key=lambda pair: -pair[1]["win_rate"])
-    return [("credit" if i == 0 else "", _credit(name, row)) for i, (name, row) in enumerate(ranked)]
-
-
-def _credit(name: str, row: dict[str, Any]) -> str:
-    text = f"{name:<9} {row['wins']} of {row['proposals']} beat the parent: {100 * row['win_rate']:.0f} %"
-    text += f" ({100 * row['win_rate_low']:.0f} to {100 * row['win_rate_high']:.0f})"
-    text += f", mean gain {100 * row['mean_gain']:.3f} %"
-    if row.get("gain_per_s") is not None:
-        text += f", {100 * row['gain_per_s']:.4f} % a second"
-    if row["valid"] < row["proposals"]:
-        text += f"; {row['proposals'] - row['valid']} not valid"
-    return text + (f"; {row['repeats']} repeats" if row.get("repeats") else "")
-
-
-def _config(config: dict[str, Any]) -> list[tuple[str, str]]:
-    if not config:
-        return []
-    rows = [("config", f"{config.get('file') or 'defaults'}, revision {config.get('revision', 0)}")]
-    if config.get("error"):
-        rows.append(("", f"refused, the old one stays: {config['error']}"))
-    if config.get("restart_keys"):
-        rows.append(("", f"cannot change in a run: {', '.join(config['restart_keys'])}"))
-    return rows
 
 
 def _moment(unix_s: float | None) -> str:

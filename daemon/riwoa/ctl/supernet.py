@@ -45,7 +45,7 @@ def _pull(arguments: list[str], options: Options) -> int:
     from riwoa.supernet.fetch import pull
     from riwoa.supernet.published import PUBLISHED, sha256_of
 
-    parser = Parser("supernet pull", description="Then set oracle.checkpoint to its name.")
+    parser = Parser("supernet pull", description="Then set oracle.supernet.checkpoint to its name.")
     parser.add_argument("name", help=", ".join(PUBLISHED))
     parser.add_argument("--from", dest="url", metavar="URL", help="another place that has the same file")
     parser.add_argument("--sha256", metavar="HEX", help="what the file must be, if you know (none is published)")
@@ -60,7 +60,7 @@ def _pull(arguments: list[str], options: Options) -> int:
             report=lambda done, total: advance(done >> 10, (total or done) >> 10, ""),
         )
     data = {"checkpoint": given.name, "file": str(path), "sha256": sha256_of(path)}
-    emit(options, data, f"{path}: SHA-256 {data['sha256']}; set oracle.checkpoint = {given.name}")
+    emit(options, data, f"{path}: SHA-256 {data['sha256']}; set oracle.supernet.checkpoint = {given.name}")
     return 0
 
 
@@ -97,7 +97,7 @@ def _train(arguments: list[str], options: Options) -> int:
     import torch
 
     from riwoa.supernet.recipe import read_recipe
-    from riwoa.supernet.training import Progress, train_supernet
+    from riwoa.supernet.training import TrainingProgress, train_supernet
 
     torch.backends.cudnn.benchmark = given.cudnn_benchmark
     recipe = _recipe(task, given, device)
@@ -113,7 +113,7 @@ def _train(arguments: list[str], options: Options) -> int:
     )
     with bar("training", "step") as advance:
 
-        def progress(p: Progress) -> None:
+        def progress(p: TrainingProgress) -> None:
             words = f"loss {p.loss_largest:.3f}, distilled {p.loss_distilled:.3f}, {p.images_per_s:,.0f} images/s"
             advance(p.step, p.steps, words)  # with --minutes there are no steps to show before the pace is known
 
@@ -186,7 +186,7 @@ def _supernet(checkpoint: Path | None) -> tuple[Supernet, Recipe]:
 
 
 def _path(checkpoint: Path | None) -> Path:
-    from riwoa.oracle.build import checkpoint_path
+    from riwoa.oracle.supernet_oracle import checkpoint_path
     from riwoa.supernet.spec import SupernetSpec
 
     return checkpoint_path(SupernetSpec(checkpoint=str(checkpoint) if checkpoint else None))
@@ -289,7 +289,7 @@ def _rank(arguments: list[str], options: Options) -> int:
     from riwoa.datasets.catalogue import check_task
     from riwoa.supernet.ranking import RankSettings, rank
     from riwoa.supernet.spec import SupernetSpec
-    from riwoa.supernet.training import Progress
+    from riwoa.supernet.training import TrainingProgress
 
     check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
     settings = RankSettings(
@@ -311,7 +311,7 @@ def _rank(arguments: list[str], options: Options) -> int:
     )
     with bar("training", "step") as advance:
 
-        def progress(done: int, p: Progress) -> None:
+        def progress(done: int, p: TrainingProgress) -> None:
             advance(done * p.steps + p.step, len(configs) * p.steps, f"subnet {done + 1}, loss {p.loss_largest:.3f}")
 
         try:

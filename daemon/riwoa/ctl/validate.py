@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from riwoa.supernet.geometry import Backbone, Stem
-    from riwoa.validate.job import Settings
+    from riwoa.validate.settings import Settings
 
 _KNOWN = {"cifar100": "test accuracy, and accuracy on CIFAR-100-C"}
 _DESCRIPTION = """Search on CIFAR-100 (or take the winner of --state, or --architecture), retrain the winner from
@@ -149,8 +149,9 @@ def settings(given: Namespace, options: Options) -> Settings:
     Raises:
         InputError: a file that was named is not there, or not what it should be.
     """
-    from riwoa.validate.job import Settings, read_architecture
+    from riwoa.validate.job import read_architecture
     from riwoa.validate.retrain import Recipe
+    from riwoa.validate.settings import Settings
 
     smoke = given.preset == "smoke"
     device = _device(given.device)

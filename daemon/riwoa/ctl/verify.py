@@ -47,5 +47,5 @@ def render(path: Path, verified: Verification) -> str:
     if not verified.runs:
         return f"{path}: intact; no run was begun yet"
     head = ["run", "status", "generations", "digest"]
-    rows = [[str(r.run_id), r.status, str(r.generations), r.digest] for r in verified.runs]
+    rows = [[str(r.run_id), str(r.status), str(r.generations), r.digest] for r in verified.runs]
     return f"{path}: intact\n{columns([head, *rows])}\nfinal digest {verified.final_digest}"

@@ -87,5 +87,5 @@ def standardise(pixels: ByteArray, mean: tuple[float, ...], std: tuple[float, ..
 
 
 def quantise(images: FloatArray) -> ByteArray:
-    """[0, 1] to 8 bits."""
+    """Values in [0, 1] as 8 bits."""
     return np.rint(images * 255).astype(np.uint8)

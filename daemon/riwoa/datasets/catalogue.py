@@ -21,7 +21,7 @@ class ImageTask(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name that messages use."""
 
     @property
     def sha256(self) -> str:
@@ -29,19 +29,19 @@ class ImageTask(Protocol):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """What was taken from each channel, on the scale of 0 to 1."""
+        """What is subtracted from each channel, on the scale of 0 to 1."""
 
     @property
     def std(self) -> tuple[float, ...]:
-        """What each channel was divided by afterwards."""
+        """What each channel is divided by afterwards."""
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Those there are; "test" may be missing."""
+        """The splits that exist; "test" may be missing."""
 
     @property
     def training_images(self) -> int:
-        """How many there are to recalibrate on."""
+        """Number of training images, which recalibration may use."""
 
     def labels(self, split: Split) -> IntArray:
         """Labels of the distinct images of the validation or test split, (n,)."""
@@ -67,7 +67,7 @@ def load_task(data: str) -> ImageTask:
 
 
 def task_of(spec: DataSpec) -> ImageTask:
-    """The task of a spec; beside those of ``load_task``, a folder of images.
+    """The task of a spec: one of ``load_task``, or a folder of images.
 
     Raises:
         InputError: as ``load_task``, and what ``FolderTask.open`` refuses.
@@ -91,12 +91,12 @@ def check_task(task: ImageTask, spec: DataSpec) -> None:
     if largest >= spec.n_classes:
         raise InputError(
             f"{task.name}: {spec.split} labels go up to {largest}, but the supernet has the classes 0 to "
-            f"{spec.n_classes - 1}; check oracle.n_classes"
+            f"{spec.n_classes - 1}; check oracle.supernet.n_classes"
         )
     if spec.recalibration_images > task.training_images:
         raise InputError(
-            f"{task.name}: {task.training_images} training images are too few for oracle.recalibration_images = "
-            f"{spec.recalibration_images}; lower it, or add images"
+            f"{task.name}: {task.training_images} training images are too few for "
+            f"oracle.supernet.recalibration_images = {spec.recalibration_images}; lower it, or add images"
         )
 
 

@@ -134,7 +134,7 @@ def find_cifar100(path: Path) -> Path | None:
 
 
 def _is_archive(path: Path) -> bool:
-    """By its content; one of which nothing can be told (too short, of another kind) by its name."""
+    """Whether a file is an archive: by its content, or by its name where that tells nothing."""
     start = beginning(path)
     known = start.startswith(tuple(_PACKED)) or start[_TAR_AT:].startswith(_TAR)
     return known or (path.name.lower().endswith(_ENDINGS) and not start.startswith(ZIP))
@@ -167,7 +167,7 @@ class Cifar100Task:
 
     @property
     def name(self) -> str:
-        """The file."""
+        """The archive's name."""
         return self.where
 
     @cached_property
@@ -177,17 +177,17 @@ class Cifar100Task:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of all training pixels, by channel, on the scale of 0 to 1."""
+        """Mean of all training pixels by channel, on the scale of 0 to 1."""
         return self._moments[0]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Likewise."""
+        """Standard deviation of all training pixels by channel, on the scale of 0 to 1."""
         return self._moments[1]
 
     @property
     def training_images(self) -> int:
-        """Those that do not validate."""
+        """Number of training images that do not validate."""
         return len(self.indices("train"))
 
     def indices(self, split: Literal["train", "validation"]) -> IntArray:
@@ -221,7 +221,7 @@ class Cifar100Task:
 
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Exact: from how often each byte occurs in each channel."""
+        """Exact mean and deviation by channel, from how often each byte occurs."""
         means, stds = [], []
         for channel in range(3):
             counts = np.bincount(self.pictures.train_images[..., channel].ravel(), minlength=256)
@@ -371,7 +371,7 @@ class _Reader(pickle._Unpickler):
     stack: list[Any]
 
     def _fill(self) -> None:
-        """BUILD, of stand-ins alone: the general one sets attributes of whatever it meets, functions too."""
+        """Carry out BUILD on stand-ins alone: the general one sets attributes of whatever it meets."""
         state = self.stack.pop()
         made = self.stack[-1]
         if not isinstance(made, _PickledArray | _PickledDtype):
@@ -390,7 +390,7 @@ class _Reader(pickle._Unpickler):
         super().__init__(io.BufferedReader(self._raw, _BLOCK_BYTES), encoding="bytes", fix_imports=False)
 
     def _encode(self, *arguments: Any) -> bytes:
-        """No more bytes in all than were read: an honest text is encoded once, a remembered one could be without end.
+        """Encode a text, but no more bytes in all than were read: a remembered text could be without end.
 
         Raises:
             ValueError: it would be more.
@@ -402,7 +402,7 @@ class _Reader(pickle._Unpickler):
         return content
 
     def find_class(self, module: Any, name: Any) -> Any:
-        """One of the stand-ins.
+        """The stand-in of a name; any other name is an error.
 
         Raises:
             UnpicklingError: any other name, which honest pictures do not mention.
@@ -414,7 +414,7 @@ class _Reader(pickle._Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no pictures need") from None
 
     def dict(self) -> Mapping[Any, Any]:
-        """The dict.
+        """The dict that the pickle holds.
 
         Raises:
             UnpicklingError: it is something else.
@@ -429,7 +429,7 @@ class _Reader(pickle._Unpickler):
 
 
 class _Raw(io.RawIOBase):
-    """The unpickler wants ``readline`` and ``readinto`` too; a member of a streamed archive only reads."""
+    """A stream with the ``readline`` and ``readinto`` that the unpickler wants, over one that only reads."""
 
     def __init__(self, stream: _Source) -> None:
         super().__init__()

@@ -123,7 +123,7 @@ class Prepared:
     key: str
 
     def pixels(self, resolution: int) -> ByteArray:
-        """(n, r, r, 3) of the kept files, mapped read-only."""
+        """Pixels (n, r, r, 3) of the kept files, mapped read-only."""
         shape = (len(self.kept), resolution, resolution, 3)
         return np.memmap(_pixels_file(self.directory, self.key, resolution), np.uint8, "r", shape=shape)
 
@@ -234,7 +234,7 @@ def opened(data: bytes) -> Image.Image:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Whatever Pillow opens by itself: for EPS it would start another program. The usual ones first."""
+    """The formats that Pillow opens by itself, the usual ones first; for EPS it would start another program."""
     from PIL import Image
 
     Image.init()
@@ -243,7 +243,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Whether its grey has more than 8 bits. Colours of 16 bits Pillow itself has scaled to 8."""
+    """Whether a picture's grey has more than 8 bits; colours of 16 bits Pillow itself has scaled to 8."""
     return picture.mode.startswith("I") or picture.mode == "F"
 
 
@@ -277,7 +277,7 @@ def _white(picture: Image.Image) -> float:
 
 
 def cropped(picture: Image.Image, resolution: int) -> ByteArray:
-    """OFA's validation transform, (r, r, 3).
+    """The picture after OFA's validation transform, (r, r, 3).
 
     Raises:
         ValueError: so narrow a picture that resizing its shorter side makes the longer one absurd.
@@ -307,7 +307,7 @@ def _read(path: Path) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """Why, in a few words that are the same whenever and wherever the file is read."""
+    """Why a file is no picture, in a few words that are the same whenever and wherever it is read."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "no picture that Pillow knows"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -344,7 +344,7 @@ def _temporary(file: Path) -> Path:
 
 
 def _read_manifest(listing: Listing, directory: Path) -> Prepared | None:
-    """What was decoded before, or None where nothing was or the manifest is damaged."""
+    """The manifest of what was decoded before; None where there is none or it is damaged."""
     try:
         content: Any = parse_json(_manifest_file(directory, listing.key).read_bytes(), _MOST_MANIFEST_BYTES)
         kept, unreadable, sha256 = content["kept"], content["unreadable"], content["content_sha256"]

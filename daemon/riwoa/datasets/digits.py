@@ -175,7 +175,7 @@ def render(rng: np.random.Generator, scans: FloatArray, pool: FloatArray, severi
 
 
 def _occlusion_mask(rng: np.random.Generator, n: int, side: FloatArray, severity: Severity) -> FloatArray:
-    """1 outside a rectangle near the centre and 0 inside, (n, H, W)."""
+    """Masks (n, H, W): 0 inside a rectangle near the centre, 1 outside."""
     half = rng.uniform(0, severity.occlusion, (2, n)) * side / 2
     centre = CANVAS_PX / 2 + rng.uniform(-0.35, 0.35, (2, n)) * side
     grid = np.arange(CANVAS_PX, dtype=np.float32)

@@ -108,7 +108,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def some(names: list[str]) -> str:
-    """The first few, for a message."""
+    """The first few names, for a message."""
     return ", ".join(printable(name, 100) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
@@ -117,7 +117,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise InputError(f"cannot read the folder {folder} ({error.strerror}); check oracle.data") from None
+        raise InputError(f"cannot read the folder {folder} ({error.strerror}); check oracle.supernet.data") from None
 
 
 def _hidden(entry: os.DirEntry[str]) -> bool:
@@ -132,7 +132,7 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 def _why_left_out(entry: os.DirEntry[str]) -> str | None:
-    """Why an entry that is no folder is no picture; None where it can be one."""
+    """Why an entry cannot be a picture; None where it can."""
     try:
         if not entry.is_file():
             return "no regular file" if os.path.exists(entry.path) else "a link to nothing"

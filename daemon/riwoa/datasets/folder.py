@@ -69,7 +69,7 @@ class FolderTask:
             _check_classes(there, spec.n_classes)
             there.check()
             if not there.pictures:
-                raise InputError(f"{folder}: its class folders hold no picture; check oracle.data")
+                raise InputError(f"{folder}: its class folders hold no picture; check oracle.supernet.data")
             _remark(folder, [*there.remarks(), *_differences(there, training)])
             found[split], labels[split] = _listing(split, there, spec.validation_images, spec.data_seed)
         directory = cache_directory() if cache is None else cache
@@ -77,7 +77,7 @@ class FolderTask:
 
     @property
     def name(self) -> str:
-        """The folder."""
+        """The folder's name."""
         return str(self.root)
 
     @cached_property
@@ -90,22 +90,22 @@ class FolderTask:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """ImageNet's."""
+        """ImageNet's, by channel on the scale of 0 to 1."""
         return IMAGENET["mean"]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """ImageNet's."""
+        """ImageNet's, by channel on the scale of 0 to 1."""
         return IMAGENET["std"]
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Training always, then those that there are."""
+        """The splits that exist; training always does."""
         return ("train", *self._labels)
 
     @property
     def training_images(self) -> int:
-        """How many there are to recalibrate on; not all of them are used."""
+        """Number of training images; recalibration uses some of them."""
         return self._training_images
 
     def labels(self, split: Split) -> IntArray:
@@ -152,17 +152,19 @@ def _judged_folders(root: Path) -> dict[Split, Path]:
 def _training_folder(root: Path, judged: Mapping[Split, Path], named: str | None) -> Path:
     folder = Path(named) if named is not None else root / "train"
     if not os.path.isdir(folder):
-        setting = "oracle.recalibration_data = " + named if named is not None else f"{root} has no folder train"
+        setting = (
+            "oracle.supernet.recalibration_data = " + named if named is not None else f"{root} has no folder train"
+        )
         raise InputError(
             f"{setting}: there are no training images to recalibrate BatchNorm on, and those that judge must not be "
-            "used; add DIR/train, or name a folder of training images in oracle.recalibration_data"
+            "used; add DIR/train, or name a folder of training images in oracle.supernet.recalibration_data"
         )
     for judge in judged.values():
         one, other = folder.resolve(), judge.resolve()
         if one.is_relative_to(other) or other.is_relative_to(one):
             raise InputError(
                 f"{folder} and {judge} overlap: BatchNorm must not be recalibrated on the images that judge; name "
-                "another folder in oracle.recalibration_data"
+                "another folder in oracle.supernet.recalibration_data"
             )
     return folder
 
@@ -173,8 +175,8 @@ def _check_classes(there: Inventory, n_classes: int) -> None:
         others = f"; left out beside them: {named(there.beside)}" if there.beside else ""
         raise InputError(
             f"{there.folder} has {len(there.classes)} class folders ({shown}), the supernet has {n_classes} classes: "
-            "the folders in sorted order must be its classes, every one of them; check oracle.data and "
-            f"oracle.n_classes{others}"
+            "the folders in sorted order must be its classes, every one of them; check oracle.supernet.data and "
+            f"oracle.supernet.n_classes{others}"
         )
 
 

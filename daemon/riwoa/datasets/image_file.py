@@ -54,7 +54,7 @@ class ImageFileTask:
             InputError: the file is missing, damaged, or its arrays are not those of the module's description.
         """
         if not os.path.isfile(path):
-            raise InputError(f"there is no image file at {path}; check oracle.data")
+            raise InputError(f"there is no image file at {path}; check oracle.supernet.data")
         with npz.opened(path) as archive:
             headers = {name: npz.header(archive, name, path) for name in _names(archive, path)}
             _check_headers(headers, path)
@@ -65,7 +65,7 @@ class ImageFileTask:
 
     @property
     def name(self) -> str:
-        """The file."""
+        """The file's name."""
         return str(self.path)
 
     @cached_property
@@ -75,17 +75,17 @@ class ImageFileTask:
             with self.path.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
-            raise InputError(f"cannot read {self.path} ({error.strerror}); check oracle.data") from error
+            raise InputError(f"cannot read {self.path} ({error.strerror}); check oracle.supernet.data") from error
         return hashlib.sha256(f"{RECIPE_VERSION} {content}".encode()).hexdigest()
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Training always, then those with labels."""
+        """The splits that exist: training, and those with labels."""
         return ("train", *self._labels)
 
     @property
     def training_images(self) -> int:
-        """How many there are."""
+        """Number of training images."""
         return self._headers["train_images"].shape[0]
 
     def labels(self, split: Split) -> IntArray:

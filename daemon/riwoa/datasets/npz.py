@@ -42,13 +42,13 @@ class Header:
 
     @property
     def size_bytes(self) -> int:
-        """Of the values."""
+        """Bytes of the values."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever reading it raises becomes one InputError."""
+    """Open an archive; whatever reading it raises becomes one InputError."""
     try:
         with opened_file(path) as stream, zipfile.ZipFile(stream) as archive:
             yield archive
@@ -58,12 +58,12 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def names(archive: zipfile.ZipFile) -> list[str]:
-    """Of the arrays."""
+    """Names of the arrays."""
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
 def header(archive: zipfile.ZipFile, name: str, path: Path) -> Header:
-    """What the array declares, checked against the room that the archive declares for it; nothing else is read.
+    """The array's header, checked against the room that the archive declares for it; nothing else is read.
 
     Raises:
         InputError: not a plain array of numbers in row order, or not as large as it says.

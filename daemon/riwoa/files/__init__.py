@@ -1,1 +1,4 @@
-"""Files that people name: whose they are, how they are replaced, locked and recognised; where models lie."""
+"""Files and directories that people name: reading, locking, recognising and replacing them, and where models lie.
+
+Other rooms may use every public name; ``lock`` and ``ownership`` start in milliseconds, for ``riwoactl status``.
+"""

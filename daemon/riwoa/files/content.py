@@ -1,4 +1,4 @@
-"""What a file is by its content: names say little, and what is no regular file must not hold the reader up."""
+"""Recognises files by their content, and opens regular files alone, so that no pipe or device holds a reader up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOOKED_AT_BYTES = 4096
 
 
 def opened_regular(path: Path) -> IO[bytes]:
-    """One of many files, open; what is wrong with it is said in words that name no path.
+    """Open one of many files to be read; the message of an error names no path.
 
     Raises:
         OSError: it cannot be read.
@@ -27,7 +27,7 @@ def opened_regular(path: Path) -> IO[bytes]:
 
 
 def beginning(path: Path) -> bytes:
-    """The first bytes of a regular file; none of anything else, and of what cannot be read."""
+    """The first bytes of a regular file; b"" for anything else, and for what cannot be read."""
     try:
         with opened_regular(path) as stream:
             return stream.read(_LOOKED_AT_BYTES)
@@ -36,7 +36,7 @@ def beginning(path: Path) -> bytes:
 
 
 def is_text(start: bytes) -> bool:
-    """Whether a file that begins so is text in UTF-8."""
+    """Whether a file that begins with these bytes is text in UTF-8."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)  # whose last character may be cut
     except UnicodeDecodeError:

@@ -1,7 +1,8 @@
-"""One process a directory: locks, also where a file system has none, and who holds one.
+"""Locks that one process holds at a time, also where a file system has none, and who holds them.
 
 A lock goes with its process, however that dies. Three means, each where the one before is not to be had: flock, a POSIX
-lock, and last the process id and start time that the file holds. Light: ``riwoactl status`` imports this.
+lock, and last the process id and start time that the file holds. ``riwoactl status`` imports this, so it imports
+nothing that is slow to start.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from riwoa.paths import StatePaths
 
-_MEANS = ("flock", "a POSIX lock", "the process id in the lock file")
+_FLOCK, _POSIX_LOCK, _PROCESS_ID = range(3)  # by what means it is known who has the lock; the first that works
+_MEANS_IN_WORDS = ("flock", "a POSIX lock", "the process id in the lock file")
 _MOST_BYTES = 8192
 _TRIES = 10  # a reader that looks whether a daemon is alive holds the lock for an instant
 _LOOK_EVERY_S = 0.2
@@ -28,7 +30,7 @@ _SETTLED_S = 0.05
 
 
 class Lock:
-    """A file that this process holds, or waits for; it says who holds it.
+    """A lock file, which this process holds once it has taken it; the file says who does.
 
     Raises:
         OSError: the file cannot be opened.
@@ -37,7 +39,7 @@ class Lock:
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
         self.file = os.fspath(file)
-        self._means = _MEANS[0]
+        self._means = _FLOCK
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         self._descriptor = os.open(self.file, flags, 0o640)
         try:
@@ -49,8 +51,8 @@ class Lock:
     def _require_ours(self) -> None:
         status = os.fstat(self._descriptor)
         small = stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES
-        first = self._text().partition("\n")[0].strip() if small else "no file"
-        if first and not first.isdigit():
+        first = self._text().partition("\n")[0].strip() if small else ""
+        if not small or (first and not first.isdigit()):
             raise StateDirectoryError(f"{self.file} is no lock file of riwoa's; name another directory")
 
     def _text(self) -> str:
@@ -58,21 +60,21 @@ class Lock:
 
     @property
     def owner(self) -> str:
-        """The process that took it last, as text."""
+        """The id of the process that took the lock last, as text; "unknown" where the file does not say."""
         return self._text().split("\n")[0].strip() or "unknown"
 
     def take(self) -> bool:
-        """Take it without waiting; False where somebody else has it."""
+        """Take the lock without waiting; False where another process has it."""
         taken, self._means = _take(self._descriptor, shared=False)
         if taken:
             self.tell()
-        if taken and self._means == _MEANS[-1]:  # two may have found it free: it is whose word stands
+        if taken and self._means == _PROCESS_ID:  # two may have found it free: it is whose word stands
             time.sleep(_SETTLED_S)
             taken = self.owner == str(os.getpid())
         return taken
 
     def wait(self, on_wait: Callable[[], object] = lambda: None) -> None:
-        """Take it, however long that lasts; ``on_wait`` is called once where it does."""
+        """Take the lock, however long that lasts; ``on_wait`` is called once if another process has it."""
         told = False
         while not self.take():
             if not told:
@@ -83,14 +85,14 @@ class Lock:
     @property
     def warning(self) -> str | None:
         """What to tell the user where the file system has no flock; None where it has."""
-        if self._means == _MEANS[0]:
+        if self._means == _FLOCK:
             return None
         kind, place = file_system(self.file)
         where = f"the {kind} at {place}" if kind else self.file
-        return f"no flock on {where}; {self._means} must tell whether another daemon is alive"
+        return f"no flock on {where}; {_MEANS_IN_WORDS[self._means]} must tell whether another daemon is alive"
 
     def tell(self, **facts: str) -> None:
-        """Write who holds it, and what else others should know. A full disk: the lock holds all the same."""
+        """Write into the file who holds the lock, and ``facts`` for others; on a full disk, only the lock holds."""
         lines = [str(os.getpid()), f"start={_start_ticks(os.getpid())}", *(f"{k}={v}" for k, v in facts.items())]
         data = ("\n".join(lines) + "\n").encode(errors="surrogateescape")
         try:  # never empty in between: where there are no locks, that is a free one
@@ -99,7 +101,7 @@ class Lock:
             return
 
     def close(self) -> None:
-        """Let it go."""
+        """Release the lock."""
         os.close(self._descriptor)
 
     def __enter__(self) -> Lock:
@@ -110,7 +112,7 @@ class Lock:
 
 
 def locked(paths: StatePaths) -> Lock:
-    """Create the state directory and hold it, as a context manager.
+    """Create the state directory and take its lock, which is a context manager.
 
     Raises:
         StateDirectoryError, FullDiskError: it cannot be created or written.
@@ -135,7 +137,7 @@ def locked(paths: StatePaths) -> Lock:
 
 
 def _require_state(paths: StatePaths) -> None:
-    """Refuse a directory whose status.json is of something else: a daemon would replace it."""
+    """Refuse a directory whose status.json is not riwoa's, for a daemon would replace it."""
     status = json_object(paths.name("status.json"))
     if status and "state" not in status:
         raise StateDirectoryError(
@@ -162,12 +164,12 @@ def holder(paths: StatePaths) -> int | None:
         os.close(descriptor)
 
 
-def _take(descriptor: int, *, shared: bool) -> tuple[bool, str]:
-    """Whether the lock was free, and is now held, and by what means that is known."""
+def _take(descriptor: int, *, shared: bool) -> tuple[bool, int]:
+    """Take the lock if it is free; returns whether it is taken now, and by what means that is known."""
     import fcntl
 
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    for lock, means in zip((fcntl.flock, fcntl.lockf), _MEANS, strict=False):
+    for means, lock in ((_FLOCK, fcntl.flock), (_POSIX_LOCK, fcntl.lockf)):
         try:
             lock(descriptor, kind | fcntl.LOCK_NB)
             return True, means
@@ -175,11 +177,11 @@ def _take(descriptor: int, *, shared: bool) -> tuple[bool, str]:
             return False, means
         except OSError:  # none here, or one that fails: neither says that somebody has it
             continue
-    return not _alive(_text(descriptor)), _MEANS[-1]
+    return not _alive(_text(descriptor)), _PROCESS_ID
 
 
 def _text(descriptor: int) -> str:
-    """What it says. It is never synced, so a power cut may leave zeros of its length: those say nothing."""
+    """The text of a lock file. It is never synced, so a power cut may leave zeros of its length; they are left out."""
     try:
         return os.pread(descriptor, _MOST_BYTES, 0).replace(b"\0", b"").decode(errors="replace")
     except OSError:

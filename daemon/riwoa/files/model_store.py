@@ -1,4 +1,4 @@
-"""Where pulled models and supernets lie on this machine, and how no two fetches meet there."""
+"""Where pulled models and supernets lie on this machine, and the lock that lets one fetch in at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ Say = Callable[[str], None]
 
 
 def models_home(environment: Mapping[str, str] | None = None) -> Path:
-    """Where pulled models lie: $RIWOA_MODELS, ``models`` in systemd's state directory, $XDG_DATA_HOME/riwoa/models.
+    """The directory of pulled models.
+
+    The first of $RIWOA_MODELS, ``models`` in systemd's state directory, and $XDG_DATA_HOME/riwoa/models.
 
     Raises:
         UsageError: none of them is set, and this user has no home directory.
@@ -31,7 +33,7 @@ def models_home(environment: Mapping[str, str] | None = None) -> Path:
 
 @contextmanager
 def alone(home: Path, say: Say) -> Iterator[None]:
-    """One fetch at a time in one home; a second waits, and then mostly finds what it wanted."""
+    """A context that one process at a time may enter; the next one waits, and then mostly finds what it wants."""
     with Lock(home / ".lock") as lock:
         lock.wait(lambda: say(f"another process is fetching into {home}; waiting for it"))
         yield

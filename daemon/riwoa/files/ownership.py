@@ -1,7 +1,7 @@
 """Files that a user named: what may be read, and what may be replaced.
 
 Nothing is replaced or removed that riwoa did not make. That is told by what lies in a file, or by a marker inside a
-directory, and never by a name. Light: modules that start in milliseconds may import this.
+directory, and never by a name. ``riwoactl status`` imports this, so it imports nothing that is slow to start.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _KINDS = (
 )
 
 
-def keep_writing_to_ourselves() -> None:
-    """Nobody but the user may write what this process, or a child of it, makes, whatever umask it was started with."""
+def deny_writing_to_others() -> None:
+    """Set the umask so that nobody but the user may write what this process, or a child of it, makes."""
     os.umask(os.umask(0o077) | _OTHERS_MAY_NOT_WRITE)
 
 
 def unwritable(path: str | os.PathLike[str], error: OSError, hint: str) -> RiwoaError:
-    """The error to raise where something cannot be written, with the name of its file system."""
+    """The error to raise where something cannot be written; its message names the file system."""
     kind = FullDiskError if is_full(error) else StateDirectoryError
     hint = f"free some space, or {hint}" if is_full(error) else hint
     return kind(f"cannot write {os.fspath(path)} ({reason(error, path)}); {hint}")
@@ -46,7 +46,7 @@ def unwritable(path: str | os.PathLike[str], error: OSError, hint: str) -> Riwoa
 
 
 def regular_file(path: Path) -> Path:
-    """The path as it is, for a library that opens it itself; where nothing lies, that knows what to say.
+    """The path itself, for a library that opens it and knows what to say where nothing lies.
 
     Raises:
         InputError: it is something that would block its reader, or never end: a pipe, a device, a directory.
@@ -57,7 +57,7 @@ def regular_file(path: Path) -> Path:
 
 
 def opened_file(path: str | os.PathLike[str]) -> BufferedReader:
-    """The file, open to be read. What was one when it was looked at may be a pipe by now: that is not waited for.
+    """Open a regular file to be read; a pipe that has taken its place meanwhile is not waited for.
 
     Raises:
         OSError: it cannot be opened.
@@ -75,7 +75,7 @@ def opened_file(path: str | os.PathLike[str]) -> BufferedReader:
 
 
 def irregular(path: str | os.PathLike[str]) -> str | None:
-    """What lies there instead of a file, in words; None for a file, and where nothing lies."""
+    """In words, what lies at a path instead of a file; None for a file, and where nothing lies."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: a NUL in the name
@@ -110,7 +110,7 @@ def safetensors_notes(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def begins_with(path: str | os.PathLike[str], start: bytes) -> bool:
-    """Whether a file begins with these bytes, or with as many of them as a kill let come."""
+    """Whether a file begins with these bytes, or with as many of them as were written before a kill."""
     with open(path, "rb") as stream:
         return start.startswith(stream.read(len(start)))
 
@@ -126,7 +126,7 @@ def output_file(
     inputs: Iterable[str | os.PathLike[str] | None] = (),
     option: str = "--out",
 ) -> Path:
-    """Where to write: the file behind ``out``, so that a symbolic link stays one.
+    """The file to write for ``out``: the one behind a symbolic link, so that the link stays.
 
     Args:
         out: as the user named it.
@@ -151,7 +151,7 @@ def output_file(
 
 
 def output_directory(out: Path, made: Callable[[Path], bool], *, option: str = "--out") -> Path:
-    """The directory behind ``out``, which is not there yet, or empty, or riwoa's.
+    """The directory to write for ``out``, which does not exist yet, or is empty, or riwoa's.
 
     Raises:
         UsageError: it is a file, or holds something else.

@@ -1,4 +1,4 @@
-"""A directory put in another's place whole, without losing what a user laid into it.
+"""Replaces a directory as a whole, without losing what a user laid into it.
 
 Meanwhile one hidden directory with a name of its own lies beside the target: ``new/`` is filled there, ``old/`` is what
 stood in the target's place. A marker inside says that riwoa made it, and is locked while its maker lives: what a killed
@@ -59,20 +59,20 @@ def replacing(target: Path, made: Made) -> Iterator[Path]:
 
 
 def made_here(directory: Path) -> Collection[str] | None:
-    """What ``write_list`` listed: a ``Made`` for directories that have no list of their own."""
+    """The files that ``write_list`` listed; a ``Made`` for directories that have no list of their own."""
     listed = json_object(directory / MARKER).get("files")
     return [MARKER, *map(str, listed)] if isinstance(listed, list) else None
 
 
 def write_list(directory: Path) -> None:
-    """Mark a directory as riwoa's, with the files that are in it now."""
+    """Mark a directory as riwoa's, and list the files that are in it now."""
     names = [path.relative_to(directory).as_posix() for path in sorted(directory.rglob("*")) if path.is_file()]
     (directory / MARKER).write_text(json.dumps({"files": names}))
     flush(directory / MARKER)
 
 
 def claim(directory: Path, recognised: Callable[[Path], bool] = lambda path: False) -> None:
-    """Make a directory for work that another process may go on with, or make sure that it is such a one.
+    """Make a directory for work that another process may continue, or check that it is such a one.
 
     Raises:
         StateDirectoryError: it holds something else.
@@ -87,7 +87,7 @@ def claim(directory: Path, recognised: Callable[[Path], bool] = lambda path: Fal
 
 @contextmanager
 def _new_place(target: Path) -> Iterator[Path]:
-    """A directory beside ``target``, marked and locked before another process takes it for one that was left."""
+    """A new directory beside ``target``, marked and locked, so that no other process takes it for one left behind."""
     for _ in range(_TRIES):
         place = target.with_name(f".{target.name}.{secrets.token_hex(4)}.riwoa")
         place.mkdir(mode=0o755)
@@ -119,7 +119,7 @@ def _carry(target: Path, new: Path, made: Made) -> None:
 
 
 def _contents(directory: Path) -> Iterator[Path]:
-    """Everything below, relative, a directory before what it holds; links are not followed."""
+    """The paths of everything below a directory, relative to it, each directory before what it holds."""
     for folder, directories, files in os.walk(directory):
         for name in (*directories, *files):
             yield Path(folder, name).relative_to(directory)
@@ -145,7 +145,7 @@ def _put_in_place(place: Path, target: Path) -> None:
 
 
 def _fill(target: Path, new: Path) -> None:
-    """Copy everything: the target may be another disk. A file that was half copied is copied again."""
+    """Copy everything into ``target``, which may be another disk; a file that was half copied is copied again."""
     for relative in _contents(new):
         here, there = new / relative, target / relative
         if here.is_dir():
@@ -160,7 +160,7 @@ def _fill(target: Path, new: Path) -> None:
 
 
 def finish_left(target: Path, made: Made) -> None:
-    """Take up what killed processes left beside ``target``; those that are alive are let be.
+    """Finish or remove what killed processes left beside ``target``; what living ones work on stays.
 
     Raises:
         OSError: it cannot be written there.
@@ -209,6 +209,6 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def _free_name(path: Path) -> Path:
-    """The path, or where something else of the user's lies there, one beside it: both are kept."""
+    """The path, or one beside it where something else lies there, so that both are kept."""
     names = itertools.chain(("", ".kept"), (f".kept{n}" for n in itertools.count(2)))
     return next(free for name in names if not os.path.lexists(free := path.with_name(path.name + name)))

@@ -50,7 +50,7 @@ def probe_accelerator() -> Accelerator | None:
 
 
 def _look() -> Accelerator | None:
-    """The answer, by torch itself."""
+    """What torch says of the CUDA device; None where it finds none."""
     import torch
 
     if not torch.cuda.is_available():

@@ -49,7 +49,7 @@ _SAVE_EVERY_S = 2.0
 _PERCENTILE = 10.0  # see lut.py
 
 FloatArray = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]  # rounds done, rounds in all
+OnRound = Callable[[int, int], None]  # rounds done, rounds in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,15 @@ class Clock(Protocol):
 
     @property
     def warm_up_s(self) -> float:
-        """How long to run before anything counts, at least."""
+        """Seconds to run, at least, before anything counts."""
         ...
 
     def operator_ms(self, item: Timed) -> float:
-        """One repeat of an operator as it runs among others of its network."""
+        """Milliseconds of one repeat of an operator as it runs among others of its network."""
         ...
 
     def network_ms(self, item: Timed) -> float:
-        """One repeat of a whole network as its user waits for it: from the call to the result."""
+        """Milliseconds of one repeat of a whole network as its user waits for it: from call to result."""
         ...
 
 
@@ -85,13 +85,13 @@ class CpuClock:
     warm_up_s: float = 0.0
 
     def operator_ms(self, item: Timed) -> float:
-        """One call."""
+        """Milliseconds of one call."""
         start_ns = self.now_ns()
         item.module(item.input)
         return (self.now_ns() - start_ns) / 1e6
 
     def network_ms(self, item: Timed) -> float:
-        """One call: the same as for an operator."""
+        """Milliseconds of one call: the same as for an operator."""
         return self.operator_ms(item)
 
 
@@ -106,7 +106,7 @@ class Samples:
 
     @staticmethod
     def empty(operators: int, networks: int, rounds: int, network_every: int = NETWORK_EVERY) -> Samples:
-        """Nothing taken yet."""
+        """Samples of which none is taken yet."""
         of_networks = np.full((networks, -(-rounds // network_every)), np.nan)
         return Samples(np.full((operators, rounds), np.nan), of_networks, network_every=network_every)
 
@@ -127,7 +127,7 @@ class PartialFile:
         self._header = json.dumps(header, sort_keys=True)
 
     def save(self, samples: Samples) -> None:
-        """Replace the file whole.
+        """Write the samples; the file is replaced whole.
 
         Raises:
             UsageError: what lies there is no such file.
@@ -145,7 +145,7 @@ class PartialFile:
         replace_durably(self.path, buffer.getvalue())
 
     def load(self, fallback: Samples) -> Samples:
-        """What an earlier, killed measurement of the same table left; ``fallback`` where there is nothing usable."""
+        """The samples that a killed measurement of the same table left; ``fallback`` where there are none."""
         try:
             with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
                 found = Samples(stored["operators"], stored["networks"], int(stored["rounds_done"]))
@@ -157,7 +157,7 @@ class PartialFile:
         return found if same and fits and 0 <= found.rounds_done and bool(np.all(taken > 0)) else fallback
 
     def remove(self) -> None:
-        """The table is written; its samples are no longer needed."""
+        """Remove the file, once the table is written."""
         self.path.unlink(missing_ok=True)
 
 
@@ -167,7 +167,7 @@ def measure(
     samples: Samples,
     clock: Clock,
     partial: PartialFile | None = None,
-    progress: Progress | None = None,
+    progress: OnRound | None = None,
 ) -> Samples:
     """Take the rounds that ``samples`` lacks, in place."""
     rounds = samples.operators.shape[1]
@@ -221,7 +221,7 @@ def timing(row: FloatArray) -> Timing:
 
 
 def clock_for(compute: str, threads: int, regime: str = "eager") -> Clock:
-    """How to time one repeat on a device.
+    """The clock of a device and regime.
 
     Raises:
         TableError: ``compute`` is not "cpu", or "cuda" with a card that torch can use; or it has no such regime.
@@ -304,7 +304,7 @@ def spread_configs(resolutions: Sequence[int], count: int, seed: str) -> list[Of
 
 
 def _active(config: OfaConfig) -> tuple[object, ...]:
-    """What there is of a subnet: blocks beyond a stage's depth left out."""
+    """A subnet's choices, without those of blocks beyond a stage's depth."""
     there = [i for s, depth in enumerate(config.d) for i in range(s * BLOCKS, s * BLOCKS + depth)]
     return config.d, config.r, tuple((config.ks[i], config.e[i]) for i in there)
 
@@ -355,7 +355,7 @@ def _module(op: Operator) -> torch.nn.Module:
 
 
 def _input_shape(op: Operator) -> tuple[int, ...]:
-    """Of one image."""
+    """Shape of an operator's input, of one image."""
     return (op.in_c,) if op.kind == "classifier" else (op.in_c, op.in_h, op.in_w)
 
 
@@ -465,7 +465,7 @@ def _until_done_ms(work: Callable[[], object]) -> float:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """No garbage collection in the middle of a repeat."""
+    """Keep the garbage collector from running in the middle of a repeat."""
     enabled = gc.isenabled()
     gc.disable()
     try:

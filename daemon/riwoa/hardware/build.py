@@ -31,7 +31,7 @@ from riwoa.supernet.space import OfaConfig
 from riwoa_storage.durable import new_file
 
 if TYPE_CHECKING:
-    from riwoa.hardware.bench import FloatArray
+    from riwoa.hardware.bench import FloatArray, PartialFile
     from riwoa.hardware.fit import Fitted, Model
 
 CHECK_NETWORKS = 60
@@ -84,27 +84,9 @@ def build_table(
     ops = all_operators(resolutions, backbone)
     _check_memory(ops, batch_size)
     configs = bench.spread_configs(resolutions, CALIBRATION_NETWORKS, CALIBRATION_SEED)
-    card = bench.card(compute)
-    empty = LatencyTable(
-        device=probe(),
-        settings=Settings(
-            compute,
-            threads,
-            repeats,
-            memory_format="contiguous" if compute == "cpu" else "channels_last",
-            batch_size=batch_size,
-            regime=regime,
-            accelerator=bench.accelerator(compute),
-        ),
-        backbone=backbone,
-        resolutions=tuple(resolutions),
-        entries={},
-        libraries=library_versions(),
-        notes={**notes(), **bench.compute_notes(compute), "sensors_before": sensors(card=card)},
-    )
-    # The notes (load, kernel) may differ when a killed measurement continues; everything else must be the same.
-    header = {**empty.to_json(), "notes": None, "partial": _PARTIAL_SCHEMA, "configs": [c.to_json() for c in configs]}
-    saved = bench.PartialFile(path, header)
+    settings = _settings(compute, threads, repeats, batch_size, regime)
+    empty = _empty_table(settings, backbone, resolutions)
+    saved = _partial_file(path, empty, configs)
     samples = saved.load(bench.Samples.empty(len(ops), len(configs), repeats))
     try:
         saved.save(samples)  # a directory that cannot be written is noticed before the measurement, not after
@@ -115,15 +97,53 @@ def build_table(
         raw = replace(
             empty,
             entries={op.key: bench.timing(row) for op, row in zip(ops, samples.operators, strict=True)},
-            notes={**empty.notes, "sensors_after": sensors(card=card)},
+            notes={**empty.notes, "sensors_after": sensors(card=bench.card(compute))},
         )
-        again = _sessions(path, raw, configs, sessions)
-        table = calibrated(raw, configs, samples.networks, again)
+        table = calibrated(raw, configs, samples.networks, _sessions(path, raw, configs, sessions))
         table.save(path)
     except OSError as error:
         raise unwritable(path, error, "fix the directory") from error
     saved.remove()
     return table
+
+
+def _settings(compute: str, threads: int, repeats: int, batch_size: int, regime: str) -> Settings:
+    from riwoa.hardware import bench
+
+    return Settings(
+        compute,
+        threads,
+        repeats,
+        memory_format="contiguous" if compute == "cpu" else "channels_last",
+        batch_size=batch_size,
+        regime=regime,
+        accelerator=bench.accelerator(compute),
+    )
+
+
+def _empty_table(settings: Settings, backbone: Backbone, resolutions: Sequence[int]) -> LatencyTable:
+    """The table of this device before anything is measured."""
+    from riwoa.hardware import bench
+
+    before = {"sensors_before": sensors(card=bench.card(settings.compute))}
+    return LatencyTable(
+        device=probe(),
+        settings=settings,
+        backbone=backbone,
+        resolutions=tuple(resolutions),
+        entries={},
+        libraries=library_versions(),
+        notes={**notes(), **bench.compute_notes(settings.compute), **before},
+    )
+
+
+def _partial_file(path: Path, empty: LatencyTable, configs: Sequence[OfaConfig]) -> PartialFile:
+    """Where the rounds measured so far are saved, beside the table."""
+    from riwoa.hardware.bench import PartialFile
+
+    # The notes (load, kernel) may differ when a killed measurement continues; everything else must be the same.
+    header = {**empty.to_json(), "notes": None, "partial": _PARTIAL_SCHEMA, "configs": [c.to_json() for c in configs]}
+    return PartialFile(path, header)
 
 
 def calibrated(
@@ -222,7 +242,7 @@ def _check_space(backbone: Backbone, resolutions: Sequence[int], batch_size: int
 
 
 def _check_memory(ops: Sequence[Operator], batch_size: int) -> None:
-    """Every operator keeps an input and weights of its own, so that they are as cold as in a network."""
+    """Refuse a space whose operators do not fit into memory together: each keeps an input and weights of its own."""
     needed = 4 * sum(op.parameters + batch_size * op.in_c * op.in_h * op.in_w for op in ops) / 2**30
     room = probe().memory_gib / 2
     if room and needed > room:
@@ -264,7 +284,7 @@ async def build_table_in_child(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; see the module's first lines."""
+    """Run one of the commands and return the exit code."""
     options = _parser().parse_args(argv)
     if options.child:
         die_with_parent()

@@ -73,7 +73,7 @@ class Drift:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Drift:
-        """What ``to_json`` wrote."""
+        """The check that ``to_json`` wrote."""
         sentinels = tuple(Sentinel(**s) for s in data["sentinels"])
         return Drift(**{**data, "sentinels": sentinels, "affects": tuple(data["affects"])})
 
@@ -200,7 +200,7 @@ def sentinel(
 
 
 def judge(low: float, high: float, tolerance: float) -> Verdict:
-    """Of a ratio's interval: wholly beyond the tolerance, wholly within, or neither."""
+    """The verdict on a ratio's interval: wholly beyond the tolerance, wholly within, or neither."""
     most = 1 + tolerance
     if not (math.isfinite(low) and math.isfinite(high)):
         return "unclear"
@@ -210,7 +210,7 @@ def judge(low: float, high: float, tolerance: float) -> Verdict:
 
 
 def _summary(drift: Drift) -> Drift:
-    """The verdict of all, and what it affects."""
+    """The check with the verdict of all its sentinels, and what that affects."""
     affects = tuple(_affected(drift))
     verdicts = {s.verdict for s in drift.sentinels}
     verdict: Verdict = "drifted" if affects else "steady" if verdicts == {"steady"} else "unclear"

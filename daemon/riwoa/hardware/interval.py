@@ -28,7 +28,7 @@ def interval_of(latency_table: Path, sha256: str | None) -> float | None:
 
 
 def plus_minus(interval: float | None) -> str:
-    """What follows a latency: " ± 36 %"; nothing where it is not known."""
+    """Text that follows a latency, such as " ± 36 %"; empty where no interval is known."""
     return "" if interval is None else f" ± {100 * interval:.0f} %"
 
 

@@ -204,7 +204,7 @@ class LatencyTable:
         return found
 
     def require(self, device: Device, threads: int) -> None:
-        """Refuse to answer for another device.
+        """Raise where the table does not speak for this device.
 
         Raises:
             TableError: the table was measured on another device or with another number of threads.
@@ -302,7 +302,7 @@ class LatencyTable:
         return {}
 
     def _shares(self, resolution: int) -> _StageTimes:
-        """As ``_blocks``, but what a block adds to ``latency_ms``."""
+        """For each stage: (kernel, expansion) -> what a block adds to ``latency_ms``, first block and later one."""
         found = self._share_cache.get(resolution)
         if found is None:
             found = self._share_cache[resolution] = self._of_blocks(resolution, self._share_ms)
@@ -347,7 +347,7 @@ def is_table(path: Path) -> bool:
 
 
 class _Invalid(ValueError):
-    """What is wrong with the file; the path and the way out are added where it is caught."""
+    """A defect of a table file; the path and the way out are added where it is caught."""
 
 
 def _content_hash(content: Mapping[str, Any]) -> str:

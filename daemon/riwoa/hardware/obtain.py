@@ -33,7 +33,7 @@ async def obtain_table(path: Path, config: Config, progress: ProgressCallback | 
         StateDirectoryError, FullDiskError: the new table cannot be written.
     """
     backbone = _backbone(config)
-    resolutions, threads = config.oracle.resolutions, config.latency.threads
+    resolutions, threads = config.oracle.supernet.resolutions, config.latency.threads
     table = _present(path, backbone, config)
     if table is None and (ours := _shipped(backbone, config)) is not None:
         table = _copied(ours, path)
@@ -51,7 +51,7 @@ def _present(path: Path, backbone: Backbone, config: Config) -> LatencyTable | N
             f"the latency table {path} is of {table.settings.batch_size} images at once, a search wants one image's "
             "latency; run `riwoactl lut build`"
         )
-    missing = table.missing(config.oracle.resolutions, backbone)
+    missing = table.missing(config.oracle.supernet.resolutions, backbone)
     if missing:
         raise TableError(
             f"the latency table {path} lacks {len(missing)} operators of this space, first {missing[0]}; "
@@ -71,7 +71,7 @@ def known_table(path: Path, config: Config) -> LatencyTable | None:
 
 
 def _backbone(config: Config) -> Backbone:
-    return Backbone(config.oracle.width_mult, config.oracle.n_classes, config.oracle.stem)
+    return Backbone(config.oracle.supernet.width_mult, config.oracle.supernet.n_classes, config.oracle.supernet.stem)
 
 
 def _shipped(backbone: Backbone, config: Config) -> LatencyTable | None:
@@ -82,7 +82,7 @@ def _shipped(backbone: Backbone, config: Config) -> LatencyTable | None:
         _log.info("shipped_table_unusable", reason=str(error))
         return None
     differs = table.mismatches(probe(), config.latency.threads)
-    return None if differs or table.missing(config.oracle.resolutions, backbone) else table
+    return None if differs or table.missing(config.oracle.supernet.resolutions, backbone) else table
 
 
 def _copied(table: LatencyTable, path: Path) -> LatencyTable:

@@ -68,7 +68,7 @@ async def run_child(arguments: list[str], threads: int, progress: ProgressCallba
 
 
 async def _last_line(stream: asyncio.StreamReader) -> str:
-    """Read to the end; what stood last, which in a traceback is the error."""
+    """Read a stream to its end and return its last line, which in a traceback is the error."""
     rest = b""
     while chunk := await stream.read(4096):
         rest = (rest + chunk)[-4096:]

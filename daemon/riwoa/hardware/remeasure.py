@@ -39,7 +39,7 @@ class Remeasured:
         return ratios[len(ratios) // 2]
 
     def operators_ratio(self, table: LatencyTable) -> float:
-        """The same for all measured operators together."""
+        """How many times the table's time all measured operators take together."""
         now_ms = float(bench.undisturbed_ms(self.samples.operators).sum())
         return now_ms / sum(table.operator_ms(op) for op in self.rows)
 
@@ -96,7 +96,7 @@ def known_networks(table: LatencyTable) -> tuple[KnownNetwork, ...]:
 
 
 def spread(known: Sequence[KnownNetwork], count: int) -> list[KnownNetwork]:
-    """``count`` of them, evenly over the range of their times, the ends left out."""
+    """``count`` networks spread evenly over the range of their times, the ends left out."""
     ordered = sorted(known, key=lambda network: network.ms)
     return [ordered[(2 * i + 1) * len(ordered) // (2 * count)] for i in range(min(count, len(ordered)))]
 

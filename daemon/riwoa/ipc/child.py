@@ -1,7 +1,7 @@
 """Child processes: how they start, how they report an error, and why none outlives its parent.
 
 A daemon killed with SIGKILL cleans nothing up. Two independent ropes tie a child to it: the kernel signals the child
-when its parent dies (Linux), and the child leaves when its standard input, held open by the parent, ends (everywhere).
+when its parent dies (Linux), and the child exits when its standard input, held open by the parent, ends (everywhere).
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 def child_command(module: str, *arguments: str) -> list[str]:
-    """``python -m module`` that imports nothing from the working directory, where a user's ``random.py`` may lie."""
+    """The command ``python -m module``, which imports nothing from the working directory.
+
+    A user's ``random.py`` may lie there.
+    """
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def child_environment(threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment for ``child_command`` with numeric libraries held to ``threads`` threads.
+    """The environment for ``child_command``: this process's, with numeric libraries held to ``threads`` threads.
 
     Whatever Python starts below it keeps off the working directory too: relative entries of PYTHONPATH, and empty ones,
     which ``PYTHONPATH=$PYTHONPATH:/somewhere`` makes so easily, mean that directory.
@@ -45,7 +48,7 @@ def child_environment(threads: int, extra: Mapping[str, str] | None = None) -> d
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
-    """Ask the kernel for a signal when the parent dies. Where it cannot, ``watch_stdin`` alone remains."""
+    """Ask the kernel for a signal when the parent dies; where it cannot send one, ``watch_stdin`` must do."""
     if not sys.platform.startswith("linux"):
         return
     try:
@@ -71,14 +74,14 @@ def watch_stdin(on_line: Callable[[bytes], None] | None = None) -> None:
 
 
 def take_stdout() -> BinaryIO:
-    """The real standard output for frames alone; whatever else prints goes to standard error from now on."""
+    """Standard output as a stream for frames alone; whatever else is printed goes to standard error from now on."""
     frames = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return frames
 
 
 def error_to_json(error: BaseException) -> dict[str, str]:
-    """An error as it crosses the pipe: the class by name and its one line."""
+    """An error as JSON: the name of its class, and its message."""
     return {"class": type(error).__name__, "message": str(error)}
 
 

@@ -15,12 +15,16 @@ _MOST_FRAME_BYTES = 1 << 28  # the pipes have closer limits of their own
 
 
 def encode_frame(message: Mapping[str, Any]) -> bytes:
-    """One line of JSON; NaN and infinity are refused with ValueError, since the other side would be."""
+    """A message as one line of JSON.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which the other side would refuse.
+    """
     return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def decode_frame(line: bytes) -> dict[str, Any]:
-    """The object of a line.
+    """The object that a line holds.
 
     Raises:
         ValueError: the line is not one JSON object.
@@ -29,10 +33,10 @@ def decode_frame(line: bytes) -> dict[str, Any]:
 
 
 class ParentPipe:
-    """A child's standard input and output, for frames alone; the process is tied to its parent from here on."""
+    """A child's standard input and output, for frames alone; making one ties the process to its parent."""
 
     def __init__(self) -> None:
-        # They are sent to all of a unit's processes; the daemon says when to stop.
+        # systemd and terminals send these to all processes of the daemon; the daemon says when a child is to stop.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         die_with_parent()
@@ -48,7 +52,7 @@ class ParentPipe:
         """The next frame; waits for it.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the line is no frame.
         """
         return decode_frame(self.line())
 
@@ -56,7 +60,7 @@ class ParentPipe:
         """Send a frame.
 
         Raises:
-            ValueError: it holds a number that is none.
+            ValueError: it holds NaN or infinity.
         """
         self._frames.write(encode_frame(message))
         self._frames.flush()

@@ -29,7 +29,7 @@ _EXIT_GRACE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class AnswerLimits:
-    """What one answer may take."""
+    """The limits of time and memory for one answer."""
 
     timeout_s: float
     memory_bytes: int | None = None  # resident set; None: any
@@ -42,23 +42,26 @@ class ProcessLostError(Exception):
 
 
 class ProcessLateError(ProcessLostError):
-    """It took too long."""
+    """The answer took too long."""
 
 
 class ProcessStoppedError(ProcessLostError):
-    """A signal has stopped it, and nobody lets it go on."""
+    """A signal has stopped the process, and nobody lets it go on."""
 
 
 class ProcessMemoryError(ProcessLostError):
-    """It grew too large."""
+    """The process took more memory than it may."""
 
 
 class ProcessKilledError(ProcessLostError):
-    """SIGKILL ended it, as the kernel does when the machine's memory runs out."""
+    """SIGKILL ended the process, as the kernel does when the machine's memory runs out."""
 
 
 class ChildProcess:
-    """One process and its pipes. Whoever gives up an ``ask``, by cancelling it or by its error, stops the process."""
+    """One child process and its pipes.
+
+    After an ``ask`` that was cancelled or raised, the process is of no more use: whoever asked stops it.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process, on_line: Callable[[str], None], name: str) -> None:
         self._process = process
@@ -104,12 +107,12 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Process id, also of its group."""
+        """The process id, which is also that of its process group."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Not seen to have ended."""
+        """Whether the process has not been seen to end."""
         return self._process.returncode is None
 
     async def ask(
@@ -154,7 +157,7 @@ class ChildProcess:
                     raise ProcessLateError(late)
                 if now_s - ran_s > limits.stopped_s:
                     raise ProcessStoppedError(f"worker stopped by a signal for {limits.stopped_s:g} s")
-                if self.fatter_than(limits.memory_bytes):
+                if self.exceeds_memory(limits.memory_bytes):
                     raise ProcessMemoryError("memory")
                 await asyncio.wait({line}, timeout=min(left_s, limits.poll_s))
             return await self._parse(line)
@@ -170,7 +173,7 @@ class ChildProcess:
             raise ProcessLostError("worker died: broken frame") from None
 
     async def _death(self) -> ProcessLostError:
-        """Its output has ended, so it should be gone at once; from what."""
+        """Why the process died: its output has ended, so it should be gone at once."""
         try:
             async with asyncio.timeout(_EXIT_GRACE_S):
                 code = await self._process.wait()
@@ -180,7 +183,7 @@ class ChildProcess:
         return (ProcessKilledError if code == -signal.SIGKILL else ProcessLostError)(f"worker died: {cause}")
 
     def resident_bytes(self) -> int | None:
-        """Resident memory of its own; None where the kernel does not tell.
+        """Resident memory of the process; None where the kernel does not tell.
 
         Without pages of mapped files: weights are read through a mapping, and what is only cached is no leak.
         """
@@ -198,8 +201,8 @@ class ChildProcess:
             return False
         return state == "T"
 
-    def fatter_than(self, limit_bytes: int | None) -> bool:
-        """Whether its resident memory exceeds a limit; None is no limit."""
+    def exceeds_memory(self, limit_bytes: int | None) -> bool:
+        """Whether the process's resident memory exceeds a limit; None is no limit."""
         return limit_bytes is not None and (self.resident_bytes() or 0) > limit_bytes
 
     def when_gone(self, call: Callable[[], Any]) -> None:
@@ -212,13 +215,13 @@ class ChildProcess:
         self._gone_task = asyncio.create_task(watch(), name=f"{self._name}-exit")
 
     def kill(self) -> None:
-        """SIGKILL to the process and whatever it started."""
+        """Send SIGKILL to the process and whatever it started."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def stop(self) -> None:
-        """Kill, reap, read the log to its end, and close the pipes."""
+        """Kill the process, reap it, read its log to the end, and close the pipes."""
         self.kill()
         # asyncio's wait() also waits for the pipes' ends, and never sees that of a pipe which a flood has paused.
         await asyncio.gather(self._process.wait(), self._drain())
@@ -231,14 +234,14 @@ class ChildProcess:
             await self._process.stdin.wait_closed()
 
     async def _drain(self) -> None:
-        """Read standard output to its end, whatever is in it."""
+        """Read standard output to its end and throw it away."""
         assert self._process.stdout is not None
         with contextlib.suppress(RuntimeError):  # somebody else is reading, so nothing is paused
             while await self._process.stdout.read(_DRAINED_BYTES):
                 pass
 
     async def _read_log(self, on_line: Callable[[str], None]) -> None:
-        """Lines of standard error, cut to a bounded length however long they are."""
+        """Hand on the lines of standard error, each cut to a bounded length."""
         assert self._process.stderr is not None
         rest = b""
         while chunk := await self._process.stderr.read(4096):
@@ -251,5 +254,5 @@ class ChildProcess:
 
 
 def _shown(line: bytes) -> str:
-    """A line for journals, logs and terminals: bounded and printable, whatever a child or its libraries wrote."""
+    """A line of a child's as it is journaled, logged and shown: bounded and printable."""
     return printable(line[: 4 * _MAX_LOG_CHARACTERS].decode(errors="replace"), _MAX_LOG_CHARACTERS)

@@ -5,7 +5,7 @@ tens of GB in memory. A search needs one number a cell, so it is read once and t
 own ``torch.load`` predates ``weights_only``; here the file is read by torch's restricted unpickler, and its dictionary
 is handed to the package's API a cell at a time: the API copies what it is given.
 
-The table, an ``.npz`` file that ``riwoa.oracle.table`` reads:
+The table, an ``.npz`` file that ``riwoa.oracle.table_file`` reads:
 
     ops                 uint8 (cells, 6), indices into OPERATIONS, in the order of EDGES
     {data}_{split}{E}   float32 (cells,), top-1 in percent after the last of E = 12 or 200 epochs, the mean over all

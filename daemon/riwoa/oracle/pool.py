@@ -292,7 +292,7 @@ class WorkerPool:
 
     async def _recycle_if_fat(self, slot: _Slot, worker: ChildProcess) -> None:
         """A worker that kept too much between evaluations costs nobody a result: it is replaced while idle."""
-        if worker.fatter_than(self._settings.memory_limit_bytes):
+        if worker.exceeds_memory(self._settings.memory_limit_bytes):
             slot.log(f"replaced: {worker.resident_bytes()} bytes resident after an evaluation", self._on_log)
             await worker.stop()
 

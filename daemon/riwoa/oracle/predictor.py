@@ -1,4 +1,6 @@
-"""OFA's official accuracy predictor, without OFA's code: a small perceptron over one-hot choices. No torch but to load.
+"""The kind ``predictor``: OFA's accuracy predictor without OFA's code, and OFA's tables of latencies.
+
+The predictor is a small perceptron over one-hot choices; torch is needed to load it, no more.
 
 Cai et al., ICLR 2020. Input 128: 20 kernels and 20 expansions of three choices (all zero where the layer does not
 exist), then eight resolutions from 112 in steps of 16; three hidden layers of 400 with ReLU; output: ImageNet top-1.
@@ -8,21 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from riwoa.errors import InputError, OracleError
+from riwoa.config.kinds.predictor import PredictorSettings
+from riwoa.config.schema import Config
+from riwoa.config.schema import Oracle as OracleTable
+from riwoa.errors import ConfigError, InputError, OracleError
 from riwoa.files.ownership import regular_file
+from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.hardware.probe import probe
-from riwoa.oracle.protocol import CandidateError, Metrics, PredictorSpec
+from riwoa.hardware.process import ProgressCallback
+from riwoa.oracle.kind import FoundNetwork, NetworkFiles, OracleKind, Problem, Refusals
+from riwoa.oracle.protocol import CandidateError, Metrics
+from riwoa.search.space import Space
 from riwoa.supernet import geometry
 from riwoa.supernet.geometry import Backbone
-from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, ofa_config
+from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, mobilenet_space, ofa_config
 
 RESOLUTIONS_PX = tuple(range(112, 225, 16))
 BACKBONE = Backbone(1.2, 1000)  # what the predictor was trained on, and what OFA's tables time
@@ -86,6 +97,83 @@ class AccuracyPredictor:
         for weight, bias in self._weights:
             digest.update(np.ascontiguousarray(weight).tobytes() + np.ascontiguousarray(bias).tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictorSpec:
+    """An oracle that asks OFA's accuracy predictor."""
+
+    predictor: str  # absolute path
+    threads: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The first frame that a worker gets; a part of a run's digest."""
+        return {"kind": "predictor", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, frame: Mapping[str, Any]) -> PredictorSpec:
+        """The specification of ``to_json``."""
+        return cls(**{name: value for name, value in frame.items() if name != "kind"})
+
+
+class PredictorKind(OracleKind):
+    """OFA's predictor as a judge of the Once-for-All space."""
+
+    name = "predictor"
+    settings = PredictorSettings
+
+    def spec(self, oracle: OracleTable) -> PredictorSpec:
+        """See ``OracleKind.spec``.
+
+        Raises:
+            ConfigError: the predictor or its latency tables are not named, or a resolution is none of the predictor's.
+        """
+        settings = oracle.predictor
+        needed = {"file": "OFA's acc_predictor.pth", "latency_tables": "a folder of OFA's tables"}
+        wrong = [
+            f"oracle.kind = predictor needs oracle.predictor.{name}, {what}"
+            for name, what in needed.items()
+            if getattr(settings, name) is None
+        ]
+        unknown = [r for r in settings.resolutions if r not in RESOLUTIONS_PX]
+        if unknown:
+            wrong.append(f"oracle.predictor.resolutions: OFA's predictor knows {RESOLUTIONS_PX}, not {unknown[0]}")
+        if wrong:
+            raise ConfigError(*wrong)
+        return PredictorSpec(predictor=str(Path(str(settings.file)).absolute()), threads=oracle.threads)
+
+    async def problem(self, config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
+        """See ``OracleKind.problem``."""
+        spec, settings = self.spec(config.oracle), config.oracle.predictor
+        tables = OfaLatencyTable(Path(str(settings.latency_tables)))
+        low_ms, high_ms = tables.range_ms(settings.resolutions)
+        return Problem(
+            space=mobilenet_space(settings.resolutions),
+            spec=spec,
+            latency_of=lambda architecture: tables.latency_ms(ofa_config(architecture)),
+            layer_ms=lambda architecture: tables.layers_ms(ofa_config(architecture)),
+            range_ms=(low_ms, high_ms),
+            auto_target_ms=math.sqrt(low_ms * high_ms),
+            latency_sha256=tables.sha256(settings.resolutions),
+        )
+
+    def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space | None:
+        """See ``OracleKind.check``: the predictor's weights too."""
+        spec = refusals.ask(self.spec, config.oracle)
+        if spec is None:
+            return None
+        refusals.ask(PredictorOracle, spec)
+        return super().check(refusals, config, latency_table)
+
+    def build(self, spec: Mapping[str, Any]) -> PredictorOracle:
+        """See ``OracleKind.build``."""
+        return PredictorOracle(PredictorSpec.from_json(spec))
+
+    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
+        """See ``OracleKind.export``: of a network that OFA's published supernets hold, what get_active_subnet takes."""
+        config = ofa_config(found.architecture)
+        numbers = super().export(found, onnx=onnx)
+        return replace(numbers, description={**numbers.description, "resolution": config.r, "ofa": config.to_json()})
 
 
 class PredictorOracle:

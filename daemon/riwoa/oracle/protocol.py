@@ -8,17 +8,27 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from riwoa.errors import RiwoaError
-from riwoa.supernet.spec import SupernetSpec
 
 MAX_FRAME_BYTES = 2**20
 
 OWN_ERROR = "error: "  # a reason begins with it where the oracle itself said no, and lives on
 
 Metrics = Mapping[str, float]
+
+
+class OracleSpec(Protocol):
+    """What a worker process is given: everything that decides an accuracy."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of the worker."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The first frame that a worker gets; "kind" says who builds it. A part of the run's digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,48 +44,17 @@ class ModuleSpec:
         return {"kind": "module", "factory": self.factory, "arguments": dict(self.arguments), "threads": self.threads}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableSpec:
-    """An oracle that looks rows up in a file (riwoa.oracle.table says what the fields name)."""
+@dataclass(frozen=True, slots=True)
+class SettingsSpec:
+    """A specification that is the settings of a kind of oracle as they are."""
 
-    path: str
-    genes: str
-    gene_kind: Literal["nominal", "ordered"] = "nominal"
-    accuracy: str
-    report: str | None = None
-    latency: str | None = None
-    low_fidelity: str | None = None
-    low_fidelity_cost: float | None = None  # of a look-up in that column, relative to a full evaluation
+    kind: str
+    settings: Mapping[str, Any]
     threads: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """The first frame that a worker gets."""
-        return {"kind": "table", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, frame: Mapping[str, Any]) -> TableSpec:
-        """The specification of ``to_json``."""
-        return cls(**{name: value for name, value in frame.items() if name != "kind"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictorSpec:
-    """An oracle that asks OFA's accuracy predictor (riwoa.oracle.predictor)."""
-
-    predictor: str  # absolute path
-    threads: int = 1
-
-    def to_json(self) -> dict[str, Any]:
-        """The first frame that a worker gets."""
-        return {"kind": "predictor", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, frame: Mapping[str, Any]) -> PredictorSpec:
-        """The specification of ``to_json``."""
-        return cls(**{name: value for name, value in frame.items() if name != "kind"})
-
-
-OracleSpec = SupernetSpec | ModuleSpec | TableSpec | PredictorSpec
+        """The first frame that a worker gets; a part of a run's digest."""
+        return {"kind": self.kind, "settings": dict(self.settings), "threads": self.threads}
 
 
 class CandidateError(RiwoaError):

@@ -29,7 +29,7 @@ def main() -> int:
     parent = ParentPipe()
     spec = parent.frame()["spec"]
     try:
-        from riwoa.oracle.build import build_oracle
+        from riwoa.oracle.kinds import build_oracle
 
         oracle = build_oracle(spec)
     except RiwoaError as error:

@@ -156,10 +156,10 @@ class OperatorSeconds:
         if end <= start:
             return False
         with JournalReader(self._path) as reader:
-            each = [reader.operator_seconds(self._run_id, v, start, end) for v in self._versions]
+            each = [reader.seconds.evaluating(self._run_id, v, start, end) for v in self._versions]
             spent = {name: sum(e.get(name, 0.0) for e in each) for name in sorted(set().union(*each))}
-            model_s = reader.writing_seconds(self._run_id, start, end)
-            model_s += reader.training_seconds(self._run_id, start, end)
+            model_s = reader.seconds.writing(self._run_id, start, end)
+            model_s += reader.seconds.training(self._run_id, start, end)
         self._generations = end
         for operator, seconds in {**spent, "semantic": spent.get("semantic", 0.0) + model_s}.items():
             self._seconds[operator] = self._seconds.get(operator, 0.0) + seconds

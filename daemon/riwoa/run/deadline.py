@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from riwoa.config.schema import Run
 from riwoa_storage.errors import JournalMissingError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ConfigRevisionRecord, RunRecord
+
+PACE_GENERATIONS = 10  # whose durations tell the pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,46 @@ def deadline_of(wanted: str | None, revisions: Sequence[ConfigRevisionRecord], n
             break
         since_unix_s = revision.created_unix_s
     return Deadline(wanted, since_unix_s)
+
+
+class Schedule:
+    """When a run must have its answer, and how fast it goes.
+
+    Args:
+        now_unix_s: the wall clock.
+
+    Attributes:
+        generation_s: durations of the phase's recent generations.
+    """
+
+    def __init__(self, now_unix_s: Callable[[], float]) -> None:
+        self.generation_s: list[float] = []
+        self._now_unix_s = now_unix_s
+        self._deadline: Deadline | None = None
+
+    def plan(self, wanted: str | None, revisions: Sequence[ConfigRevisionRecord]) -> None:
+        """Take the configured deadline, in force since the revision that brought it."""
+        self._deadline = deadline_of(wanted, revisions, self._now_unix_s())
+
+    @property
+    def due_unix_s(self) -> float | None:
+        """When the answer must be there, None if nobody asked."""
+        return None if self._deadline is None else self._deadline.due_unix_s
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until then; None without a deadline."""
+        due_unix_s = self.due_unix_s
+        return None if due_unix_s is None else due_unix_s - self._now_unix_s()
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds a generation takes: the median of recent ones, for one may have lasted through a pause."""
+        return statistics.median(self.generation_s) if self.generation_s else 0.0
+
+    def took(self, seconds: float) -> None:
+        """Take in the duration of a generation; the last ten count."""
+        self.generation_s = [*self.generation_s[-(PACE_GENERATIONS - 1) :], seconds]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,13 @@ from typing import Any
 from riwoa.log import get_logger
 from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
 from riwoa.patience import patiently
-from riwoa.run.racing import Race, metric_of
+from riwoa.search.racing import NO_RACE, Race, metric_of
 from riwoa_storage.errors import RowDamagedError
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import EvaluationRecord, IndividualRecord
+from riwoa_storage.records import EvaluationRecord, IndividualRecord, IndividualStatus
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("evaluations")
-NO_RACE = Race()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class EvaluationOutcome:
         return self.error is None and not self.dropped
 
     @property
-    def status(self) -> str:
+    def status(self) -> IndividualStatus:
         """As journaled."""
         return "failed" if self.error is not None else "dropped" if self.dropped else "ok"
 
@@ -181,7 +180,7 @@ class Evaluations:
         if self._run_id is None:
             return set()
         with JournalReader(self._path) as reader:
-            return reader.committed_keys(self._run_id, keys)
+            return reader.by_key.committed_keys(self._run_id, keys)
 
     async def evaluate(self, wanted: Sequence[EvaluationRequest]) -> list[EvaluationOutcome]:
         """Outcomes in full, in order; the second of two equal keys is a hit of the first.
@@ -205,7 +204,7 @@ class Evaluations:
 
     def _past(self, keys: Sequence[str], rungs: Sequence[str]) -> tuple[dict[str, EvaluationOutcome], Stored]:
         with JournalReader(self._path) as reader:
-            rows = reader.committed_outcomes(self._run_id, keys) if self._run_id is not None else {}
+            rows = reader.by_key.committed_outcomes(self._run_id, keys) if self._run_id is not None else {}
             committed = {key: outcome_of(of) for key, of in rows.items()}
             unsettled = [key for key in keys if key not in committed or committed[key].dropped]
             return committed, self._stored(reader, unsettled, rungs)
@@ -214,14 +213,26 @@ class Evaluations:
         """Results that an earlier life stored and never committed; they count as the evaluations that they were."""
         found = {}
         for rung in (*rungs, None):
-            for key in keys:
-                try:
-                    record = reader.evaluation(version_at(self.oracle_version, rung), key)
-                except RowDamagedError as error:  # only a cache: evaluated again, and that replaces it
-                    _log.warning("stored_evaluation_left_out", architecture=key, rung=rung, reason=str(error))
-                    continue
-                if record is not None and record.status == "ok":
+            for key, record in self._records(reader, keys, rung).items():
+                if record.status == "ok":
                     found[rung, key] = record.metrics
+        return found
+
+    def _records(self, reader: JournalReader, keys: Sequence[str], rung: str | None) -> Mapping[str, EvaluationRecord]:
+        version = version_at(self.oracle_version, rung)
+        try:
+            return reader.by_key.evaluations_of(version, keys)
+        except RowDamagedError:
+            pass
+        found = {}
+        for key in keys:
+            try:
+                record = reader.by_key.evaluation(version, key)
+            except RowDamagedError as error:  # only a cache: evaluated again, and that replaces it
+                _log.warning("stored_evaluation_left_out", architecture=key, rung=rung, reason=str(error))
+                continue
+            if record is not None:
+                found[key] = record
         return found
 
     async def work_on(
@@ -256,9 +267,10 @@ class Evaluations:
                 if error is not None:
                     return EvaluationOutcome({}, error, False)
                 metrics[name] = found["accuracy"]
-            if race.hopeless(rung, metrics[name], wanted.needed):
-                if not race.audits(wanted.key, wanted.needed):
-                    return EvaluationOutcome(metrics, None, not fresh, dropped=True)
+            verdict = race.verdict(rung, wanted.key, metrics[name], wanted.needed)
+            if verdict == "given up":
+                return EvaluationOutcome(metrics, None, not fresh, dropped=True)
+            if verdict == "audited":
                 metrics["audited"] = wanted.needed
         found, error = await self._result(wanted, None, stored)
         return EvaluationOutcome({**found, **metrics} if error is None else {}, error, False)

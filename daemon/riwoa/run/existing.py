@@ -6,17 +6,15 @@ Everything follows from committed individuals, so a resumed run decides the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from riwoa.patience import patiently
 from riwoa.run.evaluations import Evaluations
-from riwoa.search.base import Proposal
+from riwoa.run.scan import Scanned
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
+from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord
 
 
@@ -35,32 +33,23 @@ class Existing:
         self._evaluations = evaluations
         self._stale = False  # the last generation brought nothing new
 
-    def evaluated(self, key: str) -> None:
-        """Take note of an architecture that was evaluated in full, and committed."""
-        if self._catalogue is not None:
-            self._catalogue.evaluated(key)
-
     def committed(self, individuals: Sequence[IndividualRecord]) -> None:
         """Take note of the last committed generation."""
         self._stale = all(i.cache_hit for i in individuals)
-        for i in individuals:
-            if i.status == "ok":
-                self.evaluated(i.architecture_key)
+        if self._catalogue is not None:
+            for i in individuals:
+                if i.status == "ok":
+                    self._catalogue.evaluated(i.architecture_key)
 
-    def moved(self, proposals: list[Proposal], objective: Objective, *, leaderless: bool) -> list[Proposal]:
-        """Proposals, moved to what exists where else (nearly) all of them would fail.
+    def restore(self, reader: JournalReader, scanned: Scanned, last: Sequence[IndividualRecord]) -> None:
+        """Stand where the last generation, of these individuals, was committed.
 
-        That is, in a sparse table; and before there is any answer, where not one of them exists.
+        The architectures that were evaluated are read only where they are counted.
         """
-        catalogue = self._catalogue
-        if catalogue is None:
-            return proposals
-        indices = self._codec.decode(np.stack([p.genotype for p in proposals]))
-        if not catalogue.sparse and not (leaderless and not any(map(catalogue.holds, indices))):
-            return proposals
-        moved = catalogue.moved(indices, objective)
-        changed, genotypes = (moved != indices).any(axis=1), self._codec.encode(moved)
-        return [replace(p, genotype=genotypes[n]) if changed[n] else p for n, p in enumerate(proposals)]
+        if self._catalogue is not None:
+            for key in reader.by_place.architecture_keys(scanned.architecture_ids):
+                self._catalogue.evaluated(key)
+        self.committed(last)
 
     def barren(self, outcomes: Iterable[tuple[Mapping[str, Any], str | None]]) -> bool:
         """Whether all of a generation failed, by architectures and errors, and something should not have: it exists."""
@@ -69,6 +58,10 @@ class Existing:
             return False
         space, catalogue = self._codec.space, self._catalogue
         return catalogue is None or any(catalogue.holds(space.indices(architecture)) for architecture, _ in rows)
+
+    def all_failed(self, individuals: Iterable[IndividualRecord]) -> bool:
+        """Whether a committed generation was barren."""
+        return self.barren((i.architecture, i.error if i.status == "failed" else None) for i in individuals)
 
     async def used_up(self, objective: Objective, counters: Mapping[str, int]) -> int | None:
         """How many architectures exist within the target, if all of them are in committed generations; else None.

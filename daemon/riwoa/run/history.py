@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.run.credit import Tally, tallies_from_json
+from riwoa.run.scan import Scanned
 from riwoa.search.base import Leader
+from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
-from riwoa.search.space import IntArray
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord
 
 Identity = tuple[int, int]  # (generation, slot)
-Progress = Callable[[int, int], None]  # generations read, of how many
 KEPT = 16_384  # individuals whose metrics are held from one generation to the next
-_NEAR = 1e-9  # fitnesses closer than this are compared one by one: an array's last bits may differ from a number's
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +67,12 @@ class Best:
             "architecture_key": self.individual.architecture_key,
         }
 
-    def as_leader(self, indices: IntArray) -> Leader:
+    def as_leader(self, codec: Codec) -> Leader:
         """As the polish takes it."""
+        genotype = genotype_of(self.individual)
         return Leader(
-            genotype=genotype_of(self.individual),
-            indices=indices,
+            genotype=genotype,
+            indices=codec.decode(genotype[None, :])[0],
             accuracy=self.metrics["accuracy"],
             latency_ms=self.metrics["latency_ms"],
             fitness=self.fitness,
@@ -81,7 +81,13 @@ class Best:
 
 
 class History:
-    """Counters, credit, Pareto archive, leader, and accuracy and latency of the individuals asked for last."""
+    """Counters, credit, leader, Pareto archive, and accuracy and latency of the individuals asked for last.
+
+    Args:
+        objective: judges the leader.
+
+    The archive takes in what the strategy is told of (``riwoa.search.driver``); here it is only restored.
+    """
 
     def __init__(self, objective: Objective) -> None:
         self.generations = 0  # committed ones
@@ -90,7 +96,7 @@ class History:
         self.archive = ParetoArchive()
         self.digest = ""
         self.best: Best | None = None
-        self._objective = objective
+        self.objective = objective
         # None where it was not evaluated in full.
         self._metrics: OrderedDict[Identity, tuple[float, float] | None] = OrderedDict()
 
@@ -102,8 +108,7 @@ class History:
                 continue
             accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
             self._keep((generation, i.slot), (accuracy, latency_ms))
-            self.archive.add(ParetoPoint(i.architecture_key, accuracy, latency_ms, (generation, i.slot)))
-            self.best = _better(self.best, generation, i, self._objective)
+            self.best = _better(self.best, generation, i, self.objective)
 
     def committed(self, generation: int, counters: Mapping[str, Any], digest: str) -> None:
         """Stand on a committed generation's totals; only here, between two generations, are individuals let go."""
@@ -129,9 +134,9 @@ class History:
         return missing
 
     def recall(self, reader: JournalReader, run_id: int, identities: Iterable[Identity]) -> None:
-        """Look committed individuals up."""
-        for identity in identities:
-            self._keep(identity, reader.metrics_of(run_id, *identity))
+        """Look committed individuals up, in one query."""
+        for identity, metrics in reader.by_place.metrics_of(run_id, identities).items():
+            self._keep(identity, metrics)
 
     def metrics(self, identity: Identity | None) -> tuple[float, float] | None:
         """(accuracy, latency_ms) of an individual that is held; None where it failed or there is none."""
@@ -140,49 +145,35 @@ class History:
     def fitness(self, identity: Identity | None) -> float | None:
         """Fitness of an individual that is held, under the objective in force."""
         metrics = self.metrics(identity)
-        return float(self._objective.fitness(*metrics)) if metrics is not None else None
+        return float(self.objective.fitness(*metrics)) if metrics is not None else None
 
     def _keep(self, identity: Identity, metrics: tuple[float, float] | None) -> None:
         self._metrics[identity] = metrics
 
     # -- from the journal --------------------------------------------------------------------------------------------
 
-    def restore(self, reader: JournalReader, last: GenerationRecord, look: Callable[[int, str], None]) -> None:
+    def restore(self, reader: JournalReader, last: GenerationRecord, scanned: Scanned) -> None:
         """Stand on the last committed generation.
 
-        ``look``: called with the generation and the key of each individual that was evaluated in full, in order.
+        ``scanned``: every individual of the run that was evaluated in full.
         """
         self.committed(last.generation, last.counters, last.digest)
-        self.archive = self._front(reader, last, look)
+        for key, accuracy, latency_ms, *place in reader.by_place.points_at(last.run_id, scanned.front()):
+            self.archive.add(ParetoPoint(key, accuracy, latency_ms, (place[0], place[1])))
         # The objective may have changed after this generation was committed and before the kill.
-        if last.leader is not None and last.individuals[0].fitness_version == self._objective.version:
+        if last.leader is not None and last.individuals[0].fitness_version == self.objective.version:
             leader = (last.leader["generation"], last.leader["slot"])
-            self.best = _best_of(reader, last.run_id, [leader], self._objective)
+            self.best = _best_of(reader, last.run_id, [leader], self.objective)
         else:
-            self.judge_by(self._objective, reader, last.run_id)
+            self.judge_by(self.objective, reader, last.run_id, scanned)
 
-    @staticmethod
-    def _front(reader: JournalReader, last: GenerationRecord, look: Callable[[int, str], None]) -> ParetoArchive:
-        found = ParetoArchive()
-        for key, accuracy, latency_ms, generation, slot in reader.front_points(last.run_id):
-            found.add(ParetoPoint(key, accuracy, latency_ms, (generation, slot)))
-            look(generation, key)
-        return found
-
-    def judge_by(self, objective: Objective, reader: JournalReader, run_id: int) -> None:
+    def judge_by(self, objective: Objective, reader: JournalReader, run_id: int, scanned: Scanned) -> None:
         """Choose the leader anew among all that was ever committed: the target or the exponent changed.
 
         In a thread: until it is chosen, whoever looks sees the one before.
         """
-        points = list(reader.front_points(run_id))
-        best = None
-        if points:
-            accuracies, latencies_ms = (np.array([p[column] for p in points]) for column in (1, 2))
-            fitness, feasible = objective.fitness(accuracies, latencies_ms), objective.feasible(latencies_ms)
-            rivals = feasible if feasible.any() else np.ones(len(points), dtype=np.bool_)
-            near = np.flatnonzero(rivals & (fitness >= fitness[rivals].max() - _NEAR))
-            best = _best_of(reader, run_id, [points[row][3:] for row in near], objective)
-        self._objective, self.best = objective, best
+        best = _best_of(reader, run_id, scanned.rivals(objective), objective)
+        self.objective, self.best = objective, best
 
 
 def _best_of(reader: JournalReader, run_id: int, identities: Iterable[Identity], objective: Objective) -> Best | None:

@@ -14,13 +14,11 @@ the same job; one with a row is not.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from riwoa.cognition.adapters import AdapterFiles
@@ -30,36 +28,19 @@ from riwoa.cognition.protocol import Example, GenerationRequest, TrainingJob, on
 from riwoa.config.schema import Config
 from riwoa.log import get_logger
 from riwoa.patience import patiently
-from riwoa.run.proposals import Style, seed_of
+from riwoa.run.adapters import Adapter, Adapters
+from riwoa.run.journal import RunJournal
+from riwoa.run.offers import seed_of
+from riwoa.run.style import Style
+from riwoa.run.successes import Successes
 from riwoa_storage.digest import relative_request_id
+from riwoa_storage.events import AdapterAccepted, AdapterRejected, TrainingFailed, kind_of
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import AdapterRecord, BufferEntryRecord, ConfigRevisionRecord, EventRecord
-from riwoa_storage.writer import JournalWriter
+from riwoa_storage.records import AdapterRecord, BufferEntryRecord, ConfigRevisionRecord
 
 _log = get_logger("learning")
 MOST_BATCHES = 4  # of train_after, in one training
-MOST_HELD_OUT = 32  # that judge an adapter, the last ones
 PrepareProbes = Callable[[], tuple[GenerationRequest, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A journaled adapter without its weights."""
-
-    adapter_id: int
-    generation: int  # from which on it is in force
-    sha256: str
-    accepted: bool
-
-
-@dataclass(slots=True)
-class Success:
-    """A buffer entry as the schedule sees it; ``held_out`` for ever or never."""
-
-    entry_id: int
-    generation: int
-    held_out: bool
-    consumed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,55 +55,40 @@ class Training:
     seed: int
 
 
-class Learning:
+class LoraSchedule:
     """Decides when to train, queues the job, journals what comes of it, and says which adapter is in force.
 
     Args:
-        journal: the writer.
-        journal_path: for the reader.
+        journal: of the run.
         proposal_queue: where trainings go; needs ``adapters``.
-        run_id: the run.
         config: the run's.
         style: how the model writes and learns.
         probes: the fixed requests that judge adapters; asked for once, at the first training.
     """
 
     def __init__(
-        self,
-        *,
-        journal: JournalWriter,
-        journal_path: Path,
-        proposal_queue: ProposalQueue,
-        run_id: int,
-        config: Config,
-        style: Style,
-        probes: PrepareProbes,
+        self, journal: RunJournal, proposal_queue: ProposalQueue, config: Config, style: Style, probes: PrepareProbes
     ) -> None:
         self._journal = journal
-        self._path = journal_path
         self._proposal_queue = proposal_queue
-        self._run_id = run_id
         self._seed = config.run.seed
         self._settings = config.cognition
         self._style = style
         self._probes = cache(probes)
-        self._successes: list[Success] = []
-        self._adapters: list[Adapter] = []
+        self._successes = Successes(config.cognition.held_out_share)
+        self._adapters = Adapters(journal)
         self._failed: list[int] = []  # generations that failed trainings were inputs of
         self.failed_s = 0.0  # what the last of them took, for its event
         self._training: Training | None = None
         self._submitted = False  # in this life
-        self._damaged: list[tuple[Adapter, str]] = []  # found at this start
-        self.unusable: list[str] = []  # hashes of adapters whose bytes are gone or damaged, or that the model refused
         proposal_queue.on_trained = self._journal_outcome
-        proposal_queue.on_refused = self._journal_refusal
+        proposal_queue.on_refused = self._adapters.refuse
 
     # -- for those who ask -------------------------------------------------------------------------------------------
 
     def in_force(self, generation: int) -> Adapter | None:
         """The adapter of a generation's requests; None for the bare model."""
-        usable = [a for a in self._adapters if a.accepted and a.sha256 not in self.unusable]
-        return max((a for a in usable if a.generation <= generation), key=lambda a: a.adapter_id, default=None)
+        return self._adapters.in_force(generation)
 
     def writes(self, generation: int) -> bool:
         """Whether text is generated in this generation: not between a training's trigger and its swap."""
@@ -133,17 +99,17 @@ class Learning:
     def under_way(self) -> Training | None:
         """The training under way; None once its adapter is journaled, if the swap is still to come."""
         t = self._training
-        return t if t is not None and all(a.generation != t.swap for a in self._adapters) else None
+        return t if t is not None and all(a.generation != t.swap for a in self._adapters.all) else None
 
     @property
     def accepted(self) -> int:
         """Trainings whose adapter the gate let through."""
-        return sum(a.accepted for a in self._adapters)
+        return sum(a.accepted for a in self._adapters.all)
 
     @property
     def rejected(self) -> int:
         """Trainings whose adapter it did not."""
-        return len(self._adapters) - self.accepted
+        return len(self._adapters.all) - self.accepted
 
     @property
     def failed(self) -> int:
@@ -153,7 +119,12 @@ class Learning:
     @property
     def unconsumed(self) -> int:
         """Successes that no training has consumed."""
-        return sum(not s.consumed for s in self._successes)
+        return len(self._successes.unconsumed())
+
+    @property
+    def unusable(self) -> list[str]:
+        """Hashes of adapters whose bytes are gone or damaged, or that the model refused."""
+        return self._adapters.unusable
 
     # -- the schedule ------------------------------------------------------------------------------------------------
 
@@ -184,19 +155,8 @@ class Learning:
             await self._start(generation)
 
     def _take_in_new(self) -> None:
-        with JournalReader(self._path) as reader:
-            self._take_in(reader)
-
-    def _take_in(self, reader: JournalReader) -> None:
-        last = self._successes[-1].entry_id if self._successes else 0
-        share = self._settings.held_out_share
-        every = round(1 / share) if share > 0 else 0
-        for entry in reader.buffer(self._run_id, after=last):
-            held_out = every > 0 and len(self._successes) % every == every - 1
-            self._successes.append(Success(entry.entry_id, entry.generation, held_out, entry.consumed_by is not None))
-
-    def _unconsumed(self, generation: int) -> list[Success]:
-        return [s for s in self._successes if not s.consumed and s.generation <= generation]
+        with self._journal.reader() as reader:
+            self._successes.take_in(reader, self._journal.run_id)
 
     def _due(self, generation: int, generations: int) -> bool:
         if generation + self._settings.train_lag + self._settings.lag >= generations:
@@ -206,17 +166,17 @@ class Learning:
 
     def _enough_since(self) -> int | None:
         """The generation from which on the unconsumed successes suffice for a training; None while they do not."""
-        last = max((a.generation for a in self._adapters), default=-1)
+        last = max((a.generation for a in self._adapters.all), default=-1)
         failures = sum(g > last for g in self._failed)
         enough = self._settings.train_after * (1 + failures)
         if not self._settings.train or self._proposal_queue.adapters is None:
             return None
-        unconsumed = [s.generation for s in self._successes if not s.consumed]
-        return unconsumed[enough - 1] if len(unconsumed) >= enough else None
+        unconsumed = self._successes.unconsumed()
+        return unconsumed[enough - 1].generation if len(unconsumed) >= enough else None
 
     async def _start(self, generation: int) -> None:
-        taken = self._unconsumed(generation)[: MOST_BATCHES * self._settings.train_after]
-        held_out = [s for s in self._successes if s.held_out and s.generation <= generation][-MOST_HELD_OUT:]
+        taken = self._successes.unconsumed(generation)[: MOST_BATCHES * self._settings.train_after]
+        held_out = self._successes.judging(generation)
         self._training = Training(
             trigger=generation,
             swap=generation + self._settings.train_lag,
@@ -238,12 +198,12 @@ class Learning:
 
     def _entries(self, t: Training) -> dict[int, BufferEntryRecord]:
         """What a training learns from and is judged by, by entry id."""
-        with JournalReader(self._path) as reader:
+        with self._journal.reader() as reader:
             oldest = min((*t.taken, *t.held_out), default=1)
-            return {e.entry_id: e for e in reader.buffer(self._run_id, after=oldest - 1)}
+            return {e.entry_id: e for e in reader.buffer(self._journal.run_id, after=oldest - 1)}
 
     def _job(self, t: Training, files: AdapterFiles, entries: Mapping[int, BufferEntryRecord]) -> TrainingJob:
-        held_out = {s.entry_id for s in self._successes if s.held_out}
+        held_out = self._successes.held_out
         return TrainingJob(
             examples=one_of_each(_example(entries[i]) for i in t.taken if i not in held_out),
             held_out=tuple(_example(entries[i]) for i in t.held_out),
@@ -281,7 +241,7 @@ class Learning:
         }
         row = AdapterRecord(
             adapter_id=0,
-            run_id=self._run_id,
+            run_id=self._journal.run_id,
             generation=t.swap,
             parent_id=t.parent.adapter_id if t.parent else None,
             sha256=outcome.trained.sha256,
@@ -290,64 +250,31 @@ class Learning:
             training=training,
             created_unix_s=time.time(),
         )
-        event = EventRecord(
-            kind="adapter_accepted" if verdict.accepted else "adapter_rejected",
-            payload={"sha256": row.sha256, "reasons": list(verdict.reasons)},
-            run_id=self._run_id,
-            generation=t.swap,
-            created_unix_s=time.time(),
+        judged = AdapterAccepted if verdict.accepted else AdapterRejected
+        event = judged(
+            run_id=self._journal.run_id, generation=t.swap, sha256=row.sha256, reasons=tuple(verdict.reasons)
         )
-        adapter_id = await self._journal.put_adapter(row, consumed=t.taken, events=[event])
-        self._adapters.append(Adapter(adapter_id, t.swap, row.sha256, verdict.accepted))
-        for s in self._successes:
-            s.consumed = s.consumed or s.entry_id in t.taken
-        _log.info(event.kind, adapter=row.sha256[:12], generation=t.swap, reasons=list(verdict.reasons))
-        newest = slice(-self._settings.keep_adapters, None)  # of all, and of those that a search may fall back on
-        usable = [a for a in self._adapters if a.accepted and a.sha256 not in self.unusable]
-        kept = {a.adapter_id for a in (*self._adapters[newest], *usable[newest])}
-        await self._journal.retire_adapters(self._run_id, sorted(kept))
-
-    async def _journal_refusal(self, generation: int, sha256: str, reason: str) -> None:
-        """Later requests use the newest good adapter before; the event keeps a restart from trying this one again."""
-        if sha256 not in self.unusable:
-            self.unusable.append(sha256)
-            await self._leave_out(sha256, generation, reason, refused=True)
-
-    async def _leave_out(self, sha256: str, generation: int, reason: str, *, refused: bool) -> None:
-        payload = {"sha256": sha256, "reason": reason, "refused": refused}
-        event = EventRecord(
-            kind="adapter_unusable",
-            payload=payload,
-            run_id=self._run_id,
-            generation=generation,
-            created_unix_s=time.time(),
-        )
-        await self._journal.put_event(event)
-        _log.warning("adapter_unusable", adapter=sha256[:12], reason=reason)
+        adapter_id = await self._journal.writer.put_adapter(row, consumed=t.taken, events=[event])
+        self._adapters.add(Adapter(adapter_id, t.swap, row.sha256, verdict.accepted))
+        self._successes.consume(t.taken)
+        _log.info(kind_of(event), adapter=row.sha256[:12], generation=t.swap, reasons=list(verdict.reasons))
+        await self._adapters.retire(keep=self._settings.keep_adapters)
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
     def restore(self, reader: JournalReader, generation: int) -> None:
         """Read what the journal holds before ``generation``; ``resume`` follows. For a thread."""
-        rows = reader.adapters(self._run_id, weights=False)
-        self._adapters = [Adapter(r.adapter_id, r.generation, r.sha256, r.status != "rejected") for r in rows]
-        events = reader.events(self._run_id, limit=-1)
         self._failed = [
-            e.generation
-            for e in events
-            if e.kind == "training_failed" and e.generation is not None and e.generation < generation
+            event.generation
+            for event in reader.events(self._journal.run_id, TrainingFailed)
+            if event.generation is not None and event.generation < generation
         ]
-        self._take_in(reader)
-        told = [e for e in events if e.kind == "adapter_unusable"]
-        self.unusable = [e.payload["sha256"] for e in told if e.payload.get("refused")]
-        self._damaged = self._find_damaged(reader, generation)
-        self.unusable += [adapter.sha256 for adapter, _ in self._damaged]
+        self._successes.take_in(reader, self._journal.run_id)
+        self._adapters.restore(reader, generation)
 
     async def resume(self, generation: int, revisions: Sequence[ConfigRevisionRecord], *, searching: bool) -> None:
         """Tell of damaged adapters; a training that was under way goes to the proposal queue again, the same job."""
-        for adapter, found in self._damaged:
-            reason = f"its weights in the journal are {found}"
-            await self._leave_out(adapter.sha256, generation, reason, refused=False)
+        await self._adapters.report_damaged(generation)
         if not searching:
             return
         lag = self._settings.train_lag
@@ -357,7 +284,7 @@ class Learning:
             in_force = max((r for r in revisions if r.generation <= at), key=lambda r: r.revision)
             return int(in_force.config["run"]["generations"])
 
-        swapped = max([a.generation for a in self._adapters] + self._failed, default=0)
+        swapped = max([a.generation for a in self._adapters.all] + self._failed, default=0)
         if swapped >= generation:  # its row is there, the swap is still to come
             self._training = Training(swapped - lag, swapped, self.in_force(swapped - lag), (), (), 0)
             return
@@ -368,18 +295,6 @@ class Learning:
         trigger = next((g for g in later if self._due(g, generations(g))), None)
         if trigger is not None:
             await self._start(trigger)
-
-    def _find_damaged(self, reader: JournalReader, generation: int) -> list[tuple[Adapter, str]]:
-        """The newest adapters as long as their bytes are not what their hashes say: gone, or damaged."""
-        found = []
-        for adapter in reversed([a for a in self._adapters if a.accepted and a.sha256 not in self.unusable]):
-            weights = reader.weights(adapter.adapter_id)
-            if weights is not None and hashlib.sha256(weights).hexdigest() == adapter.sha256:
-                if adapter.generation <= generation:
-                    break
-                continue
-            found.append((adapter, "gone" if weights is None else "damaged"))
-        return found
 
 
 def _example(entry: BufferEntryRecord) -> Example:

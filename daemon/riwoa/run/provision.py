@@ -8,22 +8,26 @@ where that is gone, somebody who fails every request: the search then goes on ge
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from riwoa.cognition.engine import EngineLimits, LanguageModelProvider
+from riwoa.cognition.engine import LanguageModelProvider
+from riwoa.cognition.model_process import EngineLimits
 from riwoa.cognition.models import Resolved, choose, recommended
-from riwoa.cognition.protocol import ModelSpec, Progress, Trained, TrainingJob
+from riwoa.cognition.protocol import ModelSpec, OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.provider import ProposalProvider, ProviderStats, ScriptedProvider
+from riwoa.config.extended import plugin_of
 from riwoa.config.schema import Cognition
 from riwoa.errors import ConfigError, ModelError
-from riwoa.run.proposals import Style, style_of
+from riwoa.plugins import Plugin
+from riwoa.run.style import Style, style_of
 from riwoa_storage.records import ReplyRecord, RequestRecord, RunRecord
 
 Configured = Callable[[], Cognition]  # as in force now: limits may change in a run
 OnLog = Callable[[str], None]
+Provide = Callable[[Configured, RunRecord | None, OnLog, str | None], Awaitable["Provision"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +38,15 @@ class Provision:
     style: Style
     reason: str
     spec: ModelSpec | None = None  # of a language model that is here
+    kind: str = "model"  # who writes, where somebody does: the value of cognition.provider
+    missed: bool = False  # a language model was asked for, and there is none
 
     @property
     def state(self) -> str:
-        """For the status: "model", "scripted", "model gone" or "geometric only"."""
+        """For the status: "model", "scripted", another package's name, "model gone" or "geometric only"."""
         if self.provider is None:
             return "geometric only"
-        if isinstance(self.provider, AbsentProvider):
-            return "model gone"
-        return "scripted" if self.spec is None else "model"
+        return "model gone" if isinstance(self.provider, AbsentProvider) else self.kind
 
     @property
     def busy_cores(self) -> int:
@@ -76,7 +80,7 @@ class AbsentProvider:
         self._error = ModelError(f"the run's model {model} is gone: {reason}")
 
     async def start(self) -> None:
-        """Never.
+        """Fail: there is nothing to start.
 
         Raises:
             ModelError: always.
@@ -91,15 +95,15 @@ class AbsentProvider:
         """As ``start``."""
         raise self._error
 
-    async def train(self, job: TrainingJob, on_progress: Progress) -> Trained:
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
         """As ``start``."""
         raise self._error
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
     def stats(self) -> ProviderStats:
-        """Unavailable."""
+        """Unavailable, with the reason."""
         return ProviderStats(state="unavailable", reason=str(self._error))
 
 
@@ -109,30 +113,68 @@ async def provide(
     """Decide for a new run, or for the one that is continued, whose model lay in ``directory`` last.
 
     Raises:
-        ConfigError: the run was begun with another model than the one that is here.
+        ConfigError: the run was begun with another model than the one that is here, or nobody offers such a provider.
+        PluginError: another package's provider cannot be made.
+    """
+    name = cognition().provider
+    if name in _BUILT_IN:
+        return await _BUILT_IN[name](cognition, run, on_log, directory)
+    return _of_plugin(cognition(), plugin_of("cognition", name))
+
+
+async def _nobody(cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None) -> Provision:
+    return Provision(None, style_of(cognition()), "cognition.provider = none")
+
+
+async def _script(cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None) -> Provision:
+    settings = cognition()
+    provider = ScriptedProvider(settings.script)
+    return Provision(provider, style_of(settings), "scripted, as configured", kind="scripted")
+
+
+def _of_plugin(settings: Cognition, plugin: Plugin) -> Provision:
+    """Another package's provider: what its factory makes of ``[cognition]``, its own table among it.
+
+    Raises:
+        ConfigError: the package offers no function or class.
+        PluginError: it cannot make one.
+    """
+    if not callable(plugin.value):
+        raise ConfigError(f"the package {plugin.package}: {plugin.name} must make a provider of [cognition]")
+    with plugin.blamed("make its provider"):
+        provider: ProposalProvider = plugin.value(settings)
+    return Provision(provider, style_of(settings), f"of the package {plugin.package}", kind=plugin.name)
+
+
+async def _language_model(
+    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None
+) -> Provision:
+    """The configured language model; who stands in for it where there is none.
+
+    Raises:
+        ConfigError: see ``provide``.
     """
     settings = cognition()
-    if settings.provider == "none":
-        return Provision(None, style_of(settings), "cognition.provider = none")
-    if settings.provider == "scripted":
-        return Provision(ScriptedProvider(settings.script), style_of(settings), "scripted, as configured")
     try:
         found = await asyncio.to_thread(_found, settings, run, directory)
     except ModelError as error:
         return _without_model(settings, run, str(error))
     if run is not None and run.provenance.get("model") is None:
         reason = f"run {run.run_id} was begun without a language model; --new-run would use {found.spec.name}"
-        return Provision(None, style_of(settings), reason)
+        return Provision(None, style_of(settings), reason, missed=True)
     style = style_of(settings, recommended(found.spec))
     provider = LanguageModelProvider(found.spec, limits=lambda: _limits(cognition()), on_log=on_log)
     return Provision(provider, style, found.reason, found.spec)
 
 
+_BUILT_IN: Mapping[str, Provide] = {"model": _language_model, "scripted": _script, "none": _nobody}
+
+
 def _without_model(settings: Cognition, run: RunRecord | None, reason: str) -> Provision:
     begun_with = None if run is None else run.provenance.get("model")
     if begun_with is None:
-        return Provision(None, style_of(settings), reason)
-    return Provision(AbsentProvider(begun_with, reason), style_of(settings), reason)
+        return Provision(None, style_of(settings), reason, missed=True)
+    return Provision(AbsentProvider(begun_with, reason), style_of(settings), reason, missed=True)
 
 
 def _found(settings: Cognition, run: RunRecord | None, directory: str | None) -> Resolved:

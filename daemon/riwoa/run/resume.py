@@ -1,41 +1,122 @@
-"""What a resumed conductor asks the journal, each in as little of it as will do."""
+"""What a resumed conductor asks the journal, each in as little of it as will do, in a thread that can be given up."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from riwoa.run.racing import Racing
+from riwoa.run.deadline import PACE_GENERATIONS
+from riwoa.run.scan import Progress, Scanned, scan
 from riwoa.search.race import MOST
+from riwoa.search.racing import Racing
 from riwoa.surrogate.screening import NEWEST
 from riwoa_storage.reader import PAGE_ROWS, JournalReader
-from riwoa_storage.records import IndividualRecord
+from riwoa_storage.records import GenerationRecord, IndividualRecord
 
-PACE_GENERATIONS = 10  # whose durations tell the pace
-
-
-def newest(reader: JournalReader, run_id: int, racing: Racing) -> list[IndividualRecord]:
-    """The newest individuals that were evaluated in full, as many as what is learned of the space is learned from."""
-    limit, rows = NEWEST, reader.newest_fresh(run_id, NEWEST)
-    while racing.rungs and len(rows) == limit and sum(racing.learns_from(i.metrics) for i in rows) < MOST:
-        limit *= 4  # few went through every rung
-        rows = reader.newest_fresh(run_id, limit)
-    return rows
+_T = TypeVar("_T")
 
 
-def recent_s(reader: JournalReader, run_id: int, generation: int, phase: str) -> list[float]:
-    """What the last generations of a phase took, up to this one."""
-    start = max(0, generation + 1 - PACE_GENERATIONS)
-    return [s.duration_s for s in reader.generation_summaries(run_id, start) if s.phase == phase]
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Where a run stood at its last commit.
+
+    Attributes:
+        last: its last committed generation.
+        scanned: its individuals.
+        newest: those evaluated in full last, of which bounds and predictor learn; none where nothing does.
+        recent_s: durations of the phase's last generations.
+        searched: evaluations when the search ended, if it has.
+        barren: generations in a row, up to the last, in which everything failed.
+    """
+
+    last: GenerationRecord
+    scanned: Scanned
+    newest: Sequence[IndividualRecord]
+    recent_s: Sequence[float]
+    searched: int
+    barren: int
 
 
-def searched(reader: JournalReader, run_id: int, generation: int) -> int:
-    """What had been evaluated when the search ended and the polish began, by a generation of the polish."""
-    end = generation
-    while end > 0:
-        start = max(0, end - PAGE_ROWS)
-        page = itertools.islice(reader.generation_summaries(run_id, start), end - start)
-        of_search = [s for s in page if s.phase == "search"]
-        if of_search:
-            return int(of_search[-1].counters["evaluations"])
-        end = start
-    return 0
+@dataclass(frozen=True, slots=True)
+class PastReader:
+    """Reads the past of a run.
+
+    Attributes:
+        run_id: the run.
+        racing: what learns of the newest individuals on its rungs.
+        screened: whether a predictor learns of them, too.
+        barren: whether everything in a generation failed that should not have.
+    """
+
+    run_id: int
+    racing: Racing
+    screened: bool
+    barren: Callable[[Sequence[IndividualRecord]], bool]
+
+    def read(self, reader: JournalReader, progress: Progress) -> Past | None:
+        """The past; None before the first commit."""
+        last = reader.last_generation(self.run_id)
+        if last is None:
+            return None
+        return Past(
+            last=last,
+            scanned=scan(reader, self.run_id, last.generation + 1, progress),
+            newest=self._newest(reader) if self.racing.rungs or self.screened else (),
+            recent_s=self._recent_s(reader, last),
+            searched=self._searched(reader, last.generation) if last.phase == "polish" else 0,
+            barren=self._barren_until(reader, last),
+        )
+
+    def _newest(self, reader: JournalReader) -> list[IndividualRecord]:
+        """The newest individuals that were evaluated in full, as many as what learns of them learns from."""
+        limit, rows = NEWEST, reader.newest_fresh(self.run_id, NEWEST)
+        racing = self.racing
+        while racing.rungs and len(rows) == limit and sum(racing.learns_from(i.metrics) for i in rows) < MOST:
+            limit *= 4  # few went through every rung
+            rows = reader.newest_fresh(self.run_id, limit)
+        return rows
+
+    def _recent_s(self, reader: JournalReader, last: GenerationRecord) -> list[float]:
+        """Durations of the last generations of a phase, up to this one."""
+        start = max(0, last.generation + 1 - PACE_GENERATIONS)
+        return [s.duration_s for s in reader.generation_summaries(self.run_id, start) if s.phase == last.phase]
+
+    def _searched(self, reader: JournalReader, generation: int) -> int:
+        """Evaluations when the search ended and the polish began, by a generation of the polish."""
+        end = generation
+        while end > 0:
+            start = max(0, end - PAGE_ROWS)
+            page = itertools.islice(reader.generation_summaries(self.run_id, start), end - start)
+            of_search = [s for s in page if s.phase == "search"]
+            if of_search:
+                return int(of_search[-1].counters["evaluations"])
+            end = start
+        return 0
+
+    def _barren_until(self, reader: JournalReader, last: GenerationRecord) -> int:
+        barren, generation = 0, last
+        while self.barren(generation.individuals):
+            barren += 1
+            if generation.generation == 0:
+                break
+            generation = reader.generation(self.run_id, generation.generation - 1)
+        return barren
+
+
+async def in_thread(work: Callable[[Progress], _T], progress: Progress) -> _T:
+    """``work(progress)`` in a thread; cancelled, the thread ends at its next progress, for nobody waits for it."""
+    given_up = False
+
+    def told(done: int, total: int) -> None:
+        if given_up:
+            raise asyncio.CancelledError
+        progress(done, total)
+
+    try:
+        return await asyncio.to_thread(work, told)
+    except asyncio.CancelledError:
+        given_up = True
+        raise

@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -75,27 +75,44 @@ class Leader:
 
 @dataclass(frozen=True, slots=True)
 class SearchParameters:
-    """Settings of the strategies. Only those in ``RUN_CHANGEABLE`` may change while a run goes on."""
+    """Settings that every strategy has; one with settings of its own derives from it and names them with defaults.
+
+    Only those in ``RUN_CHANGEABLE`` may change while a run goes on.
+    """
 
     population: int = 20
-    generations: int = 50  # the schedule of a ends here
+    generations: int = 50  # the schedule of a strategy ends here
     p_semantic: float = 0.0  # share of attacks handed to the language model
     placebo_share: float = 0.1  # share of those handed to a uniform sample of the same grammar
-    elite_fraction: float = 0.5
-    basis_every: int = 5  # generations between eigendecompositions
-    spiral_b: float = 1.0
-    elitism: bool = True
-    avoid_duplicates: bool = True
-    signed_spiral: bool = True
-    rotated_encircle: bool = True
-    p_recombine: float = 0.3
-    screened: int = 16  # children drawn for a slot, of which a predictor chooses one; 1 for none
 
     def __post_init__(self) -> None:
-        for name, low in (("population", 4), ("generations", 1), ("basis_every", 1), ("screened", 1)):
+        self.require_at_least(population=4, generations=1)
+        self.require_shares("p_semantic", "placebo_share")
+
+    @classmethod
+    def of(cls, params: SearchParameters) -> Self:
+        """These parameters, with the defaults of those that only this strategy has."""
+        if isinstance(params, cls):
+            return params
+        return cls(**{f.name: getattr(params, f.name) for f in dataclasses.fields(SearchParameters)})
+
+    def require_at_least(self, **least: int) -> None:
+        """Refuse numbers that are too small.
+
+        Raises:
+            SearchInputError: names the first.
+        """
+        for name, low in least.items():
             if getattr(self, name) < low:
                 raise SearchInputError(f"{name} must be at least {low}, got {getattr(self, name)!r}")
-        for name in ("p_semantic", "placebo_share", "elite_fraction", "p_recombine"):
+
+    def require_shares(self, *names: str) -> None:
+        """Refuse shares outside [0, 1].
+
+        Raises:
+            SearchInputError: names the first.
+        """
+        for name in names:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise SearchInputError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
 
@@ -108,6 +125,12 @@ class Strategy(Protocol):
 
     name: str
     generation: int  # the next to ask for, from 0
+    codec: Codec  # between its genotypes and the space's choices
+
+    @property
+    def objective(self) -> Objective:
+        """The objective in force."""
+        ...
 
     @property
     def finished(self) -> bool:
@@ -203,9 +226,22 @@ class Members:
 
 
 class PopulationStrategy(ABC):
-    """A strategy that asks ``population`` candidates a generation; subclasses say which, and who survives."""
+    """A strategy that asks ``population`` candidates a generation; subclasses say which, and who survives.
+
+    Attributes:
+        name: what the configuration and the journal call it.
+        parameters: the class of its settings.
+        uses_latency: whether it asks for the latencies of networks before they are evaluated.
+    """
 
     name: str
+    parameters: ClassVar[type[SearchParameters]] = SearchParameters
+    uses_latency: ClassVar[bool] = False
+
+    @classmethod
+    def screens(cls, params: SearchParameters) -> bool:
+        """Whether, with these settings, it chooses among drawn children by a predictor learned from the run."""
+        return False
 
     def __init__(
         self,
@@ -218,7 +254,7 @@ class PopulationStrategy(ABC):
         self.space = space
         self.objective = objective
         self.seed = seed
-        self.params = params
+        self.params = self.parameters.of(params)
         self.latency_of = latency_of
         self.screen: Screen | None = None
         self.codec = Codec(space, seed)
@@ -339,7 +375,8 @@ class PopulationStrategy(ABC):
         """See ``Strategy.set_parameters``."""
         if self._asked:
             raise CallOrderError("settings change between generations; tell the outcomes first")
-        for field in dataclasses.fields(SearchParameters):
+        params = self.parameters.of(params)
+        for field in dataclasses.fields(params):
             same = getattr(params, field.name) == getattr(self.params, field.name)
             if not same and field.name not in RUN_CHANGEABLE:
                 raise SearchInputError(f"{field.name} cannot change within a run; start a new run to change it")

@@ -6,10 +6,12 @@ Regularised evolution and local search move after every single evaluation, so th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from riwoa.search import whale
-from riwoa.search.base import Members, PopulationStrategy, Proposal
+from riwoa.search.base import Members, PopulationStrategy, Proposal, SearchParameters
 from riwoa.search.race import Cut
 from riwoa.search.rng import generator
 
@@ -33,6 +35,13 @@ class RandomSearch(PopulationStrategy):
         self.population = children
 
 
+@dataclass(frozen=True, slots=True)
+class WhaleParameters(SearchParameters):
+    """Settings of whale optimisation."""
+
+    spiral_b: float = 1.0  # shape of the spiral
+
+
 class Whale(PopulationStrategy):
     """WOA as published, with vector coefficients and RI-IWOA's bounds (reflection): every whale moves, better or not.
 
@@ -41,6 +50,8 @@ class Whale(PopulationStrategy):
     """
 
     name = "woa"
+    parameters = WhaleParameters
+    params: WhaleParameters
 
     def _propose(self) -> list[Proposal]:
         n, d = self.params.population, self.codec.dimension

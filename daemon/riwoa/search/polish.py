@@ -24,6 +24,7 @@ from riwoa.search.base import (
     Leader,
     Outcome,
     Proposal,
+    Screen,
     SearchInputError,
     SearchParameters,
     Snapshot,
@@ -31,6 +32,7 @@ from riwoa.search.base import (
 )
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.race import Cut
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
 
@@ -56,6 +58,73 @@ class _Record:
     accuracy: float
     latency_ms: float
     origin: tuple[int, int]
+
+
+class _Known:
+    """The phenotypes that a polish knows, and what each is worth to it.
+
+    Args:
+        codec: of the run.
+        objective: judges.
+        start: where the polish starts.
+        latency_of: latency where it is free to know, or None.
+    """
+
+    def __init__(self, codec: Codec, objective: Objective, start: Leader, latency_of: LatencyOf | None) -> None:
+        self.objective = objective
+        self.start = start
+        self.memo: dict[bytes, _Record] = {}  # of what was evaluated, by key
+        self._codec = codec
+        self._latency_of = latency_of
+
+    def key(self, genotype: FloatArray) -> bytes:
+        """Names the phenotype of a genotype."""
+        return bytes(self._codec.decode(genotype[None, :])[0].tobytes())
+
+    def judged(self, r: _Record) -> Leader:
+        """An evaluated phenotype under the objective in force."""
+        return Leader(
+            genotype=r.genotype,
+            indices=self._codec.decode(r.genotype[None, :])[0],
+            accuracy=r.accuracy,
+            latency_ms=r.latency_ms,
+            fitness=float(self.objective.fitness(r.accuracy, r.latency_ms)),
+            origin=r.origin,
+        )
+
+    def judge_by(self, objective: Objective, start: _Record | None = None) -> None:
+        """Take another objective, and another start if one is given."""
+        before = self.start
+        self.objective = objective
+        kept = _Record(before.genotype, before.accuracy, before.latency_ms, before.origin)
+        self.start = self.judged(kept if start is None else start)
+
+    def value(self, genotype: FloatArray) -> Value:
+        """What is maximised; the phenotype is known or too slow."""
+        key = self.key(genotype)
+        if key == self.key(self.start.genotype):
+            return (2, self.start.fitness)
+        if key not in self.memo:
+            return self.too_slow(genotype) or (0, -np.inf)
+        record = self.memo[key]
+        if np.isnan(record.accuracy):
+            return (0, -np.inf)
+        if self._start_feasible and not bool(self.objective.feasible(record.latency_ms)):
+            return (1, -record.latency_ms)
+        return (2, float(self.objective.fitness(record.accuracy, record.latency_ms)))
+
+    def too_slow(self, genotype: FloatArray) -> Value | None:
+        """Its value where it is known for free that it cannot replace a start that meets the target."""
+        if self._latency_of is None or not self._start_feasible:
+            return None
+        latency_ms = self._latency_of(self._codec.decode(genotype[None, :])[0])
+        if latency_ms is None or bool(self.objective.feasible(latency_ms)):
+            return None
+        return (1, -latency_ms)
+
+    @property
+    def _start_feasible(self) -> bool:
+        return bool(self.objective.feasible(self.start.latency_ms))
 
 
 class Polish:
@@ -90,21 +159,28 @@ class Polish:
         if budget < 0:
             raise SearchInputError(f"the polish budget must not be negative, got {budget}")
         self.codec = Codec(space, seed)
-        self.objective = objective
         self.seed = seed
         self.budget = budget
         self.generation = start_generation
-        self._start = leader
+        self._known = _Known(self.codec, objective, leader, latency_of)
         self._directions = self._plane()
-        self._latency_of = latency_of
-        self._memo: dict[bytes, _Record] = {}
         self._waiting = False
         self._rewind()
+
+    @property
+    def objective(self) -> Objective:
+        """The objective in force."""
+        return self._known.objective
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to ask."""
         return self._batch is None
+
+    @property
+    def cut(self) -> Cut | None:
+        """Nobody is given up: a polish asks little and compares closely."""
+        return None
 
     @property
     def leader(self) -> Leader:
@@ -130,15 +206,15 @@ class Polish:
             origin = (int(members.origin[row, 0]), int(members.origin[row, 1]))
             metrics = float(members.accuracy[row]), float(members.latency_ms[row])
             record = _Record(members.genotype[row], *metrics, origin)
-            self._memo.setdefault(self._key(record.genotype), record)
+            self._known.memo.setdefault(self._known.key(record.genotype), record)
             self._consider(record)
         self.generation += 1
         self._advance()
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
-        records = list(self._memo.values())
-        start = self._start
+        records = list(self._known.memo.values())
+        start = self._known.start
         return {
             "strategy": np.array(self.name),
             "generation": np.array(self.generation),
@@ -155,18 +231,16 @@ class Polish:
             raise SearchInputError(
                 f"the snapshot has {start.genotype.size} coordinates, this space {self.codec.dimension}"
             )
-        self._start = self._judged(start)
+        self._known.judge_by(self.objective, start)
         self.generation = int(np.asarray(snapshot["generation"], dtype=np.int64))
-        self._memo = {self._key(r.genotype): r for r in _records(snapshot, "memo")}
+        self._known.memo = {self._known.key(r.genotype): r for r in _records(snapshot, "memo")}
         self._rewind()
 
     def set_objective(self, objective: Objective) -> None:
         """See ``Strategy.set_objective``; the polish starts over, with what it knows."""
         if self._waiting:
             raise CallOrderError("the objective changes between generations; tell the outcomes first")
-        self.objective = objective
-        start = self._start
-        self._start = self._judged(_Record(start.genotype, start.accuracy, start.latency_ms, start.origin))
+        self._known.judge_by(objective)
         self._rewind()
 
     def set_budget(self, budget: int) -> None:
@@ -183,6 +257,9 @@ class Polish:
         self.budget = budget
         self._rewind()
 
+    def set_screen(self, screen: Screen | None) -> None:
+        """A polish draws no children to choose among."""
+
     def set_parameters(self, params: SearchParameters) -> None:
         """Nothing in the settings of the search concerns the polish."""
 
@@ -190,10 +267,10 @@ class Polish:
 
     def _rewind(self) -> None:
         """Run the algorithm from its start over what is known, up to the first batch that is not."""
-        self._leader = self._start
-        for record in self._memo.values():
+        self._leader = self._known.start
+        for record in self._known.memo.values():
             self._consider(record)
-        self._start_key = self._key(self._start.genotype)
+        self._start_key = self._known.key(self._known.start.genotype)
         self._charged: set[bytes] = set()
         self._steps = self._algorithm()
         self._advance()
@@ -214,15 +291,15 @@ class Polish:
 
         Ends when all corners are one phenotype: from then on every value is equal. Returns the best genotype it met.
         """
-        best = self._start.genotype
+        best = self._known.start.genotype
         z = self._initial_simplex()
         try:
             values = yield from self._values(self._place(z), limit)
             for _ in range(MOST_STEPS):
                 order = sorted(range(len(values)), key=lambda i: values[i], reverse=True)
                 z, values = z[order], [values[i] for i in order]
-                best = max(best, self._place(z[:1])[0], key=self._value)
-                if len({self._key(g) for g in self._place(z)}) == 1:
+                best = max(best, self._place(z[:1])[0], key=self._known.value)
+                if len({self._known.key(g) for g in self._place(z)}) == 1:
                     break
                 z, values = yield from self._simplex_step(z, values, limit)
         except _BudgetSpentError:
@@ -260,12 +337,12 @@ class Polish:
         """
         in_bins = self._directions * self.codec.bins[:, None]
         most, column = np.argmax(np.abs(in_bins), axis=0), np.arange(self._directions.shape[1])
-        inward = np.where(self._start.genotype[most] < 0.5, 1.0, -1.0)
+        inward = np.where(self._known.start.genotype[most] < 0.5, 1.0, -1.0)
         return np.concatenate((np.zeros((1, len(column))), np.diag(inward / in_bins[most, column])))
 
     def _place(self, z: FloatArray) -> Batch:
         """Genotypes at offsets (m, k) from the start."""
-        return list(self.codec.reflect(self._start.genotype + z @ self._directions.T))
+        return list(self.codec.reflect(self._known.start.genotype + z @ self._directions.T))
 
     def _neighbours(self, genotype: FloatArray) -> Generator[Batch, None, None]:
         """Move to the best of each batch of neighbours while one is better; ends at a local optimum."""
@@ -277,7 +354,7 @@ class Polish:
                 batch = candidates[first : first + BATCH]
                 values = yield from self._values(batch, self.budget)
                 best = max(range(len(batch)), key=lambda i: values[i])
-                if values[best] > self._value(genotype):
+                if values[best] > self._known.value(genotype):
                     genotype = batch[best]
                     break
             else:
@@ -291,7 +368,7 @@ class Polish:
             for choice in self.codec.space.neighbours(int(gene), int(indices[gene])):
                 changed = genotype.copy()
                 self.codec.set_choice(changed, int(gene), choice)
-                if self._too_slow(changed) is None:
+                if self._known.too_slow(changed) is None:
                     out.append(changed)
         return out
 
@@ -306,45 +383,18 @@ class Polish:
         """
         new: dict[bytes, FloatArray] = {}
         for g in genotypes:
-            key = self._key(g)
-            if key not in self._charged and key != self._start_key and self._too_slow(g) is None:
+            key = self._known.key(g)
+            if key not in self._charged and key != self._start_key and self._known.too_slow(g) is None:
                 new.setdefault(key, g)
         affordable = dict(list(new.items())[: max(0, limit - len(self._charged))])
-        unknown = [g for key, g in affordable.items() if key not in self._memo]
-        asked = unknown[: max(0, self.budget - len(self._memo))]
+        unknown = [g for key, g in affordable.items() if key not in self._known.memo]
+        asked = unknown[: max(0, self.budget - len(self._known.memo))]
         self._charged.update(affordable)
         if asked:
             yield asked
         if len(affordable) < len(new) or len(asked) < len(unknown):
             raise _BudgetSpentError
-        return [self._value(g) for g in genotypes]
-
-    def _value(self, genotype: FloatArray) -> Value:
-        """What is maximised; the phenotype is known or too slow."""
-        key = self._key(genotype)
-        if key == self._start_key:
-            return (2, self._start.fitness)
-        if key not in self._memo:
-            return self._too_slow(genotype) or (0, -np.inf)
-        record = self._memo[key]
-        if np.isnan(record.accuracy):
-            return (0, -np.inf)
-        if self._start_feasible and not bool(self.objective.feasible(record.latency_ms)):
-            return (1, -record.latency_ms)
-        return (2, float(self.objective.fitness(record.accuracy, record.latency_ms)))
-
-    def _too_slow(self, genotype: FloatArray) -> Value | None:
-        """Its value where it is known for free that it cannot replace a start that meets the target."""
-        if self._latency_of is None or not self._start_feasible:
-            return None
-        latency_ms = self._latency_of(self.codec.decode(genotype[None, :])[0])
-        if latency_ms is None or bool(self.objective.feasible(latency_ms)):
-            return None
-        return (1, -latency_ms)
-
-    @property
-    def _start_feasible(self) -> bool:
-        return bool(self.objective.feasible(self._start.latency_ms))
+        return [self._known.value(g) for g in genotypes]
 
     def _consider(self, record: _Record) -> None:
         """Make the record leader if it is better."""
@@ -352,20 +402,7 @@ class Polish:
         latency_ms = [self._leader.latency_ms, record.latency_ms]
         order = self.objective.ranking(accuracy, latency_ms)
         if len(order) and order[0] == 1:
-            self._leader = self._judged(record)
-
-    def _judged(self, r: _Record) -> Leader:
-        return Leader(
-            genotype=r.genotype,
-            indices=self.codec.decode(r.genotype[None, :])[0],
-            accuracy=r.accuracy,
-            latency_ms=r.latency_ms,
-            fitness=float(self.objective.fitness(r.accuracy, r.latency_ms)),
-            origin=r.origin,
-        )
-
-    def _key(self, genotype: FloatArray) -> bytes:
-        return bytes(self.codec.decode(genotype[None, :])[0].tobytes())
+            self._leader = self._known.judged(record)
 
     def _plane(self) -> FloatArray:
         """Orthonormal random directions as columns, shape (D, k)."""

@@ -57,12 +57,14 @@ that mutates until within the target 79.55 / 80.86 / 82.30. Without ``latency_of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from riwoa.search import whale
 from riwoa.search.base import LatencyOf, Members, PopulationStrategy, Proposal, SearchParameters, Snapshot
+from riwoa.search.baselines import WhaleParameters
 from riwoa.search.covariance import eigenbasis, shrunk_covariance
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
 from riwoa.search.race import Cut
@@ -76,6 +78,25 @@ REMEMBERED = 4096  # phenotypes that count as evaluated already; older ones are 
 MOST_REPAIRS = 100  # single-choice steps towards a new phenotype within the target
 
 
+@dataclass(frozen=True, slots=True)
+class RiwoaParameters(WhaleParameters):
+    """Settings of RI-IWOA beyond those of whale optimisation; the table above says what each is worth."""
+
+    elite_fraction: float = 0.5  # of the population, which shapes mean and covariance
+    basis_every: int = 5  # generations between eigendecompositions
+    elitism: bool = True
+    avoid_duplicates: bool = True
+    signed_spiral: bool = True
+    rotated_encircle: bool = True
+    p_recombine: float = 0.3
+    screened: int = 16  # children drawn for a slot, of which a predictor chooses one; 1 for none
+
+    def __post_init__(self) -> None:
+        super(RiwoaParameters, self).__post_init__()  # a class with slots is made twice: super() alone is the first
+        self.require_at_least(basis_every=1, screened=1)
+        self.require_shares("elite_fraction", "p_recombine")
+
+
 class RotationInvariantWhale(PopulationStrategy):
     """Whale optimisation in the eigenbasis of its elites.
 
@@ -85,6 +106,14 @@ class RotationInvariantWhale(PopulationStrategy):
     """
 
     name = "riwoa"
+    parameters = RiwoaParameters
+    params: RiwoaParameters
+    uses_latency = True
+
+    @classmethod
+    def screens(cls, params: SearchParameters) -> bool:
+        """Where more than one child is drawn for a slot."""
+        return RiwoaParameters.of(params).screened > 1
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Every strategy by its name."""
+"""Every strategy of riwoa's own by its name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from riwoa.search.space import Space
 STRATEGIES: Mapping[str, type[PopulationStrategy]] = {
     s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch, RegularisedEvolution, LocalSearch)
 }
-
-SCREENING = (RotationInvariantWhale.name,)  # those that choose among drawn children
 
 
 def make_strategy(
@@ -35,4 +33,5 @@ def make_strategy(
     """
     if name not in STRATEGIES:
         raise SearchInputError(f"no strategy is called {name!r}; choose from {', '.join(STRATEGIES)}")
-    return STRATEGIES[name](space, objective, seed, params, latency_of)
+    strategy = STRATEGIES[name]
+    return strategy(space, objective, seed, params, latency_of if strategy.uses_latency else None)

@@ -37,7 +37,7 @@ _log = get_logger("control")
 
 
 class ControlServer:
-    """Serves verbs.
+    """Answers requests on the control socket.
 
     Args:
         path: of the socket.
@@ -69,7 +69,7 @@ class ControlServer:
         self._bound: tuple[int, int] | None = None  # what lies there since we listen
 
     async def start(self) -> None:
-        """Listen. Where that cannot be, go on without: being asked is a convenience, status.json and signals remain."""
+        """Listen; where that is not possible, log why and go on, for status.json and signals remain."""
         try:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -86,7 +86,7 @@ class ControlServer:
 
     @property
     def place(self) -> str | None:
-        """Where clients are heard; None where they are not."""
+        """The path of the socket; None where the server does not listen."""
         return None if self._server is None else str(self._path)
 
     def _bind(self, listener: socket.socket) -> None:
@@ -103,7 +103,7 @@ class ControlServer:
                 os.close(descriptor)
 
     def _clear(self) -> None:
-        """Remove a dead daemon's socket, and nothing else: the place may be shared by states, or be a file's.
+        """Remove a dead daemon's socket; the place may hold a living one's, or another file, which stay.
 
         Raises:
             OSError: something else lies there.
@@ -122,7 +122,7 @@ class ControlServer:
         raise OSError(errno.EADDRINUSE, "another daemon listens there")
 
     def _share(self, address: str) -> None:
-        """Let the group in, if there is one and it can be given."""
+        """Give the socket to the configured group, if there is such a group and it is ours to give."""
         try:
             group_id = grp.getgrnam(self._group or "").gr_gid
             if os.stat(address).st_gid != group_id:  # under systemd it is ours already, and chown is forbidden there
@@ -145,7 +145,7 @@ class ControlServer:
         except OSError:  # gone already
             writer.close()
             return
-        if not self._masters(user_id) and self._clients[user_id] >= _CLIENTS_A_USER:
+        if not self._is_owner(user_id) and self._clients[user_id] >= _CLIENTS_A_USER:
             writer.close()  # unheard: whoever holds these places is gone in seconds
             return
         self._clients[user_id] += 1
@@ -186,11 +186,11 @@ class ControlServer:
             return {"ok": False, "error": str(error), "exit_code": error.exit_code}
 
     def _may(self, user_id: int, verb: str) -> bool:
-        return verb in self._harmless or self._masters(user_id) or _name(user_id) in self._operators()
+        return verb in self._harmless or self._is_owner(user_id) or _name(user_id) in self._operators()
 
     @staticmethod
-    def _masters(user_id: int) -> bool:
-        """Root and the daemon's own user: nobody else's connections may keep them out."""
+    def _is_owner(user_id: int) -> bool:
+        """Whether it is root or the daemon's own user, whom nobody else's connections may keep out."""
         return user_id in (0, os.geteuid())
 
 
@@ -203,7 +203,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:
-    """The user id of who connected, from the kernel."""
+    """The user id of the client, from the kernel."""
     credentials = struct.Struct("3i")  # process, user, group
     connection = writer.get_extra_info("socket")
     _, user_id, _ = credentials.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))

@@ -15,16 +15,20 @@ from riwoa.console.terminal import Terminal, fit
 from riwoa.errors import DaemonUnavailableError
 from riwoa.files.ownership import json_object
 from riwoa.hardware.interval import advice, interval_of, plus_minus
+from riwoa.oracle.kinds import measures_device
 from riwoa.oracle.protocol import accuracy_error
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import StatePaths, connect
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.service.ending import exported_digest
 from riwoa.service.status import one_line, steps
 from riwoa.service.status_check import checked_status
+from riwoa.service.status_object import StatusObject, WorkerStatus
 from riwoa.text import printable
+from riwoa_storage.events import WinnerConfirmed
 from riwoa_storage.reader import JournalReader
 
-Look = Callable[[], Mapping[str, Any]]
+Look = Callable[[], StatusObject]
 
 _TERMINAL_EVERY_S = 0.5
 _PLAIN_EVERY_S = 10.0
@@ -32,8 +36,8 @@ _BAR_WIDTH = 28
 _MOST_CHARACTERS = 4_000  # of an architecture
 
 
-def progress_lines(status: Mapping[str, Any]) -> list[str]:
-    """What is going on, a few lines."""
+def progress_lines(status: StatusObject) -> list[str]:
+    """The status in a few lines."""
     lines = [f"riwoa · {status['state']} · {one_line(status)}"]
     run = status.get("run")
     if run:
@@ -55,17 +59,18 @@ def progress_lines(status: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def worker_line(worker: Mapping[str, Any]) -> str:
-    """One worker: what it does, for how long, and how much it has done."""
+def worker_line(worker: WorkerStatus) -> str:
+    """What one worker does, for how long, and how much it has done."""
     doing = worker["state"]
     if worker.get("job"):
         doing += f" for {worker.get('since_s') or 0:.1f} s"
-    share = f", {100 * worker['busy_share']:.0f} % busy" if worker.get("busy_share") is not None else ""
+    busy_share = worker.get("busy_share")
+    share = f", {100 * busy_share:.0f} % busy" if busy_share is not None else ""
     return f"{worker['name']}: {doing}, {worker['done']} done{share}"
 
 
 async def show_progress(look: Look) -> None:
-    """Draw until cancelled: in place on a terminal that can, otherwise a line when it changes."""
+    """Show the status until cancelled: in place on a terminal that can, otherwise a line when it changes."""
     in_place = Terminal.of(sys.stdout).redraws
     drawn, said, said_s = 0, "", -math.inf
     try:
@@ -95,8 +100,8 @@ def _redraw(lines: list[str], drawn: int) -> int:
     return len(lines)
 
 
-def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
-    """The winner, the Pareto front, and where the files lie; for a stopped run, how to go on."""
+def show_end(status: StatusObject, paths: StatePaths) -> None:
+    """Print the winner, the Pareto front and where the files lie; of a stopped run, how to go on."""
     if status["state"] != "finished":
         print(f"{status['state']}: {status.get('message') or one_line(status)}")
         print(f"journal: {paths.journal}")
@@ -108,9 +113,7 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
         assert run is not None, "a finished run is in the journal"
         last = reader.last_generation(run.run_id)
         front = _front(reader, run.run_id)
-        confirmed = [
-            e.payload for e in reader.events(run.run_id) if e.kind == "winner_confirmed" and not e.payload["error"]
-        ]
+        confirmed = [event for event in reader.events(run.run_id, WinnerConfirmed) if not event.error]
     assert last is not None
     assert last.leader is not None
     leader, metrics = last.leader, last.leader["metrics"]
@@ -125,11 +128,11 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     images = f" ± {100 * error:.2f} on {metrics['images']} validation images" if error is not None else ""
     print(f"  accuracy     {100 * metrics['accuracy']:.2f} %{images}")
     if confirmed:
-        print(f"  in float32   {100 * confirmed[0]['metrics']['accuracy']:.2f} %, as exported")
+        print(f"  in float32   {100 * confirmed[0].metrics['accuracy']:.2f} %, as exported")
     if "report" in metrics:
         print(f"  reported     {100 * metrics['report']:.2f} %, which no search looked at")
     if target_ms is not None:
-        measured = run.provenance.get("oracle", {}).get("kind") == "supernet"
+        measured = measures_device(str(run.provenance.get("oracle", {}).get("kind")))
         by = "this device's table" if measured else "the given tables"
         interval = interval_of(paths.latency_table, run.provenance.get("latency_table_sha256")) if measured else None
         print(f"  latency      {metrics['latency_ms']:.3f} ms an image{plus_minus(interval)}, by {by}")
@@ -148,12 +151,6 @@ def show_end(status: Mapping[str, Any], paths: StatePaths) -> None:
     print(f"digest   {last.digest}")
 
 
-def exported_digest(paths: StatePaths) -> str | None:
-    """Digest of the run whose winner lies in the export directory; None where there is none."""
-    digest = json_object(paths.export / "provenance.json").get("digest")
-    return digest if isinstance(digest, str) else None
-
-
 def architecture_line(architecture: Mapping[str, Any]) -> str:
     """A MobileNetV3 subnet in one line: resolution, then each stage's blocks as kernel/expansion; any other as JSON."""
     try:
@@ -164,7 +161,7 @@ def architecture_line(architecture: Mapping[str, Any]) -> str:
 
 
 def _mobilenet_line(architecture: Mapping[str, Any]) -> str:
-    """As ``architecture_line``.
+    """The line of a MobileNetV3 subnet.
 
     Raises:
         KeyError, TypeError: it is no subnet of that space.
@@ -195,7 +192,7 @@ async def attach(paths: StatePaths) -> int:
     left = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, left.set)
 
-    def look() -> Mapping[str, Any]:
+    def look() -> StatusObject:
         nonlocal status
         status = _ask(paths)
         return status
@@ -213,7 +210,7 @@ async def attach(paths: StatePaths) -> int:
 
 
 def _show_last(paths: StatePaths) -> int:
-    """How it stands once the daemon is gone; the exit code is that of `riwoactl status`."""
+    """Print how the run stands once the daemon is gone; returns the exit code of `riwoactl status`."""
     last = checked_status(json_object(paths.status))
     if last is None:
         raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue")
@@ -223,7 +220,7 @@ def _show_last(paths: StatePaths) -> int:
     return {"finished": 0, "unhealthy": 4}.get(last["state"], 3)
 
 
-def _ask(paths: StatePaths) -> Mapping[str, Any]:
+def _ask(paths: StatePaths) -> StatusObject:
     """The status of a live daemon.
 
     Raises:

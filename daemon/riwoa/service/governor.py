@@ -1,4 +1,4 @@
-"""What an unattended search leaves to others: it pauses while disk, memory, heat, battery or the hour say so.
+"""The governor: the search pauses while disk, memory, load, heat, battery or the hour ask for it.
 
 Each watched quantity has a level at which the search pauses and another, calmer one at which it goes on, so that it
 does not flutter. A pause drops nothing: what is committed or stored stays, and the search goes on as after a kill.
@@ -21,7 +21,7 @@ from riwoa.config.hours import inside
 from riwoa.config.schema import Governor as Settings
 from riwoa.limits import memory
 from riwoa.log import get_logger
-from riwoa.patience import Convenience
+from riwoa.patience import BestEffort
 
 _log = get_logger("governor")
 # A pause for one of these frees the memory of every worker: waiting would not free it, or lasts for hours.
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What the machine says of itself; None where it does not."""
+    """What the machine's sensors tell; None where it has none."""
 
     disk_free_bytes: int | None = None  # what an ordinary user may still write where the state lies
     memory_available_bytes: int | None = None
@@ -45,7 +45,7 @@ class Readings:
 
 
 def read_machine(state: Path) -> Readings:
-    """The readings of now; a sensor that fails is one that is not there."""
+    """Read every sensor once; one that fails counts as missing."""
     swap, found = _quietly(psutil.swap_memory), _quietly(memory)
     load = _quietly(os.getloadavg)
     disk = _quietly(lambda: os.statvfs(state))
@@ -62,7 +62,7 @@ def read_machine(state: Path) -> Readings:
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """One quantity, with its two settings ``<name>_pause<unit>`` and ``<name>_resume<unit>``."""
+    """A watched quantity with its two settings, ``<name>_pause<unit>`` and ``<name>_resume<unit>``."""
 
     name: str
     reading: str
@@ -72,7 +72,7 @@ class _Watched:
     scale: float = 1.0
 
     def hold(self, settings: Settings, readings: Readings, *, held: bool) -> str | None:
-        """Why to pause; a search that pauses already waits for the calmer level."""
+        """Why to pause, None to go on; a search that pauses already (``held``) waits for the calmer level."""
         value: float | None = getattr(readings, self.reading)
         pause: float | None = getattr(settings, f"{self.name}_pause{self.unit}")
         resume: float | None = getattr(settings, f"{self.name}_resume{self.unit}")
@@ -96,7 +96,7 @@ _WATCHED = (
 
 
 def judge(settings: Settings, readings: Readings, now: datetime, held: Collection[str]) -> dict[str, str]:
-    """Why to pause, by what is watched; empty to go on.
+    """The reasons to pause, by what is watched; empty to go on.
 
     Args:
         settings: the levels in force.
@@ -137,11 +137,11 @@ class Governor:
 
     @property
     def unloads(self) -> bool:
-        """Whether the workers' memory is to be freed, too."""
+        """Whether a pause is to end the workers, so that their memory is freed."""
         return bool(UNLOADING & self.holds.keys())
 
     def look(self) -> None:
-        """Read and judge once."""
+        """Read the machine and judge it once."""
         self.readings = self._read(self._state)
         time.tzset()  # a traveller's clock moves to another zone while the daemon runs
         before, self.holds = self.holds, judge(self._settings(), self.readings, datetime.now(), self.holds)
@@ -154,14 +154,14 @@ class Governor:
             self._on_change()
 
     async def watch(self) -> None:
-        """Look again and again, by the monotonic clock; ends only by cancellation."""
-        looking = Convenience("governor")
+        """Look every ``governor.every_s`` seconds until cancelled."""
+        looking = BestEffort("governor")
         while True:
             looking.attempt(self.look)
             await asyncio.sleep(self._settings().every_s)
 
     async def until(self, condition: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until the holds are such that ``condition`` holds; False when ``timeout_s`` went by first."""
+        """Wait until ``condition``, asked at each change of the holds, is true; False after ``timeout_s``."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         while not condition():
             self._changed.clear()
@@ -189,9 +189,9 @@ def _hottest_c() -> float | None:
 
 
 def discharging_percent(supplies: Path = _SUPPLIES) -> float | None:
-    """The fullest battery of the machine while it discharges; a mouse's (scope "Device") is none of it.
+    """The charge of the machine's fullest discharging battery, in percent; None on mains.
 
-    Not psutil's: it takes the emptiest of all, the mouse's too.
+    A mouse's battery (scope "Device") does not count; psutil would take the emptiest of all, the mouse's too.
     """
     found = []
     for supply in _quietly(lambda: sorted(supplies.glob("*"))) or []:

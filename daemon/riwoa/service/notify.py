@@ -1,4 +1,4 @@
-"""What systemd is told: READY, STATUS, RELOADING, STOPPING, WATCHDOG (sd_notify(3)). Silent where nobody listens."""
+"""Notifications to systemd (sd_notify(3)): READY, STATUS, RELOADING, STOPPING, WATCHDOG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 class Notifier:
-    """Datagrams to ``$NOTIFY_SOCKET``."""
+    """Sends datagrams to ``$NOTIFY_SOCKET``; does nothing where that is not set."""
 
     def __init__(self) -> None:
         address = os.environ.get("NOTIFY_SOCKET", "")
@@ -23,25 +23,25 @@ class Notifier:
         return int(text) / 1e6 if text.isdigit() and int(text) > 0 and meant_for_us else None
 
     def ready(self) -> None:
-        """The daemon serves requests and searches."""
+        """Tell that the daemon serves requests and searches."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """A reload has begun; ``ready`` ends it. The monotonic stamp is what Type=notify-reload asks for."""
+        """Tell that a reload has begun, which ``ready`` ends; Type=notify-reload asks for the monotonic stamp."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        """The daemon is on its way out."""
+        """Tell that the daemon is about to end."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """One line for ``systemctl status``; repeated lines are not sent."""
+        """Tell the line that ``systemctl status`` shows; a repeated one is not sent."""
         if text != self._status:
             self._status = text
             self._send(f"STATUS={text}")
 
     def watchdog(self) -> None:
-        """Still making progress."""
+        """Ping the watchdog: the daemon still makes progress."""
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:

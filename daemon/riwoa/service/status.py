@@ -1,19 +1,35 @@
-"""What the daemon says of itself: one JSON object, for the control socket, status.json, systemd and the terminal."""
+"""Collects the status object from whoever knows its parts, writes ``status.json``, and sums it up in one line."""
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from riwoa import __version__
 from riwoa.clock import redated
 from riwoa.hardware.interval import advice, plus_minus
-from riwoa.patience import Convenience
+from riwoa.patience import BestEffort
+from riwoa.service.state import DaemonState, State
+from riwoa.service.status_object import (
+    CognitionStatus,
+    ConfigStatus,
+    EvaluationsStatus,
+    GovernorStatus,
+    LatencyStatus,
+    LeaderStatus,
+    OperatorStatus,
+    ProposalsStatus,
+    RunStatus,
+    ScreeningStatus,
+    StatusObject,
+    WorkerStatus,
+)
 from riwoa.text import duration
 
 SCHEMA = 1
@@ -21,14 +37,14 @@ _RATE_WINDOW_S = 60.0
 
 
 class Rate:
-    """Evaluations a second over the last minute, by the monotonic clock."""
+    """Counts events and tells how many a second there were over the last minute, by the monotonic clock."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=4096)
         self._since = time.monotonic()
 
     def tick(self) -> None:
-        """One more."""
+        """Count one more event."""
         self._times.append(time.monotonic())
 
     def per_s(self) -> float:
@@ -40,57 +56,115 @@ class Rate:
         return len(self._times) / span if self._times and span > 0 else 0.0
 
 
-class StatusBoard:
-    """Collects the parts from whoever knows them and writes status.json whole (tmp, rename), group-readable.
+def _unknown() -> None:
+    return None
 
-    ``sources`` are called at each look, so that nothing here is ever stale.
+
+@dataclass(slots=True)
+class StatusSources:
+    """Where the parts of the status object come from; each is called at every look, so that nothing shown is stale.
+
+    The last three keys are missing from the status object until somebody knows them.
+    """
+
+    run: Callable[[], RunStatus | None] = _unknown
+    time_left_s: Callable[[], float | None] = _unknown
+    leader: Callable[[], LeaderStatus | None] = _unknown
+    proposals: Callable[[], ProposalsStatus | None] = _unknown
+    config: Callable[[], ConfigStatus | None] = _unknown
+    evaluations: Callable[[], EvaluationsStatus | None] = _unknown
+    cognition: Callable[[], CognitionStatus | None] = _unknown
+    governor: Callable[[], GovernorStatus | None] = _unknown
+    latency: Callable[[], LatencyStatus | None] = _unknown
+    pareto: Callable[[], int] = int
+    workers: Callable[[], list[WorkerStatus]] = list
+    operators: Callable[[], dict[str, OperatorStatus]] | None = None
+    screening: Callable[[], ScreeningStatus | None] | None = None
+    socket: Callable[[], str | None] | None = None
+
+
+class StatusBoard:
+    """Holds the daemon's state, assembles the status object, and writes it to status.json.
+
+    Args:
+        path: of status.json.
+        state_directory: as it is shown.
     """
 
     def __init__(self, path: Path, state_directory: Path) -> None:
-        self.state = "starting"
-        self.message = ""
-        self.sources: dict[str, Callable[[], Any]] = {}
+        self.sources = StatusSources()
+        self._shown = DaemonState("starting")
+        self._showing = threading.Lock()  # threads that read or verify the journal tell how far they are
         self._path = path
-        self._writing = Convenience("status.json")
-        self._fixed = {
-            "schema": SCHEMA,
-            "version": __version__,
-            "state_directory": str(state_directory),
-            "pid": os.getpid(),
-        }
+        self._state_directory = str(state_directory)
+        self._writing = BestEffort("status.json")
         self._started_unix_s = time.time()
 
-    def look(self) -> dict[str, Any]:
-        """The status object now; its keys are documented in the README and stable."""
-        parts = {name: source() for name, source in self.sources.items()}
-        empty: dict[str, Any] = dict.fromkeys(
-            ("run", "time_left_s", "leader", "proposals", "config", "evaluations", "cognition", "governor", "latency")
-        )
-        return {
-            **self._fixed,
+    @property
+    def shown(self) -> DaemonState:
+        """The state and its message now."""
+        return self._shown
+
+    def show(self, state: State, message: str = "") -> None:
+        """Change state and message together."""
+        self.change(lambda _: DaemonState(state, message))
+
+    def change(self, step: Callable[[DaemonState], DaemonState]) -> DaemonState:
+        """Replace the state by what ``step`` makes of it, and return that. May be called from any thread."""
+        with self._showing:
+            self._shown = step(self._shown)
+            return self._shown
+
+    def withdraw(self, told: DaemonState) -> None:
+        """Take the message of ``told`` back, if nothing has been shown since."""
+        self.change(lambda shown: shown.saying("") if shown is told else shown)
+
+    def look(self) -> StatusObject:
+        """The status object now."""
+        of, shown = self.sources, self._shown
+        status: StatusObject = {
+            "schema": SCHEMA,
+            "version": __version__,
+            "state_directory": self._state_directory,
+            "pid": os.getpid(),
             "started_unix_s": redated(self._started_unix_s),
-            "state": self.state,
-            "message": self.message,
+            "state": shown.state,
+            "message": shown.message,
             "updated_unix_s": time.time(),
-            **empty,
-            "pareto": 0,
-            "workers": [],
-            **parts,
+            "run": of.run(),
+            "time_left_s": of.time_left_s(),
+            "leader": of.leader(),
+            "proposals": of.proposals(),
+            "config": of.config(),
+            "evaluations": of.evaluations(),
+            "cognition": of.cognition(),
+            "governor": of.governor(),
+            "latency": of.latency(),
+            "pareto": of.pareto(),
+            "workers": of.workers(),
         }
+        if of.operators is not None:
+            status["operators"] = of.operators()
+        if of.screening is not None:
+            status["screening"] = of.screening()
+        if of.socket is not None:
+            status["socket"] = of.socket()
+        return status
 
     def write(self) -> None:
         """Replace status.json. It is a convenience, not a record: a full disk must not stop the search here."""
         self._writing.attempt(self._write)
 
     def _write(self) -> None:
+        """Write a new file and rename it, so that no reader ever sees half of one; the group may read it."""
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.look()))
         temporary.chmod(0o640)
         temporary.replace(self._path)
 
 
-def one_line(status: Mapping[str, Any]) -> str:
-    """For ``systemctl status`` and the terminal."""
+def one_line(status: StatusObject) -> str:
+    """The status in one line, for ``systemctl status`` and the terminal."""
     run, leader, counts = status.get("run"), status.get("leader"), status.get("evaluations")
     if not run or not counts:
         return str(status.get("message") or status["state"])
@@ -107,13 +181,15 @@ def one_line(status: Mapping[str, Any]) -> str:
         wide = leader.get("latency_interval") if advice(leader.get("latency_interval")) else None
         at = f"{leader['latency_ms']:.3f}{target} ms{plus_minus(wide)}"
         parts.append(f"leader {100 * leader['accuracy']:.2f} % at {at}{mark}")
-    if status.get("time_left_s") is not None:
-        parts.append(f"{duration(status['time_left_s'])} left")
+    time_left_s = status.get("time_left_s")
+    if time_left_s is not None:
+        parts.append(f"{duration(time_left_s)} left")
     return " · ".join(parts)
 
 
-def steps(run: Mapping[str, Any]) -> tuple[int, int]:
+def steps(run: RunStatus) -> tuple[int, int]:
     """How far the phase is and how far it goes: generations of the search, evaluations of the polish."""
-    if run["phase"] == "polish" and "polish_spent" in run and "polish_evaluations" in run:
-        return run["polish_spent"], run["polish_evaluations"]
-    return run["generation"], run["generations"]
+    spent, budget = run.get("polish_spent"), run.get("polish_evaluations")
+    if run["phase"] == "polish" and spent is not None and budget is not None:
+        return spent, budget
+    return run["generation"], run.get("generations") or run["generation"]

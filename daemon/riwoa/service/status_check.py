@@ -1,17 +1,19 @@
-"""The status object as somebody else wrote it, read with doubt: another version, a bad disk, an odd process.
+"""Reads a status object that another process wrote: another version, a bad disk, something that is no daemon.
 
-What a reader may then rely on: the parts that are there have their required fields, and every known field is of its
-kind. A field of another kind is left out as if it were not known; unknown fields stay. Light: ``riwoactl status``
-imports this.
+What passes has the types of ``StatusObject``: the parts that are there have their required fields, and every known
+field is of its kind. A field of another kind is left out as if it were missing; unknown fields stay. ``riwoactl
+status`` imports this, so it imports nothing that is slow to start.
 """
 
 from __future__ import annotations
 
 import math
 
+from riwoa.service.status_object import StatusObject
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
     Kind = Callable[[Any], Any]  # the value, or None where it is of another kind
@@ -60,14 +62,20 @@ def _named(kind: Kind) -> Kind:
     return read
 
 
-def _origin(value: Any) -> list[Any] | None:
-    pair = isinstance(value, list) and len(value) == 2 and all(_count(part) is not None for part in value)
-    return value if pair else None
+def _tuple(kinds: list[Kind]) -> Kind:
+    """A list of exactly these values."""
+
+    def read(value: Any) -> list[Any] | None:
+        whole = isinstance(value, list) and len(value) == len(kinds)
+        return value if whole and all(kind(v) is not None for kind, v in zip(kinds, value, strict=True)) else None
+
+    return read
 
 
-def _part(required: Mapping[str, Kind], optional: Mapping[str, Kind]) -> Kind:
-    """An object: without its required fields it is none, without an optional one it is what remains."""
-    kinds = {**required, **optional}
+def _part(fields: Any) -> Kind:
+    """An object with the fields of a TypedDict: without a required one it is none, else it is what remains."""
+    kinds = {name: _kind(annotation) for name, annotation in fields.__annotations__.items()}
+    required: frozenset[str] = fields.__required_keys__
 
     def read(value: Any) -> dict[str, Any] | None:
         if not isinstance(value, dict):
@@ -82,76 +90,29 @@ def _part(required: Mapping[str, Kind], optional: Mapping[str, Kind]) -> Kind:
     return read
 
 
-_RUN = _part(
-    {"run_id": _count, "generation": _count, "phase": _text, "generations": _count},
-    {
-        **dict.fromkeys(("seed", "resumed_from", "polish_spent", "polish_evaluations"), _count),
-        **dict.fromkeys(("target_ms", "deadline_unix_s"), _number),
-        **dict.fromkeys(("strategy", "digest"), _text),
-    },
-)
-_EVALUATIONS = _part(
-    {"unique": _count, "per_s": _number},
-    dict.fromkeys(("cache_hits", "failed", "dropped", "audited", "missed", "queued"), _count),
-)
-_LEADER = _part(
-    {"accuracy": _number, "feasible": _flag, "latency_ms": _number},
-    {"accuracy_error": _number, "latency_interval": _number, "fitness": _number, "architecture_key": _text,
-     "origin": _origin},
-)  # fmt: skip
-_WORKER = _part(
-    {"name": _text, "state": _text, "done": _count},
-    {"job": _text, "since_s": _number, "restarts": _count, "busy_share": _number, "pid": _count},
-)
-_LEARNING = _part(
-    {},
-    {
-        **dict.fromkeys(("since_generation", "accepted", "rejected", "failed", "unconsumed", "swap"), _count),
-        "adapter": _text,
-        "unusable": _rows(_text),
-    },
-)
-_PROPOSALS = _part(
-    {"model": _text, "answered": _count, "waiting": _count},
-    {
-        **dict.fromkeys(
-            ("breaker_left", "lag", "trainings_waiting", "restarts", "pid", "fallbacks", "successes"), _count
-        ),
-        **dict.fromkeys(("p_semantic", "busy_share", "tokens_per_s", "resident_bytes"), _number),
-        **dict.fromkeys(("state", "reason"), _text),
-        "learning": _LEARNING,
-    },
-)
-_OPERATOR = _part(
-    {
-        **dict.fromkeys(("proposals", "valid", "wins"), _count),
-        **dict.fromkeys(("win_rate", "win_rate_low", "win_rate_high", "mean_gain"), _number),
-    },
-    {"repeats": _count, "seconds": _number, "gain_per_s": _number},
-)
-_SCREENING = _part({"examples": _count, "prior": _count, "interval": _number}, {"covered": _number})
-_STATUS = _part(
-    {"state": _text},
-    {
-        **dict.fromkeys(("schema", "pid", "pareto"), _count),
-        **dict.fromkeys(("version", "message", "state_directory", "source"), _text),
-        **dict.fromkeys(("started_unix_s", "updated_unix_s", "time_left_s"), _number),
-        "alive": _flag,
-        "run": _RUN,
-        "evaluations": _EVALUATIONS,
-        "leader": _LEADER,
-        "workers": _rows(_WORKER),
-        "proposals": _PROPOSALS,
-        "operators": _named(_OPERATOR),
-        "cognition": _part({"state": _text}, {"model": _text, "reason": _text}),
-        "config": _part({}, {"file": _text, "revision": _count, "error": _text, "restart_keys": _rows(_text)}),
-        "governor": _part({}, {"holds": _named(_text), "readings": _named(_number)}),
-        "screening": _SCREENING,
-    },
-)
+def _kind(annotation: Any) -> Kind:
+    """The check for values of a type as ``status_object`` writes it."""
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    if hasattr(annotation, "__required_keys__"):
+        return _part(annotation)
+    kinds = [_kind(argument) for argument in annotation.__args__ if argument is not type(None)]
+    origin = getattr(annotation, "__origin__", None)
+    if origin is list:
+        return _rows(kinds[0])
+    if origin is dict:  # its keys are text, as all keys of JSON
+        return _named(kinds[1])
+    if origin is tuple:
+        return _tuple(kinds)
+    (kind,) = kinds  # of `X | None`: whether None may stand is the field's affair
+    return kind
 
 
-def checked_status(found: Any) -> dict[str, Any] | None:
+_PLAIN: dict[type, Kind] = {str: _text, bool: _flag, int: _count, float: _number}
+_STATUS = _kind(StatusObject)
+
+
+def checked_status(found: Any) -> StatusObject | None:
     """The status object that a JSON value holds; None where it is none."""
-    status: dict[str, Any] | None = _STATUS(found)
+    status: StatusObject | None = _STATUS(found)
     return status

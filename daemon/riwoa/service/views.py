@@ -1,24 +1,40 @@
-"""The parts of the status object (documented in the README), each from whoever knows it."""
+"""Builds the parts of the status object, each from whoever knows it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.reload import Reloader
+from riwoa.hardware.drift import Drift
 from riwoa.oracle.protocol import BackendStats, accuracy_error
 from riwoa.run.conductor import Conductor
-from riwoa.run.credit import OperatorSeconds, credit_rows, tallies_from_json
+from riwoa.run.credit import OperatorSeconds, Tallies, credit_rows, tallies_from_json
 from riwoa.run.evaluations import Evaluations
-from riwoa.run.lora_schedule import Learning
+from riwoa.run.lora_schedule import LoraSchedule
+from riwoa.run.provision import Provision
 from riwoa.service.governor import Governor
 from riwoa.service.status import Rate
+from riwoa.service.status_object import (
+    CognitionStatus,
+    ConfigStatus,
+    EvaluationsStatus,
+    GovernorStatus,
+    LatencyStatus,
+    LeaderStatus,
+    LearningStatus,
+    OperatorStatus,
+    ProposalsStatus,
+    RunStatus,
+    ScreeningStatus,
+    WorkerStatus,
+)
 from riwoa_storage.records import GenerationRecord, RunRecord
 
 
-def run_view(conductor: Conductor) -> dict[str, Any]:
+def run_view(conductor: Conductor) -> RunStatus:
     """Where the run stands."""
     config = conductor.config
     return {
@@ -37,47 +53,48 @@ def run_view(conductor: Conductor) -> dict[str, Any]:
     }
 
 
-def evaluations_view(conductor: Conductor, evaluations: Evaluations, rate: Rate) -> dict[str, Any]:
+def evaluations_view(conductor: Conductor, evaluations: Evaluations, rate: Rate) -> EvaluationsStatus:
     """What the evaluations have come to."""
-    counters = conductor.history.counters
+    return _counted(conductor.history.counters, rate.per_s(), evaluations.outstanding)
+
+
+def _counted(counters: Mapping[str, Any], per_s: float, queued: int) -> EvaluationsStatus:
     return {
         "unique": counters["evaluations"],
         "cache_hits": counters["cache_hits"],
         "failed": counters["failures"],
-        **raced_view(counters),
-        "per_s": rate.per_s(),
-        "queued": evaluations.outstanding,
+        # Missing in runs without lower rungs.
+        "dropped": counters.get("dropped", 0),
+        "audited": counters.get("audited", 0),
+        "missed": counters.get("missed", 0),
+        "per_s": per_s,
+        "queued": queued,
     }
 
 
-def raced_view(counters: Mapping[str, Any]) -> dict[str, int]:
-    """Candidates given up on a lower rung; of those that were to be, how many went on as a test, and were wronged."""
-    return {name: counters.get(name, 0) for name in ("dropped", "audited", "missed")}
+def screening_view(conductor: Conductor) -> ScreeningStatus | None:
+    """The predictor that screens children; None where none does."""
+    return cast(ScreeningStatus, conductor.screening.view()) if conductor.screening is not None else None
 
 
-def screening_view(conductor: Conductor) -> dict[str, Any] | None:
-    """The predictor that screens, or None."""
-    return conductor.screening.view() if conductor.screening is not None else None
-
-
-def current_leader(conductor: Conductor, latency_interval: float | None) -> dict[str, Any] | None:
+def leader_view(conductor: Conductor, latency_interval: float | None) -> LeaderStatus | None:
     """The best individual so far; ``latency_interval`` is the table's (``riwoa.hardware.interval``)."""
     leader = conductor.leader
     if leader is None:
         return None
     return {
         "accuracy": leader.metrics["accuracy"],
-        "accuracy_error": accuracy_error(leader.metrics, conductor.config.oracle.model_dump()),
+        "accuracy_error": accuracy_error(leader.metrics, conductor.config.oracle.settings.model_dump()),
         "latency_ms": leader.metrics["latency_ms"],
         "latency_interval": latency_interval,
         "fitness": leader.fitness,
         "feasible": leader.feasible,
         "architecture_key": leader.individual.architecture_key,
-        "origin": list(leader.origin),
+        "origin": leader.origin,
     }
 
 
-def workers_view(stats: BackendStats) -> list[dict[str, Any]]:
+def workers_view(stats: BackendStats) -> list[WorkerStatus]:
     """What each worker process is doing."""
     return [
         {
@@ -94,13 +111,13 @@ def workers_view(stats: BackendStats) -> list[dict[str, Any]]:
     ]
 
 
-def governor_view(governor: Governor) -> dict[str, Any]:
-    """Why the search pauses, and what the machine says of itself."""
+def governor_view(governor: Governor) -> GovernorStatus:
+    """Why the governor pauses the search, and its readings of the machine."""
     return {"holds": dict(governor.holds), "readings": asdict(governor.readings)}
 
 
-def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -> dict[str, Any] | None:
-    """The language model's side, or None."""
+def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -> ProposalsStatus | None:
+    """The language model and its queue; None where nobody writes proposals."""
     if proposal_queue is None:
         return None
     counters, stats = conductor.history.counters, proposal_queue.stats()
@@ -126,8 +143,8 @@ def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -
     }
 
 
-def learning_view(learning: Learning, generation: int) -> dict[str, Any]:
-    """The adapter in force and the trainings; ``swap``: the generation that the one under way is for."""
+def learning_view(learning: LoraSchedule, generation: int) -> LearningStatus:
+    """The adapter in force and the trainings."""
     adapter, training = learning.in_force(generation), learning.under_way
     return {
         "adapter": adapter.sha256 if adapter else None,
@@ -141,12 +158,26 @@ def learning_view(learning: Learning, generation: int) -> dict[str, Any]:
     }
 
 
-def operators_view(conductor: Conductor, seconds: OperatorSeconds) -> dict[str, dict[str, Any]]:
+def cognition_view(provision: Provision) -> CognitionStatus:
+    """Who writes semantic proposals."""
+    return cast(CognitionStatus, provision.view())
+
+
+def operators_view(conductor: Conductor, seconds: OperatorSeconds) -> dict[str, OperatorStatus]:
     """What each operator is worth so far."""
-    return credit_rows(conductor.history.tallies, seconds.spent)
+    return _credit(conductor.history.tallies, seconds.spent)
 
 
-def config_view(conductor: Conductor, reloader: Reloader) -> dict[str, Any]:
+def _credit(tallies: Tallies, seconds: Mapping[str, float]) -> dict[str, OperatorStatus]:
+    return cast(dict[str, OperatorStatus], credit_rows(tallies, seconds))
+
+
+def latency_view(drift: Drift, checked_unix_s: float) -> LatencyStatus:
+    """The outcome of a drift check."""
+    return cast(LatencyStatus, {**drift.to_json(), "checked_unix_s": checked_unix_s})
+
+
+def config_view(conductor: Conductor, reloader: Reloader) -> ConfigStatus:
     """The configuration in force and what is wrong with its file."""
     return {
         "file": str(reloader.file) if reloader.file else None,
@@ -156,41 +187,55 @@ def config_view(conductor: Conductor, reloader: Reloader) -> dict[str, Any]:
     }
 
 
-def finished_view(run: RunRecord, last: GenerationRecord, latency_interval: float | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
     """The parts of the status object that a finished run leaves behind."""
+
+    run: RunStatus
+    evaluations: EvaluationsStatus
+    operators: dict[str, OperatorStatus]
+    leader: LeaderStatus | None
+
+
+def finished_view(run: RunRecord, last: GenerationRecord, latency_interval: float | None) -> FinishedRun:
+    """What a finished run leaves behind, from the journal.
+
+    Args:
+        run: its record.
+        last: the last generation.
+        latency_interval: of the latency table that it used.
+    """
     provenance, leader = run.provenance, last.leader
-    view: dict[str, Any] = {
-        "run": {
-            "run_id": run.run_id,
-            "seed": provenance["seed"],
-            "strategy": provenance["strategy"],
-            "phase": last.phase,
-            "generation": last.generation + 1,
-            "generations": last.generation + 1,
-            "digest": last.digest,
-            "target_ms": leader["target_ms"] if leader is not None else None,
-            "resumed_from": None,
-        },
-        "evaluations": {
-            "unique": last.counters["evaluations"],
-            "cache_hits": last.counters["cache_hits"],
-            "failed": last.counters["failures"],
-            **raced_view(last.counters),
-            "per_s": 0.0,
-            "queued": 0,
-        },
-        "operators": credit_rows(tallies_from_json(last.counters.get("operators", {})), {}),
+    where: RunStatus = {
+        "run_id": run.run_id,
+        "seed": provenance["seed"],
+        "strategy": provenance["strategy"],
+        "phase": last.phase,
+        "generation": last.generation + 1,
+        "generations": last.generation + 1,
+        "digest": last.digest,
+        "target_ms": leader["target_ms"] if leader is not None else None,
+        "resumed_from": None,
     }
-    if leader is not None:
-        metrics = leader["metrics"]
-        view["leader"] = {
-            "accuracy": metrics["accuracy"],
-            "accuracy_error": accuracy_error(metrics, provenance.get("oracle", {})),
-            "latency_ms": metrics["latency_ms"],
-            "latency_interval": latency_interval,
-            "fitness": leader["fitness"],
-            "feasible": leader["feasible"],
-            "architecture_key": leader["architecture_key"],
-            "origin": [leader["generation"], leader["slot"]],
-        }
-    return view
+    return FinishedRun(
+        run=where,
+        evaluations=_counted(last.counters, per_s=0.0, queued=0),
+        operators=_credit(tallies_from_json(last.counters.get("operators", {})), {}),
+        leader=None if leader is None else _journaled_leader(leader, provenance, latency_interval),
+    )
+
+
+def _journaled_leader(
+    leader: Mapping[str, Any], provenance: Mapping[str, Any], latency_interval: float | None
+) -> LeaderStatus:
+    metrics = leader["metrics"]
+    return {
+        "accuracy": metrics["accuracy"],
+        "accuracy_error": accuracy_error(metrics, provenance.get("oracle", {})),
+        "latency_ms": metrics["latency_ms"],
+        "latency_interval": latency_interval,
+        "fitness": leader["fitness"],
+        "feasible": leader["feasible"],
+        "architecture_key": leader["architecture_key"],
+        "origin": (leader["generation"], leader["slot"]),
+    }

@@ -162,7 +162,7 @@ class ImageBatches:
         return self._order[1][place * self._batch_images :][: self._batch_images]
 
     def _sent(self, draws: IntArray) -> Tensor:
-        """To the device without waiting for what it is doing: pinned memory is copied behind it."""
+        """A copy on the device, queued behind what it is doing: pinned memory needs no waiting."""
         tensor = torch.from_numpy(draws)
         return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
 

@@ -52,7 +52,7 @@ class NonFiniteLogitsError(ValueError):
 
 
 class Evaluation(TypedDict):
-    """What is known of a subnet afterwards; ``accuracy`` is a fraction of ``images``."""
+    """The outcome of evaluating a subnet; ``accuracy`` is a fraction of ``images``."""
 
     accuracy: float
     correct: int
@@ -304,7 +304,7 @@ def _collecting(convolution: Convolution, statistics: list[Statistics]) -> Apply
 
 
 def _prefixes(resolution: int, blocks: Sequence[Block]) -> list[Key]:
-    """What each block's output depends on, besides weights and images; nobody asks for the final expansion's."""
+    """For each block but the final expansion: the choices that its output depends on."""
     keys = [resolution, *(block.key for block in blocks[:-1])]
     return [tuple(keys[: i + 1]) for i in range(1, len(keys))]
 

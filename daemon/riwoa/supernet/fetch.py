@@ -126,7 +126,7 @@ def download(url: str, out: Path, report: Report) -> None:
             return
         raise InputError(
             f"cannot download {url} ({_words(error)}); check the connection and pull again, or fetch the file "
-            "elsewhere and name its path in oracle.checkpoint"
+            "elsewhere and name its path in oracle.supernet.checkpoint"
         ) from None
     with response:
         continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
@@ -155,14 +155,14 @@ def _copy(response: IO[bytes], stream: IO[bytes], start: int, total: int | None,
 
 
 def _next_chunk(response: IO[bytes]) -> bytes:
-    """What has arrived; nothing where the connection breaks off, which the length will tell."""
+    """The next bytes of a download; empty at its end and where the connection breaks off, which the length tells."""
     with contextlib.suppress(http.client.HTTPException, TimeoutError, ConnectionError):
         return response.read(_CHUNK_BYTES)
     return b""
 
 
 def _remember_tag(tag_file: Path, tag: str | None) -> None:
-    """Only a strong tag says that the bytes are the same; without one a broken download begins anew."""
+    """Keep a strong tag beside the partial file: only that says that a continued download has the same bytes."""
     if tag is not None and not tag.startswith("W/") and len(tag) < 1024 and tag.isascii() and tag.isprintable():
         tag_file.write_text(tag, encoding="latin-1")
     else:

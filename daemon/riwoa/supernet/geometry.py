@@ -103,7 +103,7 @@ class Backbone:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of stem, first block and the first block of each of the stages 1-5; every later block's is 1."""
+        """Strides of stem, first block and the first block of each of the stages 1-5; later blocks have 1."""
         return _STRIDES[self.stem]
 
     @property
@@ -179,7 +179,7 @@ def block_operator(
 
 @lru_cache(maxsize=256)
 def fixed_operators(backbone: Backbone, resolution: int) -> tuple[tuple[Operator, ...], tuple[Operator, ...]]:
-    """What every subnet of this resolution starts with and ends with."""
+    """The operators that every subnet of a resolution begins with, and those it ends with."""
     stem_c, first_c, *_, last_c, expand_c, mix_c = backbone.widths
     size, last = _size_after(backbone, resolution, 0), _size_after(backbone, resolution, STAGES)
     start = (

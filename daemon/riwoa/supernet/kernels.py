@@ -68,7 +68,7 @@ class Kernels(Protocol):
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
-    """The activation, in place."""
+    """Apply an activation in place."""
     return _ACTIVATIONS[activation](x)
 
 

@@ -200,7 +200,7 @@ class SupernetLayers:
         return torch.float32 if position < _EXACT_SEARCHED_BLOCKS else self._dtype
 
     def _output(self, op: Operator, position: int) -> Output:
-        """A block hands on what its successor computes in."""
+        """What a block hands on: the precision that its successor computes in, and the memory of one image."""
         return Output(self._precision(position + 1), op.out_c * op.out_h * op.out_w)
 
     def _keep(
@@ -215,7 +215,7 @@ class SupernetLayers:
         groups: int = 1,
         squeeze: Callable[[], Apply] | None = None,
     ) -> Convolution:
-        """The convolution of this position and name, cut out and packed at its first use."""
+        """A convolution by position and name; it is cut out and packed at its first use."""
         key = (position, *name)
         if key not in self._kept:
             dtype = self._precision(position)

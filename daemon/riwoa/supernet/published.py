@@ -34,7 +34,7 @@ class Published:
 
     @property
     def url(self) -> str:
-        """Where OFA's own code fetches it."""
+        """The address that OFA's own code fetches it from."""
         return FOLDER_URL + self.name
 
     @property
@@ -72,7 +72,7 @@ def supernets_home() -> Path:
 
 
 def check_name(checkpoint: str) -> str:
-    """The setting as it is, unless it names a published supernet that riwoa cannot evaluate.
+    """Return the setting, unless it names a published supernet that riwoa cannot evaluate.
 
     Raises:
         ValueError: it does; says which ones it can.
@@ -108,12 +108,12 @@ def recorded_file(path: Path) -> Path:
 
 
 def recorded_sha256(record: Path) -> str:
-    """The first word; "" where there is none."""
+    """The recorded SHA-256 of a file; empty where there is none."""
     return (record.read_text(encoding="utf-8", errors="replace").split() or [""])[0]
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content.
+    """SHA-256 of a file's content, hexadecimal.
 
     Raises:
         InputError: it cannot be read.

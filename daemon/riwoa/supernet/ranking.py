@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from riwoa.datasets.arrays import Images, IntArray
 from riwoa.datasets.catalogue import ImageTask
@@ -27,7 +26,7 @@ from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet
 from riwoa.supernet.recipe import Recipe
 from riwoa.supernet.space import OfaConfig
-from riwoa.supernet.training import Progress, Trainer, initialise, new_supernet, train
+from riwoa.supernet.training import Trainer, TrainingProgress, initialise, new_supernet, recalibrate, train
 from riwoa_storage.durable import replace_durably
 
 _WARMUP_SHARE = 10  # of a short training, one step in so many warms up
@@ -54,7 +53,7 @@ def rank(
     settings: RankSettings,
     configs: Sequence[OfaConfig],
     results: Path,
-    progress: Callable[[int, Progress], None] = lambda done, p: None,
+    progress: Callable[[int, TrainingProgress], None] = lambda done, p: None,
 ) -> dict[str, Any]:
     """Accuracies of each subnet with inherited weights and trained alone, and how alike they rank.
 
@@ -130,20 +129,14 @@ def _alone(config: OfaConfig, backbone: Backbone, task: ImageTask, settings: Ran
 
 
 def _accuracy(trainer: Trainer, recalibration: Images, validation: tuple[Images, IntArray]) -> float:
-    """Of the averaged weights, BatchNorm recalibrated on the same images as the evaluator's subnets."""
+    """Accuracy of the averaged weights, BatchNorm recalibrated on the same images as the evaluator's subnets."""
     net, device = trainer.net, trainer.device
     images, labels = validation
     with torch.no_grad(), exact_arithmetic():
         for name, parameter in net.named_parameters():
             parameter.copy_(trainer.average[name])
-        norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over batches
-        net.train()
-        for batch in torch.split(torch.from_numpy(recalibration[:]), RECALIBRATION_BATCH_IMAGES):
-            net(batch.to(device))
-        net.eval()
+        drawn = torch.split(torch.from_numpy(recalibration[:]), RECALIBRATION_BATCH_IMAGES)
+        recalibrate(net, (batch.to(device) for batch in drawn))
         batches = torch.split(torch.from_numpy(images[:]), _EVALUATION_IMAGES)
         found = torch.cat([net(batch.to(device)).argmax(1).cpu() for batch in batches])
     return float((found == torch.from_numpy(labels)).double().mean())

@@ -93,7 +93,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def recipe_from(data: dict[str, Any]) -> Recipe:
-    """What older ones did not say takes its default. Absurd sizes are refused before a network of them is made."""
+    """The recipe of a JSON object; what older ones did not say takes its default, and absurd sizes are refused."""
     recipe = replace(Recipe(), **{**data, "resolutions": tuple(data["resolutions"])})
     sizes = 0 < recipe.width_mult <= _MAX_WIDTH and 0 < recipe.n_classes <= _MAX_CLASSES and recipe.stem in STEMS
     if not sizes or not all(0 < r <= _MAX_RESOLUTION for r in recipe.resolutions):

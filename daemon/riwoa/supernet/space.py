@@ -29,12 +29,12 @@ class OfaConfig:
     r: int
 
     def to_json(self) -> dict[str, Any]:
-        """As OFA's tutorials write it: {"ks": [...], "e": [...], "d": [...], "r": [r]}."""
+        """The object that OFA's tutorials write: {"ks": [...], "e": [...], "d": [...], "r": [r]}."""
         return {"ks": list(self.ks), "e": list(self.e), "d": list(self.d), "r": [self.r]}
 
     @staticmethod
     def from_json(data: object) -> OfaConfig:
-        """What ``to_json`` wrote.
+        """The configuration that ``to_json`` wrote.
 
         Raises:
             ValueError: not such an object, or a choice that the space does not have.

@@ -26,7 +26,7 @@ class SupernetSpec(DataSpec):
     device: Literal["cpu", "cuda"] = "cpu"
 
     def to_json(self) -> dict[str, Any]:
-        """The first frame that a worker gets; a part of a run's digest.
+        """The JSON object that a worker gets first, and that is a part of a run's digest.
 
         What is as it was before there was a choice goes without saying.
         """

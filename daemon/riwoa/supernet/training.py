@@ -15,7 +15,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.published import PUBLISHED
 from riwoa.supernet.recipe import DIGITS, Recipe, read_recipe, recipe_from
 from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
-from riwoa_storage.durable import flush, new_file, replace_durably
+from riwoa_storage.durable import replace_durably, replacement
 
 if TYPE_CHECKING:
     from riwoa.datasets.catalogue import ImageTask
@@ -51,8 +51,8 @@ _SETTLING_SHARE, _MEASURED_SHARE = 0.05, 0.10
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """News for the progress bar: every step on a CPU, every so many on a GPU."""
+class TrainingProgress:
+    """How far a training is: told at every step on a CPU, at every 50th on a GPU."""
 
     step: int
     steps: int  # 0 while their number is still being measured
@@ -63,7 +63,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Losses:
-    """Of one step, on the device; ``distilled`` is a sum over subnets."""
+    """Losses of one step, on the device; ``distilled`` is a sum over subnets."""
 
     largest: Tensor
     distilled: Tensor
@@ -189,7 +189,7 @@ class Trainer:
         return Losses(largest.detach(), distilled, count)
 
     def wait(self) -> None:
-        """Until the device has done all it was given."""
+        """Wait until the device has done all it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -212,7 +212,7 @@ class Trainer:
         averaging(keep)(list(self.average.values()), [p.detach() for p in self.net.parameters()], None)
 
     def save(self, path: Path) -> None:
-        """Everything needed to continue, atomically."""
+        """Write everything needed to continue, whole or not at all."""
         state = {
             "recipe": asdict(self.recipe),
             "about": self._about,
@@ -263,23 +263,32 @@ class Trainer:
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """A training's state whole or not at all, also after a power cut."""
-    temporary = new_file(path)
-    try:
-        with temporary.open("wb") as handle:
-            torch.save(state, handle)
-        flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    flush(path.parent)
+    """Write a training's state whole or not at all, also after a power cut."""
+    with replacement(path) as stream:
+        torch.save(state, stream)
 
 
 def parameter_groups(net: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """For an optimiser: convolutions and linear layers decay; biases and BatchNorm do not."""
+    """Parameters for an optimiser: convolutions and linear layers decay; biases and BatchNorm do not."""
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def recalibrate(network: torch.nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set BatchNorm's statistics to the average over batches of standardised training images; in place, float32."""
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average
+    network.train()
+    with torch.no_grad():
+        for batch in batches:
+            network(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def _optimiser(net: torch.nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
@@ -291,7 +300,7 @@ def _optimiser(net: torch.nn.Module, recipe: Recipe, device: torch.device) -> to
 
 
 class _Pace:
-    """Finds once how many steps fit into the recipe's minutes, and how fast images go by between two reports."""
+    """The speed of a training: how many steps fit into the recipe's minutes, and images a second."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -301,7 +310,7 @@ class _Pace:
         self._reported = trainer.step, self._start_s
 
     def fix_steps(self) -> bool:
-        """Whether the number of steps has just become known."""
+        """Fix the number of steps once it can be told; returns whether that happened now."""
         trainer = self._trainer
         if trainer.steps or self._elapsed_s() < _SETTLING_SHARE * self._allowed_s:
             return False
@@ -318,7 +327,7 @@ class _Pace:
         return True
 
     def images_per_s(self) -> float:
-        """Since the last time this was asked."""
+        """Images a second since this was asked last."""
         step, since_s = self._reported
         self._reported = self._trainer.step, time.perf_counter()
         images = (self._trainer.step - step) * self._trainer.recipe.batch_images
@@ -332,7 +341,7 @@ def train(
     trainer: Trainer,
     state_path: Path,
     *,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     save_every_steps: int = 250,
 ) -> None:
     """Train to the last step, from the state at ``state_path`` if there is one, and keep it up to date.
@@ -349,7 +358,7 @@ def train(
         fixed = pace.fix_steps()
         if progress is not None and (trainer.step % every == 0 or trainer.step == trainer.steps):
             largest, distilled = losses.largest.item(), losses.distilled.item() / max(1, losses.distilled_subnets)
-            progress(Progress(trainer.step, trainer.steps, largest, distilled, pace.images_per_s()))
+            progress(TrainingProgress(trainer.step, trainer.steps, largest, distilled, pace.images_per_s()))
         if fixed or trainer.step % save_every_steps == 0:
             trainer.save(state_path)
 
@@ -360,7 +369,7 @@ def train_supernet(
     *,
     task: ImageTask | None = None,
     device: str = "cpu",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     save_every_steps: int = 250,
     metadata: dict[str, str] | None = None,
 ) -> Path:
@@ -395,7 +404,7 @@ def train_supernet(
 
 
 def write_safetensors(weights: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
-    """Write whole or not at all."""
+    """Write a safetensors file whole or not at all."""
     replace_durably(out, save(weights, metadata))
 
 

@@ -1,1 +1,4 @@
-"""The "max grade" protocol: search, retrain the winner from scratch, test accuracy, accuracy under corruptions."""
+"""What a found network is worth: retrained from scratch, on test images that chose nothing, and on corrupted ones.
+
+Only ``ctl`` imports it (``riwoactl validate``).
+"""

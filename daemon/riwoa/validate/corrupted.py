@@ -44,18 +44,18 @@ class CorruptedSet(Protocol):
 
     @property
     def source(self) -> Literal["published", "made"]:
-        """What the results must say."""
+        """Where the images come from, in the words that the results must say."""
 
     @property
     def images(self) -> int:
-        """Images of each corruption and severity."""
+        """Number of images of each corruption and severity."""
 
     @property
     def facts(self) -> dict[str, Any]:
         """All that decides the pictures, as JSON; results of other facts are not reused."""
 
     def each(self, units: Sequence[Unit], jobs: int) -> Iterator[Corrupted]:
-        """The wanted ones, in the given order.
+        """The images of the wanted corruptions and severities, in the given order.
 
         Raises:
             OracleError: a process that makes them died.
@@ -94,11 +94,11 @@ class PublishedSet:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The folder."""
+        """The folder that they are read from."""
         return {"source": self.source, "folder": str(self._folder.absolute()), "images": self.images}
 
     def each(self, units: Sequence[Unit], jobs: int) -> Iterator[Corrupted]:
-        """Read one after another; ``jobs`` is of no use here."""
+        """The wanted ones, read one after another; ``jobs`` is of no use here."""
         for name, severity in units:
             start = (severity - 1) * self._count
             part = slice(start, start + self.images)
@@ -143,7 +143,7 @@ class MadeSet:
         return {"source": self.source, "data_sha256": self._sha256, "images": self.images, **frost}
 
     def each(self, units: Sequence[Unit], jobs: int) -> Iterator[Corrupted]:
-        """Make a few ahead of what is asked for, no more than there are processes."""
+        """The wanted ones, of which processes make a few ahead."""
         waiting: deque[tuple[Unit, Future[ByteArray]]] = deque()
         left = iter(units)
         with _processes(jobs, (self._images, self._seed, self._frost)) as pool:

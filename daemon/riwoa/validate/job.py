@@ -22,20 +22,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from riwoa.datasets.cifar import Cifar100Task, find_cifar100
+from riwoa.datasets.cifar import Cifar100Task
 from riwoa.errors import InputError, OracleError, RiwoaError
 from riwoa.export import read_winner
-from riwoa.files.ownership import json_object, opened_file, output_directory, unwritable
+from riwoa.files.ownership import json_object, opened_file, output_directory
 from riwoa.hardware.lut import LatencyTable
 from riwoa.ipc.child import child_command, child_environment, error_from_json
-from riwoa.parsing import parse_json, parse_json_object
+from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
 from riwoa.search.space import Space
@@ -43,24 +43,21 @@ from riwoa.supernet.geometry import Backbone, macs
 from riwoa.supernet.network import ArchitectureError, checked_config
 from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.supernet.spec import SupernetSpec
-from riwoa.validate.corrupted import UNITS, Corrupted, CorruptedSet, MadeSet, PublishedSet
-from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES, frost_photographs, frost_procedural
+from riwoa.validate.corrupted import CorruptedSet, MadeSet, PublishedSet
+from riwoa.validate.corruptions import frost_photographs, frost_procedural
+from riwoa.validate.judging import Advance, Counts, FinishedNetwork, count_all
 from riwoa.validate.report import Judged, summary, svg
 from riwoa.validate.retrain import (
     Folder,
-    Pixels,
-    Recipe,
     Spec,
     alone,
-    count_correct,
     inherit,
-    load_network,
     prepare,
     read_result,
 )
-from riwoa_storage.durable import flush, replace_durably
+from riwoa.validate.settings import Settings, check_paths, search_toml
+from riwoa_storage.durable import replace_durably
 
-Advance = Callable[[int, int, str], None]
 Bar = Callable[[str, str], contextlib.AbstractContextManager[Advance]]
 Role = Literal["winner", "largest", "random", "inherited"]
 
@@ -75,33 +72,6 @@ STAGES = ("supernet", "search", "choose", *(f"retrain:{name}" for name in RETRAI
 _SAME_COST = 0.01  # the random subnet's latency is within this share of the winner's
 _DRAWS, _WALKS, _STEPS = 5000, 20, 1000
 _INHERITED_IMAGES = 2000  # that the inherited weights are recalibrated on, as OFA does
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All that decides the outcome, besides library versions and the processor."""
-
-    data: str  # the archive
-    backbone: Backbone
-    resolutions: tuple[int, ...]
-    supernet: str | None = None  # a checkpoint; None: trained here, where one is needed
-    supernet_options: tuple[str, ...] = ()  # of `riwoactl supernet train cifar100`
-    architecture: Mapping[str, Any] | None = None  # instead of a search
-    state: str | None = None  # of a finished search, instead of one here
-    table: str | None = None  # this device's latency table; None: the search's
-    search: Mapping[str, Any] = field(default_factory=dict)  # configuration keys of the daemon
-    recipe: Recipe = field(default_factory=Recipe)
-    controls: bool = True
-    corrupted: str | None = None  # the published archive's folder
-    frost: str | None = None  # a folder with the published photographs
-    images: int | None = None  # test images that are corrupted; None for all
-    device: str = "cpu"
-    threads: int = 1
-    seed: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``job.json`` holds."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +93,7 @@ class Job:
         self._bar = bar
 
     def run(self, only: str | None = None) -> dict[str, Any] | None:
-        """Do every stage that is not done, or one; the report, None where a stage alone was asked for.
+        """Do every stage that is not done, or one alone; returns the report, None after a single stage.
 
         Retrainings alone may run beside each other and beside the job: each holds its own network's lock.
 
@@ -176,7 +146,7 @@ class Job:
         self.out.mkdir(parents=True, exist_ok=True)
         path, wanted = self.out / "job.json", self.settings.to_json()
         if not path.exists():
-            self._check_named()
+            check_paths(self.settings)
             replace_durably(path, _json(wanted))
             return
         found = _read_json(path)
@@ -189,30 +159,6 @@ class Job:
                 f"{self.out} was begun with other settings: {', '.join(changed)}; give the same ones to "
                 "go on, or another --out"
             )
-
-    def _check_named(self) -> None:
-        """Look at every path that was named, before the folder is bound to it.
-
-        Raises:
-            InputError: one leads nowhere, or to something else.
-        """
-        s = self.settings
-        searched = s.state if s.architecture is None else None  # beside an architecture it is not read
-        named: list[tuple[str, str | None, str, Callable[[Path], object]]] = [
-            ("--data", s.data, "CIFAR-100", find_cifar100),
-            ("--supernet", s.supernet, "checkpoint", Path.is_file),
-            ("--state", searched, "journal of a search", lambda path: StatePaths(path).journal.is_file()),
-            ("--table", s.table, "latency table", Path.is_file),
-            ("--corrupted", s.corrupted, "folder", Path.is_dir),
-            ("--frost", s.frost, "folder", Path.is_dir),
-        ]
-        for option, path, what, holds in named:
-            if path is not None and not holds(Path(path)):
-                raise InputError(f"{option}: there is no {what} at {path}; correct the path")
-        if s.corrupted is not None:
-            PublishedSet(Path(s.corrupted), s.images)
-        elif s.frost is not None:
-            frost_photographs(Path(s.frost))
 
     @property
     def _searches(self) -> bool:
@@ -243,31 +189,14 @@ class Job:
         self._call(command, "the supernet's training")
 
     def _search(self) -> None:
-        """The daemon's own search, which resumes by itself."""
+        """Run the daemon's own search, which resumes by itself."""
         config = self.out / "search.toml"
         if not config.exists():
-            replace_durably(config, self._search_config().encode())
+            replace_durably(config, search_toml(self.settings, self._checkpoint).encode())
         self._call(
             ["riwoa.service", "--foreground", "--config", str(config), "--state", self._search_state.directory],
             "the search",
         )
-
-    def _search_config(self) -> str:
-        """The configuration as TOML: flat keys in sections, values that JSON writes alike."""
-        s = self.settings
-        keys: dict[str, Any] = {
-            "run.seed": s.seed,
-            "run.export": False,
-            "oracle.checkpoint": str(self._checkpoint.absolute()),
-            "oracle.width_mult": s.backbone.width_mult,
-            "oracle.n_classes": s.backbone.n_classes,
-            "oracle.stem": s.backbone.stem,
-            "oracle.resolutions": list(s.resolutions),
-            "oracle.data": s.data,
-            "oracle.device": s.device,
-            **s.search,
-        }
-        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
 
     def _call(self, module: Sequence[str], what: str) -> None:
         """Run one of riwoa's own commands with the terminal's standard error; standard output stays the report's.
@@ -344,7 +273,7 @@ class Job:
     # -- networks ------------------------------------------------------------------------------------------------------
 
     def _retrain(self, names: Sequence[str]) -> None:
-        """Each in a process of its own, several at once."""
+        """Retrain networks, each in a process of its own, several at once."""
         left = [name for name in names if not self._folder(name).result.exists()]
         missing = [name for name in left if not self._folder(name).spec.exists()]
         if missing:
@@ -397,22 +326,12 @@ class Job:
         prepare(Spec({}, s.backbone, s.recipe, s.data, s.device, s.threads))
         task = Cifar100Task.open(Path(s.data))
         corrupted = self._corrupted(task)
-        results = {name: read_result(self._folder(name)) for name in names}
-        networks = {name: load_network(self._folder(name), device) for name in names}
-        pixels = {name: Pixels(task, int(result["resolution"]), device) for name, result in results.items()}
-        weights = {name: str(result["weights_sha256"]) for name, result in results.items()}
-        kept = Counts(self.out / "corruptions.jsonl", corrupted.facts)
-        left = [unit for unit in UNITS if any(kept.get(*unit, sha) is None for sha in weights.values())]
-        with self._bar("corruptions", "set") as advance, contextlib.closing(kept):
-            for done, one in enumerate(corrupted.each(left, self._jobs)):
-                for name, sha in weights.items():
-                    if kept.get(*one.unit, sha) is None:
-                        kept.put(one, sha, count_correct(networks[name], one.images, one.labels, pixels[name]))
-                advance(len(UNITS) - len(left) + done + 1, len(UNITS), "{} {}".format(*one.unit))
-        return corrupted, {
-            name: {c: [kept.known(c, severity, sha) for severity in SEVERITIES] for c in CORRUPTIONS}
-            for name, sha in weights.items()
-        }
+        networks = {name: FinishedNetwork.load(self._folder(name), task, device) for name in names}
+        with (
+            self._bar("corruptions", "set") as advance,
+            contextlib.closing(Counts(self.out / "corruptions.jsonl", corrupted.facts)) as counts,
+        ):
+            return corrupted, count_all(corrupted, networks, counts, self._jobs, advance)
 
     def _corrupted(self, task: Cifar100Task) -> CorruptedSet:
         s = self.settings
@@ -441,61 +360,6 @@ class Job:
         replace_durably(self.out / "report.json", _json(data))
         replace_durably(self.out / "report.svg", svg(data).encode())
         return data
-
-
-class Counts:
-    """Correct answers by corruption, severity and weights, appended to a file of JSON lines and flushed to the disk.
-
-    Lines about other pictures (``facts``) are passed over, and so is the line that a kill cut.
-
-    Raises:
-        StateDirectoryError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
-        self._path = path
-        self._facts = dict(facts)
-        self._known: dict[tuple[str, int, str], int] = {}
-        for row in _rows(path):
-            if row.get("of") == self._facts:
-                self._known[row["corruption"], row["severity"], row["weights_sha256"]] = row["correct"]
-        try:
-            self._stream = path.open("ab")
-            if self._stream.tell() and not path.read_bytes().endswith(b"\n"):
-                self._stream.write(b"\n")  # what follows must not be glued to a cut line
-        except OSError as error:
-            raise unwritable(path, error, "name another --out") from None
-
-    def get(self, corruption: str, severity: int, weights_sha256: str) -> int | None:
-        """The count, if it is known."""
-        return self._known.get((corruption, severity, weights_sha256))
-
-    def known(self, corruption: str, severity: int, weights_sha256: str) -> int:
-        """The count, which is known."""
-        return self._known[corruption, severity, weights_sha256]
-
-    def put(self, one: Corrupted, weights_sha256: str, correct: int) -> None:
-        """Keep a count, durably."""
-        corruption, severity = one.unit
-        row = {"corruption": corruption, "severity": severity, "weights_sha256": weights_sha256, "correct": correct}
-        self._stream.write(json.dumps({**row, "of": self._facts}).encode() + b"\n")
-        self._stream.flush()
-        flush(self._path)
-        self._known[corruption, severity, weights_sha256] = correct
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for line in path.read_bytes().splitlines():
-        try:
-            yield parse_json_object(line)
-        except ValueError:
-            continue  # the line that a kill cut
 
 
 def _is_job(folder: Path) -> bool:

@@ -33,10 +33,10 @@ from torch import Tensor, nn
 from riwoa.datasets.arrays import ByteArray, IntArray, resize_matrix
 from riwoa.datasets.cifar import Cifar100Task
 from riwoa.errors import InputError, OracleError, RiwoaError, StateDirectoryError, StateLockedError
-from riwoa.export import winning_net
 from riwoa.files.lock import locked
 from riwoa.files.ownership import unwritable
 from riwoa.ipc.child import die_with_parent, error_to_json, take_stdout, watch_stdin
+from riwoa.oracle.supernet_export import winning_net
 from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
@@ -45,7 +45,7 @@ from riwoa.supernet.network import ArchitectureError, Supernet, build_network, c
 from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.space import OfaConfig, ofa_config
 from riwoa.supernet.spec import SupernetSpec
-from riwoa.supernet.training import begin_as_identity, parameter_groups, save_state
+from riwoa.supernet.training import begin_as_identity, parameter_groups, recalibrate, save_state
 from riwoa_storage.durable import replace_durably
 from riwoa_storage.errors import StorageError
 
@@ -97,7 +97,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """News after an epoch; ``seconds`` of this one alone."""
+    """What is told after an epoch; ``seconds`` of this one alone."""
 
     epoch: int
     epochs: int
@@ -155,22 +155,6 @@ def fresh_network(backbone: Backbone, config: OfaConfig, seed: int) -> nn.Module
     return network
 
 
-def recalibrate(network: nn.Module, batches: Iterator[Tensor]) -> None:
-    """Set BatchNorm's statistics to the average over batches of standardised training images; in place, float32."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average
-    network.train()
-    with torch.no_grad():
-        for batch in batches:
-            network(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
-
-
 def count_correct(network: nn.Module, images: ByteArray, labels: IntArray, pixels: Pixels) -> int:
     """How many images a network in evaluation mode gets right, in float32; ``images`` (n, 32, 32, 3)."""
     total = torch.zeros((), dtype=torch.int64, device=pixels.device)
@@ -216,11 +200,11 @@ class Trainer:
 
     @property
     def steps_an_epoch(self) -> int:
-        """Whole batches: what is left over waits for the next epoch's order."""
+        """Whole batches in an epoch: what is left over waits for the next one's order."""
         return max(1, len(self._padded) // self.spec.recipe.batch_images)
 
     def train_epoch(self) -> Epoch:
-        """Every training image once, in an order of this epoch's own.
+        """Train on every training image once, in an order of this epoch's own.
 
         Raises:
             OracleError: the loss is no number any more.
@@ -295,7 +279,7 @@ class Trainer:
     # -- what survives a kill ------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Everything needed to continue, whole or not at all."""
+        """Write everything needed to continue, whole or not at all."""
         state = {
             "spec": json.dumps(self.spec.to_json(), sort_keys=True),
             "epoch": self.epoch,
@@ -348,27 +332,27 @@ class Folder:
 
     @property
     def spec(self) -> Path:
-        """What to train."""
+        """The file that says what to train."""
         return self.path / "spec.json"
 
     @property
     def training(self) -> Path:
-        """The state of an unfinished training."""
+        """The file with the state of an unfinished training."""
         return self.path / "training.pt"
 
     @property
     def weights(self) -> Path:
-        """The finished network."""
+        """The file with the finished network."""
         return self.path / "model.safetensors"
 
     @property
     def result(self) -> Path:
-        """What came of it; written last."""
+        """The file that says what came of it; written last."""
         return self.path / "result.json"
 
 
 def retrain(folder: Folder, progress: Callable[[Epoch], None] = lambda epoch: None) -> dict[str, Any]:
-    """Train what ``spec.json`` says, or continue, and judge it; what ``result.json`` holds.
+    """Train what ``spec.json`` says, or continue, and judge it; returns what ``result.json`` holds.
 
     Raises:
         InputError: the specification, the data or a saved state cannot be used.
@@ -396,7 +380,7 @@ def retrain(folder: Folder, progress: Callable[[Epoch], None] = lambda epoch: No
 
 
 def inherit(folder: Folder, checkpoint: Path, recalibration_images: int) -> dict[str, Any]:
-    """The subnet of ``spec.json`` with the supernet's own weights, recalibrated as a search does, and judged.
+    """Judge the subnet of ``spec.json`` with the supernet's own weights, recalibrated as a search does.
 
     Raises:
         InputError: the specification, the data or the checkpoint cannot be used.
@@ -423,7 +407,7 @@ def inherit(folder: Folder, checkpoint: Path, recalibration_images: int) -> dict
 def keep_network(
     folder: Folder, spec: Spec, network: Any, task: Cifar100Task, pixels: Pixels, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the weights, judge them on the test images, write the result."""
+    """Write the weights, judge them on the test images, write the result and return it."""
     config = ofa_config(spec.architecture)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     replace_durably(folder.weights, save(weights, {"format": "pt", "resolution": str(config.r)}))

@@ -11,11 +11,12 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from riwoa.search.race import MOST, Bound, EliminationThreshold
 
 AUDITED_SHARE = 0.05
+Verdict = Literal["goes on", "audited", "given up"]
 
 
 def metric_of(rung: str) -> str:
@@ -25,7 +26,7 @@ def metric_of(rung: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """One generation's; the default has no lower rungs and gives nobody up.
+    """The race of one generation; the default has no lower rungs and gives nobody up.
 
     Attributes:
         rungs: lower ones, cheapest first.
@@ -43,14 +44,22 @@ class Race:
         """The accuracy that a candidate must exceed to change anything."""
         return -math.inf if self.threshold is None else self.threshold.needed(latency_ms, parent_fitness)
 
-    def hopeless(self, rung: str, accuracy: float, needed: float) -> bool:
-        """Whether a candidate will not exceed ``needed``, by its accuracy on this rung."""
-        return self.bounds[rung].upper(accuracy) <= needed
+    def verdict(self, rung: str, key: str, accuracy: float, needed: float) -> Verdict:
+        """What becomes of an architecture by its accuracy on a rung, where ``needed`` must be exceeded.
+
+        One that will not exceed it is given up; now and then it is evaluated all the same, to audit the bounds.
+        """
+        if self.bounds[rung].upper(accuracy) > needed:
+            return "goes on"
+        return "audited" if self.audits(key, needed) else "given up"
 
     def audits(self, key: str, needed: float) -> bool:
         """Whether to go on with a hopeless candidate; one that no accuracy would save is not worth it."""
         digest = hashlib.sha256(f"{self.seed} audit {key}".encode()).digest()
         return math.isfinite(needed) and int.from_bytes(digest[:8], "big") < AUDITED_SHARE * 2**64
+
+
+NO_RACE = Race()
 
 
 class Racing:
@@ -81,7 +90,7 @@ class Racing:
                 self._cheap[rung].append(metrics[metric_of(rung)])
 
     def race(self, threshold: EliminationThreshold) -> Race:
-        """The next generation's."""
+        """The race of the next generation."""
         full = list(self._full)
         bounds = {rung: Bound(list(self._cheap[rung]), full, self._confidence) for rung in self.rungs}
         return Race(self.rungs, bounds, threshold, self._seed)

@@ -1,9 +1,8 @@
-"""Make the oracle that a spec names. Runs in the worker; torch is imported only for a supernet."""
+"""Subnets of a supernet as an oracle: what a worker of the kind ``supernet`` holds."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from riwoa.datasets.arrays import ChosenImages
-from riwoa.errors import InputError, OracleError
-from riwoa.oracle.protocol import CandidateError, Metrics, Oracle, PredictorSpec, TableSpec
+from riwoa.errors import InputError
+from riwoa.oracle.protocol import CandidateError, Metrics
 from riwoa.supernet.published import PUBLISHED, published_path
 from riwoa.supernet.spec import SupernetSpec
 
@@ -59,30 +58,6 @@ class SupernetOracle:
         return cast("Metrics", self._rungs[rung].evaluate(architecture))
 
 
-def build_oracle(spec: Mapping[str, Any]) -> Oracle:
-    """The oracle of a spec's JSON form.
-
-    Raises:
-        InputError: the checkpoint, the data, the table or the predictor is missing or damaged.
-        OracleError: the spec names no oracle.
-    """
-    if spec.get("kind") == "supernet":
-        return _supernet_oracle(SupernetSpec.from_json(spec))
-    if spec.get("kind") == "table":
-        from riwoa.oracle.table import TableOracle
-
-        return TableOracle(TableSpec.from_json(spec))
-    if spec.get("kind") == "predictor":
-        from riwoa.oracle.predictor import PredictorOracle
-
-        return PredictorOracle(PredictorSpec.from_json(spec))
-    if spec.get("kind") == "module" and os.environ.get("RIWOA_TEST_ORACLES") == "1":
-        module, _, function = str(spec["factory"]).partition(":")
-        oracle: Oracle = getattr(importlib.import_module(module), function)(**spec["arguments"])
-        return oracle
-    raise OracleError(f"there is no oracle of kind {spec.get('kind')!r}; check [oracle] in the configuration")
-
-
 def checkpoint_path(spec: SupernetSpec) -> Path:
     """The spec's checkpoint, by path or published name, or the one inside the package.
 
@@ -93,7 +68,7 @@ def checkpoint_path(spec: SupernetSpec) -> Path:
         return published_path(PUBLISHED[spec.checkpoint])
     if spec.checkpoint is not None:
         if not os.path.isfile(spec.checkpoint):
-            raise InputError(f"there is no checkpoint at {spec.checkpoint}; check oracle.checkpoint")
+            raise InputError(f"there is no checkpoint at {spec.checkpoint}; check oracle.supernet.checkpoint")
         return Path(spec.checkpoint)
     path = Path(str(resources.files("riwoa"))) / "data" / EMBEDDED_SUPERNET
     if not path.is_file():
@@ -101,7 +76,12 @@ def checkpoint_path(spec: SupernetSpec) -> Path:
     return path
 
 
-def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
+def build_supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
+    """Load the supernet, prepare the images, and hash what decides an accuracy.
+
+    Raises:
+        InputError: the checkpoint or the data is missing, damaged or of other classes, or there is no such GPU.
+    """
     # Before torch is imported: a wrong name, or data of another task, is refused at once.
     path = checkpoint_path(spec)
     from riwoa.datasets.catalogue import check_task, task_of
@@ -117,7 +97,9 @@ def _supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         from riwoa.supernet.network import Supernet
 
         if spec.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("the oracle is to run on a GPU, but torch finds none here; set oracle.device to auto")
+            raise InputError(
+                "the oracle is to run on a GPU, but torch finds none here; set oracle.supernet.device to auto"
+            )
         torch.set_num_threads(spec.threads)
         supernet = Supernet.load(path, spec.width_mult, spec.n_classes, spec.stem)
         recalibration, validation, data_sha256 = images.result()

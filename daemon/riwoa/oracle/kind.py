@@ -1,0 +1,225 @@
+"""What a kind of oracle is: everything that riwoa must know of it, in one class. No torch.
+
+``riwoa.oracle.kinds`` finds the class of a name. Other packages derive from it, too: the least that a kind needs is a
+name, a problem and what a worker is to build.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from riwoa.config.fields import KindSettings
+from riwoa.config.schema import Config
+from riwoa.config.schema import Oracle as OracleTable
+from riwoa.errors import ConfigError, InfeasibleTargetError, RiwoaError
+from riwoa.hardware.process import ProgressCallback
+from riwoa.oracle.protocol import Metrics, Oracle, OracleSpec, SettingsSpec
+from riwoa.search.catalogue import Catalogue
+from riwoa.search.space import Space
+
+Architecture = Mapping[str, Any]
+Json = Mapping[str, Any]
+
+
+def no_latency_ms(architecture: Architecture) -> float:
+    """0: what an architecture takes where nobody knows."""
+    return 0.0
+
+
+def no_layers_ms(architecture: Architecture) -> Mapping[str, float]:
+    """Nothing: the times of an architecture's layers where nobody knows."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One oracle's space and latencies; fixed for a run.
+
+    Attributes:
+        space: the architectures.
+        spec: what each worker process is given.
+        exact_spec: judges the winner once more, as it will be exported; None where ``spec`` is exact.
+        latency_of: milliseconds of an architecture; free, so a search may ask as often as it likes.
+        layer_ms: the same by layers, for prompts; empty where layers have no times.
+        range_ms: least and greatest latency of the space.
+        auto_target_ms: what ``objective.latency_ms = "auto"`` stands for; None where there are no latencies.
+        latency_sha256: of everything that decides a latency; a resumed run must find the same.
+        measured: the file of this device's own table, where the latencies come from one.
+        catalogue: the architectures that exist, where they can be counted.
+    """
+
+    space: Space
+    spec: OracleSpec
+    exact_spec: OracleSpec | None = None
+    latency_of: Callable[[Architecture], float] = no_latency_ms
+    layer_ms: Callable[[Architecture], Mapping[str, float]] = no_layers_ms
+    range_ms: tuple[float, float] = (0.0, 0.0)
+    auto_target_ms: float | None = None
+    latency_sha256: str = ""
+    measured: Path | None = None
+    catalogue: Catalogue | None = None
+
+    def check_target(self, config: Config) -> None:
+        """Refuse a latency target that no architecture meets.
+
+        Raises:
+            InfeasibleTargetError: says what is attainable.
+        """
+        check_attainable(config, self.range_ms)
+
+
+def check_attainable(config: Config, range_ms: tuple[float, float]) -> None:
+    """Refuse a latency target below the least of a space.
+
+    Raises:
+        InfeasibleTargetError: says what is attainable.
+    """
+    wanted, (low_ms, high_ms) = config.objective.latency_ms, range_ms
+    if wanted != "auto" and float(wanted) < low_ms:
+        raise InfeasibleTargetError(
+            f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
+            f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FoundNetwork:
+    """A run's winner, as its oracle's kind needs it to export it.
+
+    Attributes:
+        spec: of the oracle, in JSON, its files where they lie now.
+        architecture: the winner.
+        metrics: as journaled.
+        notes: text that goes into a model's file: what it is and where it comes from.
+    """
+
+    spec: Json
+    architecture: Json
+    metrics: Metrics
+    notes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFiles:
+    """What a kind of oracle exports of a winner.
+
+    Attributes:
+        description: joins architecture.json.
+        write: writes the network's files into a directory, flushed to the disk.
+        onnx_left_out: why there is no model.onnx; None where there is one.
+    """
+
+    description: Json
+    onnx_left_out: str | None
+    write: Callable[[Path], None] = lambda directory: None
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Asks one part of a start after the other, and keeps what they refuse: one line each."""
+
+    found: list[str] = field(default_factory=list)
+
+    def ask(self, part: Callable[..., Any], *arguments: Any) -> Any:
+        """The part's answer, None where it refuses."""
+        try:
+            return part(*arguments)
+        except ConfigError as error:
+            self.found += error.problems
+        except RiwoaError as error:
+            self.found.append(str(error))
+        return None
+
+
+class OracleKind(ABC):
+    """One kind of oracle.
+
+    Attributes:
+        name: the value of ``oracle.kind``, and of its table, ``[oracle.NAME]``.
+        settings: the model of that table; a class without keys where there is nothing to set.
+        measures_device: whether its latencies come from this device's own table.
+    """
+
+    name: ClassVar[str]
+    settings: ClassVar[type[KindSettings]] = KindSettings
+    measures_device: ClassVar[bool] = False
+
+    # -- in the daemon -------------------------------------------------------------------------------------------------
+
+    def spec(self, oracle: OracleTable) -> OracleSpec:
+        """What each worker is given, and what enters the run's digest; here: the kind's settings as they are.
+
+        Raises:
+            RiwoaError: a setting is missing, or cannot be met here.
+        """
+        return SettingsSpec(self.name, oracle.settings.model_dump(mode="json"), oracle.threads)
+
+    @abstractmethod
+    async def problem(self, config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
+        """Space, latencies and the worker's specification; may take minutes where this device must be measured first.
+
+        Args:
+            config: the configuration in force.
+            latency_table: where this device's operator table lies, or is to lie.
+            progress: told how the measurement goes.
+
+        Raises:
+            RiwoaError: a file is missing, damaged or of another device.
+        """
+
+    def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space | None:
+        """Ask what a start would be refused for, and write nothing; the space, None where it is not known.
+
+        Here: ask for the problem. A kind that measures, or whose workers read files, says more.
+        """
+        problem = refusals.ask(lambda: asyncio.run(self.problem(config, latency_table)))
+        if problem is None:
+            return None
+        refusals.ask(problem.check_target, config)
+        return problem.space if isinstance(problem, Problem) else None
+
+    def most_workers(self, oracle: OracleTable) -> int | None:
+        """The most worker processes that this machine can hold beside its cores' number; None for no other limit."""
+        return None
+
+    def start_timeout_s(self, oracle: OracleTable) -> float | None:
+        """How long a worker may take to be ready; None for the usual."""
+        return None
+
+    # -- in the worker -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self, spec: Mapping[str, Any]) -> Oracle:
+        """The oracle of a specification's JSON form, in a worker process.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+
+    # -- when the run is over ------------------------------------------------------------------------------------------
+
+    def moved(self, spec: Json, changed: Mapping[str, Any]) -> Json:
+        """A run's specification with its files where a later start said that they lie.
+
+        Args:
+            spec: as the run began with it.
+            changed: settings of the kind that restarts have changed.
+        """
+        return {**spec, "settings": {**spec["settings"], **changed}} if "settings" in spec else spec
+
+    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
+        """What is written of a winner; here: its numbers alone, as of an oracle that holds no networks.
+
+        Args:
+            found: the winner.
+            onnx: whether model.onnx is asked for.
+
+        Raises:
+            RiwoaError: the network cannot be made.
+        """
+        return NetworkFiles({"journaled": {"metrics": dict(found.metrics)}}, f"a {self.name} holds no networks")

@@ -1,0 +1,179 @@
+"""The kind ``supernet``: subnets of a trained supernet judged on pictures, latencies from this device's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from riwoa.config.kinds.supernet import SupernetSettings
+from riwoa.config.schema import Config
+from riwoa.config.schema import Oracle as OracleTable
+from riwoa.errors import InputError
+from riwoa.hardware.accelerator import probe_accelerator
+from riwoa.hardware.obtain import known_table, obtain_table
+from riwoa.hardware.probe import fastest_dtype
+from riwoa.hardware.process import ProgressCallback
+from riwoa.hardware.target import auto_target_ms
+from riwoa.limits import memory
+from riwoa.oracle.kind import FoundNetwork, Json, NetworkFiles, OracleKind, Problem, Refusals, check_attainable
+from riwoa.oracle.protocol import Oracle
+from riwoa.search.space import Space
+from riwoa.supernet.published import PUBLISHED
+from riwoa.supernet.space import mobilenet_space, ofa_config
+from riwoa.supernet.spec import SupernetSpec
+
+_WORKER_BYTES = 2**30  # resident, of the embedded supernet with its images
+_DECODING_TIMEOUT_S = 3600.0  # the first worker on a folder decodes its images, the others wait for it
+
+
+class SupernetKind(OracleKind):
+    """Accuracies of subnets of one checkpoint on one task."""
+
+    name = "supernet"
+    settings = SupernetSettings
+    measures_device = True
+
+    def spec(self, oracle: OracleTable) -> SupernetSpec:
+        """See ``supernet_spec``."""
+        return supernet_spec(oracle)
+
+    async def problem(self, config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
+        """See ``OracleKind.problem``; this device is measured where its table is missing."""
+        table = await obtain_table(latency_table, config, progress)
+        spec, resolutions = supernet_spec(config.oracle), config.oracle.supernet.resolutions
+        return Problem(
+            space=mobilenet_space(resolutions),
+            spec=spec,
+            exact_spec=replace(spec, dtype="float32", rung_images=()) if spec.dtype != "float32" else None,
+            latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
+            layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
+            range_ms=table.range_ms(resolutions),
+            auto_target_ms=auto_target_ms(table, resolutions),
+            latency_sha256=table.sha256,
+            measured=latency_table,
+        )
+
+    def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space:
+        """See ``OracleKind.check``: weights, data and, where this device was measured, the target."""
+        resolutions = config.oracle.supernet.resolutions
+        spec = refusals.ask(supernet_spec, config.oracle)
+        if spec is not None:
+            refusals.ask(_load_weights, spec)
+            refusals.ask(_check_data, spec)
+        table = refusals.ask(known_table, latency_table, config)
+        if table is not None:
+            refusals.ask(check_attainable, config, table.range_ms(resolutions))
+        return mobilenet_space(resolutions)
+
+    def most_workers(self, oracle: OracleTable) -> int:
+        """As many as the memory holds: where it is short, they would be killed in turns. One on a GPU."""
+        if oracle_device(oracle.supernet) == "cuda":
+            return 1  # each would hold a CUDA context and the images of its own
+        return memory().total_bytes // _WORKER_BYTES
+
+    def start_timeout_s(self, oracle: OracleTable) -> float | None:
+        """An hour where a folder of pictures must be decoded first."""
+        return _DECODING_TIMEOUT_S if Path(oracle.supernet.data).is_dir() else None
+
+    def build(self, spec: Mapping[str, Any]) -> Oracle:
+        """See ``OracleKind.build``."""
+        from riwoa.oracle.supernet_oracle import build_supernet_oracle
+
+        return build_supernet_oracle(SupernetSpec.from_json(spec))
+
+    def moved(self, spec: Json, changed: Mapping[str, Any]) -> Json:
+        """See ``OracleKind.moved``; what lies in the package, or is made, has no place."""
+        now = dict(spec)
+        for name in ("checkpoint", "data", "recalibration_data"):
+            if name in spec and changed.get(name) not in (None, "embedded", "digits"):
+                place = Path(changed[name])
+                now[name] = _absolute(changed[name]) if place.exists() else changed[name]
+        return now
+
+    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
+        """See ``OracleKind.export``: the recalibrated subnet in float32, and the same as ONNX."""
+        from riwoa.oracle.supernet_export import export_subnet  # torch
+
+        return export_subnet(found, onnx=onnx)
+
+
+def supernet_spec(oracle: OracleTable) -> SupernetSpec:
+    """The worker's specification; "auto" is resolved here, once, and enters the oracle's version.
+
+    Raises:
+        InputError: "cuda" is asked for and there is none.
+    """
+    settings = oracle.supernet
+    device = oracle_device(settings)
+    return SupernetSpec(
+        checkpoint=_checkpoint(settings.checkpoint),
+        width_mult=settings.width_mult,
+        n_classes=settings.n_classes,
+        stem=settings.stem,
+        data="digits" if settings.data == "digits" else _absolute(settings.data),
+        resolutions=settings.resolutions,
+        dtype=_fastest_dtype(device) if settings.dtype == "auto" else settings.dtype,
+        batch_size=settings.batch_images if device == "cpu" else None,
+        recalibration_images=settings.recalibration_images,
+        validation_views=settings.validation_views,
+        validation_images=settings.validation_images,
+        data_seed=settings.data_seed,
+        recalibration_data=None if settings.recalibration_data == "train" else _absolute(settings.recalibration_data),
+        rung_images=tuple(rung for rung in oracle.rungs if isinstance(rung, int)),
+        threads=oracle.threads,
+        device=device,
+    )
+
+
+def oracle_device(settings: SupernetSettings) -> Literal["cpu", "cuda"]:
+    """Where accuracies are computed; "auto" is a GPU where torch can use one (a child process looks, once).
+
+    Raises:
+        InputError: "cuda" is asked for and there is none.
+    """
+    if settings.device == "cpu":
+        return "cpu"
+    if probe_accelerator() is not None:
+        return "cuda"
+    if settings.device == "cuda":
+        raise InputError("oracle.supernet.device = cuda, but torch finds no CUDA GPU here; set it to auto or cpu")
+    return "cpu"
+
+
+def _fastest_dtype(device: Literal["cpu", "cuda"]) -> Literal["float32", "bfloat16"]:
+    if device == "cpu":
+        return fastest_dtype()
+    accelerator = probe_accelerator()
+    return "bfloat16" if accelerator is not None and accelerator.bfloat16 else "float32"
+
+
+def _checkpoint(setting: str) -> str | None:
+    if setting == "embedded":
+        return None
+    return setting if setting in PUBLISHED else _absolute(setting)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _load_weights(spec: SupernetSpec) -> None:
+    """Load the weights, as a worker will.
+
+    Raises:
+        InputError: they are missing, damaged or of another network.
+    """
+    from riwoa.oracle.supernet_oracle import checkpoint_path
+
+    path = checkpoint_path(spec)  # before torch is imported
+    from riwoa.supernet.network import Supernet
+
+    Supernet.load(path, spec.width_mult, spec.n_classes, spec.stem)
+
+
+def _check_data(spec: SupernetSpec) -> None:
+    from riwoa.datasets.catalogue import check_task, task_of
+
+    check_task(task_of(spec), spec)

@@ -1,0 +1,146 @@
+"""One generation of a run: ask, propose, evaluate, tell, commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from riwoa.errors import OracleError
+from riwoa.patience import patiently
+from riwoa.run.candidate import Candidate
+from riwoa.run.evaluations import EvaluationOutcome, EvaluationRequest, Evaluations
+from riwoa.run.existing import Existing
+from riwoa.run.history import History, Identity
+from riwoa.run.journal import RunJournal
+from riwoa.run.ledger import Commit, Ledger, evaluated
+from riwoa.run.phases import Phase
+from riwoa.run.proposals import TrainingFailure
+from riwoa.run.task import SearchTask
+from riwoa.search.racing import Race
+from riwoa_storage.events import Event, TrainingFailed
+from riwoa_storage.failpoint import failpoint
+
+BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
+
+
+class GenerationRunner:
+    """Runs generations of a phase, whichever that is.
+
+    Args:
+        journal: of the run.
+        task: what is searched.
+        evaluations: where accuracies come from.
+        history: what was committed.
+        existing: what exists in the space.
+        ledger: commits.
+
+    Attributes:
+        barren: generations in a row, up to the last, in which everything failed.
+    """
+
+    def __init__(
+        self,
+        journal: RunJournal,
+        task: SearchTask,
+        evaluations: Evaluations,
+        history: History,
+        existing: Existing,
+        ledger: Ledger,
+    ) -> None:
+        self.barren = 0
+        self._journal = journal
+        self._task = task
+        self._evaluations = evaluations
+        self._history = history
+        self._existing = existing
+        self._ledger = ledger
+
+    async def run(self, phase: Phase, started_s: float, cut: asyncio.Timeout, *, late: bool) -> None:
+        """Run the phase's next generation and commit it.
+
+        Args:
+            phase: the one under way.
+            started_s: monotonic clock.
+            cut: may end it until its evaluations are there; what follows is the matter of a moment.
+            late: whether the deadline has ended the search before it, which is to be journaled.
+
+        Raises:
+            OracleError: everything failed; nothing is committed.
+        """
+        driver, proposals = phase.driver, phase.proposals
+        generation, target_ms = driver.strategy.generation, self._history.objective.latency_target_ms
+        failure = await proposals.boundary(generation)
+        asked = await asyncio.to_thread(driver.ask)  # may draw and screen many children
+        await self._recall(p.parent for p in asked)
+        race = driver.race()
+        async with self._evaluations.round(race) as work:
+
+            async def begin(candidates: Iterable[Candidate]) -> None:
+                new = list(candidates)
+                await self._recall(c.parent for c in new)
+                await work.add([self._wanted(race, c) for c in new])
+
+            candidates, joined = await proposals.candidates(generation, asked, begin, target_ms)
+        cut.reschedule(None)
+        failpoint("conductor.evaluated")
+        outcomes = work.outcomes([c.key for c in candidates])
+        self._require_life(generation, candidates, outcomes)
+        predictions = driver.predictions([c.genotype for c in candidates])
+        rows = zip(candidates, outcomes, predictions, strict=True)
+        individuals = [self._ledger.individual(*row) for row in rows]
+        driver.tell([evaluated(i) for i in individuals])
+        self._history.absorb(generation, individuals)
+        inputs, events = self._inputs(generation, failure, late=late)
+        verdicts = await proposals.judge(generation, individuals, joined, self._ledger.won)
+        state = driver.strategy.snapshot()
+        commit = Commit(generation, phase.name, individuals, joined, inputs, state, started_s)
+        await self._ledger.commit(commit, verdicts.rejected, verdicts.entries, events)
+        await proposals.committed(generation, individuals, joined, verdicts)
+        self._existing.committed(individuals)
+
+    def _inputs(
+        self, generation: int, failure: TrainingFailure | None, *, late: bool
+    ) -> tuple[dict[str, Any], list[Event]]:
+        """What the clock decided of a generation, and the events to store with it."""
+        inputs: dict[str, Any] = {"deadline": "search"} if late else {}
+        if failure is None:
+            return inputs, []
+        event = TrainingFailed(
+            run_id=self._journal.run_id, generation=generation, reason=failure.reason, duration_s=failure.duration_s
+        )
+        return inputs | {"training_failed": failure.reason}, [event]
+
+    async def _recall(self, parents: Iterable[Identity | None]) -> None:
+        """Have the metrics of a generation's parents at hand: one query for those that are not held."""
+        unheld = self._history.unheld(parents)
+
+        def look() -> None:
+            with self._journal.reader() as reader:
+                self._history.recall(reader, self._journal.run_id, unheld)
+
+        if unheld:
+            await patiently(look)
+
+    def _wanted(self, race: Race, c: Candidate) -> EvaluationRequest:
+        """What to evaluate, and what it must reach: its parent counts too, its operator is judged by it."""
+        if race.threshold is None:
+            return EvaluationRequest(c.key, c.architecture)
+        needed = race.needed(self._task.latency_ms(c.architecture), self._history.fitness(c.parent))
+        return EvaluationRequest(c.key, c.architecture, needed)
+
+    def _require_life(
+        self, generation: int, candidates: Sequence[Candidate], outcomes: Sequence[EvaluationOutcome]
+    ) -> None:
+        """Stop, committing nothing, when it is the oracle that fails and not the candidates.
+
+        A candidate may fail for ever, and a polish often asks one at a time, so a barren generation is journaled like
+        any other; but not the first, and not one after the other.
+        """
+        failed = [(c.architecture, e.error) for c, e in zip(candidates, outcomes, strict=True)]
+        self.barren = self.barren + 1 if self._existing.barren(failed) else 0
+        if self.barren and (self._history.best is None or self.barren >= BARREN_GENERATIONS):
+            raise OracleError(
+                f"every evaluation of generation {generation} failed, first: {outcomes[0].error}; mend it and start "
+                "again, nothing is lost"
+            )

@@ -1,0 +1,178 @@
+"""The phases of a run behind one face: a search, then a polish around its leader.
+
+Each drives a strategy of its own and says who fills its slots, when it is over and how much work it has left; the
+conductor's loop does not know which of them it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from riwoa.config.schema import Config
+from riwoa.run.proposals import Proposals
+from riwoa.run.strategy import search_parameters
+from riwoa.search.driver import Driver
+from riwoa.search.fitness import Objective
+from riwoa.search.pareto import ParetoArchive
+from riwoa.search.polish import BATCH, Polish
+from riwoa_storage.records import Phase as PhaseName
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a run may spend, what it has spent, and how fast it goes.
+
+    Attributes:
+        config: in force.
+        counters: totals of the committed generations.
+        pace_s: seconds a generation takes.
+    """
+
+    config: Config
+    counters: Mapping[str, int]
+    pace_s: float
+
+    @property
+    def polish_s(self) -> float:
+        """What the polish will take, at the search's pace: it evaluates in full what the search may give up."""
+        evaluations, dropped = (self.counters.get(name, 0) for name in ("evaluations", "dropped"))
+        in_full = evaluations / max(1, evaluations + dropped) or 1.0
+        return self.config.run.polish_evaluations * self.pace_s / (self.config.search.population * in_full)
+
+
+class Phase(Protocol):
+    """A phase of a run.
+
+    Attributes:
+        name: as journaled.
+        driver: asks and tells its strategy.
+        proposals: who fills its semantic slots.
+    """
+
+    name: PhaseName
+    driver: Driver
+    proposals: Proposals
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has nothing left to ask after this phase."""
+        ...
+
+    def is_over(self, effort: Effort) -> bool:
+        """Whether the next phase is to begin."""
+        ...
+
+    def is_late(self, effort: Effort, left_s: float | None) -> bool:
+        """Whether the next phase must begin now, to end within the seconds left; None for any number."""
+        ...
+
+    def work_s(self, effort: Effort) -> float:
+        """Seconds of work from here to the end of the run, at the pace so far."""
+        ...
+
+    def polish_spent(self, counters: Mapping[str, int]) -> int:
+        """Evaluations of the polish so far."""
+        ...
+
+    def configure(self, config: Config, objective: Objective, p_semantic: float) -> None:
+        """Take what was edited, at a generation's boundary."""
+        ...
+
+    def adapt(self, config: Config, p_semantic: float) -> None:
+        """Take the share of semantic slots that pays, where the configuration leaves that open."""
+        ...
+
+
+class SearchPhase:
+    """The generations of a strategy, until its schedule or its budget is spent.
+
+    Args:
+        driver: of the strategy.
+        proposals: who fills its semantic slots.
+    """
+
+    name: PhaseName = "search"
+    finished = False  # a polish follows
+
+    def __init__(self, driver: Driver, proposals: Proposals) -> None:
+        self.driver = driver
+        self.proposals = proposals
+
+    def is_over(self, effort: Effort) -> bool:
+        """See ``Phase.is_over``."""
+        limit = effort.config.run.evaluations
+        return self.driver.strategy.finished or (limit is not None and effort.counters["evaluations"] >= limit)
+
+    def is_late(self, effort: Effort, left_s: float | None) -> bool:
+        """See ``Phase.is_late``."""
+        return left_s is not None and left_s <= effort.pace_s + effort.polish_s
+
+    def work_s(self, effort: Effort) -> float:
+        """See ``Phase.work_s``."""
+        rounds = max(0, effort.config.run.generations - self.driver.strategy.generation)
+        return rounds * effort.pace_s + effort.polish_s
+
+    def polish_spent(self, counters: Mapping[str, int]) -> int:
+        """The polish is still to come."""
+        return 0
+
+    def configure(self, config: Config, objective: Objective, p_semantic: float) -> None:
+        """See ``Phase.configure``."""
+        self.driver.strategy.set_objective(objective)
+        self.driver.strategy.set_parameters(search_parameters(config, p_semantic))
+
+    def adapt(self, config: Config, p_semantic: float) -> None:
+        """See ``Phase.adapt``."""
+        if config.search.adapt_semantic:
+            self.driver.strategy.set_parameters(search_parameters(config, p_semantic))
+
+
+class PolishPhase:
+    """The polish around the leader that the search has found.
+
+    Args:
+        polish: around that leader.
+        archive: of the run.
+        proposals: who fills slots in it: nobody.
+        searched: evaluations when it began.
+    """
+
+    name: PhaseName = "polish"
+
+    def __init__(self, polish: Polish, archive: ParetoArchive, proposals: Proposals, searched: int) -> None:
+        self.driver = Driver(polish, archive=archive)
+        self.proposals = proposals
+        self._polish = polish
+        self._searched = searched
+
+    @property
+    def finished(self) -> bool:
+        """See ``Phase.finished``."""
+        return self._polish.finished
+
+    def is_over(self, effort: Effort) -> bool:
+        """Nothing follows."""
+        return False
+
+    def is_late(self, effort: Effort, left_s: float | None) -> bool:
+        """Nothing follows that needs time."""
+        return False
+
+    def work_s(self, effort: Effort) -> float:
+        """See ``Phase.work_s``."""
+        left = effort.config.run.polish_evaluations - self.polish_spent(effort.counters)
+        return effort.pace_s / BATCH * max(0, left)
+
+    def polish_spent(self, counters: Mapping[str, int]) -> int:
+        """See ``Phase.polish_spent``."""
+        return counters["evaluations"] - self._searched
+
+    def configure(self, config: Config, objective: Objective, p_semantic: float) -> None:
+        """See ``Phase.configure``."""
+        self._polish.set_objective(objective)
+        self._polish.set_budget(config.run.polish_evaluations)
+
+    def adapt(self, config: Config, p_semantic: float) -> None:
+        """No slot of a polish is semantic."""

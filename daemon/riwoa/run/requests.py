@@ -1,0 +1,154 @@
+"""Composes what the language model is asked, from committed generations and the configuration in force."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from riwoa.cognition.prompt import Situation, compose, parameters_of
+from riwoa.cognition.protocol import Choice, GenerationRequest
+from riwoa.config.schema import Config
+from riwoa.run.candidate import parent_genotype
+from riwoa.run.history import History
+from riwoa.run.offers import Offered, offered_choices, seed_of
+from riwoa.run.prompt_history import PromptHistory
+from riwoa.run.style import Style
+from riwoa.run.task import SearchTask
+from riwoa.search.base import Proposal
+from riwoa.search.codec import Codec
+from riwoa.search.fitness import FloatArray
+from riwoa.search.rng import generator
+from riwoa_storage.digest import canonical_json
+from riwoa_storage.records import RequestRecord
+
+_PROBES_DRAWN = 8
+
+
+class RequestComposer:
+    """Writes requests and probes.
+
+    Args:
+        run_id: the run.
+        config: it was begun with: its seed, lag and size of a patch.
+        codec: of the run's space and seed.
+        task: latencies of the space.
+        style: how the model writes.
+        history: metrics of committed individuals.
+    """
+
+    def __init__(
+        self, run_id: int, config: Config, codec: Codec, task: SearchTask, style: Style, history: History
+    ) -> None:
+        self.history = PromptHistory()
+        self.style = style
+        self._run_id = run_id
+        self._seed = config.run.seed
+        self._lag = config.cognition.lag
+        self._most_genes = config.cognition.patch_genes
+        self._codec = codec
+        self._task = task
+        self._individuals = history
+
+    def request(
+        self,
+        generation: int,
+        p: Proposal,
+        offered: Offered,
+        *,
+        target_ms: float | None,
+        model: str,
+        adapter_sha256: str | None,
+    ) -> RequestRecord | None:
+        """The request of a slot; None where there is nothing to change."""
+        if not offered:
+            return None
+        accuracy, latency_ms = self._individuals.metrics(p.parent) or (None, None)
+        situation = self._situation(parent_genotype(p), accuracy, latency_ms, target_ms, self.history)
+        system, prompt = compose(situation, offered, self.style.template)
+        return RequestRecord(
+            request_id=f"{self._run_id}/{generation}/{p.slot}",
+            run_id=self._run_id,
+            generation=generation,
+            slot=p.slot,
+            join_generation=generation + self._lag,
+            model=model,
+            adapter_sha256=adapter_sha256,
+            seed=seed_of(self._seed, generation, p.slot, "request"),
+            prompt=prompt,
+            parameters=parameters_of(
+                system, offered, self._most_genes, situation.parent, self.style.settings, self.style.template.lead
+            ),
+            created_unix_s=time.time(),
+        )
+
+    def _situation(
+        self,
+        genotype: FloatArray,
+        accuracy: float | None,
+        latency_ms: float | None,
+        target_ms: float | None,
+        history: PromptHistory,
+    ) -> Situation:
+        parent = self._architecture(genotype)
+
+        def after(patch: Mapping[str, Choice]) -> float:
+            return self._task.latency_ms(self._architecture(self._codec.patch(genotype, patch)))
+
+        return Situation(
+            space=self._codec.space,
+            parent=parent,
+            accuracy=accuracy,
+            latency_ms=self._task.latency_ms(parent) if latency_ms is None else latency_ms,
+            target_ms=target_ms,
+            layer_ms=self._task.layer_ms(parent),
+            latency_after=after if target_ms is not None else None,  # no target: no latency to speak of
+            successes=history.successes,
+            rejected=history.rejected,
+        )
+
+    def _architecture(self, genotype: FloatArray) -> dict[str, Choice]:
+        return self._codec.space.architecture(self._codec.decode(genotype[None, :])[0])
+
+    def probes(self, count: int, target_ms: float | None) -> tuple[GenerationRequest, ...]:
+        """The fixed requests that judge adapters: random architectures of the run's seed, without any history.
+
+        Of ``_PROBES_DRAWN`` times as many those closest below the target, where a search's parents are, too.
+        """
+        drawn = generator(self._seed, 0, "probes").random((_PROBES_DRAWN * count, self._codec.dimension))
+        latencies_ms = [self._task.latency_ms(self._architecture(genotype)) for genotype in drawn]
+        room_ms = [0.0 if target_ms is None else target_ms - latency_ms for latency_ms in latencies_ms]
+        nearest = sorted(range(len(drawn)), key=lambda i: (room_ms[i] < 0, abs(room_ms[i])))[:count]
+        return tuple(self._probe(n, drawn[i], target_ms) for n, i in enumerate(nearest))
+
+    def _probe(self, number: int, genotype: FloatArray, target_ms: float | None) -> GenerationRequest:
+        offered = offered_choices(self._codec, genotype, lambda _: ())
+        system, prompt = compose(
+            self._situation(genotype, None, None, target_ms, PromptHistory()), offered, self.style.template
+        )
+        seed = seed_of(self._seed, 0, number, "probe")
+        return GenerationRequest(
+            id=f"probe/{number}",
+            seed=seed,
+            system=system,
+            prompt=prompt,
+            choices=offered,
+            most_genes=self._most_genes,
+            lead=self.style.template.lead,
+        )
+
+    def as_sent(self, request: RequestRecord) -> RequestRecord:
+        """A journaled request as it was sent: JSON gave its genes back by name, and whoever answers may heed order."""
+        p, genes = request.parameters, [gene.name for gene in self._codec.space.genes]
+        ordered = {key: {gene: p[key][gene] for gene in genes if gene in p[key]} for key in ("choices", "parent")}
+        return replace(request, parameters={**p, **ordered})
+
+
+def same_questions(before: Sequence[RequestRecord], now: Sequence[RequestRecord]) -> bool:
+    """Whether two batches of a generation ask for the same replies; their adapters are left to the caller."""
+
+    def questions(batch: Sequence[RequestRecord]) -> list[str]:
+        in_order = sorted(batch, key=lambda r: r.slot)
+        return [canonical_json([r.slot, r.join_generation, r.seed, r.prompt, r.parameters]) for r in in_order]
+
+    return questions(before) == questions(now)

@@ -1,0 +1,79 @@
+"""A run's past at a glance: which few of its individuals a resumed run must read.
+
+Every individual is scanned, none is believed: a scan chooses (generation, slot) places, and what stands there is then
+read with its checksum. So a row that a flipped bit has spoilt can be left out here, but never be used. Rows that are
+not used are checked by the verification, once at the first start after they were committed, and all of them whenever
+`riwoactl verify` is asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from riwoa.search.fitness import Objective
+from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa_storage.reader import JournalReader
+
+Progress = Callable[[int, int], None]  # generations read, of how many
+Place = tuple[int, int]  # (generation, slot)
+SLICE = 256  # generations scanned at a time: the writer folds its log in between
+_NEAR = 1e-9  # fitnesses closer than this are compared one by one: an array's last bits may differ from a number's
+
+
+class Scanned:
+    """Individuals that were evaluated in full, in the order in which they were committed.
+
+    Attributes:
+        architecture_ids: the journal's numbers of their architectures.
+    """
+
+    def __init__(self) -> None:
+        self.architecture_ids: set[int] = set()
+        self._archive = ParetoArchive()
+        self._accuracies: list[float] = []
+        self._latencies_ms: list[float] = []
+        self._places: list[Place] = []
+
+    def add(self, architecture_id: int, accuracy: float, latency_ms: float, place: Place) -> None:
+        """Take in the next individual."""
+        self.architecture_ids.add(architecture_id)
+        self._archive.add(ParetoPoint(str(architecture_id), accuracy, latency_ms, place))
+        self._accuracies.append(accuracy)
+        self._latencies_ms.append(latency_ms)
+        self._places.append(place)
+
+    def front(self) -> list[Place]:
+        """Where the Pareto front's individuals stand, in order."""
+        return sorted(point.origin for point in self._archive.front())
+
+    def rivals(self, objective: Objective) -> list[Place]:
+        """Where those stand of which one is the best by an objective, in order: a few, equal but for the last bits."""
+        if not self._places:
+            return []
+        accuracies, latencies_ms = np.array(self._accuracies), np.array(self._latencies_ms)
+        fitness, feasible = objective.fitness(accuracies, latencies_ms), objective.feasible(latencies_ms)
+        rivals = feasible if feasible.any() else np.ones(len(fitness), dtype=np.bool_)
+        near = np.flatnonzero(rivals & (fitness >= fitness[rivals].max() - _NEAR))
+        return [self._places[row] for row in near]
+
+
+def scan(
+    reader: JournalReader, run_id: int, generations: int, progress: Progress = lambda done, total: None
+) -> Scanned:
+    """Scan the first ``generations`` of a run."""
+    found = Scanned()
+    for start in range(0, generations, SLICE):
+        end = min(start + SLICE, generations)
+        for architecture_id, metrics, *place in reader.by_place.scan(run_id, start, end):
+            try:
+                values = json.loads(metrics)
+                accuracy, latency_ms = float(values["accuracy"]), float(values["latency_ms"])
+                found.add(architecture_id, accuracy, latency_ms, (place[0], place[1]))
+            except (ValueError, KeyError, TypeError):  # damaged: reading it says so
+                reader.by_place.points_at(run_id, [(place[0], place[1])])
+                raise
+        progress(end, generations)
+    return found

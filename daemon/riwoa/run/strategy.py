@@ -1,0 +1,96 @@
+"""The strategy that a configuration names: riwoa's own, or another package's (entry points ``riwoa.strategies``)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from riwoa.config.extended import plugin_of
+from riwoa.config.schema import Config
+from riwoa.errors import ConfigError
+from riwoa.plugins import Named, Plugin
+from riwoa.search.base import LatencyOf, Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
+from riwoa.search.fitness import Objective
+from riwoa.search.space import Space
+from riwoa.search.strategies import STRATEGIES
+
+
+def strategy_named(name: str) -> Named[type[PopulationStrategy]]:
+    """The class of a strategy.
+
+    Raises:
+        ConfigError: none has this name, or another package's is no strategy.
+    """
+    if name in STRATEGIES:
+        return Named(STRATEGIES[name])
+    plugin = plugin_of("search", name)
+    if not (isinstance(plugin.value, type) and issubclass(plugin.value, PopulationStrategy)):
+        raise ConfigError(f"the package {plugin.package}: {name} must be a class that derives from PopulationStrategy")
+    return Named(type(plugin.value.__name__, (_Guarded, plugin.value), {"plugin": plugin}), plugin)
+
+
+class _Guarded(PopulationStrategy):
+    """Stands before another package's strategy among its bases, so that its faults name the package.
+
+    What is said on purpose (``CallOrderError``, ``SearchInputError``) becomes a line, too: the caller made no mistake.
+    """
+
+    plugin: ClassVar[Plugin]
+
+    def ask(self) -> list[Proposal]:
+        """See ``Strategy.ask``."""
+        with self.plugin.blamed("propose candidates"):
+            return super().ask()
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """See ``Strategy.tell``."""
+        with self.plugin.blamed("learn from outcomes"):
+            super().tell(outcomes)
+
+
+def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
+    """The strategy's settings, with the share of attacks that are semantic: of ``[search]`` and of its own table.
+
+    Raises:
+        ConfigError: there is no such strategy.
+        PluginError: another package's refuses them.
+    """
+    search = config.search
+    strategy = strategy_named(search.strategy)
+    table = getattr(search, search.strategy, None)
+    given: dict[str, Any] = search.model_dump() | (table.model_dump() if isinstance(table, BaseModel) else {})
+    given |= {"generations": config.run.generations, "p_semantic": p_semantic}
+    with strategy.blamed("take its parameters"):
+        known = {field.name for field in dataclasses.fields(strategy.value.parameters)}
+        return strategy.value.parameters(**{name: value for name, value in given.items() if name in known})
+
+
+def configured_strategy(
+    config: Config, space: Space, objective: Objective, p_semantic: float, latency_of: LatencyOf
+) -> Strategy:
+    """A fresh strategy, as the configuration names it.
+
+    Args:
+        config: in force.
+        space: what is searched.
+        objective: what a candidate is worth.
+        p_semantic: share of attacks that are semantic.
+        latency_of: tells the latency of a phenotype where it costs nothing; for strategies that use it.
+
+    Raises:
+        ConfigError: there is no such strategy.
+        PluginError: another package's cannot be made.
+    """
+    strategy = strategy_named(config.search.strategy)
+    parameters = search_parameters(config, p_semantic)
+    with strategy.blamed("make its strategy"):
+        known = latency_of if strategy.value.uses_latency else None
+        return strategy.value(space, objective, config.run.seed, parameters, known)
+
+
+def screens(config: Config) -> bool:
+    """Whether the configured strategy chooses among drawn children by a predictor."""
+    return strategy_named(config.search.strategy).value.screens(search_parameters(config, 0.0))

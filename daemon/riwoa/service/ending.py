@@ -1,0 +1,104 @@
+"""The end of a run: its winner confirmed as it will be exported, and its files written."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from riwoa.files.ownership import json_object
+from riwoa.ipc.child import child_command, child_environment
+from riwoa.log import get_logger
+from riwoa.oracle.pool import WorkerPool
+from riwoa.oracle.protocol import OracleSpec
+from riwoa.oracle.workers import pool_settings
+from riwoa.paths import StatePaths
+from riwoa.run.evaluations import EvaluationRequest, Evaluations
+from riwoa.run.history import Best
+from riwoa.service.logs import log_export_line
+from riwoa.service.parts import DaemonParts
+from riwoa.text import printable
+from riwoa_storage.events import WinnerConfirmed
+from riwoa_storage.writer import JournalWriter
+
+_log = get_logger("service")
+_MOST_REASON_CHARACTERS = 500
+
+
+async def confirm_winner(
+    parts: DaemonParts, journal: JournalWriter, run_id: int, exact_spec: OracleSpec | None, winner: Best | None
+) -> None:
+    """Evaluate the winner once more in float32, which is what gets exported, and journal that too.
+
+    A search in bfloat16 ranks the same but may read an image or two differently than the exported model does. Nothing
+    happens where the search was exact already (``exact_spec`` is None), or has no winner.
+    """
+    if exact_spec is None or winner is None:
+        return
+    parts.board.change(lambda shown: shown.saying("confirming the winner in float32"))
+    async with WorkerPool(exact_spec, replace(pool_settings(parts.config.oracle), workers=1)) as pool:
+        info = await pool.start()
+        evaluations = Evaluations(pool, journal, parts.paths.journal, info.version, on_result=parts.progress.note)
+        individual = winner.individual
+        request = EvaluationRequest(individual.architecture_key, individual.architecture)
+        (confirmed,) = await evaluations.evaluate([request])
+    event = WinnerConfirmed(
+        run_id=run_id,
+        generation=winner.generation,
+        architecture_key=individual.architecture_key,
+        oracle_version=info.version,
+        metrics=confirmed.metrics,
+        error=confirmed.error,
+    )
+    await journal.put_event(event)
+
+
+async def export_winner(parts: DaemonParts) -> str | None:
+    """Write the winner's files, if the configuration asks for them.
+
+    Returns:
+        What to tell people when they could not be written: the search is safe in the journal, and the files can be
+        written at any time. None otherwise.
+    """
+    if not parts.config.run.export:
+        return None
+    parts.board.show("exporting")
+    try:
+        reason = await _export_in_child(parts.paths)
+    except OSError as error:
+        reason = str(error)
+    if reason is None:
+        return None
+    _log.error("export_failed", reason=reason)
+    return f"not exported: {reason}; `riwoactl export` tries again"
+
+
+async def _export_in_child(paths: StatePaths) -> str | None:
+    """Why the files could not be written; None where they are."""
+    process = await asyncio.create_subprocess_exec(
+        *child_command("riwoa.export", str(paths.journal), str(paths.export)),
+        env=child_environment(1),
+        stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    try:
+        stderr = await process.stderr.read()
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    if process.returncode != 0:
+        return lines[-1][-_MOST_REASON_CHARACTERS:] if lines else f"its process ended with {process.returncode}"
+    for line in lines:
+        log_export_line(printable(line))
+    return None
+
+
+def exported_digest(paths: StatePaths) -> str | None:
+    """Digest of the run whose winner lies in the export directory; None where there is none."""
+    digest = json_object(paths.export / "provenance.json").get("digest")
+    return digest if isinstance(digest, str) else None

@@ -1,0 +1,142 @@
+"""The record of a run in the journal: begun with its provenance, or continued where it is still the same search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riwoa import __version__
+from riwoa.config.loading import Loaded, difference, from_journal, keys_in_journal
+from riwoa.config.reload import Reloader, with_keys
+from riwoa.config.schema import Config, as_json, may_restart, value_of
+from riwoa.errors import ConfigError, TableError
+from riwoa.hardware.probe import library_versions
+from riwoa.oracle.kind import Problem
+from riwoa.run.provision import Provision
+from riwoa.surrogate.gaussian_process import Examples
+from riwoa_storage.events import CognitionProvided, RunResumed
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import RunRecord
+from riwoa_storage.writer import JournalWriter
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedRun:
+    """A run to continue, and the keys that this start of the daemon changes in it."""
+
+    run: RunRecord
+    restarted: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """What the results of a run depend on beside its configuration: with another of these it is another search."""
+
+    problem: Problem
+    oracle_version: str
+    provision: Provision
+    prior: Examples | None
+
+
+def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> UnfinishedRun | None:
+    """The run to continue; the configuration that it used last is then in force.
+
+    Raises:
+        ConfigError: the configuration that the daemon was started with changes a key that cannot change in a run.
+    """
+    with JournalReader(journal_path) as reader:
+        run = reader.latest_run()
+        if run is None or run.status != "running":
+            return None
+        journaled = reader.config_revisions(run.run_id)[-1].config
+    in_force = from_journal(journaled)
+    refused = difference(in_force, loaded.config).refused
+    # Where nobody asked for it, a run begun before there was such a key goes on as it was.
+    begun_with = keys_in_journal(journaled)
+    refused = {
+        key: pair
+        for key, pair in refused.items()
+        if key in begun_with or loaded.origin.get(key, "default") != "default"
+    }
+    restarted = [key for key in refused if may_restart(key, type(in_force))]
+    names = [f"{key} ({old!r} -> {new!r})" for key, (old, new) in refused.items() if key not in restarted]
+    if names:
+        raise ConfigError(
+            f"run {run.run_id} cannot continue with another {', '.join(names)}; change it back or use --new-run"
+        )
+    reloader.continue_from(with_keys(in_force, loaded.config, restarted))
+    return UnfinishedRun(run, {key: value_of(loaded.config, key) for key in restarted})
+
+
+async def begin_or_continue(
+    journal: JournalWriter, unfinished: UnfinishedRun | None, config: Config, inputs: RunInputs
+) -> int:
+    """Journal that a run begins, or that the unfinished one is continued; returns its number.
+
+    Raises:
+        TableError, ConfigError: the unfinished run was begun with other inputs.
+    """
+    if unfinished is None:
+        run_id = await journal.begin_run(
+            {**_provenance(config, inputs), **inputs.provision.provenance()}, as_json(config)
+        )
+    else:
+        run_id = unfinished.run.run_id
+        _require_same(unfinished.run, inputs)
+        changed = {key: list(v) if isinstance(v, tuple) else v for key, v in unfinished.restarted.items()}
+        await journal.put_event(RunResumed(run_id=run_id, restarted=changed))
+    await journal.put_event(CognitionProvided(run_id=run_id, **inputs.provision.event()))
+    return run_id
+
+
+def _require_same(run: RunRecord, inputs: RunInputs) -> None:
+    """Refuse to continue a run on other inputs than it was begun with.
+
+    Raises:
+        TableError, ConfigError: say what differs and the way out.
+    """
+    if run.provenance["latency_table_sha256"] != inputs.problem.latency_sha256:
+        raise TableError(
+            f"run {run.run_id} was begun with another latency table than the one there is now; put it back or use "
+            "--new-run"
+        )
+    if run.provenance["oracle_version"] != inputs.oracle_version:
+        raise ConfigError(
+            f"run {run.run_id} was begun with another oracle (checkpoint, data, table, dtype or library versions "
+            "changed); undo the change or use --new-run"
+        )
+    if run.provenance.get("prior_sha256") != (inputs.prior.sha256 if inputs.prior is not None else None):
+        raise ConfigError(
+            f"run {run.run_id} was begun with another file in search.predictor; put it back or use --new-run"
+        )
+
+
+def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:
+    problem, wanted = inputs.problem, config.objective.latency_ms
+    race = {"rungs": list(config.oracle.rungs), "confidence": config.oracle.rung_confidence}
+    return {
+        "riwoa": __version__,
+        "seed": config.run.seed,
+        "strategy": config.search.strategy,
+        "space": problem.space.to_json(),
+        "objective": config.objective.model_dump(mode="json"),
+        "target_ms": problem.auto_target_ms if wanted == "auto" or problem.auto_target_ms is None else wanted,
+        "oracle": problem.spec.to_json(),
+        "oracle_version": inputs.oracle_version,
+        "latency_table_sha256": problem.latency_sha256,
+        "versions": library_versions(),
+        # What evaluates fewer architectures in full, where there is something.
+        **({"race": race} if config.oracle.rungs else {}),
+        **({"prior_sha256": inputs.prior.sha256} if inputs.prior is not None else {}),
+    }
+
+
+def model_directory(journal_path: Path, run: RunRecord | None) -> str | None:
+    """Where the language model of a run that is continued lay last."""
+    if run is None:
+        return None
+    with JournalReader(journal_path) as reader:
+        told = [event.directory for event in reader.events(run.run_id, CognitionProvided)]
+    return next((directory for directory in reversed(told) if directory), None)

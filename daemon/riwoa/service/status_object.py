@@ -1,0 +1,233 @@
+"""The status object: every key that ``status.json``, the control socket and ``riwoactl status --json`` may hold.
+
+This is the one place where the keys are listed. ``views`` and ``status`` build the object, ``status_check`` derives
+from these classes what it lets pass, and mypy checks every reader against them.
+
+``Required`` is what a reader may rely on once ``checked_status`` has passed an object; everything else may be missing
+or None. The daemon itself writes None into required fields of an operator that has proposed nothing yet: readers leave
+such rows out.
+"""
+
+# No `from __future__ import annotations` here: status_check reads the annotations of these classes as types.
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Required, TypedDict
+else:
+    # `riwoactl status` imports this module and must start in milliseconds; typing alone would cost it eight. At run
+    # time a TypedDict is a plain dict anyway: what is left of it here are the types of its fields.
+    class TypedDict:
+        """Stands for ``typing.TypedDict``: ``__annotations__`` and ``__required_keys__`` describe the fields."""
+
+        def __init_subclass__(cls, total: bool = True) -> None:
+            """Tell required fields from the others."""
+            given = cls.__annotations__
+            cls.__required_keys__ = frozenset(name for name, kind in given.items() if isinstance(kind, Required))
+            cls.__annotations__ = {n: k.kind if isinstance(k, Required) else k for n, k in given.items()}
+
+    class Required:
+        """Stands for ``typing.Required``."""
+
+        def __init__(self, kind: type) -> None:
+            self.kind = kind
+
+        def __class_getitem__(cls, kind: type) -> "Required":
+            return cls(kind)
+
+
+class RunStatus(TypedDict, total=False):
+    """Where the run stands."""
+
+    run_id: Required[int]
+    seed: int | None
+    strategy: str | None
+    phase: Required[str]  # "search" or "polish"
+    generation: Required[int]  # the one under way
+    generations: int | None  # of the whole search
+    digest: str | None  # of everything committed so far
+    target_ms: float | None
+    resumed_from: int | None  # the generation that was the last one committed when the daemon started
+    deadline_unix_s: float | None
+    polish_spent: int | None  # evaluations of the polish so far
+    polish_evaluations: int | None  # that it may spend
+
+
+class EvaluationsStatus(TypedDict, total=False):
+    """What the evaluations have come to."""
+
+    unique: Required[int]
+    cache_hits: int | None
+    failed: int | None
+    dropped: int | None  # candidates given up on a lower rung
+    audited: int | None  # of those that were to be dropped, how many were evaluated in full as a test
+    missed: int | None  # of the audited, how many would have mattered
+    per_s: Required[float]  # over the last minute
+    queued: int | None
+
+
+class LeaderStatus(TypedDict, total=False):
+    """The best individual so far."""
+
+    accuracy: Required[float]
+    accuracy_error: float | None  # standard error, where validation images were drawn
+    latency_ms: Required[float]
+    latency_interval: float | None  # relative half-width of the latency table's prediction interval
+    fitness: float | None
+    feasible: Required[bool]
+    architecture_key: str | None
+    origin: tuple[int, int] | None  # generation and slot
+
+
+class WorkerStatus(TypedDict, total=False):
+    """One worker process of the oracle."""
+
+    name: Required[str]
+    state: Required[str]
+    job: str | None
+    since_s: float | None  # how long the job is under way
+    done: Required[int]
+    restarts: int | None
+    busy_share: float | None
+    pid: int | None
+
+
+class LearningStatus(TypedDict, total=False):
+    """The language model's adapter and its trainings."""
+
+    adapter: str | None  # sha256 of the one in force
+    since_generation: int | None
+    accepted: int | None
+    rejected: int | None
+    failed: int | None
+    unconsumed: int | None  # successes that no training has used yet
+    swap: int | None  # the generation that the training under way is for
+    unusable: list[str] | None
+
+
+class ProposalsStatus(TypedDict, total=False):
+    """The language model and the queue of proposals in front of it."""
+
+    model: Required[str]
+    state: str | None
+    reason: str | None
+    breaker_left: int | None  # batches until a model that failed repeatedly is asked again
+    lag: int | None
+    p_semantic: float | None
+    waiting: Required[int]  # batches
+    trainings_waiting: int | None
+    busy_share: float | None
+    tokens_per_s: float | None
+    restarts: int | None
+    pid: int | None
+    resident_bytes: float | None
+    answered: Required[int]
+    fallbacks: int | None
+    successes: int | None
+    learning: LearningStatus | None
+
+
+class OperatorStatus(TypedDict, total=False):
+    """What one search operator is worth so far."""
+
+    proposals: Required[int]
+    valid: Required[int]
+    repeats: int | None
+    wins: Required[int]
+    win_rate: Required[float]
+    win_rate_low: Required[float]
+    win_rate_high: Required[float]
+    mean_gain: Required[float]
+    seconds: float | None
+    gain_per_s: float | None
+
+
+class ScreeningStatus(TypedDict, total=False):
+    """The predictor that chooses among children."""
+
+    examples: Required[int]
+    prior: Required[int]  # examples from an earlier run's file
+    interval: Required[float]  # nominal share of its prediction intervals
+    covered: float | None  # share of them that held
+
+
+class CognitionStatus(TypedDict, total=False):
+    """Who writes semantic proposals, and why."""
+
+    state: Required[str]
+    model: str | None
+    reason: str | None
+
+
+class ConfigStatus(TypedDict, total=False):
+    """The configuration in force."""
+
+    file: str | None
+    revision: int | None
+    error: str | None  # why the file, as it is now, was refused
+    restart_keys: list[str] | None  # changed in the file, and cannot change in a run
+
+
+class GovernorStatus(TypedDict, total=False):
+    """Why the search pauses, and what the machine says of itself."""
+
+    holds: dict[str, str] | None
+    readings: dict[str, float | None] | None
+
+
+class SentinelStatus(TypedDict, total=False):
+    """An operator or a network that the drift check timed again."""
+
+    name: Required[str]
+    kind: str | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    verdict: str | None
+
+
+class LatencyStatus(TypedDict, total=False):
+    """The last check whether the device still runs as its latency table says."""
+
+    verdict: Required[str]
+    networks: float | None
+    operators: float | None
+    sentinels: list[SentinelStatus] | None
+    affects: list[str] | None
+    tolerance: float | None
+    rounds: int | None
+    passes: int | None
+    load_average: float | None
+    table_sha256: str | None
+    checked_unix_s: float | None
+
+
+class StatusObject(TypedDict, total=False):
+    """The whole."""
+
+    schema: int | None
+    version: str | None
+    state_directory: str | None
+    pid: int | None
+    started_unix_s: float | None
+    updated_unix_s: float | None
+    # riwoa.service.state.State, or "none" where riwoactl finds no run. A reader takes any word: another version of the
+    # daemon may know more of them.
+    state: Required[str]
+    message: str | None
+    time_left_s: float | None
+    socket: str | None  # where clients are heard; None where there is no control socket, missing until that is known
+    run: RunStatus | None
+    evaluations: EvaluationsStatus | None
+    leader: LeaderStatus | None
+    pareto: int | None  # networks on the front
+    workers: list[WorkerStatus] | None
+    proposals: ProposalsStatus | None
+    operators: dict[str, OperatorStatus] | None
+    screening: ScreeningStatus | None
+    cognition: CognitionStatus | None
+    config: ConfigStatus | None
+    governor: GovernorStatus | None
+    latency: LatencyStatus | None
+    # Added by riwoactl:
+    source: str | None  # "daemon", "file", "journal" or "none"
+    alive: bool | None  # whether a daemon holds the state directory

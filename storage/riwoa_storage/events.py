@@ -1,0 +1,191 @@
+"""What happened to a run that is worth telling later: one frozen class a kind of event, and the table of kinds.
+
+An event is stored as its kind's name and a JSON object, which are the fields of its class beyond those that all events
+have. A field that an older version did not write has a default; one that a newer version adds is left out when read; a
+kind that only a newer version knows is read as ``UnknownEvent``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from riwoa_storage.records import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The fields of every event; a ``created_unix_s`` of 0 becomes the time at which it is stored."""
+
+    run_id: int | None = None
+    generation: int | None = None
+    created_unix_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed(Event):
+    """A daemon went on with a run; ``restarted`` are the keys that only a restart may change, with their new values."""
+
+    restarted: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CognitionProvided(Event):
+    """Who writes a run's proposals since this start of the daemon."""
+
+    state: str  # "model", "scripted", "model gone" or "geometric only"
+    model: str | None
+    reason: str
+    directory: str | None  # of the model's files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigApplied(Event):
+    """A configuration revision came into force; ``changed``: dotted key -> [old, new]."""
+
+    changed: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlineReached(Event):
+    """A deadline ended the run; ``phase`` is the search's, or "not searching"."""
+
+    deadline: str | None
+    phase: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceExhausted(Event):
+    """Nothing is left to find: all ``architectures`` within the target are known."""
+
+    architectures: int
+    phase: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WinnerConfirmed(Event):
+    """The winner was evaluated once more, in the precision that is exported."""
+
+    architecture_key: str
+    oracle_version: str
+    metrics: Json
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyDrift(Event):
+    """A check of the latency table against the device; the fields are those of ``riwoa.hardware.drift.Drift``."""
+
+    verdict: str
+    networks: float
+    operators: float
+    sentinels: tuple[Json, ...]
+    affects: tuple[str, ...]
+    tolerance: float
+    rounds: int
+    passes: int
+    load_average: float | None
+    table_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestsWithdrawn(Event):
+    """So many requests of a generation that is asked anew were taken back."""
+
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFailed(Event):
+    """A training gave no adapter, after so many seconds."""
+
+    reason: str
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterJudged(Event):
+    """What accepted and rejected adapters have in common."""
+
+    sha256: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterAccepted(AdapterJudged):
+    """The gate let a trained adapter into service."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRejected(AdapterJudged):
+    """The gate kept a trained adapter out of service, for these reasons."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterUnusable(Event):
+    """An adapter in service gave way to the one before; one that the model ``refused`` is never tried again."""
+
+    sha256: str
+    reason: str
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownEvent(Event):
+    """An event of a kind that this version does not know, as it is stored."""
+
+    kind: str
+    payload: Json
+
+
+KINDS: Mapping[str, type[Event]] = {
+    "resumed": RunResumed,
+    "cognition": CognitionProvided,
+    "config_applied": ConfigApplied,
+    "deadline": DeadlineReached,
+    "space_exhausted": SpaceExhausted,
+    "winner_confirmed": WinnerConfirmed,
+    "latency_drift": LatencyDrift,
+    "requests_withdrawn": RequestsWithdrawn,
+    "training_failed": TrainingFailed,
+    "adapter_accepted": AdapterAccepted,
+    "adapter_rejected": AdapterRejected,
+    "adapter_unusable": AdapterUnusable,
+}
+_KIND_OF = {of: kind for kind, of in KINDS.items()}
+_COMMON = frozenset(f.name for f in fields(Event))
+
+
+def kind_of(event: Event) -> str:
+    """The name under which an event is stored."""
+    return event.kind if isinstance(event, UnknownEvent) else _KIND_OF[type(event)]
+
+
+def payload_of(event: Event) -> Json:
+    """The JSON object that is stored of an event."""
+    if isinstance(event, UnknownEvent):
+        return event.payload
+    if isinstance(event, ConfigApplied):  # stored without a name around it
+        return event.changed
+    return {f.name: getattr(event, f.name) for f in fields(event) if f.name not in _COMMON}
+
+
+def event_of(kind: str, payload: Json, **common: Any) -> Event:
+    """The event of a stored kind and payload; ``common`` are the fields that all events have.
+
+    Raises:
+        TypeError: the payload is no object, or lacks a field.
+    """
+    if not isinstance(payload, Mapping):
+        raise TypeError(f"an event's payload is an object, not {type(payload).__name__}")
+    of = KINDS.get(kind)
+    if of is None:
+        return UnknownEvent(kind=kind, payload=payload, **common)
+    if of is ConfigApplied:
+        return ConfigApplied(changed=payload, **common)
+    known = {f.name for f in fields(of)} - _COMMON
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in payload.items() if name in known
+    }
+    return of(**{**common, **values})
