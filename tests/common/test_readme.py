@@ -22,19 +22,6 @@ ROOMS_WITH_A_PAGE = [
     *(page.parent for page in sorted((ROOT / "daemon/riwoa").glob("*/README.md"))),
 ]
 ROOTS = [ROOT, *(ROOT / root for root in ("daemon", "daemon/riwoa", "storage", "storage/riwoa_storage", "systemd"))]
-# Modules that other branches of issue 13 bring, and those that they take away; both to be emptied when all are merged.
-PLANNED = set(
-    """
-    events.py integrity.py judging.py kind.py kinds.py lookup.py module.py oracle/kind.py
-    oracle/kinds.py plugins.py riwoa_storage/events.py run/ledger.py run/phases.py run/replies.py
-    run/requests.py run/semantic_slots.py search/driver.py search/racing.py service/daemon.py
-    service/drift_watch.py service/ending.py service/heartbeat.py service/nights.py service/pauses.py
-    service/proof.py service/run_record.py service/session.py service/state.py service/status_object.py
-    service/supervisor.py service/verbs.py settings.py spent.py supernet.py supernet_export.py
-    supernet_oracle.py table_file.py tables.py transactions.py workers.py
-    """.split()
-)
-LEAVING = {"build.py", "spec.py", "rows.py"}
 
 
 def test_the_readme_can_be_read_in_ten_minutes() -> None:
@@ -57,7 +44,7 @@ def test_a_document_links_and_names_only_what_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
     assert [link for link in links if not (path.parent / link).exists()] == []
-    files = set(re.findall(r"`([\w./-]+\.(?:py|sql|service|timer|conf|sysusers))`", text)) - PLANNED
+    files = set(re.findall(r"`([\w./-]+\.(?:py|sql|service|timer|conf|sysusers))`", text))
     assert sorted(file for file in files if not any((root / file).exists() for root in (path.parent, *ROOTS))) == []
 
 
@@ -66,7 +53,7 @@ def test_a_room_s_page_names_each_of_its_modules(room: Path) -> None:
     page = (room / "README.md" if (room / "README.md").exists() else room.parent / "README.md").read_text(
         encoding="utf-8"
     )
-    modules = {path.name for path in room.glob("*.py")} - {"__init__.py", "__main__.py"} - LEAVING
+    modules = {path.name for path in room.glob("*.py")} - {"__init__.py", "__main__.py"}
     assert sorted(module for module in modules if f"`{module}`" not in page) == []
 
 
