@@ -105,10 +105,14 @@ def row_of(record: Any, **stored: object) -> Row:
 
     ``stored`` are the columns that no field holds as it is, and those that the journal fills in.
     """
-    table, encoders = TABLES[type(record)], _ENCODERS[type(record)]
-    return tuple(
-        stored[column] if column in stored else encoders[column](getattr(record, column)) for column in COLUMNS[table]
-    )
+    row = []
+    for column, encode in _ENCODERS[type(record)]:
+        if column in stored:
+            row.append(stored[column])
+        else:
+            value = getattr(record, column)
+            row.append(value if encode is None else encode(value))
+    return tuple(row)
 
 
 def when(unix_s: float) -> float:
@@ -120,18 +124,15 @@ def _real(number: float) -> float:
     return float(number) + 0.0  # SQLite keeps no negative zero, and an int in a REAL column becomes a float
 
 
-def _as_it_is(value: object) -> object:
-    return value
-
-
-def _encoder(name: str, kind: Any) -> Callable[[Any], object]:
+def _encoder(name: str, kind: Any) -> Callable[[Any], object] | None:
+    """The function from a field's value to a column's; None where they are the same."""
     if name.endswith("_unix_s"):
         return when
     encoders: list[tuple[Any, Callable[[Any], object]]] = [
         *((Json, canonical_json), (tuple[str, ...], canonical_json), (int, int), (bool, int)),
         *((float, _real), (float | None, canonical_fitness)),
     ]
-    return next((encode for of, encode in encoders if of == kind), _as_it_is)
+    return next((encode for of, encode in encoders if of == kind), None)
 
 
 # -- from rows to records ----------------------------------------------------------------------------------------------
@@ -155,7 +156,10 @@ def _decoder(kind: Any) -> Callable[[Any], object] | None:
 
 
 _HINTS = {record: get_type_hints(record) for record in TABLES}
-_ENCODERS = {record: {name: _encoder(name, kind) for name, kind in hints.items()} for record, hints in _HINTS.items()}
+_ENCODERS = {
+    record: [(column, _encoder(column, _HINTS[record].get(column))) for column in COLUMNS[table]]
+    for record, table in TABLES.items()
+}
 # By field, of those that a column of the same name holds.
 DECODERS: Mapping[type, Mapping[str, Callable[[Any], object] | None]] = {
     record: {name: _decoder(kind) for name, kind in _HINTS[record].items() if name in COLUMNS[table]}

@@ -84,8 +84,7 @@ def build_table(
     ops = all_operators(resolutions, backbone)
     _check_memory(ops, batch_size)
     configs = bench.spread_configs(resolutions, CALIBRATION_NETWORKS, CALIBRATION_SEED)
-    settings = _settings(compute, threads, repeats, batch_size, regime)
-    empty = _empty_table(settings, backbone, resolutions)
+    empty = _empty_table(_settings(compute, threads, repeats, batch_size, regime), backbone, resolutions)
     saved = _partial_file(path, empty, configs)
     samples = saved.load(bench.Samples.empty(len(ops), len(configs), repeats))
     try:
