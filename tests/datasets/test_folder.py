@@ -283,7 +283,7 @@ def test_what_does_not_fit_the_supernet_is_refused(tmp_path: Path, fields: dict[
 
 def test_without_training_images_the_folder_is_refused_and_the_way_out_named(tmp_path: Path) -> None:
     root = folder(tmp_path / "data")
-    with pytest.raises(InputError, match=r"no folder train.*oracle\.recalibration_data"):
+    with pytest.raises(InputError, match=r"no folder train.*oracle\.supernet\.recalibration_data"):
         loaded(root / "val")
     for judging in (root / "val", root, root / "val" / WNIDS[0]):
         with pytest.raises(InputError, match="must not be recalibrated on the images that judge"):
