@@ -137,7 +137,7 @@ async def test_a_resumed_run_checks_no_more_rows_of_a_longer_past(tmp_path: Path
             await conduct(path, "run.generations=100000", stop_after=1)
         found.append(checked.count("individuals"))
     assert 400 <= found[0] < 1000  # of 1200; what screens learns from the newest 400
-    assert abs(found[1] - found[0]) < 50  # the fronts differ
+    assert found[1] - found[0] < 200  # of 3600 more: a longer front
 
 
 @pytest.mark.parametrize("settings", [(), ("cognition.provider=scripted", "search.p_semantic=0.9")], ids=["", "model"])
