@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -55,7 +57,9 @@ async def test_an_evaluation_that_is_cancelled_or_refused_gives_its_turn_back() 
     alternation, at_work = Alternation(alternate=True), list[tuple[str, str]]()
 
     class Refusing(FakeBackend):
-        async def submit(self, job_id: str, architecture: object, rung: str | None) -> asyncio.Future[EvaluationResult]:
+        async def submit(
+            self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
+        ) -> asyncio.Future[EvaluationResult]:
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,6 @@ def test_a_summary_counts_each_fresh_architecture_once() -> None:
         Outcome({"a": 2}, "1/y", -0.1, False),
         Outcome(None, None, None, False),
     ]
-    row = cognition._summary({"outcomes": [cognition.asdict(o) for o in outcomes]})
+    row = cognition._summary({"outcomes": [asdict(o) for o in outcomes]})
     assert (row["proposals"], row["valid"], row["wins"], row["fresh"], row["different_patches"]) == (4, 3, 2, 1, 2)
     assert row["mean_gain"] == pytest.approx(0.25)

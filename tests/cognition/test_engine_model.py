@@ -89,7 +89,11 @@ async def test_it_writes_learns_and_swaps_its_adapter_and_a_kill_in_mid_training
     second = await engine.train(job(files), lambda _: None)
     files.new().unlink()
 
-    again = await engine.train(job(files), lambda _: engine.stats().restarts or kill(engine))
+    def kill_once(_: Mapping[str, Any]) -> None:
+        if not engine.stats().restarts:
+            kill(engine)
+
+    again = await engine.train(job(files), kill_once)
     assert engine.stats().restarts == 1
     assert await texts(engine) == learned
     assert (again.sha256, again.losses) == (second.sha256, second.losses)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from itertools import combinations, product
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ def tokens(tiny_llama: ModelSpec) -> object:
     import llguidance.hf
     from transformers import AutoTokenizer
 
-    return llguidance.hf.from_tokenizer(AutoTokenizer.from_pretrained(tiny_llama.directory))
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_llama.directory)  # two classes by its annotation
+    return llguidance.hf.from_tokenizer(tokenizer)
 
 
 def accepts(tokens: object, grammar: str, text: str) -> bool:

@@ -52,7 +52,7 @@ def examples(count: int) -> tuple[Example, ...]:
 
 
 def job(tmp_path: Path, **changes: Any) -> TrainingJob:
-    fields = {
+    fields: dict[str, Any] = {
         "examples": examples(6),
         "held_out": examples(2),
         "probes": REQUESTS[:3],

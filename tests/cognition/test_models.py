@@ -318,7 +318,8 @@ def test_what_the_makers_say_is_the_default_and_a_files_word_goes_before_it(tmp_
     assert large.learning_rate < small.learning_rate
     told = advice(make_model(tmp_path / "other", temperature=0.3, top_p=0.8))
     assert (told.temperature, told.top_p) == (0.3, 0.8)
-    for nothing in (None, "high", True, []):
+    no_numbers: tuple[Any, ...] = (None, "high", True, [])
+    for nothing in no_numbers:
         unset = advice(make_model(tmp_path / f"unset {nothing}", temperature=nothing, top_p=nothing))
         assert (unset.temperature, unset.top_p) == (0.7, 0.95)
 

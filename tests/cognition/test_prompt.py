@@ -38,7 +38,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
     "stage1.block1.kernel": (3, 7),
     "stage1.block1.expand": (6,),
 }
-COST = {
+COST: dict[tuple[str, Choice], float] = {
     ("resolution", 32): 2.0,
     ("stage1.depth", 2): 0.4,
     ("stage1.block1.kernel", 3): -0.2,
@@ -55,7 +55,7 @@ def situation(latency_ms: float = 2.0) -> Situation:
         latency_ms=latency_ms,
         target_ms=2.5,
         layer_ms={"stem": 0.5, "stage1.block1": 1.2, "head": 0.3},
-        latency_after=lambda patch: latency_ms + sum(COST[item] for item in patch.items()),  # type: ignore[index]
+        latency_after=lambda patch: latency_ms + sum(COST[item] for item in patch.items()),
         successes=(
             EarlierPatch({"resolution": 24}, {"resolution": 32}, gain=0.0123),
             EarlierPatch({"stage1.depth": 2}, {"stage1.depth": 1}, gain=0.002),
@@ -110,7 +110,7 @@ def test_the_full_prompt_says_all_of_it_too() -> None:
 def test_the_system_message_is_the_same_for_every_request_of_a_run() -> None:
     other = replace(situation(2.2), parent={**PARENT, "resolution": 32}, accuracy=0.5, successes=(), rejected=())
     for name in ("compact", "full"):
-        template = load_template(name)  # type: ignore[arg-type]
+        template = load_template(name)
         assert compose(situation(), CHOICES, template)[0] == compose(other, CHOICES, template)[0]
 
 
@@ -162,5 +162,5 @@ def test_prompts_of_the_largest_network_stay_short(name: str, most: int) -> None
     choices = {gene.name: gene.choices[:-1] for gene in space.genes}
     layers = {f"stage{s}.block{b}": 1.0 for s in range(1, 6) for b in range(1, 5)}
     said = Situation(space, largest, 0.8, 40.0, 25.0, layers, lambda patch: 39.0 - len(str(patch)) / 100)
-    system, prompt = compose(said, choices, load_template(name))  # type: ignore[arg-type]
+    system, prompt = compose(said, choices, load_template(name))
     assert len(system) + len(prompt) < most

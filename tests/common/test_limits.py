@@ -106,7 +106,7 @@ def test_memory_is_the_least_limit_and_what_may_be_dropped_is_available(
 
 
 def test_a_memory_limit_of_version_1_counts(tmp_path: Path) -> None:
-    files = {
+    files: dict[str, str | int] = {
         "memory/x/memory.limit_in_bytes": GIB // 2,
         "memory/x/memory.usage_in_bytes": GIB // 4,
         "memory/x/memory.stat": f"inactive_file 1\ntotal_inactive_file {GIB // 16}",
@@ -125,8 +125,9 @@ def test_nothing_that_these_files_hold_is_an_error(mounts: str, groups: str, lim
     with tempfile.TemporaryDirectory() as folder:
         files = {"cpu.max": limit, "memory.max": limit, "memory.current": limit, "memory.stat": limit}
         for mount, group in ((mounts, groups), (V2 + mounts, "0::/\n" + groups)):
-            encodable = (text.encode(errors="replace").decode() for text in (mount, group))
-            root = machine(Path(folder), *encodable, {n: t.encode(errors="replace").decode() for n, t in files.items()})
+            mounted, grouped = (text.encode(errors="replace").decode() for text in (mount, group))
+            encodable = {name: text.encode(errors="replace").decode() for name, text in files.items()}
+            root = machine(Path(folder), mounted, grouped, encodable)
             assert 0 < usable_cores(root) <= 8
             assert memory(root).available_bytes >= 0
 

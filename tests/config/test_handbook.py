@@ -1,7 +1,8 @@
 import pytest
 
+from riwoa.config.fields import Section
 from riwoa.config.handbook import BEGIN, END, key_list, with_key_list
-from riwoa.config.schema import Config, Section, is_live, leaves, may_restart
+from riwoa.config.schema import Config, is_live, leaves, may_restart
 from riwoa.paths import shipped
 
 PAGE = (shipped("handbook") / "configuration.md").read_text(encoding="utf-8")

@@ -15,6 +15,11 @@ def reloader_of(file: Path, *overrides: str) -> Reloader:
     return Reloader(load(file, overrides, {}), overrides)
 
 
+def refusal_of(reloader: Reloader) -> tuple[str | None, tuple[str, ...]]:
+    """Why the file was refused, and which of its keys only a restart changes."""
+    return reloader.error, reloader.restart_keys
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "riwoa.toml"
@@ -61,7 +66,7 @@ def test_a_file_with_a_key_that_cannot_change_applies_none_of_it_and_names_the_k
     assert reloader.take() is None
     file.write_text("[run]\ngenerations = 11\n")
     reloader.reload()
-    assert (reloader.error, reloader.restart_keys) == (None, ())
+    assert refusal_of(reloader) == (None, ())
     taken = reloader.take()
     assert taken is not None
     assert taken[0].run.generations == 11

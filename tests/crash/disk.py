@@ -248,9 +248,10 @@ def serve(source: Path, mount: Path) -> None:
         @guarded
         def chown(self, path: str, uid: int, gid: int) -> int:
             file = file_of(path)
-            file.owner = tuple(
+            user, group = (
                 old if new in (-1, 2**32 - 1) else new for old, new in zip(file.owner, (uid, gid), strict=True)
             )
+            file.owner = (user, group)
             return 0
 
         @guarded

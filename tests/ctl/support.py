@@ -11,15 +11,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from riwoa.paths import StatePaths
 from riwoa.search.fitness import Objective
+from riwoa.service.status_object import StatusObject
 from riwoa_storage.records import GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 
@@ -38,8 +39,9 @@ def riwoactl(*arguments: str | Path, cwd: Path | None = None, **extra: str) -> s
     return subprocess.run(command, env=environment(**extra), cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
-def status_object(**changes: Any) -> dict[str, Any]:
-    return {
+def status_object(**changes: Any) -> StatusObject:
+    """A status as it is read from JSON, where a pair is a list."""
+    found: dict[str, Any] = {
         "schema": 1,
         "version": "0.1.0",
         "state": "running",
@@ -67,10 +69,11 @@ def status_object(**changes: Any) -> dict[str, Any]:
         "message": "",
         **changes,
     }  # fmt: skip
+    return cast(StatusObject, found)
 
 
 @contextmanager
-def daemon(state: Path, answer: Mapping[str, Any] | Iterable[bytes] | None) -> Iterator[list[dict[str, Any]]]:
+def daemon(state: Path, answer: Mapping[str, Any] | bytes | Iterable[bytes] | None) -> Iterator[list[dict[str, Any]]]:
     """Hold the lock and answer every request the same way; with None listen and never answer. Yields the requests.
 
     Bytes are sent as they are, pieces of them one every 50 ms.
@@ -109,7 +112,7 @@ def daemon(state: Path, answer: Mapping[str, Any] | Iterable[bytes] | None) -> I
             paths.socket.unlink()
 
 
-def _pieces(answer: Mapping[str, Any] | Iterable[bytes]) -> Iterator[bytes]:
+def _pieces(answer: Mapping[str, Any] | bytes | Iterable[bytes]) -> Iterator[bytes]:
     if isinstance(answer, bytes):
         yield answer
     elif isinstance(answer, Mapping):
@@ -181,7 +184,7 @@ def generation(run_id: int, number: int, individuals: tuple[IndividualRecord, ..
 
 
 def write_journal(
-    path: Path, generations: list[tuple[IndividualRecord, ...]], *, finished: bool = False, **provenance: Any
+    path: Path, generations: Sequence[tuple[IndividualRecord, ...]], *, finished: bool = False, **provenance: Any
 ) -> None:
     async def write() -> None:
         async with await JournalWriter.open(path) as journal:

@@ -28,7 +28,7 @@ from riwoa.supernet.space import mobilenet_space
 from riwoa.supernet.spec import SupernetSpec
 from riwoa.supernet.training import write_safetensors
 from riwoa_storage.events import AdapterUnusable
-from riwoa_storage.records import AdapterRecord
+from riwoa_storage.records import AdapterRecord, AdapterStatus, Phase
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import reseal
 
@@ -105,7 +105,7 @@ def test_provenance_names_what_the_result_depends_on(exported: Path, state: Path
     assert set(hashes) == {"architecture.json", "model.onnx", "model.safetensors"}
 
 
-def journal_adapters(path: Path, weights: Sequence[tuple[bytes, str, bytes | None]]) -> None:
+def journal_adapters(path: Path, weights: Sequence[tuple[bytes, AdapterStatus, bytes | None]]) -> None:
     """Adapters of run 1 in order: (weights as named by their hash, status, bytes as stored)."""
 
     async def write() -> None:
@@ -130,7 +130,8 @@ def test_an_adapter_that_was_due_after_the_search_wrote_nothing_and_is_not_expor
     async def write() -> None:
         async with await JournalWriter.open(journal) as writer:
             run_id = await writer.begin_run({"seed": 0, "model_spec": {"name": "any"}}, {})
-            for number, phase in enumerate(("search", "polish")):
+            phases: tuple[Phase, ...] = ("search", "polish")
+            for number, phase in enumerate(phases):
                 await writer.commit_generation(replace(generation(run_id, number, rows[number]), phase=phase))
                 await writer.put_adapter(
                     AdapterRecord(
@@ -180,8 +181,9 @@ def test_the_adapter_in_force_is_exported_as_peft_loads_it(
     )
     older, newest, rejected = (learned_weights(tiny_llama, s, tmp_path / f"{s}.safetensors") for s in (0.3, 0.2, 0.1))
     # The newest one is damaged in the journal: a search would go back to the one before, and so does its export.
-    stored = [(older, "current", older), (newest, "current", newest[:-1]), (rejected, "rejected", rejected)]
-    journal_adapters(journal, stored)
+    journal_adapters(
+        journal, [(older, "current", older), (newest, "current", newest[:-1]), (rejected, "rejected", rejected)]
+    )
     assert main(["export", "--state", str(tmp_path), "--no-onnx", "--json"]) == 0
     assert "adapter/adapter_model.safetensors" in json.loads(capsys.readouterr().out)["files"]
     adapter = tmp_path / "export" / "adapter"

@@ -55,8 +55,8 @@ def test_uninstalling_removes_what_was_installed_and_keeps_configuration_and_sta
 def test_a_place_that_the_service_could_not_start_from_is_refused(
     place: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.sys, "executable", f"{place}/python")
-    monkeypatch.setattr(service.Path, "exists", lambda self: True)
+    monkeypatch.setattr(sys, "executable", f"{place}/python")
+    monkeypatch.setattr(Path, "exists", lambda self: True)
     monkeypatch.setattr(service, "__file__", "/srv/riwoa/ctl/service.py")
     with pytest.raises(UsageError, match=says):
         service._programs(Path("/"))

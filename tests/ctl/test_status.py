@@ -17,6 +17,7 @@ from riwoa.paths import StatePaths
 from riwoa.service.foreground import progress_lines
 from riwoa.service.status import one_line
 from riwoa.service.status_check import checked_status
+from riwoa.service.status_object import StatusObject
 from tests.support.fuzz import examples
 from tests.support.odd_json import ODD_BYTES, mutated
 
@@ -95,7 +96,7 @@ def test_a_daemon_that_holds_the_state_but_never_answers_is_unhealthy(tmp_path: 
         status = collect(StatePaths(tmp_path))
     assert status["state"] == "unhealthy"
     assert exit_code(status["state"]) == 4
-    assert f"process {os.getpid()} holds" in status["message"]
+    assert f"process {os.getpid()} holds" in (status["message"] or "")
 
 
 @pytest.mark.parametrize(("age_s", "state"), [(5.0, "starting"), (300.0, "unhealthy")])
@@ -161,7 +162,7 @@ def test_a_daemon_that_answers_nonsense_is_unhealthy_and_every_verb_says_so_in_a
     with daemon(tmp_path, b'{"ok": true, "status": ' + answer + b"}\n"):
         status = collect(StatePaths(tmp_path))
     assert (status["state"], status["alive"]) == ("unhealthy", True)
-    assert f"process {os.getpid()} holds" in status["message"]
+    assert f"process {os.getpid()} holds" in (status["message"] or "")
 
 
 def test_an_answer_in_drops_is_not_waited_for_longer_than_none(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_no_status_of_odd_fields_is_more_than_a_reader_can_take(odd: dict[str, A
         assert not isinstance(odd.get("state"), str)
         return
     for alive in (True, False):
-        shown = {**checked, "alive": alive}
+        shown: StatusObject = {**checked, "alive": alive}
         text = render(shown)
         assert all(line.isprintable() for line in text.splitlines())
         json.dumps(shown)
@@ -209,7 +210,7 @@ def test_no_status_of_odd_fields_is_more_than_a_reader_can_take(odd: dict[str, A
 def test_a_whole_status_passes_the_check_as_it_is() -> None:
     assert checked_status(WHOLE) == WHOLE
     assert checked_status(json.loads(json.dumps(status_object()))) == status_object()
-    newer = {**WHOLE, "a_part_of_the_future": [1, {"x": None}]}
+    newer: dict[str, Any] = {**WHOLE, "a_part_of_the_future": [1, {"x": None}]}
     assert checked_status(newer) == newer
 
 
@@ -225,9 +226,10 @@ def test_a_clock_that_was_wrong_makes_no_odd_status(offset_s: float, tmp_path: P
 
 def test_the_leaders_accuracy_is_shown_with_its_standard_error_where_images_were_drawn() -> None:
     leader = status_object()["leader"]
-    text = render({**status_object(leader=leader | {"accuracy_error": 0.0123}), "alive": True})
+    assert leader is not None
+    text = render({**status_object(leader={**leader, "accuracy_error": 0.0123}), "alive": True})
     assert "81.00 % ± 1.23 at 1.700 ms" in text
-    assert "81.00 % at 1.700 ms" in render({**status_object(leader=leader | {"accuracy_error": None}), "alive": True})
+    assert "81.00 % at 1.700 ms" in render({**status_object(leader={**leader, "accuracy_error": None}), "alive": True})
 
 
 def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.loading import load
 from riwoa.config.schema import Oracle
 from riwoa.datasets import digits as data
-from riwoa.datasets.arrays import resize_pixels
+from riwoa.datasets.arrays import ByteArray, Split, resize_pixels
 from riwoa.datasets.catalogue import ImageTask, check_task, load_task
 from riwoa.datasets.digits import DigitsTask, load_digits_task
 from riwoa.datasets.image_file import IMAGENET, ImageFileTask
@@ -81,8 +81,8 @@ def test_images_are_standardised_by_channel_and_stay_as_they_are_at_their_own_si
     images, labels = task.views("validation", 8, 3)
     mean, std = (np.array(IMAGENET[name])[:, None, None] for name in ("mean", "std"))
     expected = (arrays["validation_images"].transpose(0, 3, 1, 2) / 255 - mean) / std
-    assert images.dtype == np.float32
-    np.testing.assert_allclose(images, expected, atol=1e-5)
+    assert images[:].dtype == np.float32
+    np.testing.assert_allclose(images[:], expected, atol=1e-5)
     assert labels.dtype == np.int64
     assert labels.tolist() == [0, 1, 2, 1, 0]
 
@@ -92,7 +92,7 @@ def test_the_files_own_mean_and_deviation_are_used(tmp_path: Path) -> None:
     task = loaded(saved(tmp_path / "a.npz", arrays))
     assert (task.mean, task.std) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
     byte = arrays["validation_images"][2, 3, 4, 1]
-    assert task.views("validation", 8, 1)[0][2, 1, 3, 4] == pytest.approx((byte / 255 - 0.2) / 0.6, abs=1e-5)
+    assert task.views("validation", 8, 1)[0][:][2, 1, 3, 4] == pytest.approx((byte / 255 - 0.2) / 0.6, abs=1e-5)
 
 
 def test_recalibration_takes_a_fixed_choice_of_training_images_of_which_a_smaller_one_is_the_beginning(
@@ -100,7 +100,7 @@ def test_recalibration_takes_a_fixed_choice_of_training_images_of_which_a_smalle
 ) -> None:
     arrays = plain_arrays()
     path = saved(tmp_path / "a.npz", arrays)
-    few, all_of_them = loaded(path).recalibration(8, 3), loaded(path).recalibration(8, 7)
+    few, all_of_them = loaded(path).recalibration(8, 3)[:], loaded(path).recalibration(8, 7)[:]
     assert np.array_equal(few, all_of_them[:3])
     scale = 255 * np.array(IMAGENET["std"])[:, None, None]
     shift = 255 * np.array(IMAGENET["mean"])[:, None, None]
@@ -113,8 +113,8 @@ def test_a_compressed_file_gives_the_same_images(tmp_path: Path) -> None:
     plain = loaded(saved(tmp_path / "a.npz", plain_arrays()))
     np.savez_compressed(tmp_path / "b.npz", **plain_arrays())
     packed = loaded(tmp_path / "b.npz")
-    assert np.array_equal(plain.recalibration(6, 4), packed.recalibration(6, 4))
-    assert np.array_equal(plain.views("validation", 6, 1)[0], packed.views("validation", 6, 1)[0])
+    assert np.array_equal(plain.recalibration(6, 4)[:], packed.recalibration(6, 4)[:])
+    assert np.array_equal(plain.views("validation", 6, 1)[0][:], packed.views("validation", 6, 1)[0][:])
 
 
 @pytest.mark.parametrize("resolution", [3, 5, 8, 11, 16, 33])
@@ -286,7 +286,7 @@ def test_a_gpu_is_taken_where_torch_finds_one_and_asking_for_one_elsewhere_is_re
 def own_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Canvases of the embedded task as a user would save them: 32 px, channels last."""
 
-    def pictures(split: data.Split, n: int) -> data.ByteArray:
+    def pictures(split: Split, n: int) -> ByteArray:
         shrunk = resize_pixels(load_digits_task().canvas(split, 0)[:n], 32)
         return np.ascontiguousarray(np.rint(shrunk).astype(np.uint8).transpose(0, 2, 3, 1))
 

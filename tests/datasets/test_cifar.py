@@ -12,7 +12,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -51,21 +51,23 @@ def test_both_encodings_a_plain_tar_and_the_folder_give_the_same_pictures(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("prefix", "packed"),
+    ("prefix", "mode"),
     [
-        ("./cifar-100-python/", "gz"),
-        ("data/cifar-100-python/", "xz"),
-        ("", "bz2"),
-        ("./", ""),
-        ("my pictures/", "gz"),
+        ("./cifar-100-python/", "w:gz"),
+        ("data/cifar-100-python/", "w:xz"),
+        ("", "w:bz2"),
+        ("./", "w:"),
+        ("my pictures/", "w:gz"),
     ],
 )
-def test_an_archive_is_read_however_it_was_packed_again(tmp_path: Path, prefix: str, packed: str) -> None:
+def test_an_archive_is_read_however_it_was_packed_again(
+    tmp_path: Path, prefix: str, mode: Literal["w:gz", "w:xz", "w:bz2", "w:"]
+) -> None:
     pixels, labels = pictures(1, seed=0)
     content = python3_pickle(pixels, labels.tolist())
     expected = load_cifar100(archive(tmp_path / "new.tar.gz", {"train": content, "test": content})).sha256
     path = tmp_path / "again"
-    with tarfile.open(path, f"w:{packed}") as tar:
+    with tarfile.open(path, mode) as tar:
         tar.addfile(_info(f"elsewhere/{cifar.FOLDER}/train", 0, type=tarfile.DIRTYPE))
         for name in ("._train", "meta", "test", "train"):
             tar.addfile(_info(prefix + name, len(content)), io.BytesIO(content))

@@ -262,8 +262,13 @@ print(lock.owner == str(__import__("os").getpid()))
     done = subprocess.run(command, env=child_environment(1), capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
     with Lock(tmp_path / "lock") as lock, ThreadPoolExecutor() as other:
+
+        def tell_often() -> None:
+            for n in range(2000):
+                lock.tell(socket="/x" * (n % 3))
+
         assert lock.take()
-        writing = other.submit(lambda: [lock.tell(socket="/x" * (n % 3)) for n in range(2000)])
+        writing = other.submit(tell_often)
         while not writing.done():
             assert lock.owner == str(os.getpid())
 

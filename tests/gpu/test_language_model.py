@@ -7,7 +7,6 @@ On a CPU a model quantised by bitsandbytes trains with zero gradients once it ha
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ REQUESTS = tuple(ask(i) for i in range(8))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelWriter]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelWriter:
     """Nanbeige4-3B's shape: 32 layers of 2,560, grouped attention, a vocabulary of its size."""
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -74,8 +73,9 @@ def test_every_place_that_shows_a_latency_shows_its_interval(
     assert main(["lut", "show", "--state", str(tmp_path)]) == 0
     assert (SAYS in capsys.readouterr().out) == wide
 
-    leader: dict[str, Any] = {**status_object()["leader"], "latency_interval": half_width_percent / 100}
-    status = status_object(leader=leader)
+    leader = status_object()["leader"]
+    assert leader is not None
+    status = status_object(leader={**leader, "latency_interval": half_width_percent / 100})
     assert f"1.700 ms {shown}" in render({**status, "alive": True})
     assert (SAYS in render({**status, "alive": True})) == wide
     assert (shown in one_line(status)) == wide  # a narrow line has no room for what is as it should be

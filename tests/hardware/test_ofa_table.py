@@ -108,7 +108,8 @@ def test_the_range_is_that_of_the_space_and_many_are_summed_as_each_alone(tmp_pa
         values = list(getattr(best, gene))
         values[layer] = choice
         if choice in ((3, 5, 7) if gene == "ks" else (3, 4, 6)):
-            improved = replace(best, **{gene: tuple(values)})
+            chosen = tuple(values)
+            improved = replace(best, ks=chosen) if gene == "ks" else replace(best, e=chosen)
             best = min((best, improved), key=table.latency_ms)
     assert low_ms <= table.latency_ms(best) < table.latency_ms(SMALLEST)
 

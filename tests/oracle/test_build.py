@@ -109,9 +109,9 @@ def test_the_images_are_those_of_the_task(spec: SupernetSpec) -> None:
         recalibration, found, data_sha256 = supernet_oracle._images(load_digits_task(), replace(spec, split=split))
         assert data_sha256 == task.sha256
         images, labels = task.views(split, 24, 1)
-        assert np.array_equal(found[24][0], images)
+        assert np.array_equal(found[24][0][:], images)
         assert np.array_equal(found[24][1], labels)
-        assert np.array_equal(recalibration[32], task.recalibration(32, 50))
+        assert np.array_equal(recalibration[32][:], task.recalibration(32, 50))
 
 
 def test_the_version_moves_with_everything_that_decides_an_accuracy_and_with_nothing_else(spec: SupernetSpec) -> None:

@@ -395,7 +395,8 @@ def test_an_array_under_another_ending_is_not_there(tmp_path: Path) -> None:
 
 
 def test_two_genes_of_one_name_are_refused(tmp_path: Path) -> None:
-    path = npz_file(tmp_path, **{"ops.0": GENES[:, 0]})
+    twice: dict[str, Any] = {"ops.0": GENES[:, 0]}
+    path = npz_file(tmp_path, **twice)
     with pytest.raises(InputError, match=r"two genes are called ops\.0"):
         oracle(path, genes="ops,ops.0")
 

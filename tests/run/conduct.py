@@ -23,7 +23,7 @@ from riwoa.run.proposals import LanguageModel
 from riwoa.run.task import SearchTask
 from riwoa.supernet.space import mobilenet_space
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import GenerationRecord
+from riwoa_storage.records import GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 
 SPACE = mobilenet_space((24, 32, 40))
@@ -43,7 +43,8 @@ class StopHere(Exception):
 
 
 def latency_ms(architecture: Mapping[str, Any]) -> float:
-    return sum(v for k, v in architecture.items() if k != "resolution") * architecture["resolution"] / 1000
+    sizes = sum(v for k, v in architecture.items() if k != "resolution")
+    return float(sizes * architecture["resolution"] / 1000)
 
 
 async def conduct(
@@ -116,12 +117,21 @@ async def conduct(
         return reader.digest_head(run_id)
 
 
+def gain_over_parent(child: IndividualRecord, everybody: Mapping[tuple[int, int], IndividualRecord]) -> float:
+    """Fitness of an evaluated child less that of its parent, which is among ``everybody`` by (generation, slot)."""
+    assert child.parent is not None
+    parent = everybody[child.parent]
+    assert child.fitness is not None
+    assert parent.fitness is not None
+    return child.fitness - parent.fitness
+
+
 def _watch_commits(journal: JournalWriter, before_commit: Any) -> None:
     commit = journal.commit_generation
 
-    async def watched(record: GenerationRecord, **more: Any) -> str:
-        before_commit(record)
-        return await commit(record, **more)
+    async def watched(g: GenerationRecord, **more: Any) -> str:
+        before_commit(g)
+        return await commit(g, **more)
 
     journal.commit_generation = watched  # type: ignore[method-assign]
 

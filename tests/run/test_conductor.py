@@ -25,7 +25,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
-from tests.run.conduct import SMALL, SPACE, StopHere, conduct, latency_ms
+from tests.run.conduct import SMALL, SPACE, StopHere, conduct, gain_over_parent, latency_ms
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9")
@@ -121,7 +121,7 @@ async def test_a_kill_between_a_reload_and_its_first_commit_changes_nothing(tmp_
 
         return edit
 
-    digests = []
+    digests: list[str] = []
     for name, kills in (("whole", False), ("parts", True)):
         path, file = tmp_path / f"{name}.db", tmp_path / f"{name}.toml"
         file.write_text("[objective]\nlatency_ms = 4.5\n")
@@ -170,6 +170,7 @@ async def test_with_lag_the_slot_spirals_and_the_reply_joins_later_as_an_extra_c
     assert joined
     for g, i in joined:
         assert i.slot >= 6
+        assert i.request_id is not None
         assert requests[i.request_id].generation == g.generation - 2
         assert i.request_id in g.joined_requests
 
@@ -179,10 +180,9 @@ async def test_only_semantic_children_that_beat_their_parent_enter_the_buffer(tm
     await conduct(path, *SEMANTIC, "run.generations=8")
     with JournalReader(path) as reader:
         entries = reader.buffer(1)
-        fitness = {(g, i.slot): i.fitness for g, i in reader.individuals(1)}
-        expected = {
-            i.request_id for _, i in reader.individuals(1) if i.operator == "semantic" and i.fitness > fitness[i.parent]
-        }
+        everybody = {(g, i.slot): i for g, i in reader.individuals(1)}
+    semantic = [i for i in everybody.values() if i.operator == "semantic"]
+    expected = {i.request_id for i in semantic if gain_over_parent(i, everybody) > 0}
     assert entries
     assert {e.request_id for e in entries} == expected
     assert all(e.child_fitness > e.parent_fitness for e in entries)

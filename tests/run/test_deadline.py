@@ -91,6 +91,7 @@ async def test_a_generation_that_the_deadline_finds_under_way_is_dropped_and_wha
 
     def slow_from_now_on(conductor: Any) -> None:
         clock.jump(datetime.fromisoformat(deadline.partition("=")[2]).timestamp() - 0.5 - clock.read())
+        conductor.schedule.generation_s = [0.1]
 
     deadline = clock.deadline(30)
     settings = ("run.generations=1000", "run.deadline_margin_s=0.0", deadline, "run.polish_evaluations=0")
@@ -100,7 +101,7 @@ async def test_a_generation_that_the_deadline_finds_under_way_is_dropped_and_wha
         path,
         *settings,
         oracle={"takes_s": 0.5},
-        at_commit=lambda c: (slow_from_now_on(c), setattr(c.schedule, "generation_s", [0.1])),
+        at_commit=slow_from_now_on,
         now_unix_s=clock.read,
     )
     assert len(generations(path)) == 1

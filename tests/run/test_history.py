@@ -14,7 +14,7 @@ from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoPoint
 from riwoa_storage.errors import JournalCorruptError, RowDamagedError
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import GenerationRecord, IndividualRecord
+from riwoa_storage.records import GenerationRecord, IndividualRecord, IndividualStatus
 from riwoa_storage.replay import verify
 from tests.storage.samples import alter, write_run
 
@@ -75,18 +75,19 @@ async def drawn(path: Path, seed: int) -> None:
         f"a{n}": {"accuracy": rng.randrange(5) / 7, "latency_ms": 10.0 + rng.randrange(6) / 3} for n in range(25)
     }
     met: set[str] = set()
+    statuses: list[IndividualStatus] = ["ok", "ok", "ok", "failed", "dropped"]
 
     def one(i: IndividualRecord) -> IndividualRecord:
-        key, status = f"a{rng.randrange(25)}", rng.choice(["ok", "ok", "ok", "failed", "dropped"])
+        key, status = f"a{rng.randrange(25)}", rng.choice(statuses)
         hit = key in met
         met.update([key] if status == "ok" else [])
         architecture = {"depth": int(key[1:])}
         fitness_version = Objective(12.0).version
-        of = {"architecture_key": key, "architecture": architecture, "fitness_version": fitness_version}
+        i = replace(i, architecture_key=key, architecture=architecture, fitness_version=fitness_version)
         if status == "ok":
             accuracy = metrics[key]["accuracy"]
-            return replace(i, **of, metrics=metrics[key], fitness=accuracy, cache_hit=hit)
-        return replace(i, **of, status=status, metrics={}, fitness=None, error="no" if status == "failed" else None)
+            return replace(i, metrics=metrics[key], fitness=accuracy, cache_hit=hit)
+        return replace(i, status=status, metrics={}, fitness=None, error="no" if status == "failed" else None)
 
     def edit(g: GenerationRecord) -> GenerationRecord:
         counters = {"evaluations": 3 * g.generation, "operators": {"spiral": {"proposals": g.generation, "wins": 1}}}

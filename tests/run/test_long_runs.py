@@ -31,7 +31,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.seal import is_intact
-from riwoa_storage.tables import Values
+from riwoa_storage.tables import Row, Values
 from riwoa_storage.writer import JournalWriter
 from tests.run.conduct import SMALL, SPACE, conduct, latency_ms
 from tests.service.test_service import daemon, run, wait_for
@@ -123,7 +123,7 @@ async def test_a_resumed_run_checks_no_more_rows_of_a_longer_past(tmp_path: Path
     """It scans them all, and checks those that it uses: the newest, the front, the leader."""
     checked: list[str] = []
 
-    def counted(table: str, row: Sequence[object]) -> bool:
+    def counted(table: str, row: Row) -> bool:
         checked.append(table)
         return is_intact(table, row)
 

@@ -298,7 +298,7 @@ async def test_an_adapter_that_is_journaled_but_not_yet_swapped_in_is_swapped_in
 ) -> None:
     settings = ("cognition.train_lag=4",)
     await run(tmp_path / "whole.db", *settings)
-    parts, trained, between = tmp_path / "parts.db", Counter[int](), []
+    parts, trained, between = tmp_path / "parts.db", Counter[int](), list[int]()
 
     def note(conductor: Any) -> None:
         between.extend(a.generation for a in adapters(parts) if a.generation > conductor.generation)

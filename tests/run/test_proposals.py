@@ -24,7 +24,7 @@ from riwoa.run.prompt_history import PromptHistory, in_order
 from riwoa.run.style import style_of
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
-from riwoa.search.space import Condition, Gene, Space
+from riwoa.search.space import Choice, Condition, Gene, Space
 from riwoa_storage.events import RequestsWithdrawn
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import BufferEntryRecord, GenerationRecord, ReplyRecord, RequestRecord
@@ -88,7 +88,7 @@ def test_a_gene_that_a_patch_wakes_is_not_itself_on_offer() -> None:
 
 
 def test_the_placebo_draws_size_genes_and_choices_uniformly_from_the_offer() -> None:
-    offered = {"a": (1, 2), "b": (3,), "c": (4, 5, 6)}
+    offered: dict[str, tuple[Choice, ...]] = {"a": (1, 2), "b": (3,), "c": (4, 5, 6)}
     drawn = [placebo_patch(offered, 2, generator(i, 0, "test")) for i in range(6000)]
     assert all(choice in offered[gene] for patch in drawn for gene, choice in patch.items())
     sizes = Counter(map(len, drawn))
@@ -299,8 +299,8 @@ class Chatty(ScriptedProvider):
 
 
 async def test_patches_of_several_genes_are_told_alike_after_every_kill(tmp_path: Path) -> None:
-    settings, whole, parts = (*SEMANTIC, "cognition.patch_genes=3"), tmp_path / "whole.db", tmp_path / "parts.db"
-    settings = (*settings, "run.generations=8", "cognition.train=false")
+    settings = (*SEMANTIC, "cognition.patch_genes=3", "run.generations=8", "cognition.train=false")
+    whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
     await conduct(whole, *settings, provider=Chatty("good"), target_ms=100.0)
     for _ in range(8):
         await conduct(parts, *settings, provider=Chatty("good"), target_ms=100.0, stop_after=1)

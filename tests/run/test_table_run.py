@@ -18,7 +18,7 @@ from riwoa.config.loading import load
 from riwoa.errors import InfeasibleTargetError
 from riwoa.ipc.child import child_environment
 from riwoa.run.problem import load_problem
-from riwoa_storage.events import SpaceExhausted
+from riwoa_storage.events import RunResumed, SpaceExhausted
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
@@ -135,8 +135,8 @@ def test_a_table_with_holes_is_raced_too(tmp_path: Path, strategy: str) -> None:
     there = np.random.default_rng(1).random(len(OPS)) < 0.3
     early = np.where(ACCURACY > 65, np.nan, 0.7 * ACCURACY)
     np.savez(tmp_path / "part.npz", ops=OPS[there], acc=ACCURACY[there], ms=LATENCY_MS[there], early=early[there])
-    more = (f"search.strategy={strategy}", "oracle.table.latency=ms", "oracle.table.low_fidelity=early")
-    more = (*more, 'oracle.rungs=["low_fidelity"]', "run.generations=12", "search.population=10")
+    racing = (f"search.strategy={strategy}", "oracle.table.latency=ms", "oracle.table.low_fidelity=early")
+    more = (*racing, 'oracle.rungs=["low_fidelity"]', "run.generations=12", "search.population=10")
     done = run(tmp_path / "state", settings=table_settings(tmp_path / "part.npz", *more))
     assert done.returncode == 0, done.stderr
     with JournalReader(tmp_path / "state" / "journal.db") as reader:
@@ -354,5 +354,5 @@ def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had
     assert compare(whole / "journal.db", state / "journal.db").same
     assert "oracle.table is now oracle.table.file" in done.stderr
     with JournalReader(state / "journal.db") as reader:
-        (resumed,) = [e.payload for e in reader.events(1, limit=-1) if e.kind == "resumed"]
-    assert resumed == {"restarted": {}}
+        (resumed,) = reader.events(1, RunResumed)
+    assert resumed.restarted == {}

@@ -101,7 +101,7 @@ def test_a_condition_may_not_hang_on_a_conditional_gene() -> None:
 
 @pytest.mark.parametrize("number", [10**400, -(10**400), float("nan"), float("inf")])
 def test_a_number_that_no_float_holds_is_no_choice_and_no_limit(number: float) -> None:
-    genes = [{"name": "a", "choices": [1, 2]}, {"name": "b", "choices": [1, number]}]
+    genes: list[dict[str, object]] = [{"name": "a", "choices": [1, 2]}, {"name": "b", "choices": [1, number]}]
     with pytest.raises(SpaceError, match="a choice must be finite"):
         Space.from_json({"name": "s", "genes": genes})
     genes[1] = {"name": "b", "choices": [1, 2], "active_if": {"gene": "a", "at_least": number}}

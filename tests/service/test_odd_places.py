@@ -30,7 +30,12 @@ def test_a_search_goes_on_once_its_renamed_directory_is_back(table: Path, tmp_pa
 def test_in_a_directory_that_was_removed_a_program_does_its_work(name: str, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    done = program(name, "--help", preexec_fn=lambda: (os.chdir(gone), gone.rmdir()))
+
+    def enter_and_remove() -> None:
+        os.chdir(gone)
+        gone.rmdir()
+
+    done = program(name, "--help", preexec_fn=enter_and_remove)
     assert done.returncode == 0
     assert "usage: " in done.stdout
     assert done.stderr == ""

@@ -142,7 +142,7 @@ def test_one_directory_has_one_name_however_it_is_spelt(tmp_path: Path, nothing_
     state.mkdir()
     (nothing_named / "link").symlink_to(tmp_path / "elsewhere" / "deep")
     (nothing_named / "state").mkdir()  # what a path without its links would mean
-    spellings = [
+    spellings: list[str | Path] = [
         state,
         f"{state}/",
         f"{state}/.",

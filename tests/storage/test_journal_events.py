@@ -6,7 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
@@ -34,7 +34,16 @@ from riwoa_storage.tables import COLUMNS
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import WHEN, adapter, alter, evaluation, reseal, write_run, write_semantic_run
 
-AT = {"run_id": 1, "generation": 3, "created_unix_s": WHEN}
+
+class _At(TypedDict):
+    """What every event has."""
+
+    run_id: int
+    generation: int
+    created_unix_s: float
+
+
+AT: _At = {"run_id": 1, "generation": 3, "created_unix_s": WHEN}
 
 # What was stored before events had classes, byte for byte.
 STORED: list[tuple[Event, str, str]] = [

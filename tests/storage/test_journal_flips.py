@@ -6,7 +6,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -72,7 +72,7 @@ def everything(path: Path) -> list[Any]:
 def asked_by_a_search(reader: JournalReader, run_id: int) -> Iterator[Any]:
     """What a resumed search asks of its past, one by one; None where damage is told instead."""
     keys = [f"k{g}-{slot}" for g in range(4) for slot in range(4)]
-    looks = [
+    looks: list[Callable[[], Any]] = [
         lambda: reader.by_key.committed_outcomes(run_id, keys),
         lambda: reader.by_key.committed_keys(run_id, keys),
         lambda: reader.newest_fresh(run_id, 99),

@@ -42,7 +42,7 @@ asyncio.run(main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])))
 def test_a_quota_is_waited_out_as_a_full_disk_is(tmp_path: Path, number: int) -> None:
     place, quota = tmp_path / "state", tmp_path / "quota"
     place.mkdir()
-    environment = {**shim(place, quota=quota, qerr=number), "PYTHONPATH": ENVIRONMENT["PYTHONPATH"]}
+    environment = {**shim(place, quota=str(quota), qerr=number), "PYTHONPATH": ENVIRONMENT["PYTHONPATH"]}
     command = [PYTHON, "-c", QUOTA, str(place / "journal.db"), str(quota)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

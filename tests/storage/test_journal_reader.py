@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,9 @@ from riwoa_storage.errors import JournalCorruptError, JournalMissingError, Journ
 from riwoa_storage.migrate import migrate
 from riwoa_storage.overview import overview
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import GenerationRecord
+from riwoa_storage.records import GenerationRecord, IndividualStatus
 from riwoa_storage.seal import is_intact
+from riwoa_storage.tables import Row
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import (
     CONFIG,
@@ -213,7 +213,7 @@ async def test_what_is_read_of_an_architecture_does_not_grow_with_its_hits(
 ) -> None:
     def edit(g: GenerationRecord) -> GenerationRecord:
         """One architecture throughout: given up in the first generations, then evaluated, then hit."""
-        status = "dropped" if g.generation < dropped else "ok"
+        status: IndividualStatus = "dropped" if g.generation < dropped else "ok"
         return replace(
             g,
             individuals=tuple(
@@ -226,7 +226,7 @@ async def test_what_is_read_of_an_architecture_does_not_grow_with_its_hits(
     await write_run(path, 8, edit=edit)
     read: list[str] = []
 
-    def counted(table: str, row: Sequence[object]) -> bool:
+    def counted(table: str, row: Row) -> bool:
         read.append(table)
         return is_intact(table, row)
 

@@ -185,7 +185,7 @@ async def test_a_finished_run_takes_no_more_generations(path: Path) -> None:
         with pytest.raises(JournalRefusedError, match="no run 5"):
             await writer.finish_run(5)
         with pytest.raises(JournalRefusedError, match="CHECK"):
-            await writer.finish_run(run_id, "tired")
+            await writer.finish_run(run_id, "tired")  # type: ignore[arg-type]
 
 
 async def test_configuration_revisions_have_no_gap(path: Path) -> None:

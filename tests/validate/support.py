@@ -18,4 +18,5 @@ def pictures(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
     inside = (grid[None, :, None] >= corner[:, :1, None]) & (grid[None, None, :] >= corner[:, 1:, None])
     shades = 0.45 + 0.16 * clouds + 0.2 * inside[..., None] * rng.choice([-1, 1], (count, 1, 1, 3))
     detail = 0.04 * rng.standard_normal((count, 32, 32, 1))
-    return (255 * np.clip(shades + detail, 0, 1)).astype(np.uint8)
+    found: np.ndarray[Any, np.dtype[np.uint8]] = (255 * np.clip(shades + detail, 0, 1)).astype(np.uint8)
+    return found

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from riwoa.errors import InputError
@@ -38,7 +39,7 @@ def test_the_published_archive_is_read_by_severity(published: Path) -> None:
 
 
 def test_a_hostile_archive_is_refused_before_anything_is_judged(published: Path) -> None:
-    def refused(name: str, array: object, message: str) -> None:
+    def refused(name: str, array: npt.ArrayLike, message: str) -> None:
         before = (published / name).read_bytes()
         np.save(published / name, array, allow_pickle=True)
         with pytest.raises(InputError, match=message):

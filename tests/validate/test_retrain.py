@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from riwoa.datasets.cifar import Cifar100Task
 from riwoa.errors import InputError, OracleError, StateLockedError
 from riwoa.ipc.child import child_environment
+from riwoa.search.space import Choice
 from riwoa.supernet.evaluator import SubnetEvaluator
 from riwoa.supernet.geometry import Backbone
-from riwoa.supernet.network import Supernet, build_network
+from riwoa.supernet.network import Supernet, build_network, weights_sha256
 from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.supernet.training import recalibrate
 from riwoa.validate.retrain import (
@@ -31,7 +32,6 @@ from riwoa.validate.retrain import (
     inherit,
     load_network,
     retrain,
-    weights_sha256,
 )
 from tests.support.cifar_files import small_archive
 
@@ -39,7 +39,7 @@ BACKBONE = Backbone(0.1, 100, "small")
 RECIPE = Recipe(epochs=3, batch_images=64, learning_rate=0.1, warmup_epochs=1, training_images=192, seed=3)
 
 
-def architecture(resolution: int = 8, choice: int = 0) -> dict[str, int]:
+def architecture(resolution: int = 8, choice: int = 0) -> dict[str, Choice]:
     space = mobilenet_space((resolution,))
     return space.architecture(np.array([(len(gene.choices) - 1) * choice for gene in space.genes]))
 
@@ -104,8 +104,9 @@ def test_sigkill_of_the_process_loses_at_most_an_epoch(tmp_path: Path, archive: 
     whole = retrain(folder(tmp_path / "whole", spec_of(archive)))
     parts = folder(tmp_path / "parts", spec_of(archive))
     command = [sys.executable, "-m", "riwoa.validate.retrain", str(parts.path)]
-    piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": child_environment(1)}
-    with subprocess.Popen(command, **piped) as process:
+    environment, pipe = child_environment(1), subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        assert process.stdout is not None
         assert json.loads(process.stdout.readline())["epoch"] == 1
         process.send_signal(signal.SIGKILL)
     assert parts.training.exists()
