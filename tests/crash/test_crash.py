@@ -169,7 +169,7 @@ def test_killed_around_every_transaction(tmp_path: Path, table: Path, side: str,
 @pytest.mark.parametrize(
     "failpoint",
     [
-        *("peer.asked:3", "peer.asked:8", "conductor.evaluated:2", "desk.adapter_in_use:2"),
+        *("child.asked:3", "child.asked:8", "conductor.evaluated:2", "proposals.adapter_in_use:2"),
         *("durable.before_rename:1", "durable.after_rename:1", "journal.before_commit:6", "journal.after_commit:6"),
     ],
 )

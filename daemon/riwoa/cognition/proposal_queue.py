@@ -270,7 +270,7 @@ class ProposalQueue:
                 raise AdapterError(f"adapter {adapter_sha256[:12]} is nowhere to be had")
             path = await self.adapters.file(adapter_sha256)
         await self.provider.use_adapter(adapter_sha256, path)
-        failpoint("desk.adapter_in_use")
+        failpoint("proposals.adapter_in_use")
 
     def _future(self, request_id: str) -> asyncio.Future[ReplyRecord]:
         if request_id not in self._replies:

@@ -138,7 +138,7 @@ class ChildProcess:
         end_s = time.monotonic() + limits.timeout_s
         with contextlib.suppress(ConnectionError):  # a dead process shows as the end of its output
             self._process.stdin.write(frame)
-        failpoint("peer.asked")
+        failpoint("child.asked")
         while True:
             answer = await self._answer(end_s, limits, late)
             if on_progress is None or "progress" not in answer:
