@@ -207,6 +207,21 @@ def test_no_status_of_odd_fields_is_more_than_a_reader_can_take(odd: dict[str, A
     one_line(checked)
 
 
+def test_where_there_are_no_latencies_none_is_shown() -> None:
+    whole = status_object()
+    run, leader = whole["run"], whole["leader"]
+    assert run is not None
+    assert leader is not None
+    shown: StatusObject = {
+        **whole,
+        "run": {**run, "target_ms": None},
+        "leader": {**leader, "latency_ms": 0.0},
+        "alive": True,
+    }
+    assert " ms" not in one_line(shown)
+    assert " ms" not in next(line for line in render(shown).splitlines() if line.startswith("leader"))
+
+
 def test_a_whole_status_passes_the_check_as_it_is() -> None:
     assert checked_status(WHOLE) == WHOLE
     assert checked_status(json.loads(json.dumps(status_object()))) == status_object()

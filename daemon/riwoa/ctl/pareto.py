@@ -112,7 +112,9 @@ def render(data: dict[str, Any]) -> str:
             [
                 "*" if point["leader"] else "",
                 f"{100 * point['accuracy']:6.2f} %",
-                f"{point['latency_ms']:.3f} ms{plus_minus(data['latency_interval'])}",
+                f"{point['latency_ms']:.3f} ms{plus_minus(data['latency_interval'])}"
+                if point["latency_ms"]
+                else "none",
                 "" if target is None else ("yes" if point["latency_ms"] <= target else "no"),
                 printable(architecture.get("resolution", ""), 20),
                 "-".join(depths),
@@ -133,4 +135,5 @@ def _leader_line(leader: dict[str, Any] | None) -> str:
     if leader is None:
         return "no leader yet"
     metrics = leader["metrics"]
-    return f"leader: {100 * metrics['accuracy']:.2f} % at {metrics['latency_ms']:.3f} ms"
+    at = f" at {metrics['latency_ms']:.3f} ms" if metrics["latency_ms"] else ""
+    return f"leader: {100 * metrics['accuracy']:.2f} %{at}"

@@ -115,7 +115,7 @@ def _leader(leader: LeaderStatus | None, target_ms: float | None) -> list[tuple[
     error, interval, origin = leader.get("accuracy_error"), leader.get("latency_interval"), leader.get("origin")
     if error is not None:
         text += f" ± {100 * error:.2f}"
-    if leader.get("latency_ms") is not None:
+    if leader.get("latency_ms"):  # 0: a table without latencies
         text += f" at {leader['latency_ms']:.3f} ms{plus_minus(interval)}"
     if target_ms is not None:
         text += f" (target {target_ms:.3f} ms{'' if leader.get('feasible') else ', not met yet'})"

@@ -8,7 +8,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from riwoa.console.terminal import Terminal, fit
@@ -141,14 +141,19 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     if "parameters" in metrics:
         print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
     print(f"  architecture {architecture_line(leader['architecture'])}")
-    print("\nPareto front (latency ms, accuracy %)")
-    for point in front:
-        mark = "  <- winner" if point.key == leader["architecture_key"] else ""
-        print(f"  {point.latency_ms:8.3f}  {100 * point.accuracy:6.2f}{mark}")
+    if target_ms is not None:  # without latencies there is no front
+        _show_front(front, leader["architecture_key"])
     exported = exported_digest(paths) == last.digest
     print(f"\njournal  {paths.journal}")
     print(f"export   {paths.export if exported else 'not written; `riwoactl export` writes it'}")
     print(f"digest   {last.digest}")
+
+
+def _show_front(front: Sequence[ParetoPoint], winner_key: str) -> None:
+    print("\nPareto front (latency ms, accuracy %)")
+    for point in front:
+        mark = "  <- winner" if point.key == winner_key else ""
+        print(f"  {point.latency_ms:8.3f}  {100 * point.accuracy:6.2f}{mark}")
 
 
 def architecture_line(architecture: Mapping[str, Any]) -> str:

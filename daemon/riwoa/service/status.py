@@ -179,8 +179,9 @@ def one_line(status: StatusObject) -> str:
         mark = "" if leader["feasible"] else " (misses the target)"
         target = f" of {run['target_ms']:.3f}" if run.get("target_ms") else ""
         wide = leader.get("latency_interval") if advice(leader.get("latency_interval")) else None
-        at = f"{leader['latency_ms']:.3f}{target} ms{plus_minus(wide)}"
-        parts.append(f"leader {100 * leader['accuracy']:.2f} % at {at}{mark}")
+        # 0: a table without latencies
+        at = f" at {leader['latency_ms']:.3f}{target} ms{plus_minus(wide)}" if leader["latency_ms"] else ""
+        parts.append(f"leader {100 * leader['accuracy']:.2f} %{at}{mark}")
     time_left_s = status.get("time_left_s")
     if time_left_s is not None:
         parts.append(f"{duration(time_left_s)} left")
