@@ -184,10 +184,6 @@ class JournalWriter:
 
         await self._transactions.run(work)
 
-    async def put_reply(self, r: ReplyRecord) -> None:
-        """Store a reply before it is used; durable on return. The first reply to a request stays."""
-        await self.put_replies((r,))
-
     async def put_replies(self, rs: Sequence[ReplyRecord]) -> None:
         """Store replies in one transaction: all durable on return, or none. The first reply to a request stays.
 

@@ -15,7 +15,7 @@ import riwoa.errors
 from riwoa.errors import InputError, RiwoaError
 from riwoa.log import configure, get_logger
 from riwoa.service.foreground import architecture_line
-from riwoa.text import printable
+from riwoa.text import duration, printable
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\n\u202ename\x9b"
 
@@ -103,3 +103,8 @@ def test_a_column_of_a_table_called_by_terminal_escapes_is_told_without_them(tmp
 
 def test_an_input_error_keeps_its_words() -> None:
     assert str(InputError("Straße/猫.npz: there is no table; check its name")).startswith("Straße/猫.npz: ")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (61, "1 min 01 s"), (7500, "2 h 05 min"), (-3, "0 s")])
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from riwoa.ctl import main
 from riwoa.ctl.ask import SilentError, ask
 from riwoa.ctl.status import collect, exit_code
-from riwoa.ctl.status_text import render, span
+from riwoa.ctl.status_text import render
 from riwoa.errors import ControlError
 from riwoa.paths import StatePaths
 from riwoa.service.foreground import progress_lines
@@ -285,8 +285,3 @@ def test_the_config_error_and_the_target_are_shown() -> None:
     text = render({**status_object(), "alive": True})
     assert "oracle.workers = 0, should be positive" in text
     assert "81.00 % at 1.700 ms (target 1.900 ms)" in text
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (61, "1 min 1 s"), (7500, "2 h 5 min")])
-def test_durations_read_well(seconds: float, text: str) -> None:
-    assert span(seconds) == text

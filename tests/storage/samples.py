@@ -175,7 +175,7 @@ async def write_semantic_run(path: Path, text: str = '{"kernel":5}') -> str:
         run_id = await writer.begin_run(PROVENANCE, CONFIG)
         await writer.put_requests([request(run_id, 0, 2)])
         await writer.commit_generation(generation(run_id, 0))
-        await writer.put_reply(reply(f"{run_id}/0/2", text))
+        await writer.put_replies([reply(f"{run_id}/0/2", text)])
         child = individual(1, 3, operator="semantic", parent=(0, 2), request_id=f"{run_id}/0/2")
         g = generation(run_id, 1, slots=3, joined_requests=(f"{run_id}/0/2",))
         return await writer.commit_generation(

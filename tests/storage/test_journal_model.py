@@ -93,7 +93,7 @@ class JournalModel(RuleBasedStateMachine):
         number = len(self.histories[self.running])
         records = [request(self.running, number, slot) for slot in slots]
         self.do(self.writer.put_requests(records))
-        self.do(self.writer.put_reply(reply(records[0].request_id, answer)))
+        self.do(self.writer.put_replies([reply(records[0].request_id, answer)]))
         for record in records:
             self.requests.setdefault(record.request_id, record)
         self.replies.setdefault(records[0].request_id, reply(records[0].request_id, answer))

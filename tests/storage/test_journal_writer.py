@@ -100,8 +100,8 @@ async def test_the_first_evaluation_and_the_first_reply_stay(path: Path) -> None
         run_id = await writer.begin_run(PROVENANCE, CONFIG)
         await writer.put_requests([request(run_id, 0, 0)])
         await writer.put_requests([request(run_id, 0, 0), request(run_id, 0, 1)])
-        await writer.put_reply(reply(f"{run_id}/0/0", "first"))
-        await writer.put_reply(reply(f"{run_id}/0/0", "second"))
+        await writer.put_replies([reply(f"{run_id}/0/0", "first")])
+        await writer.put_replies([reply(f"{run_id}/0/0", "second")])
     with JournalReader(path) as reader:
         assert list(reader.evaluations("table-1")) == [evaluation("a", 0.5), evaluation("b", 0.7)]
         assert reader.by_key.evaluation("table-1", "a") == evaluation("a", 0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from riwoa.hardware.interval import advice, plus_minus
-from riwoa.text import printable
+from riwoa.text import duration, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def render(status: StatusObject) -> str:
     rows += _evaluations(status.get("evaluations"))
     rows += _screening(status.get("screening"))
     if time_left_s is not None:
-        rows.append(("time left", f"about {span(time_left_s)}"))
+        rows.append(("time left", f"about {duration(time_left_s)}"))
     rows += _leader(status.get("leader"), run.get("target_ms") if run else None)
     if status.get("pareto"):
         rows.append(("pareto", f"{status['pareto']} networks (riwoactl pareto)"))
@@ -49,21 +49,11 @@ def render(status: StatusObject) -> str:
     return "\n".join(f"{name:<13}{printable(value, _MOST_CHARACTERS)}" for name, value in rows)
 
 
-def span(seconds: float) -> str:
-    """A duration for people: 55 s, 3 min 10 s, 2 h 5 min."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def _state(status: StatusObject) -> str:
     if not status.get("alive"):
         return str(status["state"]) if status["state"] != "none" else "no run here"
     since = status.get("started_unix_s")
-    running = f", for {span(max(0.0, time.time() - since))}" if since else ""
+    running = f", for {duration(max(0.0, time.time() - since))}" if since else ""
     return f"{status['state']} (process {status.get('pid') or 'unknown'}{running})"
 
 
