@@ -38,7 +38,7 @@ VERBS = {
     "service": ("service", "install riwoa as a systemd service, remove it, or show it"),
     "config": ("config", "show the configuration, or check a file"),
     "validate": ("validate", "search, retrain the winner from scratch, test it, also under corruptions"),
-    "bench": ("bench", "benchmarks; with no name, a list of them"),
+    "bench": ("bench", "benchmarks, by name; `riwoactl help benches` tells of each"),
     "help": ("help", "the handbook: a list of its topics, or one page"),
 }
 

@@ -5,7 +5,7 @@ or a neighbour that stays can change the device meanwhile. The check measures ag
 whole calibration networks, in seconds, and says what a change would affect.
 
 It is slow to speak: a sentinel counts as drifted only where the whole interval of its ratio lies beyond the tolerance,
-and the check as a whole only where a second process, after a pause, finds the same. README, "The latency table", has
+and the check as a whole only where a second process, after a pause, finds the same. ``riwoactl help results`` has
 the false alarms counted on a busy machine.
 """
 
