@@ -119,7 +119,7 @@ def test_what_an_encoding_lacks_is_shown_by_what_looks_alike(table: Path, tmp_pa
     done = subprocess.run(daemon, env=plain, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert b"riwoa - " in done.stdout
-    assert b"Pareto front" in done.stdout
+    assert b"Winner" in done.stdout
 
 
 def test_a_full_log_loses_lines_and_says_so_once_there_is_room(table: Path, tmp_path: Path) -> None:
