@@ -29,6 +29,7 @@ from riwoa.config.fields import (
     restart,
 )
 from riwoa.config.hours import checked_deadline, checked_hours, deadline_text
+from riwoa.config.kinds.command import CommandSettings
 from riwoa.config.kinds.predictor import PredictorSettings
 from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.kinds.table import TableSettings
@@ -112,17 +113,17 @@ class Oracle(Choosing):
     """Where accuracies come from: what all kinds of oracle have in common, and a table a kind."""
 
     chooses = "kind"
-    choices = ("supernet", "table", "predictor")
+    choices = ("supernet", "table", "predictor", "command")
 
     kind: str = Field(
         "supernet",
-        description="supernet; table: a look-up in a file; predictor: OFA's accuracy predictor; or the name of an "
-        "oracle of another package",
+        description="supernet; table: a look-up in a file; predictor: OFA's accuracy predictor; command: a program "
+        "of yours; or the name of an oracle of another package",
     )
     rungs: Annotated[tuple[Images | str, ...], Field(strict=False)] = Field(
         (),
         description="candidates that can change nothing are given up on these: so many validation images, ascending; "
-        "low_fidelity of a table",
+        "low_fidelity of a table; what a command is told as its fidelity",
     )
     rung_confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = Field(
         0.9, description="that an accuracy stays below what a rung says it can reach"
@@ -136,6 +137,7 @@ class Oracle(Choosing):
     supernet: SupernetSettings = SupernetSettings()
     table: TableSettings = TableSettings()
     predictor: PredictorSettings = PredictorSettings()
+    command: CommandSettings = CommandSettings()
 
     @property
     def settings(self) -> KindSettings:
