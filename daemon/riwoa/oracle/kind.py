@@ -21,6 +21,9 @@ from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.protocol import Metrics, Oracle, OracleSpec, SettingsSpec
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Space
+from riwoa.supernet import geometry
+from riwoa.supernet.geometry import Backbone
+from riwoa.supernet.space import ofa_config
 
 Architecture = Mapping[str, Any]
 Json = Mapping[str, Any]
@@ -90,6 +93,14 @@ def check_attainable(config: Config, range_ms: tuple[float, float]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceLatency:
+    """Latencies on another device, by its table; ``sha256`` is of everything that decides them."""
+
+    latency_of: Callable[[Architecture], float]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class FoundNetwork:
     """A run's winner, as its oracle's kind needs it to export it.
 
@@ -138,6 +149,14 @@ class Refusals:
         return None
 
 
+def mobilenet_sizes(backbone: Backbone) -> Mapping[str, Callable[[Architecture], float]]:
+    """Parameters and multiply-adds of the subnets of an OFA MobileNetV3, counted without a network."""
+    return {
+        "parameters": lambda architecture: geometry.parameters(ofa_config(architecture), backbone),
+        "macs": lambda architecture: geometry.macs(ofa_config(architecture), backbone),
+    }
+
+
 class OracleKind(ABC):
     """One kind of oracle.
 
@@ -184,6 +203,17 @@ class OracleKind(ABC):
             return None
         refusals.ask(problem.check_target, config)
         return problem.space if isinstance(problem, Problem) else None
+
+    def device_latency(self, table: str, config: Config) -> DeviceLatency:
+        """Latencies on another device (``objective.devices``), by a table that a user names; here: there are none.
+
+        Raises:
+            RiwoaError: the table is missing, damaged, or of other networks.
+        """
+        raise ConfigError(
+            f"objective.devices: an oracle of kind {self.name} knows no tables of other devices; let it give such "
+            "latencies under names of their own, and limit them in objective.constraints"
+        )
 
     def most_workers(self, oracle: OracleTable) -> int | None:
         """The most worker processes that this machine can hold beside its cores' number; None for no other limit."""

@@ -28,7 +28,7 @@ from riwoa.files.ownership import regular_file
 from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.hardware.probe import probe
 from riwoa.hardware.process import ProgressCallback
-from riwoa.oracle.kind import FoundNetwork, NetworkFiles, OracleKind, Problem, Refusals
+from riwoa.oracle.kind import DeviceLatency, FoundNetwork, NetworkFiles, OracleKind, Problem, Refusals, mobilenet_sizes
 from riwoa.oracle.protocol import CandidateError, Metrics
 from riwoa.search.space import Space
 from riwoa.supernet import geometry
@@ -155,7 +155,14 @@ class PredictorKind(OracleKind):
             range_ms=(low_ms, high_ms),
             auto_target_ms=math.sqrt(low_ms * high_ms),
             latency_sha256=tables.sha256(settings.resolutions),
+            known=mobilenet_sizes(BACKBONE),
         )
+
+    def device_latency(self, table: str, config: Config) -> DeviceLatency:
+        """See ``OracleKind.device_latency``: another folder of OFA's tables."""
+        tables = OfaLatencyTable(Path(table))
+        sha256 = tables.sha256(config.oracle.predictor.resolutions)  # reads them all
+        return DeviceLatency(lambda architecture: tables.latency_ms(ofa_config(architecture)), sha256)
 
     def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space | None:
         """See ``OracleKind.check``: the predictor's weights too."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
 from riwoa.errors import ConfigError, InputError
 from riwoa.hardware.process import ProgressCallback
-from riwoa.oracle.kind import OracleKind, Problem
+from riwoa.oracle.kind import DeviceLatency, OracleKind, Problem
 from riwoa.oracle.protocol import CandidateError, Metrics
 from riwoa.oracle.table_file import FloatArray, Table
 from riwoa.search.catalogue import Catalogue
@@ -98,6 +98,11 @@ class TableKind(OracleKind):
             latency_sha256=table.latency_sha256,
             catalogue=table.catalogue(),
         )
+
+    def device_latency(self, table: str, config: Config) -> DeviceLatency:
+        """See ``OracleKind.device_latency``: a column of milliseconds, or FILE:COLUMN, as of this device."""
+        found = TableOracle(replace(self.spec(config.oracle), latency=table))
+        return DeviceLatency(found.latency_ms, found.latency_sha256)
 
     def build(self, spec: Mapping[str, Any]) -> TableOracle:
         """See ``OracleKind.build``."""
