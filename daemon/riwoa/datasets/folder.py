@@ -111,7 +111,7 @@ class FolderTask:
     @property
     def splits(self) -> tuple[Split, ...]:
         """The splits that exist; training always does."""
-        return ("train", *self._labels)
+        return tuple(split for split in _STREAMS if split in self._found)
 
     @property
     def training_images(self) -> int:

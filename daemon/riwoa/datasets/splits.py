@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -257,23 +257,28 @@ def _hold_out(files: dict[Split, SplitFiles], root: Path, seed: int) -> None:
 
 def _take(files: dict[Split, SplitFiles], source: Split, target: Split, share: float, seed: int) -> None:
     given = files[source]
-    held = _held_out(given, share, f"{seed} {target}")
+
+    def place(group: list[int]) -> bytes:  # by a hash of the name, so that a picture more moves few others
+        return hashlib.sha256(os.fsencode(f"{seed} {target} {given.names[group[0]]}")).digest()
+
+    held = held_out(given.labels, share, lambda members: sorted(_copies(given, members), key=place))
     files[target], files[source] = given.part(held), given.part(~held)
 
 
-def _held_out(given: SplitFiles, share: float, key: str) -> Mask:
+def held_out(labels: IntArray, share: float, groups_of: Callable[[IntArray], Iterable[Sequence[int]]]) -> Mask:
     """Which pictures are held out: a share of each class of two or more, at least one and never all.
 
-    Ordered by a hash of the name, so that a picture more moves few others.
+    Args:
+        labels: (n,); a negative one is of no class.
+        share: of each class.
+        groups_of: the members of a class in the order in which they are taken, together what must stay together.
     """
-    held = np.zeros(len(given.names), bool)
-    for label in range(int(given.labels.max(initial=-1)) + 1):
-        members = np.flatnonzero(given.labels == label)
+    held = np.zeros(len(labels), bool)
+    for label in range(int(labels.max(initial=-1)) + 1):
+        members = np.flatnonzero(labels == label)
         wanted = max(1, round(share * len(members))) if len(members) > 1 else 0
-        groups = _copies(given, members)
-        groups.sort(key=lambda group: hashlib.sha256(os.fsencode(f"{key} {given.names[group[0]]}")).digest())
         taken: list[int] = []
-        for group in groups:
+        for group in groups_of(members):
             if len(taken) < wanted and len(taken) + len(group) < len(members):
                 taken += group
         held[taken] = True
