@@ -114,6 +114,11 @@ class ImageFileTask:
         """Number of training images."""
         return len(self._parts["train"].rows)
 
+    @property
+    def side_px(self) -> int:
+        """Side of the training images."""
+        return self._headers[self._parts["train"].array].shape[1]
+
     def labels(self, split: Split) -> IntArray:
         """Labels of a split, (n,).
 
