@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from riwoa.supernet.network import Supernet
     from riwoa.supernet.published import Published
     from riwoa.supernet.recipe import Recipe
-    from riwoa.supernet.space import OfaConfig
     from riwoa.supernet.spec import SupernetSpec
 
 _KNOWN = {
@@ -168,11 +166,13 @@ def _check(arguments: list[str], options: Options) -> int:
     given = parser.parse_args(arguments)
     _check_numbers(parser, given)
     supernet, recipe = _supernet(given.checkpoint)
+    from riwoa.supernet.lead import judged_lead
+
     task = _task(given.data, parser, _judged_by(supernet, recipe))
     device = _device(given)
     with bar("evaluating", "subnet") as advance:
         evaluators = _evaluators(supernet, recipe.resolutions, task, given.views, device)
-        data = check(evaluators, given.random, given.seed, lambda d, t: advance(d, t, ""))
+        data = judged_lead(evaluators, given.random, given.seed, lambda d, t: advance(d, t, ""))
     data = {"checkpoint": str(_path(given.checkpoint)), **data}
     emit(options, data, render(data))
     return 0
@@ -197,46 +197,6 @@ def _judged_by(supernet: Supernet, recipe: Recipe) -> SupernetSpec:
     from riwoa.supernet.spec import SupernetSpec
 
     return SupernetSpec(n_classes=supernet.backbone.n_classes, resolutions=recipe.resolutions)
-
-
-def check(
-    evaluators: Mapping[str, SubnetEvaluator], count: int, seed: int, progress: Report = lambda done, total: None
-) -> dict[str, Any]:
-    """Accuracies of the largest, the smallest and ``count`` random subnets by every evaluator ("validation" is one)."""
-    configs = _subnets(evaluators["validation"].resolutions, count, seed)
-    found: list[dict[str, float]] = []
-    images = 0
-    for i, config in enumerate(configs):
-        evaluations = {split: evaluator.evaluate(config) for split, evaluator in evaluators.items()}
-        images = evaluations["validation"]["images"]
-        found.append({split: evaluation["accuracy"] for split, evaluation in evaluations.items()})
-        progress(i + 1, len(configs))
-    largest = found[0]
-    median = {split: statistics.median(row[split] for row in found[2:]) for split in evaluators}
-    lead = largest["validation"] - median["validation"]
-    error = (sum(a * (1 - a) for a in (largest["validation"], median["validation"])) / images) ** 0.5
-    return {
-        "random_subnets": count,
-        "accuracy": {"largest": largest, "median_random": median, "smallest": found[1]},
-        "random": found[2:],
-        "lead": lead,
-        "lead_standard_errors": lead / error if error else None,
-    }
-
-
-def _subnets(resolutions: Sequence[int], count: int, seed: int) -> list[OfaConfig]:
-    """The largest, the smallest, and ``count`` random ones."""
-    import numpy as np
-
-    from riwoa.search.codec import Codec
-    from riwoa.search.rng import generator
-    from riwoa.supernet.space import mobilenet_space, ofa_config
-
-    space = mobilenet_space(resolutions)
-    codec = Codec(space, seed)
-    extremes = np.array([[len(g.choices) - 1 for g in space.genes], [0 for _ in space.genes]])
-    vectors = generator(seed, 0, "supernet.check").random((count, codec.dimension))
-    return [ofa_config(space.architecture(indices)) for indices in (*extremes, *codec.decode(vectors))]
 
 
 def _evaluators(
@@ -287,6 +247,7 @@ def _rank(arguments: list[str], options: Options) -> int:
     task = _task(given.data, parser)
     device = _device(given)
     from riwoa.datasets.catalogue import check_task
+    from riwoa.supernet.lead import drawn_subnets
     from riwoa.supernet.ranking import RankSettings, rank
     from riwoa.supernet.spec import SupernetSpec
     from riwoa.supernet.training import TrainingProgress
@@ -301,7 +262,7 @@ def _rank(arguments: list[str], options: Options) -> int:
         recalibration_images=SupernetSpec().recalibration_images,
         device=device,
     )
-    configs = _subnets(recipe.resolutions, given.subnets, given.seed)[2:]  # extremes would flatter the correlation
+    configs = drawn_subnets(recipe.resolutions, given.subnets, given.seed)[2:]  # extremes would flatter the correlation
     out = given.out or Path(f"{_path(given.checkpoint).stem}.rank.json")
     place = output_file(
         out,

@@ -7,14 +7,15 @@ on every device; what is done with them is a few batched operations there.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from riwoa.datasets.arrays import ByteArray, FloatArray, IntArray, Split, quantise, resize_matrix
+from riwoa.datasets.arrays import ByteArray, FloatArray, IntArray, quantise, resize_matrix
+from riwoa.datasets.catalogue import LabelledPixels
 from riwoa.datasets.digits import CLEAN, DigitsTask, between, render, resize
 from riwoa.errors import InputError
 
@@ -34,17 +35,6 @@ class Batches(Protocol):
 
         A function of ``step`` and of what ``rng`` draws alone.
         """
-
-
-@runtime_checkable
-class LabelledPixels(Protocol):
-    """What a task of images must have besides ``ImageTask`` to be trained on."""
-
-    def pixels(self, split: Split) -> ByteArray:
-        """Images (n, side, side, 3)."""
-
-    def labels(self, split: Split) -> IntArray:
-        """Their labels, (n,)."""
 
 
 def batches_of(task: ImageTask, recipe: Recipe, device: torch.device) -> Batches:

@@ -6,7 +6,7 @@ weights from how unevenly the classes are filled; width and strides from the sup
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,16 +20,17 @@ _SMALL_PX = 40  # pictures up to this size are not halved by the first layer, an
 _LARGE_PX = (64, 80, 96)  # of photographs: what trains and is judged in minutes on a processor
 _WIDTH = 0.25
 _BATCH_IMAGES = 64
+_WARMUP_STEPS, _HEAD_ONLY_STEPS = 100, 50
 _UNEVEN = 1.5  # times as many images of one class as of another
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What a recipe depends on of the pictures."""
+    """What a recipe depends on of the pictures that train."""
 
     n_classes: int
-    training_images: int
-    side_px: int  # of most of them
+    images: int
+    side_px: int
     unevenness: float = 1.0  # images of the largest class by those of the smallest
 
 
@@ -47,7 +48,7 @@ class Source:
 class Wishes:
     """What is asked for; None: as it suits the pictures."""
 
-    minutes: float | None = 10.0
+    minutes: float = 10.0
     epochs: int | None = None
     width_mult: float | None = None
     stem: Stem | None = None
@@ -96,29 +97,40 @@ def _of_file(path: Path) -> Source:
     return Source(path.name, path, recipe.width_mult, recipe.stem)
 
 
+def settled(wishes: Wishes, side_px: int, source: Source | None) -> Wishes:
+    """The wishes with width, strides and resolutions, for pictures of this size."""
+    resolutions = wishes.resolutions or resolutions_for(side_px)
+    stem: Stem = "small" if resolutions[-1] <= _SMALL_PX else "imagenet"
+    width_mult = wishes.width_mult or _WIDTH
+    if source is not None:
+        stem, width_mult = source.stem, wishes.width_mult or source.width_mult or _WIDTH
+    return replace(wishes, resolutions=resolutions, stem=wishes.stem or stem, width_mult=width_mult)
+
+
 def plan(pictures: Pictures, wishes: Wishes, source: Source | None) -> Recipe:
     """The recipe for a supernet of these pictures."""
-    resolutions = wishes.resolutions or resolutions_for(pictures.side_px)
-    small = resolutions[-1] <= _SMALL_PX
-    stem: Stem = source.stem if source is not None else "small" if small else "imagenet"
-    batch_images = max(1, min(_BATCH_IMAGES, pictures.training_images // 2))
-    steps_an_epoch = max(1, pictures.training_images // batch_images)
-    steps = wishes.epochs * steps_an_epoch if wishes.epochs else 1
-    width = wishes.width_mult or (source.width_mult if source is not None else None) or _WIDTH
-    return Recipe(
-        width_mult=width,
+    wishes = settled(wishes, pictures.side_px, source)
+    assert wishes.width_mult is not None
+    assert wishes.resolutions is not None
+    assert wishes.stem is not None
+    small = wishes.resolutions[-1] <= _SMALL_PX
+    batch_images = max(1, min(_BATCH_IMAGES, pictures.images // 2))
+    steps = (wishes.epochs or 0) * max(1, pictures.images // batch_images)  # 0: as many as fit into the minutes
+    short = min(_WARMUP_STEPS, max(1, steps // 10)) if steps else _WARMUP_STEPS
+    recipe = Recipe(
+        width_mult=wishes.width_mult,
         n_classes=pictures.n_classes,
-        resolutions=resolutions,
-        steps=steps,
-        minutes=0.0 if wishes.epochs else wishes.minutes or 10.0,
+        resolutions=wishes.resolutions,
+        steps=max(1, steps),
+        minutes=0.0 if steps else wishes.minutes,
         largest_only_steps=0,
         batch_images=batch_images,
         learning_rate=0.002,
         weight_decay=0.02,
-        warmup_steps=min(100, max(1, steps // 10)) if wishes.epochs else 100,
+        warmup_steps=short,
         ema=0.99,
         seed=wishes.seed,
-        stem=wishes.stem or stem,
+        stem=wishes.stem,
         precision=wishes.precision,
         label_smoothing=0.1,
         crop_px=pictures.side_px // 8 if small else 0,
@@ -127,13 +139,14 @@ def plan(pictures: Pictures, wishes: Wishes, source: Source | None) -> Recipe:
         cutout_px=pictures.side_px // 4 if small else 0,
         colour=0.1,
         stored="float16",
-        start="drawn" if source is not None else "identity",
-        source="" if source is None else source.name,
-        source_sha256="" if source is None else sha256_of(source.path),
-        head_only_steps=0 if source is None else min(50, steps // 10) if wishes.epochs else 50,
+        start="identity",
         balance=0.5 if pictures.unevenness > _UNEVEN else 0.0,
         checks=10,
     )
+    if source is None:
+        return recipe
+    from_source = {"source": source.name, "source_sha256": sha256_of(source.path), "start": "drawn"}
+    return replace(recipe, **from_source, head_only_steps=min(_HEAD_ONLY_STEPS, short))
 
 
 def resolutions_for(side_px: int) -> tuple[int, ...]:

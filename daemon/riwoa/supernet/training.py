@@ -252,6 +252,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
             "early_stop": self.early_stop.state(),
+            "threads": torch.get_num_threads(),
         }
         save_state(state, path)
 
@@ -276,6 +277,8 @@ class Trainer:
         self.average = state["average"]
         if "early_stop" in state:
             self.early_stop.restore(state["early_stop"])
+        # Sums of another number of threads differ in their last bits.
+        torch.set_num_threads(int(state.get("threads", torch.get_num_threads())))
         self.step = int(state["step"])
         self.steps = int(state.get("steps", self.steps))
 
@@ -398,7 +401,7 @@ def train_supernet(
     device: str = "cpu",
     progress: Callable[[TrainingProgress], None] | None = None,
     save_every_steps: int = 250,
-    metadata: dict[str, str] | None = None,
+    notes: Callable[[dict[str, Tensor], Recipe], dict[str, str]] | None = None,
     source: Path | None = None,
 ) -> Path:
     """Train (or continue) and write ``out`` as safetensors, with the recipe in its metadata.
@@ -412,7 +415,7 @@ def train_supernet(
         device: "cpu" or "cuda".
         progress: is told how it goes.
         save_every_steps: how much may be lost.
-        metadata: kept in the file too.
+        notes: what the file says besides recipe and data, of the finished weights.
         source: the supernet that the recipe says it starts from.
 
     Raises:
@@ -425,8 +428,9 @@ def train_supernet(
     out.parent.mkdir(parents=True, exist_ok=True)
     train(trainer, state_path, progress=progress, save_every_steps=save_every_steps)
     done = replace(recipe, steps=trainer.steps)
-    notes = {"recipe": json.dumps(asdict(done)), "data": task.sha256, **(metadata or {})}
-    write_safetensors(trainer.averaged_weights(), out, notes)
+    weights = trainer.averaged_weights()
+    told = {"recipe": json.dumps(asdict(done)), "data": task.sha256}
+    write_safetensors(weights, out, {**told, **(notes(weights, done) if notes is not None else {})})
     with contextlib.suppress(FileNotFoundError):
         state_path.unlink()
     return out
