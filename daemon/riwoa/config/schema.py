@@ -155,9 +155,7 @@ class Oracle(Choosing):
 class Train(Section):
     """The supernet that is trained on ``oracle.supernet.data`` where its checkpoint is "trained"."""
 
-    minutes: Annotated[float, Field(gt=0, le=1e6)] = Field(
-        10.0, description="how long, by the speed of the first tenth"
-    )
+    minutes: Annotated[float, Field(gt=0, le=1e6)] = Field(10.0, description="how long; its first tenth sets the pace")
     epochs: Positive | None = Field(None, description="instead: how often each training picture is met")
     start: str = Field(
         "auto",

@@ -105,8 +105,8 @@ def build_supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         recalibration, validation, data_sha256 = images.result()
     if spec.split == "validation" and spec.trained_on not in (None, data_sha256):
         raise InputError(
-            f"{path} was trained on other pictures than {spec.data} has now, or on pictures that judge now (the folder, "
-            "or data_seed, validation_images or recalibration_images changed); change that back, or train another: "
+            f"{path} was trained on other pictures than {spec.data} has now, or on pictures that judge now: the folder "
+            "changed, or data_seed, validation_images or recalibration_images; change that back, or train another: "
             "`riwoactl train --again`"
         )
 

@@ -79,3 +79,12 @@ def too_poor(told: Mapping[str, Any]) -> str | None:
         f"the supernet is too poor to search in: its largest subnet leads the median random one by {100 * lead:.1f} "
         f"points, {errors:.1f} standard errors; train it longer, or on more pictures"
     )
+
+
+def lead_line(told: Mapping[str, Any]) -> str:
+    """How far the largest subnet leads, or that this is too little to search in."""
+    if poor := too_poor(told):
+        return f"warning: {poor}"
+    errors = told["lead_standard_errors"]
+    lead = f"the largest leads the median of {told['random_subnets']} random subnets by {100 * told['lead']:.2f} points"
+    return lead + (f", {errors:.1f} standard errors" if errors else "")
