@@ -20,9 +20,12 @@ from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import memory
 from riwoa.oracle.kind import FoundNetwork, Json, NetworkFiles, OracleKind, Problem, Refusals, check_attainable
 from riwoa.oracle.protocol import Oracle
+from riwoa.oracle.supernet_oracle import checkpoint_path
 from riwoa.oracle.trained import obtain_supernet, require_planned, trained_on, training_job
 from riwoa.paths import StatePaths
 from riwoa.search.space import Space
+from riwoa.supernet.job import told_check
+from riwoa.supernet.lead import too_poor
 from riwoa.supernet.plan import source_of
 from riwoa.supernet.published import PUBLISHED, sha256_of
 from riwoa.supernet.space import mobilenet_space, ofa_config
@@ -64,6 +67,7 @@ class SupernetKind(OracleKind):
             auto_target_ms=auto_target_ms(table, resolutions),
             latency_sha256=table.sha256,
             measured=latency_table,
+            warnings=_warnings(spec),
         )
 
     def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space:
@@ -181,6 +185,12 @@ def _with_trained(spec: SupernetSpec, trained: Path) -> SupernetSpec:
     return replace(spec, checkpoint=str(trained), trained_on=trained_on(trained))
 
 
+def _warnings(spec: SupernetSpec) -> tuple[str, ...]:
+    """What the supernet's file says against searching in it."""
+    poor = too_poor(told_check(checkpoint_path(spec)))
+    return () if poor is None else (poor,)
+
+
 def _check_trainable(spec: SupernetSpec, start: str) -> None:
     """Refuse pictures that cannot train a supernet, and a start that is not here.
 
@@ -201,8 +211,6 @@ def _load_weights(spec: SupernetSpec) -> None:
     Raises:
         InputError: they are missing, damaged or of another network.
     """
-    from riwoa.oracle.supernet_oracle import checkpoint_path
-
     path = checkpoint_path(spec)  # before torch is imported
     from riwoa.supernet.network import Supernet
 
