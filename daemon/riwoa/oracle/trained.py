@@ -30,7 +30,7 @@ def training_job(path: Path, config: Config, spec: SupernetSpec) -> TrainingJob:
         spec: of the oracle that will judge its subnets.
     """
     train, settings = config.train, config.oracle.supernet
-    threads = min(_MOST_THREADS, usable_cores()) if train.threads == "auto" else train.threads
+    threads = max(1, min(_MOST_THREADS, int(usable_cores()))) if train.threads == "auto" else int(train.threads)
     wishes = wishes_of(train, {name: getattr(settings, name) for name in NAMES})
     return TrainingJob(path, spec, wishes, train.start, threads)
 
