@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from riwoa.datasets.arrays import Images, IntArray, Split
+from riwoa.datasets.arrays import ByteArray, Images, IntArray, Split
 from riwoa.datasets.cifar import Cifar100Task, find_cifar100
 from riwoa.datasets.digits import load_digits_task
 from riwoa.datasets.folder import FolderTask
@@ -36,6 +36,10 @@ class ImageTask(Protocol):
         """What each channel is divided by afterwards."""
 
     @property
+    def side_px(self) -> int:
+        """Side of the training images, where these are square pixels to train on."""
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """What the labels mean, in their order; the numbers where nothing names them."""
 
@@ -59,6 +63,17 @@ class ImageTask(Protocol):
 
     def recalibration(self, resolution: int, n_images: int) -> Images:
         """Standardised *training* images (n_images, 3, r, r), for BatchNorm statistics."""
+
+
+@runtime_checkable
+class LabelledPixels(Protocol):
+    """What a task of images must have besides ``ImageTask`` to be trained on."""
+
+    def pixels(self, split: Split) -> ByteArray:
+        """Images (n, side, side, 3)."""
+
+    def labels(self, split: Split) -> IntArray:
+        """Their labels, (n,)."""
 
 
 def load_task(data: str) -> ImageTask:

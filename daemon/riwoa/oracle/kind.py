@@ -43,6 +43,7 @@ class Problem:
     Attributes:
         space: the architectures.
         spec: what each worker process is given.
+        described: what the run's provenance says otherwise of it: a file that was made here goes by its hash.
         exact_spec: judges the winner once more, as it will be exported; None where ``spec`` is exact.
         latency_of: milliseconds of an architecture; free, so a search may ask as often as it likes.
         layer_ms: the same by layers, for prompts; empty where layers have no times.
@@ -51,10 +52,12 @@ class Problem:
         latency_sha256: of everything that decides a latency; a resumed run must find the same.
         measured: the file of this device's own table, where the latencies come from one.
         catalogue: the architectures that exist, where they can be counted.
+        warnings: what a person should know before trusting such a search.
     """
 
     space: Space
     spec: OracleSpec
+    described: Json = field(default_factory=dict)
     exact_spec: OracleSpec | None = None
     latency_of: Callable[[Architecture], float] = no_latency_ms
     layer_ms: Callable[[Architecture], Mapping[str, float]] = no_layers_ms
@@ -63,6 +66,7 @@ class Problem:
     latency_sha256: str = ""
     measured: Path | None = None
     catalogue: Catalogue | None = None
+    warnings: tuple[str, ...] = ()
 
     def check_target(self, config: Config) -> None:
         """Refuse a latency target that no architecture meets.
@@ -203,12 +207,13 @@ class OracleKind(ABC):
 
     # -- when the run is over ------------------------------------------------------------------------------------------
 
-    def moved(self, spec: Json, changed: Mapping[str, Any]) -> Json:
+    def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """A run's specification with its files where a later start said that they lie.
 
         Args:
             spec: as the run began with it.
             changed: settings of the kind that restarts have changed.
+            state: the run's directory, for what was made in it.
         """
         return {**spec, "settings": {**spec["settings"], **changed}} if "settings" in spec else spec
 
