@@ -193,11 +193,11 @@ def _decode(listing: Listing, resolutions: Sequence[int], directory: Path) -> Pr
         ]
         for i, name in enumerate(listing.names):
             try:
-                data = _read(listing.root / name)
+                data = read_picture(listing.root / name)
                 picture = opened(data)
                 crops = [cropped(rgb, r) for rgb in (coloured(picture, listing.rules),) for r, _ in streams]
             except Exception as error:  # the decoders of hostile files raise whatever they met
-                unreadable[name] = _reason(error)
+                unreadable[name] = reason(error)
                 if len(unreadable) > most:
                     raise InputError(_too_many(listing, unreadable, i + 1)) from None
                 continue
@@ -221,7 +221,7 @@ def why_no_picture(path: Path) -> str | None:
             warnings.simplefilter("ignore")
             Image.open(stream, formats=_formats())
     except Exception as error:  # the decoders of hostile files raise whatever they met
-        return _reason(error)
+        return reason(error)
     return None
 
 
@@ -330,7 +330,13 @@ def cropped(picture: Image.Image, resolution: int) -> ByteArray:
     return np.asarray(resized.crop((left, top, left + resolution, top + resolution)), dtype=np.uint8)
 
 
-def _read(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """The bytes of a file that is to be a picture.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or larger than a picture may be.
+    """
     with opened_regular(path) as stream:
         data = stream.read(MOST_FILE_BYTES + 1)
     if len(data) > MOST_FILE_BYTES:
@@ -338,7 +344,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Why a file is no picture, in a few words that are the same whenever and wherever it is read."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "no picture that Pillow knows"
