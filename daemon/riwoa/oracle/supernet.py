@@ -182,8 +182,8 @@ def _checkpoint(setting: str) -> str | None:
 
 def _with_trained(spec: SupernetSpec, trained: Path) -> SupernetSpec:
     """The specification with the supernet that lies in the state directory, and the pictures that it is bound to."""
-    known = {"checkpoint_sha256": sha256_of(trained), "trained_on": trained_on(trained)}
-    return replace(spec, checkpoint=str(trained), **known)
+    place, sha256 = str(trained), sha256_of(trained)
+    return replace(spec, checkpoint=place, checkpoint_sha256=sha256, trained_on=trained_on(trained))
 
 
 def _warnings(spec: SupernetSpec) -> tuple[str, ...]:
