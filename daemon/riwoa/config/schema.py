@@ -180,7 +180,7 @@ class Train(Section):
         "auto", description="input sizes it is trained at; auto = by the size of the pictures"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of its weights, its batches and its subnets")
-    threads: Literal["auto"] | Processes = Field("auto", description="auto = the cores, at most 4")
+    threads: Processes = Field(1, description="threads of the processor; more help on idle cores alone")
 
 
 class Latency(Section):

@@ -54,7 +54,7 @@ class SupernetKind(OracleKind):
             trained = StatePaths(latency_table.parent).supernet
             await obtain_supernet(training_job(trained, config, spec), progress)
             spec = _with_trained(spec, trained)
-            described = {"checkpoint": TRAINED, "checkpoint_sha256": sha256_of(trained)}
+            described = {"checkpoint": TRAINED}
         table = await obtain_table(latency_table, config, progress)
         return Problem(
             space=mobilenet_space(resolutions),
@@ -182,7 +182,8 @@ def _checkpoint(setting: str) -> str | None:
 
 def _with_trained(spec: SupernetSpec, trained: Path) -> SupernetSpec:
     """The specification with the supernet that lies in the state directory, and the pictures that it is bound to."""
-    return replace(spec, checkpoint=str(trained), trained_on=trained_on(trained))
+    place, sha256 = str(trained), sha256_of(trained)
+    return replace(spec, checkpoint=place, checkpoint_sha256=sha256, trained_on=trained_on(trained))
 
 
 def _warnings(spec: SupernetSpec) -> tuple[str, ...]:
