@@ -28,6 +28,7 @@ from riwoa.datasets.arrays import Images, IntArray, Split
 from riwoa.datasets.decoding import RULE_VERSION, Listing, Prepared, StandardisedImages, cache_directory, named, prepare
 from riwoa.datasets.entries import Inventory, inventory, some, subfolders
 from riwoa.datasets.image_file import IMAGENET
+from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.datasets.spec import DataSpec
 from riwoa.errors import InputError
 from riwoa.text import printable
@@ -127,6 +128,10 @@ class FolderTask:
             InputError: too many images are unreadable.
         """
         return self._images("train", resolution, n_images)
+
+    def preprocessing(self, resolution: int) -> Preprocessing:
+        """How a file becomes an input of this size."""
+        return Preprocessing.cropping(resolution, self.mean, self.std)
 
     def _images(self, split: Split, resolution: int, most: int | None = None) -> StandardisedImages:
         return StandardisedImages(self._ready(split, resolution).pixels(resolution)[:most], self.mean, self.std)
