@@ -33,13 +33,12 @@ def session(model: onnx.ModelProto, level: str = "ORT_ENABLE_ALL") -> onnxruntim
 
 
 def difference(net: torch.nn.Module, model: onnx.ModelProto, resolution: int, batch: int, level: str) -> float:
-    """The largest difference of any logit, which must be a number, and not be that of two networks that are silent."""
+    """The largest difference of any logit, by the range of all: two networks that say nothing do not agree."""
     images = np.random.default_rng(batch).normal(size=(batch, 3, resolution, resolution)).astype(np.float32)
     (found,) = session(model, level).run([OUTPUT], {INPUT: images})
     with torch.inference_mode():
         expected = net(torch.from_numpy(images)).numpy()
-    assert np.ptp(expected) > 0.1
-    return float(np.abs(found - expected).max())
+    return float(np.abs(found - expected).max() / np.ptp(expected))
 
 
 @pytest.mark.parametrize(("name", "width", "classes", "stem", "resolutions"), SHIPPED)
@@ -51,9 +50,9 @@ def test_every_resolution_and_both_extremes_agree_with_torch(
         for resolution in resolutions:
             net = supernet.get_net_for_config(OfaConfig(*genes, resolution))
             model = subnet_graph(net, resolution)
-            assert difference(net, model, resolution, 1, "ORT_ENABLE_ALL") < 1e-4
-    assert difference(net, model, resolution, 1, "ORT_DISABLE_ALL") < 1e-4
-    assert difference(net, subnet_graph(net, resolution, batch=None), resolution, 5, "ORT_ENABLE_ALL") < 1e-4
+            assert difference(net, model, resolution, 1, "ORT_ENABLE_ALL") < 2e-5
+    assert difference(net, model, resolution, 1, "ORT_DISABLE_ALL") < 2e-5
+    assert difference(net, subnet_graph(net, resolution, batch=None), resolution, 5, "ORT_ENABLE_ALL") < 2e-5
     onnx.checker.check_model(model, full_check=True)
 
 
@@ -64,9 +63,9 @@ def test_another_stem_is_written_as_it_strides() -> None:
     net = supernet.get_net_for_config(OfaConfig(*MIXED, 32))
     for module in net.modules():  # random weights alone fade to nothing within twenty layers
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 1.5, 2.5, generator=torch.Generator().manual_seed(0))
+            torch.nn.init.uniform_(module.weight, 1.0, 2.0, generator=torch.Generator().manual_seed(0))
             torch.nn.init.uniform_(module.bias, -0.5, 0.5, generator=torch.Generator().manual_seed(1))
-    assert difference(net, subnet_graph(net, 32), 32, 1, "ORT_ENABLE_ALL") < 1e-4
+    assert difference(net, subnet_graph(net, 32), 32, 1, "ORT_ENABLE_ALL") < 2e-5
 
 
 def test_a_layer_that_is_not_of_the_space_is_refused() -> None:
