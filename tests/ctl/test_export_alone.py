@@ -301,7 +301,7 @@ def test_a_damaged_export_is_refused_in_one_line(
 ) -> None:
     content = bytearray((digits / "export/model.onnx").read_bytes())
     content[len(content) // 2] ^= how == "flipped"
-    kept = {"cut": content[: len(content) // 2], "flipped": content, "text": b"no model"}
+    kept = {"cut": bytes(content[: len(content) // 2]), "flipped": bytes(content), "text": b"no model"}
     if how in kept:
         (tmp_path / "model.onnx").write_bytes(kept[how])
     if how == "flipped":  # in a weight: onnxruntime finds nothing wrong with it
