@@ -10,6 +10,7 @@ from typing import Any, Literal
 from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
+from riwoa.datasets.catalogue import check_task, task_of
 from riwoa.errors import InputError
 from riwoa.hardware.accelerator import probe_accelerator
 from riwoa.hardware.obtain import known_table, obtain_table
@@ -18,7 +19,7 @@ from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import memory
 from riwoa.oracle.kind import FoundNetwork, Json, NetworkFiles, OracleKind, Problem, Refusals, check_attainable
-from riwoa.oracle.protocol import Oracle
+from riwoa.oracle.protocol import Oracle, OracleSpec
 from riwoa.search.space import Space
 from riwoa.supernet.published import PUBLISHED
 from riwoa.supernet.space import mobilenet_space, ofa_config
@@ -82,6 +83,13 @@ class SupernetKind(OracleKind):
         from riwoa.oracle.supernet_oracle import build_supernet_oracle
 
         return build_supernet_oracle(SupernetSpec.from_json(spec))
+
+    def test_spec(self, spec: OracleSpec) -> SupernetSpec | None:
+        """See ``OracleKind.test_spec``."""
+        assert isinstance(spec, SupernetSpec)
+        if "test" not in task_of(spec).splits:
+            return None
+        return replace(spec, split="test", dtype="float32", rung_images=())
 
     def moved(self, spec: Json, changed: Mapping[str, Any]) -> Json:
         """See ``OracleKind.moved``; what lies in the package, or is made, has no place."""
@@ -174,6 +182,4 @@ def _load_weights(spec: SupernetSpec) -> None:
 
 
 def _check_data(spec: SupernetSpec) -> None:
-    from riwoa.datasets.catalogue import check_task, task_of
-
     check_task(task_of(spec), spec)
