@@ -38,7 +38,7 @@ def test_origin_tells_where_each_value_comes_from(
     assert origin["run.seed"].endswith(f"# file {file}")
     assert origin["run.generations"].endswith("# environment")
     assert origin["search.population"].endswith("# command line")
-    assert origin["search.elite_fraction"].endswith("# default")
+    assert origin["search.riwoa.elite_fraction"].endswith("# default")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,8 @@ def test_all_wrong_keys_are_reported_not_the_first(tmp_path: Path, capsys: pytes
 def test_missing_files_are_reported_as_a_start_would_all_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = '[oracle.supernet]\ndata = "/no/data"\ncheckpoint = "/no/net.pth"\n[search]\npredictor = "/no/predictor"\n'
+    text = '[oracle.supernet]\ndata = "/no/data"\ncheckpoint = "/no/net.pth"\n'
+    text += '[search.riwoa]\npredictor = "/no/predictor"\n'
     found = "\n".join(wrong(tmp_path / "riwoa.toml", text, capsys))
     assert all(part in found for part in ("/no/data", "/no/net.pth", "/no/predictor"))
     table = '[oracle]\nkind = "table"\n[oracle.table]\nfile = "/no/table.csv"\naccuracy = "a"\n'

@@ -38,7 +38,7 @@ from tests.service.test_service import daemon, run, wait_for
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9", "cognition.script=mixed", "cognition.lag=2")
-RACED = ("oracle.rungs=[50,400]", "search.population=10", "run.generations=12", "search.screened=4")
+RACED = ("oracle.rungs=[50,400]", "search.population=10", "run.generations=12", "search.riwoa.screened=4")
 
 
 @pytest.fixture(autouse=True)

@@ -111,7 +111,7 @@ def test_a_predictor_of_an_earlier_run_screens_from_the_start_and_must_stay_the_
     assert run(first, settings=longer).returncode == 0
     trained = ctl(first, "predictor", "train", "--out", str(file))
     assert trained.returncode == 0, trained.stderr
-    settings = (*longer, f"search.predictor={file}")
+    settings = (*longer, f"search.riwoa.predictor={file}")
     whole, state = tmp_path / "whole", tmp_path / "state"
     assert run(whole, settings=settings).returncode == 0
     assert life(state, settings, "conductor.evaluated:2") == -signal.SIGKILL
@@ -119,8 +119,8 @@ def test_a_predictor_of_an_earlier_run_screens_from_the_start_and_must_stay_the_
     assert ctl(first, "predictor", "train", "--first", "25", "--out", str(file)).returncode == 0
     refused = run(state, settings=settings)
     assert refused.returncode == 78
-    assert "begun with another file in search.predictor" in one_line(refused.stderr)
-    elsewhere = (*longer, f"search.predictor={tmp_path / 'kept.safetensors'}")
+    assert "begun with another file in search.riwoa.predictor" in one_line(refused.stderr)
+    elsewhere = (*longer, f"search.riwoa.predictor={tmp_path / 'kept.safetensors'}")
     assert run(state, settings=elsewhere).returncode == 0
     found = compare(whole / "journal.db", state / "journal.db")
     assert found.same, found.message

@@ -32,6 +32,9 @@ from riwoa.config.hours import checked_deadline, checked_hours, deadline_text
 from riwoa.config.kinds.predictor import PredictorSettings
 from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.kinds.table import TableSettings
+from riwoa.config.strategies import strategy_table
+from riwoa.search.baselines import Whale
+from riwoa.search.riwoa import RotationInvariantWhale
 
 
 class Choosing(Section):
@@ -80,32 +83,39 @@ class ObjectiveSection(Section):
     exponent: Annotated[float, Field(ge=-100, lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
 
 
+class RiwoaSettings(strategy_table(RotationInvariantWhale)):  # type: ignore[misc]  # its keys are made, not written
+    """RI-IWOA. What each switch is worth is measured in `search/riwoa.py`."""
+
+
+class WhaleSettings(strategy_table(Whale)):  # type: ignore[misc]
+    """Whale optimisation as published."""
+
+
 class Search(Choosing):
-    """Which optimiser, and its settings."""
+    """Which optimiser: what all strategies have in common, and a table a strategy."""
 
     chooses = "strategy"
     choices = ("riwoa", "woa", "random")
 
     strategy: str = Field("riwoa", description="the optimiser: riwoa, woa, random, or the name of another package's")
     population: Annotated[int, Field(ge=4, le=10_000)] = Field(20, description="candidates a generation")
-    elite_fraction: Share = Field(0.5, description="share of the population that shapes mean and covariance")
-    basis_every: Positive = Field(5, description="generations between eigendecompositions")
-    elitism: bool = Field(True, description="RI-IWOA: parents and children compete for a place")
-    avoid_duplicates: bool = Field(True, description="RI-IWOA: step away from architectures evaluated before")
-    signed_spiral: bool = Field(True, description="RI-IWOA: the spiral keeps the sign of the distance")
-    rotated_encircle: bool = Field(True, description="RI-IWOA: encircle in the eigenbasis too")
-    p_recombine: Share = Field(0.3, description="RI-IWOA: share of geometric moves that cross two elites instead")
-    screened: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        16, description="RI-IWOA: children drawn a slot, of which a predictor learned from the run chooses; 1 = none"
-    )
-    predictor: str | None = restart(
-        None,
-        "file of `riwoactl predictor train`, to screen from the start; else from 20 evaluations on",
-        min_length=1,
-    )
     p_semantic: Share = live(0.3, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
+    riwoa: RiwoaSettings = RiwoaSettings()
+    woa: WhaleSettings = WhaleSettings()
+
+    @property
+    def settings(self) -> Section | None:
+        """The table of the strategy that is chosen; None where it has none."""
+        settings = getattr(self, self.strategy, None)
+        return settings if isinstance(settings, Section) else None
+
+    @property
+    def predictor(self) -> str | None:
+        """The file that the chosen strategy's predictor begins with, if it uses one and was given one."""
+        file = getattr(self.settings, "predictor", None)
+        return file if isinstance(file, str) else None
 
 
 class Oracle(Choosing):

@@ -18,6 +18,7 @@ from riwoa.files.ownership import json_object, output_file, safetensors_notes, u
 
 if TYPE_CHECKING:
     from riwoa.datasets.catalogue import ImageTask
+    from riwoa.datasets.spec import DataSpec
     from riwoa.supernet.evaluator import SubnetEvaluator
     from riwoa.supernet.network import Supernet
     from riwoa.supernet.published import Published
@@ -32,7 +33,7 @@ _KNOWN = {
     "rank": "whether inherited weights rank a few subnets as training each one alone does",
 }
 Report = Callable[[int, int], None]
-_DATA = "digits, cifar100 (looked for in $RIWOA_DATA and here), or the path of its archive or folder"
+_DATA = "digits, cifar100 (looked for in $RIWOA_DATA and here), or the path of its archive, of pictures or an .npz file"
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -92,7 +93,11 @@ def _train(arguments: list[str], options: Options) -> int:
     _add_machine(parser)
     given = parser.parse_args(arguments)
     _check_numbers(parser, given)
-    task = _task(given.data, parser)
+    from riwoa.datasets.spec import DataSpec
+    from riwoa.supernet.recipe import CIFAR100
+
+    sizes = given.resolutions or CIFAR100.resolutions
+    task = _task(given.data, parser, DataSpec(n_classes=0, resolutions=sizes, data_rules=2))
     device = _device(given)
     import torch
 
@@ -136,7 +141,8 @@ def _recipe(task: ImageTask, given: Namespace, device: str) -> Recipe:
 
     recipe = DIGITS
     if not isinstance(task, DigitsTask):
-        recipe = replace(CIFAR100, n_classes=int(training_labels(task).max()) + 1)
+        training_labels(task)  # whether there are any
+        recipe = replace(CIFAR100, n_classes=len(task.class_names))
     named = {
         "steps": given.steps,
         "minutes": given.minutes,
@@ -160,7 +166,7 @@ def _check(arguments: list[str], options: Options) -> int:
     description = "Recalibrated float32 accuracies: is there something to find for a search?"
     parser = Parser("supernet check", description=description)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the supernet inside the package")
-    parser.add_argument("--data", default="digits", help=f"{_DATA}, of an .npz file, or of an ImageNet-style folder")
+    parser.add_argument("--data", default="digits", help=_DATA)
     parser.add_argument("--random", type=int, default=15, metavar="N", help="random subnets (default 15)")
     parser.add_argument("--seed", type=int, default=0, help="of the random subnets")
     parser.add_argument("--views", type=int, default=8, help="corrupted views of each digit (default 8, as a search)")
@@ -196,7 +202,7 @@ def _judged_by(supernet: Supernet, recipe: Recipe) -> SupernetSpec:
     """What a data set must know of a supernet: a folder's classes are counted, its images decoded at these sizes."""
     from riwoa.supernet.spec import SupernetSpec
 
-    return SupernetSpec(n_classes=supernet.backbone.n_classes, resolutions=recipe.resolutions)
+    return SupernetSpec(n_classes=supernet.backbone.n_classes, resolutions=recipe.resolutions, data_rules=2)
 
 
 def check(
@@ -248,7 +254,7 @@ def _evaluators(
     from riwoa.supernet.evaluator import SubnetEvaluator
     from riwoa.supernet.spec import SupernetSpec
 
-    check_every_split(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
+    check_every_split(task, SupernetSpec(n_classes=supernet.backbone.n_classes, data_rules=2))
     n_images = SupernetSpec().recalibration_images
     recalibration = {r: task.recalibration(r, n_images) for r in resolutions}
     pictures = {split: {r: task.views(split, r, views) for r in resolutions} for split in task.splits[1:]}
@@ -284,14 +290,14 @@ def _rank(arguments: list[str], options: Options) -> int:
     given = parser.parse_args(arguments)
     _check_numbers(parser, given)
     supernet, recipe = _supernet(given.checkpoint)
-    task = _task(given.data, parser)
+    task = _task(given.data, parser, _judged_by(supernet, recipe))
     device = _device(given)
     from riwoa.datasets.catalogue import check_task
     from riwoa.supernet.ranking import RankSettings, rank
     from riwoa.supernet.spec import SupernetSpec
     from riwoa.supernet.training import TrainingProgress
 
-    check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
+    check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes, data_rules=2))
     settings = RankSettings(
         recipe=recipe,
         weights_sha256=supernet.weights_sha256(),
@@ -356,8 +362,8 @@ def _check_numbers(parser: Parser, given: Namespace) -> None:
             parser.error(f"--{name.replace('_', '-')} must be more than 0")
 
 
-def _task(data: str, parser: Parser, judged: SupernetSpec | None = None) -> ImageTask:
-    """What the command line names; a folder of images only where it is to be ``judged``, since none is trained on.
+def _task(data: str, parser: Parser, spec: DataSpec) -> ImageTask:
+    """What the command line names, prepared for what ``spec`` says of it.
 
     Raises:
         UsageError: no known name and no path.
@@ -375,7 +381,7 @@ def _task(data: str, parser: Parser, judged: SupernetSpec | None = None) -> Imag
         return load_task(str(found))
     if data != "digits" and not Path(data).exists():
         parser.error(f"there is no data {data!r}; name {_DATA}")
-    return load_task(data) if judged is None else task_of(replace(judged, data=data))
+    return task_of(replace(spec, data=data))
 
 
 def _device(given: Namespace) -> str:

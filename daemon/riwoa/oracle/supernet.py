@@ -128,6 +128,7 @@ def supernet_spec(oracle: OracleTable) -> SupernetSpec:
         validation_views=settings.validation_views,
         validation_images=settings.validation_images,
         data_seed=settings.data_seed,
+        data_rules=1 if settings.data == "digits" else settings.data_rules,  # which are no files to be read
         recalibration_data=None if settings.recalibration_data == "train" else _absolute(settings.recalibration_data),
         rung_images=tuple(rung for rung in oracle.rungs if isinstance(rung, int)),
         threads=oracle.threads,

@@ -108,9 +108,8 @@ def _require_same(run: RunRecord, inputs: RunInputs) -> None:
             "changed); undo the change or use --new-run"
         )
     if run.provenance.get("prior_sha256") != (inputs.prior.sha256 if inputs.prior is not None else None):
-        raise ConfigError(
-            f"run {run.run_id} was begun with another file in search.predictor; put it back or use --new-run"
-        )
+        key = f"search.{run.provenance['strategy']}.predictor"
+        raise ConfigError(f"run {run.run_id} was begun with another file in {key}; put it back or use --new-run")
 
 
 def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class SupernetSpec(DataSpec):
         What is as it was before there was a choice goes without saying.
         """
         usual = {"stem": "imagenet", "device": "cpu", "validation_images": 2000, "data_seed": 0}
-        usual |= {"recalibration_data": None, "rung_images": ()}
+        usual |= {"recalibration_data": None, "rung_images": (), "data_rules": 1}
         fields = {name: value for name, value in asdict(self).items() if name not in usual or usual[name] != value}
         lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
         return {"kind": "supernet", **fields, **lists}

@@ -25,7 +25,14 @@ class SupernetSettings(KindSettings):
         "digits", "digits, or the path of CIFAR-100, of an .npz file, or of an ImageNet-style folder", min_length=1
     )
     validation_images: Images = Field(2000, description="most images of a folder that judge")
-    data_seed: int = Field(0, ge=0, lt=2**63, description="seed of the choice among a folder's images")
+    data_seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of the splits that are held out and of the choice among images"
+    )
+    data_rules: Literal[1, 2] = Field(
+        2,
+        description="2 = pictures upright by EXIF and over white, missing splits held out; 1 = none of it, as in runs "
+        "of before",
+    )
     recalibration_data: str = restart("train", "training images to recalibrate on: train = the data's own, or a folder")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a CUDA GPU where torch finds one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the device has it")
