@@ -224,6 +224,19 @@ class OracleKind(ABC):
 
     # -- when the run is over ------------------------------------------------------------------------------------------
 
+    def test_spec(self, spec: OracleSpec) -> OracleSpec | None:
+        """Judges networks as exported, on pictures that chose nothing; None, as here, where there are none.
+
+        Its workers hold a ``JudgingOracle``. May take a moment, to look at the data.
+
+        Args:
+            spec: of the search.
+
+        Raises:
+            RiwoaError: the data is gone or damaged.
+        """
+        return None
+
     def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """A run's specification with its files where a later start said that they lie.
 

@@ -28,7 +28,7 @@ from riwoa.oracle.kind import (
     Refusals,
     check_attainable,
 )
-from riwoa.oracle.protocol import Oracle
+from riwoa.oracle.protocol import Oracle, OracleSpec
 from riwoa.oracle.supernet_oracle import checkpoint_path
 from riwoa.oracle.trained import obtain_supernet, require_planned, trained_on, training_job
 from riwoa.paths import StatePaths
@@ -113,6 +113,13 @@ class SupernetKind(OracleKind):
         from riwoa.oracle.supernet_oracle import build_supernet_oracle
 
         return build_supernet_oracle(SupernetSpec.from_json(spec))
+
+    def test_spec(self, spec: OracleSpec) -> SupernetSpec | None:
+        """See ``OracleKind.test_spec``."""
+        assert isinstance(spec, SupernetSpec)
+        if "test" not in task_of(spec).splits:
+            return None
+        return replace(spec, split="test", dtype="float32", rung_images=())
 
     def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """See ``OracleKind.moved``; what lies in the package, or is made, has no place."""

@@ -15,7 +15,8 @@ import numpy as np
 
 from riwoa.datasets.arrays import ChosenImages
 from riwoa.errors import InputError
-from riwoa.oracle.protocol import CandidateError, Metrics
+from riwoa.oracle.answers import pack_answers
+from riwoa.oracle.protocol import CandidateError, Judgement, Metrics
 from riwoa.supernet.published import PUBLISHED, published_path
 from riwoa.supernet.spec import SupernetSpec
 
@@ -46,6 +47,11 @@ class SupernetOracle:
     def evaluate(self, architecture: Mapping[str, Any]) -> Metrics:
         """Accuracy, MACs and parameters of one architecture; independent of what was evaluated before."""
         return cast("Metrics", self._evaluator.evaluate(architecture))
+
+    def judge(self, architecture: Mapping[str, Any]) -> Judgement:
+        """``evaluate``, and which of the images were read right."""
+        metrics, right = self._evaluator.judge(architecture)
+        return Judgement(cast("Metrics", metrics), pack_answers(right))
 
     def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> Metrics:
         """The same on the validation images of a lower rung.

@@ -18,7 +18,7 @@ from riwoa.log import get_logger
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.workers import pool_settings
-from riwoa.patience import BestEffort
+from riwoa.patience import BestEffort, patiently
 from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.evaluations import Evaluations, version_at
@@ -28,7 +28,8 @@ from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
 from riwoa.run.task import SearchTask
 from riwoa.service.drift_watch import DriftWatch
-from riwoa.service.ending import confirm_winner, export_winner
+from riwoa.service.ending import confirm_winner, export_winner, judge_front
+from riwoa.service.front_view import journaled_test
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
@@ -123,7 +124,9 @@ class Session:
             conductor = search.conductor
             await conductor.run()
             self._board.sources.time_left_s = lambda: None  # nobody knows how long the rest takes
-        await confirm_winner(self._parts, self._journal, run_id, problem.exact_spec, conductor.leader)
+        if not await judge_front(self._parts, self._journal, problem.spec, conductor):
+            await confirm_winner(self._parts, self._journal, run_id, problem.exact_spec, conductor.leader)
+        await self._show_test(run_id)
         await self._journal.finish_run(run_id)
         why = "all that exists within the target is evaluated: " if conductor.exhausted else ""
         finished = f"{why}the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
@@ -300,6 +303,11 @@ class Session:
         sources.operators = lambda: operators_view(conductor, seconds)
         sources.screening = lambda: screening_view(conductor)
         sources.config = lambda: config_view(conductor, self._parts.reloader)
+
+    async def _show_test(self, run_id: int) -> None:
+        """Have the status object tell what the test pictures said."""
+        found = await patiently(lambda: journaled_test(self._parts.paths.journal, run_id))
+        self._board.sources.test = lambda: found
 
     def _on_commit(self) -> None:
         self._parts.progress.note()
