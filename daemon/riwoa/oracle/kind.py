@@ -53,6 +53,7 @@ class Problem:
         measured: the file of this device's own table, where the latencies come from one.
         catalogue: the architectures that exist, where they can be counted.
         warnings: what a person should know before trusting such a search.
+        known: further metrics that cost nothing to ask of an architecture, by name.
     """
 
     space: Space
@@ -67,6 +68,7 @@ class Problem:
     measured: Path | None = None
     catalogue: Catalogue | None = None
     warnings: tuple[str, ...] = ()
+    known: Mapping[str, Callable[[Architecture], float]] = field(default_factory=dict)
 
     def check_target(self, config: Config) -> None:
         """Refuse a latency target that no architecture meets.
@@ -84,7 +86,7 @@ def check_attainable(config: Config, range_ms: tuple[float, float]) -> None:
         InfeasibleTargetError: says what is attainable.
     """
     wanted, (low_ms, high_ms) = config.objective.latency_ms, range_ms
-    if wanted != "auto" and float(wanted) < low_ms:
+    if wanted not in ("auto", "none") and float(wanted) < low_ms:
         raise InfeasibleTargetError(
             f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
             f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"

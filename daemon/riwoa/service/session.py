@@ -23,10 +23,9 @@ from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.journal import RunJournal
-from riwoa.run.problem import load_problem
+from riwoa.run.problem import load_problem, search_task
 from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
-from riwoa.run.task import SearchTask
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import confirm_winner, export_winner, judge_front
 from riwoa.service.front_view import journaled_test
@@ -207,6 +206,7 @@ class Session:
         """Restore a conductor from the journal; from here on what pauses the search holds it."""
         parts, problem = self._parts, inputs.problem
         proposal_queue = self._start_proposals(group, stack, inputs.provision)
+        task = search_task(problem, parts.config, inputs.prior)
         evaluations = Evaluations(
             pool,
             self._journal,
@@ -215,17 +215,11 @@ class Session:
             on_result=parts.progress.note,
             on_full=self._rate.tick,
             run_id=run_id,
+            objective=task.objective(parts.config),
         )
         conductor = Conductor(
             journal=RunJournal(self._journal, parts.paths.journal, run_id),
-            task=SearchTask(
-                space=problem.space,
-                latency_ms=problem.latency_of,
-                auto_target_ms=problem.auto_target_ms,
-                layer_ms=problem.layer_ms,
-                catalogue=problem.catalogue,
-                prior=inputs.prior,
-            ),
+            task=task,
             evaluations=evaluations,
             reloader=parts.reloader,
             model=LanguageModel(proposal_queue, inputs.provision.style) if proposal_queue is not None else None,
