@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from riwoa.config.extended import GROUPS, chooser, config_type
 from riwoa.config.inferred import inferred
 from riwoa.config.renamed import RENAMED, new_name
-from riwoa.config.schema import Config, as_json, is_live, leaves, value_of
+from riwoa.config.schema import Config, as_json, leaves, may_change, value_of
 from riwoa.errors import ConfigError
 from riwoa.parsing import MOST_TOML_BYTES, decode_text, parse_toml, read_once
 from riwoa.text import printable
@@ -219,7 +219,7 @@ def difference(old: Config, new: Config) -> Difference:
     for key, info in {**dict(leaves(type(old))), **dict(leaves(type(new)))}.items():
         pair = (before.get(key), after.get(key))
         if pair[0] != pair[1]:
-            (allowed if is_live(info) else refused)[key] = pair
+            (allowed if may_change(old, key, info) else refused)[key] = pair
     return Difference(allowed, refused)
 
 

@@ -308,15 +308,24 @@ def _white(picture: Image.Image) -> float:
     raise ValueError("numbers of 32 bits, and nothing says which is white; save it with 8 or 16 bits")
 
 
+def shorter_side_px(resolution: int) -> int:
+    """To how many pixels OFA's validation transform brings the shorter side before it crops."""
+    return math.ceil(resolution / _CROP_SHARE)
+
+
 def cropped(picture: Image.Image, resolution: int) -> ByteArray:
-    """The picture after OFA's validation transform, (r, r, 3).
+    """The picture after OFA's validation transform, (r, r, 3). Raises as ``cropped_to``."""
+    return cropped_to(picture, shorter_side_px(resolution), resolution)
+
+
+def cropped_to(picture: Image.Image, short: int, side: int) -> ByteArray:
+    """The middle of the picture after its shorter side was brought to ``short`` pixels, (side, side, 3).
 
     Raises:
         ValueError: so narrow a picture that resizing its shorter side makes the longer one absurd.
     """
     from PIL import Image
 
-    short = math.ceil(resolution / _CROP_SHARE)
     width, height = picture.size
     # torchvision's rule, integer division included; a picture that fits already is not resampled.
     if width <= height:
@@ -326,8 +335,8 @@ def cropped(picture: Image.Image, resolution: int) -> ByteArray:
     if size[0] * size[1] > MOST_PIXELS:
         raise ValueError(f"{width}x{height} pixels are too narrow a picture")
     resized = picture if min(width, height) == short else picture.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((resized.width - resolution) / 2), round((resized.height - resolution) / 2)
-    return np.asarray(resized.crop((left, top, left + resolution, top + resolution)), dtype=np.uint8)
+    left, top = round((resized.width - side) / 2), round((resized.height - side) / 2)
+    return np.asarray(resized.crop((left, top, left + side, top + side)), dtype=np.uint8)
 
 
 def read_picture(path: Path) -> bytes:

@@ -53,6 +53,7 @@ class Problem:
         measured: the file of this device's own table, where the latencies come from one.
         catalogue: the architectures that exist, where they can be counted.
         warnings: what a person should know before trusting such a search.
+        known: further metrics that cost nothing to ask of an architecture, by name.
     """
 
     space: Space
@@ -67,6 +68,7 @@ class Problem:
     measured: Path | None = None
     catalogue: Catalogue | None = None
     warnings: tuple[str, ...] = ()
+    known: Mapping[str, Callable[[Architecture], float]] = field(default_factory=dict)
 
     def check_target(self, config: Config) -> None:
         """Refuse a latency target that no architecture meets.
@@ -84,7 +86,7 @@ def check_attainable(config: Config, range_ms: tuple[float, float]) -> None:
         InfeasibleTargetError: says what is attainable.
     """
     wanted, (low_ms, high_ms) = config.objective.latency_ms, range_ms
-    if wanted != "auto" and float(wanted) < low_ms:
+    if wanted not in ("auto", "none") and float(wanted) < low_ms:
         raise InfeasibleTargetError(
             f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
             f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
@@ -106,6 +108,23 @@ class FoundNetwork:
     architecture: Json
     metrics: Metrics
     notes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportForm:
+    """How a network is asked for.
+
+    Attributes:
+        onnx: as model.onnx beside its weights.
+        preprocessing: model.onnx takes bytes; sizes, mean and deviation are inside.
+        softmax: model.onnx puts out probabilities.
+        int8: as model.int8.onnx too.
+    """
+
+    onnx: bool = True
+    preprocessing: bool = False
+    softmax: bool = False
+    int8: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +226,19 @@ class OracleKind(ABC):
 
     # -- when the run is over ------------------------------------------------------------------------------------------
 
+    def test_spec(self, spec: OracleSpec) -> OracleSpec | None:
+        """Judges networks as exported, on pictures that chose nothing; None, as here, where there are none.
+
+        Its workers hold a ``JudgingOracle``. May take a moment, to look at the data.
+
+        Args:
+            spec: of the search.
+
+        Raises:
+            RiwoaError: the data is gone or damaged.
+        """
+        return None
+
     def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """A run's specification with its files where a later start said that they lie.
 
@@ -217,12 +249,12 @@ class OracleKind(ABC):
         """
         return {**spec, "settings": {**spec["settings"], **changed}} if "settings" in spec else spec
 
-    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
+    def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         """What is written of a winner; here: its numbers alone, as of an oracle that holds no networks.
 
         Args:
             found: the winner.
-            onnx: whether model.onnx is asked for.
+            form: how it is asked for.
 
         Raises:
             RiwoaError: the network cannot be made.
