@@ -13,6 +13,7 @@ from riwoa.log import get_logger
 from riwoa.patience import is_transient
 from riwoa.run.deadline import Overdue, overdue
 from riwoa.service.ending import export_winner, exported_digest
+from riwoa.service.front_view import journaled_test
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
 from riwoa.service.tasks import run_until
@@ -202,6 +203,8 @@ class Supervisor:
         sources.evaluations = lambda: found.evaluations
         sources.operators = lambda: found.operators
         sources.leader = lambda: found.leader
+        test = journaled_test(self._parts.paths.journal, run.run_id)
+        sources.test = lambda: test
 
     def _is_of_another_night(self, committed_unix_s: float) -> bool:
         """Before this night began; or after now, by a clock that was ahead."""
