@@ -27,10 +27,12 @@ from riwoa.config.renamed import new_name
 from riwoa.errors import InputError, RiwoaError
 from riwoa.files.ownership import deny_writing_to_others, json_object, output_directory, unwritable
 from riwoa.files.staging import finish_left, replacing
+from riwoa.hardware.interval import interval_of, plus_minus
 from riwoa.hardware.probe import library_versions
 from riwoa.ipc.child import die_with_parent, watch_stdin
 from riwoa.oracle.kind import ExportForm, FoundNetwork
 from riwoa.oracle.kinds import kind_named
+from riwoa.paths import StatePaths
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
 from riwoa_storage.events import AdapterUnusable, NetworkJudged, RunResumed
@@ -196,7 +198,10 @@ def export_run(
         finish_left(Path(os.path.realpath(out)), made_export)
     out = output_directory(out, lambda directory: made_export(directory) is not None)
     with oracle.blamed("export the winner"):
-        files = oracle.value.export(_found_network(winner, spec), form)
+        interval = interval_of(
+            StatePaths(journal.parent).latency_table, winner.run.provenance.get("latency_table_sha256")
+        )
+        files = oracle.value.export(_found_network(winner, spec, interval), form)
     description = {"schema": SCHEMA, **_found(winner), **files.description}
     with _replacing(out) as temporary:
         with oracle.blamed("write the winner's files"):
@@ -213,7 +218,8 @@ def _changed_settings(winner: Winner) -> Json:
     return {key.removeprefix(own): value for key, value in now.items() if key.startswith(own)}
 
 
-def _found_network(winner: Winner, spec: Json) -> FoundNetwork:
+def _found_network(winner: Winner, spec: Json, interval: float | None) -> FoundNetwork:
+    """``interval``: of the run's latency table, where that lies beside the journal."""
     notes = {
         "architecture_key": str(winner.leader["architecture_key"]),
         "resolution": str(winner.architecture.get("resolution")),
@@ -222,7 +228,9 @@ def _found_network(winner: Winner, spec: Json) -> FoundNetwork:
     }
     metrics = winner.leader["metrics"]
     if metrics.get("latency_ms"):
-        notes |= {"latency_ms": f"{metrics['latency_ms']:.3f}", "latency_of": "this device's table, eager PyTorch"}
+        notes |= {"latency_ms": f"{metrics['latency_ms']:.3f}", "latency_of": "by its device's latency table"}
+        if interval is not None:
+            notes["latency_interval"] = plus_minus(interval).strip()
     if winner.evaluations:
         notes["tries"] = str(winner.evaluations)
     return FoundNetwork(spec, winner.architecture, metrics, notes)

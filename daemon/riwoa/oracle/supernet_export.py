@@ -27,7 +27,7 @@ from riwoa.oracle.export_texts import Deployment, model_source
 from riwoa.oracle.kind import ExportForm, FoundNetwork, NetworkFiles
 from riwoa.oracle.onnx_files import LOGITS, OnnxNetwork, Session, quantised, with_preprocessing, with_softmax
 from riwoa.oracle.supernet_oracle import checkpoint_path
-from riwoa.parsing import parse_json
+from riwoa.parsing import parse_json, parse_json_object
 from riwoa.supernet.evaluator import SubnetEvaluator
 from riwoa.supernet.network import Supernet
 from riwoa.supernet.ofa_import import import_ofa
@@ -35,11 +35,13 @@ from riwoa.supernet.onnx_graph import subnet_graph
 from riwoa.supernet.published import PUBLISHED
 from riwoa.supernet.space import OfaConfig, ofa_config
 from riwoa.supernet.spec import SupernetSpec
+from riwoa.text import printable
 from riwoa_storage.durable import flush
 
 ONNX_TOLERANCE = 1e-4
 MODULE_TOLERANCE = 1e-6  # of model.py, which computes the same in the same order
 _BATCH_IMAGES = 200
+_MOST_LICENCE_CHARACTERS = 100
 _CHECKED_IMAGES = 32
 _MOST_CALIBRATING_IMAGES = 200
 _JUDGED: tuple[Split, ...] = ("validation", "test")
@@ -140,7 +142,21 @@ def weights_licence(spec: SupernetSpec) -> str:
         return PUBLISHED[spec.checkpoint].licence
     notes = safetensors_notes(spec.checkpoint)
     stated = notes.get("licence", notes.get("license"))
-    return str(stated) if stated else f"not stated by {Path(spec.checkpoint).name}"
+    if stated:
+        return printable(stated, _MOST_LICENCE_CHARACTERS)
+    return _licence_of_training(notes) or f"not stated by {Path(spec.checkpoint).name}"
+
+
+def _licence_of_training(notes: Mapping[str, Any]) -> str | None:
+    """What riwoa's own training notes say: its weights are the user's, but for those that they began as."""
+    try:
+        source = parse_json_object(str(notes["recipe"])).get("source", "")
+    except (KeyError, ValueError):
+        return None
+    if not source:
+        return "yours, trained by riwoa from scratch"
+    began = PUBLISHED[source].licence if source in PUBLISHED else "not stated"
+    return f"trained by riwoa from {printable(source, _MOST_LICENCE_CHARACTERS)} ({began})"
 
 
 @dataclass(frozen=True, slots=True)
