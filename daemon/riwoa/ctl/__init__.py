@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # verb -> (module below riwoa.ctl, what it does)
 VERBS = {
+    "init": ("init", "look at a folder of pictures, and write a configuration for a search on them"),
+    "run": ("run", "search as riwoa.toml says, with progress; killed and run again, it continues"),
     "status": ("status", "what the daemon does, or how its last run stands"),
     "pause": ("control", "start no new evaluations until resumed"),
     "resume": ("control", "go on after a pause"),
@@ -32,6 +34,7 @@ VERBS = {
     "export": ("export", "write the winner's files, or another network's"),
     "classify": ("classify", "say what an exported model sees in pictures"),
     "lut": ("lut", "build, check, watch or show this device's latency table"),
+    "train": ("train", "train the supernet for one's own pictures"),
     "supernet": ("supernet", "pull a published supernet, train one, or check one"),
     "predictor": ("predictor", "learn an accuracy predictor from a journal, or check one"),
     "table": ("table", "make a table of a benchmark's official file"),

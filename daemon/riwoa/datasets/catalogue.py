@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from riwoa.datasets.arrays import Images, IntArray, Split
+from riwoa.datasets.arrays import ByteArray, Images, IntArray, Split
 from riwoa.datasets.cifar import Cifar100Task, find_cifar100
 from riwoa.datasets.digits import load_digits_task
 from riwoa.datasets.folder import FolderTask
@@ -37,6 +37,10 @@ class ImageTask(Protocol):
         """What each channel is divided by afterwards."""
 
     @property
+    def side_px(self) -> int:
+        """Side of the training images, where these are square pixels to train on."""
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """What the labels mean, in their order; the numbers where nothing names them."""
 
@@ -63,6 +67,17 @@ class ImageTask(Protocol):
 
     def preprocessing(self, resolution: int) -> Preprocessing:
         """How a picture from outside becomes an input of this size, exactly as these images did."""
+
+
+@runtime_checkable
+class LabelledPixels(Protocol):
+    """What a task of images must have besides ``ImageTask`` to be trained on."""
+
+    def pixels(self, split: Split) -> ByteArray:
+        """Images (n, side, side, 3)."""
+
+    def labels(self, split: Split) -> IntArray:
+        """Their labels, (n,)."""
 
 
 def load_task(data: str) -> ImageTask:

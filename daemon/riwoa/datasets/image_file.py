@@ -111,6 +111,11 @@ class ImageFileTask:
         return tuple(split for split in _SPLITS if split in self._parts)
 
     @property
+    def side_px(self) -> int:
+        """Side of the training images."""
+        return self._headers["train_images"].shape[1]
+
+    @property
     def training_images(self) -> int:
         """Number of training images."""
         return len(self._parts["train"].rows)

@@ -43,6 +43,7 @@ class Problem:
     Attributes:
         space: the architectures.
         spec: what each worker process is given.
+        described: what the run's provenance says otherwise of it: a file that was made here goes by its hash.
         exact_spec: judges the winner once more, as it will be exported; None where ``spec`` is exact.
         latency_of: milliseconds of an architecture; free, so a search may ask as often as it likes.
         layer_ms: the same by layers, for prompts; empty where layers have no times.
@@ -51,10 +52,13 @@ class Problem:
         latency_sha256: of everything that decides a latency; a resumed run must find the same.
         measured: the file of this device's own table, where the latencies come from one.
         catalogue: the architectures that exist, where they can be counted.
+        warnings: what a person should know before trusting such a search.
+        known: further metrics that cost nothing to ask of an architecture, by name.
     """
 
     space: Space
     spec: OracleSpec
+    described: Json = field(default_factory=dict)
     exact_spec: OracleSpec | None = None
     latency_of: Callable[[Architecture], float] = no_latency_ms
     layer_ms: Callable[[Architecture], Mapping[str, float]] = no_layers_ms
@@ -63,6 +67,8 @@ class Problem:
     latency_sha256: str = ""
     measured: Path | None = None
     catalogue: Catalogue | None = None
+    warnings: tuple[str, ...] = ()
+    known: Mapping[str, Callable[[Architecture], float]] = field(default_factory=dict)
 
     def check_target(self, config: Config) -> None:
         """Refuse a latency target that no architecture meets.
@@ -80,7 +86,7 @@ def check_attainable(config: Config, range_ms: tuple[float, float]) -> None:
         InfeasibleTargetError: says what is attainable.
     """
     wanted, (low_ms, high_ms) = config.objective.latency_ms, range_ms
-    if wanted != "auto" and float(wanted) < low_ms:
+    if wanted not in ("auto", "none") and float(wanted) < low_ms:
         raise InfeasibleTargetError(
             f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
             f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
@@ -233,12 +239,13 @@ class OracleKind(ABC):
         """
         return None
 
-    def moved(self, spec: Json, changed: Mapping[str, Any]) -> Json:
+    def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """A run's specification with its files where a later start said that they lie.
 
         Args:
             spec: as the run began with it.
             changed: settings of the kind that restarts have changed.
+            state: the run's directory, for what was made in it.
         """
         return {**spec, "settings": {**spec["settings"], **changed}} if "settings" in spec else spec
 

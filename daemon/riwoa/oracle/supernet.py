@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from riwoa.config.kinds.supernet import SupernetSettings
+from riwoa.config.kinds.supernet import TRAINED, SupernetSettings
 from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
 from riwoa.datasets.catalogue import check_task, task_of
@@ -29,8 +29,14 @@ from riwoa.oracle.kind import (
     check_attainable,
 )
 from riwoa.oracle.protocol import Oracle, OracleSpec
+from riwoa.oracle.supernet_oracle import checkpoint_path
+from riwoa.oracle.trained import obtain_supernet, require_planned, trained_on, training_job
+from riwoa.paths import StatePaths
 from riwoa.search.space import Space
-from riwoa.supernet.published import PUBLISHED
+from riwoa.supernet.job import told_check
+from riwoa.supernet.lead import too_poor
+from riwoa.supernet.plan import source_of
+from riwoa.supernet.published import PUBLISHED, sha256_of
 from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.supernet.spec import SupernetSpec
 
@@ -51,11 +57,18 @@ class SupernetKind(OracleKind):
 
     async def problem(self, config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
         """See ``OracleKind.problem``; this device is measured where its table is missing."""
-        table = await obtain_table(latency_table, config, progress)
         spec, resolutions = supernet_spec(config.oracle), config.oracle.supernet.resolutions
+        described: Json = {}
+        if spec.checkpoint == TRAINED:
+            trained = StatePaths(latency_table.parent).supernet
+            await obtain_supernet(training_job(trained, config, spec), progress)
+            spec = _with_trained(spec, trained)
+            described = {"checkpoint": TRAINED}
+        table = await obtain_table(latency_table, config, progress)
         return Problem(
             space=mobilenet_space(resolutions),
             spec=spec,
+            described=described,
             exact_spec=replace(spec, dtype="float32", rung_images=()) if spec.dtype != "float32" else None,
             latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
             layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
@@ -63,6 +76,7 @@ class SupernetKind(OracleKind):
             auto_target_ms=auto_target_ms(table, resolutions),
             latency_sha256=table.sha256,
             measured=latency_table,
+            warnings=_warnings(spec),
         )
 
     def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space:
@@ -70,7 +84,14 @@ class SupernetKind(OracleKind):
         resolutions = config.oracle.supernet.resolutions
         spec = refusals.ask(supernet_spec, config.oracle)
         if spec is not None:
-            refusals.ask(_load_weights, spec)
+            trained = StatePaths(latency_table.parent).supernet
+            if spec.checkpoint != TRAINED:
+                refusals.ask(_load_weights, spec)
+            elif trained.exists():
+                refusals.ask(require_planned, training_job(trained, config, spec))
+                refusals.ask(_load_weights, _with_trained(spec, trained))
+            else:
+                refusals.ask(_check_trainable, spec, config.train.start)
             refusals.ask(_check_data, spec)
         table = refusals.ask(known_table, latency_table, config)
         if table is not None:
@@ -100,11 +121,13 @@ class SupernetKind(OracleKind):
             return None
         return replace(spec, split="test", dtype="float32", rung_images=())
 
-    def moved(self, spec: Json, changed: Mapping[str, Any]) -> Json:
+    def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """See ``OracleKind.moved``; what lies in the package, or is made, has no place."""
         now = dict(spec)
+        if now.get("checkpoint") == TRAINED:
+            now["checkpoint"] = str(StatePaths(state).supernet)
         for name in ("checkpoint", "data", "recalibration_data"):
-            if name in spec and changed.get(name) not in (None, "embedded", "digits"):
+            if name in spec and changed.get(name) not in (None, "embedded", "digits", TRAINED):
                 place = Path(changed[name])
                 now[name] = _absolute(changed[name]) if place.exists() else changed[name]
         return now
@@ -170,7 +193,29 @@ def _fastest_dtype(device: Literal["cpu", "cuda"]) -> Literal["float32", "bfloat
 def _checkpoint(setting: str) -> str | None:
     if setting == "embedded":
         return None
-    return setting if setting in PUBLISHED else _absolute(setting)
+    return setting if setting in (TRAINED, *PUBLISHED) else _absolute(setting)
+
+
+def _with_trained(spec: SupernetSpec, trained: Path) -> SupernetSpec:
+    """The specification with the supernet that lies in the state directory, and the pictures that it is bound to."""
+    place, sha256 = str(trained), sha256_of(trained)
+    return replace(spec, checkpoint=place, checkpoint_sha256=sha256, trained_on=trained_on(trained))
+
+
+def _warnings(spec: SupernetSpec) -> tuple[str, ...]:
+    """What the supernet's file says against searching in it."""
+    poor = too_poor(told_check(checkpoint_path(spec)))
+    return () if poor is None else (poor,)
+
+
+def _check_trainable(spec: SupernetSpec, start: str) -> None:
+    """Refuse pictures that cannot train a supernet, and a start that is not here.
+
+    Raises:
+        InputError: says what is missing.
+    """
+    task_of(spec).labels("train")
+    source_of(start, spec.width_mult)
 
 
 def _absolute(path: str) -> str:
@@ -183,8 +228,6 @@ def _load_weights(spec: SupernetSpec) -> None:
     Raises:
         InputError: they are missing, damaged or of another network.
     """
-    from riwoa.oracle.supernet_oracle import checkpoint_path
-
     path = checkpoint_path(spec)  # before torch is imported
     from riwoa.supernet.network import Supernet
 

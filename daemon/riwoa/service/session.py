@@ -23,10 +23,9 @@ from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.journal import RunJournal
-from riwoa.run.problem import load_problem
+from riwoa.run.problem import load_problem, search_task
 from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
-from riwoa.run.task import SearchTask
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import confirm_winner, export_winner, judge_front
 from riwoa.service.front_view import journaled_test
@@ -153,17 +152,19 @@ class Session:
         return find_unfinished(self._parts.paths.journal, self._parts.loaded, self._parts.reloader)
 
     async def _load_problem(self) -> Problem:
-        """Load what is searched, which may measure this device; refuse a target that nothing can meet."""
-        measuring = "measuring the operators of this device"
-        self._board.show("measuring", measuring)
+        """Load what is searched, which may train a supernet and measure this device; refuse an unattainable target."""
+        self._board.show("measuring", str(BuildProgress(0, 0, None)))
 
         def tell(p: BuildProgress) -> None:
             self._parts.progress.note()
             self._board.sources.time_left_s = lambda: p.left_s
-            self._board.change(lambda shown: shown.saying(f"{measuring}: round {p.done} of {p.total}"))
+            self._board.show(p.work, str(p))
 
         problem = await load_problem(self._parts.config, self._parts.paths.latency_table, tell)
         self._board.sources.time_left_s = lambda: None
+        self._board.sources.warnings = lambda: list(problem.warnings)
+        for warning in problem.warnings:
+            _log.warning("search_doubtful", reason=warning)
         problem.check_target(self._parts.loaded.config)
         self._parts.reloader.check = problem.check_target
         return problem
@@ -205,6 +206,7 @@ class Session:
         """Restore a conductor from the journal; from here on what pauses the search holds it."""
         parts, problem = self._parts, inputs.problem
         proposal_queue = self._start_proposals(group, stack, inputs.provision)
+        task = search_task(problem, parts.config, inputs.prior)
         evaluations = Evaluations(
             pool,
             self._journal,
@@ -213,17 +215,11 @@ class Session:
             on_result=parts.progress.note,
             on_full=self._rate.tick,
             run_id=run_id,
+            objective=task.objective(parts.config),
         )
         conductor = Conductor(
             journal=RunJournal(self._journal, parts.paths.journal, run_id),
-            task=SearchTask(
-                space=problem.space,
-                latency_ms=problem.latency_of,
-                auto_target_ms=problem.auto_target_ms,
-                layer_ms=problem.layer_ms,
-                catalogue=problem.catalogue,
-                prior=inputs.prior,
-            ),
+            task=task,
             evaluations=evaluations,
             reloader=parts.reloader,
             model=LanguageModel(proposal_queue, inputs.provision.style) if proposal_queue is not None else None,

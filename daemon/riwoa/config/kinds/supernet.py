@@ -10,12 +10,16 @@ from pydantic import AfterValidator, Field, model_validator
 from riwoa.config.fields import Images, KindSettings, ResolutionsPx, restart
 from riwoa.supernet.published import PUBLISHED, check_name
 
+TRAINED = "trained"  # the checkpoint that is made before a search, in the state directory
+
 
 class SupernetSettings(KindSettings):
     """A supernet, the data that judge its subnets, and the arithmetic."""
 
     checkpoint: Annotated[str, AfterValidator(check_name)] = restart(
-        "embedded", "a supernet in OFA's format: embedded, a path, or the name of a published one"
+        "embedded",
+        "a supernet in OFA's format: embedded, a path, the name of a published one; trained = one that is trained on "
+        "the data first, as [train] says",
     )
     width_mult: Annotated[float, Field(gt=0, le=16)] = Field(0.25, description="width multiplier of the supernet")
     n_classes: Annotated[int, Field(ge=1, le=100_000)] = Field(10, description="classes of the supernet's head")
