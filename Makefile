@@ -45,9 +45,8 @@ lint: $(VENV)/.installed-dev
 
 check: lint test
 
-# The export extra writes model.onnx at the end of a run.
 $(VENV)/.installed-run: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[export]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python

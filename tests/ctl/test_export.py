@@ -1,6 +1,5 @@
 import asyncio
 import hashlib
-import importlib.util
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -211,18 +210,6 @@ def test_an_export_replaces_the_one_before_whole(state: Path, tmp_path: Path) ->
     assert sorted(f.name for f in out.iterdir()) == ["architecture.json", "model.safetensors", "provenance.json"]
     assert done.onnx_left_out == "not asked for"
     assert [f.name for f in tmp_path.iterdir()] == ["out"]
-
-
-def test_without_the_extra_the_rest_is_written_and_a_line_says_what_is_missing(
-    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxruntime" else real(name, *a))
-    assert main(["export", "--state", str(state), "--out", str(tmp_path / "out")]) == 0
-    out = capsys.readouterr().out
-    assert "pip install 'riwoa[export]'" in out
-    assert "onnxruntime not installed" in out
-    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_a_directory_that_holds_something_else_is_left_alone(state: Path, tmp_path: Path) -> None:

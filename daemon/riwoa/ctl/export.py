@@ -11,8 +11,8 @@ from riwoa.ctl.command import Parser, columns, emit
 from riwoa.paths import client_state
 
 _DESCRIPTION = """Write the winner of a run: architecture.json, model.safetensors (the recalibrated float32 subnet),
-model.onnx (checked in onnxruntime against torch; needs the extra riwoa[export]) and provenance.json. Reads the journal;
-the daemon may run. An older export in the same place is replaced, whole; other files that lie in it stay."""
+model.onnx (checked in onnxruntime against torch) and provenance.json. Reads the journal; the daemon may run. An older
+export in the same place is replaced, whole; other files that lie in it stay."""
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
