@@ -140,7 +140,7 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
     begun_with = dict(winner.run.provenance.get("oracle", {}))
     oracle = kind_named(str(begun_with.get("kind")))
     with oracle.blamed("find its files"):
-        spec = oracle.value.moved(begun_with, _changed_settings(winner))
+        spec = oracle.value.moved(begun_with, _changed_settings(winner), journal.absolute().parent)
     with _writing(out):
         finish_left(Path(os.path.realpath(out)), made_export)
     out = output_directory(out, lambda directory: made_export(directory) is not None)

@@ -61,6 +61,11 @@ class StatePaths:
         return self._path("latency_lut.json")
 
     @property
+    def supernet(self) -> Path:
+        """The supernet that was trained on the configured pictures: ``oracle.supernet.checkpoint = "trained"``."""
+        return self._path("supernet.safetensors")
+
+    @property
     def status(self) -> Path:
         """The status object that the daemon wrote last; read when it does not run."""
         return self._path("status.json")

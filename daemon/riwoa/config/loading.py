@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from riwoa.config.extended import GROUPS, chooser, config_type
+from riwoa.config.inferred import inferred
 from riwoa.config.renamed import RENAMED, new_name
 from riwoa.config.schema import Config, as_json, is_live, leaves, value_of
 from riwoa.errors import ConfigError
 from riwoa.parsing import MOST_TOML_BYTES, decode_text, parse_toml, read_once
 from riwoa.text import printable
 
+INFERRED = "checkpoint or data"  # the origin of what nobody named and they know
 ENVIRONMENT_PREFIX = "RIWOA_"
 _NOT_KEYS = {
     *("RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_MODELS", "RIWOA_SOCKET"),
@@ -131,7 +133,12 @@ def load(
         for key, value in _known(layer, chosen, renamed, problems):
             values[key] = value
             origin[key] = layer.where
-    return Loaded(_validate(chosen, values, origin, problems), origin, source, tuple(renamed))
+    config = _validate(chosen, values, origin, problems)
+    known = inferred(config, {key for key, where in origin.items() if where != "default"})
+    if known:
+        config = _validate(chosen, {**values, **known}, origin)
+        origin |= dict.fromkeys(known, INFERRED)
+    return Loaded(config, origin, source, tuple(renamed))
 
 
 def read_file(path: Path) -> ConfigFile:
@@ -163,7 +170,7 @@ def difference(old: Config, new: Config) -> Difference:
     return Difference(allowed, refused)
 
 
-_BEFORE: Mapping[str, Any] = {"search.riwoa.screened": 1}
+_BEFORE: Mapping[str, Any] = {"search.riwoa.screened": 1, "oracle.supernet.data_rules": 1}
 
 
 def from_journal(data: Mapping[str, Any], restarted: Mapping[str, Any] | None = None) -> Config:

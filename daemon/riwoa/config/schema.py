@@ -22,6 +22,7 @@ from riwoa.config.fields import (
     Positive,
     PositiveBytes,
     Processes,
+    ResolutionsPx,
     Seconds,
     Section,
     Share,
@@ -161,6 +162,27 @@ class Oracle(Choosing):
         return self
 
 
+class Train(Section):
+    """The supernet that is trained on ``oracle.supernet.data`` where its checkpoint is "trained"."""
+
+    minutes: Annotated[float, Field(gt=0, le=1e6)] = Field(10.0, description="how long; its first tenth sets the pace")
+    epochs: Positive | None = Field(None, description="instead: how often each training picture is met")
+    start: str = Field(
+        "auto",
+        description="where it starts: scratch; a published supernet's name, or the path of one; auto = the CIFAR-100 "
+        "one of the package",
+        min_length=1,
+    )
+    width: Literal["auto"] | Annotated[float, Field(gt=0, le=8)] = Field(
+        "auto", description="width multiplier; auto = that of the start, or 0.25"
+    )
+    resolutions: Literal["auto"] | ResolutionsPx = Field(
+        "auto", description="input sizes it is trained at; auto = by the size of the pictures"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of its weights, its batches and its subnets")
+    threads: Literal["auto"] | Processes = Field("auto", description="auto = the cores, at most 4")
+
+
 class Latency(Section):
     """The operator table of this device."""
 
@@ -290,6 +312,7 @@ class Config(Section):
     objective: ObjectiveSection = ObjectiveSection()
     search: Search = Search()
     oracle: Oracle = Oracle()
+    train: Train = Train()
     latency: Latency = Latency()
     cognition: Cognition = Cognition()
     governor: Governor = Governor()

@@ -31,6 +31,7 @@ VERBS = {
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
     "export": ("export", "write the winner's files"),
     "lut": ("lut", "build, check, watch or show this device's latency table"),
+    "train": ("train", "train the supernet for one's own pictures"),
     "supernet": ("supernet", "pull a published supernet, train one, or check one"),
     "predictor": ("predictor", "learn an accuracy predictor from a journal, or check one"),
     "table": ("table", "make a table of a benchmark's official file"),

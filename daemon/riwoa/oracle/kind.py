@@ -43,6 +43,7 @@ class Problem:
     Attributes:
         space: the architectures.
         spec: what each worker process is given.
+        described: what the run's provenance says otherwise of it: a file that was made here goes by its hash.
         exact_spec: judges the winner once more, as it will be exported; None where ``spec`` is exact.
         latency_of: milliseconds of an architecture; free, so a search may ask as often as it likes.
         layer_ms: the same by layers, for prompts; empty where layers have no times.
@@ -55,6 +56,7 @@ class Problem:
 
     space: Space
     spec: OracleSpec
+    described: Json = field(default_factory=dict)
     exact_spec: OracleSpec | None = None
     latency_of: Callable[[Architecture], float] = no_latency_ms
     layer_ms: Callable[[Architecture], Mapping[str, float]] = no_layers_ms
@@ -203,12 +205,13 @@ class OracleKind(ABC):
 
     # -- when the run is over ------------------------------------------------------------------------------------------
 
-    def moved(self, spec: Json, changed: Mapping[str, Any]) -> Json:
+    def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """A run's specification with its files where a later start said that they lie.
 
         Args:
             spec: as the run began with it.
             changed: settings of the kind that restarts have changed.
+            state: the run's directory, for what was made in it.
         """
         return {**spec, "settings": {**spec["settings"], **changed}} if "settings" in spec else spec
 

@@ -103,6 +103,12 @@ def build_supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         torch.set_num_threads(spec.threads)
         supernet = Supernet.load(path, spec.width_mult, spec.n_classes, spec.stem)
         recalibration, validation, data_sha256 = images.result()
+    if spec.split == "validation" and spec.trained_on not in (None, data_sha256):
+        raise InputError(
+            f"{path} was trained on other pictures than {spec.data} has now, or on pictures that judge now: the folder "
+            "changed, or data_seed, validation_images or recalibration_images; change that back, or train another: "
+            "`riwoactl train --again`"
+        )
 
     judges: dict[int | None, dict[int, tuple[Images, IntArray]]] = {None: validation}
     judges |= {n: {r: _part(*pair, n) for r, pair in validation.items()} for n in spec.rung_images}

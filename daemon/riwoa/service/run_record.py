@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
-from riwoa.config.loading import Loaded, difference, from_journal, keys_in_journal
+from riwoa.config.loading import INFERRED, Loaded, difference, from_journal, keys_in_journal
 from riwoa.config.reload import Reloader, with_keys
 from riwoa.config.schema import Config, as_json, may_restart, value_of
 from riwoa.errors import ConfigError, TableError
@@ -58,7 +58,7 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
     refused = {
         key: pair
         for key, pair in refused.items()
-        if key in begun_with or loaded.origin.get(key, "default") != "default"
+        if loaded.origin.get(key, "default") not in (("default", INFERRED) if key not in begun_with else (INFERRED,))
     }
     restarted = [key for key in refused if may_restart(key, type(in_force))]
     names = [f"{key} ({old!r} -> {new!r})" for key, (old, new) in refused.items() if key not in restarted]
@@ -122,7 +122,7 @@ def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:
         "space": problem.space.to_json(),
         "objective": config.objective.model_dump(mode="json"),
         "target_ms": problem.auto_target_ms if wanted == "auto" or problem.auto_target_ms is None else wanted,
-        "oracle": problem.spec.to_json(),
+        "oracle": {**problem.spec.to_json(), **problem.described},
         "oracle_version": inputs.oracle_version,
         "latency_table_sha256": problem.latency_sha256,
         "versions": library_versions(),

@@ -150,14 +150,13 @@ class Session:
         return find_unfinished(self._parts.paths.journal, self._parts.loaded, self._parts.reloader)
 
     async def _load_problem(self) -> Problem:
-        """Load what is searched, which may measure this device; refuse a target that nothing can meet."""
-        measuring = "measuring the operators of this device"
-        self._board.show("measuring", measuring)
+        """Load what is searched, which may train a supernet and measure this device; refuse an unattainable target."""
+        self._board.show("measuring", str(BuildProgress(0, 0, None)))
 
         def tell(p: BuildProgress) -> None:
             self._parts.progress.note()
             self._board.sources.time_left_s = lambda: p.left_s
-            self._board.change(lambda shown: shown.saying(f"{measuring}: round {p.done} of {p.total}"))
+            self._board.show(p.work, str(p))
 
         problem = await load_problem(self._parts.config, self._parts.paths.latency_table, tell)
         self._board.sources.time_left_s = lambda: None
