@@ -12,6 +12,7 @@ from riwoa.datasets.cifar import Cifar100Task, find_cifar100
 from riwoa.datasets.digits import load_digits_task
 from riwoa.datasets.folder import FolderTask
 from riwoa.datasets.image_file import ImageFileTask
+from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.datasets.spec import DataSpec
 from riwoa.errors import InputError
 
@@ -59,6 +60,9 @@ class ImageTask(Protocol):
 
     def recalibration(self, resolution: int, n_images: int) -> Images:
         """Standardised *training* images (n_images, 3, r, r), for BatchNorm statistics."""
+
+    def preprocessing(self, resolution: int) -> Preprocessing:
+        """How a picture from outside becomes an input of this size, exactly as these images did."""
 
 
 @runtime_checkable

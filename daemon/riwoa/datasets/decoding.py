@@ -193,11 +193,11 @@ def _decode(listing: Listing, resolutions: Sequence[int], directory: Path) -> Pr
         ]
         for i, name in enumerate(listing.names):
             try:
-                data = _read(listing.root / name)
+                data = picture_bytes(listing.root / name)
                 picture = opened(data)
                 crops = [cropped(rgb, r) for rgb in (coloured(picture, listing.rules),) for r, _ in streams]
             except Exception as error:  # the decoders of hostile files raise whatever they met
-                unreadable[name] = _reason(error)
+                unreadable[name] = why_unreadable(error)
                 if len(unreadable) > most:
                     raise InputError(_too_many(listing, unreadable, i + 1)) from None
                 continue
@@ -221,7 +221,7 @@ def why_no_picture(path: Path) -> str | None:
             warnings.simplefilter("ignore")
             Image.open(stream, formats=_formats())
     except Exception as error:  # the decoders of hostile files raise whatever they met
-        return _reason(error)
+        return why_unreadable(error)
     return None
 
 
@@ -250,6 +250,15 @@ def _formats() -> tuple[str, ...]:
     Image.init()
     usual = ("JPEG", "PNG")
     return (*usual, *(name for name in Image.OPEN if name not in (*usual, "EPS")))
+
+
+def in_colour(data: bytes) -> Image.Image:
+    """A picture as red, green and blue in 8 bits.
+
+    Raises:
+        Exception: as ``opened``.
+    """
+    return _coloured(opened(data))
 
 
 def _is_deep(picture: Image.Image) -> bool:
@@ -308,15 +317,24 @@ def _white(picture: Image.Image) -> float:
     raise ValueError("numbers of 32 bits, and nothing says which is white; save it with 8 or 16 bits")
 
 
+def shorter_side_px(resolution: int) -> int:
+    """To how many pixels OFA's validation transform brings the shorter side before it crops."""
+    return math.ceil(resolution / _CROP_SHARE)
+
+
 def cropped(picture: Image.Image, resolution: int) -> ByteArray:
-    """The picture after OFA's validation transform, (r, r, 3).
+    """The picture after OFA's validation transform, (r, r, 3). Raises as ``cropped_to``."""
+    return cropped_to(picture, shorter_side_px(resolution), resolution)
+
+
+def cropped_to(picture: Image.Image, short: int, side: int) -> ByteArray:
+    """The middle of the picture after its shorter side was brought to ``short`` pixels, (side, side, 3).
 
     Raises:
         ValueError: so narrow a picture that resizing its shorter side makes the longer one absurd.
     """
     from PIL import Image
 
-    short = math.ceil(resolution / _CROP_SHARE)
     width, height = picture.size
     # torchvision's rule, integer division included; a picture that fits already is not resampled.
     if width <= height:
@@ -326,11 +344,17 @@ def cropped(picture: Image.Image, resolution: int) -> ByteArray:
     if size[0] * size[1] > MOST_PIXELS:
         raise ValueError(f"{width}x{height} pixels are too narrow a picture")
     resized = picture if min(width, height) == short else picture.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((resized.width - resolution) / 2), round((resized.height - resolution) / 2)
-    return np.asarray(resized.crop((left, top, left + resolution, top + resolution)), dtype=np.uint8)
+    left, top = round((resized.width - side) / 2), round((resized.height - side) / 2)
+    return np.asarray(resized.crop((left, top, left + side, top + side)), dtype=np.uint8)
 
 
-def _read(path: Path) -> bytes:
+def picture_bytes(path: Path) -> bytes:
+    """The content of a picture's file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or larger than any picture.
+    """
     with opened_regular(path) as stream:
         data = stream.read(MOST_FILE_BYTES + 1)
     if len(data) > MOST_FILE_BYTES:
@@ -338,7 +362,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _reason(error: Exception) -> str:
+def why_unreadable(error: Exception) -> str:
     """Why a file is no picture, in a few words that are the same whenever and wherever it is read."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "no picture that Pillow knows"

@@ -28,6 +28,7 @@ from riwoa.datasets.arrays import (
     quantise,
     resize_pixels,
 )
+from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.errors import InputError
 
 CANVAS_PX = 40
@@ -245,6 +246,10 @@ class DigitsTask:
     def recalibration(self, resolution: int, n_images: int = 400) -> FloatArray:
         """The first ``n_images`` corrupted *training* views, for BatchNorm statistics, (n_images, 3, r, r)."""
         return resize(self.canvas("train", 0)[:n_images], resolution)
+
+    def preprocessing(self, resolution: int) -> Preprocessing:
+        """How a canvas becomes an input of this size."""
+        return Preprocessing.shrinking(CANVAS_PX, resolution, self.mean, self.std)
 
 
 def load_digits_task() -> DigitsTask:

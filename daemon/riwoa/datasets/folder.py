@@ -30,6 +30,7 @@ import numpy as np
 from riwoa.datasets.arrays import ByteArray, Images, IntArray, Split
 from riwoa.datasets.decoding import RULE_VERSIONS, Listing, Prepared, StandardisedImages, cache_directory, prepare
 from riwoa.datasets.image_file import IMAGENET
+from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.datasets.spec import DataSpec
 from riwoa.datasets.splits import SplitFiles, folder_splits
 from riwoa.errors import InputError
@@ -157,6 +158,10 @@ class FolderTask:
             InputError: too many images are unreadable.
         """
         return self._images("train", resolution, n_images)
+
+    def preprocessing(self, resolution: int) -> Preprocessing:
+        """How a file becomes an input of this size."""
+        return Preprocessing.cropping(resolution, self.mean, self.std)
 
     def _images(self, split: Split, resolution: int, most: int | None = None) -> StandardisedImages:
         return StandardisedImages(self._ready(split, resolution).pixels(resolution)[:most], self.mean, self.std)

@@ -26,6 +26,7 @@ import numpy as np
 from riwoa.datasets import npz
 from riwoa.datasets.arrays import ByteArray, FloatArray, IntArray, Split, standardise
 from riwoa.datasets.npz import Header
+from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.datasets.splits import HELD_OUT_SHARE, Mask, held_out
 from riwoa.errors import InputError
 
@@ -157,6 +158,10 @@ class ImageFileTask:
         """
         order = np.random.Generator(np.random.Philox(key=_ORDER_SEED)).permutation(self.training_images)
         return self._standardised("train", self._parts["train"].rows[order[:n_images]], resolution)
+
+    def preprocessing(self, resolution: int) -> Preprocessing:
+        """How a picture of the size of the file's own becomes an input of this size."""
+        return Preprocessing.shrinking(self.side_px, resolution, self.mean, self.std)
 
     def _standardised(self, split: Split, rows: IntArray, resolution: int) -> FloatArray:
         if (split, len(rows)) not in self._pixels:  # what the rows are follows from both

@@ -107,6 +107,23 @@ class FoundNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportForm:
+    """How a network is asked for.
+
+    Attributes:
+        onnx: as model.onnx beside its weights.
+        preprocessing: model.onnx takes bytes; sizes, mean and deviation are inside.
+        softmax: model.onnx puts out probabilities.
+        int8: as model.int8.onnx too.
+    """
+
+    onnx: bool = True
+    preprocessing: bool = False
+    softmax: bool = False
+    int8: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkFiles:
     """What a kind of oracle exports of a winner.
 
@@ -215,12 +232,12 @@ class OracleKind(ABC):
         """
         return {**spec, "settings": {**spec["settings"], **changed}} if "settings" in spec else spec
 
-    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
+    def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         """What is written of a winner; here: its numbers alone, as of an oracle that holds no networks.
 
         Args:
             found: the winner.
-            onnx: whether model.onnx is asked for.
+            form: how it is asked for.
 
         Raises:
             RiwoaError: the network cannot be made.

@@ -18,7 +18,16 @@ from riwoa.hardware.probe import fastest_dtype
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import memory
-from riwoa.oracle.kind import FoundNetwork, Json, NetworkFiles, OracleKind, Problem, Refusals, check_attainable
+from riwoa.oracle.kind import (
+    ExportForm,
+    FoundNetwork,
+    Json,
+    NetworkFiles,
+    OracleKind,
+    Problem,
+    Refusals,
+    check_attainable,
+)
 from riwoa.oracle.protocol import Oracle
 from riwoa.oracle.trained import obtain_supernet, require_planned, trained_on, training_job
 from riwoa.paths import StatePaths
@@ -112,11 +121,11 @@ class SupernetKind(OracleKind):
                 now[name] = _absolute(changed[name]) if place.exists() else changed[name]
         return now
 
-    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
-        """See ``OracleKind.export``: the recalibrated subnet in float32, and the same as ONNX."""
+    def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
+        """See ``OracleKind.export``: the recalibrated subnet in float32, as weights and as ONNX."""
         from riwoa.oracle.supernet_export import export_subnet  # torch
 
-        return export_subnet(found, onnx=onnx)
+        return export_subnet(found, form)
 
 
 def supernet_spec(oracle: OracleTable) -> SupernetSpec:
