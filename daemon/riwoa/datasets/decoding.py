@@ -258,7 +258,7 @@ def in_colour(data: bytes) -> Image.Image:
     Raises:
         Exception: as ``opened``.
     """
-    return _coloured(opened(data))
+    return coloured(opened(data))
 
 
 def _is_deep(picture: Image.Image) -> bool:

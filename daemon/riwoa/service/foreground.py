@@ -14,6 +14,7 @@ from typing import Any
 from riwoa.console.terminal import Terminal, fit
 from riwoa.errors import DaemonUnavailableError
 from riwoa.files.ownership import json_object
+from riwoa.finetune import finetuned, gain_line
 from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.oracle.kinds import measures_device
 from riwoa.oracle.protocol import accuracy_error
@@ -141,6 +142,9 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     if "parameters" in metrics:
         print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
     print(f"  architecture {architecture_line(leader['architecture'])}")
+    if (tuned := finetuned(paths.journal, run.run_id)) is not None:
+        told = tuned.told["test" if "test" in tuned.told else "validation"]
+        print(f"  fine-tuned   {gain_line(told)}")
     if target_ms is not None:  # without latencies there is no front
         _show_front(front, leader["architecture_key"])
     exported = exported_digest(paths) == last.digest

@@ -28,7 +28,7 @@ from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
 from riwoa.run.task import SearchTask
 from riwoa.service.drift_watch import DriftWatch
-from riwoa.service.ending import confirm_winner, export_winner
+from riwoa.service.ending import confirm_winner, export_winner, finetune_winner
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
@@ -127,7 +127,9 @@ class Session:
         await self._journal.finish_run(run_id)
         why = "all that exists within the target is evaluated: " if conductor.exhausted else ""
         finished = f"{why}the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
-        self._board.show("finished", await export_winner(self._parts) or finished)
+        told = await export_winner(self._parts)
+        told = await finetune_winner(self._parts, conductor.schedule.left_s) or told
+        self._board.show("finished", told or finished)
 
     # -- the start -----------------------------------------------------------------------------------------------------
 
