@@ -32,6 +32,7 @@ def render(status: StatusObject) -> str:
     rows = [("state", _state(status))]
     if message:
         rows.append(("", message))
+    rows += [("warning", warning) for warning in status.get("warnings") or []]
     rows += _run(run)
     rows += _evaluations(status.get("evaluations"))
     rows += _screening(status.get("screening"))

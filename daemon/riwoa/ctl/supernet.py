@@ -172,13 +172,14 @@ def _check(arguments: list[str], options: Options) -> int:
     _check_numbers(parser, given)
     supernet, recipe = _supernet(given.checkpoint)
     from riwoa.supernet.lead import judged_lead
+    from riwoa.supernet.ranking import known_agreement
 
     task = _task(given.data, parser, _judged_by(supernet, recipe))
     device = _device(given)
     with bar("evaluating", "subnet") as advance:
         evaluators = _evaluators(supernet, recipe.resolutions, task, given.views, device)
         data = judged_lead(evaluators, given.random, given.seed, lambda d, t: advance(d, t, ""))
-    data = {"checkpoint": str(_path(given.checkpoint)), **data}
+    data = {"checkpoint": str(_path(given.checkpoint)), **data, "rank": known_agreement(_rank_file(given.checkpoint))}
     emit(options, data, render(data))
     return 0
 
@@ -195,6 +196,11 @@ def _path(checkpoint: Path | None) -> Path:
     from riwoa.supernet.spec import SupernetSpec
 
     return checkpoint_path(SupernetSpec(checkpoint=str(checkpoint) if checkpoint else None))
+
+
+def _rank_file(checkpoint: Path | None) -> Path:
+    """Where ``rank`` writes what it found, and ``check`` looks for it."""
+    return Path(f"{_path(checkpoint).stem}.rank.json")
 
 
 def _judged_by(supernet: Supernet, recipe: Recipe) -> SupernetSpec:
@@ -233,7 +239,8 @@ def render(data: dict[str, Any]) -> str:
     rows = [["", *splits]]
     for name, accuracies in data["accuracy"].items():
         rows.append([name.replace("_", " "), *(f"{100 * accuracies[split]:.2f} %" for split in splits)])
-    return f"{data['checkpoint']}\n{columns(rows)}\n{lead_line(data)}"
+    ranks = f"\n{_rank_line(data['rank'])}" if data.get("rank") else ""
+    return f"{data['checkpoint']}\n{columns(rows)}\n{lead_line(data)}{ranks}"
 
 
 def _rank(arguments: list[str], options: Options) -> int:
@@ -268,7 +275,7 @@ def _rank(arguments: list[str], options: Options) -> int:
         device=device,
     )
     configs = drawn_subnets(recipe.resolutions, given.subnets, given.seed)[2:]  # extremes would flatter the correlation
-    out = given.out or Path(f"{_path(given.checkpoint).stem}.rank.json")
+    out = given.out or _rank_file(given.checkpoint)
     place = output_file(
         out,
         "a rank check",
@@ -295,11 +302,15 @@ def render_rank(data: dict[str, Any]) -> str:
     for row in sorted(data["subnets"], key=lambda row: -row["standalone"]):
         accuracies = (f"{100 * row[name]:.2f} %" for name in ("inherited", "standalone"))
         rows.append([f"{row['r'][0]} px", f"{row['macs'] / 1e6:.1f} M", *accuracies])
-    ranks = "too few subnets, or accuracies all equal: no rank correlation"
-    if data["spearman"] is not None:
-        found = (f"{name.title()} {data[name]:.3f} (p = {data[name + '_p']:.2g})" for name in ("spearman", "kendall"))
-        ranks = f"rank correlation over {data['n']} subnets: {', '.join(found)}"
-    return f"{data['checkpoint']}, epochs of each training: {data['epochs']}\n{columns(rows)}\n{ranks}"
+    told = f"{data['checkpoint']}, epochs of each training: {data['epochs']}"
+    return f"{told}\n{columns(rows)}\n{_rank_line(data)}"
+
+
+def _rank_line(found: Mapping[str, Any]) -> str:
+    if found["spearman"] is None:
+        return "too few subnets, or accuracies all equal: no rank correlation"
+    words = (f"{name.title()} {found[name]:.3f} (p = {found[name + '_p']:.2g})" for name in ("spearman", "kendall"))
+    return f"rank correlation with training alone over {found['n']} subnets: {', '.join(words)}"
 
 
 # --- what the verbs share --------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ class Problem:
         latency_sha256: of everything that decides a latency; a resumed run must find the same.
         measured: the file of this device's own table, where the latencies come from one.
         catalogue: the architectures that exist, where they can be counted.
+        warnings: what a person should know before trusting such a search.
     """
 
     space: Space
@@ -66,6 +67,7 @@ class Problem:
     latency_sha256: str = ""
     measured: Path | None = None
     catalogue: Catalogue | None = None
+    warnings: tuple[str, ...] = ()
 
     def check_target(self, config: Config) -> None:
         """Refuse a latency target that no architecture meets.

@@ -30,10 +30,12 @@ from riwoa.oracle.kind import (
     check_attainable,
 )
 from riwoa.oracle.protocol import Oracle
+from riwoa.oracle.supernet_oracle import checkpoint_path
 from riwoa.oracle.trained import obtain_supernet, require_planned, trained_on, training_job
 from riwoa.paths import StatePaths
 from riwoa.search.space import Space
-from riwoa.supernet.job import OnProgress, told_finetuning
+from riwoa.supernet.job import OnProgress, told_check, told_finetuning
+from riwoa.supernet.lead import too_poor
 from riwoa.supernet.plan import source_of
 from riwoa.supernet.published import PUBLISHED, sha256_of
 from riwoa.supernet.space import mobilenet_space, ofa_config
@@ -75,6 +77,7 @@ class SupernetKind(OracleKind):
             auto_target_ms=auto_target_ms(table, resolutions),
             latency_sha256=table.sha256,
             measured=latency_table,
+            warnings=_warnings(spec),
         )
 
     def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space:
@@ -202,6 +205,12 @@ def _with_trained(spec: SupernetSpec, trained: Path) -> SupernetSpec:
     return replace(spec, checkpoint=str(trained), trained_on=trained_on(trained))
 
 
+def _warnings(spec: SupernetSpec) -> tuple[str, ...]:
+    """What the supernet's file says against searching in it."""
+    poor = too_poor(told_check(checkpoint_path(spec)))
+    return () if poor is None else (poor,)
+
+
 def _check_trainable(spec: SupernetSpec, start: str) -> None:
     """Refuse pictures that cannot train a supernet, and a start that is not here.
 
@@ -222,8 +231,6 @@ def _load_weights(spec: SupernetSpec) -> None:
     Raises:
         InputError: they are missing, damaged or of another network.
     """
-    from riwoa.oracle.supernet_oracle import checkpoint_path
-
     path = checkpoint_path(spec)  # before torch is imported
     from riwoa.supernet.network import Supernet
 

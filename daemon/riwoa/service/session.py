@@ -162,6 +162,9 @@ class Session:
 
         problem = await load_problem(self._parts.config, self._parts.paths.latency_table, tell)
         self._board.sources.time_left_s = lambda: None
+        self._board.sources.warnings = lambda: list(problem.warnings)
+        for warning in problem.warnings:
+            _log.warning("search_doubtful", reason=warning)
         problem.check_target(self._parts.loaded.config)
         self._parts.reloader.check = problem.check_target
         return problem

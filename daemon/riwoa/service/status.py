@@ -78,6 +78,7 @@ class StatusSources:
     latency: Callable[[], LatencyStatus | None] = _unknown
     pareto: Callable[[], int] = int
     workers: Callable[[], list[WorkerStatus]] = list
+    warnings: Callable[[], list[str]] = list
     operators: Callable[[], dict[str, OperatorStatus]] | None = None
     screening: Callable[[], ScreeningStatus | None] | None = None
     socket: Callable[[], str | None] | None = None
@@ -131,6 +132,7 @@ class StatusBoard:
             "state": shown.state,
             "message": shown.message,
             "updated_unix_s": time.time(),
+            "warnings": of.warnings(),
             "run": of.run(),
             "time_left_s": of.time_left_s(),
             "leader": of.leader(),

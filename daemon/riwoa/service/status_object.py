@@ -214,6 +214,7 @@ class StatusObject(TypedDict, total=False):
     # daemon may know more of them.
     state: Required[str]
     message: str | None
+    warnings: list[str] | None  # what a person should know of the search, though it goes on
     time_left_s: float | None
     socket: str | None  # where clients are heard; None where there is no control socket, missing until that is known
     run: RunStatus | None

@@ -1,4 +1,4 @@
-"""A network that a search found goes on training: on the labels, and on what the supernet's largest subnet says of them.
+"""A network that a search found goes on training: on the labels, and on what the largest subnet says of the pictures.
 
 Its inherited weights serve a whole space of networks; a short training makes them this network's own. The loop, the
 optimiser, the averaged weights and the state that survives a kill are those of ``training``: only the loss is another,

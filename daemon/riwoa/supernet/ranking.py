@@ -117,6 +117,15 @@ def agreement(inherited: Sequence[float], standalone: Sequence[float]) -> dict[s
     }
 
 
+def known_agreement(results: Path) -> dict[str, Any] | None:
+    """How alike the ranks of an earlier check are; None where there is none at ``results``."""
+    try:
+        rows = parse_json(results.read_bytes())["subnets"]
+        return agreement([row["inherited"] for row in rows], [row["standalone"] for row in rows])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _alone(config: OfaConfig, backbone: Backbone, task: ImageTask, settings: RankSettings) -> Trainer:
     """A trainer of the subnet by itself, of new weights, by the supernet's recipe at its own resolution."""
     recipe = replace(settings.recipe, seed=settings.seed, resolutions=(config.r,), minutes=0.0, largest_only_steps=0)
