@@ -74,22 +74,25 @@ class Preprocessing:
             "resolution": self.resolution,
             "mean": list(self.mean),
             "std": list(self.std),
-            "in_words": self._in_words(),
+            "to_bytes": self._to_bytes(),
+            "to_floats": self._to_floats(),
         }
 
-    def _in_words(self) -> list[str]:
-        short, crop, r = self.shorter_side_px, self.crop_px, self.resolution
-        area = f"{crop} px to {r} px by area: each new pixel is the mean of what it covers; not rounded"
-        bilinear = f"{crop} px to {r} px, bilinear, pixel centres aligned, edges repeated; not rounded"
-        steps = [
+    def _to_bytes(self) -> list[str]:
+        short, crop = self.shorter_side_px, self.crop_px
+        return [
             "colours as RGB, 8 bits",
             f"the shorter side to {short} px, the longer one to int({short} * longer / shorter); bilinear with "
             f"antialiasing, as Pillow's resize; a picture whose shorter side is {short} px already is left as it is",
             f"the middle {crop} x {crop} px, from round((width - {crop}) / 2), round((height - {crop}) / 2)",
         ]
-        if r != crop:
-            steps.append(area if r < crop else bilinear)
-        return [*steps, "value / 255, minus mean, divided by std, by channel"]
+
+    def _to_floats(self) -> list[str]:
+        crop, r = self.crop_px, self.resolution
+        smaller = f"{crop} px to {r} px by area: each new pixel is the mean of what it covers; not rounded"
+        larger = f"{crop} px to {r} px, bilinear, centres of pixels aligned, edges repeated; not rounded"
+        resized = [] if r == crop else [smaller if r < crop else larger]
+        return [*resized, "value / 255, minus mean, divided by std, by channel; float32"]
 
     def pixels(self, data: bytes) -> ByteArray:
         """The bytes (crop_px, crop_px, 3) of a picture's file.

@@ -93,7 +93,8 @@ class Deployment:
         if self.network is not None:
             return self.network.input
         side = self.rule.resolution
-        return {"name": IMAGES, "layout": "NCHW", "dtype": "float32", "shape": ["batch", 3, side, side]}
+        shape = ["batch", 3, side, side]
+        return {"name": IMAGES, "layout": "NCHW", "dtype": "float32", "shape": shape, "after": "to_floats"}
 
     @property
     def _output(self) -> str:
@@ -101,7 +102,7 @@ class Deployment:
 
     def _numbers(self) -> str:
         of = {"test": "on the test pictures, which chose nothing", "validation": "on the validation pictures"}
-        if "tries" in self.notes:
+        if int(self.notes.get("tries", 1)) > 1:
             of["validation"] += f", the best of {self.notes['tries']} tries on them"
         rows = [
             f"- accuracy {_percent(self.accuracies[split])} {of[split]}" for split in of if split in self.accuracies
@@ -189,11 +190,14 @@ def _percent(found: Mapping[str, Any]) -> str:
     return f"{100 * found['accuracy']:.2f} % ({found['correct']} of {found['images']})"
 
 
+_USING = """\
+Save this as `use.py` in this directory, then `python use.py PICTURE...`. It needs numpy, onnxruntime and Pillow, and
+not riwoa; `riwoactl classify PICTURE... --model DIRECTORY` does the same with riwoa."""
 _TORCH = """\
 ```python
 import model  # this directory's model.py, which needs torch and safetensors
 
-network = model.load()
+network = model.load()  # takes what preprocess.json makes by to_bytes, then to_floats
 ```"""
 _IMPORTS = """\
 import sys

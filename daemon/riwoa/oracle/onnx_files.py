@@ -42,8 +42,8 @@ class OnnxNetwork:
         name = str(self.model.graph.input[0].name)
         side = self.rule.crop_px if name == PIXELS else self.rule.resolution
         shape: list[int | str] = [_BATCH, side, side, 3] if name == PIXELS else [_BATCH, 3, side, side]
-        layout, dtype = ("NHWC", "uint8") if name == PIXELS else ("NCHW", "float32")
-        return {"name": name, "layout": layout, "dtype": dtype, "shape": shape}
+        layout, dtype, step = ("NHWC", "uint8", "to_bytes") if name == PIXELS else ("NCHW", "float32", "to_floats")
+        return {"name": name, "layout": layout, "dtype": dtype, "shape": shape, "after": step}
 
     @property
     def output(self) -> str:
