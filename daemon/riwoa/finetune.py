@@ -88,7 +88,7 @@ def gain_line(told: Mapping[str, Any]) -> str:
 
 def usual_threads() -> int:
     """Threads that a fine-tuning takes where nobody says how many."""
-    return min(_MOST_THREADS, usable_cores())
+    return min(_MOST_THREADS, whole_cores())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -122,8 +122,8 @@ class FineTuning:
         threads: of the processor.
     """
 
-    epochs: int = 10
-    learning_rate: float = 0.0005
+    epochs: int = 20
+    learning_rate: float = 0.002
     seed: int = 0
     threads: int = 1
 
