@@ -35,7 +35,7 @@ from riwoa.paths import StatePaths
 from riwoa.plugins import Named
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
-from riwoa_storage.events import AdapterUnusable, RunResumed
+from riwoa_storage.events import AdapterUnusable, NetworkJudged, RunResumed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord
 
@@ -59,6 +59,7 @@ base = AutoModelForCausalLM.from_pretrained("the base model's directory")
 model = PeftModel.from_pretrained(base, "this directory")
 ```
 """
+_OF_TEST = ("accuracy", "accuracy_error", "pictures", "views")
 _LIBRARIES = ("torch", "ofa", "numpy", "safetensors", "onnx", "onnxruntime")
 
 
@@ -76,6 +77,7 @@ class Winner:
     evaluations: int = 0  # of the whole run, in full
     adapter: AdapterRecord | None = None  # in force at the end, whole
     restarted: Json = field(default_factory=dict)  # keys that a start changed in the run, as it saw them last
+    judged: NetworkJudged | None = None  # on pictures that chose nothing
 
     @property
     def architecture(self) -> Json:
@@ -111,6 +113,7 @@ def read_winner(journal: Path, run_id: int | None = None, place: Place | None = 
         found = last.leader if place is None else _individual(reader, run.run_id, place, last.leader)
         revisions = reader.config_revisions(run.run_id)
         adapters = reader.adapters(run.run_id)
+        judged = [event for event in reader.events(run.run_id, NetworkJudged) if event.error is None]
         restarts = [event.restarted for event in reader.events(run.run_id, RunResumed)]
         refused = {event.sha256 for event in reader.events(run.run_id, AdapterUnusable) if event.refused}
         searched = [s.generation for s in reader.generation_summaries(run.run_id) if s.phase == "search"]
@@ -120,7 +123,9 @@ def read_winner(journal: Path, run_id: int | None = None, place: Place | None = 
     usable = [adapter for adapter in adapters if adapter.sha256 not in refused]
     adapter = _in_force(usable, max(searched, default=0)) if learned else None
     evaluations = int(last.counters.get("evaluations", 0))
-    return Winner(run, found, config, last.individuals[0].fitness_version, evaluations, adapter, restarted)
+    on_test = next((event for event in judged if event.architecture_key == found["architecture_key"]), None)
+    version = last.individuals[0].fitness_version
+    return Winner(run, found, config, version, evaluations, adapter, restarted, on_test)
 
 
 def _individual(reader: JournalReader, run_id: int, place: Place, leader: Json) -> Json:
@@ -259,6 +264,8 @@ def _found(winner: Winner) -> dict[str, Any]:
         "fitness": winner.leader["fitness"],
         "fitness_version": winner.fitness_version,
         "feasible": winner.leader["feasible"],
+        "tries": winner.evaluations,  # of the run: its winner's validation accuracy is the best of these
+        "test": None if winner.judged is None else {name: getattr(winner.judged, name) for name in _OF_TEST},
     }
 
 

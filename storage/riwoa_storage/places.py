@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from riwoa_storage.checked import CheckedTables
 from riwoa_storage.errors import JournalCorruptError
@@ -19,24 +20,23 @@ class PlaceLookup:
 
     def metrics_of(
         self, run_id: int, places: Iterable[tuple[int, int]]
-    ) -> dict[tuple[int, int], tuple[float, float] | None]:
-        """(accuracy, latency_ms) of committed individuals at (generation, slot); None where not evaluated in full.
+    ) -> dict[tuple[int, int], dict[str, Any] | None]:
+        """Metrics of committed individuals at (generation, slot); None where not evaluated in full.
 
         Raises:
             JournalCorruptError: one of them is not there, although it was committed.
         """
-        found: dict[tuple[int, int], tuple[float, float] | None] = {}
+        found: dict[tuple[int, int], dict[str, Any] | None] = {}
         for page in _pages(places):
             for row in self._tables.individuals_at(run_id, page):
-                metrics = json.loads(row["metrics"]) if row["status"] == "ok" else None
                 place = (row["generation"], row["slot"])
-                found[place] = (float(metrics["accuracy"]), float(metrics["latency_ms"])) if metrics else None
+                found[place] = json.loads(row["metrics"]) if row["status"] == "ok" else None
             if missing := [place for place in page if place not in found]:
                 raise self._not_there(run_id, *missing[0])
         return found
 
-    def points_at(self, run_id: int, places: Iterable[tuple[int, int]]) -> list[tuple[str, float, float, int, int]]:
-        """(architecture_key, accuracy, latency_ms, generation, slot) of individuals evaluated in full, ascending.
+    def points_at(self, run_id: int, places: Iterable[tuple[int, int]]) -> list[tuple[str, dict[str, Any], int, int]]:
+        """(architecture_key, metrics, generation, slot) of individuals evaluated in full, ascending.
 
         Raises:
             JournalCorruptError: one of these (generation, slot) is not there, or was not evaluated in full.
@@ -47,9 +47,8 @@ class PlaceLookup:
             for place in page:
                 if place not in rows or rows[place]["status"] != "ok":
                     raise self._not_there(run_id, *place)
-                metrics = json.loads(rows[place]["metrics"])
-                found.append((rows[place]["architecture_key"], metrics["accuracy"], metrics["latency_ms"], *place))
-        return sorted(found, key=lambda point: point[3:])
+                found.append((rows[place]["architecture_key"], json.loads(rows[place]["metrics"]), *place))
+        return sorted(found, key=lambda point: point[2:])
 
     def scan(self, run_id: int, start: int, end: int) -> list[tuple[int, str, int, int]]:
         """(architecture_id, metrics as JSON, generation, slot) of what was evaluated in full, ascending; NOT checked.

@@ -43,6 +43,10 @@ def test_train_reads_the_configuration_that_lies_here_and_tells_what_its_subnets
     assert "was there already" in capsys.readouterr().out
     assert main(["train", "--set", "oracle.supernet.n_classes=4"]) == 66  # the file knows better
     assert "n_classes = 3, and 4 is configured" in capsys.readouterr().err
+    tiny_file(place / "tiny.npz", judging_each=11)
+    assert main(["train"]) == 66
+    assert "was trained on other pictures" in capsys.readouterr().err
+    tiny_file(place / "tiny.npz")
     assert main(["train", "--again"]) == 0
     assert (place / "state" / "supernet.safetensors").read_bytes() == written  # same seed, same bytes
     assert (place / "state" / "supernet.previous.safetensors").read_bytes() == written

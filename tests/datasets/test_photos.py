@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from riwoa.datasets.arrays import Split
-from riwoa.datasets.catalogue import check_task, task_of
+from riwoa.datasets.catalogue import LabelledPixels, check_task, task_of
 from riwoa.datasets.folder import FolderTask
 from riwoa.datasets.spec import DataSpec
 from riwoa.datasets.splits import folder_splits
 from riwoa.errors import InputError
-from riwoa.supernet.batches import LabelledPixels, training_labels
+from riwoa.supernet.batches import training_labels
 from riwoa.supernet.spec import SupernetSpec
 from tests.folders import Photos, make_photos, make_split_photos
 

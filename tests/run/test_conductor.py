@@ -318,4 +318,4 @@ async def test_a_bare_driver_asks_what_the_conductor_asked(settings: tuple[str, 
     assert len(generations) == 8
     for g in generations:
         assert [p.genotype.astype("<f8").tobytes() for p in driver.ask()] == [i.genotype for i in g.individuals]
-        driver.tell([evaluated(i) for i in g.individuals])
+        driver.tell([evaluated(i, Objective(4.5)) for i in g.individuals])

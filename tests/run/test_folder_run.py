@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import signal
@@ -16,9 +15,8 @@ from PIL import Image
 
 from riwoa.datasets.arrays import Split
 from riwoa.datasets.digits import load_digits_task
-from riwoa.hardware.build import build_table_in_child
-from riwoa.supernet.geometry import Backbone
 from riwoa_storage.replay import compare, verify
+from tests.bench.support import a_table
 from tests.service.test_service import ctl, daemon, evaluating, one_line, run, status, wait_for
 
 
@@ -39,7 +37,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("table") / "latency_lut.json"
-    asyncio.run(build_table_in_child(path, Backbone(0.25, 10), (24,), threads=1, repeats=10))
+    a_table().save(path)
     return path
 
 

@@ -39,7 +39,7 @@ def resumed(reader: JournalReader, objective: Objective) -> History:
     history = History(objective)
     last = reader.last_generation(1)
     assert last is not None
-    history.restore(reader, last, scan(reader, 1, last.generation + 1))
+    history.restore(reader, last, scan(reader, 1, last.generation + 1, objective))
     return history
 
 
@@ -55,7 +55,7 @@ async def test_while_a_leader_is_chosen_anew_whoever_looks_sees_the_one_before(t
     await write_run(path, 4)
     history = History(Objective(None))
     with Watched(path) as reader:
-        scanned = scan(reader, 1, 4)
+        scanned = scan(reader, 1, 4, Objective(None))
         history.judge_by(Objective(None), reader, 1, scanned)
         before = history.best
         assert before is not None
@@ -152,7 +152,7 @@ async def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     await write_run(path, 3)
     alter(path, "UPDATE individuals SET metrics = '{' WHERE generation = 1 AND slot = 1")
     with JournalReader(path) as reader, pytest.raises(RowDamagedError, match="generation 1, slot 1"):
-        scan(reader, 1, 3)
+        scan(reader, 1, 3, Objective(None))
 
 
 def test_a_scan_of_nothing_has_no_front_and_no_rivals() -> None:

@@ -35,6 +35,7 @@ SMALL = (
     "run.generations=3",
     "run.polish_evaluations=6",
     "run.export=false",
+    "oracle.workers=1",
     "search.population=6",
     "search.p_semantic=0.5",
     "cognition.provider=scripted",

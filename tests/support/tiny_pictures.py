@@ -1,6 +1,7 @@
 """Pictures that a tiny supernet learns in seconds: a class is a colour, in an .npz file with labels in every split."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ TINY_TRAINING = ("oracle.supernet.checkpoint=trained", "train.start=scratch", "t
 
 def tiny_file(path: Path, train_each: int = 24, judging_each: int = 10) -> Path:
     """Write the file; pictures of class c are brightest in channel c."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for s, (split, each) in enumerate((("train", train_each), ("validation", judging_each), ("test", judging_each))):
         rng = np.random.default_rng(s)
         labels = np.repeat(np.arange(CLASSES), each)

@@ -251,7 +251,7 @@ class Search:
         budget: unique evaluations.
     """
 
-    def __init__(self, driver: Driver, seed: int, latency_of: KeptLatencies, budget: int) -> None:
+    def __init__(self, driver: Driver, seed: int, latency_of: KeptLatencies[float], budget: int) -> None:
         self._driver = driver
         self._seed = seed
         self._latency_of = latency_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -46,7 +46,13 @@ class Section(BaseModel):
 
 
 class KindSettings(Section):
-    """A table of one kind of oracle, ``[oracle.NAME]``; every key has a default."""
+    """A table of one kind of oracle, ``[oracle.NAME]``; every key has a default.
+
+    Attributes:
+        answers_latency: whether "latency_ms" is among what an evaluation gives, rather than known beforehand.
+    """
+
+    answers_latency: ClassVar[bool] = False
 
     def check_rungs(self, rungs: Sequence[int | str]) -> None:
         """Refuse lower rungs (``oracle.rungs``) that this kind does not have; here: any.

@@ -30,11 +30,13 @@ from riwoa.config.fields import (
     restart,
 )
 from riwoa.config.hours import checked_deadline, checked_hours, deadline_text
+from riwoa.config.kinds.command import CommandSettings
 from riwoa.config.kinds.predictor import PredictorSettings
 from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.kinds.table import TableSettings
 from riwoa.config.strategies import strategy_table
 from riwoa.search.baselines import Whale
+from riwoa.search.fitness import METRIC_NAME, Constraint
 from riwoa.search.riwoa import RotationInvariantWhale
 
 
@@ -76,15 +78,73 @@ class Run(Section):
     )
 
 
+def _is_limit(text: str) -> str:
+    Constraint.parse(text)
+    return text
+
+
+Metric = Annotated[str, Field(pattern=f"^{METRIC_NAME}$")]
+Limit = Annotated[str, AfterValidator(_is_limit)]
+
+
+class OtherDevice(Section):
+    """Another device that the network must be fast on, too."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,40}$")]
+    table: Annotated[str, Field(min_length=1)]
+    at_most_ms: Annotated[float, Field(gt=0, le=1e9)]
+
+    @property
+    def metric(self) -> str:
+        """What a latency on this device is called."""
+        return f"latency_ms_{self.name}"
+
+    @property
+    def limit(self) -> Constraint:
+        """The limit that it sets."""
+        return Constraint(self.metric, self.at_most_ms)
+
+
 class ObjectiveSection(Section):
     """What to look for."""
 
-    latency_ms: Literal["auto"] | Annotated[float, Field(gt=0, le=1e9)] = live(
+    latency_ms: Literal["auto", "none"] | Annotated[float, Field(gt=0, le=1e9)] = live(
         "auto",
         "latency target of one image in milliseconds; auto = the geometric mean of the attainable range (of a table: "
-        "the median)",
+        "the median; of a command: none); none = no target",
     )
     exponent: Annotated[float, Field(ge=-100, lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
+    maximize: Metric = Field("accuracy", description="the metric to raise, of those that the oracle gives")
+    minimize: Metric | None = Field(None, description="a metric to lower, instead")
+    constraints: Annotated[tuple[Limit, ...], Field(strict=False)] = Field(
+        (),
+        description='limits of metrics that the oracle gives or that are known beforehand: "parameters <= 2e6", '
+        '"recall >= 0.9"',
+    )
+    devices: Annotated[tuple[OtherDevice, ...], Field(strict=False)] = Field(
+        (),
+        description="limits on other devices, each a table [[objective.devices]] with name, table (its latencies, a "
+        "file as of this device) and at_most_ms",
+    )
+
+    @property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The limits beside the latency target."""
+        return (*map(Constraint.parse, self.constraints), *(device.limit for device in self.devices))
+
+    def to_json(self) -> dict[str, Any]:
+        """As a run's provenance names it: what is as it always was is left out."""
+        changed = self.model_dump(mode="json", exclude_defaults=True)
+        return {"latency_ms": self.latency_ms, "exponent": self.exponent, **changed}
+
+    @model_validator(mode="after")
+    def _is_one_objective(self) -> ObjectiveSection:
+        if self.minimize is not None and self.maximize != "accuracy":
+            raise ValueError("objective.maximize and objective.minimize are both given; leave one out")
+        names = [device.name for device in self.devices]
+        if len(set(names)) != len(names):
+            raise ValueError(f"objective.devices: two have the same name, of {', '.join(names)}")
+        return self
 
 
 class RiwoaSettings(strategy_table(RotationInvariantWhale)):  # type: ignore[misc]  # its keys are made, not written
@@ -126,17 +186,17 @@ class Oracle(Choosing):
     """Where accuracies come from: what all kinds of oracle have in common, and a table a kind."""
 
     chooses = "kind"
-    choices = ("supernet", "table", "predictor")
+    choices = ("supernet", "table", "predictor", "command")
 
     kind: str = Field(
         "supernet",
-        description="supernet; table: a look-up in a file; predictor: OFA's accuracy predictor; or the name of an "
-        "oracle of another package",
+        description="supernet; table: a look-up in a file; predictor: OFA's accuracy predictor; command: a program "
+        "of yours; or the name of an oracle of another package",
     )
     rungs: Annotated[tuple[Images | str, ...], Field(strict=False)] = Field(
         (),
         description="candidates that can change nothing are given up on these: so many validation images, ascending; "
-        "low_fidelity of a table",
+        "low_fidelity of a table; what a command is told as its fidelity",
     )
     rung_confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = Field(
         0.9, description="that an accuracy stays below what a rung says it can reach"
@@ -150,6 +210,7 @@ class Oracle(Choosing):
     supernet: SupernetSettings = SupernetSettings()
     table: TableSettings = TableSettings()
     predictor: PredictorSettings = PredictorSettings()
+    command: CommandSettings = CommandSettings()
 
     @property
     def settings(self) -> KindSettings:
@@ -183,7 +244,7 @@ class Train(Section):
         "auto", description="input sizes it is trained at; auto = by the size of the pictures"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of its weights, its batches and its subnets")
-    threads: Literal["auto"] | Processes = Field("auto", description="auto = the cores, at most 4")
+    threads: Processes = Field(1, description="threads of the processor; more help on idle cores alone")
 
 
 class Latency(Section):
@@ -333,6 +394,13 @@ def leaves(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[
             yield prefix + name, info
     for name, table in inner:
         yield from leaves(table, f"{prefix}{name}.")
+
+
+def may_change(config: Config, key: str, info: Any) -> bool:
+    """Whether a key may change in a run of a configuration."""
+    # What was evaluated is judged anew by another target, but not by another share of all limits.
+    fixed = config.objective.limits or config.oracle.settings.answers_latency
+    return is_live(info) and not (key == "objective.latency_ms" and fixed)
 
 
 def is_live(info: Any) -> bool:

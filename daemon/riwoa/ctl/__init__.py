@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # verb -> (module below riwoa.ctl, what it does)
 VERBS = {
+    "init": ("init", "look at a folder of pictures, and write a configuration for a search on them"),
+    "run": ("run", "search as riwoa.toml says, with progress; killed and run again, it continues"),
     "status": ("status", "what the daemon does, or how its last run stands"),
     "pause": ("control", "start no new evaluations until resumed"),
     "resume": ("control", "go on after a pause"),

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from riwoa.console.bar import bar
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
-from riwoa.datasets.decoding import picture_bytes, why_unreadable
+from riwoa.datasets import decoding
 from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.errors import InputError, UsageError
 from riwoa.files.ownership import json_object, opened_file
@@ -189,9 +189,9 @@ def _files(path: Path) -> Iterator[Path]:
 def _answer(classifier: Classifier, file: Path, top: int) -> dict[str, Any]:
     """The likeliest classes of a picture, or why it is none."""
     try:
-        probabilities = classifier.probabilities(picture_bytes(file))
+        probabilities = classifier.probabilities(decoding.read_picture(file))
     except Exception as error:  # the decoders of hostile files raise whatever they met
-        return {"picture": str(file), "error": why_unreadable(error)}
+        return {"picture": str(file), "error": decoding.reason(error)}
     best: Sequence[int] = np.argsort(-probabilities, kind="stable")[:top].tolist()
     named = [{"class": classifier.class_names[i], "index": i, "probability": float(probabilities[i])} for i in best]
     return {"picture": str(file), "top": named}

@@ -9,9 +9,9 @@ from typing import Any
 from riwoa.console.bar import bar
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
-from riwoa.ctl.pareto import chosen_run, pareto_front
 from riwoa.errors import InputError, UsageError
 from riwoa.paths import StatePaths, client_state
+from riwoa.run.front import chosen_run, fastest_equal, read_front
 from riwoa.text import printable
 from riwoa_storage.reader import JournalReader
 
@@ -40,6 +40,12 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         help="another network than the winner: row N of riwoactl pareto, a place as its last column tells, or a key",
     )
     add(
+        "--prefer",
+        choices=("winner", "fastest-equal"),
+        default="winner",
+        help="fastest-equal: the fastest network that cannot be told from the winner on the test pictures",
+    )
+    add(
         "--with",
         dest="inside",
         default="",
@@ -55,8 +61,12 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         raise UsageError(f"--with takes {', '.join(_INSIDE)}, not {printable(min(unknown), _MOST_NAME_CHARACTERS)!r}")
     if given.no_onnx and (inside or given.int8):
         raise UsageError(f"--no-onnx leaves out what {'--with' if inside else '--int8'} is about; name one of them")
+    if given.arch is not None and given.prefer != "winner":
+        raise UsageError("--arch and --prefer both name a network; leave one out")
     paths = client_state(options.state)
     place = None if given.arch is None else _place(paths, given.run, given.arch)
+    if given.prefer == "fastest-equal":
+        place = fastest_equal(paths.journal, given.run).point.origin
     out = given.out or (paths.export if place is None else paths.export.with_name(f"export-{place[0]}-{place[1]}"))
     from riwoa.export import export_run  # torch: only once the command line is known to be right
     from riwoa.oracle.kind import ExportForm
@@ -82,11 +92,12 @@ def render(data: dict[str, Any]) -> str:
     architecture = data["architecture"]
     journaled, exported = architecture["journaled"], architecture.get("exported", {})
     found, dtype = journaled["metrics"], f" ({journaled['dtype']})" if "dtype" in journaled else ""
-    rows = [
-        ["exported to", data["directory"]],
-        ["files", ", ".join(data["files"])],
-        ["searched", f"{100 * found['accuracy']:.2f} %{dtype}, {found['latency_ms']:.3f} ms"],
-    ]
+    rows = [["exported to", data["directory"]], ["files", ", ".join(data["files"])]]
+    if test := architecture.get("test"):
+        error = f"{100 * test['accuracy']:.2f} % ± {100 * test['accuracy_error']:.2f}"
+        rows.append(["test", f"{error} on {test['pictures']} pictures that chose nothing"])
+    tries = f", the best of {architecture['tries']} tries" if architecture.get("tries") and data["winner"] else ""
+    rows.append(["searched", f"{100 * found['accuracy']:.2f} %{dtype}{tries}, {found['latency_ms']:.3f} ms"])
     for name, accuracies in (("this model", exported), ("in 8 bits", architecture.get("int8", {}))):
         if accuracies:
             rows.append([name, ", ".join(f"{100 * m['accuracy']:.2f} % on {s}" for s, m in accuracies.items())])
@@ -107,11 +118,12 @@ def _place(paths: StatePaths, run_id: int | None, arch: str) -> tuple[int, int]:
     if match := _PLACE.fullmatch(arch):
         return int(match[1]), int(match[2])
     if arch.isascii() and arch.isdigit():
-        front = pareto_front(paths.journal, run_id)["front"]
+        with JournalReader(paths.journal) as reader:
+            front = read_front(reader, chosen_run(reader, run_id)).networks
         number = int(arch[:9])
         if not 0 < number <= len(front):
             raise InputError(f"--arch {printable(arch, 20)}: riwoactl pareto has the rows 1 to {len(front)}")
-        return front[number - 1]["generation"], front[number - 1]["slot"]
+        return front[number - 1].point.origin
     with JournalReader(paths.journal) as reader:
         record = chosen_run(reader, run_id)
         for generation, individual in reader.individuals(record.run_id):

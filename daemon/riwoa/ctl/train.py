@@ -11,10 +11,12 @@ from riwoa.config.kinds.supernet import TRAINED
 from riwoa.console.bar import bar
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit, loaded
+from riwoa.datasets.catalogue import task_of
 from riwoa.errors import StateLockedError, UsageError
 from riwoa.files.lock import holder
 from riwoa.oracle.supernet import supernet_spec
-from riwoa.oracle.trained import require_planned, training_job
+from riwoa.oracle.supernet_oracle import other_pictures
+from riwoa.oracle.trained import require_planned, trained_on, training_job
 from riwoa.paths import StatePaths, daemon_state
 from riwoa.supernet.job import JobProgress, TrainingJob, told_check, train_job
 from riwoa.supernet.lead import lead_line
@@ -42,6 +44,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         _set_aside(paths)
     if job.out.exists():
         require_planned(job)
+        if trained_on(job.out) != task_of(job.judged).sha256:
+            raise other_pictures(job.out, job.judged.data)
         data = _found(job, {})
         emit(options, data, f"{render(data)}\nit was there already; --again trains another")
         return 0

@@ -37,6 +37,10 @@ class ImageTask(Protocol):
         """What each channel is divided by afterwards."""
 
     @property
+    def side_px(self) -> int:
+        """Side of the training images, where these are square pixels to train on."""
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """What the labels mean, in their order; the numbers where nothing names them."""
 

@@ -153,6 +153,7 @@ class Cifar100Task:
     where: str
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
     class_names: ClassVar[tuple[str, ...]] = tuple(str(number) for number in range(CLASSES))  # the archive names none
+    side_px: ClassVar[int] = SIDE_PX
     _split: dict[Split, IntArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod

@@ -193,11 +193,11 @@ def _decode(listing: Listing, resolutions: Sequence[int], directory: Path) -> Pr
         ]
         for i, name in enumerate(listing.names):
             try:
-                data = picture_bytes(listing.root / name)
+                data = read_picture(listing.root / name)
                 picture = opened(data)
                 crops = [cropped(rgb, r) for rgb in (coloured(picture, listing.rules),) for r, _ in streams]
             except Exception as error:  # the decoders of hostile files raise whatever they met
-                unreadable[name] = why_unreadable(error)
+                unreadable[name] = reason(error)
                 if len(unreadable) > most:
                     raise InputError(_too_many(listing, unreadable, i + 1)) from None
                 continue
@@ -221,7 +221,7 @@ def why_no_picture(path: Path) -> str | None:
             warnings.simplefilter("ignore")
             Image.open(stream, formats=_formats())
     except Exception as error:  # the decoders of hostile files raise whatever they met
-        return why_unreadable(error)
+        return reason(error)
     return None
 
 
@@ -250,15 +250,6 @@ def _formats() -> tuple[str, ...]:
     Image.init()
     usual = ("JPEG", "PNG")
     return (*usual, *(name for name in Image.OPEN if name not in (*usual, "EPS")))
-
-
-def in_colour(data: bytes) -> Image.Image:
-    """A picture as red, green and blue in 8 bits.
-
-    Raises:
-        Exception: as ``opened``.
-    """
-    return coloured(opened(data))
 
 
 def _is_deep(picture: Image.Image) -> bool:
@@ -348,12 +339,12 @@ def cropped_to(picture: Image.Image, short: int, side: int) -> ByteArray:
     return np.asarray(resized.crop((left, top, left + side, top + side)), dtype=np.uint8)
 
 
-def picture_bytes(path: Path) -> bytes:
-    """The content of a picture's file.
+def read_picture(path: Path) -> bytes:
+    """The bytes of a file that is to be a picture.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, or larger than any picture.
+        ValueError: it is no regular file, or larger than a picture may be.
     """
     with opened_regular(path) as stream:
         data = stream.read(MOST_FILE_BYTES + 1)
@@ -362,7 +353,7 @@ def picture_bytes(path: Path) -> bytes:
     return data
 
 
-def why_unreadable(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Why a file is no picture, in a few words that are the same whenever and wherever it is read."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "no picture that Pillow knows"

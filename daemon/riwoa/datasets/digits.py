@@ -205,6 +205,7 @@ class DigitsTask:
     std: ClassVar[tuple[float, ...]] = (STD,) * 3
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
     class_names: ClassVar[tuple[str, ...]] = tuple(str(number) for number in range(CLASSES))
+    side_px: ClassVar[int] = CANVAS_PX
     training_images: ClassVar[int] = SPLIT_SIZES["train"]
     _canvases: dict[tuple[Split, int], ByteArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 

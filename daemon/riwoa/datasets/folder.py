@@ -161,7 +161,7 @@ class FolderTask:
 
     def preprocessing(self, resolution: int) -> Preprocessing:
         """How a file becomes an input of this size."""
-        return Preprocessing.cropping(resolution, self.mean, self.std)
+        return Preprocessing.cropping(resolution, self.mean, self.std, self.spec.data_rules)
 
     def _images(self, split: Split, resolution: int, most: int | None = None) -> StandardisedImages:
         return StandardisedImages(self._ready(split, resolution).pixels(resolution)[:most], self.mean, self.std)

@@ -161,7 +161,8 @@ class ImageFileTask:
 
     def preprocessing(self, resolution: int) -> Preprocessing:
         """How a picture of the size of the file's own becomes an input of this size."""
-        return Preprocessing.shrinking(self.side_px, resolution, self.mean, self.std)
+        side_px = self._headers[self._parts["validation"].array].shape[1]
+        return Preprocessing.shrinking(side_px, resolution, self.mean, self.std)
 
     def _standardised(self, split: Split, rows: IntArray, resolution: int) -> FloatArray:
         if (split, len(rows)) not in self._pixels:  # what the rows are follows from both

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from riwoa.datasets.arrays import ByteArray, FloatArray, quantise, standardise
-from riwoa.datasets.decoding import cropped_to, in_colour, shorter_side_px
+from riwoa.datasets.decoding import coloured, cropped_to, opened, shorter_side_px
 
 SCHEMA = 1
 _MOST_PX = 4096
@@ -31,12 +31,13 @@ class Preprocessing:
     resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rules: int = 2  # of ``decoding.coloured``; by 1, torchvision's, EXIF and transparency are not followed
 
     @classmethod
-    def cropping(cls, resolution: int, mean: Sequence[float], std: Sequence[float]) -> Self:
+    def cropping(cls, resolution: int, mean: Sequence[float], std: Sequence[float], rules: int) -> Self:
         """OFA's rule for photographs: a middle square of the network's own size."""
-        short = shorter_side_px(resolution)
-        return cls(shorter_side_px=short, crop_px=resolution, resolution=resolution, mean=tuple(mean), std=tuple(std))
+        sizes = {"shorter_side_px": shorter_side_px(resolution), "crop_px": resolution, "resolution": resolution}
+        return cls(**sizes, mean=tuple(mean), std=tuple(std), rules=rules)
 
     @classmethod
     def shrinking(cls, side_px: int, resolution: int, mean: Sequence[float], std: Sequence[float]) -> Self:
@@ -63,7 +64,9 @@ class Preprocessing:
             raise ValueError("a preprocessing that crops more than it keeps")
         if len(mean) != _CHANNELS or len(std) != _CHANNELS or not all(np.isfinite([*mean, *std])) or min(std) <= 0:
             raise ValueError("a preprocessing without three means and deviations")
-        return cls(**sizes, mean=tuple(mean), std=tuple(std))
+        if content.get("rules") not in (1, 2):
+            raise ValueError(f"a preprocessing by rules {content.get('rules')!r}, not 1 or 2")
+        return cls(**sizes, mean=tuple(mean), std=tuple(std), rules=content["rules"])
 
     def to_json(self) -> dict[str, Any]:
         """The rule in numbers, and in words for whoever writes it anew."""
@@ -74,14 +77,18 @@ class Preprocessing:
             "resolution": self.resolution,
             "mean": list(self.mean),
             "std": list(self.std),
+            "rules": self.rules,
             "to_bytes": self._to_bytes(),
             "to_floats": self._to_floats(),
         }
 
     def _to_bytes(self) -> list[str]:
         short, crop = self.shorter_side_px, self.crop_px
+        deep = "colours as RGB, 8 bits; grey of more bits is scaled to 8"
+        turned = "turned as the EXIF orientation says; what is transparent over white; of what moves the first frame"
         return [
-            "colours as RGB, 8 bits",
+            *([turned] if self.rules > 1 else []),
+            deep,
             f"the shorter side to {short} px, the longer one to int({short} * longer / shorter); bilinear with "
             f"antialiasing, as Pillow's resize; a picture whose shorter side is {short} px already is left as it is",
             f"the middle {crop} x {crop} px, from round((width - {crop}) / 2), round((height - {crop}) / 2)",
@@ -100,7 +107,7 @@ class Preprocessing:
         Raises:
             Exception: of Pillow's many kinds; ValueError for one of absurd size.
         """
-        return cropped_to(in_colour(data), self.shorter_side_px, self.crop_px)
+        return cropped_to(coloured(opened(data), self.rules), self.shorter_side_px, self.crop_px)
 
     def images(self, pixels: ByteArray) -> FloatArray:
         """The network's input (n, 3, resolution, resolution) of bytes (n, crop_px, crop_px, 3)."""

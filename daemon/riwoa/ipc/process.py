@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,15 +183,12 @@ class ChildProcess:
         return (ProcessKilledError if code == -signal.SIGKILL else ProcessLostError)(f"worker died: {cause}")
 
     def resident_bytes(self) -> int | None:
-        """Resident memory of the process; None where the kernel does not tell.
+        """Resident memory of the process and of what it started; None where the kernel does not tell.
 
         Without pages of mapped files: weights are read through a mapping, and what is only cached is no leak.
         """
-        try:
-            resident, shared = Path(f"/proc/{self.pid}/statm").read_text().split()[1:3]
-        except (OSError, ValueError):
-            return None
-        return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+        own = _resident_bytes(self.pid)
+        return None if own is None else own + sum(_resident_bytes(pid) or 0 for pid in _descendants(self.pid))
 
     def stopped(self) -> bool:
         """Whether a signal (SIGSTOP) keeps it from running; False where the kernel does not tell."""
@@ -251,6 +248,23 @@ class ChildProcess:
             rest = rest[: 4 * _MAX_LOG_CHARACTERS]
         if rest:
             on_line(_shown(rest))
+
+
+def _resident_bytes(pid: int) -> int | None:
+    try:
+        resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    except (OSError, ValueError):
+        return None
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """Children of a process, their children, and so on; nobody where the kernel does not tell."""
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            for child in map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split()):
+                yield child
+                yield from _descendants(child)
 
 
 def _shown(line: bytes) -> str:

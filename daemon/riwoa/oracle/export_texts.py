@@ -133,7 +133,7 @@ class Deployment:
         """The program of README.md."""
         rule, probabilities = self.rule, self._output != LOGITS
         short, crop = rule.shorter_side_px, rule.crop_px
-        lines = [_USE.format(short=short, crop=crop)]
+        lines = [_USE.format(short=short, crop=crop, opened=_OPENED[rule.rules])]
         if self._input["name"] != IMAGES:
             lines.append("    x = np.asarray(picture)")
         else:
@@ -150,7 +150,7 @@ class Deployment:
         if not probabilities:
             lines.append("    p = np.exp(p - p.max()) / np.exp(p - p.max()).sum()")
         lines.append('    print(f"{path}: {labels[p.argmax()]} {100 * p.max():.2f} %")')
-        return _IMPORTS + "\n".join(lines) + "\n"
+        return _IMPORTS.format(ops=", ImageOps" if rule.rules > 1 else "") + "\n".join(lines) + "\n"
 
 
 def model_source(config: Mapping[str, Any], resolution: int) -> str:
@@ -203,7 +203,7 @@ _IMPORTS = """\
 import sys
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image{ops}
 
 """
 # By whether pictures are made smaller: the weights of one axis.
@@ -218,11 +218,23 @@ centre = np.clip((np.arange({resolution}) + 0.5) * {side} / {resolution} - 0.5, 
 rows = np.clip(1 - np.abs(centre[:, None] - np.arange({side})), 0, None).astype(np.float32)
 """,
 }
+# By the rules of ``decoding.coloured``.
+_OPENED = {
+    1: '    picture = Image.open(path).convert("RGB")',
+    2: """\
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if picture.mode.startswith("I"):  # grey of 16 bits
+        picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    picture = picture.convert("RGB")""",
+}
 _USE = """\
 labels = open("labels.txt", encoding="utf-8").read().split("\\n")
 model = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 for path in sys.argv[1:]:
-    picture = Image.open(path).convert("RGB")
+{opened}
     w, h = picture.size
     w, h = ({short}, int({short} * h / w)) if w <= h else (int({short} * w / h), {short})
     left, top = round((w - {crop}) / 2), round((h - {crop}) / 2)

@@ -54,6 +54,7 @@ class Problem:
         measured: the file of this device's own table, where the latencies come from one.
         catalogue: the architectures that exist, where they can be counted.
         warnings: what a person should know before trusting such a search.
+        known: further metrics that cost nothing to ask of an architecture, by name.
     """
 
     space: Space
@@ -68,6 +69,7 @@ class Problem:
     measured: Path | None = None
     catalogue: Catalogue | None = None
     warnings: tuple[str, ...] = ()
+    known: Mapping[str, Callable[[Architecture], float]] = field(default_factory=dict)
 
     def check_target(self, config: Config) -> None:
         """Refuse a latency target that no architecture meets.
@@ -85,7 +87,7 @@ def check_attainable(config: Config, range_ms: tuple[float, float]) -> None:
         InfeasibleTargetError: says what is attainable.
     """
     wanted, (low_ms, high_ms) = config.objective.latency_ms, range_ms
-    if wanted != "auto" and float(wanted) < low_ms:
+    if wanted not in ("auto", "none") and float(wanted) < low_ms:
         raise InfeasibleTargetError(
             f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
             f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
@@ -243,6 +245,19 @@ class OracleKind(ABC):
         """
 
     # -- when the run is over ------------------------------------------------------------------------------------------
+
+    def test_spec(self, spec: OracleSpec) -> OracleSpec | None:
+        """Judges networks as exported, on pictures that chose nothing; None, as here, where there are none.
+
+        Its workers hold a ``JudgingOracle``. May take a moment, to look at the data.
+
+        Args:
+            spec: of the search.
+
+        Raises:
+            RiwoaError: the data is gone or damaged.
+        """
+        return None
 
     def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """A run's specification with its files where a later start said that they lie.

@@ -17,6 +17,7 @@ _BUILT_IN: Mapping[str, str] = {
     "supernet": "riwoa.oracle.supernet:SupernetKind",
     "table": "riwoa.oracle.table:TableKind",
     "predictor": "riwoa.oracle.predictor:PredictorKind",
+    "command": "riwoa.oracle.command:CommandKind",
     "module": "riwoa.oracle.module:ModuleKind",
 }
 

@@ -59,7 +59,8 @@ class OnnxNetwork:
         model = _copy(self.model)
         helper.set_model_props(model, dict(facts))
         onnx.checker.check_model(model)
-        return model.SerializeToString(deterministic=True)
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
 
 
 def with_preprocessing(network: OnnxNetwork) -> OnnxNetwork:
@@ -86,7 +87,7 @@ def with_preprocessing(network: OnnxNetwork) -> OnnxNetwork:
     ]
     for node in nodes:
         node.name = node.output[0] + ".node"
-    shape = [_BATCH, rule.crop_px, rule.crop_px, 3]
+    shape: list[int | str] = [_BATCH, rule.crop_px, rule.crop_px, 3]
     model = _copy(network.model)
     graph = model.graph
     kept = list(graph.node)

@@ -29,7 +29,7 @@ from riwoa.oracle.kind import (
     Refusals,
     check_attainable,
 )
-from riwoa.oracle.protocol import Oracle
+from riwoa.oracle.protocol import Oracle, OracleSpec
 from riwoa.oracle.supernet_oracle import checkpoint_path
 from riwoa.oracle.trained import obtain_supernet, require_planned, trained_on, training_job
 from riwoa.paths import StatePaths
@@ -64,7 +64,7 @@ class SupernetKind(OracleKind):
             trained = StatePaths(latency_table.parent).supernet
             await obtain_supernet(training_job(trained, config, spec), progress)
             spec = _with_trained(spec, trained)
-            described = {"checkpoint": TRAINED, "checkpoint_sha256": sha256_of(trained)}
+            described = {"checkpoint": TRAINED}
         table = await obtain_table(latency_table, config, progress)
         return Problem(
             space=mobilenet_space(resolutions),
@@ -114,6 +114,13 @@ class SupernetKind(OracleKind):
         from riwoa.oracle.supernet_oracle import build_supernet_oracle
 
         return build_supernet_oracle(SupernetSpec.from_json(spec))
+
+    def test_spec(self, spec: OracleSpec) -> SupernetSpec | None:
+        """See ``OracleKind.test_spec``."""
+        assert isinstance(spec, SupernetSpec)
+        if "test" not in task_of(spec).splits:
+            return None
+        return replace(spec, split="test", dtype="float32", rung_images=())
 
     def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """See ``OracleKind.moved``; what lies in the package, or is made, has no place."""
@@ -202,7 +209,8 @@ def _checkpoint(setting: str) -> str | None:
 
 def _with_trained(spec: SupernetSpec, trained: Path) -> SupernetSpec:
     """The specification with the supernet that lies in the state directory, and the pictures that it is bound to."""
-    return replace(spec, checkpoint=str(trained), trained_on=trained_on(trained))
+    place, sha256 = str(trained), sha256_of(trained)
+    return replace(spec, checkpoint=place, checkpoint_sha256=sha256, trained_on=trained_on(trained))
 
 
 def _warnings(spec: SupernetSpec) -> tuple[str, ...]:

@@ -146,7 +146,7 @@ def accuracy(net: nn.Module, images: Images, labels: IntArray) -> dict[str, Any]
 
 def class_names(task: ImageTask, n_classes: int) -> tuple[str, ...]:
     """What the data calls its classes, in the order of the outputs; numbers where it has no names for all of them."""
-    names = getattr(task, "class_names", ())
+    names = task.class_names
     return tuple(names) if len(names) == n_classes else tuple(map(str, range(n_classes)))
 
 

@@ -12,12 +12,10 @@ from riwoa.errors import InputError
 from riwoa.files.ownership import safetensors_notes
 from riwoa.hardware.process import BuildProgress, ProgressCallback
 from riwoa.ipc.job import run_job
-from riwoa.limits import usable_cores
 from riwoa.supernet.job import TrainingJob
 from riwoa.supernet.recipe import read_recipe
 from riwoa.supernet.spec import SupernetSpec
 
-_MOST_THREADS = 4  # more gain little on networks this small
 _AGAIN = "`riwoactl train --again` trains another"
 
 
@@ -30,9 +28,8 @@ def training_job(path: Path, config: Config, spec: SupernetSpec) -> TrainingJob:
         spec: of the oracle that will judge its subnets.
     """
     train, settings = config.train, config.oracle.supernet
-    threads = min(_MOST_THREADS, usable_cores()) if train.threads == "auto" else train.threads
     wishes = wishes_of(train, {name: getattr(settings, name) for name in NAMES})
-    return TrainingJob(path, spec, wishes, train.start, threads)
+    return TrainingJob(path, spec, wishes, train.start, train.threads)
 
 
 async def obtain_supernet(job: TrainingJob, progress: ProgressCallback | None = None) -> None:

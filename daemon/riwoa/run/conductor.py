@@ -91,7 +91,7 @@ class Conductor:
             [str(rung) for rung in config.oracle.rungs], config.oracle.rung_confidence, config.run.seed
         )
         self.screening = Screening(task.space, task.prior) if screens(config) else None
-        self.ledger = Ledger(journal, self.history, task.latency_ms, reloader, raced=bool(self.racing.rungs))
+        self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
         self.proposals: Proposals = NoProposals(self.codec)
         if model is not None:
@@ -99,7 +99,9 @@ class Conductor:
                 model, journal, task, self.codec, history=self.history, known=evaluations.known, reloader=reloader
             )
         self._generations = GenerationRunner(journal, task, evaluations, self.history, self.existing, self.ledger)
-        self._latencies = KeptLatencies(task.space, task.latency_ms)
+        self._latencies = KeptLatencies(task.space, task.known_load(self.objective))
+        if task.catalogue is not None and self.objective.constraints:
+            task.catalogue.judge_by(self._latencies)
         self._phase: Phase = self._search_phase()
         self.exhausted = False  # nothing is left to find
         self.resumed_from: int | None = None
@@ -278,7 +280,7 @@ class Conductor:
 
         def judge() -> None:
             with self._journal.reader() as reader:
-                scanned = scan(reader, self.run_id, self.history.generations)
+                scanned = scan(reader, self.run_id, self.history.generations, objective)
                 self.history.judge_by(objective, reader, self.run_id, scanned)
 
         if objective != self.objective:
@@ -290,12 +292,19 @@ class Conductor:
         config, task = self.config, self._task
         strategy = configured_strategy(config, task.space, self.objective, self.p_semantic, self._latencies)
         archive = self.history.archive
-        driver = Driver(strategy, guide=self.screening, racing=self.racing, catalogue=task.catalogue, archive=archive)
+        driver = Driver(
+            strategy,
+            guide=self.screening,
+            racing=self.racing,
+            catalogue=task.catalogue,
+            archive=archive,
+            known=self._latencies,
+        )
         return SearchPhase(driver, self.proposals)
 
     def _polish_phase(self, best: Best, start_generation: int, searched: int) -> PolishPhase:
         seed, budget = self.config.run.seed, self.config.run.polish_evaluations
-        leader = best.as_leader(self.codec)
+        leader = best.as_leader(self.codec, self.objective)
         polish = Polish(
             self._task.space,
             self.objective,
@@ -324,7 +333,9 @@ class Conductor:
             self.ledger.revision = len(revisions) - 1
             self.schedule.plan(self.config.run.deadline, revisions)
             self.history.digest = reader.digest_head(self.run_id)
-            past = resume.PastReader(self.run_id, self.racing, self.screening is not None, self.existing.all_failed)
+            past = resume.PastReader(
+                self.run_id, self.racing, self.screening is not None, self.existing.all_failed, self.objective
+            )
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)
@@ -335,7 +346,7 @@ class Conductor:
         self.resumed_from = last.generation
         self.history.restore(reader, last, past.scanned)
         self.existing.restore(reader, past.scanned, last.individuals)
-        self._phase.driver.learn(map(evaluated, past.newest))
+        self._phase.driver.learn(evaluated(i, self.objective) for i in past.newest)
         self._generations.barren = past.barren
         self.schedule.generation_s = list(past.recent_s)
         if last.phase == "polish":

@@ -23,6 +23,7 @@ from typing import Any
 from riwoa.log import get_logger
 from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
 from riwoa.patience import patiently
+from riwoa.search.fitness import Objective
 from riwoa.search.racing import NO_RACE, Race, metric_of
 from riwoa_storage.errors import RowDamagedError
 from riwoa_storage.reader import JournalReader
@@ -30,6 +31,9 @@ from riwoa_storage.records import EvaluationRecord, IndividualRecord, Individual
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("evaluations")
+
+
+ACCURACY = Objective(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class EvaluationRequest:
     needed: float = -math.inf
 
 
-_DERIVED = ("latency_ms", "predicted", "predicted_sd")  # metrics that no evaluation gave
+_DERIVED = ("predicted", "predicted_sd")  # metrics that no evaluation gave
 
 
 def outcome_of(rows: Sequence[IndividualRecord]) -> EvaluationOutcome:
@@ -153,6 +157,7 @@ class Evaluations:
         run_id: whose committed generations decide what is a hit; None for evaluations of no run's generations.
         on_result: called at each result that was worked for, on whatever rung.
         on_full: called at each that was one in full.
+        objective: names what must be among the metrics.
     """
 
     def __init__(
@@ -165,6 +170,7 @@ class Evaluations:
         on_full: Callable[[], None] = lambda: None,
         *,
         run_id: int | None = None,
+        objective: Objective = ACCURACY,
     ) -> None:
         self._backend = backend
         self._journal = journal
@@ -173,6 +179,7 @@ class Evaluations:
         self._on_result = on_result
         self._on_full = on_full
         self._run_id = run_id
+        self._objective = objective
         self.outstanding = 0  # worked for at this moment, or waiting for it
 
     def known(self, keys: Iterable[str]) -> set[str]:
@@ -266,7 +273,10 @@ class Evaluations:
                     continue  # a row without its low fidelity, say: what is wrong with the rest, the rest will tell
                 if error is not None:
                     return EvaluationOutcome({}, error, False)
-                metrics[name] = found["accuracy"]
+                value = self._objective.value(found)
+                if math.isnan(value):
+                    continue  # what is to be raised is known without an evaluation
+                metrics[name] = value
             verdict = race.verdict(rung, wanted.key, metrics[name], wanted.needed)
             if verdict == "given up":
                 return EvaluationOutcome(metrics, None, not fresh, dropped=True)
@@ -288,7 +298,12 @@ class Evaluations:
             result = await (await self._backend.submit(job_id, w.architecture, rung))
         finally:
             self.outstanding -= 1
-        error = (result.reason or result.status) if result.status != "ok" else _unusable(result.metrics)
+        needed = self._objective.metrics if rung is None else self._objective.metrics[:1]
+        error = (
+            (result.reason or result.status)
+            if result.status != "ok"
+            else _unusable(result.metrics, [name for name in needed if name not in self._objective.known])
+        )
         if error is None:
             await self._journal.put_evaluation(self._record(w, rung, result))
         else:
@@ -320,9 +335,12 @@ def version_at(oracle_version: str, rung: str | None) -> str:
     return hashlib.sha256(f"{oracle_version} on rung {rung}".encode()).hexdigest()
 
 
-def _unusable(metrics: Mapping[str, Any]) -> str | None:
-    """Why metrics cannot be ranked: the accuracy is missing, not finite, or no fraction."""
+def _unusable(metrics: Mapping[str, Any], needed: Sequence[str]) -> str | None:
+    """Why metrics cannot be ranked: the accuracy is missing, not finite, or no fraction; or something else misses."""
     accuracy = metrics.get("accuracy")
     if not isinstance(accuracy, int | float) or not math.isfinite(accuracy) or not 0.0 <= accuracy <= 1.0:
         return f"the accuracy {accuracy!r} is not a fraction"
+    missing = [name for name in needed if name not in metrics]
+    if missing:
+        return f"the oracle gave no {missing[0]}, which [objective] names; it gave {', '.join(metrics)}"
     return None

@@ -69,7 +69,8 @@ class GenerationRunner:
             OracleError: everything failed; nothing is committed.
         """
         driver, proposals = phase.driver, phase.proposals
-        generation, target_ms = driver.strategy.generation, self._history.objective.latency_target_ms
+        generation, objective = driver.strategy.generation, self._history.objective
+        target_ms = self._task.prompt_target_ms(objective.latency_target_ms)
         failure = await proposals.boundary(generation)
         asked = await asyncio.to_thread(driver.ask)  # may draw and screen many children
         await self._recall(p.parent for p in asked)
@@ -89,7 +90,7 @@ class GenerationRunner:
         predictions = driver.predictions([c.genotype for c in candidates])
         rows = zip(candidates, outcomes, predictions, strict=True)
         individuals = [self._ledger.individual(*row) for row in rows]
-        driver.tell([evaluated(i) for i in individuals])
+        driver.tell([evaluated(i, objective) for i in individuals])
         self._history.absorb(generation, individuals)
         inputs, events = self._inputs(generation, failure, late=late)
         verdicts = await proposals.judge(generation, individuals, joined, self._ledger.won)
@@ -126,7 +127,9 @@ class GenerationRunner:
         """What to evaluate, and what it must reach: its parent counts too, its operator is judged by it."""
         if race.threshold is None:
             return EvaluationRequest(c.key, c.architecture)
-        needed = race.needed(self._task.latency_ms(c.architecture), self._history.fitness(c.parent))
+        objective = self._history.objective
+        load = self._task.known_load(objective)(c.architecture) if objective.is_known else None
+        needed = race.needed(load, self._history.fitness(c.parent))
         return EvaluationRequest(c.key, c.architecture, needed)
 
     def _require_life(

@@ -67,14 +67,15 @@ class Best:
             "architecture_key": self.individual.architecture_key,
         }
 
-    def as_leader(self, codec: Codec) -> Leader:
+    def as_leader(self, codec: Codec, objective: Objective) -> Leader:
         """As the polish takes it."""
         genotype = genotype_of(self.individual)
+        accuracy, latency_ms = objective.standing(self.metrics)
         return Leader(
             genotype=genotype,
             indices=codec.decode(genotype[None, :])[0],
-            accuracy=self.metrics["accuracy"],
-            latency_ms=self.metrics["latency_ms"],
+            accuracy=accuracy,
+            latency_ms=latency_ms,
             fitness=self.fitness,
             origin=self.origin,
         )
@@ -98,7 +99,7 @@ class History:
         self.best: Best | None = None
         self.objective = objective
         # None where it was not evaluated in full.
-        self._metrics: OrderedDict[Identity, tuple[float, float] | None] = OrderedDict()
+        self._metrics: OrderedDict[Identity, Mapping[str, Any] | None] = OrderedDict()
 
     def absorb(self, generation: int, individuals: Iterable[IndividualRecord]) -> None:
         """Take in the individuals of a generation that is about to be committed."""
@@ -106,8 +107,7 @@ class History:
             if i.status != "ok":
                 self._keep((generation, i.slot), None)
                 continue
-            accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
-            self._keep((generation, i.slot), (accuracy, latency_ms))
+            self._keep((generation, i.slot), i.metrics)
             self.best = _better(self.best, generation, i, self.objective)
 
     def committed(self, generation: int, counters: Mapping[str, Any], digest: str) -> None:
@@ -140,14 +140,15 @@ class History:
 
     def metrics(self, identity: Identity | None) -> tuple[float, float] | None:
         """(accuracy, latency_ms) of an individual that is held; None where it failed or there is none."""
-        return self._metrics[identity] if identity is not None else None
+        metrics = self._metrics[identity] if identity is not None else None
+        return None if metrics is None else (float(metrics["accuracy"]), float(metrics["latency_ms"]))
 
     def fitness(self, identity: Identity | None) -> float | None:
         """Fitness of an individual that is held, under the objective in force."""
-        metrics = self.metrics(identity)
-        return float(self.objective.fitness(*metrics)) if metrics is not None else None
+        metrics = self._metrics[identity] if identity is not None else None
+        return float(self.objective.fitness(*self.objective.standing(metrics))) if metrics is not None else None
 
-    def _keep(self, identity: Identity, metrics: tuple[float, float] | None) -> None:
+    def _keep(self, identity: Identity, metrics: Mapping[str, Any] | None) -> None:
         self._metrics[identity] = metrics
 
     # -- from the journal --------------------------------------------------------------------------------------------
@@ -158,8 +159,8 @@ class History:
         ``scanned``: every individual of the run that was evaluated in full.
         """
         self.committed(last.generation, last.counters, last.digest)
-        for key, accuracy, latency_ms, *place in reader.by_place.points_at(last.run_id, scanned.front()):
-            self.archive.add(ParetoPoint(key, accuracy, latency_ms, (place[0], place[1])))
+        for key, metrics, *place in reader.by_place.points_at(last.run_id, scanned.front()):
+            self.archive.add(ParetoPoint(key, *self.objective.standing(metrics), (place[0], place[1])))
         # The objective may have changed after this generation was committed and before the kill.
         if last.leader is not None and last.individuals[0].fitness_version == self.objective.version:
             leader = (last.leader["generation"], last.leader["slot"])
@@ -188,8 +189,8 @@ def _best_of(reader: JournalReader, run_id: int, identities: Iterable[Identity],
 
 def _better(best: Best | None, generation: int, i: IndividualRecord, objective: Objective) -> Best:
     """An individual if it is better than the best so far; among equals the faster, then the first."""
-    accuracy, latency_ms = i.metrics["accuracy"], i.metrics["latency_ms"]
-    feasible, fitness = bool(objective.feasible(latency_ms)), float(objective.fitness(accuracy, latency_ms))
+    value, load = objective.standing(i.metrics)
+    feasible, fitness = bool(objective.feasible(load)), float(objective.fitness(value, load))
     challenger = Best(generation, i, fitness, feasible, objective.latency_target_ms)
     return challenger if best is None or challenger.rank > best.rank else best
 

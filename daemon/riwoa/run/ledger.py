@@ -16,9 +16,10 @@ from riwoa.run.evaluations import EvaluationOutcome
 from riwoa.run.history import History, genotype_of, pack_state
 from riwoa.run.journal import RunJournal
 from riwoa.run.replies import JoinedReplies
-from riwoa.run.task import LatencyMs
+from riwoa.run.task import SearchTask
 from riwoa.search.base import Outcome, Snapshot
 from riwoa.search.driver import Evaluated, Prediction
+from riwoa.search.fitness import Objective
 from riwoa_storage.events import Event
 from riwoa_storage.records import (
     BufferEntryRecord,
@@ -60,17 +61,17 @@ class Ledger:
     Args:
         journal: of the run.
         history: what was committed before; takes in each commit.
-        latency_ms: latency of an architecture.
+        task: what is known of an architecture without an evaluation.
         reloader: the configuration in force.
         raced: whether candidates are given up on lower rungs; only then are they counted.
     """
 
     def __init__(
-        self, journal: RunJournal, history: History, latency_ms: LatencyMs, reloader: Reloader, *, raced: bool
+        self, journal: RunJournal, history: History, task: SearchTask, reloader: Reloader, *, raced: bool
     ) -> None:
         self._journal = journal
         self._history = history
-        self._latency_ms = latency_ms
+        self._task = task
         self._reloader = reloader
         self._raced = raced
         self.revision = 0  # of the configuration in force
@@ -80,10 +81,11 @@ class Ledger:
     def individual(self, c: Candidate, e: EvaluationOutcome, predicted: Prediction | None) -> IndividualRecord:
         """The record of a candidate that was evaluated."""
         objective = self._history.objective
-        metrics = {**e.metrics, "latency_ms": self._latency_ms(c.architecture)} if e.error is None else {}
+        known = self._task.known_metrics(c.architecture, objective)
+        metrics = {"latency_ms": 0.0, **e.metrics, **known} if e.error is None else {}
         if metrics and predicted is not None and not e.hit:
             metrics |= {"predicted": predicted[0], "predicted_sd": predicted[1]}
-        fitness = float(objective.fitness(metrics["accuracy"], metrics["latency_ms"])) if e.ok else None
+        fitness = float(objective.fitness(*objective.standing(metrics))) if e.ok else None
         return IndividualRecord(
             slot=c.slot,
             operator=c.operator,
@@ -167,11 +169,12 @@ class Ledger:
         """Totals of the run including this generation."""
         semantic = [i for i in individuals if i.operator == "semantic"]
         fresh = [i for i in individuals if not i.cache_hit]
+        value = self._history.objective.value
         audited = [i.metrics for i in fresh if "audited" in i.metrics]
         raced = {
             "dropped": sum(i.status == "dropped" for i in fresh),
             "audited": len(audited),
-            "missed": sum(m["accuracy"] > m["audited"] for m in audited),
+            "missed": sum(value(m) > m["audited"] for m in audited),
         }
         added = {
             "evaluations": sum(i.status != "dropped" for i in fresh),
@@ -202,8 +205,7 @@ class Ledger:
         )
 
 
-def evaluated(i: IndividualRecord) -> Evaluated:
+def evaluated(i: IndividualRecord, objective: Objective) -> Evaluated:
     """A recorded individual as a strategy, and what learns beside it, are told."""
-    accuracy, latency_ms = (float(i.metrics.get(name, "nan")) for name in ("accuracy", "latency_ms"))
-    outcome = Outcome(i.slot, i.operator, genotype_of(i), accuracy, latency_ms, i.parent)
+    outcome = Outcome(i.slot, i.operator, genotype_of(i), *objective.standing(i.metrics), i.parent)
     return Evaluated(outcome, i.metrics, fresh=i.status == "ok" and not i.cache_hit)

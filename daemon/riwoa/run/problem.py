@@ -12,6 +12,22 @@ from riwoa.config.schema import Config
 from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.kinds import kind_named
+from riwoa.run.task import SearchTask
+from riwoa.surrogate.gaussian_process import Examples
+
+
+def search_task(problem: Problem, config: Config, prior: Examples | None = None) -> SearchTask:
+    """What a conductor must know of a problem; ``prior`` is what the screening predictor knows beforehand."""
+    return SearchTask(
+        space=problem.space,
+        latency_ms=problem.latency_of,
+        auto_target_ms=problem.auto_target_ms,
+        layer_ms=problem.layer_ms,
+        catalogue=problem.catalogue,
+        prior=prior,
+        known=problem.known,
+        answers_latency=config.oracle.settings.answers_latency,
+    )
 
 
 async def load_problem(config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:

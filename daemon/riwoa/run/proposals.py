@@ -282,7 +282,8 @@ def model_proposals(
 
     def first_target_ms() -> float | None:
         """The target that the run was begun with: probes stay the same whatever is configured since."""
-        return task.target_ms(journal.config_revisions()[0].config["objective"]["latency_ms"])
+        begun_with = task.target_ms(journal.config_revisions()[0].config["objective"]["latency_ms"])
+        return task.prompt_target_ms(begun_with)
 
     learning = LoraSchedule(
         journal, queue, config, style, probes=lambda: composer.probes(config.cognition.probes, first_target_ms())

@@ -99,7 +99,7 @@ class RequestComposer:
             space=self._codec.space,
             parent=parent,
             accuracy=accuracy,
-            latency_ms=self._task.latency_ms(parent) if latency_ms is None else latency_ms,
+            latency_ms=self._task.known_latency_ms(parent) if latency_ms is None else latency_ms,
             target_ms=target_ms,
             layer_ms=self._task.layer_ms(parent),
             latency_after=after if target_ms is not None else None,  # no target: no latency to speak of

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from riwoa.run.deadline import PACE_GENERATIONS
 from riwoa.run.scan import Progress, Scanned, scan
+from riwoa.search.fitness import Objective
 from riwoa.search.race import MOST
 from riwoa.search.racing import Racing
 from riwoa.surrogate.screening import NEWEST
@@ -49,12 +50,14 @@ class PastReader:
         racing: what learns of the newest individuals on its rungs.
         screened: whether a predictor learns of them, too.
         barren: whether everything in a generation failed that should not have.
+        objective: in force.
     """
 
     run_id: int
     racing: Racing
     screened: bool
     barren: Callable[[Sequence[IndividualRecord]], bool]
+    objective: Objective
 
     def read(self, reader: JournalReader, progress: Progress) -> Past | None:
         """The past; None before the first commit."""
@@ -63,7 +66,7 @@ class PastReader:
             return None
         return Past(
             last=last,
-            scanned=scan(reader, self.run_id, last.generation + 1, progress),
+            scanned=scan(reader, self.run_id, last.generation + 1, self.objective, progress),
             newest=self._newest(reader) if self.racing.rungs or self.screened else (),
             recent_s=self._recent_s(reader, last),
             searched=self._searched(reader, last.generation) if last.phase == "polish" else 0,

@@ -61,17 +61,21 @@ class Scanned:
 
 
 def scan(
-    reader: JournalReader, run_id: int, generations: int, progress: Progress = lambda done, total: None
+    reader: JournalReader,
+    run_id: int,
+    generations: int,
+    objective: Objective,
+    progress: Progress = lambda done, total: None,
 ) -> Scanned:
-    """Scan the first ``generations`` of a run."""
+    """Scan the first ``generations`` of a run, as an objective sees them."""
     found = Scanned()
     for start in range(0, generations, SLICE):
         end = min(start + SLICE, generations)
         for architecture_id, metrics, *place in reader.by_place.scan(run_id, start, end):
             try:
                 values = json.loads(metrics)
-                accuracy, latency_ms = float(values["accuracy"]), float(values["latency_ms"])
-                found.add(architecture_id, accuracy, latency_ms, (place[0], place[1]))
+                standing = objective.standing({name: float(values[name]) for name in objective.metrics})
+                found.add(architecture_id, *standing, (place[0], place[1]))
             except (ValueError, KeyError, TypeError):  # damaged: reading it says so
                 reader.by_place.points_at(run_id, [(place[0], place[1])])
                 raise

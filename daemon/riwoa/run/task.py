@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from riwoa.config.schema import Config
 from riwoa.search.catalogue import Catalogue
-from riwoa.search.fitness import Objective
+from riwoa.search.fitness import Constraint, Objective
 from riwoa.search.space import IntArray, Space
 from riwoa.surrogate.gaussian_process import Examples
 
 LatencyMs = Callable[[Mapping[str, Any]], float]  # architecture -> milliseconds of one image
 LayerMs = Callable[[Mapping[str, Any]], Mapping[str, float]]  # architecture -> layer -> milliseconds
+MetricOf = Callable[[Mapping[str, Any]], float]  # architecture -> a metric
+LoadOf = Callable[[Mapping[str, Any]], float | None]  # architecture -> load, None where nobody knows
+_Ms = TypeVar("_Ms", float, float | None)
 KEPT_LATENCIES = 50_000
 
 
@@ -30,6 +33,8 @@ class SearchTask:
         layer_ms: latency of an architecture's layers, for prompts; {} where only the sum is known.
         catalogue: the architectures that exist, where they can be counted; of this conductor alone.
         prior: what the screening predictor knows beforehand.
+        known: further metrics of an architecture that are free to ask, by name.
+        answers_latency: whether latencies are among what an evaluation gives, instead.
     """
 
     space: Space
@@ -38,33 +43,85 @@ class SearchTask:
     layer_ms: LayerMs = lambda _: {}
     catalogue: Catalogue | None = None
     prior: Examples | None = None
+    known: Mapping[str, MetricOf] = field(default_factory=dict)
+    answers_latency: bool = False
 
     def target_ms(self, configured: float | str) -> float | None:
-        """The target that a configured value stands for; without latencies none has a meaning."""
-        return self.auto_target_ms if configured == "auto" or self.auto_target_ms is None else float(configured)
+        """The target that a configured value stands for."""
+        return target_ms(configured, self.auto_target_ms, answers_latency=self.answers_latency)
+
+    def prompt_target_ms(self, target_ms: float | None) -> float | None:
+        """The target as a language model is told of it, who is to compare it with latencies that are known."""
+        return None if self.answers_latency else target_ms
+
+    def known_latency_ms(self, architecture: Mapping[str, Any]) -> float | None:
+        """Latency of an architecture that is not evaluated yet; None where it is not free to ask."""
+        return None if self.answers_latency else self.latency_ms(architecture)
 
     def objective(self, config: Config) -> Objective:
         """The objective of a configuration."""
-        return Objective(self.target_ms(config.objective.latency_ms), config.objective.exponent)
+        section = config.objective
+        target_ms = self.target_ms(section.latency_ms)
+        limits = section.limits
+        if target_ms is not None and (limits or self.answers_latency):
+            limits = (Constraint("latency_ms", target_ms), *limits)
+        return Objective(
+            target_ms,
+            section.exponent,
+            section.minimize or section.maximize,
+            section.minimize is not None,
+            limits,
+            frozenset({*self.known, *(() if self.answers_latency else ("latency_ms",))}),
+        )
+
+    def known_metrics(self, architecture: Mapping[str, Any], objective: Objective) -> dict[str, float]:
+        """What an objective asks of an architecture that is known before it is evaluated."""
+        latency_ms = self.known_latency_ms(architecture)
+        found = {} if latency_ms is None else {"latency_ms": latency_ms}
+        named = [name for name in objective.metrics if name in self.known]
+        return {**{name: self.known[name](architecture) for name in named}, **found}
+
+    def known_load(self, objective: Objective) -> LoadOf:
+        """What an architecture's load is known to be at least, before it is evaluated."""
+        if not objective.constraints:
+            return self.known_latency_ms
+        return lambda architecture: objective.known_load(self.known_metrics(architecture, objective))
 
 
-class KeptLatencies:
+def target_ms(configured: float | str, auto_ms: float | None, *, answers_latency: bool) -> float | None:
+    """The latency target that a configured value stands for; without latencies none has a meaning.
+
+    Args:
+        configured: ``objective.latency_ms``.
+        auto_ms: what "auto" stands for; None where latencies are not known beforehand.
+        answers_latency: whether evaluations give latencies.
+    """
+    if configured == "none":
+        return None
+    if answers_latency:
+        return None if configured == "auto" else float(configured)
+    return auto_ms if configured == "auto" or auto_ms is None else float(configured)
+
+
+class KeptLatencies(Generic[_Ms]):
     """Latencies by choice indices (``riwoa.search.base.LatencyOf``): a search asks several times for a candidate.
 
     Args:
         space: of the indices.
-        latency_ms: of an architecture; asked once for each that is kept.
+        latency_ms: of an architecture, None where nobody knows; asked once for each that is kept.
         most: that are kept.
     """
 
-    def __init__(self, space: Space, latency_ms: LatencyMs, most: int = KEPT_LATENCIES) -> None:
+    def __init__(
+        self, space: Space, latency_ms: Callable[[Mapping[str, Any]], _Ms], most: int = KEPT_LATENCIES
+    ) -> None:
         self._space = space
-        self._latency_ms = latency_ms
+        self._latency_ms: Callable[[Mapping[str, Any]], _Ms] = latency_ms
         self._most = most
         self._row = np.min_scalar_type(-int(space.cardinalities.max()))  # of indices, -1 among them, in few bytes
-        self._known_ms: dict[bytes, float] = {}
+        self._known_ms: dict[bytes, _Ms] = {}
 
-    def __call__(self, indices: IntArray) -> float:
+    def __call__(self, indices: IntArray) -> _Ms:
         """Milliseconds of canonical indices (genes,), int64."""
         key = indices.astype(self._row).tobytes()
         if key not in self._known_ms:

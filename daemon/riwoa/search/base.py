@@ -51,7 +51,10 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An evaluated candidate; ``accuracy`` is a fraction, NaN where the evaluation failed (latency may then be NaN)."""
+    """An evaluated candidate; ``accuracy`` is a fraction, NaN where the evaluation failed (latency may then be NaN).
+
+    Where an objective says so, they stand for another value and load (``riwoa.search.fitness.Objective``).
+    """
 
     slot: int
     operator: str

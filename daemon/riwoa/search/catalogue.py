@@ -46,6 +46,10 @@ class Catalogue:
         self._nominal = np.array([gene.kind == "nominal" for gene in space.genes], dtype=np.bool_)
         self._steps = np.maximum(1, space.cardinalities - 1)
 
+    def judge_by(self, latency_of: Callable[[IntArray], float | None]) -> None:
+        """Take other latencies of the rows; one that nobody knows may be within any target."""
+        self._latency_ms = np.array([latency_of(row) or 0.0 for row in self.indices])
+
     def holds(self, indices: IntArray) -> bool:
         """Whether an architecture exists and can be evaluated, by its indices (genes,)."""
         row = self._row_of(indices)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from riwoa.search.base import Outcome, Proposal, Strategy
+from riwoa.search.base import LatencyOf, Outcome, Proposal, Strategy
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
@@ -66,6 +66,7 @@ class Driver:
         racing: gives candidates up on lower rungs; None where there are none.
         catalogue: the architectures that exist, to which proposals are moved where they would nearly all fail.
         archive: takes in every success; the front that a candidate must reach.
+        known: what a latency is known to be at least, before an evaluation; None where it is known to be itself.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class Driver:
         racing: Racing | None = None,
         catalogue: Catalogue | None = None,
         archive: ParetoArchive | None = None,
+        known: LatencyOf | None = None,
     ) -> None:
         self.strategy = strategy
         self.guide = guide
         self.racing = racing
         self.archive = archive if archive is not None else ParetoArchive()
         self._catalogue = catalogue
+        self._known = known
 
     @property
     def codec(self) -> Codec:
@@ -145,8 +148,17 @@ class Driver:
             if not e.fresh:
                 continue
             if self.racing is not None:
-                self.racing.learn(e.metrics)
+                self.racing.learn(e.metrics, e.outcome.accuracy)
             if self.guide is not None:
                 predicted = (e.metrics["predicted"], e.metrics["predicted_sd"]) if "predicted" in e.metrics else None
                 indices = self.codec.decode(e.outcome.genotype[None, :])[0]
-                self.guide.tell(indices, e.metrics["accuracy"], predicted)
+                self.guide.tell(indices, self._lesson(indices, e.outcome), predicted)
+
+    def _lesson(self, indices: IntArray, o: Outcome) -> float:
+        """What the guide learns of a success: its accuracy, less what a latency costs that was not known beforehand."""
+        if self._known is None:
+            return o.accuracy
+        objective, known = self.strategy.objective, self._known(indices)
+        if known == o.latency_ms:
+            return o.accuracy
+        return objective.value_of(float(objective.fitness(o.accuracy, o.latency_ms)), 0.0 if known is None else known)

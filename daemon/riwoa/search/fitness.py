@@ -1,8 +1,12 @@
-"""The objective: accuracy under a latency target. Fitness is a number to make larger."""
+"""The objective: accuracy, or another metric, under a latency target and other limits. Fitness is to be made larger."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +15,71 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
+METRIC_NAME = r"[A-Za-z_][A-Za-z0-9_.]{0,63}"
+_CONSTRAINT = re.compile(rf"\s*({METRIC_NAME})\s*(<=|>=)\s*([-+0-9.eE_]+)\s*")
+_MOST_LOAD = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A limit of one metric.
+
+    Attributes:
+        metric: its name.
+        limit: what it must not exceed; with ``at_least`` what it must reach.
+        at_least: whether more is better.
+    """
+
+    metric: str
+    limit: float
+    at_least: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """The constraint that a text such as ``parameters <= 2e6`` states.
+
+        Raises:
+            ValueError: it states none.
+        """
+        found = _CONSTRAINT.fullmatch(text)
+        try:
+            limit = float(found.group(3)) if found is not None else math.nan
+        except ValueError:
+            limit = math.nan
+        if found is None or not math.isfinite(limit):
+            raise ValueError("NAME <= NUMBER or NAME >= NUMBER, for example parameters <= 2e6")
+        return cls(found.group(1), limit, at_least=found.group(2) == ">=")
+
+    def __str__(self) -> str:
+        return f"{self.metric} {'>=' if self.at_least else '<='} {self.limit!r}"
+
+    def met(self, value: float) -> bool:
+        """Whether a value keeps the limit; the limit itself does."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def load(self, value: float) -> float:
+        """The share of the limit that a value uses: at most 1 where it is met. Of a limit of 8, 4 uses a half."""
+        beyond = self.limit - value if self.at_least else value - self.limit
+        share = 1.0 + beyond / (abs(self.limit) or 1.0)
+        return min(max(share, 0.0), 1.0) if self.met(value) else min(max(share, math.nextafter(1.0, 2.0)), _MOST_LOAD)
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Fitness = accuracy · (latency / target)^w, w = 0 within the target and ``exponent`` beyond it (Tan et al., 2019).
+    """Fitness = value · (load / limit)^w, w = 0 within the limit and ``exponent`` beyond it (Tan et al., 2019).
+
+    As a rule the value is the accuracy, the load the latency and the limit its target. With constraints, of which the
+    target then is one, the load is the greatest share of a limit that a network uses, and the limit is 1. A search
+    knows of a network these two numbers, and calls them accuracy and latency.
 
     Args:
         latency_target_ms: the target, None for none.
-        exponent: w beyond the target, negative. −1 makes a network that is 10 % too slow lose 9 % of its accuracy;
+        exponent: w beyond the limit, negative. −1 makes a network that is 10 % too slow lose 9 % of its accuracy;
             MnasNet's −0.07 is so soft that far slower networks win.
+        raised: the metric that is the value.
+        lowered: whether that metric is to be made smaller; the value is then its negative.
+        constraints: limits of metrics.
+        known: the metrics that are known of an architecture before it is evaluated.
 
     Raises:
         ValueError: a target that is not positive and finite, or an exponent that is not negative and finite.
@@ -27,6 +87,10 @@ class Objective:
 
     latency_target_ms: float | None
     exponent: float = -1.0
+    raised: str = "accuracy"
+    lowered: bool = False
+    constraints: tuple[Constraint, ...] = ()
+    known: frozenset[str] = frozenset({"latency_ms"})
 
     def __post_init__(self) -> None:
         target = self.latency_target_ms
@@ -36,32 +100,83 @@ class Objective:
             raise ValueError(f"exponent must be negative and finite, got {self.exponent!r}")
 
     @property
+    def limit(self) -> float | None:
+        """What a load must not exceed, in its unit; None for nothing."""
+        return 1.0 if self.constraints else self.latency_target_ms
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that value and load follow from."""
+        return tuple(dict.fromkeys((self.raised, *self._limited)))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the load of a network is known before it is evaluated."""
+        return self.known.issuperset(self._limited)
+
+    @property
+    def _limited(self) -> list[str]:
+        return [c.metric for c in self.constraints] or ["latency_ms"]
+
+    def value(self, metrics: Mapping[str, Any]) -> float:
+        """What is to be made larger of an evaluation's metrics; NaN where it is not there."""
+        found = float(metrics.get(self.raised, math.nan))
+        return -found if self.lowered else found
+
+    def standing(self, metrics: Mapping[str, Any]) -> tuple[float, float]:
+        """Value and load of an evaluated network; NaN where a metric is not there."""
+        if not self.constraints:
+            return self.value(metrics), float(metrics.get("latency_ms", math.nan))
+        loads = [c.load(float(metrics.get(c.metric, math.nan))) for c in self.constraints]
+        return self.value(metrics), max(loads)
+
+    def known_load(self, metrics: Mapping[str, float]) -> float | None:
+        """Load by what is known before an evaluation; None where nothing is. The load itself may only be greater."""
+        if not self.constraints:
+            return metrics.get("latency_ms")
+        return max((c.load(metrics[c.metric]) for c in self.constraints if c.metric in self.known), default=None)
+
+    @property
     def version(self) -> str:
         """Stored with each fitness; two fitnesses are comparable only where their versions are equal."""
         target = "none" if self.latency_target_ms is None else repr(float(self.latency_target_ms))
-        return f"v1:T={target}:w={float(self.exponent)!r}"
+        plain = f"v1:T={target}:w={float(self.exponent)!r}"
+        if (self.raised, self.lowered, self.constraints) == ("accuracy", False, ()):
+            return plain
+        return ":".join((plain, f"{'min' if self.lowered else 'max'}={self.raised}", *map(str, self.constraints)))
 
     def fitness(self, accuracy: npt.ArrayLike, latency_ms: npt.ArrayLike) -> FloatArray:
-        """Fitness of raw metrics, elementwise; −inf where the accuracy is NaN (a failed evaluation)."""
+        """Fitness of values and loads, elementwise; −inf where the value is NaN (a failed evaluation)."""
         accuracy = np.asarray(accuracy, dtype=np.float64)
+        factor = self.factor(latency_ms)
+        # A value below 0 gets worse by division.
+        fitness = np.where(accuracy < 0.0, accuracy / factor, accuracy * factor)
+        return np.asarray(np.where(np.isnan(accuracy), -np.inf, fitness))
+
+    def factor(self, latency_ms: npt.ArrayLike) -> FloatArray:
+        """What is left of a value above 0 at a load, elementwise: 1 within the limit, less beyond it."""
         latency_ms = np.asarray(latency_ms, dtype=np.float64)
-        if self.latency_target_ms is None:
-            factor = np.ones_like(latency_ms)
-        else:  # the maximum makes the factor exactly 1 within the target
-            factor = np.maximum(latency_ms / self.latency_target_ms, 1.0) ** self.exponent
-        return np.asarray(np.where(np.isnan(accuracy), -np.inf, accuracy * factor))
+        if self.limit is None:
+            return np.ones_like(latency_ms)
+        # The maximum makes the factor exactly 1 within the limit.
+        return np.asarray(np.maximum(latency_ms / self.limit, 1.0) ** self.exponent)
+
+    def value_of(self, fitness: float, latency_ms: float) -> float:
+        """The value that has a fitness at a load."""
+        factor = float(self.factor(latency_ms))
+        return fitness * factor if fitness < 0.0 else fitness / factor
 
     def feasible(self, latency_ms: npt.ArrayLike) -> BoolArray:
-        """Whether the latency is within the target, elementwise (the target itself is)."""
+        """Whether the load is within the limit, elementwise (the limit itself is)."""
         latency_ms = np.asarray(latency_ms, dtype=np.float64)
-        if self.latency_target_ms is None:
+        if self.limit is None:
             return np.ones(latency_ms.shape, dtype=np.bool_)
-        return np.asarray(latency_ms <= self.latency_target_ms)
+        return np.asarray(latency_ms <= self.limit)
 
     def ranking(self, accuracy: npt.ArrayLike, latency_ms: npt.ArrayLike) -> IntArray:
-        """Positions of the successful entries, best first: those within the target before all others, then by fitness.
+        """Positions of the successful entries, best first: those within the limit before all others, then by fitness.
 
-        Ties keep their order; failed entries (NaN accuracy) are left out. Shapes (n,) in, (<= n,) out.
+        Ties keep their order; failed entries (NaN value) are left out. Shapes (n,) in, (<= n,) out.
         """
         fitness = self.fitness(accuracy, latency_ms)
         order = np.lexsort((-fitness, ~self.feasible(latency_ms)))

@@ -51,20 +51,21 @@ class EliminationThreshold:
         self._latencies = [latency for latency, _ in points]
         self._best = list(itertools.accumulate((accuracy for _, accuracy in points), max))
 
-    def needed(self, latency_ms: float, parent_fitness: float | None = None) -> float:
+    def needed(self, latency_ms: float | None, parent_fitness: float | None = None) -> float:
         """The accuracy that a candidate of this latency must exceed; −inf where any will do, +inf where none will.
 
-        One of infinite latency is in no table: its evaluation fails, and no bound should stand in for that.
+        One of infinite latency is in no table: its evaluation fails, and no bound should stand in for that. Where the
+        latency is not known beforehand (None), it may be the least, and the front is left out of account.
         """
-        if not math.isfinite(latency_ms):
+        if latency_ms is None:
+            reached, latency_ms = [self._to_stay(0.0)], 0.0
+        elif not math.isfinite(latency_ms):
             return -math.inf
-        reached = [self._to_stay(latency_ms), self._to_front(latency_ms)]
+        else:
+            reached = [self._to_stay(latency_ms), self._to_front(latency_ms)]
         if parent_fitness is not None:
-            reached.append(parent_fitness / self._factor(latency_ms))
+            reached.append(self._objective.value_of(parent_fitness, latency_ms))
         return min(reached)
-
-    def _factor(self, latency_ms: float) -> float:
-        return float(self._objective.fitness(1.0, latency_ms))
 
     def _to_stay(self, latency_ms: float) -> float:
         if self._cut is None:
@@ -73,7 +74,7 @@ class EliminationThreshold:
         if inside != cut_inside:
             return -math.inf if inside else math.inf  # whatever is within the target goes before all that is not
         cut = float(self._objective.fitness(self._cut.accuracy, self._cut.latency_ms))
-        return cut / self._factor(latency_ms)
+        return self._objective.value_of(cut, latency_ms)
 
     def _to_front(self, latency_ms: float) -> float:
         faster = bisect.bisect_right(self._latencies, latency_ms)

@@ -40,7 +40,7 @@ class Race:
     threshold: EliminationThreshold | None = None
     seed: int = 0
 
-    def needed(self, latency_ms: float, parent_fitness: float | None) -> float:
+    def needed(self, latency_ms: float | None, parent_fitness: float | None) -> float:
         """The accuracy that a candidate must exceed to change anything."""
         return -math.inf if self.threshold is None else self.threshold.needed(latency_ms, parent_fitness)
 
@@ -82,10 +82,10 @@ class Racing:
         """Whether these are of an individual that was evaluated on every rung."""
         return all(metric_of(rung) in metrics for rung in self.rungs)
 
-    def learn(self, metrics: Mapping[str, Any]) -> None:
+    def learn(self, metrics: Mapping[str, Any], accuracy: float) -> None:
         """Take in a committed individual that was evaluated on every rung and in full, once; the newest are kept."""
         if self.learns_from(metrics):
-            self._full.append(metrics["accuracy"])
+            self._full.append(accuracy)
             for rung in self.rungs:
                 self._cheap[rung].append(metrics[metric_of(rung)])
 

@@ -155,7 +155,7 @@ class RotationInvariantWhale(PopulationStrategy):
         """
         first = self._children()
         # Where a target's latencies are not free to know, the most accurate would all be too slow.
-        blind = self.latency_of is None and self.objective.latency_target_ms is not None
+        blind = self.latency_of is None and self.objective.limit is not None
         if self.screen is None or self.params.screened == 1 or blind:
             return first
         drawn = [first, *(self._children(v) for v in range(1, self.params.screened))]
@@ -180,7 +180,7 @@ class RotationInvariantWhale(PopulationStrategy):
         """Each phenotype's place, most promising first, those seen before behind all others. (n, G) in, (n,) out."""
         assert self.screen is not None
         upper = np.round(self.screen(indices), 9)  # what differs by less is no reason for a choice
-        target_ms = self.objective.latency_target_ms
+        target_ms = self.objective.limit
         if self.latency_of is None or target_ms is None:
             latency_ms = np.zeros(len(indices))
         else:  # one that is not free to know is taken to be within the target
@@ -297,7 +297,7 @@ class RotationInvariantWhale(PopulationStrategy):
 
     def _excess_ms(self, indices: IntArray) -> FloatArray:
         """By how much each phenotype is known to miss the target, 0 where it is not. (n, G) in, (n,) out."""
-        target_ms = self.objective.latency_target_ms
+        target_ms = self.objective.limit
         if self.latency_of is None or target_ms is None:
             return np.zeros(len(indices))
         latency_ms = [self.latency_of(row) for row in indices]

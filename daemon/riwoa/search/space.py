@@ -1,12 +1,13 @@
 """A search space as declared data: named genes with ordered or nominal choices and conditional activity.
 
-A space is written by a user as JSON (or TOML)::
+A space is written by a user as JSON, or in the same words as TOML::
 
     {"name": "tiny",
      "genes": [
        {"name": "depth",    "choices": [2, 3, 4]},
        {"name": "kernel.3", "choices": [3, 5, 7], "active_if": {"gene": "depth", "at_least": 3}},
-       {"name": "op",       "choices": ["conv", "pool"], "kind": "nominal"}]}
+       {"name": "op",       "choices": ["conv", "pool"], "kind": "nominal"},
+       {"name": "groups",   "choices": [1, 2], "active_if": {"gene": "op", "among": ["conv"]}}]}
 
 Words: a *genotype* is a vector in the unit cube (see ``codec``); *indices* are one choice index a gene, ``-1`` where
 the gene is inactive (canonical form); an *architecture* (phenotype) is a JSON object ``{gene: choice}`` of active
@@ -33,15 +34,35 @@ INACTIVE = -1
 
 
 class SpaceError(ValueError):
-    """The declaration of a space, or an architecture of it, is invalid; the message names the gene."""
+    """The declaration of a space, or an architecture of it, is invalid; the message names the gene.
+
+    The message is the first problem, ``problems`` holds all of them.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems[:1])
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The gene is active where ``gene`` holds a choice >= ``at_least`` (numeric choices only)."""
+    """The gene is active where ``gene`` holds a choice >= ``at_least`` (numeric choices only), or one ``among`` these.
+
+    Exactly one of the two is given.
+    """
 
     gene: str
-    at_least: float
+    at_least: float | None = None
+    among: tuple[Choice, ...] | None = None
+
+    def holds(self, choice: Choice) -> bool:
+        """Whether the gene is active where the controlling gene holds ``choice``."""
+        return choice in self.among if self.among is not None else float(choice) >= float(self.at_least or 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is declared."""
+        limit = {"at_least": self.at_least} if self.among is None else {"among": list(self.among)}
+        return {"gene": self.gene, **limit}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +83,15 @@ class Space:
     genes: tuple[Gene, ...]
 
     def __post_init__(self) -> None:
+        problems = [] if self.genes else [f"space {self.name!r} declares no genes"]
         seen: dict[str, Gene] = {}
-        if not self.genes:
-            raise SpaceError(f"space {self.name!r} declares no genes")
         for gene in self.genes:
             if gene.name in seen:
-                raise SpaceError(f"gene {gene.name!r} is declared twice")
-            if len(gene.choices) < 1 or len(set(gene.choices)) != len(gene.choices):  # 1 and 1.0 are not distinct
-                raise SpaceError(f"gene {gene.name!r} needs distinct choices, got {list(gene.choices)!r}")
-            if gene.kind not in ("ordered", "nominal"):
-                raise SpaceError(f"gene {gene.name!r}: kind must be 'ordered' or 'nominal', got {gene.kind!r}")
-            if gene.active_if is not None:
-                other = seen.get(gene.active_if.gene)
-                if other is None or other.active_if is not None:
-                    raise SpaceError(
-                        f"gene {gene.name!r}: active_if must name an earlier gene that is always active, "
-                        f"got {gene.active_if.gene!r}"
-                    )
-                if not all(isinstance(c, (int, float)) for c in other.choices):
-                    raise SpaceError(f"gene {gene.name!r}: active_if needs numeric choices in {other.name!r}")
-            seen[gene.name] = gene
+                problems.append(f"gene {gene.name!r} is declared twice")
+            problems += _problems_of(gene, seen)
+            seen.setdefault(gene.name, gene)
+        if problems:
+            raise SpaceError(*problems)
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -90,6 +100,19 @@ class Space:
     def cardinalities(self) -> IntArray:
         """Number of choices a gene, shape (G,)."""
         return np.array([len(g.choices) for g in self.genes], dtype=np.int64)
+
+    @cached_property
+    def size(self) -> int:
+        """Number of different architectures."""
+        count = 1
+        for gene in self.genes:
+            if gene.active_if is None:
+                below = [g for g in self.genes if g.active_if is not None and g.active_if.gene == gene.name]
+                count *= sum(
+                    math.prod(len(g.choices) for g in below if g.active_if is not None and g.active_if.holds(choice))
+                    for choice in gene.choices
+                )
+        return count
 
     @cached_property
     def position(self) -> Mapping[str, int]:
@@ -107,7 +130,7 @@ class Space:
             other = self.position[condition.gene]
             others.append(other)
             for j, choice in enumerate(self.genes[other].choices):
-                table[row, j] = float(choice) >= condition.at_least
+                table[row, j] = condition.holds(choice)
         return np.array(genes, dtype=np.int64), np.array(others, dtype=np.int64), table
 
     def canonical(self, indices: IntArray) -> IntArray:
@@ -187,7 +210,7 @@ class Space:
             if g.kind != "ordered":
                 row["kind"] = g.kind
             if g.active_if is not None:
-                row["active_if"] = {"gene": g.active_if.gene, "at_least": g.active_if.at_least}
+                row["active_if"] = g.active_if.to_json()
             genes.append(row)
         return {"name": self.name, "genes": genes}
 
@@ -196,17 +219,27 @@ class Space:
         """A space from its declaration.
 
         Raises:
-            SpaceError: a key is missing, unknown or of the wrong type.
+            SpaceError: keys are missing, unknown or of the wrong type; its ``problems`` are all of them.
         """
         if not isinstance(data, Mapping):
             raise SpaceError(f"a space is a table with 'name' and 'genes', got {type(data).__name__}")
-        try:
-            extra = set(data) - {"name", "genes"}
-            if extra:
-                raise SpaceError(f"unknown key {sorted(extra)[0]!r} in the space; expected 'name' and 'genes'")
-            return Space(str(data["name"]), tuple(_gene(g) for g in _rows(data["genes"])))
-        except KeyError as error:
-            raise SpaceError(f"the space lacks the key {error.args[0]!r}") from None
+        problems = [f"unknown key {key!r} in the space; expected 'name' and 'genes'" for key in _extra(data, _SPACE)]
+        problems += [f"the space lacks the key {key!r}" for key in ("name", "genes") if key not in data]
+        rows = data.get("genes", [])
+        if not isinstance(rows, Sequence) or isinstance(rows, str) or not all(isinstance(r, Mapping) for r in rows):
+            problems.append("'genes' must be a list of tables")
+            rows = []
+        genes = [_gene(row, problems) for row in rows]
+        whole = tuple(gene for gene in genes if gene is not None)
+        name = str(data.get("name"))
+        if not problems:
+            return Space(name, whole)
+        if len(whole) == len(genes) > 0:  # what genes say of one another is known only where all can be read
+            try:
+                Space(name, whole)
+            except SpaceError as error:
+                problems += error.problems
+        raise SpaceError(*problems)
 
     @cached_property
     def sha256(self) -> str:
@@ -215,34 +248,79 @@ class Space:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _rows(value: object) -> Sequence[Mapping[str, Any]]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(r, Mapping) for r in value):
-        raise SpaceError("'genes' must be a list of tables")
-    return value
+_SPACE = ("name", "genes")
+_GENE = ("name", "choices", "kind", "active_if")
 
 
-def _gene(row: Mapping[str, Any]) -> Gene:
-    extra = set(row) - {"name", "choices", "kind", "active_if"}
-    if extra:
-        raise SpaceError(f"unknown key {sorted(extra)[0]!r} in gene {row.get('name', '?')!r}")
-    choices = row["choices"]
-    if not isinstance(choices, Sequence) or isinstance(choices, str):
-        raise SpaceError(f"gene {row.get('name', '?')!r}: choices must be a list")
-    for choice in choices:
-        if isinstance(choice, bool) or not isinstance(choice, (str, int, float)):
-            raise SpaceError(f"gene {row.get('name', '?')!r}: a choice must be a string or a number, got {choice!r}")
-        if not isinstance(choice, str) and not _is_finite(choice):
-            raise SpaceError(f"gene {row.get('name', '?')!r}: a choice must be finite, got {str(choice)[:40]}")
-    condition = row.get("active_if")
+def _problems_of(gene: Gene, earlier: Mapping[str, Gene]) -> list[str]:
+    """What is wrong with a gene that stands behind others."""
+    where, problems = f"gene {gene.name!r}", []
+    if len(gene.choices) < 1 or len(set(gene.choices)) != len(gene.choices):  # 1 and 1.0 are not distinct
+        problems.append(f"{where} needs distinct choices, got {list(gene.choices)!r}")
+    if gene.kind not in ("ordered", "nominal"):
+        problems.append(f"{where}: kind must be 'ordered' or 'nominal', got {gene.kind!r}")
+    condition = gene.active_if
+    if condition is None:
+        return problems
+    other = earlier.get(condition.gene)
+    if other is None or other.active_if is not None:
+        return [
+            *problems,
+            f"{where}: active_if must name an earlier gene that is always active, got {condition.gene!r}",
+        ]
+    if condition.among is not None:
+        strange = [choice for choice in condition.among if choice not in other.choices]
+        problems += [f"{where}: active_if: {other.name!r} has no choice {choice!r}" for choice in strange]
+    elif not all(isinstance(c, (int, float)) for c in other.choices):
+        problems.append(f"{where}: active_if needs numeric choices in {other.name!r}, or 'among'")
+    return problems
+
+
+def _extra(row: Mapping[str, Any], known: Sequence[str]) -> list[str]:
+    return sorted(str(key) for key in row if key not in known)
+
+
+def _gene(row: Mapping[str, Any], problems: list[str]) -> Gene | None:
+    """A gene as it is declared; None where it cannot be read, for reasons that go to ``problems``."""
+    before, name = len(problems), row.get("name", "?")
+    where = f"gene {name!r}"
+    problems += [f"unknown key {key!r} in {where}" for key in _extra(row, _GENE)]
+    problems += [f"{where} lacks the key {key!r}" for key in ("name", "choices") if key not in row]
+    if not isinstance(name, str) or not name:
+        problems.append(f"{where}: a name is a text")
+    choices = _choices(row.get("choices", []), f"{where}: ", "a choice", problems)
     active_if = None
-    if condition is not None:
-        if not isinstance(condition, Mapping) or set(condition) != {"gene", "at_least"}:
-            raise SpaceError(f"gene {row.get('name', '?')!r}: active_if needs exactly 'gene' and 'at_least'")
-        limit = condition["at_least"]
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not _is_finite(limit):
-            raise SpaceError(f"gene {row.get('name', '?')!r}: at_least must be a number, got {str(limit)[:40]}")
-        active_if = Condition(str(condition["gene"]), limit)  # as it is written: the hash is over the text
-    return Gene(str(row["name"]), tuple(choices), row.get("kind", "ordered"), active_if)
+    if row.get("active_if") is not None:
+        active_if = _condition(row["active_if"], where, problems)
+    kind = row.get("kind", "ordered")
+    return Gene(name, choices, kind, active_if) if len(problems) == before else None
+
+
+def _choices(value: object, where: str, what: str, problems: list[str]) -> tuple[Choice, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        problems.append(f"{where}choices must be a list")
+        return ()
+    for choice in value:
+        if isinstance(choice, bool) or not isinstance(choice, (str, int, float)):
+            problems.append(f"{where}{what} must be a string or a number, got {choice!r}")
+        elif not isinstance(choice, str) and not _is_finite(choice):
+            problems.append(f"{where}{what} must be finite, got {str(choice)[:40]}")
+    return tuple(value)
+
+
+def _condition(condition: object, where: str, problems: list[str]) -> Condition | None:
+    keys = set(condition) if isinstance(condition, Mapping) else set()
+    if not isinstance(condition, Mapping) or keys not in ({"gene", "at_least"}, {"gene", "among"}):
+        problems.append(f"{where}: active_if needs exactly 'gene' and 'at_least', or 'gene' and 'among'")
+        return None
+    if "among" in keys:
+        among = _choices(condition["among"], f"{where}: active_if: ", "a choice", problems)
+        return Condition(str(condition["gene"]), among=among)
+    limit = condition["at_least"]
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not _is_finite(limit):
+        problems.append(f"{where}: at_least must be a number, got {str(limit)[:40]}")
+        return None
+    return Condition(str(condition["gene"]), limit)  # as it is written: the hash is over the text
 
 
 def _is_finite(number: float) -> bool:

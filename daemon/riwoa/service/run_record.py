@@ -15,6 +15,7 @@ from riwoa.errors import ConfigError, TableError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.kind import Problem
 from riwoa.run.provision import Provision
+from riwoa.run.task import target_ms
 from riwoa.surrogate.gaussian_process import Examples
 from riwoa_storage.events import CognitionProvided, RunResumed
 from riwoa_storage.reader import JournalReader
@@ -113,15 +114,16 @@ def _require_same(run: RunRecord, inputs: RunInputs) -> None:
 
 
 def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:
-    problem, wanted = inputs.problem, config.objective.latency_ms
+    problem, answers = inputs.problem, config.oracle.settings.answers_latency
+    target = target_ms(config.objective.latency_ms, problem.auto_target_ms, answers_latency=answers)
     race = {"rungs": list(config.oracle.rungs), "confidence": config.oracle.rung_confidence}
     return {
         "riwoa": __version__,
         "seed": config.run.seed,
         "strategy": config.search.strategy,
         "space": problem.space.to_json(),
-        "objective": config.objective.model_dump(mode="json"),
-        "target_ms": problem.auto_target_ms if wanted == "auto" or problem.auto_target_ms is None else wanted,
+        "objective": config.objective.to_json(),
+        "target_ms": target,
         "oracle": {**problem.spec.to_json(), **problem.described},
         "oracle_version": inputs.oracle_version,
         "latency_table_sha256": problem.latency_sha256,

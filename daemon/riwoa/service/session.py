@@ -18,17 +18,17 @@ from riwoa.log import get_logger
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.workers import pool_settings
-from riwoa.patience import BestEffort
+from riwoa.patience import BestEffort, patiently
 from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.journal import RunJournal
-from riwoa.run.problem import load_problem
+from riwoa.run.problem import load_problem, search_task
 from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
-from riwoa.run.task import SearchTask
 from riwoa.service.drift_watch import DriftWatch
-from riwoa.service.ending import confirm_winner, export_winner, finetune_winner
+from riwoa.service.ending import confirm_winner, export_winner, finetune_winner, judge_front
+from riwoa.service.front_view import journaled_test
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
@@ -123,7 +123,9 @@ class Session:
             conductor = search.conductor
             await conductor.run()
             self._board.sources.time_left_s = lambda: None  # nobody knows how long the rest takes
-        await confirm_winner(self._parts, self._journal, run_id, problem.exact_spec, conductor.leader)
+        if not await judge_front(self._parts, self._journal, problem.spec, conductor):
+            await confirm_winner(self._parts, self._journal, run_id, problem.exact_spec, conductor.leader)
+        await self._show_test(run_id)
         await self._journal.finish_run(run_id)
         why = "all that exists within the target is evaluated: " if conductor.exhausted else ""
         finished = f"{why}the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
@@ -206,6 +208,7 @@ class Session:
         """Restore a conductor from the journal; from here on what pauses the search holds it."""
         parts, problem = self._parts, inputs.problem
         proposal_queue = self._start_proposals(group, stack, inputs.provision)
+        task = search_task(problem, parts.config, inputs.prior)
         evaluations = Evaluations(
             pool,
             self._journal,
@@ -214,17 +217,11 @@ class Session:
             on_result=parts.progress.note,
             on_full=self._rate.tick,
             run_id=run_id,
+            objective=task.objective(parts.config),
         )
         conductor = Conductor(
             journal=RunJournal(self._journal, parts.paths.journal, run_id),
-            task=SearchTask(
-                space=problem.space,
-                latency_ms=problem.latency_of,
-                auto_target_ms=problem.auto_target_ms,
-                layer_ms=problem.layer_ms,
-                catalogue=problem.catalogue,
-                prior=inputs.prior,
-            ),
+            task=task,
             evaluations=evaluations,
             reloader=parts.reloader,
             model=LanguageModel(proposal_queue, inputs.provision.style) if proposal_queue is not None else None,
@@ -302,6 +299,11 @@ class Session:
         sources.operators = lambda: operators_view(conductor, seconds)
         sources.screening = lambda: screening_view(conductor)
         sources.config = lambda: config_view(conductor, self._parts.reloader)
+
+    async def _show_test(self, run_id: int) -> None:
+        """Have the status object tell what the test pictures said."""
+        found = await patiently(lambda: journaled_test(self._parts.paths.journal, run_id))
+        self._board.sources.test = lambda: found
 
     def _on_commit(self) -> None:
         self._parts.progress.note()

@@ -68,7 +68,7 @@ def class_weights(labels: IntArray, n_classes: int, power: float) -> FloatArray:
     """
     counts = np.bincount(labels, minlength=n_classes).astype(np.float64)
     weights = np.where(counts > 0, np.maximum(counts, 1) ** -power, 0.0)
-    return (weights * (len(labels) / (weights * counts).sum())).astype(np.float32)
+    return np.asarray(weights * (len(labels) / (weights * counts).sum()), np.float32)
 
 
 def steps_per_epoch(task: ImageTask, recipe: Recipe) -> int:

@@ -177,18 +177,11 @@ def _judged(weights: dict[str, Tensor], recipe: Recipe, task: ImageTask, spec: S
     network: Any = build_network(backbone)
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     recalibration = {r: task.recalibration(r, spec.recalibration_images) for r in recipe.resolutions}
-    evaluators = {
-        split: SubnetEvaluator(
-            Supernet(network, backbone),
-            recalibration,
-            {r: task.views(split, r, 1) for r in recipe.resolutions},
-            prefix_cache_bytes=0,
-            device=spec.device,
-        )
-        for split in task.splits
-        if split == "validation"
-    }
-    return judged_lead(evaluators, _RANDOM_SUBNETS, seed=0)
+    validation = {r: task.views("validation", r, spec.validation_views) for r in recipe.resolutions}
+    evaluator = SubnetEvaluator(
+        Supernet(network, backbone), recalibration, validation, prefix_cache_bytes=0, device=spec.device
+    )
+    return judged_lead({"validation": evaluator}, _RANDOM_SUBNETS, seed=0)
 
 
 class _Pace:

@@ -72,13 +72,20 @@ def source_of(start: str, width_mult: float | None) -> Source | None:
     if start == AUTO:
         found = _published("riwoa_cifar100_w0.25")
         return found if width_mult in (None, found.width_mult) else None
-    source = _published(start) if start in PUBLISHED else _of_file(Path(start).absolute())
-    if None not in (width_mult, source.width_mult) and width_mult != source.width_mult:
-        raise InputError(
-            f"train.start = {start} is a supernet of width {source.width_mult:g}, and one of width {width_mult:g} is "
-            "asked for: every layer of theirs differs in size; leave the width out, or set train.start to scratch"
-        )
+    if start in PUBLISHED:
+        _require_width(start, PUBLISHED[start].width_mult, width_mult)
+        return _published(start)
+    source = _of_file(Path(start).absolute())
+    _require_width(start, source.width_mult, width_mult)
     return source
+
+
+def _require_width(start: str, found: float | None, asked: float | None) -> None:
+    if found is not None and asked is not None and found != asked:
+        raise InputError(
+            f"train.start = {start} is a supernet of width {found:g}, and one of width {asked:g} is asked for: every "
+            "layer of theirs differs in size; leave the width out, or set train.start to scratch"
+        )
 
 
 def _published(name: str) -> Source:
@@ -144,8 +151,9 @@ def plan(pictures: Pictures, wishes: Wishes, source: Source | None) -> Recipe:
     )
     if source is None:
         return recipe
-    from_source = {"source": source.name, "source_sha256": sha256_of(source.path), "start": "drawn"}
-    return replace(recipe, **from_source, head_only_steps=min(_HEAD_ONLY_STEPS, short))
+    head_only = min(_HEAD_ONLY_STEPS, short)
+    sha256 = sha256_of(source.path)
+    return replace(recipe, start="drawn", source=source.name, source_sha256=sha256, head_only_steps=head_only)
 
 
 def resolutions_for(side_px: int) -> tuple[int, ...]:

@@ -273,7 +273,7 @@ class Trainer:
         except Exception as error:
             raise InputError(f"cannot resume from {path}: {error}; delete it to start over") from error
         if saved != asdict(self.recipe):
-            raise InputError(f"{path} was trained with another recipe; delete it or give --out another folder")
+            raise InputError(f"{path} was trained with another recipe; delete it to start over")
         if state.get("about", self._about) != self._about:
             raise InputError(f"{path} was trained on other data, or is of another network; delete it to start over")
         torch.nn.Module.load_state_dict(self.net, state["net"])  # OFA's own override renames keys of old releases

@@ -40,29 +40,34 @@ BLOCKS = (Block(8, 8, 8, 3, 1, 0, False, True),)
 
 
 class Convolution(nn.Module):
-    """A convolution that keeps the size but for its stride, batch normalisation where asked for, an activation."""
+    """A convolution that keeps the size but for its stride, and what there is after it: norm, activation, squeeze."""
 
     def __init__(
         self,
-        inputs: int,
-        outputs: int,
+        channels: tuple[int, int],
         kernel: int = 1,
         stride: int = 1,
+        *,
         groups: int = 1,
         norm: bool = True,
-        act: str = "",
+        act: str = "none",
+        squeezed: int = 0,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=NORM_EPS) if norm else nn.Identity()
+        self.conv = nn.Conv2d(*channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(channels[1], eps=NORM_EPS) if norm else nn.Identity()
         self.act = act
+        self.se = SqueezeExcitation(channels[1], squeezed) if squeezed else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to (n, c', h', w')."""
         x = self.bn(self.conv(x))
         if self.act == "hard swish":
-            return x * functional.relu6(x + 3) / 6
-        return functional.relu(x) if self.act == "relu" else x
+            x = x * functional.relu6(x + 3) / 6
+        elif self.act == "relu":
+            x = functional.relu(x)
+        y: Tensor = self.se(x)
+        return y
 
 
 class SqueezeExcitation(nn.Module):
@@ -86,13 +91,13 @@ class InvertedResidual(nn.Module):
     def __init__(self, block: Block) -> None:
         super().__init__()
         act, mid = "hard swish" if block.hard_swish else "relu", block.channels_mid
-        parts: dict[str, nn.Module] = {}
+        parts = {}
         if mid != block.channels_in:
-            parts["inverted_bottleneck"] = Convolution(block.channels_in, mid, act=act)
-        parts["depth_conv"] = Convolution(mid, mid, block.kernel, block.stride, groups=mid, act=act)
-        if block.squeezed:
-            parts["depth_conv"].add_module("se", SqueezeExcitation(mid, block.squeezed))
-        parts["point_linear"] = Convolution(mid, block.channels_out)
+            parts["inverted_bottleneck"] = Convolution((block.channels_in, mid), act=act)
+        parts["depth_conv"] = Convolution(
+            (mid, mid), block.kernel, block.stride, groups=mid, act=act, squeezed=block.squeezed
+        )
+        parts["point_linear"] = Convolution((mid, block.channels_out))
         self.conv = nn.ModuleDict(parts)
         self.shortcut = block.shortcut
 
@@ -101,7 +106,6 @@ class InvertedResidual(nn.Module):
         y = x
         for part in self.conv.values():
             y = part(y)
-            y = part.se(y) if hasattr(part, "se") else y
         return y + x if self.shortcut else y
 
 
@@ -110,10 +114,10 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first_conv = Convolution(3, STEM, 3, STEM_STRIDE, act="hard swish")
+        self.first_conv = Convolution((3, STEM), 3, STEM_STRIDE, act="hard swish")
         self.blocks = nn.ModuleList(InvertedResidual(block) for block in BLOCKS)
-        self.final_expand_layer = Convolution(BLOCKS[-1].channels_out, EXPANDED, act="hard swish")
-        self.feature_mix_layer = Convolution(EXPANDED, MIXED, norm=False, act="hard swish")
+        self.final_expand_layer = Convolution((BLOCKS[-1].channels_out, EXPANDED), act="hard swish")
+        self.feature_mix_layer = Convolution((EXPANDED, MIXED), norm=False, act="hard swish")
         self.classifier = nn.ModuleDict({"linear": nn.Linear(MIXED, CLASSES)})
 
     def forward(self, images: Tensor) -> Tensor:
