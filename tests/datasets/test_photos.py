@@ -54,7 +54,7 @@ def test_a_flat_folder_is_split_by_class_and_every_readable_picture_is_in_one_sp
     assert task.splits == SPLITS
     assert task.class_names == photos.class_names
     counts = {split: np.bincount(task.labels(split), minlength=3) for split in SPLITS}
-    assert sum(counts.values()).sum() == photos.pictures  # type: ignore[union-attr]
+    assert sum(counts.values()).sum() == photos.pictures
     assert all(2 <= count <= 5 for split in ("validation", "test") for count in counts[split])  # type: ignore[index]
     by_split = names(task)
     assert by_split["train"].isdisjoint(by_split["validation"] | by_split["test"])
@@ -180,7 +180,7 @@ def test_a_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "RGB"])
 def test_what_is_transparent_shows_white(tmp_path: Path, mode: str) -> None:
     picture = Image.new("RGBA", (28, 28), (0, 0, 0, 0)) if mode in ("RGBA", "LA") else Image.new("RGB", (28, 28))
-    settings = {} if mode in ("RGBA", "LA") else {"transparency": (0, 0, 0) if mode == "RGB" else 0}
+    settings: dict[str, Any] = {} if mode in ("RGBA", "LA") else {"transparency": (0, 0, 0) if mode == "RGB" else 0}
 
     def save(folder: Path) -> None:
         picture.convert(mode).save(folder / "odd.png", **settings)
