@@ -29,6 +29,7 @@ from riwoa.oracle.onnx_files import LOGITS, OnnxNetwork, Session, quantised, wit
 from riwoa.oracle.supernet_oracle import checkpoint_path
 from riwoa.parsing import parse_json, parse_json_object
 from riwoa.supernet.evaluator import SubnetEvaluator
+from riwoa.supernet.job import told_finetuning
 from riwoa.supernet.network import Supernet
 from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.onnx_graph import subnet_graph
@@ -58,7 +59,10 @@ def export_subnet(found: FoundNetwork, form: ExportForm) -> NetworkFiles:
     spec, config = SupernetSpec.from_json(found.spec), ofa_config(found.architecture)
     task = task_of(spec)
     check_every_split(task, spec)
-    subnet = _Subnet(winning_net(spec, config, task), config, task, spec)
+    net = winning_net(spec, config, task)
+    if found.finetuned is not None:
+        net = with_finetuned_weights(net, found.finetuned)
+    subnet = _Subnet(net, config, task, spec)
     network = subnet.onnx_network(form) if form.onnx else None
     small = quantised(subnet.graph(), subnet.calibrating()) if form.int8 else None
     deployment = Deployment(
@@ -116,6 +120,20 @@ def winning_net(spec: SupernetSpec, config: OfaConfig, task: ImageTask) -> nn.Mo
     validation = {config.r: (recalibration[config.r][:1], np.zeros(1, dtype=np.int64))}
     evaluator = SubnetEvaluator(supernet, recalibration, validation, dtype="float32", prefix_cache_bytes=0)
     return evaluator.recalibrated_net(config)
+
+
+def with_finetuned_weights(net: nn.Module, file: Path) -> nn.Module:
+    """The network with the weights of a file, its BatchNorm's statistics too.
+
+    Raises:
+        InputError: the file is damaged, or of another network.
+    """
+    try:
+        nn.Module.load_state_dict(net, load_file(file))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file} cannot be used ({reason}); `riwoactl finetune --again` makes another") from error
+    return net.eval()
 
 
 def accuracy(net: nn.Module, images: Images, labels: IntArray) -> dict[str, Any]:
@@ -258,6 +276,7 @@ class _Subnet:
             "output": {"name": "logits", "shape": ["batch", self.spec.n_classes]},
             "journaled": {"metrics": dict(found.metrics), "dtype": self.spec.dtype},
             "exported": dict(deployment.accuracies),
+            **({} if found.finetuned is None else {"finetuned": told_finetuning(found.finetuned, found.notes)}),
             **({} if small is None else {"int8": dict(small)}),
         }
 
