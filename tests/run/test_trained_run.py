@@ -64,7 +64,6 @@ def test_it_trains_first_and_a_kill_meanwhile_changes_no_digest(pictures: Path, 
     whole, state = (state_with(table, tmp_path / name) for name in ("whole", "state"))
     done = run(whole, "--foreground", settings=settings)
     assert done.returncode == 0, done.stderr
-    assert "supernet_trained" in done.stderr
     told = provenance(whole)
     assert told["oracle"]["checkpoint"] == "trained"
     assert told["oracle"]["checkpoint_sha256"] == sha256_of(whole / "supernet.safetensors")
