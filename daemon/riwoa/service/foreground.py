@@ -47,7 +47,8 @@ _MOST_CHARACTERS = 4_000  # of an architecture
 
 def progress_lines(status: StatusObject) -> list[str]:
     """The status in a few lines."""
-    lines = [f"riwoa · {status['state']} · {one_line(status)}"]
+    said = one_line(status)
+    lines = [f"riwoa · {said}" if said.startswith(status["state"]) else f"riwoa · {status['state']} · {said}"]
     run = status.get("run")
     if run:
         done, total = steps(run)
