@@ -6,7 +6,8 @@ STATE ?= .riwoa
 ARGS ?=
 JOBS ?= 2
 SHARED := -n $(JOBS) --dist worksteal
-FUZZED := tests/service/test_control.py tests/cognition/test_parse.py tests/config/test_config.py tests/config/test_reload.py
+FUZZED := tests/service/test_control.py tests/cognition/test_parse.py tests/config/test_config.py tests/config/test_hours.py \
+	tests/config/test_reload.py
 
 .PHONY: run test test-slow test-crash test-systemd test-gpu check lint clean
 

@@ -1,14 +1,12 @@
-"""The winner's files: architecture.json, model.safetensors, model.onnx and provenance.json.
+"""The files of a run's winner, or of another of its networks; which, its kind of oracle says (``OracleKind.export``).
 
-Where the run's language model learned, ``adapter/`` holds its LoRA weights too, as PEFT loads them. A run on a table
-or a predictor has no network, and writes no model.
+``architecture.json`` and ``provenance.json`` are there always. Where the run's language model learned, ``adapter/``
+holds its LoRA weights too, as PEFT loads them. A run on a table or a predictor has no network, and writes no model.
 
 The directory is written whole beside its place, flushed to the disk and renamed into it: whoever looks sees the old
 export or the new one, and the files of their own that they keep there in both. (Linux renames no directory over a full
 one, so the old one steps aside first; a power cut in between leaves neither in place, and exporting again brings both
 back: the export comes from the journal, the other files from where the old one stepped.)
-
-Which files a network has is its kind of oracle's to say (``OracleKind.export``).
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +27,23 @@ from riwoa.config.renamed import new_name
 from riwoa.errors import InputError, RiwoaError
 from riwoa.files.ownership import deny_writing_to_others, json_object, output_directory, unwritable
 from riwoa.files.staging import finish_left, replacing
+from riwoa.hardware.interval import interval_of, plus_minus
 from riwoa.hardware.probe import library_versions
 from riwoa.ipc.child import die_with_parent, watch_stdin
-from riwoa.oracle.kind import FoundNetwork
+from riwoa.oracle.kind import ExportForm, FoundNetwork, OracleKind
 from riwoa.oracle.kinds import kind_named
+from riwoa.paths import StatePaths
+from riwoa.plugins import Named
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
-from riwoa_storage.events import AdapterUnusable, RunResumed
+from riwoa_storage.events import AdapterUnusable, NetworkJudged, RunResumed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord
 
+Place = tuple[int, int]  # (generation, slot)
+
 SCHEMA = 1
+WHOLE = ExportForm()
 _ADAPTER_README = """\
 ---
 library_name: peft
@@ -56,19 +60,25 @@ base = AutoModelForCausalLM.from_pretrained("the base model's directory")
 model = PeftModel.from_pretrained(base, "this directory")
 ```
 """
+_OF_TEST = ("accuracy", "accuracy_error", "pictures", "views")
 _LIBRARIES = ("torch", "ofa", "numpy", "safetensors", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """What a run found, as journaled: its leader (within the target as soon as one is), and all it depends on."""
+    """What a run found, as journaled: its leader (within the target as soon as one is), and all it depends on.
+
+    Of another network that is asked for, ``leader`` holds the same.
+    """
 
     run: RunRecord
     leader: Json
     config: Json
     fitness_version: str
+    evaluations: int = 0  # of the whole run, in full
     adapter: AdapterRecord | None = None  # in force at the end, whole
     restarted: Json = field(default_factory=dict)  # keys that a start changed in the run, as it saw them last
+    judged: NetworkJudged | None = None  # on pictures that chose nothing
 
     @property
     def architecture(self) -> Json:
@@ -87,11 +97,11 @@ class Exported:
     onnx_left_out: str | None
 
 
-def read_winner(journal: Path, run_id: int | None = None) -> Winner:
-    """The leader of a run (the latest) from its last committed generation.
+def read_winner(journal: Path, run_id: int | None = None, place: Place | None = None) -> Winner:
+    """The leader of a run (the latest) from its last committed generation, or the individual at another place.
 
     Raises:
-        InputError: no run was begun, or no evaluation succeeded in it.
+        InputError: no run was begun, no evaluation succeeded in it, or none at this place.
         StorageError: the journal cannot be read, or there is no such run.
     """
     with JournalReader(journal) as reader:
@@ -101,8 +111,10 @@ def read_winner(journal: Path, run_id: int | None = None) -> Winner:
         last = reader.last_generation(run.run_id)
         if last is None or last.leader is None:
             raise InputError(f"run {run.run_id} has no leader yet: no evaluation succeeded; let it run on")
+        found = last.leader if place is None else _individual(reader, run.run_id, place, last.leader)
         revisions = reader.config_revisions(run.run_id)
         adapters = reader.adapters(run.run_id)
+        judged = [event for event in reader.events(run.run_id, NetworkJudged) if event.error is None]
         restarts = [event.restarted for event in reader.events(run.run_id, RunResumed)]
         refused = {event.sha256 for event in reader.events(run.run_id, AdapterUnusable) if event.refused}
         searched = [s.generation for s in reader.generation_summaries(run.run_id) if s.phase == "search"]
@@ -111,7 +123,35 @@ def read_winner(journal: Path, run_id: int | None = None) -> Winner:
     learned = run.provenance.get("model_spec") is not None  # a script in a model's place learns nothing real
     usable = [adapter for adapter in adapters if adapter.sha256 not in refused]
     adapter = _in_force(usable, max(searched, default=0)) if learned else None
-    return Winner(run, last.leader, config, last.individuals[0].fitness_version, adapter, restarted)
+    evaluations = int(last.counters.get("evaluations", 0))
+    on_test = next((event for event in judged if event.architecture_key == found["architecture_key"]), None)
+    version = last.individuals[0].fitness_version
+    return Winner(run, found, config, version, evaluations, adapter, restarted, on_test)
+
+
+def _individual(reader: JournalReader, run_id: int, place: Place, leader: Json) -> Json:
+    """An individual in the form of a leader.
+
+    Raises:
+        InputError: there is none, or it was not evaluated in full.
+    """
+    found = reader.individual(run_id, *place)
+    if found is None or found.status != "ok":
+        why = "there is none" if found is None else f"its evaluation was {found.status}"
+        raise InputError(
+            f"run {run_id}, {place[0]}/{place[1]}: {why}; riwoactl pareto lists networks with their places"
+        )
+    target_ms = leader.get("target_ms")
+    return {
+        "generation": place[0],
+        "slot": place[1],
+        "fitness": found.fitness,
+        "feasible": target_ms is None or found.metrics["latency_ms"] <= target_ms,
+        "target_ms": target_ms,
+        "metrics": dict(found.metrics),
+        "architecture": dict(found.architecture),
+        "architecture_key": found.architecture_key,
+    }
 
 
 def _in_force(adapters: Sequence[AdapterRecord], generation: int) -> AdapterRecord | None:
@@ -126,8 +166,24 @@ def _in_force(adapters: Sequence[AdapterRecord], generation: int) -> AdapterReco
     return None
 
 
-def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: bool = True) -> Exported:
+def export_run(
+    journal: Path,
+    out: Path,
+    run_id: int | None = None,
+    *,
+    form: ExportForm = WHOLE,
+    place: Place | None = None,
+    inherited: bool = False,
+) -> Exported:
     """Write the winner of a run (the latest) into ``out``, replacing an older export there.
+
+    Args:
+        journal: of the run.
+        out: a directory, which is made.
+        run_id: another run than the latest.
+        form: how the network is asked for.
+        place: of another individual than the winner.
+        inherited: with the weights that the network was found with, also where it was fine-tuned.
 
     Raises:
         InputError: nothing to export, or the checkpoint is missing.
@@ -136,22 +192,37 @@ def export_run(journal: Path, out: Path, run_id: int | None = None, *, onnx: boo
         OracleError: onnxruntime and torch disagree on the model.
         StorageError: the journal cannot be read.
     """
-    winner = read_winner(journal, run_id)
-    begun_with = dict(winner.run.provenance.get("oracle", {}))
-    oracle = kind_named(str(begun_with.get("kind")))
-    with oracle.blamed("find its files"):
-        spec = oracle.value.moved(begun_with, _changed_settings(winner))
+    winner = read_winner(journal, run_id, place)
+    oracle, found = found_network(winner, journal)
+    finetuned = StatePaths(journal.absolute().parent).finetuned
+    if not inherited and oracle.value.finetuning_told(found, finetuned) is not None:
+        found = replace(found, finetuned=finetuned)
     with _writing(out):
         finish_left(Path(os.path.realpath(out)), made_export)
     out = output_directory(out, lambda directory: made_export(directory) is not None)
     with oracle.blamed("export the winner"):
-        files = oracle.value.export(_found_network(winner, spec), onnx=onnx)
+        files = oracle.value.export(found, form)
     description = {"schema": SCHEMA, **_found(winner), **files.description}
     with _replacing(out) as temporary:
         with oracle.blamed("write the winner's files"):
             files.write(temporary)
         provenance = _write_descriptions(winner, description, temporary)
     return Exported(out, description, provenance, files.onnx_left_out)
+
+
+def found_network(winner: Winner, journal: Path) -> tuple[Named[OracleKind], FoundNetwork]:
+    """The winner as its kind of oracle takes it, and that kind; its files where they lie now.
+
+    Raises:
+        ConfigError: the kind was another package's, and is gone.
+    """
+    begun_with = dict(winner.run.provenance.get("oracle", {}))
+    oracle = kind_named(str(begun_with.get("kind")))
+    with oracle.blamed("find its files"):
+        spec = oracle.value.moved(begun_with, _changed_settings(winner), journal.absolute().parent)
+    table = StatePaths(journal.absolute().parent).latency_table
+    interval = interval_of(table, winner.run.provenance.get("latency_table_sha256"))
+    return oracle, _found_network(winner, spec, interval)
 
 
 def _changed_settings(winner: Winner) -> Json:
@@ -162,14 +233,23 @@ def _changed_settings(winner: Winner) -> Json:
     return {key.removeprefix(own): value for key, value in now.items() if key.startswith(own)}
 
 
-def _found_network(winner: Winner, spec: Json) -> FoundNetwork:
+def _found_network(winner: Winner, spec: Json, interval: float | None) -> FoundNetwork:
+    """``interval``: of the run's latency table, where that lies beside the journal."""
     notes = {
         "architecture_key": str(winner.leader["architecture_key"]),
         "resolution": str(winner.architecture.get("resolution")),
         "run_digest": winner.run.digest,
+        "oracle_version": str(winner.run.provenance.get("oracle_version")),
         "riwoa": __version__,
     }
-    return FoundNetwork(spec, winner.architecture, winner.leader["metrics"], notes)
+    metrics = winner.leader["metrics"]
+    if metrics.get("latency_ms"):
+        notes |= {"latency_ms": f"{metrics['latency_ms']:.3f}", "latency_of": "by its device's latency table"}
+        if interval is not None:
+            notes["latency_interval"] = plus_minus(interval).strip()
+    if winner.evaluations:
+        notes["tries"] = str(winner.evaluations)
+    return FoundNetwork(spec, winner.architecture, metrics, notes)
 
 
 def _write_descriptions(winner: Winner, description: Json, directory: Path) -> Json:
@@ -190,6 +270,8 @@ def _found(winner: Winner) -> dict[str, Any]:
         "fitness": winner.leader["fitness"],
         "fitness_version": winner.fitness_version,
         "feasible": winner.leader["feasible"],
+        "tries": winner.evaluations,  # of the run: its winner's validation accuracy is the best of these
+        "test": None if winner.judged is None else {name: getattr(winner.judged, name) for name in _OF_TEST},
     }
 
 

@@ -1,8 +1,9 @@
 """Where the state directory, its files and the control socket lie; the same for riwoad and riwoactl.
 
 The state directory is the first of: ``--state``; ``$RIWOA_STATE``; ``$STATE_DIRECTORY`` (systemd's); ``./.riwoa``, if a
-run lies there; ``$XDG_STATE_HOME/riwoa`` (``~/.local/state/riwoa``). Where none lies in the last either, riwoactl alone
-looks at the service's ``/var/lib/riwoa`` too: a daemon started by hand never writes there unasked.
+run lies there or ``riwoactl init`` made it; ``$XDG_STATE_HOME/riwoa`` (``~/.local/state/riwoa``). Where none lies in
+the last either, riwoactl alone looks at the service's ``/var/lib/riwoa`` too: a daemon started by hand never writes
+there unasked.
 
 A variable that is empty counts as not set, and so does an XDG directory that is not absolute. A place is resolved
 once, to its real path; from then on everything is relative to that, so that one directory has one lock and one journal,
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-LOCAL_STATE = ".riwoa"  # what `make run` uses, in the working directory
+LOCAL_STATE = ".riwoa"  # what `make run` and `riwoactl init` use, in the working directory
+PROJECT = "init.json"  # what `riwoactl init` saw; it makes a directory the state of what follows
 SYSTEM_STATE = "/var/lib/riwoa"
 SYSTEM_RUNTIME = "/run/riwoa"
 ORDER = "$RIWOA_STATE, systemd's, ./.riwoa if a run lies there, the user's"  # for --help
@@ -59,6 +61,16 @@ class StatePaths:
     def latency_table(self) -> Path:
         """This device's operator latencies."""
         return self._path("latency_lut.json")
+
+    @property
+    def supernet(self) -> Path:
+        """The supernet that was trained on the configured pictures: ``oracle.supernet.checkpoint = "trained"``."""
+        return self._path("supernet.safetensors")
+
+    @property
+    def finetuned(self) -> Path:
+        """The winner's weights after ``riwoactl finetune``."""
+        return self._path("finetuned.safetensors")
 
     @property
     def status(self) -> Path:
@@ -157,7 +169,7 @@ def _first(directories: str | None) -> str:
 
 
 def _holds_run(place: str) -> bool:
-    return any(os.path.exists(os.path.join(place, file)) for file in ("status.json", "journal.db"))
+    return any(os.path.exists(os.path.join(place, file)) for file in ("status.json", "journal.db", PROJECT))
 
 
 def expanded(path: str) -> str:

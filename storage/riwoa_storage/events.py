@@ -74,6 +74,24 @@ class WinnerConfirmed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkJudged(Event):
+    """A network of the front was judged, once, on pictures that chose nothing; or why it could not be.
+
+    ``correct`` are its answers, a bit an image, as its oracle packs them; ``accuracy`` is None with an ``error``.
+    """
+
+    architecture_key: str
+    oracle_version: str = ""
+    split: str = "test"
+    accuracy: float | None = None
+    accuracy_error: float | None = None
+    pictures: int = 0
+    views: int = 1
+    correct: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyDrift(Event):
     """A check of the latency table against the device; the fields are those of ``riwoa.hardware.drift.Drift``."""
 
@@ -146,6 +164,7 @@ KINDS: Mapping[str, type[Event]] = {
     "deadline": DeadlineReached,
     "space_exhausted": SpaceExhausted,
     "winner_confirmed": WinnerConfirmed,
+    "network_judged": NetworkJudged,
     "latency_drift": LatencyDrift,
     "requests_withdrawn": RequestsWithdrawn,
     "training_failed": TrainingFailed,

@@ -19,13 +19,15 @@ _LATEST = (
     "LEFT JOIN generations AS g ON g.run_id = runs.run_id AND g.generation = runs.generations - 1 "
     "ORDER BY runs.run_id DESC LIMIT 1"
 )
+_JUDGED = "SELECT payload FROM events WHERE run_id = ? AND kind = 'network_judged' ORDER BY event_id DESC"
 
 
 def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The latest run and its last committed generation as one JSON object; None when no run was begun.
 
     Keys: run_id, status, generations, digest, created_unix_s, and of the last generation (null before the first):
-    phase, config_revision, counters, leader (without its architecture), inputs, duration_s, committed_unix_s.
+    phase, config_revision, counters, leader (without its architecture), inputs, duration_s, committed_unix_s. And test:
+    what ``NetworkJudged`` says of the leader, null where there is none.
     No checksum is looked at: this is for a person's eyes, and nothing is built on it.
 
     Raises:
@@ -41,10 +43,13 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         seen = dict(zip((*_OF_RUN, *_OF_GENERATION), row, strict=True))
         for column in ("counters", "leader", "inputs"):
             seen[column] = None if seen[column] is None else json.loads(seen[column])
+        judged = map(json.loads, (payload for (payload,) in connection.execute(_JUDGED, (seen["run_id"],))))
+        key = (seen["leader"] or {}).get("architecture_key")
+        seen["test"] = next((event for event in judged if event.get("architecture_key") == key), None)
         return seen
     except sqlite3.Error as error:
         raise translate(error, str(path), reading=True) from error
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise JournalCorruptError(f"{path} is damaged ({error}): run riwoactl verify, then restore a backup") from None
     finally:
         connection.close()

@@ -208,7 +208,7 @@ def test_what_is_measured_after_a_training_is_what_a_fresh_process_measures_befo
     model: ModelWriter, tiny_llama: ModelSpec, tmp_path: Path
 ) -> None:
     """Nothing computed with the old weights (a cached prefix) may leak into the gate's numbers."""
-    many = job(tmp_path, probes=tuple(ask(i) for i in range(12)))
+    many = job(tmp_path, probes=tuple(ask(i) for i in range(4)))
     texts(model)
     after = model.train(many).after
     fresh = ModelWriter.load(tiny_llama)

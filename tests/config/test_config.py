@@ -161,7 +161,7 @@ def test_a_number_where_the_file_needs_a_string_is_refused_and_says_how_to_quote
         "governor.disk_pause_bytes=99999999999999999999999",
         "objective.exponent=-1e300",
         "oracle.timeout_s=1e300",
-        "search.screened=1000000000",
+        "search.riwoa.screened=1000000000",
     ],
 )
 def test_a_number_beyond_all_use_is_refused(setting: str) -> None:
@@ -307,6 +307,6 @@ def test_rungs_that_an_oracle_does_not_have_are_refused(settings: list[str], tol
 
 
 def test_what_a_journal_of_before_did_not_say_is_what_was_done_then() -> None:
-    assert from_journal({"search": {"population": 8}}).search.screened == 1
-    assert from_journal({}).search.screened == 1
+    assert from_journal({"search": {"population": 8}}).search.riwoa.screened == 1
+    assert from_journal({}).search.riwoa.screened == 1
     assert from_journal(as_json(Config())) == Config()

@@ -75,12 +75,12 @@ def test_a_file_with_a_key_that_cannot_change_applies_none_of_it_and_names_the_k
 def test_a_run_that_stands_on_older_values_of_fixed_keys_still_takes_edits(file: Path) -> None:
     """What a resumed run stands on may differ from the file where the start allowed it; that is no edit."""
     reloader = reloader_of(file)
-    reloader.continue_from(load(None, ["search.screened=1", "run.generations=10"], {}).config)
+    reloader.continue_from(load(None, ["search.riwoa.screened=1", "run.generations=10"], {}).config)
     file.write_text("[run]\ngenerations = 11\n")
     reloader.reload()
     taken = reloader.take()
     assert taken is not None
-    assert (taken[0].run.generations, taken[0].search.screened) == (11, 1)
+    assert (taken[0].run.generations, taken[0].search.riwoa.screened) == (11, 1)
 
 
 @pytest.mark.parametrize(

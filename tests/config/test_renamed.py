@@ -1,7 +1,8 @@
-"""Keys by the names that they had before each kind of oracle had a table of its own."""
+"""Keys by the names that they had before each kind of oracle, and each strategy, had a table of its own."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import pytest
 from riwoa.config.loading import difference, from_journal, keys_in_journal, load
 from riwoa.config.reload import Reloader
 from riwoa.config.renamed import RENAMED
-from riwoa.config.schema import Config, as_json, leaves, value_of
+from riwoa.config.schema import Config, leaves, value_of
 from riwoa.ctl import main
 from riwoa.errors import ConfigError
+from riwoa.run.strategy import search_parameters
+from riwoa.search.base import SearchInputError
+from riwoa.search.riwoa import RiwoaParameters
 from riwoa.search.strategies import STRATEGIES
 
 GOLDEN = Path(__file__).parent / "golden"  # configurations as the last version with flat keys journaled them
@@ -37,6 +41,7 @@ NEW = {
         *("oracle.supernet.n_classes=3", "oracle.supernet.dtype=float32"),
     ],
 }
+LATER = {"search.riwoa.spiral_b", "search.woa.spiral_b"}  # keys that there were under no name
 OLD_FILE = """\
 [oracle]
 kind = "table"
@@ -118,10 +123,11 @@ def test_wrong_values_and_tables_in_the_place_of_values_are_told_by_the_new_name
 @pytest.mark.parametrize("kind", NEW)
 def test_a_configuration_that_an_older_version_journaled_reads_back_as_today_s(kind: str) -> None:
     journaled: dict[str, Any] = json.loads((GOLDEN / f"flat_{kind}.json").read_text())
-    today = load(None, NEW[kind], {}).config
+    today = load(None, [*NEW[kind], "oracle.supernet.data_rules=1"], {}).config  # as pictures were read then
     assert from_journal(journaled) == today
     assert not difference(from_journal(journaled), today).refused
-    unsaid = {key for key, _ in leaves()} - keys_in_journal(journaled)
+    known_then = set(RENAMED.values()) | {"oracle.predictor.resolutions"}
+    unsaid = known_then - keys_in_journal(journaled) - LATER
     usual = "supernet" if kind == "predictor" else "predictor"
     assert f"oracle.{usual}.resolutions" in unsaid  # one key for both kinds it was
 
@@ -165,9 +171,37 @@ def test_show_and_check_tell_old_names_on_standard_error_and_show_prints_the_new
 
 
 def test_the_defaults_of_the_configuration_are_those_of_the_strategy() -> None:
-    ours = STRATEGIES["riwoa"].parameters()
-    config = Config()
-    shared = [name for name in as_json(config)["search"] if hasattr(ours, name)]
-    assert len(shared) == 11
-    for name in set(shared) - {"p_semantic"}:  # without a configuration there is nobody to ask
-        assert value_of(config, f"search.{name}") == getattr(ours, name)
+    for name in ("riwoa", "woa"):
+        ours = STRATEGIES[name].parameters()
+        for common in ("population", "placebo_share"):  # not p_semantic: without a configuration nobody can be asked
+            assert value_of(Config(), f"search.{common}") == getattr(ours, common)
+        made = search_parameters(load(None, [f"search.strategy={name}"], {}).config, 0.0)
+        assert dataclasses.replace(made, generations=ours.generations) == ours
+
+
+def test_old_names_of_a_strategy_s_keys_are_read_and_told(tmp_path: Path) -> None:
+    file = tmp_path / "riwoa.toml"
+    file.write_text("[search]\nscreened = 3\npopulation = 8\n")
+    loaded = load(file, ["search.predictor=7"], {"RIWOA_SEARCH__ELITISM": "false"})
+    search = loaded.config.search
+    assert (search.riwoa.screened, search.riwoa.elitism, search.predictor, search.population) == (3, False, "7", 8)
+    assert loaded.warning == (
+        f"old names of keys, which are still read: file {file}: search.screened is now search.riwoa.screened; "
+        "environment: search.elitism is now search.riwoa.elitism; "
+        "command line: search.predictor is now search.riwoa.predictor"
+    )
+    assert load(None, ["search.strategy=woa", "search.riwoa.predictor=x"], {}).config.search.predictor is None
+
+
+def test_bounds_of_a_strategy_s_keys_are_those_of_its_parameters() -> None:
+    for given, told in (
+        ("search.riwoa.elite_fraction=1.5", "search.riwoa.elite_fraction = 1.5, should be less than or equal to 1"),
+        ("search.riwoa.screened=0", "search.riwoa.screened = 0, should be greater than or equal to 1"),
+        ("search.riwoa.elitism=1", "search.riwoa.elitism = 1, should be a valid boolean"),
+        ("search.woa.elitism=true", "did you mean 'search.riwoa.elitism'"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(None, [given], {})
+        assert told in str(caught.value)
+    with pytest.raises(SearchInputError, match="elite_fraction must lie in"):
+        RiwoaParameters(elite_fraction=1.5)

@@ -38,7 +38,7 @@ def test_origin_tells_where_each_value_comes_from(
     assert origin["run.seed"].endswith(f"# file {file}")
     assert origin["run.generations"].endswith("# environment")
     assert origin["search.population"].endswith("# command line")
-    assert origin["search.elite_fraction"].endswith("# default")
+    assert origin["search.riwoa.elite_fraction"].endswith("# default")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,8 @@ def test_all_wrong_keys_are_reported_not_the_first(tmp_path: Path, capsys: pytes
 def test_missing_files_are_reported_as_a_start_would_all_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = '[oracle.supernet]\ndata = "/no/data"\ncheckpoint = "/no/net.pth"\n[search]\npredictor = "/no/predictor"\n'
+    text = '[oracle.supernet]\ndata = "/no/data"\ncheckpoint = "/no/net.pth"\n'
+    text += '[search.riwoa]\npredictor = "/no/predictor"\n'
     found = "\n".join(wrong(tmp_path / "riwoa.toml", text, capsys))
     assert all(part in found for part in ("/no/data", "/no/net.pth", "/no/predictor"))
     table = '[oracle]\nkind = "table"\n[oracle.table]\nfile = "/no/table.csv"\naccuracy = "a"\n'
@@ -188,3 +189,21 @@ def test_a_target_is_checked_by_the_devices_table_and_nothing_is_written(
     assert len(found) == 1
     assert "out of reach" in found[0]
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "riwoa.toml"])
+
+
+def test_what_a_start_would_refuse_is_reported_beside_wrong_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_table().save(tmp_path / "latency_lut.json")
+    text = "[run]\ngeneratons = 3\nseed = -1\n[objective]\nlatency_ms = 1e-6\n"
+    found = wrong(tmp_path / "riwoa.toml", f'{text}[oracle.supernet]\ndata = "/no/data"\n', capsys)
+    assert len(found) == 4
+    for part in ("run.generatons", "run.seed = -1", "/no/data", "out of reach: the space attains"):
+        assert sum(part in line for line in found) == 1
+
+
+def test_of_a_supernet_whose_own_keys_are_wrong_no_more_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = '[oracle.supernet]\nn_classes = 0\ndata = "/no/data"\n'
+    assert len(wrong(tmp_path / "riwoa.toml", text, capsys)) == 1

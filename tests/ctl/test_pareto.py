@@ -1,10 +1,15 @@
+import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from riwoa.ctl import main
-from riwoa.ctl.pareto import pareto_front
+from riwoa.oracle.answers import pack_answers
+from riwoa_storage.events import NetworkJudged
+from riwoa_storage.writer import JournalWriter
 
 from .support import individual, write_journal
 
@@ -13,9 +18,25 @@ _FIRST = (individual(0, ("slow", 0.9, 5.0)), individual(1, ("dominated", 0.5, 1.
 _SECOND = (individual(0, ("fast", 0.6, 1.0)), individual(1, ("good", 0.8, 1.9)))
 
 
-def test_the_front_is_recomputed_from_the_journal_with_the_leader_and_the_target_marked(tmp_path: Path) -> None:
+def judged(state: Path, right: Mapping[str, Sequence[int]], pictures: int = 100) -> None:
+    """Judge networks of the run: each reads these pictures right."""
+
+    async def write() -> None:
+        async with await JournalWriter.open(state / "journal.db") as journal:
+            for key, numbers in right.items():
+                correct = pack_answers(np.isin(np.arange(pictures), numbers))
+                event = NetworkJudged(run_id=1, architecture_key=key, accuracy=0.5, pictures=pictures, correct=correct)
+                await journal.put_event(event)
+
+    asyncio.run(write())
+
+
+def test_the_front_is_recomputed_from_the_journal_with_the_leader_and_the_target_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_journal(tmp_path / "journal.db", [_FIRST, _SECOND])
-    data = pareto_front(tmp_path / "journal.db")
+    assert main(["pareto", "--json", "--state", str(tmp_path)]) == 0
+    data = json.loads(capsys.readouterr().out)
     assert [(p["architecture_key"], p["leader"]) for p in data["front"]] == [
         ("fast", False),
         ("good", True),  # the most accurate within the target, though "slow" is more accurate
@@ -31,6 +52,61 @@ def test_the_table_says_which_networks_meet_the_target(tmp_path: Path, capsys: p
     assert "latency target 2.000 ms" in lines[0]
     assert [" yes " in line for line in lines[2:5]] == [True, True, False]
     assert [line.startswith("*") for line in lines[2:5]] == [False, True, False]
+
+
+def test_networks_that_the_test_pictures_cannot_tell_from_the_leader_are_marked_and_the_fastest_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_journal(tmp_path / "journal.db", [_FIRST, (*_SECOND, individual(2, ("quick", 0.75, 1.4)))])
+    right = {"good": range(80), "quick": range(3, 80), "fast": range(60), "slow": range(90)}
+    judged(tmp_path, {key: list(numbers) for key, numbers in right.items()})
+    assert main(["pareto", "--json", "--state", str(tmp_path)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    against = {row["architecture_key"]: row["against_leader"] for row in data["front"]}
+    assert against["good"] is None
+    assert {key: found["equal"] for key, found in against.items() if found} == {
+        "fast": False,
+        "quick": True,
+        "slow": False,  # clearly better, but beyond the target
+    }
+    assert against["quick"]["difference"] == pytest.approx(-0.03)
+    assert against["quick"]["p"] == pytest.approx(0.25)  # 3 pictures to none
+    assert data["test"]["accuracy"] == pytest.approx(0.8)
+    assert data["test"]["fastest_equal"]["architecture_key"] == "quick"
+    assert (data["test"]["judged"], data["test"]["equal"]) == (4, 1)
+    assert main(["pareto", "--state", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (head, quick, good) = (next(line for line in lines if word in line) for word in ("less the", "1.400", "1.900"))
+    assert head.index("test") < head.index("validation")
+    assert "77.00 %  -3.00 ± 1.71  =" in quick
+    assert good.startswith("*")
+    assert "=" not in good
+    assert any("1.400 ms (-3.00 ± 1.71 points, p = 0.25)" in line for line in lines)
+    assert any("80.00 %, the best of 3 tries" in line for line in lines)
+
+
+def test_a_faster_network_beyond_another_limit_is_no_substitute(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objective = {"constraints": ["latency_ms >= 1.5"]}  # of whatever metric
+    write_journal(tmp_path / "journal.db", [(*_SECOND, individual(2, ("quick", 0.75, 1.4)))], objective=objective)
+    judged(tmp_path, {"good": list(range(80)), "quick": list(range(3, 80))})
+    assert main(["pareto", "--json", "--state", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["test"]["fastest_equal"] is None
+
+
+def test_where_no_network_was_judged_it_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_journal(tmp_path / "journal.db", [_FIRST, _SECOND])
+
+    async def write() -> None:
+        async with await JournalWriter.open(tmp_path / "journal.db") as journal:
+            await journal.put_event(NetworkJudged(run_id=1, architecture_key="good", error="none are left"))
+
+    asyncio.run(write())
+    assert main(["pareto", "--state", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "on test pictures: none: none are left" in out
+    assert "less the leader" not in out
 
 
 def test_a_run_without_evaluations_has_no_front(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import itertools
 import json
 import os
@@ -18,6 +19,8 @@ from riwoa.service.foreground import progress_lines
 from riwoa.service.status import one_line
 from riwoa.service.status_check import checked_status
 from riwoa.service.status_object import StatusObject
+from riwoa_storage.events import NetworkJudged
+from riwoa_storage.writer import JournalWriter
 from tests.support.fuzz import examples
 from tests.support.odd_json import ODD_BYTES, mutated
 
@@ -68,6 +71,36 @@ def test_what_was_given_up_and_how_the_predictor_does_are_shown() -> None:
     quiet = render(status_object(evaluations={**counts, "dropped": 0}, screening={**screening, "covered": None}))
     assert "given up" not in quiet
     assert "predictor" not in quiet
+
+
+def test_the_test_pictures_come_before_those_that_chose_the_leader_and_what_is_as_good_is_named() -> None:
+    leader = status_object()["leader"]
+    assert leader is not None
+    fastest = {"architecture_key": "k", "latency_ms": 1.2, "accuracy": 0.78, "difference": -0.003}
+    fastest |= {"difference_error": 0.004, "p": 0.51}
+    test = {"accuracy": 0.783, "accuracy_error": 0.0123, "pictures": 400, "views": 8, "fastest_equal": fastest}
+    status = checked_status(status_object(leader={**leader, "tries": 130, "images": 3200}, test=test))
+    assert status is not None
+    lines = [line.split(None, 1)[-1] for line in render(status).splitlines()]
+    at = lines.index("78.30 % ± 1.23 on 400 pictures, 8 views each, that chose nothing")
+    assert lines[at + 1].endswith("and faster: 1.200 ms (-0.30 ± 0.40 points, p = 0.51)")
+    assert lines[at + 2].startswith("81.00 %, the best of 130 tries on 3200 images, at 1.700 ms")
+    assert "leader 78.30 % on test at" in one_line(status)
+    assert "leader 81.00 % on validation at" in one_line(status_object(leader={**leader, "images": 3200}))
+    assert "none: they are gone" in render(status_object(test={"reason": "they are gone"}))
+
+
+def test_the_journal_alone_tells_what_the_test_pictures_said(tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal.db", [(individual(0, ("a", 0.75, 1.5)),)], finished=True)
+
+    async def write() -> None:
+        async with await JournalWriter.open(tmp_path / "journal.db") as journal:
+            for key, accuracy in (("b", 0.1), ("a", 0.5)):
+                await journal.put_event(NetworkJudged(run_id=1, architecture_key=key, accuracy=accuracy, pictures=9))
+
+    asyncio.run(write())
+    test = collect(StatePaths(tmp_path))["test"]
+    assert test == {"accuracy": 0.5, "accuracy_error": None, "pictures": 9, "views": 1}
 
 
 def test_a_state_that_claims_to_run_without_a_daemon_is_that_of_a_killed_one(

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from riwoa.ctl import main
+from riwoa.supernet.recipe import read_recipe
+from tests.folders import make_photos
 from tests.support.cifar_files import small_archive
 from tests.support.picture_files import picture_folder
 
@@ -49,18 +51,35 @@ def test_a_supernet_of_ones_own_pictures_is_trained_checked_and_ranked(
     assert "n_classes" in capsys.readouterr().err
 
 
-def test_a_folder_of_pictures_judges_a_supernet_and_trains_none(
+def test_a_folder_of_pictures_judges_a_supernet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root = str(picture_folder(tmp_path / "data", classes=10, train_each=40, judging_each=2))
+    root = str(picture_folder(tmp_path / "data", classes=10, train_each=4, judging_each=4))
     assert main(["supernet", "check", "--data", root, "--random", "1", "--device", "cpu", "--json"]) == 0
     accuracies = json.loads(capsys.readouterr().out)["accuracy"]
-    assert all(set(row) == {"validation"} for row in accuracies.values())
-    hits = [20 * row["validation"] for row in accuracies.values()]  # of twenty pictures
+    assert all(set(row) == {"validation", "test"} for row in accuracies.values())
+    hits = [20 * row["validation"] for row in accuracies.values()]  # of twenty pictures: the other half is held out
     assert hits == pytest.approx([round(count) for count in hits])
+
+
+def test_a_folder_of_pictures_trains_a_supernet_of_its_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    assert main(["supernet", "train", "data", "--steps", "1"]) == 66
+    make_photos(Path("photos"), 3, 9, source="digits")
+    few = ["--steps", "1", "--batch", "4", "--width", "0.1", "--resolutions", "16", "--device", "cpu"]
+    assert main(["supernet", "train", "photos", *few]) == 0
+    assert read_recipe(Path("photos_supernet.safetensors")).n_classes == 3
+    capsys.readouterr()
+    judged = ["--checkpoint", "photos_supernet.safetensors", "--data", "photos", "--random", "1", "--device", "cpu"]
+    assert main(["supernet", "check", *judged, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["accuracy"]["largest"]) == {"validation", "test"}
+    for file in Path("photos").glob("*/*.jpg"):
+        file.rename(Path("photos") / file.name)
+    assert main(["supernet", "train", "photos/apple", *few]) == 66
+    assert "no class folder with pictures" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sizes", ["8,x", "0", "8192", ""])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import signal
@@ -16,9 +15,8 @@ from PIL import Image
 
 from riwoa.datasets.arrays import Split
 from riwoa.datasets.digits import load_digits_task
-from riwoa.hardware.build import build_table_in_child
-from riwoa.supernet.geometry import Backbone
 from riwoa_storage.replay import compare, verify
+from tests.bench.support import a_table
 from tests.service.test_service import ctl, daemon, evaluating, one_line, run, status, wait_for
 
 
@@ -39,7 +37,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("table") / "latency_lut.json"
-    asyncio.run(build_table_in_child(path, Backbone(0.25, 10), (24,), threads=1, repeats=10))
+    a_table().save(path)
     return path
 
 
@@ -77,8 +75,9 @@ def test_two_workers_share_the_decoded_pictures_and_a_kill_changes_no_digest(
         shutil.copy(table, place / "latency_lut.json")
     done = run(whole, "--foreground", settings=settings(digits, *RACED))
     assert done.returncode == 0, done.stderr
-    assert "on 150 validation images" in done.stdout
-    assert len(list(cache.glob("*.rgb"))) == 2  # training and validation
+    assert "on 100 pictures that chose nothing" in done.stdout  # half of what judges, held out
+    assert "on 100 validation images" in done.stdout
+    assert len(list(cache.glob("*.rgb"))) == 3  # training, validation and test
     with daemon(state, settings=settings(digits, *RACED)) as process:
         wait_for(state, evaluating)
         time.sleep(1.5)
@@ -91,7 +90,8 @@ def test_two_workers_share_the_decoded_pictures_and_a_kill_changes_no_digest(
     assert found.same, found.message
     assert verify(state / "journal.db").ok
     exported = json.loads((state / "export" / "architecture.json").read_text())
-    assert exported["exported"]["validation"]["images"] == 150
+    assert exported["exported"]["validation"]["images"] == 100
+    assert exported["test"]["accuracy"] == exported["exported"]["test"]["accuracy"]
     assert exported["exported"]["validation"]["accuracy"] > 0.3  # chance is 0.1
     assert "standard error of its accuracy" in ctl(state, "pareto").stdout
 

@@ -38,7 +38,7 @@ from tests.service.test_service import daemon, run, wait_for
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9", "cognition.script=mixed", "cognition.lag=2")
-RACED = ("oracle.rungs=[50,400]", "search.population=10", "run.generations=12", "search.screened=4")
+RACED = ("oracle.rungs=[50,400]", "search.population=10", "run.generations=12", "search.riwoa.screened=4")
 
 
 @pytest.fixture(autouse=True)
@@ -189,9 +189,9 @@ class Instant:
 async def test_the_memory_of_a_search_does_not_grow_with_its_evaluations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("riwoa.run.history.KEPT", 500)
+    monkeypatch.setattr("riwoa.run.history.KEPT", 250)
     path = tmp_path / "journal.db"
-    settings = ("run.generations=60", "search.population=100", "search.strategy=random", "run.polish_evaluations=0")
+    settings = ("run.generations=60", "search.population=50", "search.strategy=random", "run.polish_evaluations=0")
     reloader = Reloader(load(None, [*SMALL, *settings], {}), [])
     held: list[int] = []
     async with await JournalWriter.open(path) as journal:
@@ -208,8 +208,8 @@ async def test_the_memory_of_a_search_does_not_grow_with_its_evaluations(
             await conductor.run()
         finally:
             tracemalloc.stop()
-    assert conductor.history.counters["evaluations"] == 6000
-    assert (min(held[-5:]) - min(held[20:25])) / 3500 < 100  # bytes an evaluation
+    assert conductor.history.counters["evaluations"] == 3000
+    assert (min(held[-5:]) - min(held[20:25])) / 1750 < 100  # bytes an evaluation
 
 
 # -- what passes -----------------------------------------------------------------------------------------------------

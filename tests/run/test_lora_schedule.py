@@ -316,7 +316,7 @@ async def test_an_adapter_that_is_journaled_but_not_yet_swapped_in_is_swapped_in
 async def test_rejected_adapters_are_kept_and_not_used(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     # Unscreened: where the moves are better, a uniform script wins too rarely for a third training.
-    settings = ("cognition.script=mixed", "run.generations=30", "search.screened=1")
+    settings = ("cognition.script=mixed", "run.generations=30", "search.riwoa.screened=1")
     await run(path, *settings, provider=Pupil(Counter(), script="mixed"))
     rejected = [a for a in adapters(path) if a.status == "rejected"]
     assert rejected

@@ -15,7 +15,7 @@ from riwoa_storage.replay import compare, verify
 from tests.run.conduct import conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
-RACED = ("oracle.rungs=[50,400]", "search.population=10", "run.generations=12", "search.screened=1")
+RACED = ("oracle.rungs=[50,400]", "search.population=10", "run.generations=12", "search.riwoa.screened=1")
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.5", "cognition.script=mixed", "cognition.lag=2")
 
 
@@ -81,7 +81,7 @@ def _front(path: Path) -> set[tuple[float, float]]:
     return {p for p in points if not any(q[0] >= p[0] and q[1] <= p[1] and q != p for q in points)}
 
 
-@pytest.mark.parametrize("settings", [(), SEMANTIC, ("search.screened=4",), ("search.strategy=random",)])
+@pytest.mark.parametrize("settings", [(), SEMANTIC, ("search.riwoa.screened=4",), ("search.strategy=random",)])
 async def test_killed_after_every_commit_it_gives_up_the_same(tmp_path: Path, settings: tuple[str, ...]) -> None:
     whole = await conduct(tmp_path / "whole.db", *RACED, *settings)
     parts = tmp_path / "parts.db"
@@ -139,7 +139,7 @@ async def test_audits_tell_how_often_a_bound_was_wrong(tmp_path: Path, monkeypat
 
 async def test_predictions_are_journaled_beside_what_came_of_them(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    await conduct(path, "search.population=10", "run.generations=8", "search.screened=6")
+    await conduct(path, "search.population=10", "run.generations=8", "search.riwoa.screened=6")
     later = [i for g, i in individuals(path) if g >= 4 and i.operator != "polish" and not i.cache_hit]
     assert later
     assert all(i.metrics["predicted_sd"] > 0 for i in later)

@@ -21,6 +21,7 @@ from riwoa_storage.events import (
     DeadlineReached,
     Event,
     LatencyDrift,
+    NetworkJudged,
     RequestsWithdrawn,
     RunResumed,
     SpaceExhausted,
@@ -64,6 +65,20 @@ STORED: list[tuple[Event, str, str]] = [
         WinnerConfirmed(**AT, architecture_key="k", oracle_version="v", metrics={"accuracy": 0.5}, error=None),
         "winner_confirmed",
         '{"architecture_key":"k","error":null,"metrics":{"accuracy":0.5},"oracle_version":"v"}',
+    ),
+    (
+        NetworkJudged(
+            **AT,
+            architecture_key="k",
+            oracle_version="v",
+            accuracy=0.5,
+            accuracy_error=0.25,
+            pictures=2,
+            correct="gA==",
+        ),
+        "network_judged",
+        '{"accuracy":0.5,"accuracy_error":0.25,"architecture_key":"k","correct":"gA==","error":null,'
+        '"oracle_version":"v","pictures":2,"split":"test","views":1}',
     ),
     (
         LatencyDrift(

@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from riwoa.errors import InputError
+from riwoa.oracle.answers import pack_answers
+from riwoa.oracle.protocol import CandidateError, Judgement
 
 
 class ScriptedOracle:
@@ -23,6 +27,14 @@ class ScriptedOracle:
     def evaluate(self, architecture: Mapping[str, Any]) -> dict[str, float]:
         act = getattr(self, "_" + architecture.get("do", "answer"))
         return act(architecture) or {"accuracy": float(architecture.get("accuracy", 0.5)), "pid": os.getpid()}
+
+    def judge(self, architecture: Mapping[str, Any]) -> Judgement:
+        """Reads the first "right" of ten pictures right, after "seconds"."""
+        time.sleep(architecture.get("seconds", 0.0))
+        if "refuse" in architecture:
+            raise CandidateError("no such network")
+        right = np.arange(10) < architecture["right"]
+        return Judgement({"accuracy": float(right.mean()), "images": 10}, pack_answers(right))
 
     def _answer(self, _: Mapping[str, Any]) -> None:
         return None

@@ -16,11 +16,11 @@ from riwoa.datasets.cifar import Cifar100Task
 from riwoa.errors import InputError, OracleError, StateLockedError
 from riwoa.ipc.child import child_environment
 from riwoa.search.space import Choice
+from riwoa.supernet.checks import recalibrate
 from riwoa.supernet.evaluator import SubnetEvaluator
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet, build_network, weights_sha256
 from riwoa.supernet.space import mobilenet_space, ofa_config
-from riwoa.supernet.training import recalibrate
 from riwoa.validate.retrain import (
     Folder,
     Pixels,

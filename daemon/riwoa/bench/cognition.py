@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from riwoa.bench.parents import Parent, collect_parents
 from riwoa.bench.proposer import SEED, Outcome, Proposer, Say
@@ -55,6 +54,7 @@ from riwoa.run.offers import placebo_patch, seed_of
 from riwoa.run.provision import provide
 from riwoa.run.style import Style
 from riwoa.search.fitness import FloatArray
+from riwoa.search.paired import sign_flip_p
 from riwoa.search.rng import generator
 from riwoa_storage.durable import replace_durably
 from riwoa_storage.records import ReplyRecord, RequestRecord
@@ -457,7 +457,6 @@ def _comparisons(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     for ours, theirs in pairs:
         only_ours = sum(a and not b for a, b in zip(won[ours], won[theirs], strict=True))
         only_theirs = sum(b and not a for a, b in zip(won[ours], won[theirs], strict=True))
-        decided = only_ours + only_theirs
         found.append(
             {
                 "ours": ours,
@@ -465,7 +464,7 @@ def _comparisons(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
                 "difference": rows[ours]["win_rate"] - rows[theirs]["win_rate"],
                 "only_ours": only_ours,
                 "only_theirs": only_theirs,
-                "mcnemar_p": float(stats.binomtest(only_ours, decided).pvalue) if decided else 1.0,
+                "mcnemar_p": sign_flip_p(np.array(won[ours], dtype=np.int64) - np.array(won[theirs], dtype=np.int64)),
                 "intervals_apart": rows[ours]["win_rate_95"][0] > rows[theirs]["win_rate_95"][1],
             }
         )

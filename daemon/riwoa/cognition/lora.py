@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+
+if not torch.cuda.is_available():
+    # peft imports bitsandbytes wherever it is installed, and that a compiler: a quarter of a model's start. Four bits
+    # are for CUDA alone, see ``ModelWriter.load``.
+    sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save

@@ -1,15 +1,13 @@
 """The configuration with the tables of other packages: ``[oracle.NAME]``, ``[search.NAME]``, ``[cognition.NAME]``.
 
-A package's oracle names a pydantic model as its ``settings``, its strategy a dataclass as its ``parameters``; either
-becomes the table of that name, with the same strictness as riwoa's own.
+A package's oracle names a pydantic model as its ``settings``, its strategy a dataclass as its ``parameters``, as
+riwoa's own do; either becomes the table of that name, with the same strictness.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
-import typing
 from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, Field, ValidationError, create_model
@@ -17,9 +15,10 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from riwoa import plugins
 from riwoa.config.fields import KindSettings, Section
 from riwoa.config.schema import Choosing, Cognition, Config, Oracle, Search
+from riwoa.config.strategies import strategy_table
 from riwoa.errors import ConfigError
 from riwoa.plugins import Plugin
-from riwoa.search.base import SearchParameters
+from riwoa.search.base import PopulationStrategy, SearchParameters
 from riwoa.text import printable
 
 GROUPS = {"oracle": plugins.ORACLES, "search": plugins.STRATEGIES, "cognition": plugins.PROVIDERS}
@@ -85,7 +84,7 @@ def _table(section: str, plugin: Plugin) -> type[BaseModel] | None:
         ConfigError: it is no model, or has no defaults.
     """
     if section == "search":
-        table = _of_dataclass(plugin)
+        table = _of_strategy(plugin)
     else:
         table = getattr(plugin.value, "settings", KindSettings if section == "oracle" else None)
     wanted = KindSettings if section == "oracle" else Section
@@ -105,20 +104,15 @@ def _table(section: str, plugin: Plugin) -> type[BaseModel] | None:
     return table
 
 
-def _of_dataclass(plugin: Plugin) -> type[Section] | None:
-    """The table of a strategy's parameters beyond those that every strategy has."""
-    parameters = getattr(plugin.value, "parameters", SearchParameters)
-    if not (isinstance(parameters, type) and issubclass(parameters, SearchParameters)):
+def _of_strategy(plugin: Plugin) -> type[Section] | None:
+    """The table of a strategy of another package; None where it has no settings of its own."""
+    strategy = plugin.value
+    if not (isinstance(strategy, type) and issubclass(strategy, PopulationStrategy)):
+        return None  # refused where it is made
+    if not (isinstance(strategy.parameters, type) and issubclass(strategy.parameters, SearchParameters)):
         raise ConfigError(
             f"the package {plugin.package}: the parameters of {plugin.name} must be a dataclass that derives from "
             "riwoa.search.base.SearchParameters"
         )
-    common = {field.name for field in dataclasses.fields(SearchParameters)}
-    hints = typing.get_type_hints(parameters)
-    own: dict[str, Any] = {}
-    for field in dataclasses.fields(parameters):
-        if field.name not in common:
-            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            info = Field(default, description=field.metadata.get("description", ""))
-            own[field.name] = (hints[field.name], info)
-    return create_model("Parameters", __base__=Section, **own) if own else None
+    table = strategy_table(strategy)
+    return table if table.model_fields else None

@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from riwoa.config.extended import GROUPS, chooser, config_type
+from riwoa.config.inferred import inferred
 from riwoa.config.renamed import RENAMED, new_name
 from riwoa.config.schema import Config, as_json, leaves, may_change, value_of
 from riwoa.errors import ConfigError
 from riwoa.parsing import MOST_TOML_BYTES, decode_text, parse_toml, read_once
 from riwoa.text import printable
 
+INFERRED = "checkpoint or data"  # the origin of what nobody named and they know
 ENVIRONMENT_PREFIX = "RIWOA_"
 _NOT_KEYS = {
     *("RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_MODELS", "RIWOA_SOCKET"),
@@ -102,6 +104,18 @@ class _Chosen:
     unusable: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """Values by dotted keys and where each came from, not validated yet; ``problems`` of what names no key."""
+
+    chosen: _Chosen
+    values: Mapping[str, Any]
+    origin: Mapping[str, str]
+    problems: Sequence[str]
+    renamed: tuple[tuple[str, str, str], ...]
+    source: ConfigFile | None
+
+
 def load(
     file: Path | ConfigFile | None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Loaded:
@@ -115,7 +129,53 @@ def load(
     Raises:
         ConfigError: unreadable file, invalid TOML, unknown keys (with the nearest valid one), wrong values; all of it.
     """
-    environment = os.environ if environment is None else environment
+    merged = _merge(file, overrides, os.environ if environment is None else environment)
+    config = _validate(merged.chosen, merged.values, merged.origin, merged.problems)
+    return _completed(merged, config, merged.values)
+
+
+def load_usable(file: Path) -> tuple[Loaded | None, list[str]]:
+    """What of a file can be used, and one line each thing that is wrong with the rest; None where nothing can.
+
+    For whoever looks for more that is wrong; a start takes all of a file or nothing.
+
+    Raises:
+        ConfigError: it cannot be read, or is no TOML.
+    """
+    merged = _merge(file, (), {})
+    problems, values = list(merged.problems), dict(merged.values)
+    while True:
+        try:
+            config = merged.chosen.model.model_validate(_tables(values))
+        except ValidationError as error:
+            problems += _wrong_values(error, merged.origin, merged.chosen.model)
+            wrong = tuple(_by_key(error, merged.chosen.model))
+            left = {
+                k: v for k, v in values.items() if k not in wrong and not k.startswith(tuple(f"{w}." for w in wrong))
+            }
+            if len(left) == len(values) or any(key.startswith("oracle.") for key in wrong):
+                return None, problems  # what would be said of the rest would not be true of the whole
+            values = left
+        else:
+            return _completed(merged, config, values), problems
+
+
+def _completed(merged: _Merged, config: Config, values: Mapping[str, Any]) -> Loaded:
+    """With what checkpoint and data know, where nobody named it."""
+    origin = dict(merged.origin)
+    known = inferred(config, {key for key, where in origin.items() if where != "default"})
+    if known:
+        config = _validate(merged.chosen, {**values, **known}, origin)
+        origin |= dict.fromkeys(known, INFERRED)
+    return Loaded(config, origin, merged.source, merged.renamed)
+
+
+def _merge(file: Path | ConfigFile | None, overrides: Sequence[str], environment: Mapping[str, str]) -> _Merged:
+    """All that was said, a later origin over an earlier one.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no TOML.
+    """
     source = read_file(file) if isinstance(file, Path) else file
     layers = [
         _Layer(f"file {source.path}" if source else "", list(_dotted(source.tables)) if source else [], text=False),
@@ -131,7 +191,7 @@ def load(
         for key, value in _known(layer, chosen, renamed, problems):
             values[key] = value
             origin[key] = layer.where
-    return Loaded(_validate(chosen, values, origin, problems), origin, source, tuple(renamed))
+    return _Merged(chosen, values, origin, problems, tuple(renamed), source)
 
 
 def read_file(path: Path) -> ConfigFile:
@@ -163,7 +223,7 @@ def difference(old: Config, new: Config) -> Difference:
     return Difference(allowed, refused)
 
 
-_BEFORE: Mapping[str, Any] = {"search.screened": 1}
+_BEFORE: Mapping[str, Any] = {"search.riwoa.screened": 1, "oracle.supernet.data_rules": 1}
 
 
 def from_journal(data: Mapping[str, Any], restarted: Mapping[str, Any] | None = None) -> Config:
@@ -326,15 +386,8 @@ def _validate(
     Raises:
         ConfigError: there are problems already, or values are wrong.
     """
-    tables: dict[str, Any] = {}
-    for key, value in values.items():
-        *path, name = key.split(".")
-        table = tables
-        for part in path:
-            table = table.setdefault(part, {})
-        table[name] = value
     try:
-        config = chosen.model.model_validate(tables)
+        config = chosen.model.model_validate(_tables(values))
     except ValidationError as error:
         raise ConfigError(*problems, *_wrong_values(error, origin, chosen.model)) from None
     if problems:
@@ -342,14 +395,32 @@ def _validate(
     return config
 
 
-def _wrong_values(error: ValidationError, origin: Mapping[str, str], model: type[Config]) -> Iterator[str]:
-    """One line a wrong key, in the order of the file's tables."""
+def _tables(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables of values by dotted keys."""
+    tables: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, name = key.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+        table[name] = value
+    return tables
+
+
+def _by_key(error: ValidationError, model: type[Config]) -> dict[str, list[ErrorDetails]]:
+    """What is wrong by dotted keys, in the order of the file's tables; by a table where several keys are together."""
     known = {key for key, _ in leaves(model)}
     by_key: dict[str, list[ErrorDetails]] = {}
     for found in error.errors():
         places = [".".join(map(str, found["loc"][:depth])) for depth in range(1, _MOST_PARTS + 1)]
         by_key.setdefault(next((place for place in places if place in known), places[-1]), []).append(found)
-    for key, alike in by_key.items():  # a key that takes several kinds of values has an error of each
+    return by_key
+
+
+def _wrong_values(error: ValidationError, origin: Mapping[str, str], model: type[Config]) -> Iterator[str]:
+    """One line a wrong key, in the order of the file's tables."""
+    known = {key for key, _ in leaves(model)}
+    for key, alike in _by_key(error, model).items():  # a key that takes several kinds of values has an error of each
         reason = " or ".join(dict.fromkeys(_wanted(e["type"], e["msg"]) for e in alike))
         if key not in known:  # of several keys together
             yield reason if key else f"configuration: {reason}"

@@ -1,6 +1,6 @@
 """Keys that were once called something else: they are still read, from files, the environment, ``--set``, journals.
 
-Until the tables of each kind of oracle, all of its keys stood in ``[oracle]``.
+Until each kind of oracle and each strategy had a table, all of its keys stood in ``[oracle]`` and ``[search]``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ _SUPERNET = (
     *("recalibration_data", "device", "dtype", "recalibration_images", "validation_views", "batch_images"),
 )
 _TABLE = ("genes", "order", "accuracy", "report", "latency", "low_fidelity", "low_fidelity_cost")
+_RIWOA = (
+    *("elite_fraction", "basis_every", "elitism", "avoid_duplicates", "signed_spiral", "rotated_encircle"),
+    *("p_recombine", "screened", "predictor"),
+)
 
 RENAMED: Mapping[str, str] = {
     **{f"oracle.{name}": f"oracle.supernet.{name}" for name in _SUPERNET},
@@ -20,6 +24,7 @@ RENAMED: Mapping[str, str] = {
     "oracle.predictor": "oracle.predictor.file",
     "oracle.latency_tables": "oracle.predictor.latency_tables",
     "oracle.resolutions": "oracle.supernet.resolutions",
+    **{f"search.{name}": f"search.riwoa.{name}" for name in _RIWOA},
 }
 _OF_A_PREDICTOR = {"oracle.resolutions": "oracle.predictor.resolutions"}  # the one key that two kinds shared
 

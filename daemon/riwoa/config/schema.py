@@ -22,6 +22,7 @@ from riwoa.config.fields import (
     Positive,
     PositiveBytes,
     Processes,
+    ResolutionsPx,
     Seconds,
     Section,
     Share,
@@ -33,7 +34,10 @@ from riwoa.config.kinds.command import CommandSettings
 from riwoa.config.kinds.predictor import PredictorSettings
 from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.kinds.table import TableSettings
+from riwoa.config.strategies import strategy_table
+from riwoa.search.baselines import Whale
 from riwoa.search.fitness import METRIC_NAME, Constraint
+from riwoa.search.riwoa import RotationInvariantWhale
 
 
 class Choosing(Section):
@@ -69,6 +73,9 @@ class Run(Section):
         120.0, "kept before the deadline to confirm and export the winner"
     )
     export: bool = live(True, "write the winner's files when the run ends")
+    finetune_epochs: Annotated[int, Field(ge=0, le=10_000)] = live(
+        0, "epochs that the winner is trained on for when the run has ended, as `riwoactl finetune` does; 0 for none"
+    )
 
 
 def _is_limit(text: str) -> str:
@@ -140,32 +147,39 @@ class ObjectiveSection(Section):
         return self
 
 
+class RiwoaSettings(strategy_table(RotationInvariantWhale)):  # type: ignore[misc]  # its keys are made, not written
+    """RI-IWOA. What each switch is worth is measured in `search/riwoa.py`."""
+
+
+class WhaleSettings(strategy_table(Whale)):  # type: ignore[misc]
+    """Whale optimisation as published."""
+
+
 class Search(Choosing):
-    """Which optimiser, and its settings."""
+    """Which optimiser: what all strategies have in common, and a table a strategy."""
 
     chooses = "strategy"
     choices = ("riwoa", "woa", "random")
 
     strategy: str = Field("riwoa", description="the optimiser: riwoa, woa, random, or the name of another package's")
     population: Annotated[int, Field(ge=4, le=10_000)] = Field(20, description="candidates a generation")
-    elite_fraction: Share = Field(0.5, description="share of the population that shapes mean and covariance")
-    basis_every: Positive = Field(5, description="generations between eigendecompositions")
-    elitism: bool = Field(True, description="RI-IWOA: parents and children compete for a place")
-    avoid_duplicates: bool = Field(True, description="RI-IWOA: step away from architectures evaluated before")
-    signed_spiral: bool = Field(True, description="RI-IWOA: the spiral keeps the sign of the distance")
-    rotated_encircle: bool = Field(True, description="RI-IWOA: encircle in the eigenbasis too")
-    p_recombine: Share = Field(0.3, description="RI-IWOA: share of geometric moves that cross two elites instead")
-    screened: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        16, description="RI-IWOA: children drawn a slot, of which a predictor learned from the run chooses; 1 = none"
-    )
-    predictor: str | None = restart(
-        None,
-        "file of `riwoactl predictor train`, to screen from the start; else from 20 evaluations on",
-        min_length=1,
-    )
     p_semantic: Share = live(0.3, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
+    riwoa: RiwoaSettings = RiwoaSettings()
+    woa: WhaleSettings = WhaleSettings()
+
+    @property
+    def settings(self) -> Section | None:
+        """The table of the strategy that is chosen; None where it has none."""
+        settings = getattr(self, self.strategy, None)
+        return settings if isinstance(settings, Section) else None
+
+    @property
+    def predictor(self) -> str | None:
+        """The file that the chosen strategy's predictor begins with, if it uses one and was given one."""
+        file = getattr(self.settings, "predictor", None)
+        return file if isinstance(file, str) else None
 
 
 class Oracle(Choosing):
@@ -210,6 +224,27 @@ class Oracle(Choosing):
         if self.kind in self.choices:
             self.settings.check_rungs(self.rungs)
         return self
+
+
+class Train(Section):
+    """The supernet that is trained on ``oracle.supernet.data`` where its checkpoint is "trained"."""
+
+    minutes: Annotated[float, Field(gt=0, le=1e6)] = Field(10.0, description="how long; its first tenth sets the pace")
+    epochs: Positive | None = Field(None, description="instead: how often each training picture is met")
+    start: str = Field(
+        "auto",
+        description="where it starts: scratch; a published supernet's name, or the path of one; auto = the CIFAR-100 "
+        "one of the package",
+        min_length=1,
+    )
+    width: Literal["auto"] | Annotated[float, Field(gt=0, le=8)] = Field(
+        "auto", description="width multiplier; auto = that of the start, or 0.25"
+    )
+    resolutions: Literal["auto"] | ResolutionsPx = Field(
+        "auto", description="input sizes it is trained at; auto = by the size of the pictures"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of its weights, its batches and its subnets")
+    threads: Processes = Field(1, description="threads of the processor; more help on idle cores alone")
 
 
 class Latency(Section):
@@ -341,6 +376,7 @@ class Config(Section):
     objective: ObjectiveSection = ObjectiveSection()
     search: Search = Search()
     oracle: Oracle = Oracle()
+    train: Train = Train()
     latency: Latency = Latency()
     cognition: Cognition = Cognition()
     governor: Governor = Governor()

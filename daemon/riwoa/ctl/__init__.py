@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # verb -> (module below riwoa.ctl, what it does)
 VERBS = {
+    "init": ("init", "look at a folder of pictures, and write a configuration for a search on them"),
+    "run": ("run", "search as riwoa.toml says, with progress; killed and run again, it continues"),
     "status": ("status", "what the daemon does, or how its last run stands"),
     "pause": ("control", "start no new evaluations until resumed"),
     "resume": ("control", "go on after a pause"),
@@ -29,8 +31,12 @@ VERBS = {
     "backup": ("backup", "copy the journal, consistent and verified, while the daemon goes on"),
     "compact": ("backup", "make the journal of a stopped daemon smaller"),
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
-    "export": ("export", "write the winner's files"),
+    "check": ("check", "which limits of the objective an architecture keeps"),
+    "export": ("export", "write the winner's files, or another network's"),
+    "finetune": ("finetune", "train the winner on, and export it with the weights it then has"),
+    "classify": ("classify", "say what an exported model sees in pictures"),
     "lut": ("lut", "build, check, watch or show this device's latency table"),
+    "train": ("train", "train the supernet for one's own pictures"),
     "supernet": ("supernet", "pull a published supernet, train one, or check one"),
     "predictor": ("predictor", "learn an accuracy predictor from a journal, or check one"),
     "table": ("table", "make a table of a benchmark's official file"),
@@ -45,7 +51,8 @@ VERBS = {
 EXIT_CODES = """\
 exit codes:
    0  done; of status: running or finished
-   3  status: stopped, or no run here; verify --against: the histories differ
+   3  status: stopped, or no run here; verify --against: the histories differ;
+      check: a limit is not met, or not known
    4  status: unhealthy
   64  the command line is wrong                 71  the oracle fails
   65  the journal is damaged                    72  the latency table is missing, damaged or another device's

@@ -85,9 +85,14 @@ def loaded(file: Path | None, overrides: Sequence[str], environment: Mapping[str
     from riwoa.config.loading import load  # pydantic: only for verbs that take a configuration
 
     found = load(file, overrides, environment)
+    tell_renamed(found)
+    return found
+
+
+def tell_renamed(found: Loaded) -> None:
+    """Tell the old names of keys on standard error."""
     if found.warning is not None:
         print(f"riwoactl: {printable(found.warning, _MOST_CHARACTERS)}", file=sys.stderr)
-    return found
 
 
 def emit(options: Options, data: Any, text: str) -> None:

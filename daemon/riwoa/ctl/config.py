@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from riwoa.config.loading import Loaded, difference, from_journal
+from pydantic import BaseModel
+
+from riwoa.config.loading import Loaded, difference, from_journal, load_usable
 from riwoa.config.schema import Config, as_json, is_live, leaves, may_restart, value_of
 from riwoa.ctl import Options
-from riwoa.ctl.command import Parser, emit, loaded, subverb
+from riwoa.ctl.command import Parser, emit, loaded, subverb, tell_renamed
 from riwoa.errors import ConfigError
 from riwoa.paths import client_state
 
@@ -47,16 +49,18 @@ def _check(arguments: list[str], options: Options) -> int:
     be refused for (files that are missing or of another kind, classes that differ, a latency out of reach). Exits 0
     when nothing is, 78 otherwise."""
     parser = Parser("config check", description=description)
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", type=Path, metavar="FILE", nargs="?", default=Path("riwoa.toml"))
     given = parser.parse_args(arguments)
     try:
-        found = loaded(given.file, (), {})
+        found, problems = load_usable(given.file)
     except ConfigError as error:
         return _report_all(given.file, error.problems, options)
     from riwoa.run.preflight import refusals
 
-    problems = refusals(found.config, client_state(options.state).latency_table)
-    if problems:
+    if found is not None:  # what can be used of it is asked for more
+        tell_renamed(found)
+        problems += refusals(found.config, client_state(options.state).latency_table)
+    if found is None or problems:
         return _report_all(given.file, problems, options)
     changed = [key for key, origin in found.origin.items() if origin != "default"]
     emit(
@@ -151,4 +155,8 @@ def origins(found: Loaded) -> str:
 
 def _toml_value(value: Any) -> str:
     """Booleans, numbers, strings and lists are written in TOML as in JSON (a string of TOML knows JSON's escapes)."""
-    return json.dumps(list(value) if isinstance(value, tuple) else value, default=str, ensure_ascii=False)
+    if isinstance(value, BaseModel):
+        return f"{{ {', '.join(f'{name} = {_toml_value(inner)}' for name, inner in value)} }}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps(value, default=str, ensure_ascii=False)

@@ -1,36 +1,84 @@
-"""``riwoactl export``: write the winner's files."""
+"""``riwoactl export``: write the files of the winner, or of another network of its run."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from riwoa.console.bar import bar
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
-from riwoa.paths import client_state
+from riwoa.errors import InputError, UsageError
+from riwoa.paths import StatePaths, client_state
+from riwoa.run.front import chosen_run, fastest_equal, read_front
+from riwoa.text import printable
+from riwoa_storage.reader import JournalReader
 
-_DESCRIPTION = """Write the winner of a run: architecture.json, model.safetensors (the recalibrated float32 subnet),
-model.onnx (checked in onnxruntime against torch) and provenance.json. Reads the journal; the daemon may run. An older
-export in the same place is replaced, whole; other files that lie in it stay."""
+_DESCRIPTION = """Write the winner of a run as files that need no riwoa: model.onnx (checked in onnxruntime against
+torch), model.safetensors with model.py (plain PyTorch), labels.txt, preprocess.json, a README.md with a program that
+uses them, architecture.json and provenance.json. Reads the journal; the daemon may run. An older export in the same
+place is replaced, whole; other files that lie in it stay. riwoactl help export tells more."""
+_INSIDE = ("preprocessing", "softmax")
+_PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+_MOST_NAME_CHARACTERS = 200
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
-    """Export, and say what was written."""
-    parser = Parser(verb, description=_DESCRIPTION)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: export/ in the state directory)")
-    parser.add_argument("--run", type=int, metavar="ID", help="the run (default: the latest)")
-    parser.add_argument("--no-onnx", action="store_true", help="leave model.onnx out")
-    given = parser.parse_args(arguments)
-    paths = client_state(options.state)
-    from riwoa.export import export_run  # torch: only once the command line is known to be right
+    """Export, and say what was written.
 
+    Raises:
+        UsageError: what is asked for contradicts itself.
+    """
+    parser = Parser(verb, description=_DESCRIPTION)
+    add = parser.add_argument
+    add("--out", type=Path, metavar="DIR", help="where to (default: export/ in the state directory)")
+    add("--run", type=int, metavar="ID", help="the run (default: the latest)")
+    add(
+        "--arch",
+        metavar="N|GENERATION/SLOT|KEY",
+        help="another network than the winner: row N of riwoactl pareto, a place as its last column tells, or a key",
+    )
+    add(
+        "--prefer",
+        choices=("winner", "fastest-equal"),
+        default="winner",
+        help="fastest-equal: the fastest network that cannot be told from the winner on the test pictures",
+    )
+    add(
+        "--with",
+        dest="inside",
+        default="",
+        metavar=",".join(_INSIDE),
+        help="inside model.onnx: preprocessing (it takes bytes), softmax (it gives probabilities), or both",
+    )
+    add("--int8", action="store_true", help="write model.int8.onnx too, calibrated and judged on your pictures")
+    add("--inherited", action="store_true", help="with the supernet's weights, also where the winner was fine-tuned")
+    add("--no-onnx", action="store_true", help="leave model.onnx out")
+    given = parser.parse_args(arguments)
+    inside = [part for part in given.inside.split(",") if part]
+    if unknown := set(inside) - set(_INSIDE):
+        raise UsageError(f"--with takes {', '.join(_INSIDE)}, not {printable(min(unknown), _MOST_NAME_CHARACTERS)!r}")
+    if given.no_onnx and (inside or given.int8):
+        raise UsageError(f"--no-onnx leaves out what {'--with' if inside else '--int8'} is about; name one of them")
+    if given.arch is not None and given.prefer != "winner":
+        raise UsageError("--arch and --prefer both name a network; leave one out")
+    paths = client_state(options.state)
+    place = None if given.arch is None else _place(paths, given.run, given.arch)
+    if given.prefer == "fastest-equal":
+        place = fastest_equal(paths.journal, given.run).point.origin
+    out = given.out or (paths.export if place is None else paths.export.with_name(f"export-{place[0]}-{place[1]}"))
+    from riwoa.export import export_run  # torch: only once the command line is known to be right
+    from riwoa.oracle.kind import ExportForm
+
+    form = ExportForm(not given.no_onnx, "preprocessing" in inside, "softmax" in inside, given.int8)
     with bar("exporting"):
-        done = export_run(paths.journal, given.out or paths.export, given.run, onnx=not given.no_onnx)
+        done = export_run(paths.journal, out, given.run, form=form, place=place, inherited=given.inherited)
     files = [*done.provenance["files_sha256"], "provenance.json"]
     data: dict[str, Any] = {
         "directory": str(done.directory),
         "files": files,
+        "winner": place is None,
         "onnx_left_out": done.onnx_left_out,
         "architecture": done.architecture,
         "provenance": done.provenance,
@@ -44,16 +92,44 @@ def render(data: dict[str, Any]) -> str:
     architecture = data["architecture"]
     journaled, exported = architecture["journaled"], architecture.get("exported", {})
     found, dtype = journaled["metrics"], f" ({journaled['dtype']})" if "dtype" in journaled else ""
-    rows = [
-        ["exported to", data["directory"]],
-        ["files", ", ".join(data["files"])],
-        ["searched", f"{100 * found['accuracy']:.2f} %{dtype}, {found['latency_ms']:.3f} ms"],
-    ]
-    if exported:
-        of = ", ".join(f"{100 * m['accuracy']:.2f} % on {split}" for split, m in exported.items())
-        rows.append(["this model", of])
+    rows = [["exported to", data["directory"]], ["files", ", ".join(data["files"])]]
+    if test := architecture.get("test"):
+        error = f"{100 * test['accuracy']:.2f} % ± {100 * test['accuracy_error']:.2f}"
+        rows.append(["test", f"{error} on {test['pictures']} pictures that chose nothing"])
+    tries = f", the best of {architecture['tries']} tries" if architecture.get("tries") and data["winner"] else ""
+    rows.append(["searched", f"{100 * found['accuracy']:.2f} %{dtype}{tries}, {found['latency_ms']:.3f} ms"])
+    for name, accuracies in (("this model", exported), ("in 8 bits", architecture.get("int8", {}))):
+        if accuracies:
+            rows.append([name, ", ".join(f"{100 * m['accuracy']:.2f} % on {s}" for s, m in accuracies.items())])
     if not architecture["feasible"]:
-        rows.append(["note", "no network met the latency target; this is the nearest"])
+        nearest = "no network met the latency target; this is the nearest"
+        rows.append(["note", nearest if data["winner"] else "it does not meet the latency target"])
     if data["onnx_left_out"]:
         rows.append(["no model.onnx", data["onnx_left_out"]])
     return columns(rows)
+
+
+def _place(paths: StatePaths, run_id: int | None, arch: str) -> tuple[int, int]:
+    """(generation, slot) of the network that --arch names.
+
+    Raises:
+        InputError: the run holds none of this name.
+    """
+    if match := _PLACE.fullmatch(arch):
+        return int(match[1]), int(match[2])
+    if arch.isascii() and arch.isdigit():
+        with JournalReader(paths.journal) as reader:
+            front = read_front(reader, chosen_run(reader, run_id)).networks
+        number = int(arch[:9])
+        if not 0 < number <= len(front):
+            raise InputError(f"--arch {printable(arch, 20)}: riwoactl pareto has the rows 1 to {len(front)}")
+        return front[number - 1].point.origin
+    with JournalReader(paths.journal) as reader:
+        record = chosen_run(reader, run_id)
+        for generation, individual in reader.individuals(record.run_id):
+            if individual.status == "ok" and individual.architecture_key == arch:
+                return generation, individual.slot
+    raise InputError(
+        f"run {record.run_id} evaluated no network of the key {printable(arch, _MOST_NAME_CHARACTERS)}; "
+        "riwoactl pareto --json lists keys"
+    )

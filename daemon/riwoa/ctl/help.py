@@ -12,6 +12,7 @@ TOPICS = {
     "data": "your own pictures, and supernets for them",
     "space": "tables, OFA's predictor, and what else can be searched",
     "configuration": "every key, its default, and when it may change",
+    "export": "the winner's files, and how to use them without riwoa",
     "service": "systemd, nights, deadlines, and when the search pauses",
     "model": "the language model: which one, how it proposes and learns",
     "latency": "the table of this device: build, check, drift",

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
-from riwoa.errors import InputError
 from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.oracle.protocol import accuracy_error
 from riwoa.paths import client_state
-from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.run.front import Front, FrontNetwork, chosen_run, read_front
+from riwoa.service.front_view import (
+    LEGEND,
+    against_cell,
+    fastest_line,
+    percent,
+    test_cell,
+    test_view,
+    test_words,
+    validation_words,
+)
 from riwoa.text import printable
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import IndividualRecord, RunRecord
 
 _DESCRIPTION = """The networks that no other of the run beats in both accuracy and latency, fastest first. A star marks
-the leader: the best within the latency target, as soon as one is. Read from the journal; the daemon need not run."""
+the leader: the best within the latency target, as soon as one is. Once the run has ended, the accuracies on test
+pictures come first, which chose nothing, and how far each is from the leader's on the same pictures; those that cannot
+be told apart are marked. Read from the journal; the daemon need not run."""
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -26,66 +35,33 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     parser.add_argument("--run", type=int, metavar="ID", help="the run (default: the latest)")
     given = parser.parse_args(arguments)
     paths = client_state(options.state)
-    data = pareto_front(paths.journal, given.run, paths.latency_table)
-    emit(options, data, render(data))
+    with JournalReader(paths.journal) as reader:
+        front = read_front(reader, chosen_run(reader, given.run))
+    interval = interval_of(paths.latency_table, front.run.provenance.get("latency_table_sha256"))
+    emit(options, to_json(front, interval), render(front, interval))
     return 0
 
 
-def pareto_front(journal: Path, run_id: int | None = None, latency_table: Path | None = None) -> dict[str, Any]:
-    """The front of a run as a JSON object, with its leader and latency target.
-
-    Args:
-        journal: of the run.
-        run_id: the latest by default.
-        latency_table: which may tell how wide its latencies' interval is.
-
-    Raises:
-        StorageError: the journal or the run is missing, or damaged.
-        InputError: no run was begun.
-    """
-    with JournalReader(journal) as reader:
-        record = chosen_run(reader, run_id)
-        archive, known = ParetoArchive(), dict[str, IndividualRecord]()
-        for generation, individual in reader.individuals(record.run_id):
-            accuracy, latency_ms = (individual.metrics.get(name) for name in ("accuracy", "latency_ms"))
-            if individual.status != "ok" or accuracy is None or latency_ms is None:
-                continue
-            point = ParetoPoint(individual.architecture_key, accuracy, latency_ms, (generation, individual.slot))
-            if archive.add(point):
-                known[point.key] = individual
-        last = reader.last_generation(record.run_id)
-    leader = last.leader if last else None
-    leader_key = leader["architecture_key"] if leader else None
+def to_json(front: Front, latency_interval: float | None) -> dict[str, Any]:
+    """The front of a run as a JSON object, with its leader and latency target."""
+    leader = front.leader
+    oracle = front.run.provenance.get("oracle", {})
     return {
-        "run_id": record.run_id,
-        "digest": record.digest,
-        "generations": record.generations,
+        "run_id": front.run.run_id,
+        "digest": front.run.digest,
+        "generations": front.run.generations,
         "target_ms": leader.get("target_ms") if leader else None,
         "leader": leader,
-        "leader_accuracy_error": accuracy_error(leader["metrics"], record.provenance.get("oracle", {}))
-        if leader
-        else None,
-        "latency_interval": interval_of(latency_table, record.provenance.get("latency_table_sha256"))
-        if latency_table is not None
-        else None,
-        "front": [_row(point, known[point.key], leader_key) for point in archive.front()],
+        "leader_accuracy_error": accuracy_error(leader["metrics"], oracle) if leader else None,
+        "tries": front.tries,
+        "test": test_view(front),
+        "latency_interval": latency_interval,
+        "front": [_row(network) for network in front.networks],
     }
 
 
-def chosen_run(reader: JournalReader, run_id: int | None) -> RunRecord:
-    """The named run, or the latest.
-
-    Raises:
-        JournalMissingError: there is no such run.
-        InputError: no run was begun.
-    """
-    record = reader.run(run_id) if run_id is not None else reader.latest_run()
-    if record is None:
-        raise InputError(f"{reader.name} holds no run yet; start riwoad (or make run) first")
-    return record
-
-
-def _row(point: ParetoPoint, individual: IndividualRecord, leader_key: str | None) -> dict[str, Any]:
+def _row(network: FrontNetwork) -> dict[str, Any]:
+    point, individual, test, less = network.point, network.individual, network.test, network.difference
     return {
         "architecture_key": point.key,
         "accuracy": point.accuracy,
@@ -93,47 +69,63 @@ def _row(point: ParetoPoint, individual: IndividualRecord, leader_key: str | Non
         "generation": point.origin[0],
         "slot": point.origin[1],
         "operator": individual.operator,
-        "leader": point.key == leader_key,
+        "leader": network.is_winner,
+        "test": None if test is None else {"accuracy": test.value, "accuracy_error": test.error},
+        "against_leader": None
+        if less is None
+        else {"difference": less.value, "difference_error": less.error, "p": less.p, "equal": network.is_equal},
         "metrics": dict(individual.metrics),
         "architecture": dict(individual.architecture),
     }
 
 
-def render(data: dict[str, Any]) -> str:
+def render(front: Front, latency_interval: float | None) -> str:
     """The front as a table."""
-    if not data["front"]:
-        return f"run {data['run_id']}: no evaluation was committed yet"
-    target = data["target_ms"]
-    rows = [["", "accuracy", "latency", "in target", "resolution", "depths", "found by", "at"]]
-    for point in data["front"]:
-        architecture = point["architecture"]
+    if not front.networks:
+        return f"run {front.run.run_id}: no evaluation was committed yet"
+    target = front.leader.get("target_ms") if front.leader else None
+    aim = "no latency target" if target is None else f"latency target {target:.3f} ms"
+    head = f"run {front.run.run_id}, {front.run.generations} generations, {aim}"
+    legend = LEGEND if front.test is not None else ""
+    lines = (head, _table(front, target, latency_interval), legend, *_leader(front), fastest_line(front))
+    return "\n".join(filter(None, (*lines, advice(latency_interval))))
+
+
+def _table(front: Front, target_ms: float | None, latency_interval: float | None) -> str:
+    """Latency and accuracies, then what the networks are; what is known of none has no column."""
+    rows = [["", "latency", "in target", "test", "less the leader", "validation"]]
+    rows[0] += ["resolution", "depths", "found by", "at"]
+    for network in front.networks:
+        point, architecture = network.point, network.individual.architecture
+        latency = f"{point.latency_ms:.3f} ms{plus_minus(latency_interval)}" if point.latency_ms else "none"
         depths = [printable(value, 20) for name, value in architecture.items() if name.endswith(".depth")]
         rows.append(
             [
-                "*" if point["leader"] else "",
-                f"{100 * point['accuracy']:6.2f} %",
-                f"{point['latency_ms']:.3f} ms{plus_minus(data['latency_interval'])}"
-                if point["latency_ms"]
-                else "none",
-                "" if target is None else ("yes" if point["latency_ms"] <= target else "no"),
+                "*" if network.is_winner else "",
+                latency,
+                "" if target_ms is None else ("yes" if point.latency_ms <= target_ms else "no"),
+                test_cell(network),
+                against_cell(network) if front.test is not None else "",
+                percent(point.accuracy),
                 printable(architecture.get("resolution", ""), 20),
                 "-".join(depths),
-                point["operator"],
-                f"{point['generation']}/{point['slot']}",
+                network.individual.operator,
+                "{}/{}".format(*point.origin),
             ]
         )
-    aim = "no latency target" if target is None else f"latency target {target:.3f} ms"
-    star = "* the leader" if any(point["leader"] for point in data["front"]) else _leader_line(data["leader"])
-    if data["leader_accuracy_error"] is not None:
-        star += f" (standard error of its accuracy: {100 * data['leader_accuracy_error']:.2f} %)"
-    head = f"run {data['run_id']}, {data['generations']} generations, {aim}"
-    return "\n".join(filter(None, (head, columns(rows), star, advice(data["latency_interval"]))))
+    known = [i for i in range(len(rows[0])) if i == 0 or any(row[i] for row in rows[1:])]
+    return columns([[row[i] for i in known] for row in rows])
 
 
-def _leader_line(leader: dict[str, Any] | None) -> str:
-    """The leader may be off the front: as accurate as another, and slower."""
-    if leader is None:
-        return "no leader yet"
-    metrics = leader["metrics"]
-    at = f" at {metrics['latency_ms']:.3f} ms" if metrics["latency_ms"] else ""
-    return f"leader: {100 * metrics['accuracy']:.2f} %{at}"
+def _leader(front: Front) -> list[str]:
+    """What the leader is worth. It may be off the front: as accurate as another, and slower."""
+    if front.leader is None:
+        return ["no leader yet"]
+    metrics = front.leader["metrics"]
+    starred = any(network.is_winner for network in front.networks)
+    at = f", {metrics['latency_ms']:.3f} ms" if metrics["latency_ms"] and not starred else ""
+    error = accuracy_error(metrics, front.run.provenance.get("oracle", {}))
+    about = f" (standard error of its accuracy: {100 * error:.2f} %)" if error is not None else ""
+    lines = [f"{'* ' if starred else ''}the leader{at}: {validation_words(front)}{about}"]
+    ended = front.test is not None or front.untested is not None or "report" in metrics
+    return [f"on test pictures: {test_words(front)}", *lines] if ended else lines

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from riwoa.console.bar import bar
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit, subverb
-from riwoa.ctl.pareto import chosen_run
 from riwoa.errors import InputError
 from riwoa.files.ownership import output_file, regular_file, unwritable
 from riwoa.paths import client_state
+from riwoa.run.front import chosen_run
 from riwoa_storage.reader import JournalReader
 
 if TYPE_CHECKING:

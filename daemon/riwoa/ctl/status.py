@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from riwoa.service.status_object import LeaderStatus, StatusObject
+    from riwoa.service.status_object import JudgementStatus, LeaderStatus, StatusObject
 
 ANSWER_TIMEOUT_S = 1.0
 STOPPED, UNHEALTHY = 3, 4
@@ -157,15 +157,24 @@ def _from_journal(paths: StatePaths) -> StatusObject:
             "generation": seen["generations"],
             "digest": seen["digest"],
         },
-        "leader": _journaled_leader(seen["leader"]) if seen["leader"] else None,
+        "leader": _journaled_leader(seen["leader"], seen["counters"] or {}) if seen["leader"] else None,
+        "test": _journaled_test(seen["test"]) if seen["test"] else None,
         "message": f"the daemon does not run; the journal's last entry is of {_moment(seen['committed_unix_s'])}",
     }
 
 
-def _journaled_leader(leader: dict[str, Any]) -> LeaderStatus:
+def _journaled_test(judged: dict[str, Any]) -> JudgementStatus:
+    names = ("accuracy", "accuracy_error", "pictures", "views")
+    error = judged.get("error")
+    return {"reason": error} if error else {name: judged.get(name) for name in names}  # type: ignore[return-value]
+
+
+def _journaled_leader(leader: dict[str, Any], counters: dict[str, Any]) -> LeaderStatus:
     metrics = leader.get("metrics", {})
     return {
         "accuracy": metrics.get("accuracy"),
+        "tries": counters.get("evaluations"),
+        "images": metrics.get("images"),
         "latency_ms": metrics.get("latency_ms"),
         "fitness": leader.get("fitness"),
         "feasible": leader.get("feasible", False),

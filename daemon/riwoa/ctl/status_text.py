@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         CognitionStatus,
         ConfigStatus,
         EvaluationsStatus,
+        JudgementStatus,
         LeaderStatus,
         LearningStatus,
         OperatorStatus,
@@ -32,11 +33,13 @@ def render(status: StatusObject) -> str:
     rows = [("state", _state(status))]
     if message:
         rows.append(("", message))
+    rows += [("warning", warning) for warning in status.get("warnings") or []]
     rows += _run(run)
     rows += _evaluations(status.get("evaluations"))
     rows += _screening(status.get("screening"))
     if time_left_s is not None:
         rows.append(("time left", f"about {duration(time_left_s)}"))
+    rows += _test(status.get("test"))
     rows += _leader(status.get("leader"), run.get("target_ms") if run else None)
     if status.get("pareto"):
         rows.append(("pareto", f"{status['pareto']} networks (riwoactl pareto)"))
@@ -98,6 +101,24 @@ def _screening(screening: ScreeningStatus | None) -> list[tuple[str, str]]:
     return [("screening", text)]
 
 
+def _test(test: JudgementStatus | None) -> list[tuple[str, str]]:
+    """What pictures that chose nothing say of the winner, and what is as good and faster."""
+    if not test:
+        return []
+    accuracy = test.get("accuracy")
+    if accuracy is None:
+        return [("test", f"none: {test['reason']}")] if test.get("reason") else []
+    error, views = test.get("accuracy_error"), test.get("views") or 1
+    text = f"{100 * accuracy:.2f} %" + (f" ± {100 * error:.2f}" if error is not None else "")
+    text += f" on {test.get('pictures')} pictures" + (f", {views} views each," if views > 1 else "")
+    rows = [("test", f"{text} that chose nothing")]
+    if fastest := test.get("fastest_equal"):
+        by = f"{100 * fastest['difference']:+.2f} ± {100 * fastest['difference_error']:.2f} points"
+        by += f", p = {fastest['p']:.2g}"
+        rows.append(("", f"not told from it, and faster: {fastest['latency_ms']:.3f} ms ({by})"))
+    return rows
+
+
 def _leader(leader: LeaderStatus | None, target_ms: float | None) -> list[tuple[str, str]]:
     if not leader or leader.get("accuracy") is None:
         return []
@@ -105,6 +126,9 @@ def _leader(leader: LeaderStatus | None, target_ms: float | None) -> list[tuple[
     error, interval, origin = leader.get("accuracy_error"), leader.get("latency_interval"), leader.get("origin")
     if error is not None:
         text += f" ± {100 * error:.2f}"
+    if leader.get("tries"):
+        images = f" on {leader['images']} images" if leader.get("images") else ""
+        text += f", the best of {leader['tries']} tries{images},"
     if leader.get("latency_ms"):  # 0: a table without latencies
         text += f" at {leader['latency_ms']:.3f} ms{plus_minus(interval)}"
     if target_ms is not None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import statistics
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,11 @@ from riwoa.files.ownership import json_object, output_file, safetensors_notes, u
 
 if TYPE_CHECKING:
     from riwoa.datasets.catalogue import ImageTask
+    from riwoa.datasets.spec import DataSpec
     from riwoa.supernet.evaluator import SubnetEvaluator
     from riwoa.supernet.network import Supernet
     from riwoa.supernet.published import Published
     from riwoa.supernet.recipe import Recipe
-    from riwoa.supernet.space import OfaConfig
     from riwoa.supernet.spec import SupernetSpec
 
 _KNOWN = {
@@ -31,8 +30,7 @@ _KNOWN = {
     "check": "accuracies of the largest, the median random and the smallest subnet",
     "rank": "whether inherited weights rank a few subnets as training each one alone does",
 }
-Report = Callable[[int, int], None]
-_DATA = "digits, cifar100 (looked for in $RIWOA_DATA and here), or the path of its archive or folder"
+_DATA = "digits, cifar100 (looked for in $RIWOA_DATA and here), or the path of its archive, of pictures or an .npz file"
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -92,7 +90,11 @@ def _train(arguments: list[str], options: Options) -> int:
     _add_machine(parser)
     given = parser.parse_args(arguments)
     _check_numbers(parser, given)
-    task = _task(given.data, parser)
+    from riwoa.datasets.spec import DataSpec
+    from riwoa.supernet.recipe import CIFAR100
+
+    sizes = given.resolutions or CIFAR100.resolutions
+    task = _task(given.data, parser, DataSpec(n_classes=0, resolutions=sizes, data_rules=2))
     device = _device(given)
     import torch
 
@@ -136,7 +138,8 @@ def _recipe(task: ImageTask, given: Namespace, device: str) -> Recipe:
 
     recipe = DIGITS
     if not isinstance(task, DigitsTask):
-        recipe = replace(CIFAR100, n_classes=int(training_labels(task).max()) + 1)
+        training_labels(task)  # whether there are any
+        recipe = replace(CIFAR100, n_classes=len(task.class_names))
     named = {
         "steps": given.steps,
         "minutes": given.minutes,
@@ -160,7 +163,7 @@ def _check(arguments: list[str], options: Options) -> int:
     description = "Recalibrated float32 accuracies: is there something to find for a search?"
     parser = Parser("supernet check", description=description)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the supernet inside the package")
-    parser.add_argument("--data", default="digits", help=f"{_DATA}, of an .npz file, or of an ImageNet-style folder")
+    parser.add_argument("--data", default="digits", help=_DATA)
     parser.add_argument("--random", type=int, default=15, metavar="N", help="random subnets (default 15)")
     parser.add_argument("--seed", type=int, default=0, help="of the random subnets")
     parser.add_argument("--views", type=int, default=8, help="corrupted views of each digit (default 8, as a search)")
@@ -168,12 +171,15 @@ def _check(arguments: list[str], options: Options) -> int:
     given = parser.parse_args(arguments)
     _check_numbers(parser, given)
     supernet, recipe = _supernet(given.checkpoint)
+    from riwoa.supernet.lead import judged_lead
+    from riwoa.supernet.ranking import known_agreement
+
     task = _task(given.data, parser, _judged_by(supernet, recipe))
     device = _device(given)
     with bar("evaluating", "subnet") as advance:
         evaluators = _evaluators(supernet, recipe.resolutions, task, given.views, device)
-        data = check(evaluators, given.random, given.seed, lambda d, t: advance(d, t, ""))
-    data = {"checkpoint": str(_path(given.checkpoint)), **data}
+        data = judged_lead(evaluators, given.random, given.seed, lambda d, t: advance(d, t, ""))
+    data = {"checkpoint": str(_path(given.checkpoint)), **data, "rank": known_agreement(_rank_file(given.checkpoint))}
     emit(options, data, render(data))
     return 0
 
@@ -192,51 +198,16 @@ def _path(checkpoint: Path | None) -> Path:
     return checkpoint_path(SupernetSpec(checkpoint=str(checkpoint) if checkpoint else None))
 
 
+def _rank_file(checkpoint: Path | None) -> Path:
+    """Where ``rank`` writes what it found, and ``check`` looks for it."""
+    return Path(f"{_path(checkpoint).stem}.rank.json")
+
+
 def _judged_by(supernet: Supernet, recipe: Recipe) -> SupernetSpec:
     """What a data set must know of a supernet: a folder's classes are counted, its images decoded at these sizes."""
     from riwoa.supernet.spec import SupernetSpec
 
-    return SupernetSpec(n_classes=supernet.backbone.n_classes, resolutions=recipe.resolutions)
-
-
-def check(
-    evaluators: Mapping[str, SubnetEvaluator], count: int, seed: int, progress: Report = lambda done, total: None
-) -> dict[str, Any]:
-    """Accuracies of the largest, the smallest and ``count`` random subnets by every evaluator ("validation" is one)."""
-    configs = _subnets(evaluators["validation"].resolutions, count, seed)
-    found: list[dict[str, float]] = []
-    images = 0
-    for i, config in enumerate(configs):
-        evaluations = {split: evaluator.evaluate(config) for split, evaluator in evaluators.items()}
-        images = evaluations["validation"]["images"]
-        found.append({split: evaluation["accuracy"] for split, evaluation in evaluations.items()})
-        progress(i + 1, len(configs))
-    largest = found[0]
-    median = {split: statistics.median(row[split] for row in found[2:]) for split in evaluators}
-    lead = largest["validation"] - median["validation"]
-    error = (sum(a * (1 - a) for a in (largest["validation"], median["validation"])) / images) ** 0.5
-    return {
-        "random_subnets": count,
-        "accuracy": {"largest": largest, "median_random": median, "smallest": found[1]},
-        "random": found[2:],
-        "lead": lead,
-        "lead_standard_errors": lead / error if error else None,
-    }
-
-
-def _subnets(resolutions: Sequence[int], count: int, seed: int) -> list[OfaConfig]:
-    """The largest, the smallest, and ``count`` random ones."""
-    import numpy as np
-
-    from riwoa.search.codec import Codec
-    from riwoa.search.rng import generator
-    from riwoa.supernet.space import mobilenet_space, ofa_config
-
-    space = mobilenet_space(resolutions)
-    codec = Codec(space, seed)
-    extremes = np.array([[len(g.choices) - 1 for g in space.genes], [0 for _ in space.genes]])
-    vectors = generator(seed, 0, "supernet.check").random((count, codec.dimension))
-    return [ofa_config(space.architecture(indices)) for indices in (*extremes, *codec.decode(vectors))]
+    return SupernetSpec(n_classes=supernet.backbone.n_classes, resolutions=recipe.resolutions, data_rules=2)
 
 
 def _evaluators(
@@ -248,7 +219,7 @@ def _evaluators(
     from riwoa.supernet.evaluator import SubnetEvaluator
     from riwoa.supernet.spec import SupernetSpec
 
-    check_every_split(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
+    check_every_split(task, SupernetSpec(n_classes=supernet.backbone.n_classes, data_rules=2))
     n_images = SupernetSpec().recalibration_images
     recalibration = {r: task.recalibration(r, n_images) for r in resolutions}
     pictures = {split: {r: task.views(split, r, views) for r in resolutions} for split in task.splits[1:]}
@@ -263,12 +234,13 @@ def _evaluators(
 def render(data: dict[str, Any]) -> str:
     """The accuracies as a table, and what they mean for a search."""
     splits = list(data["accuracy"]["largest"])
+    from riwoa.supernet.lead import lead_line
+
     rows = [["", *splits]]
     for name, accuracies in data["accuracy"].items():
         rows.append([name.replace("_", " "), *(f"{100 * accuracies[split]:.2f} %" for split in splits)])
-    errors = data["lead_standard_errors"]
-    lead = f"the largest leads the median of {data['random_subnets']} random subnets by {100 * data['lead']:.2f} points"
-    return f"{data['checkpoint']}\n{columns(rows)}\n{lead}" + (f", {errors:.1f} standard errors" if errors else "")
+    ranks = f"\n{_rank_line(data['rank'])}" if data.get("rank") else ""
+    return f"{data['checkpoint']}\n{columns(rows)}\n{lead_line(data)}{ranks}"
 
 
 def _rank(arguments: list[str], options: Options) -> int:
@@ -284,14 +256,15 @@ def _rank(arguments: list[str], options: Options) -> int:
     given = parser.parse_args(arguments)
     _check_numbers(parser, given)
     supernet, recipe = _supernet(given.checkpoint)
-    task = _task(given.data, parser)
+    task = _task(given.data, parser, _judged_by(supernet, recipe))
     device = _device(given)
     from riwoa.datasets.catalogue import check_task
+    from riwoa.supernet.lead import drawn_subnets
     from riwoa.supernet.ranking import RankSettings, rank
     from riwoa.supernet.spec import SupernetSpec
     from riwoa.supernet.training import TrainingProgress
 
-    check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes))
+    check_task(task, SupernetSpec(n_classes=supernet.backbone.n_classes, data_rules=2))
     settings = RankSettings(
         recipe=recipe,
         weights_sha256=supernet.weights_sha256(),
@@ -301,8 +274,8 @@ def _rank(arguments: list[str], options: Options) -> int:
         recalibration_images=SupernetSpec().recalibration_images,
         device=device,
     )
-    configs = _subnets(recipe.resolutions, given.subnets, given.seed)[2:]  # extremes would flatter the correlation
-    out = given.out or Path(f"{_path(given.checkpoint).stem}.rank.json")
+    configs = drawn_subnets(recipe.resolutions, given.subnets, given.seed)[2:]  # extremes would flatter the correlation
+    out = given.out or _rank_file(given.checkpoint)
     place = output_file(
         out,
         "a rank check",
@@ -329,11 +302,15 @@ def render_rank(data: dict[str, Any]) -> str:
     for row in sorted(data["subnets"], key=lambda row: -row["standalone"]):
         accuracies = (f"{100 * row[name]:.2f} %" for name in ("inherited", "standalone"))
         rows.append([f"{row['r'][0]} px", f"{row['macs'] / 1e6:.1f} M", *accuracies])
-    ranks = "too few subnets, or accuracies all equal: no rank correlation"
-    if data["spearman"] is not None:
-        found = (f"{name.title()} {data[name]:.3f} (p = {data[name + '_p']:.2g})" for name in ("spearman", "kendall"))
-        ranks = f"rank correlation over {data['n']} subnets: {', '.join(found)}"
-    return f"{data['checkpoint']}, epochs of each training: {data['epochs']}\n{columns(rows)}\n{ranks}"
+    told = f"{data['checkpoint']}, epochs of each training: {data['epochs']}"
+    return f"{told}\n{columns(rows)}\n{_rank_line(data)}"
+
+
+def _rank_line(found: Mapping[str, Any]) -> str:
+    if found["spearman"] is None:
+        return "too few subnets, or accuracies all equal: no rank correlation"
+    words = (f"{name.title()} {found[name]:.3f} (p = {found[name + '_p']:.2g})" for name in ("spearman", "kendall"))
+    return f"rank correlation with training alone over {found['n']} subnets: {', '.join(words)}"
 
 
 # --- what the verbs share --------------------------------------------------------------------------------------------
@@ -356,8 +333,8 @@ def _check_numbers(parser: Parser, given: Namespace) -> None:
             parser.error(f"--{name.replace('_', '-')} must be more than 0")
 
 
-def _task(data: str, parser: Parser, judged: SupernetSpec | None = None) -> ImageTask:
-    """What the command line names; a folder of images only where it is to be ``judged``, since none is trained on.
+def _task(data: str, parser: Parser, spec: DataSpec) -> ImageTask:
+    """What the command line names, prepared for what ``spec`` says of it.
 
     Raises:
         UsageError: no known name and no path.
@@ -375,7 +352,7 @@ def _task(data: str, parser: Parser, judged: SupernetSpec | None = None) -> Imag
         return load_task(str(found))
     if data != "digits" and not Path(data).exists():
         parser.error(f"there is no data {data!r}; name {_DATA}")
-    return load_task(data) if judged is None else task_of(replace(judged, data=data))
+    return task_of(replace(spec, data=data))
 
 
 def _device(given: Namespace) -> str:

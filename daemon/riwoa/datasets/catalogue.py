@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from riwoa.datasets.arrays import Images, IntArray, Split
+from riwoa.datasets.arrays import ByteArray, Images, IntArray, Split
 from riwoa.datasets.cifar import Cifar100Task, find_cifar100
 from riwoa.datasets.digits import load_digits_task
 from riwoa.datasets.folder import FolderTask
 from riwoa.datasets.image_file import ImageFileTask
+from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.datasets.spec import DataSpec
 from riwoa.errors import InputError
 
@@ -36,6 +37,14 @@ class ImageTask(Protocol):
         """What each channel is divided by afterwards."""
 
     @property
+    def side_px(self) -> int:
+        """Side of the training images, where these are square pixels to train on."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels mean, in their order; the numbers where nothing names them."""
+
+    @property
     def splits(self) -> tuple[Split, ...]:
         """The splits that exist; "test" may be missing."""
 
@@ -44,13 +53,31 @@ class ImageTask(Protocol):
         """Number of training images, which recalibration may use."""
 
     def labels(self, split: Split) -> IntArray:
-        """Labels of the distinct images of the validation or test split, (n,)."""
+        """Labels of the distinct images of a split, (n,).
+
+        Raises:
+            InputError: of the training images, where they have none.
+        """
 
     def views(self, split: Split, resolution: int, n_views: int) -> tuple[Images, IntArray]:
         """Standardised images (n, 3, r, r) of the validation or test split, and their labels."""
 
     def recalibration(self, resolution: int, n_images: int) -> Images:
         """Standardised *training* images (n_images, 3, r, r), for BatchNorm statistics."""
+
+    def preprocessing(self, resolution: int) -> Preprocessing:
+        """How a picture from outside becomes an input of this size, exactly as these images did."""
+
+
+@runtime_checkable
+class LabelledPixels(Protocol):
+    """What a task of images must have besides ``ImageTask`` to be trained on."""
+
+    def pixels(self, split: Split) -> ByteArray:
+        """Images (n, side, side, 3)."""
+
+    def labels(self, split: Split) -> IntArray:
+        """Their labels, (n,)."""
 
 
 def load_task(data: str) -> ImageTask:
@@ -73,8 +100,11 @@ def task_of(spec: DataSpec) -> ImageTask:
         InputError: as ``load_task``, and what ``FolderTask.open`` refuses.
     """
     path = Path(spec.data)
-    pictures = spec.data != "digits" and os.path.isdir(path) and find_cifar100(path) is None
-    return FolderTask.open(spec) if pictures else load_task(spec.data)
+    if spec.data == "digits" or find_cifar100(path) is not None:
+        return load_task(spec.data)
+    if os.path.isdir(path):
+        return FolderTask.open(spec)
+    return ImageFileTask.open(path, data_rules=spec.data_rules, data_seed=spec.data_seed)
 
 
 def check_task(task: ImageTask, spec: DataSpec) -> None:
@@ -93,7 +123,7 @@ def check_task(task: ImageTask, spec: DataSpec) -> None:
             f"{task.name}: {spec.split} labels go up to {largest}, but the supernet has the classes 0 to "
             f"{spec.n_classes - 1}; check oracle.supernet.n_classes"
         )
-    if spec.recalibration_images > task.training_images:
+    if spec.data_rules == 1 and spec.recalibration_images > task.training_images:  # later: all there are
         raise InputError(
             f"{task.name}: {task.training_images} training images are too few for "
             f"oracle.supernet.recalibration_images = {spec.recalibration_images}; lower it, or add images"

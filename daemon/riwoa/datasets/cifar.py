@@ -32,6 +32,7 @@ from typing import IO, Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from riwoa.datasets.arrays import ByteArray, FloatArray, IntArray, Split, standardise
+from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.errors import InputError
 from riwoa.files.content import ZIP, beginning, opened_regular
 from riwoa.text import printable
@@ -151,6 +152,8 @@ class Cifar100Task:
     pictures: Cifar100
     where: str
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
+    class_names: ClassVar[tuple[str, ...]] = tuple(str(number) for number in range(CLASSES))  # the archive names none
+    side_px: ClassVar[int] = SIDE_PX
     _split: dict[Split, IntArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -218,6 +221,10 @@ class Cifar100Task:
         """The first ``n_images`` of a fixed permutation of the training images, (n_images, 3, r, r)."""
         order = np.random.Generator(np.random.Philox(key=_ORDER_SEED)).permutation(self.indices("train"))
         return self._standardised(self.pictures.train_images[order[:n_images]], resolution)
+
+    def preprocessing(self, resolution: int) -> Preprocessing:
+        """How a picture of CIFAR's size becomes an input of this size."""
+        return Preprocessing.shrinking(SIDE_PX, resolution, self.mean, self.std)
 
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

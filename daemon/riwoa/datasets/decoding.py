@@ -1,10 +1,11 @@
 """Pictures from files: OFA's resize and crop, and a cache of the bytes that it gives. Pillow and numpy only, no torch.
 
 OFA judges on ``Resize(ceil(r / 0.875))`` and ``CenterCrop(r)`` (``build_valid_transform`` of its ImageNet provider, of
-torchvision, not needed here): bilinear with antialiasing, the shorter side to the given size. As there, colours under
-transparency are taken as they are stored, and an orientation in a photograph's metadata is not followed.
+torchvision, not needed here): bilinear with antialiasing, the shorter side to the given size.
 
-What a file is, its content says, not its name. Grey of more than 8 bits, which Pillow would cut to white, is scaled.
+What a file is, its content says, not its name. Grey of more than 8 bits, which Pillow would cut to white, is scaled. Of
+a picture that moves, the first frame is taken. By rules 2 a picture is turned as its EXIF orientation says, and what is
+transparent shows white; by rules 1, which are torchvision's, colours are taken as they are stored.
 
 Decoding 2,000 photographs takes longer than evaluating a small network on them, so it is done once: the cache holds one
 file of plain bytes a resolution, to be mapped into memory by every worker, and a manifest that says what is in it.
@@ -44,11 +45,14 @@ from riwoa_storage.durable import flush, replace_durably
 if TYPE_CHECKING:
     from PIL import Image
 
-RULE_VERSION = "ofa-validation-1"  # how a file becomes bytes
+RULE_VERSIONS = {1: "ofa-validation-1", 2: "riwoa-upright-1"}  # how a file becomes bytes
 # Which files become bytes at all, and those of more than 8 bits: raised, what was decoded before is decoded anew.
 _DECODER_VERSION = 2
-_SCALED = b"scaled from more than 8 bits"  # in the hash of the content, where RULE_VERSION alone gave other pixels
-UNREADABLE_SHARE = 0.02  # of the chosen files may be left out
+_SCALED = (
+    b"scaled from more than 8 bits"  # in the hash of the content, where the rule's version alone gave other pixels
+)
+LEFT_OUT_SHARE = {1: 0.02, 2: 0.10}  # of the files may be left out, by the rules
+_ALWAYS_LEFT_OUT = 3  # by rules 2: a few, however small the split
 MOST_PIXELS = 100_000_000  # of a picture, before and after resizing: a small file can declare far more
 MOST_FILE_BYTES = 256 * 2**20
 _MOST_MANIFEST_BYTES = 1 << 28  # of millions of images
@@ -87,12 +91,18 @@ class StandardisedImages:
         return np.ascontiguousarray(standardised.transpose(0, 3, 1, 2))
 
 
+def most_left_out(files: int, rules: int) -> int:
+    """How many of so many files may be no readable pictures."""
+    return max(int(LEFT_OUT_SHARE[rules] * files), _ALWAYS_LEFT_OUT if rules > 1 else 0)
+
+
 @dataclass(frozen=True)
 class Listing:
-    """Files in the order in which they are used, by their names below ``root``."""
+    """Files in the order in which they are used, by their names below ``root``, and the rules they are read by."""
 
     root: Path
     names: tuple[str, ...]
+    rules: int = 1
 
     @cached_property
     def key(self) -> str:
@@ -101,7 +111,7 @@ class Listing:
         Raises:
             InputError: a file is gone.
         """
-        facts = [RULE_VERSION, _DECODER_VERSION, metadata.version("pillow"), *map(self._facts, self.names)]
+        facts = [RULE_VERSIONS[self.rules], _DECODER_VERSION, metadata.version("pillow"), *map(self._facts, self.names)]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def _facts(self, name: str) -> tuple[str, int, int]:
@@ -141,7 +151,7 @@ def prepare(listing: Listing, resolutions: Sequence[int], directory: Path) -> Pr
     """Decode what the cache lacks. A second process waits for the first, and then finds everything.
 
     Raises:
-        InputError: more than ``UNREADABLE_SHARE`` of the files are no readable pictures, or they changed meanwhile.
+        InputError: more than ``most_left_out`` of the files are no readable pictures, or they changed meanwhile.
         StateDirectoryError, FullDiskError: the cache cannot be written.
     """
     try:
@@ -175,7 +185,7 @@ def _prepare_alone(listing: Listing, resolutions: Sequence[int], directory: Path
 def _decode(listing: Listing, resolutions: Sequence[int], directory: Path) -> Prepared:
     """Write each resolution's pixels beside their place, flushed; every file is read and decoded once."""
     digest, kept, unreadable = hashlib.sha256(), [], {}
-    most = int(UNREADABLE_SHARE * len(listing.names))
+    most = most_left_out(len(listing.names), listing.rules)
     with contextlib.ExitStack() as stack:
         streams: list[tuple[int, IO[bytes]]] = [
             (r, stack.enter_context(_temporary(_pixels_file(directory, listing.key, r)).open("wb")))
@@ -183,11 +193,11 @@ def _decode(listing: Listing, resolutions: Sequence[int], directory: Path) -> Pr
         ]
         for i, name in enumerate(listing.names):
             try:
-                data = _read(listing.root / name)
+                data = read_picture(listing.root / name)
                 picture = opened(data)
-                crops = [cropped(coloured, r) for coloured in (_coloured(picture),) for r, _ in streams]
+                crops = [cropped(rgb, r) for rgb in (coloured(picture, listing.rules),) for r, _ in streams]
             except Exception as error:  # the decoders of hostile files raise whatever they met
-                unreadable[name] = _reason(error)
+                unreadable[name] = reason(error)
                 if len(unreadable) > most:
                     raise InputError(_too_many(listing, unreadable, i + 1)) from None
                 continue
@@ -211,7 +221,7 @@ def why_no_picture(path: Path) -> str | None:
             warnings.simplefilter("ignore")
             Image.open(stream, formats=_formats())
     except Exception as error:  # the decoders of hostile files raise whatever they met
-        return _reason(error)
+        return reason(error)
     return None
 
 
@@ -247,16 +257,38 @@ def _is_deep(picture: Image.Image) -> bool:
     return picture.mode.startswith("I") or picture.mode == "F"
 
 
-def _coloured(picture: Image.Image) -> Image.Image:
+def coloured(picture: Image.Image, rules: int = 2) -> Image.Image:
+    """A decoded picture in RGB; by rules 2 upright, and over white where it is transparent.
+
+    Raises:
+        Exception: of Pillow's many kinds; ValueError where nothing says what is white.
+    """
     from PIL import Image
 
-    if _is_deep(picture):
-        white = _white(picture)
-        grey = np.asarray(picture).astype(np.float32)  # 255 times 16 bits is exact in it
-        picture = Image.fromarray(np.rint(255 * grey / white).astype(np.uint8))
+    turned = _upright(picture) if rules > 1 else picture
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a palette's transparency is dropped
-        return picture.convert("RGB")
+        if _is_deep(picture):
+            white = _white(picture)
+            grey = np.asarray(turned).astype(np.float32)  # 255 times 16 bits is exact in it
+            return Image.fromarray(np.rint(255 * grey / white).astype(np.uint8)).convert("RGB")
+        if rules > 1 and turned.has_transparency_data:
+            clear = turned.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+        return turned.convert("RGB")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF orientation says; metadata that cannot be read turn nothing."""
+    from PIL import ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            turned: Image.Image = ImageOps.exif_transpose(picture)
+        except Exception:  # of hostile metadata: of many kinds, and the picture itself is whole
+            return picture
+    return turned
 
 
 def _white(picture: Image.Image) -> float:
@@ -276,15 +308,24 @@ def _white(picture: Image.Image) -> float:
     raise ValueError("numbers of 32 bits, and nothing says which is white; save it with 8 or 16 bits")
 
 
+def shorter_side_px(resolution: int) -> int:
+    """To how many pixels OFA's validation transform brings the shorter side before it crops."""
+    return math.ceil(resolution / _CROP_SHARE)
+
+
 def cropped(picture: Image.Image, resolution: int) -> ByteArray:
-    """The picture after OFA's validation transform, (r, r, 3).
+    """The picture after OFA's validation transform, (r, r, 3). Raises as ``cropped_to``."""
+    return cropped_to(picture, shorter_side_px(resolution), resolution)
+
+
+def cropped_to(picture: Image.Image, short: int, side: int) -> ByteArray:
+    """The middle of the picture after its shorter side was brought to ``short`` pixels, (side, side, 3).
 
     Raises:
         ValueError: so narrow a picture that resizing its shorter side makes the longer one absurd.
     """
     from PIL import Image
 
-    short = math.ceil(resolution / _CROP_SHARE)
     width, height = picture.size
     # torchvision's rule, integer division included; a picture that fits already is not resampled.
     if width <= height:
@@ -294,11 +335,17 @@ def cropped(picture: Image.Image, resolution: int) -> ByteArray:
     if size[0] * size[1] > MOST_PIXELS:
         raise ValueError(f"{width}x{height} pixels are too narrow a picture")
     resized = picture if min(width, height) == short else picture.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((resized.width - resolution) / 2), round((resized.height - resolution) / 2)
-    return np.asarray(resized.crop((left, top, left + resolution, top + resolution)), dtype=np.uint8)
+    left, top = round((resized.width - side) / 2), round((resized.height - side) / 2)
+    return np.asarray(resized.crop((left, top, left + side, top + side)), dtype=np.uint8)
 
 
-def _read(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """The bytes of a file that is to be a picture.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or larger than a picture may be.
+    """
     with opened_regular(path) as stream:
         data = stream.read(MOST_FILE_BYTES + 1)
     if len(data) > MOST_FILE_BYTES:
@@ -306,7 +353,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Why a file is no picture, in a few words that are the same whenever and wherever it is read."""
     if type(error).__name__ == "UnidentifiedImageError":
         return "no picture that Pillow knows"
@@ -323,7 +370,7 @@ def named(unreadable: Mapping[str, str]) -> str:
 def _too_many(listing: Listing, unreadable: Mapping[str, str], looked_at: int) -> str:
     return (
         f"{listing.root}: {len(unreadable)} of the first {looked_at} images cannot be read, at most "
-        f"{100 * UNREADABLE_SHARE:g} % of {len(listing.names)} may be left out: {named(unreadable)}; "
+        f"{100 * LEFT_OUT_SHARE[listing.rules]:g} % of {len(listing.names)} may be left out: {named(unreadable)}; "
         "replace or remove them"
     )
 

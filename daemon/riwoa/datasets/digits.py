@@ -28,6 +28,7 @@ from riwoa.datasets.arrays import (
     quantise,
     resize_pixels,
 )
+from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.errors import InputError
 
 CANVAS_PX = 40
@@ -203,6 +204,8 @@ class DigitsTask:
     mean: ClassVar[tuple[float, ...]] = (MEAN,) * 3
     std: ClassVar[tuple[float, ...]] = (STD,) * 3
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
+    class_names: ClassVar[tuple[str, ...]] = tuple(str(number) for number in range(CLASSES))
+    side_px: ClassVar[int] = CANVAS_PX
     training_images: ClassVar[int] = SPLIT_SIZES["train"]
     _canvases: dict[tuple[Split, int], ByteArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -244,6 +247,10 @@ class DigitsTask:
     def recalibration(self, resolution: int, n_images: int = 400) -> FloatArray:
         """The first ``n_images`` corrupted *training* views, for BatchNorm statistics, (n_images, 3, r, r)."""
         return resize(self.canvas("train", 0)[:n_images], resolution)
+
+    def preprocessing(self, resolution: int) -> Preprocessing:
+        """How a canvas becomes an input of this size."""
+        return Preprocessing.shrinking(CANVAS_PX, resolution, self.mean, self.std)
 
 
 def load_digits_task() -> DigitsTask:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riwoa.datasets.decoding import UNREADABLE_SHARE, named, why_no_picture
+from riwoa.datasets.decoding import LEFT_OUT_SHARE, most_left_out, named, why_no_picture
 from riwoa.errors import InputError
 from riwoa.text import printable
 
@@ -36,17 +36,17 @@ class Inventory:
         filled = {number for _, number in self.pictures}
         return [name for number, name in enumerate(self.classes) if number not in filled]
 
-    def check(self) -> None:
+    def check(self, rules: int = 1) -> None:
         """Refuse a folder of which more than a few files would be left out.
 
         Raises:
             InputError: names some of them.
         """
         count = len(self.pictures) + len(self.left_out)
-        if len(self.left_out) > UNREADABLE_SHARE * count:
+        if len(self.left_out) > most_left_out(count, rules):
             raise InputError(
                 f"{self.folder}: {len(self.left_out)} of {count} files are no pictures that can be read, at most "
-                f"{100 * UNREADABLE_SHARE:g} % may be left out: {named(self.left_out)}; convert or remove them"
+                f"{100 * LEFT_OUT_SHARE[rules]:g} % may be left out: {named(self.left_out)}; convert or remove them"
             )
 
     def remarks(self) -> list[str]:
@@ -60,7 +60,8 @@ class Inventory:
         if self.hidden:
             found.append(f"left out {len(self.hidden)} hidden: {some(self.hidden)}")
         if self.empty:
-            found.append(f"{len(self.empty)} classes have no picture: {some(self.empty)}")
+            have = "class has" if len(self.empty) == 1 else "classes have"
+            found.append(f"{len(self.empty)} {have} no picture: {some(self.empty)}")
         return found
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 class DataSpec:
     """Pictures that judge a network, and those that BatchNorm is recalibrated on."""
 
-    n_classes: int = 10
+    n_classes: int = 10  # 0: as many as the data has
     data: str = "digits"  # or the absolute path of other images (riwoa.datasets.catalogue)
     resolutions: tuple[int, ...] = (24, 32, 40)  # prepared input sizes; a result depends on its own alone
     split: Literal["validation", "test"] = "validation"  # a search never sees "test"; it judges winners afterwards
@@ -18,3 +18,5 @@ class DataSpec:
     validation_images: int = 2000  # of a folder: the most that judge
     data_seed: int = 0  # of the choice among a folder's images
     recalibration_data: str | None = None  # absolute path of a folder; None: the data's own training images
+    # 2: pictures upright and over white, missing splits held out; 1: as runs of before that read them
+    data_rules: Literal[1, 2] = 1

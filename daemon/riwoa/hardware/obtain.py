@@ -32,7 +32,7 @@ async def obtain_table(path: Path, config: Config, progress: ProgressCallback | 
         TableError: the table at ``path`` is damaged, of another device, or lacks operators.
         StateDirectoryError, FullDiskError: the new table cannot be written.
     """
-    backbone = _backbone(config)
+    backbone = backbone_of(config)
     resolutions, threads = config.oracle.supernet.resolutions, config.latency.threads
     table = _present(path, backbone, config)
     if table is None and (ours := _shipped(backbone, config)) is not None:
@@ -66,11 +66,12 @@ def known_table(path: Path, config: Config) -> LatencyTable | None:
     Raises:
         TableError: as ``obtain_table``.
     """
-    backbone = _backbone(config)
+    backbone = backbone_of(config)
     return _present(path, backbone, config) or _shipped(backbone, config)
 
 
-def _backbone(config: Config) -> Backbone:
+def backbone_of(config: Config) -> Backbone:
+    """The network that a configuration's supernet is of."""
     return Backbone(config.oracle.supernet.width_mult, config.oracle.supernet.n_classes, config.oracle.supernet.stem)
 
 
@@ -93,4 +94,4 @@ def _copied(table: LatencyTable, path: Path) -> LatencyTable:
     return table
 
 
-__all__ = ["BuildProgress", "known_table", "obtain_table", "shipped_table"]
+__all__ = ["BuildProgress", "backbone_of", "known_table", "obtain_table", "shipped_table"]

@@ -1,29 +1,36 @@
-"""Measurements as children of a process without torch: one JSON object a line, and no orphan."""
+"""Measurements as children of a process without torch, and how far long work before a search is."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from riwoa.errors import OracleError
-from riwoa.ipc.child import child_command, child_environment, error_from_json
-from riwoa.parsing import parse_json_object
-from riwoa.text import printable
+from riwoa.ipc.job import run_job
 
 _REPORT_EVERY_S = 0.25
-_LAST_WORDS_S = 1.0
+_WORK = {
+    "measuring": ("measuring the operators of this device", "round"),
+    "training": ("training the supernet", "step"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """How far a measurement is. ``left_s`` extrapolates from the rounds of this process."""
+    """How far a measurement of this device is, or a training. ``left_s`` extrapolates from this process's rounds."""
 
     done: int
-    total: int
+    total: int  # 0 while nobody knows
     left_s: float | None
+    work: Literal["measuring", "training"] = "measuring"
+    words: str = ""
+
+    def __str__(self) -> str:
+        """The work in words: what, how far it is, and what there is to say of it."""
+        what, unit = _WORK[self.work]
+        share = f": {unit} {self.done:,} of {self.total:,}" if self.total else ""
+        return what + share + (f", {self.words}" if self.words else "")
 
 
 ProgressCallback = Callable[[BuildProgress], None]
@@ -35,44 +42,12 @@ async def run_child(arguments: list[str], threads: int, progress: ProgressCallba
     Raises:
         RiwoaError: what the child reports; OracleError when it dies.
     """
-    process = await asyncio.create_subprocess_exec(
-        *child_command("riwoa.hardware.build", "--child", *arguments),
-        stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,  # ours may be full, or nobody reads it: then a warning would stop the child
-        env=child_environment(threads),
-        start_new_session=True,
-        limit=2**22,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    words = asyncio.create_task(_last_line(process.stderr), name="measurement-log")
-    try:
-        async for line in process.stdout:
-            event = parse_json_object(line)
-            if event["event"] == "progress" and progress is not None:
-                progress(BuildProgress(event["done"], event["total"], event["left_s"]))
-            elif event["event"] == "error":
-                raise error_from_json(event)
-            elif event["event"] == "done":
-                return dict(event["result"])
-        code = await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        await asyncio.wait({words}, timeout=_LAST_WORDS_S)
-        words.cancel()
-    why = f" ({words.result()})" if words.done() and not words.cancelled() and words.result() else ""
-    raise OracleError(f"the latency measurement died with status {code}{why}; run it again, it continues where it was")
 
+    def tell(event: dict[str, Any]) -> None:
+        if progress is not None:
+            progress(BuildProgress(event["done"], event["total"], event["left_s"]))
 
-async def _last_line(stream: asyncio.StreamReader) -> str:
-    """Read a stream to its end and return its last line, which in a traceback is the error."""
-    rest = b""
-    while chunk := await stream.read(4096):
-        rest = (rest + chunk)[-4096:]
-    return printable(rest.decode(errors="replace").strip().rpartition("\n")[2])
+    return await run_job("riwoa.hardware.build", arguments, threads, "the latency measurement", tell)
 
 
 def throttled(progress: ProgressCallback | None) -> Callable[[int, int], None] | None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
 from riwoa.errors import ConfigError
 from riwoa.hardware.process import ProgressCallback
-from riwoa.oracle.kind import FoundNetwork, NetworkFiles, OracleKind, Problem
+from riwoa.oracle.kind import OracleKind, Problem
+from riwoa.oracle.program import executable
 from riwoa.oracle.protocol import Oracle, SettingsSpec
 from riwoa.oracle.space_file import read_space
 from riwoa.search.catalogue import Catalogue
@@ -60,10 +59,6 @@ class CommandKind(OracleKind):
 
         return CommandOracle(spec["settings"], threads=spec["threads"])
 
-    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
-        """See ``OracleKind.export``: the architecture with what the command answered of it."""
-        return NetworkFiles({"journaled": {"metrics": dict(found.metrics)}}, "a command keeps its networks to itself")
-
 
 def _problems(settings: CommandSettings, directory: Path) -> list[str]:
     """What is missing for a start."""
@@ -85,30 +80,6 @@ def _problems(settings: CommandSettings, directory: Path) -> list[str]:
 
 def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
-
-
-def executable(program: Sequence[str], directory: Path) -> str:
-    """The file that a command line starts.
-
-    Raises:
-        ConfigError: there is none, or it cannot be executed.
-    """
-    name = program[0]
-    if name == "python":
-        return sys.executable
-    if "/" not in name:
-        found = shutil.which(name)
-        if found is None:
-            raise ConfigError(f"oracle.command.program: there is no program {name!r} on the PATH; write its path")
-        return found
-    place = directory / name
-    if not place.is_file():
-        raise ConfigError(f"oracle.command.program: there is no file {place}")
-    if not os.access(place, os.X_OK):
-        raise ConfigError(
-            f"oracle.command.program: {place} is not executable; chmod +x it, or write what runs it (python {name})"
-        )
-    return str(place)
 
 
 def _catalogue(space: Space) -> Catalogue | None:

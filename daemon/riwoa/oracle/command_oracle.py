@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.errors import InputError
-from riwoa.oracle.command import executable
 from riwoa.oracle.command_answer import metrics_of, parse_answer
-from riwoa.oracle.program import ProgramRunner
+from riwoa.oracle.program import ProgramRunner, executable
 from riwoa.oracle.protocol import CandidateError, Metrics
 from riwoa.text import printable
 

@@ -16,13 +16,14 @@ from typing import Any, ClassVar
 from riwoa.config.fields import KindSettings
 from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
-from riwoa.errors import ConfigError, InfeasibleTargetError, RiwoaError
+from riwoa.errors import ConfigError, InfeasibleTargetError, InputError, RiwoaError
 from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.protocol import Metrics, Oracle, OracleSpec, SettingsSpec
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Space
 from riwoa.supernet import geometry
 from riwoa.supernet.geometry import Backbone
+from riwoa.supernet.job import OnProgress
 from riwoa.supernet.space import ofa_config
 
 Architecture = Mapping[str, Any]
@@ -46,6 +47,7 @@ class Problem:
     Attributes:
         space: the architectures.
         spec: what each worker process is given.
+        described: what the run's provenance says otherwise of it: a file that was made here goes by its hash.
         exact_spec: judges the winner once more, as it will be exported; None where ``spec`` is exact.
         latency_of: milliseconds of an architecture; free, so a search may ask as often as it likes.
         layer_ms: the same by layers, for prompts; empty where layers have no times.
@@ -54,11 +56,13 @@ class Problem:
         latency_sha256: of everything that decides a latency; a resumed run must find the same.
         measured: the file of this device's own table, where the latencies come from one.
         catalogue: the architectures that exist, where they can be counted.
+        warnings: what a person should know before trusting such a search.
         known: further metrics that cost nothing to ask of an architecture, by name.
     """
 
     space: Space
     spec: OracleSpec
+    described: Json = field(default_factory=dict)
     exact_spec: OracleSpec | None = None
     latency_of: Callable[[Architecture], float] = no_latency_ms
     layer_ms: Callable[[Architecture], Mapping[str, float]] = no_layers_ms
@@ -67,6 +71,7 @@ class Problem:
     latency_sha256: str = ""
     measured: Path | None = None
     catalogue: Catalogue | None = None
+    warnings: tuple[str, ...] = ()
     known: Mapping[str, Callable[[Architecture], float]] = field(default_factory=dict)
 
     def check_target(self, config: Config) -> None:
@@ -109,12 +114,48 @@ class FoundNetwork:
         architecture: the winner.
         metrics: as journaled.
         notes: text that goes into a model's file: what it is and where it comes from.
+        finetuned: the file of its fine-tuned weights, of which the network is to be; None: of those it was found with.
     """
 
     spec: Json
     architecture: Json
     metrics: Metrics
     notes: Mapping[str, str]
+    finetuned: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """How a winner is trained on.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        learning_rate: at its highest.
+        seed: of the order of the pictures and of their augmentation.
+        threads: of the processor.
+    """
+
+    epochs: int = 20
+    learning_rate: float = 0.002
+    seed: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ExportForm:
+    """How a network is asked for.
+
+    Attributes:
+        onnx: as model.onnx beside its weights.
+        preprocessing: model.onnx takes bytes; sizes, mean and deviation are inside.
+        softmax: model.onnx puts out probabilities.
+        int8: as model.int8.onnx too.
+    """
+
+    onnx: bool = True
+    preprocessing: bool = False
+    softmax: bool = False
+    int8: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,21 +276,47 @@ class OracleKind(ABC):
 
     # -- when the run is over ------------------------------------------------------------------------------------------
 
-    def moved(self, spec: Json, changed: Mapping[str, Any]) -> Json:
+    def test_spec(self, spec: OracleSpec) -> OracleSpec | None:
+        """Judges networks as exported, on pictures that chose nothing; None, as here, where there are none.
+
+        Its workers hold a ``JudgingOracle``. May take a moment, to look at the data.
+
+        Args:
+            spec: of the search.
+
+        Raises:
+            RiwoaError: the data is gone or damaged.
+        """
+        return None
+
+    def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """A run's specification with its files where a later start said that they lie.
 
         Args:
             spec: as the run began with it.
             changed: settings of the kind that restarts have changed.
+            state: the run's directory, for what was made in it.
         """
         return {**spec, "settings": {**spec["settings"], **changed}} if "settings" in spec else spec
 
-    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
+    def finetune(self, found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress) -> Json:
+        """Train a winner on, or continue, and write its weights into ``out``; returns what the training came to.
+
+        Raises:
+            InputError: as here, there is no network, or none that can be trained.
+        """
+        raise InputError(f"a {self.name} holds no networks, so there is nothing to fine-tune")
+
+    def finetuning_told(self, found: FoundNetwork, file: Path) -> Json | None:
+        """What ``finetune`` came to, from the file that it wrote; None where it is missing, or of another winner."""
+        return None
+
+    def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         """What is written of a winner; here: its numbers alone, as of an oracle that holds no networks.
 
         Args:
             found: the winner.
-            onnx: whether model.onnx is asked for.
+            form: how it is asked for.
 
         Raises:
             RiwoaError: the network cannot be made.

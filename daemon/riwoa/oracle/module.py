@@ -11,7 +11,7 @@ from typing import Any
 from riwoa.config.schema import Config
 from riwoa.errors import InputError, OracleError
 from riwoa.hardware.process import ProgressCallback
-from riwoa.oracle.kind import FoundNetwork, NetworkFiles, OracleKind, Problem
+from riwoa.oracle.kind import ExportForm, FoundNetwork, NetworkFiles, OracleKind, Problem
 from riwoa.oracle.protocol import Oracle
 
 
@@ -40,7 +40,7 @@ class ModuleKind(OracleKind):
         oracle: Oracle = getattr(importlib.import_module(module), function)(**spec["arguments"])
         return oracle
 
-    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
+    def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         """Refuse: a function has no weights.
 
         Raises:

@@ -99,16 +99,18 @@ class WorkerPool:
         return self._info
 
     async def submit(
-        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
+        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None, *, judging: bool = False
     ) -> asyncio.Future[EvaluationResult]:
         """Queue a candidate, waiting while the queue is full; ``await`` the future for its result.
+
+        ``judging``: of a ``JudgingOracle``, with the answer to every picture.
 
         Raises:
             RiwoaError: the pool has failed, or is closed.
             ValueError: a job of this id is pending, or the architecture has no JSON form.
         """
-        at = {} if rung is None else {"rung": rung}
-        frame = encode_frame({"id": job_id, "architecture": architecture, **at})
+        how = {"judging": True} if judging else {} if rung is None else {"rung": rung}
+        frame = encode_frame({"id": job_id, "architecture": architecture, **how})
         async with self._changed:
             await self._changed.wait_for(lambda: self._unusable() or len(self._queue) < self._settings.queue_size)
             if unusable := self._unusable():
@@ -288,7 +290,8 @@ class WorkerPool:
         if "error" in reply:
             self._finish(job, "failed", reason=f"{OWN_ERROR}{reply['error']}", duration_s=duration_s)
         else:
-            self._finish(job, "ok", metrics=reply["metrics"], duration_s=duration_s)
+            correct = str(reply.get("correct", ""))
+            self._finish(job, "ok", metrics=reply["metrics"], correct=correct, duration_s=duration_s)
 
     async def _recycle_if_fat(self, slot: _Slot, worker: ChildProcess) -> None:
         """A worker that kept too much between evaluations costs nobody a result: it is replaced while idle."""
@@ -302,6 +305,7 @@ class WorkerPool:
         status: Literal["ok", "failed", "cancelled"],
         *,
         metrics: Metrics | None = None,
+        correct: str = "",
         reason: str | None = None,
         duration_s: float = 0.0,
     ) -> None:
@@ -309,7 +313,8 @@ class WorkerPool:
         self._completed += status == "ok"
         self._failed += status == "failed"
         if not job.future.done():
-            job.future.set_result(EvaluationResult(job.id, status, metrics or {}, reason, job.attempts, duration_s))
+            result = EvaluationResult(job.id, status, metrics or {}, reason, job.attempts, duration_s, correct)
+            job.future.set_result(result)
 
     async def _fail(self, error: RiwoaError) -> None:
         """The oracle itself is unusable: everybody who waits is told, and nothing starts any more."""

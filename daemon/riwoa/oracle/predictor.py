@@ -28,7 +28,16 @@ from riwoa.files.ownership import regular_file
 from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.hardware.probe import probe
 from riwoa.hardware.process import ProgressCallback
-from riwoa.oracle.kind import DeviceLatency, FoundNetwork, NetworkFiles, OracleKind, Problem, Refusals, mobilenet_sizes
+from riwoa.oracle.kind import (
+    DeviceLatency,
+    ExportForm,
+    FoundNetwork,
+    NetworkFiles,
+    OracleKind,
+    Problem,
+    Refusals,
+    mobilenet_sizes,
+)
 from riwoa.oracle.protocol import CandidateError, Metrics
 from riwoa.search.space import Space
 from riwoa.supernet import geometry
@@ -176,10 +185,10 @@ class PredictorKind(OracleKind):
         """See ``OracleKind.build``."""
         return PredictorOracle(PredictorSpec.from_json(spec))
 
-    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
+    def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         """See ``OracleKind.export``: of a network that OFA's published supernets hold, what get_active_subnet takes."""
         config = ofa_config(found.architecture)
-        numbers = super().export(found, onnx=onnx)
+        numbers = super().export(found, form)
         return replace(numbers, description={**numbers.description, "resolution": config.r, "ofa": config.to_json()})
 
 

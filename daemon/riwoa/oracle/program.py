@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import riwoa
 import riwoa_storage
+from riwoa.errors import ConfigError
 from riwoa.oracle.protocol import CandidateError
 from riwoa.text import printable
 
@@ -158,3 +161,27 @@ def _answer(code: int, output: bytes, errors: bytes) -> bytes:
 def _last_line(text: bytes) -> bytes:
     """The last line that is not blank."""
     return text.rstrip().rpartition(b"\n")[2]
+
+
+def executable(program: Sequence[str], directory: Path) -> str:
+    """The file that a command line starts.
+
+    Raises:
+        ConfigError: there is none, or it cannot be executed.
+    """
+    name = program[0]
+    if name == "python":
+        return sys.executable
+    if "/" not in name:
+        found = shutil.which(name)
+        if found is None:
+            raise ConfigError(f"oracle.command.program: there is no program {name!r} on the PATH; write its path")
+        return found
+    place = directory / name
+    if not place.is_file():
+        raise ConfigError(f"oracle.command.program: there is no file {place}")
+    if not os.access(place, os.X_OK):
+        raise ConfigError(
+            f"oracle.command.program: {place} is not executable; chmod +x it, or write what runs it (python {name})"
+        )
+    return str(place)

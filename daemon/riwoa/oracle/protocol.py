@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from riwoa.errors import RiwoaError
 
@@ -72,8 +72,20 @@ def accuracy_error(metrics: Mapping[str, Any], spec: Mapping[str, Any]) -> float
     accuracy, images = metrics.get("accuracy"), metrics.get("images")
     if accuracy is None or not images:
         return None
-    views = spec.get("validation_views", 1) if spec.get("data") == "digits" else 1
-    return math.sqrt(accuracy * (1 - accuracy) * views / images)
+    return math.sqrt(accuracy * (1 - accuracy) * views_of(spec) / images)
+
+
+def views_of(spec: Mapping[str, Any]) -> int:
+    """How often each picture is shown, by an oracle's JSON form or configuration."""
+    return int(spec.get("validation_views", 1)) if spec.get("data") == "digits" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Metrics of an architecture, and which of the pictures it read right (``riwoa.oracle.answers``)."""
+
+    metrics: Metrics
+    correct: str
 
 
 class Oracle(Protocol):
@@ -88,6 +100,14 @@ class Oracle(Protocol):
 
     def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> Metrics:
         """The same, cheaper and less exact, on a lower rung that the specification names."""
+
+
+@runtime_checkable
+class JudgingOracle(Protocol):
+    """An oracle that tells its pictures apart: those of two networks can then be compared one by one."""
+
+    def judge(self, architecture: Mapping[str, Any]) -> Judgement:
+        """As ``Oracle.evaluate``, with the answer to every picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +129,7 @@ class EvaluationResult:
     reason: str | None
     attempts: int
     duration_s: float  # of the last attempt
+    correct: str = ""  # of a judgement: which pictures were read right (``riwoa.oracle.answers``)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from riwoa.config.kinds.supernet import SupernetSettings
+from riwoa.config.kinds.supernet import TRAINED, SupernetSettings
 from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
+from riwoa.datasets.catalogue import check_task, task_of
 from riwoa.errors import InputError
 from riwoa.hardware.accelerator import probe_accelerator
-from riwoa.hardware.obtain import known_table, obtain_table
+from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.obtain import backbone_of, known_table, obtain_table
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import memory
-from riwoa.oracle.kind import FoundNetwork, Json, NetworkFiles, OracleKind, Problem, Refusals, check_attainable
-from riwoa.oracle.protocol import Oracle
+from riwoa.oracle.kind import (
+    DeviceLatency,
+    ExportForm,
+    FineTuning,
+    FoundNetwork,
+    Json,
+    NetworkFiles,
+    OracleKind,
+    Problem,
+    Refusals,
+    check_attainable,
+    mobilenet_sizes,
+)
+from riwoa.oracle.protocol import Oracle, OracleSpec
+from riwoa.oracle.supernet_oracle import checkpoint_path
+from riwoa.oracle.trained import obtain_supernet, require_planned, trained_on, training_job
+from riwoa.paths import StatePaths
 from riwoa.search.space import Space
-from riwoa.supernet.published import PUBLISHED
+from riwoa.supernet.job import OnProgress, told_check, told_finetuning
+from riwoa.supernet.lead import too_poor
+from riwoa.supernet.plan import source_of
+from riwoa.supernet.published import PUBLISHED, sha256_of
 from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.supernet.spec import SupernetSpec
 
@@ -41,11 +61,18 @@ class SupernetKind(OracleKind):
 
     async def problem(self, config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
         """See ``OracleKind.problem``; this device is measured where its table is missing."""
-        table = await obtain_table(latency_table, config, progress)
         spec, resolutions = supernet_spec(config.oracle), config.oracle.supernet.resolutions
+        described: Json = {}
+        if spec.checkpoint == TRAINED:
+            trained = StatePaths(latency_table.parent).supernet
+            await obtain_supernet(training_job(trained, config, spec), progress)
+            spec = _with_trained(spec, trained)
+            described = {"checkpoint": TRAINED}
+        table = await obtain_table(latency_table, config, progress)
         return Problem(
             space=mobilenet_space(resolutions),
             spec=spec,
+            described=described,
             exact_spec=replace(spec, dtype="float32", rung_images=()) if spec.dtype != "float32" else None,
             latency_of=lambda architecture: table.latency_ms(ofa_config(architecture)),
             layer_ms=lambda architecture: table.layers_ms(ofa_config(architecture)),
@@ -53,14 +80,34 @@ class SupernetKind(OracleKind):
             auto_target_ms=auto_target_ms(table, resolutions),
             latency_sha256=table.sha256,
             measured=latency_table,
+            warnings=_warnings(spec),
+            known=mobilenet_sizes(backbone_of(config)),
         )
+
+    def device_latency(self, table: str, config: Config) -> DeviceLatency:
+        """See ``OracleKind.device_latency``: a table as of this device, measured on the other."""
+        found = LatencyTable.load(Path(table))
+        missing = found.missing(config.oracle.supernet.resolutions, backbone_of(config))
+        if missing:
+            raise InputError(
+                f"objective.devices: {table} lacks {len(missing)} operators of this space, first {missing[0]}; "
+                "build it there with `riwoactl lut build`"
+            )
+        return DeviceLatency(lambda architecture: found.latency_ms(ofa_config(architecture)), found.sha256)
 
     def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space:
         """See ``OracleKind.check``: weights, data and, where this device was measured, the target."""
         resolutions = config.oracle.supernet.resolutions
         spec = refusals.ask(supernet_spec, config.oracle)
         if spec is not None:
-            refusals.ask(_load_weights, spec)
+            trained = StatePaths(latency_table.parent).supernet
+            if spec.checkpoint != TRAINED:
+                refusals.ask(_load_weights, spec)
+            elif trained.exists():
+                refusals.ask(require_planned, training_job(trained, config, spec))
+                refusals.ask(_load_weights, _with_trained(spec, trained))
+            else:
+                refusals.ask(_check_trainable, spec, config.train.start)
             refusals.ask(_check_data, spec)
         table = refusals.ask(known_table, latency_table, config)
         if table is not None:
@@ -83,20 +130,39 @@ class SupernetKind(OracleKind):
 
         return build_supernet_oracle(SupernetSpec.from_json(spec))
 
-    def moved(self, spec: Json, changed: Mapping[str, Any]) -> Json:
+    def test_spec(self, spec: OracleSpec) -> SupernetSpec | None:
+        """See ``OracleKind.test_spec``."""
+        assert isinstance(spec, SupernetSpec)
+        if "test" not in task_of(spec).splits:
+            return None
+        return replace(spec, split="test", dtype="float32", rung_images=())
+
+    def moved(self, spec: Json, changed: Mapping[str, Any], state: Path) -> Json:
         """See ``OracleKind.moved``; what lies in the package, or is made, has no place."""
         now = dict(spec)
+        if now.get("checkpoint") == TRAINED:
+            now["checkpoint"] = str(StatePaths(state).supernet)
         for name in ("checkpoint", "data", "recalibration_data"):
-            if name in spec and changed.get(name) not in (None, "embedded", "digits"):
+            if name in spec and changed.get(name) not in (None, "embedded", "digits", TRAINED):
                 place = Path(changed[name])
                 now[name] = _absolute(changed[name]) if place.exists() else changed[name]
         return now
 
-    def export(self, found: FoundNetwork, *, onnx: bool) -> NetworkFiles:
-        """See ``OracleKind.export``: the recalibrated subnet in float32, and the same as ONNX."""
+    def finetune(self, found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress) -> Json:
+        """See ``OracleKind.finetune``."""
+        from riwoa.oracle.supernet_finetune import finetune_subnet  # torch
+
+        return finetune_subnet(found, how, out, progress)
+
+    def finetuning_told(self, found: FoundNetwork, file: Path) -> Json | None:
+        """See ``OracleKind.finetuning_told``."""
+        return told_finetuning(file, found.notes)
+
+    def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
+        """See ``OracleKind.export``: the recalibrated subnet in float32, as weights and as ONNX."""
         from riwoa.oracle.supernet_export import export_subnet  # torch
 
-        return export_subnet(found, onnx=onnx)
+        return export_subnet(found, form)
 
 
 def supernet_spec(oracle: OracleTable) -> SupernetSpec:
@@ -120,6 +186,7 @@ def supernet_spec(oracle: OracleTable) -> SupernetSpec:
         validation_views=settings.validation_views,
         validation_images=settings.validation_images,
         data_seed=settings.data_seed,
+        data_rules=1 if settings.data == "digits" else settings.data_rules,  # which are no files to be read
         recalibration_data=None if settings.recalibration_data == "train" else _absolute(settings.recalibration_data),
         rung_images=tuple(rung for rung in oracle.rungs if isinstance(rung, int)),
         threads=oracle.threads,
@@ -152,7 +219,29 @@ def _fastest_dtype(device: Literal["cpu", "cuda"]) -> Literal["float32", "bfloat
 def _checkpoint(setting: str) -> str | None:
     if setting == "embedded":
         return None
-    return setting if setting in PUBLISHED else _absolute(setting)
+    return setting if setting in (TRAINED, *PUBLISHED) else _absolute(setting)
+
+
+def _with_trained(spec: SupernetSpec, trained: Path) -> SupernetSpec:
+    """The specification with the supernet that lies in the state directory, and the pictures that it is bound to."""
+    place, sha256 = str(trained), sha256_of(trained)
+    return replace(spec, checkpoint=place, checkpoint_sha256=sha256, trained_on=trained_on(trained))
+
+
+def _warnings(spec: SupernetSpec) -> tuple[str, ...]:
+    """What the supernet's file says against searching in it."""
+    poor = too_poor(told_check(checkpoint_path(spec)))
+    return () if poor is None else (poor,)
+
+
+def _check_trainable(spec: SupernetSpec, start: str) -> None:
+    """Refuse pictures that cannot train a supernet, and a start that is not here.
+
+    Raises:
+        InputError: says what is missing.
+    """
+    task_of(spec).labels("train")
+    source_of(start, spec.width_mult)
 
 
 def _absolute(path: str) -> str:
@@ -165,8 +254,6 @@ def _load_weights(spec: SupernetSpec) -> None:
     Raises:
         InputError: they are missing, damaged or of another network.
     """
-    from riwoa.oracle.supernet_oracle import checkpoint_path
-
     path = checkpoint_path(spec)  # before torch is imported
     from riwoa.supernet.network import Supernet
 
@@ -174,6 +261,4 @@ def _load_weights(spec: SupernetSpec) -> None:
 
 
 def _check_data(spec: SupernetSpec) -> None:
-    from riwoa.datasets.catalogue import check_task, task_of
-
     check_task(task_of(spec), spec)

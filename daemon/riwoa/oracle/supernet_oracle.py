@@ -15,7 +15,8 @@ import numpy as np
 
 from riwoa.datasets.arrays import ChosenImages
 from riwoa.errors import InputError
-from riwoa.oracle.protocol import CandidateError, Metrics
+from riwoa.oracle.answers import pack_answers
+from riwoa.oracle.protocol import CandidateError, Judgement, Metrics
 from riwoa.supernet.published import PUBLISHED, published_path
 from riwoa.supernet.spec import SupernetSpec
 
@@ -46,6 +47,11 @@ class SupernetOracle:
     def evaluate(self, architecture: Mapping[str, Any]) -> Metrics:
         """Accuracy, MACs and parameters of one architecture; independent of what was evaluated before."""
         return cast("Metrics", self._evaluator.evaluate(architecture))
+
+    def judge(self, architecture: Mapping[str, Any]) -> Judgement:
+        """``evaluate``, and which of the images were read right."""
+        metrics, right = self._evaluator.judge(architecture)
+        return Judgement(cast("Metrics", metrics), pack_answers(right))
 
     def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> Metrics:
         """The same on the validation images of a lower rung.
@@ -103,6 +109,8 @@ def build_supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
         torch.set_num_threads(spec.threads)
         supernet = Supernet.load(path, spec.width_mult, spec.n_classes, spec.stem)
         recalibration, validation, data_sha256 = images.result()
+    if spec.split == "validation" and spec.trained_on not in (None, data_sha256):
+        raise other_pictures(path, spec.data)
 
     judges: dict[int | None, dict[int, tuple[Images, IntArray]]] = {None: validation}
     judges |= {n: {r: _part(*pair, n) for r, pair in validation.items()} for n in spec.rung_images}
@@ -125,6 +133,15 @@ def build_supernet_oracle(spec: SupernetSpec) -> SupernetOracle:
     rungs = {str(count): evaluator_on(count) for count in spec.rung_images}
     version = _version(spec, evaluator.settings(), supernet.weights_sha256(), data_sha256)
     return SupernetOracle(version, evaluator, rungs)
+
+
+def other_pictures(checkpoint: Path, data: str) -> InputError:
+    """Why a supernet that was trained for some pictures may not be judged on others, as an error."""
+    return InputError(
+        f"{checkpoint} was trained on other pictures than {data} has now, or on pictures that judge now: the folder "
+        "changed, or data_seed, validation_images or recalibration_images; change that back, or train another: "
+        "`riwoactl train --again`"
+    )
 
 
 def _part(images: Images, labels: IntArray, count: int) -> tuple[Images, IntArray]:

@@ -1,7 +1,9 @@
 """An oracle in a process of its own: ``python -m riwoa.oracle.worker``, one JSON frame a line on its pipes.
 
-In: ``{"spec": ...}`` once, then ``{"id": ..., "architecture": ...}``, with a "rung" for less than a full evaluation.
-Out: ``{"ready": ...}`` or ``{"fatal": ...}``, then ``{"id": ..., "metrics": ...}`` or ``{"id": ..., "error": ...}``.
+In: ``{"spec": ...}`` once, then ``{"id": ..., "architecture": ...}``, with a "rung" for less than a full evaluation,
+or with "judging" for one that tells the pictures apart.
+Out: ``{"ready": ...}`` or ``{"fatal": ...}``, then ``{"id": ..., "metrics": ...}``, judging with "correct" beside it,
+or ``{"id": ..., "error": ...}``.
 It ends with its parent, whatever it is doing.
 """
 
@@ -18,7 +20,7 @@ from typing import Any
 from riwoa.errors import RiwoaError
 from riwoa.ipc.child import error_to_json
 from riwoa.ipc.frames import ParentPipe
-from riwoa.oracle.protocol import CandidateError, Oracle
+from riwoa.oracle.protocol import CandidateError, JudgingOracle, Oracle
 
 _MAX_ERROR_CHARACTERS = 300
 
@@ -40,11 +42,17 @@ def main() -> int:
     parent.send({"ready": {"oracle_version": oracle.version, "threads": spec["threads"], "load_s": load_s}})
     while True:
         request = parent.frame()
-        parent.send({"id": request["id"], **_answer(oracle, request["architecture"], request.get("rung"))})
+        parent.send({"id": request["id"], **_answer(oracle, request)})
 
 
-def _answer(oracle: Oracle, architecture: Mapping[str, Any], rung: str | None) -> dict[str, Any]:
+def _answer(oracle: Oracle, request: Mapping[str, Any]) -> dict[str, Any]:
+    architecture, rung = request["architecture"], request.get("rung")
     try:
+        if request.get("judging"):
+            if not isinstance(oracle, JudgingOracle):
+                raise CandidateError("this oracle does not tell its pictures apart")
+            judgement = oracle.judge(architecture)
+            return {"metrics": _checked(judgement.metrics), "correct": judgement.correct}
         found = oracle.evaluate(architecture) if rung is None else oracle.evaluate_at(rung, architecture)
         return {"metrics": _checked(found)}
     except CandidateError as error:  # no news to anybody but the journal

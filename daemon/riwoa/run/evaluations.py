@@ -221,7 +221,7 @@ class Evaluations:
         found = {}
         for rung in (*rungs, None):
             for key, record in self._records(reader, keys, rung).items():
-                if record.status == "ok":
+                if record.status == "ok" and self._unusable(record.metrics, rung) is None:
                     found[rung, key] = record.metrics
         return found
 
@@ -298,12 +298,7 @@ class Evaluations:
             result = await (await self._backend.submit(job_id, w.architecture, rung))
         finally:
             self.outstanding -= 1
-        needed = self._objective.metrics if rung is None else self._objective.metrics[:1]
-        error = (
-            (result.reason or result.status)
-            if result.status != "ok"
-            else _unusable(result.metrics, [name for name in needed if name not in self._objective.known])
-        )
+        error = (result.reason or result.status) if result.status != "ok" else self._unusable(result.metrics, rung)
         if error is None:
             await self._journal.put_evaluation(self._record(w, rung, result))
         else:
@@ -312,6 +307,11 @@ class Evaluations:
         if rung is None:
             self._on_full()
         return (result.metrics, None) if error is None else ({}, error)
+
+    def _unusable(self, metrics: Mapping[str, Any], rung: str | None) -> str | None:
+        """Why metrics on a rung, or in full (None), cannot be judged."""
+        needed = self._objective.metrics if rung is None else self._objective.metrics[:1]
+        return _unusable(metrics, [name for name in needed if name not in self._objective.known])
 
     def _record(self, w: EvaluationRequest, rung: str | None, result: EvaluationResult) -> EvaluationRecord:
         return EvaluationRecord(

@@ -27,6 +27,8 @@ def refusals(config: Config, latency_table: Path) -> list[str]:
     def checked() -> Space | None:
         oracle = kind_named(config.oracle.kind)
         with oracle.blamed("check a configuration"):
+            for device in config.objective.devices:
+                refused.ask(oracle.value.device_latency, device.table, config)
             return oracle.value.check(refused, config, latency_table)
 
     space = refused.ask(checked)

@@ -6,11 +6,13 @@ latencies to the conductor.
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from riwoa.config.schema import Config
 from riwoa.hardware.process import ProgressCallback
-from riwoa.oracle.kind import Problem
+from riwoa.oracle.kind import OracleKind, Problem
 from riwoa.oracle.kinds import kind_named
 from riwoa.run.task import SearchTask
 from riwoa.surrogate.gaussian_process import Examples
@@ -43,4 +45,22 @@ async def load_problem(config: Config, latency_table: Path, progress: ProgressCa
     """
     oracle = kind_named(config.oracle.kind)
     with oracle.blamed("pose its problem"):
-        return await oracle.value.problem(config, latency_table, progress)
+        problem = await oracle.value.problem(config, latency_table, progress)
+        return with_devices(problem, oracle.value, config)
+
+
+def with_devices(problem: Problem, kind: OracleKind, config: Config) -> Problem:
+    """The problem with the latencies of other devices that the configuration names (``objective.devices``).
+
+    Raises:
+        RiwoaError: a table is missing, damaged or of other networks.
+    """
+    devices = {d.metric: kind.device_latency(d.table, config) for d in config.objective.devices}
+    if not devices:
+        return problem
+    hashes = [problem.latency_sha256, *(f"{name} {device.sha256}" for name, device in devices.items())]
+    return replace(
+        problem,
+        known={**problem.known, **{name: device.latency_of for name, device in devices.items()}},
+        latency_sha256=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+    )

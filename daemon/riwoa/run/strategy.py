@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from pydantic import BaseModel
-
 from riwoa.config.extended import plugin_of
 from riwoa.config.schema import Config
 from riwoa.errors import ConfigError
@@ -60,8 +58,7 @@ def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
     """
     search = config.search
     strategy = strategy_named(search.strategy)
-    table = getattr(search, search.strategy, None)
-    given: dict[str, Any] = search.model_dump() | (table.model_dump() if isinstance(table, BaseModel) else {})
+    given: dict[str, Any] = search.model_dump() | (search.settings.model_dump() if search.settings is not None else {})
     given |= {"generations": config.run.generations, "p_semantic": p_semantic}
     with strategy.blamed("take its parameters"):
         known = {field.name for field in dataclasses.fields(strategy.value.parameters)}

@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,14 @@ class Leader:
     origin: Identity
 
 
+def parameter(default: Any, description: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """A field of a strategy's parameters: its default, what it means and the numbers that it may take.
+
+    All that is known of a strategy's setting is said here; the configuration makes the key ``search.NAME.FIELD`` of it.
+    """
+    return dataclasses.field(default=default, metadata={"description": description, "least": least, "most": most})
+
+
 @dataclass(frozen=True, slots=True)
 class SearchParameters:
     """Settings that every strategy has; one with settings of its own derives from it and names them with defaults.
@@ -83,14 +91,23 @@ class SearchParameters:
     Only those in ``RUN_CHANGEABLE`` may change while a run goes on.
     """
 
-    population: int = 20
-    generations: int = 50  # the schedule of a strategy ends here
-    p_semantic: float = 0.0  # share of attacks handed to the language model
-    placebo_share: float = 0.1  # share of those handed to a uniform sample of the same grammar
+    population: int = parameter(20, "candidates a generation", least=4)
+    generations: int = parameter(50, "the schedule of a strategy ends here", least=1)
+    p_semantic: float = parameter(0.0, "share of attacks handed to the language model", least=0, most=1)
+    placebo_share: float = parameter(0.1, "share of those handed to a uniform sample of its grammar", least=0, most=1)
 
     def __post_init__(self) -> None:
-        self.require_at_least(population=4, generations=1)
-        self.require_shares("p_semantic", "placebo_share")
+        """Refuse numbers out of bounds.
+
+        Raises:
+            SearchInputError: names the first.
+        """
+        for field in dataclasses.fields(self):
+            least, most = field.metadata.get("least"), field.metadata.get("most")
+            value = getattr(self, field.name)
+            if (least is not None and value < least) or (most is not None and value > most):
+                bounds = f"be at least {least}" if most is None else f"lie in [{least}, {most}]"
+                raise SearchInputError(f"{field.name} must {bounds}, got {value!r}")
 
     @classmethod
     def of(cls, params: SearchParameters) -> Self:
@@ -98,26 +115,6 @@ class SearchParameters:
         if isinstance(params, cls):
             return params
         return cls(**{f.name: getattr(params, f.name) for f in dataclasses.fields(SearchParameters)})
-
-    def require_at_least(self, **least: int) -> None:
-        """Refuse numbers that are too small.
-
-        Raises:
-            SearchInputError: names the first.
-        """
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise SearchInputError(f"{name} must be at least {low}, got {getattr(self, name)!r}")
-
-    def require_shares(self, *names: str) -> None:
-        """Refuse shares outside [0, 1].
-
-        Raises:
-            SearchInputError: names the first.
-        """
-        for name in names:
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise SearchInputError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
 
 
 RUN_CHANGEABLE = frozenset({"generations", "p_semantic", "placebo_share"})
@@ -235,16 +232,19 @@ class PopulationStrategy(ABC):
         name: what the configuration and the journal call it.
         parameters: the class of its settings.
         uses_latency: whether it asks for the latencies of networks before they are evaluated.
+        uses_predictor: whether it can choose among drawn children by a predictor learned from the run; its table of
+            the configuration then has the key ``predictor``, a file to begin with.
     """
 
     name: str
     parameters: ClassVar[type[SearchParameters]] = SearchParameters
     uses_latency: ClassVar[bool] = False
+    uses_predictor: ClassVar[bool] = False
 
     @classmethod
     def screens(cls, params: SearchParameters) -> bool:
-        """Whether, with these settings, it chooses among drawn children by a predictor learned from the run."""
-        return False
+        """Whether, with these settings, it does choose among drawn children by a predictor."""
+        return cls.uses_predictor
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from riwoa.search import whale
-from riwoa.search.base import Members, PopulationStrategy, Proposal, SearchParameters
+from riwoa.search.base import Members, PopulationStrategy, Proposal, SearchParameters, parameter
 from riwoa.search.race import Cut
 from riwoa.search.rng import generator
 
@@ -39,7 +39,7 @@ class RandomSearch(PopulationStrategy):
 class WhaleParameters(SearchParameters):
     """Settings of whale optimisation."""
 
-    spiral_b: float = 1.0  # shape of the spiral
+    spiral_b: float = parameter(1.0, "shape of the spiral: b in exp(b l) cos(2 pi l)", least=0, most=100)
 
 
 class Whale(PopulationStrategy):

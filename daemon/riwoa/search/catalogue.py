@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
-from riwoa.search.space import IntArray, Space
+from riwoa.search.space import INACTIVE, IntArray, Space
 
 SPARSE = 0.01  # share of the combinations that exist, below which proposals are moved: of twenty hardly one would exist
 
@@ -57,7 +57,9 @@ class Catalogue:
 
     def evaluated(self, key: str) -> None:
         """Take note of an architecture that was evaluated in full, and committed."""
-        row = self._row_of(np.array([int(part) for part in key.split(".")], dtype=np.int64))
+        row = self._row_of(
+            np.array([INACTIVE if part == "_" else int(part) for part in key.split(".")], dtype=np.int64)
+        )
         if row is not None:
             self._evaluated[row] = True
 

@@ -105,6 +105,13 @@ class Objective:
         return 1.0 if self.constraints else self.latency_target_ms
 
     @property
+    def limits(self) -> tuple[Constraint, ...]:
+        """Every limit, the latency target among them."""
+        if self.constraints or self.latency_target_ms is None:
+            return self.constraints
+        return (Constraint("latency_ms", self.latency_target_ms),)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that value and load follow from."""
         return tuple(dict.fromkeys((self.raised, *self._limited)))

@@ -63,7 +63,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.search import whale
-from riwoa.search.base import LatencyOf, Members, PopulationStrategy, Proposal, SearchParameters, Snapshot
+from riwoa.search.base import LatencyOf, Members, PopulationStrategy, Proposal, SearchParameters, Snapshot, parameter
 from riwoa.search.baselines import WhaleParameters
 from riwoa.search.covariance import eigenbasis, shrunk_covariance
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
@@ -82,19 +82,19 @@ MOST_REPAIRS = 100  # single-choice steps towards a new phenotype within the tar
 class RiwoaParameters(WhaleParameters):
     """Settings of RI-IWOA beyond those of whale optimisation; the table above says what each is worth."""
 
-    elite_fraction: float = 0.5  # of the population, which shapes mean and covariance
-    basis_every: int = 5  # generations between eigendecompositions
-    elitism: bool = True
-    avoid_duplicates: bool = True
-    signed_spiral: bool = True
-    rotated_encircle: bool = True
-    p_recombine: float = 0.3
-    screened: int = 16  # children drawn for a slot, of which a predictor chooses one; 1 for none
-
-    def __post_init__(self) -> None:
-        super(RiwoaParameters, self).__post_init__()  # a class with slots is made twice: super() alone is the first
-        self.require_at_least(basis_every=1, screened=1)
-        self.require_shares("elite_fraction", "p_recombine")
+    elite_fraction: float = parameter(0.5, "share of the population that shapes mean and covariance", least=0, most=1)
+    basis_every: int = parameter(5, "generations between eigendecompositions", least=1)
+    elitism: bool = parameter(True, "parents and children compete for a place")
+    avoid_duplicates: bool = parameter(True, "step away from architectures evaluated before")
+    signed_spiral: bool = parameter(True, "the spiral keeps the sign of the distance")
+    rotated_encircle: bool = parameter(True, "encircle in the eigenbasis too")
+    p_recombine: float = parameter(0.3, "share of geometric moves that cross two elites instead", least=0, most=1)
+    screened: int = parameter(
+        16,
+        "children drawn a slot, of which a predictor learned from the run chooses; 1 = none",
+        least=1,
+        most=10_000,  # a generation's children are held in memory at once
+    )
 
 
 class RotationInvariantWhale(PopulationStrategy):
@@ -109,6 +109,7 @@ class RotationInvariantWhale(PopulationStrategy):
     parameters = RiwoaParameters
     params: RiwoaParameters
     uses_latency = True
+    uses_predictor = True
 
     @classmethod
     def screens(cls, params: SearchParameters) -> bool:

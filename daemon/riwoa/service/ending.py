@@ -1,27 +1,38 @@
-"""The end of a run: its winner confirmed as it will be exported, and its files written."""
+"""The end of a run: its winner confirmed, judged on test pictures, exported, and on request trained on."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
+from riwoa.errors import RiwoaError
 from riwoa.files.ownership import json_object
+from riwoa.finetune import finetuned, usual_threads
 from riwoa.ipc.child import child_command, child_environment
+from riwoa.ipc.job import run_job
 from riwoa.log import get_logger
+from riwoa.oracle.kinds import kind_named
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import OracleSpec
 from riwoa.oracle.workers import pool_settings
 from riwoa.paths import StatePaths
+from riwoa.patience import patiently
+from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import EvaluationRequest, Evaluations
 from riwoa.run.history import Best
+from riwoa.run.journal import RunJournal
+from riwoa.run.judging import Judges, judge_networks, unjudged
 from riwoa.service.logs import log_export_line
 from riwoa.service.parts import DaemonParts
+from riwoa.service.tasks import first_error
 from riwoa.text import printable
-from riwoa_storage.events import WinnerConfirmed
+from riwoa_storage.events import NetworkJudged, WinnerConfirmed
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
 _MOST_REASON_CHARACTERS = 500
+NO_TEST_PICTURES = "there are no pictures that chose nothing"
 
 
 async def confirm_winner(
@@ -29,8 +40,9 @@ async def confirm_winner(
 ) -> None:
     """Evaluate the winner once more in float32, which is what gets exported, and journal that too.
 
-    A search in bfloat16 ranks the same but may read an image or two differently than the exported model does. Nothing
-    happens where the search was exact already (``exact_spec`` is None), or has no winner.
+    A search in bfloat16 ranks the same but may read an image or two differently than the exported model does: said
+    where no test pictures tell what that is worth. Nothing happens where the search was exact already (``exact_spec``
+    is None), or has no winner.
     """
     if exact_spec is None or winner is None:
         return
@@ -52,6 +64,53 @@ async def confirm_winner(
     await journal.put_event(event)
 
 
+async def judge_front(parts: DaemonParts, journal: JournalWriter, spec: OracleSpec, conductor: Conductor) -> bool:
+    """Judge the winner and the front on the test pictures, or journal why that cannot be; whether they were judged.
+
+    Before a deadline the winner comes first, then what is nearest to it, for as long as the margin allows. What fails
+    here takes nothing from what the search has found.
+
+    Args:
+        parts: of the daemon.
+        journal: the writer.
+        spec: the oracle that the search asked.
+        conductor: at its end.
+    """
+    winner, run = conductor.leader, RunJournal(journal, parts.paths.journal, conductor.run_id)
+    if winner is None:
+        return False
+    front = conductor.history.archive.front()
+    networks = await patiently(lambda: unjudged(run, winner, front))
+    if not networks:
+        return True
+
+    def tell(done: int, total: int) -> None:
+        parts.progress.note()
+        parts.board.change(lambda shown: shown.saying(f"judging the front on the test pictures: {done} of {total}"))
+
+    reason = None
+    try:
+        test_spec = await asyncio.to_thread(_test_spec, parts, spec)
+        if test_spec is None:
+            reason = NO_TEST_PICTURES
+        else:
+            judges = Judges(test_spec, pool_settings(parts.config.oracle))
+            await judge_networks(run, judges, networks, left_s=lambda: conductor.schedule.left_s, tell=tell)
+    except* RiwoaError as failed:
+        reason = str(first_error(failed))
+    if reason is not None:
+        key = winner.individual.architecture_key
+        await journal.put_event(NetworkJudged(run_id=run.run_id, architecture_key=key, error=reason))
+        _log.info("front_not_judged", reason=reason)
+    return reason is None
+
+
+def _test_spec(parts: DaemonParts, spec: OracleSpec) -> OracleSpec | None:
+    kind = kind_named(parts.config.oracle.kind)
+    with kind.blamed("name its test pictures"):
+        return kind.value.test_spec(spec)
+
+
 async def export_winner(parts: DaemonParts) -> str | None:
     """Write the winner's files, if the configuration asks for them.
 
@@ -70,6 +129,46 @@ async def export_winner(parts: DaemonParts) -> str | None:
         return None
     _log.error("export_failed", reason=reason)
     return f"not exported: {reason}; `riwoactl export` tries again"
+
+
+async def finetune_winner(parts: DaemonParts, left_s: float | None = None) -> str | None:
+    """Train the winner on, if the configuration asks for it, and write its files anew; continues what was begun.
+
+    The files of before are there already: what fails here takes nothing away.
+
+    Args:
+        parts: of the daemon.
+        left_s: seconds to the deadline, beyond which nothing is trained; None without one.
+
+    Returns:
+        What to tell people where it was not done, or its result could not be exported; None otherwise.
+    """
+    epochs = parts.config.run.finetune_epochs
+    if not epochs:
+        return None
+
+    def tell(event: dict[str, Any]) -> None:
+        parts.progress.note()
+        parts.board.sources.time_left_s = lambda: event["left_s"]
+        parts.board.show(
+            "training", f"fine-tuning the winner: step {event['done']} of {event['total']}, {event['words']}"
+        )
+
+    arguments = [str(parts.paths.journal), str(epochs)]
+    try:
+        if await asyncio.to_thread(finetuned, parts.paths.journal) is not None:
+            return None
+        parts.board.show("training", "fine-tuning the winner")
+        async with asyncio.timeout(None if left_s is None else max(0.0, left_s)):
+            await run_job("riwoa.finetune", arguments, usual_threads(), "the fine-tuning of the winner", tell)
+    except TimeoutError:
+        return "the deadline is reached before the fine-tuning was done; `riwoactl finetune` goes on with it"
+    except (RiwoaError, OSError) as error:
+        _log.error("finetuning_failed", reason=str(error))
+        return f"not fine-tuned: {error}; `riwoactl finetune` tries again"
+    finally:
+        parts.board.sources.time_left_s = lambda: None
+    return await export_winner(parts)
 
 
 async def _export_in_child(paths: StatePaths) -> str | None:

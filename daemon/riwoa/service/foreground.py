@@ -8,19 +8,28 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from riwoa.console.terminal import Terminal, fit
 from riwoa.errors import DaemonUnavailableError
 from riwoa.files.ownership import json_object
+from riwoa.finetune import finetuned, gain_line
 from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.oracle.kinds import measures_device
-from riwoa.oracle.protocol import accuracy_error
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import StatePaths, connect
-from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.run.front import Front, read_front
 from riwoa.service.ending import exported_digest
+from riwoa.service.front_view import (
+    LEGEND,
+    against_cell,
+    fastest_line,
+    percent,
+    test_cell,
+    test_words,
+    validation_words,
+)
 from riwoa.service.status import one_line, steps
 from riwoa.service.status_check import checked_status
 from riwoa.service.status_object import StatusObject, WorkerStatus
@@ -38,7 +47,8 @@ _MOST_CHARACTERS = 4_000  # of an architecture
 
 def progress_lines(status: StatusObject) -> list[str]:
     """The status in a few lines."""
-    lines = [f"riwoa · {status['state']} · {one_line(status)}"]
+    said = one_line(status)
+    lines = [f"riwoa · {said}" if said.startswith(status["state"]) else f"riwoa · {status['state']} · {said}"]
     run = status.get("run")
     if run:
         done, total = steps(run)
@@ -112,48 +122,65 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
         run = reader.latest_run()
         assert run is not None, "a finished run is in the journal"
         last = reader.last_generation(run.run_id)
-        front = _front(reader, run.run_id)
-        confirmed = [event for event in reader.events(run.run_id, WinnerConfirmed) if not event.error]
+        front = read_front(reader, run)
+        confirmed = [event.metrics for event in reader.events(run.run_id, WinnerConfirmed) if not event.error]
     assert last is not None
-    assert last.leader is not None
-    leader, metrics = last.leader, last.leader["metrics"]
+    assert front.leader is not None
     counters = last.counters
     print(f"\nRun {run.run_id} finished after {last.generation + 1} generations: "
           f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache"
           + (f", {counters['dropped']} given up early." if counters.get("dropped") else "."))  # fmt: skip
-    within = "within" if leader["feasible"] else "NOT within"
-    target_ms = leader["target_ms"]
-    print("\nWinner" + (f" ({within} the target of {target_ms:.3f} ms)" if target_ms is not None else ""))
-    error = accuracy_error(metrics, run.provenance.get("oracle", {}))
-    images = f" ± {100 * error:.2f} on {metrics['images']} validation images" if error is not None else ""
-    print(f"  accuracy     {100 * metrics['accuracy']:.2f} %{images}")
-    if confirmed:
-        print(f"  in float32   {100 * confirmed[0].metrics['accuracy']:.2f} %, as exported")
-    if "report" in metrics:
-        print(f"  reported     {100 * metrics['report']:.2f} %, which no search looked at")
-    if target_ms is not None:
-        measured = measures_device(str(run.provenance.get("oracle", {}).get("kind")))
-        by = "this device's table" if measured else "the given tables"
-        interval = interval_of(paths.latency_table, run.provenance.get("latency_table_sha256")) if measured else None
-        print(f"  latency      {metrics['latency_ms']:.3f} ms an image{plus_minus(interval)}, by {by}")
-        if wide := advice(interval):
-            print(f"               {wide}")
-    if "parameters" in metrics:
-        print(f"  size         {metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds")
-    print(f"  architecture {architecture_line(leader['architecture'])}")
-    if target_ms is not None:  # without latencies there is no front
-        _show_front(front, leader["architecture_key"])
+    measured = measures_device(str(run.provenance.get("oracle", {}).get("kind")))
+    interval = interval_of(paths.latency_table, run.provenance.get("latency_table_sha256")) if measured else None
+    _show_winner(front, confirmed[-1] if confirmed else None, interval, measured=measured)
+    if (tuned := finetuned(paths.journal, run.run_id)) is not None:
+        told = tuned.told["test" if "test" in tuned.told else "validation"]
+        print(f"  fine-tuned   {gain_line(told)}")
+    if front.leader["target_ms"] is not None:  # without latencies there is no front
+        _show_front(front, interval)
     exported = exported_digest(paths) == last.digest
     print(f"\njournal  {paths.journal}")
     print(f"export   {paths.export if exported else 'not written; `riwoactl export` writes it'}")
     print(f"digest   {last.digest}")
 
 
-def _show_front(front: Sequence[ParetoPoint], winner_key: str) -> None:
-    print("\nPareto front (latency ms, accuracy %)")
-    for point in front:
-        mark = "  <- winner" if point.key == winner_key else ""
-        print(f"  {point.latency_ms:8.3f}  {100 * point.accuracy:6.2f}{mark}")
+def _show_winner(front: Front, confirmed: Mapping[str, Any] | None, interval: float | None, *, measured: bool) -> None:
+    """Print what the winner is worth.
+
+    ``confirmed``: its metrics in float32, where the search was not exact. ``interval``: the latency table's, if
+    ``measured`` on this device.
+    """
+    assert front.leader is not None
+    metrics, target_ms = front.leader["metrics"], front.leader["target_ms"]
+    within = "within" if front.leader["feasible"] else "NOT within"
+    print("\nWinner" + (f" ({within} the target of {target_ms:.3f} ms)" if target_ms is not None else ""))
+    rows = [("test", test_words(front)), ("validation", validation_words(front, confirmed))]
+    if target_ms is not None:
+        by = "this device's table" if measured else "the given tables"
+        rows.append(("latency", f"{metrics['latency_ms']:.3f} ms an image{plus_minus(interval)}, by {by}"))
+        if wide := advice(interval):
+            rows.append(("", wide))
+    if {"parameters", "macs"} <= metrics.keys():
+        rows.append(("size", f"{metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds"))
+    rows.append(("architecture", architecture_line(front.leader["architecture"])))
+    for name, value in rows:
+        print(f"  {name:<13}{value}")
+
+
+def _show_front(front: Front, interval: float | None) -> None:
+    """Print the front; only what the test pictures tell apart is said to differ."""
+    known, paired = any(map(test_cell, front.networks)), front.test is not None
+    print("\nPareto front, fastest first" + (f" ({LEGEND})" if paired else ""))
+    width = len(plus_minus(interval))
+    heads = (f"{'test':>9}" if known else "") + (f"  {'less the winner':<17}" if paired else "")
+    print(f"  {'latency':>8}   {'':{width}}{heads}{'validation':>12}")
+    for network in front.networks:
+        cells = (f"{test_cell(network):>9}" if known else "") + (f"  {against_cell(network):<17}" if paired else "")
+        mark = "  <- winner" if network.is_winner else ""
+        latency = f"{network.point.latency_ms:8.3f} ms{plus_minus(interval)}"
+        print(f"  {latency}{cells}{percent(network.point.accuracy):>12}{mark}")
+    if told := fastest_line(front):
+        print(told)
 
 
 def architecture_line(architecture: Mapping[str, Any]) -> str:
@@ -177,16 +204,6 @@ def _mobilenet_line(architecture: Mapping[str, Any]) -> str:
         blocks = (f"stage{s}.block{b}" for b in range(1, depth + 1))
         stages.append(" ".join(f"{architecture[b + '.kernel']}/{architecture[b + '.expand']}" for b in blocks))
     return f"{architecture['resolution']} px | " + " | ".join(stages) + "  (kernel/expansion)"
-
-
-def _front(reader: JournalReader, run_id: int) -> tuple[ParetoPoint, ...]:
-    archive = ParetoArchive()
-    for generation, i in reader.individuals(run_id):
-        if i.status == "ok":
-            metrics = i.metrics
-            point = ParetoPoint(i.architecture_key, metrics["accuracy"], metrics["latency_ms"], (generation, i.slot))
-            archive.add(point)
-    return archive.front()
 
 
 async def attach(paths: StatePaths) -> int:

@@ -80,7 +80,7 @@ class Heartbeat:
         if state == "unhealthy" or self._holds():  # waiting on purpose
             return False
         patience_s = 2 * config.oracle.timeout_s + config.cognition.timeout_s + _SLACK_S
-        if state == "starting":  # a folder of pictures is decoded once
+        if state in ("starting", "training"):  # a folder of pictures is decoded once
             patience_s += pool_settings(config.oracle).start_timeout_s
         if self.training():
             patience_s += config.cognition.train_timeout_s  # the generation that swaps adapters waits for it

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
-from riwoa.config.loading import Loaded, difference, from_journal, keys_in_journal
+from riwoa.config.loading import INFERRED, Loaded, difference, from_journal, keys_in_journal
 from riwoa.config.reload import Reloader, with_keys
 from riwoa.config.schema import Config, as_json, may_restart, value_of
 from riwoa.errors import ConfigError, TableError
@@ -59,7 +59,7 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
     refused = {
         key: pair
         for key, pair in refused.items()
-        if key in begun_with or loaded.origin.get(key, "default") != "default"
+        if loaded.origin.get(key, "default") not in (("default", INFERRED) if key not in begun_with else (INFERRED,))
     }
     restarted = [key for key in refused if may_restart(key, type(in_force))]
     names = [f"{key} ({old!r} -> {new!r})" for key, (old, new) in refused.items() if key not in restarted]
@@ -109,9 +109,8 @@ def _require_same(run: RunRecord, inputs: RunInputs) -> None:
             "changed); undo the change or use --new-run"
         )
     if run.provenance.get("prior_sha256") != (inputs.prior.sha256 if inputs.prior is not None else None):
-        raise ConfigError(
-            f"run {run.run_id} was begun with another file in search.predictor; put it back or use --new-run"
-        )
+        key = f"search.{run.provenance['strategy']}.predictor"
+        raise ConfigError(f"run {run.run_id} was begun with another file in {key}; put it back or use --new-run")
 
 
 def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:
         "space": problem.space.to_json(),
         "objective": config.objective.to_json(),
         "target_ms": target,
-        "oracle": problem.spec.to_json(),
+        "oracle": {**problem.spec.to_json(), **problem.described},
         "oracle_version": inputs.oracle_version,
         "latency_table_sha256": problem.latency_sha256,
         "versions": library_versions(),

@@ -18,7 +18,7 @@ from riwoa.log import get_logger
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.workers import pool_settings
-from riwoa.patience import BestEffort
+from riwoa.patience import BestEffort, patiently
 from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.evaluations import Evaluations, version_at
@@ -27,7 +27,8 @@ from riwoa.run.problem import load_problem, search_task
 from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
 from riwoa.service.drift_watch import DriftWatch
-from riwoa.service.ending import confirm_winner, export_winner
+from riwoa.service.ending import confirm_winner, export_winner, finetune_winner, judge_front
+from riwoa.service.front_view import journaled_test
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
@@ -122,11 +123,15 @@ class Session:
             conductor = search.conductor
             await conductor.run()
             self._board.sources.time_left_s = lambda: None  # nobody knows how long the rest takes
-        await confirm_winner(self._parts, self._journal, run_id, problem.exact_spec, conductor.leader)
+        if not await judge_front(self._parts, self._journal, problem.spec, conductor):
+            await confirm_winner(self._parts, self._journal, run_id, problem.exact_spec, conductor.leader)
+        await self._show_test(run_id)
         await self._journal.finish_run(run_id)
         why = "all that exists within the target is evaluated: " if conductor.exhausted else ""
         finished = f"{why}the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
-        self._board.show("finished", await export_winner(self._parts) or finished)
+        told = await export_winner(self._parts)
+        told = await finetune_winner(self._parts, conductor.schedule.left_s) or told
+        self._board.show("finished", told or finished)
 
     # -- the start -----------------------------------------------------------------------------------------------------
 
@@ -149,17 +154,19 @@ class Session:
         return find_unfinished(self._parts.paths.journal, self._parts.loaded, self._parts.reloader)
 
     async def _load_problem(self) -> Problem:
-        """Load what is searched, which may measure this device; refuse a target that nothing can meet."""
-        measuring = "measuring the operators of this device"
-        self._board.show("measuring", measuring)
+        """Load what is searched, which may train a supernet and measure this device; refuse an unattainable target."""
+        self._board.show("measuring", str(BuildProgress(0, 0, None)))
 
         def tell(p: BuildProgress) -> None:
             self._parts.progress.note()
             self._board.sources.time_left_s = lambda: p.left_s
-            self._board.change(lambda shown: shown.saying(f"{measuring}: round {p.done} of {p.total}"))
+            self._board.show(p.work, str(p))
 
         problem = await load_problem(self._parts.config, self._parts.paths.latency_table, tell)
         self._board.sources.time_left_s = lambda: None
+        self._board.sources.warnings = lambda: list(problem.warnings)
+        for warning in problem.warnings:
+            _log.warning("search_doubtful", reason=warning)
         problem.check_target(self._parts.loaded.config)
         self._parts.reloader.check = problem.check_target
         return problem
@@ -292,6 +299,11 @@ class Session:
         sources.operators = lambda: operators_view(conductor, seconds)
         sources.screening = lambda: screening_view(conductor)
         sources.config = lambda: config_view(conductor, self._parts.reloader)
+
+    async def _show_test(self, run_id: int) -> None:
+        """Have the status object tell what the test pictures said."""
+        found = await patiently(lambda: journaled_test(self._parts.paths.journal, run_id))
+        self._board.sources.test = lambda: found
 
     def _on_commit(self) -> None:
         self._parts.progress.note()

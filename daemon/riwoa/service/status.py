@@ -13,7 +13,7 @@ from pathlib import Path
 
 from riwoa import __version__
 from riwoa.clock import redated
-from riwoa.hardware.interval import advice, plus_minus
+from riwoa.hardware.interval import plus_minus
 from riwoa.patience import BestEffort
 from riwoa.service.state import DaemonState, State
 from riwoa.service.status_object import (
@@ -21,6 +21,7 @@ from riwoa.service.status_object import (
     ConfigStatus,
     EvaluationsStatus,
     GovernorStatus,
+    JudgementStatus,
     LatencyStatus,
     LeaderStatus,
     OperatorStatus,
@@ -70,6 +71,7 @@ class StatusSources:
     run: Callable[[], RunStatus | None] = _unknown
     time_left_s: Callable[[], float | None] = _unknown
     leader: Callable[[], LeaderStatus | None] = _unknown
+    test: Callable[[], JudgementStatus | None] = _unknown
     proposals: Callable[[], ProposalsStatus | None] = _unknown
     config: Callable[[], ConfigStatus | None] = _unknown
     evaluations: Callable[[], EvaluationsStatus | None] = _unknown
@@ -78,6 +80,7 @@ class StatusSources:
     latency: Callable[[], LatencyStatus | None] = _unknown
     pareto: Callable[[], int] = int
     workers: Callable[[], list[WorkerStatus]] = list
+    warnings: Callable[[], list[str]] = list
     operators: Callable[[], dict[str, OperatorStatus]] | None = None
     screening: Callable[[], ScreeningStatus | None] | None = None
     socket: Callable[[], str | None] | None = None
@@ -131,9 +134,11 @@ class StatusBoard:
             "state": shown.state,
             "message": shown.message,
             "updated_unix_s": time.time(),
+            "warnings": of.warnings(),
             "run": of.run(),
             "time_left_s": of.time_left_s(),
             "leader": of.leader(),
+            "test": of.test(),
             "proposals": of.proposals(),
             "config": of.config(),
             "evaluations": of.evaluations(),
@@ -178,14 +183,25 @@ def one_line(status: StatusObject) -> str:
     if leader:
         mark = "" if leader["feasible"] else " (misses the target)"
         target = f" of {run['target_ms']:.3f}" if run.get("target_ms") else ""
-        wide = leader.get("latency_interval") if advice(leader.get("latency_interval")) else None
         # 0: a table without latencies
-        at = f" at {leader['latency_ms']:.3f}{target} ms{plus_minus(wide)}" if leader["latency_ms"] else ""
-        parts.append(f"leader {100 * leader['accuracy']:.2f} %{at}{mark}")
+        interval = plus_minus(leader.get("latency_interval"))
+        at = f" at {leader['latency_ms']:.3f}{target} ms{interval}" if leader["latency_ms"] else ""
+        parts.append(f"leader {_accuracy(status, leader)}{at}{mark}")
+    if status.get("message") and status["state"] in ("running", "polishing"):  # what is done beside it, or after
+        parts.append(str(status["message"]))
     time_left_s = status.get("time_left_s")
     if time_left_s is not None:
         parts.append(f"{duration(time_left_s)} left")
     return " · ".join(parts)
+
+
+def _accuracy(status: StatusObject, leader: LeaderStatus) -> str:
+    """The leader's accuracy: on the test pictures once they are asked, until then on those that choose."""
+    test = status.get("test") or {}
+    found = test.get("accuracy")
+    if found is not None:
+        return f"{100 * found:.2f} % on test"
+    return f"{100 * leader['accuracy']:.2f} %{' on validation' if leader.get('images') else ''}"
 
 
 def steps(run: RunStatus) -> tuple[int, int]:

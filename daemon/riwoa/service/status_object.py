@@ -68,14 +68,40 @@ class EvaluationsStatus(TypedDict, total=False):
 class LeaderStatus(TypedDict, total=False):
     """The best individual so far."""
 
-    accuracy: Required[float]
+    accuracy: Required[float]  # on the pictures that choose: the best of so many tries
     accuracy_error: float | None  # standard error, where validation images were drawn
+    tries: int | None
+    images: int | None  # that choose, each view counted
     latency_ms: Required[float]
     latency_interval: float | None  # relative half-width of the latency table's prediction interval
     fitness: float | None
     feasible: Required[bool]
     architecture_key: str | None
     origin: tuple[int, int] | None  # generation and slot
+
+
+class EqualStatus(TypedDict, total=False):
+    """The fastest network of the front that cannot be told from the winner on the test pictures."""
+
+    architecture_key: Required[str]
+    latency_ms: Required[float]
+    accuracy: Required[float]
+    difference: Required[float]  # of the accuracy from the winner's, by the same pictures
+    difference_error: Required[float]
+    p: Required[float]
+
+
+class JudgementStatus(TypedDict, total=False):
+    """The winner on pictures that chose nothing, once the run is over."""
+
+    accuracy: float | None
+    accuracy_error: float | None
+    pictures: int | None
+    views: int | None  # of each picture
+    judged: int | None  # networks of the front
+    equal: int | None  # of them, those that cannot be told from the winner
+    fastest_equal: EqualStatus | None
+    reason: str | None  # why there is none of this
 
 
 class WorkerStatus(TypedDict, total=False):
@@ -214,11 +240,13 @@ class StatusObject(TypedDict, total=False):
     # daemon may know more of them.
     state: Required[str]
     message: str | None
+    warnings: list[str] | None  # what a person should know of the search, though it goes on
     time_left_s: float | None
     socket: str | None  # where clients are heard; None where there is no control socket, missing until that is known
     run: RunStatus | None
     evaluations: EvaluationsStatus | None
     leader: LeaderStatus | None
+    test: JudgementStatus | None
     pareto: int | None  # networks on the front
     workers: list[WorkerStatus] | None
     proposals: ProposalsStatus | None

@@ -12,7 +12,8 @@ from riwoa.hardware.interval import interval_of
 from riwoa.log import get_logger
 from riwoa.patience import is_transient
 from riwoa.run.deadline import Overdue, overdue
-from riwoa.service.ending import export_winner, exported_digest
+from riwoa.service.ending import export_winner, exported_digest, finetune_winner
+from riwoa.service.front_view import journaled_test
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
 from riwoa.service.tasks import run_until
@@ -192,6 +193,7 @@ class Supervisor:
             self._show_finished(run, last)
             if exported_digest(self._parts.paths) != last.digest:
                 not_exported = await export_winner(self._parts)
+            not_exported = await finetune_winner(self._parts) or not_exported
         self._board.show("finished", not_exported or f"run {run.run_id} is finished; --new-run starts another")
         return True
 
@@ -202,6 +204,8 @@ class Supervisor:
         sources.evaluations = lambda: found.evaluations
         sources.operators = lambda: found.operators
         sources.leader = lambda: found.leader
+        test = journaled_test(self._parts.paths.journal, run.run_id)
+        sources.test = lambda: test
 
     def _is_of_another_night(self, committed_unix_s: float) -> bool:
         """Before this night began; or after now, by a clock that was ahead."""

@@ -85,6 +85,8 @@ def leader_view(conductor: Conductor, latency_interval: float | None) -> LeaderS
     return {
         "accuracy": leader.metrics["accuracy"],
         "accuracy_error": accuracy_error(leader.metrics, conductor.config.oracle.settings.model_dump()),
+        "tries": conductor.history.counters["evaluations"],
+        "images": leader.metrics.get("images"),
         "latency_ms": leader.metrics["latency_ms"],
         "latency_interval": latency_interval,
         "fitness": leader.fitness,
@@ -221,17 +223,21 @@ def finished_view(run: RunRecord, last: GenerationRecord, latency_interval: floa
         run=where,
         evaluations=_counted(last.counters, per_s=0.0, queued=0),
         operators=_credit(tallies_from_json(last.counters.get("operators", {})), {}),
-        leader=None if leader is None else _journaled_leader(leader, provenance, latency_interval),
+        leader=None
+        if leader is None
+        else _journaled_leader(leader, provenance, latency_interval, last.counters.get("evaluations")),
     )
 
 
 def _journaled_leader(
-    leader: Mapping[str, Any], provenance: Mapping[str, Any], latency_interval: float | None
+    leader: Mapping[str, Any], provenance: Mapping[str, Any], latency_interval: float | None, tries: int | None
 ) -> LeaderStatus:
     metrics = leader["metrics"]
     return {
         "accuracy": metrics["accuracy"],
         "accuracy_error": accuracy_error(metrics, provenance.get("oracle", {})),
+        "tries": tries,
+        "images": metrics.get("images"),
         "latency_ms": metrics["latency_ms"],
         "latency_interval": latency_interval,
         "fitness": leader["fitness"],

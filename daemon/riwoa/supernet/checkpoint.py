@@ -6,6 +6,7 @@ unpickled, so no code in a file is run.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -74,6 +75,19 @@ def why_not_unpickled(error: Exception) -> str:
     if refused := _REFUSED_GLOBAL.search(str(error)):
         return f"it holds {printable(refused[1], 80)}, and nothing but tensors, numbers and texts is loaded"
     return printable((str(error).strip().splitlines() or [type(error).__name__])[0], 120)
+
+
+def safetensors_bytes(weights: dict[str, Tensor], notes: Mapping[str, str]) -> bytes:
+    """A safetensors file, the same bytes each time: the library writes its notes in an order that chance decides."""
+    from safetensors.torch import save
+
+    content = save(weights, dict(notes))
+    length = int.from_bytes(content[:8], "little")
+    told = json.loads(content[8 : 8 + length])
+    told["__metadata__"] = dict(sorted(told.get("__metadata__", {}).items()))
+    header = json.dumps(told, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def _numpy_scalars() -> list[Any]:

@@ -35,6 +35,7 @@ from riwoa.supernet.prefix_cache import Activations, Key, PrefixCache
 from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Precision = Literal["float32", "bfloat16"]
 
 RECALIBRATION_BATCH_IMAGES = 200  # OFA's
@@ -152,17 +153,23 @@ class SubnetEvaluator:
             ArchitectureError: a choice that the supernet does not have, or a resolution without images.
             NonFiniteLogitsError: the subnet computed a logit that is not finite.
         """
+        return self.judge(config)[0]
+
+    def judge(self, config: OfaConfig | Mapping[str, Any]) -> tuple[Evaluation, BoolArray]:
+        """``evaluate``, and which of the validation images were read right, (n,). Raises as ``evaluate``."""
         config = checked_config(config)
         logits = self.logits(config)
         labels = torch.tensor(self._validation[config.r][1]).to(logits.device)
-        correct = int((logits.argmax(1) == labels).sum())
-        return Evaluation(
+        right = (logits.argmax(1) == labels).cpu().numpy()
+        correct = int(right.sum())
+        evaluation = Evaluation(
             accuracy=correct / len(labels),
             correct=correct,
             images=len(labels),
             macs=geometry.macs(config, self._supernet.backbone),
             parameters=geometry.parameters(config, self._supernet.backbone),
         )
+        return evaluation, right
 
     def logits(self, config: OfaConfig | Mapping[str, Any]) -> Tensor:
         """Logits of the recalibrated subnet on the validation images, (n, classes) float32. Raises as ``evaluate``."""

@@ -90,7 +90,7 @@ class Operator:
     @property
     def se_mid_c(self) -> int:
         """Channels of the squeeze-and-excitation bottleneck; 0 without one."""
-        return make_divisible(self.mid_c // _SE_REDUCTION) if self.se else 0
+        return squeezed_channels(self.mid_c) if self.se else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,11 @@ def make_divisible(channels: float) -> int:
     """OFA's rounding to a multiple of 8: at least 8, and never more than 10 % below ``channels``."""
     rounded = max(_DIVISOR, int(channels + _DIVISOR / 2) // _DIVISOR * _DIVISOR)
     return rounded + _DIVISOR if rounded < 0.9 * channels else rounded
+
+
+def squeezed_channels(channels: int) -> int:
+    """Channels between the two layers of a squeeze-and-excitation."""
+    return make_divisible(channels // _SE_REDUCTION)
 
 
 def operators(config: OfaConfig, backbone: Backbone) -> tuple[Operator, ...]:

@@ -31,6 +31,7 @@ class Published:
     n_classes: int = _CLASSES
     resolutions: tuple[int, ...] = _RESOLUTIONS_PX
     shipped: str | None = None  # a file of the package, instead of one to be pulled
+    licence: str = "MIT, Once-for-All (Cai et al., 2020)"  # of the weights
 
     @property
     def url(self) -> str:
@@ -57,7 +58,7 @@ PUBLISHED = {
         Published("ofa_mbv3_d234_e346_k357_w1.0", 1.0),
         Published("ofa_mbv3_d234_e346_k357_w1.2", 1.2),
         # Trained here, for CIFAR-100: its recipe is in its metadata.
-        Published("riwoa_cifar100_w0.25", 0.25, 100, (24, 28, 32), "cifar100_supernet.safetensors"),
+        Published("riwoa_cifar100_w0.25", 0.25, 100, (24, 28, 32), "cifar100_supernet.safetensors", "MIT, riwoa"),
     )
 }
 _OTHER_FAMILIES = {

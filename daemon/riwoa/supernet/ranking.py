@@ -21,12 +21,13 @@ from riwoa.errors import InputError
 from riwoa.parsing import parse_json
 from riwoa.supernet import geometry
 from riwoa.supernet.batches import steps_per_epoch
+from riwoa.supernet.checks import recalibrate
 from riwoa.supernet.evaluator import RECALIBRATION_BATCH_IMAGES, SubnetEvaluator, exact_arithmetic
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet
-from riwoa.supernet.recipe import Recipe
+from riwoa.supernet.recipe import Recipe, recipe_from
 from riwoa.supernet.space import OfaConfig
-from riwoa.supernet.training import Trainer, TrainingProgress, initialise, new_supernet, recalibrate, train
+from riwoa.supernet.training import Trainer, TrainingProgress, initialise, new_supernet, train
 from riwoa_storage.durable import replace_durably
 
 _WARMUP_SHARE = 10  # of a short training, one step in so many warms up
@@ -116,6 +117,15 @@ def agreement(inherited: Sequence[float], standalone: Sequence[float]) -> dict[s
     }
 
 
+def known_agreement(results: Path) -> dict[str, Any] | None:
+    """How alike the ranks of an earlier check are; None where there is none at ``results``."""
+    try:
+        rows = parse_json(results.read_bytes())["subnets"]
+        return agreement([row["inherited"] for row in rows], [row["standalone"] for row in rows])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _alone(config: OfaConfig, backbone: Backbone, task: ImageTask, settings: RankSettings) -> Trainer:
     """A trainer of the subnet by itself, of new weights, by the supernet's recipe at its own resolution."""
     recipe = replace(settings.recipe, seed=settings.seed, resolutions=(config.r,), minutes=0.0, largest_only_steps=0)
@@ -148,11 +158,12 @@ def _read(path: Path, settings: RankSettings) -> dict[str, dict[str, Any]]:
         return {}
     try:
         content = parse_json(path.read_bytes())
-        found: Mapping[str, Any] = content["settings"]
+        settings_then: Mapping[str, Any] = content["settings"]
+        found = {**settings_then, "recipe": asdict(recipe_from(settings_then["recipe"]))}  # an older one said less
         subnets = {json.dumps({name: row[name] for name in ("ks", "e", "d", "r")}): row for row in content["subnets"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} holds no rank check ({error}); delete it or name another --out") from error
-    if found != json.loads(json.dumps(asdict(settings))):
+    if json.dumps(found, sort_keys=True) != json.dumps(asdict(settings), sort_keys=True):
         raise InputError(f"{path} is a rank check of other settings; delete it or name another --out")
     return subnets
 

@@ -46,6 +46,14 @@ class Recipe:
     cutout_px: int = 0  # images: side of the square that is blanked
     stored: Literal["float32", "float16"] = "float32"  # of the parameters in the file
     start: Literal["drawn", "identity"] = "drawn"  # of residual blocks; identity: the last BatchNorm's scale is zero
+    source: str = ""  # the supernet whose weights it starts from, all but the classifier; "": from scratch
+    source_sha256: str = ""  # of that file
+    head_only_steps: int = 0  # the new classifier learns first, on features that stay as they are
+    zoom: float = 1.0  # images: the least share of the area that a random cut shows, in place of the shift; 1: no cut
+    colour: float = 0.0  # images: random change of brightness and contrast, as a share
+    balance: float = 0.0  # labels weigh as their class's frequency to this negative power; 0: all alike
+    checks: int = 0  # so often the largest subnet is judged on validation images; training that helps no longer ends
+    patience: int = 3  # checks in a row, each worse than the best one by a standard error, that end it
 
 
 DIGITS = Recipe()

@@ -24,6 +24,8 @@ class SupernetSpec(DataSpec):
     prefix_cache_bytes: int = 256 * 2**20  # changes the speed of an evaluation, never its result
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
+    checkpoint_sha256: str | None = None  # of the file, where its place is no part of what it is
+    trained_on: str | None = None  # hash of the pictures that the checkpoint was trained on, where they must be these
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that a worker gets first, and that is a part of a run's digest.
@@ -31,7 +33,13 @@ class SupernetSpec(DataSpec):
         What is as it was before there was a choice goes without saying.
         """
         usual = {"stem": "imagenet", "device": "cpu", "validation_images": 2000, "data_seed": 0}
-        usual |= {"recalibration_data": None, "rung_images": ()}
+        usual |= {
+            "recalibration_data": None,
+            "rung_images": (),
+            "data_rules": 1,
+            "trained_on": None,
+            "checkpoint_sha256": None,
+        }
         fields = {name: value for name, value in asdict(self).items() if name not in usual or usual[name] != value}
         lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
         return {"kind": "supernet", **fields, **lists}

@@ -15,7 +15,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError
 from riwoa.files.ownership import opened_file
-from riwoa.supernet.batches import batches_of
-from riwoa.supernet.checkpoint import is_safetensors
+from riwoa.supernet.batches import batches_of, class_weights, training_labels
+from riwoa.supernet.checkpoint import is_safetensors, safetensors_bytes
+from riwoa.supernet.checks import Checks, EarlyStop
 from riwoa.supernet.convolutions import without_plans
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet, set_strides
@@ -39,6 +39,7 @@ from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.published import PUBLISHED
 from riwoa.supernet.recipe import DIGITS, Recipe, read_recipe, recipe_from
 from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
+from riwoa.supernet.transfer import HEAD, take_over
 from riwoa_storage.durable import replace_durably, replacement
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 _REPORT_STEPS_GPU = 50  # reading a loss waits for the GPU
 _SGD_MOMENTUM = 0.9
+_SAVE_EVERY_S = 20.0  # a kill costs no more than this, where steps are slow
 # Of the time that training may take: at first memory grows and kernels load; then the speed is measured.
 _SETTLING_SHARE, _MEASURED_SHARE = 0.05, 0.10
 
@@ -128,6 +130,7 @@ class Trainer:
         recipe: how.
         task: on what.
         device: where.
+        source: the supernet that a new training starts from, if the recipe names one.
         network: None trains a new supernet; a plain network is trained alone, on the labels, by the same recipe.
         about: tells networks of one recipe apart; a saved state of another one is refused.
     """
@@ -139,6 +142,7 @@ class Trainer:
         device: str = "cpu",
         network: torch.nn.Module | None = None,
         about: str = "",
+        source: Path | None = None,
     ) -> None:
         self.recipe = recipe
         self.device = torch.device(device)
@@ -148,9 +152,16 @@ class Trainer:
         self.batches = batches_of(task, recipe, self.device)
         self._alone = network is not None
         net: Any = new_supernet(recipe) if network is None else network
+        if source is not None:
+            take_over(net, recipe, source)
         self.net = net.to(device=self.device, memory_format=torch.channels_last)
         self.optimiser = _optimiser(self.net, recipe, self.device)
         self.average = {n: p.detach().clone() for n, p in self.net.named_parameters()}
+        self.early_stop: Checks = EarlyStop(task, recipe, self.device)
+        self._class_weights: Tensor | None = None
+        if recipe.balance:
+            weights = class_weights(training_labels(task), recipe.n_classes, recipe.balance)
+            self._class_weights = torch.from_numpy(weights).to(self.device)
 
     def train_step(self) -> Losses:
         """One sandwich: the largest on labels, the smallest and random ones on the largest one's predictions."""
@@ -160,22 +171,24 @@ class Trainer:
             return self._sandwich()
 
     def _sandwich(self) -> Losses:
-        recipe, net = self.recipe, self.net
+        recipe, net, alone = self.recipe, self.net, self._alone
         rng = _rng(recipe.seed, self.step)
         images, labels = self.batches.batch(self.step, rng)
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
         net.train()
-        if not self._alone:
+        if not alone:
             net.set_max_net()
+        if recipe.head_only_steps:
+            self._freeze(self.step < recipe.head_only_steps)
         with self._precision():
             logits = net(images)
-            largest = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            largest = self._loss(images, logits, labels)
             soft = F.softmax(logits.detach() / recipe.temperature, dim=1)
         largest.backward()  # type: ignore[no-untyped-call]
         distilled, count = torch.zeros((), device=self.device), 0
-        for setting in () if self._alone or self.step < recipe.largest_only_steps else _settings(recipe, rng):
+        for setting in () if alone or self.step < largest_only_steps(recipe) else _settings(recipe, rng):
             net.set_active_subnet(**setting)
             with self._precision():
                 loss = F.cross_entropy(net(images) / recipe.temperature, soft)
@@ -188,6 +201,11 @@ class Trainer:
         self._update_average()
         return Losses(largest.detach(), distilled, count)
 
+    def _loss(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of the largest subnet, or of a network that is trained alone, on a batch: cross-entropy with the labels."""
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits, labels, weight=self._class_weights, label_smoothing=smoothing)
+
     def wait(self) -> None:
         """Wait until the device has done all it was given."""
         if self.device.type == "cuda":
@@ -199,12 +217,28 @@ class Trainer:
     def _learning_rate(self) -> float:
         """Linear warm-up, then half a cosine to zero; constant while the number of steps is not known yet."""
         recipe = self.recipe
-        if self.step < recipe.warmup_steps:
-            return recipe.learning_rate * (self.step + 1) / recipe.warmup_steps
+        if self.step < recipe.head_only_steps:
+            return recipe.learning_rate
+        warm = recipe.head_only_steps + recipe.warmup_steps  # what was frozen warms up when it thaws
+        if self.step < warm:
+            return recipe.learning_rate * (self.step - recipe.head_only_steps + 1) / recipe.warmup_steps
         if not self.steps:
             return recipe.learning_rate
-        done = (self.step - recipe.warmup_steps) / max(1, self.steps - recipe.warmup_steps)
+        done = (self.step - warm) / max(1, self.steps - warm)
         return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _freeze(self, frozen: bool) -> None:
+        """Hold all but the classifier as it is, or no longer; what is held costs no backward pass."""
+        for name, parameter in self.net.named_parameters():
+            parameter.requires_grad_(not frozen or name.startswith(HEAD))
+
+    def check(self) -> bool:
+        """Judge the network where that is due; True where the training ended with it."""
+        if not self.early_stop.due(self.step, self.steps):
+            return False
+        if self.early_stop.look(self.net, self.average):
+            self.steps = self.step
+        return True
 
     def _update_average(self) -> None:
         keep = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
@@ -221,6 +255,8 @@ class Trainer:
             "net": self.net.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
+            "early_stop": self.early_stop.state(),
+            "threads": torch.get_num_threads(),
         }
         save_state(state, path)
 
@@ -237,12 +273,16 @@ class Trainer:
         except Exception as error:
             raise InputError(f"cannot resume from {path}: {error}; delete it to start over") from error
         if saved != asdict(self.recipe):
-            raise InputError(f"{path} was trained with another recipe; delete it or give --out another folder")
+            raise InputError(f"{path} was trained with another recipe; delete it to start over")
         if state.get("about", self._about) != self._about:
             raise InputError(f"{path} was trained on other data, or is of another network; delete it to start over")
         torch.nn.Module.load_state_dict(self.net, state["net"])  # OFA's own override renames keys of old releases
         self.optimiser.load_state_dict(state["optimiser"])
         self.average = state["average"]
+        if "early_stop" in state:
+            self.early_stop.restore(state["early_stop"])
+        # Sums of another number of threads differ in their last bits.
+        torch.set_num_threads(int(state.get("threads", torch.get_num_threads())))
         self.step = int(state["step"])
         self.steps = int(state.get("steps", self.steps))
 
@@ -254,12 +294,17 @@ class Trainer:
         """
         dtype = {"float32": torch.float32, "float16": torch.float16}[self.recipe.stored]
         weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.net.state_dict().items()}
-        for name, value in self.average.items():
+        for name, value in self.early_stop.kept(self.average).items():
             weights[name] = value.detach().to("cpu", dtype, copy=True).contiguous()
         spoiled = [name for name in self.average if not bool(torch.isfinite(weights[name]).all())]
         if spoiled:
             raise InputError(f"training diverged: {spoiled[0]} is not finite; lower the learning rate, or add warm-up")
         return weights
+
+
+def largest_only_steps(recipe: Recipe) -> int:
+    """Steps at the start in which the largest subnet trains alone."""
+    return max(recipe.largest_only_steps, recipe.head_only_steps)
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
@@ -273,22 +318,6 @@ def parameter_groups(net: torch.nn.Module, weight_decay: float) -> list[dict[str
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def recalibrate(network: torch.nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set BatchNorm's statistics to the average over batches of standardised training images; in place, float32."""
-    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average
-    network.train()
-    with torch.no_grad():
-        for batch in batches:
-            network(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 def _optimiser(net: torch.nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
@@ -305,20 +334,22 @@ class _Pace:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._allowed_s = 60 * trainer.recipe.minutes
+        self._alone_steps = largest_only_steps(trainer.recipe)
         self._start_s = time.perf_counter()
         self._settled: tuple[int, float] | None = None
         self._reported = trainer.step, self._start_s
 
     def fix_steps(self) -> bool:
         """Fix the number of steps once it can be told; returns whether that happened now."""
-        trainer = self._trainer
-        if trainer.steps or self._elapsed_s() < _SETTLING_SHARE * self._allowed_s:
+        trainer, elapsed_s = self._trainer, self._elapsed_s()
+        # Steps of the largest alone are cheaper: their speed says nothing.
+        if trainer.steps or elapsed_s < _SETTLING_SHARE * self._allowed_s or trainer.step < self._alone_steps:
             return False
         if self._settled is None:
             trainer.wait()
             self._settled = trainer.step, self._elapsed_s()
             return False
-        if self._elapsed_s() < _MEASURED_SHARE * self._allowed_s:
+        if elapsed_s - self._settled[1] < (_MEASURED_SHARE - _SETTLING_SHARE) * self._allowed_s:
             return False
         trainer.wait()
         elapsed_s, (step, settled_s) = self._elapsed_s(), self._settled
@@ -351,16 +382,19 @@ def train(
     """
     if state_path.exists():
         trainer.load(state_path)
+    saved_s = time.monotonic()
     pace = _Pace(trainer)
     every = _REPORT_STEPS_GPU if trainer.device.type == "cuda" else 1
     while not trainer.steps or trainer.step < trainer.steps:
         losses = trainer.train_step()
-        fixed = pace.fix_steps()
+        changed = pace.fix_steps()
+        changed = trainer.check() or changed
         if progress is not None and (trainer.step % every == 0 or trainer.step == trainer.steps):
             largest, distilled = losses.largest.item(), losses.distilled.item() / max(1, losses.distilled_subnets)
             progress(TrainingProgress(trainer.step, trainer.steps, largest, distilled, pace.images_per_s()))
-        if fixed or trainer.step % save_every_steps == 0:
+        if changed or trainer.step % save_every_steps == 0 or time.monotonic() - saved_s > _SAVE_EVERY_S:
             trainer.save(state_path)
+            saved_s = time.monotonic()
 
 
 def train_supernet(
@@ -371,7 +405,8 @@ def train_supernet(
     device: str = "cpu",
     progress: Callable[[TrainingProgress], None] | None = None,
     save_every_steps: int = 250,
-    metadata: dict[str, str] | None = None,
+    notes: Callable[[dict[str, Tensor], Recipe], dict[str, str]] | None = None,
+    source: Path | None = None,
 ) -> Path:
     """Train (or continue) and write ``out`` as safetensors, with the recipe in its metadata.
 
@@ -384,20 +419,22 @@ def train_supernet(
         device: "cpu" or "cuda".
         progress: is told how it goes.
         save_every_steps: how much may be lost.
-        metadata: kept in the file too.
+        notes: what the file says besides recipe and data, of the finished weights.
+        source: the supernet that the recipe says it starts from.
 
     Raises:
         InputError: the state file is damaged or belongs to another recipe, the task has no training labels, or
             training diverged.
     """
     task = load_digits_task() if task is None else task
-    trainer = Trainer(recipe, task, device)
-    state_path = out.with_name(out.name + ".training.pt")
+    state_path = unfinished(out)
+    trainer = Trainer(recipe, task, device, source=None if state_path.exists() else source)
     out.parent.mkdir(parents=True, exist_ok=True)
     train(trainer, state_path, progress=progress, save_every_steps=save_every_steps)
     done = replace(recipe, steps=trainer.steps)
-    notes = {"recipe": json.dumps(asdict(done)), "data": task.sha256, **(metadata or {})}
-    write_safetensors(trainer.averaged_weights(), out, notes)
+    weights = trainer.averaged_weights()
+    told = {"recipe": json.dumps(asdict(done)), "data": task.sha256}
+    write_safetensors(weights, out, {**told, **(notes(weights, done) if notes is not None else {})})
     with contextlib.suppress(FileNotFoundError):
         state_path.unlink()
     return out
@@ -405,7 +442,12 @@ def train_supernet(
 
 def write_safetensors(weights: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file whole or not at all."""
-    replace_durably(out, save(weights, metadata))
+    replace_durably(out, safetensors_bytes(weights, metadata))
+
+
+def unfinished(out: Path) -> Path:
+    """Where the state of a training lies until its file is written."""
+    return out.with_name(out.name + ".training.pt")
 
 
 def load_trained(path: Path) -> tuple[Supernet, Recipe]:

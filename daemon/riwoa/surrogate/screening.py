@@ -49,7 +49,7 @@ def prior_examples(predictor: str | None, space: Space) -> Examples | None:
     examples = Surrogate.load(Path(predictor)).examples
     if examples.space.sha256 != space.sha256:
         raise InputError(
-            f"search.predictor = {predictor}: it knows the space {examples.space.name!r}, this run's is {space.name!r} "
+            f"the predictor {predictor} knows the space {examples.space.name!r}, this run's is {space.name!r} "
             "or has other choices; train one on a journal of this space"
         )
     return examples

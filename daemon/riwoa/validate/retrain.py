@@ -40,12 +40,13 @@ from riwoa.oracle.supernet_export import winning_net
 from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
+from riwoa.supernet.checks import recalibrate
 from riwoa.supernet.geometry import Backbone, macs, parameters
 from riwoa.supernet.network import ArchitectureError, Supernet, build_network, checked_config, weights_sha256
 from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.space import OfaConfig, ofa_config
 from riwoa.supernet.spec import SupernetSpec
-from riwoa.supernet.training import begin_as_identity, parameter_groups, recalibrate, save_state
+from riwoa.supernet.training import begin_as_identity, parameter_groups, save_state
 from riwoa_storage.durable import replace_durably
 from riwoa_storage.errors import StorageError
 

@@ -10,12 +10,16 @@ from pydantic import AfterValidator, Field, model_validator
 from riwoa.config.fields import Images, KindSettings, ResolutionsPx, restart
 from riwoa.supernet.published import PUBLISHED, check_name
 
+TRAINED = "trained"  # the checkpoint that is made before a search, in the state directory
+
 
 class SupernetSettings(KindSettings):
     """A supernet, the data that judge its subnets, and the arithmetic."""
 
     checkpoint: Annotated[str, AfterValidator(check_name)] = restart(
-        "embedded", "a supernet in OFA's format: embedded, a path, or the name of a published one"
+        "embedded",
+        "a supernet in OFA's format: embedded, a path, the name of a published one; trained = one that is trained on "
+        "the data first, as [train] says",
     )
     width_mult: Annotated[float, Field(gt=0, le=16)] = Field(0.25, description="width multiplier of the supernet")
     n_classes: Annotated[int, Field(ge=1, le=100_000)] = Field(10, description="classes of the supernet's head")
@@ -25,7 +29,14 @@ class SupernetSettings(KindSettings):
         "digits", "digits, or the path of CIFAR-100, of an .npz file, or of an ImageNet-style folder", min_length=1
     )
     validation_images: Images = Field(2000, description="most images of a folder that judge")
-    data_seed: int = Field(0, ge=0, lt=2**63, description="seed of the choice among a folder's images")
+    data_seed: int = Field(
+        0, ge=0, lt=2**63, description="seed of the splits that are held out and of the choice among images"
+    )
+    data_rules: Literal[1, 2] = Field(
+        2,
+        description="2 = pictures upright by EXIF and over white, missing splits held out; 1 = none of it, as in runs "
+        "of before",
+    )
     recalibration_data: str = restart("train", "training images to recalibrate on: train = the data's own, or a folder")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a CUDA GPU where torch finds one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto = bfloat16 where the device has it")

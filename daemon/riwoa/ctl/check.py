@@ -1,0 +1,122 @@
+"""``riwoactl check``: which limits of the objective an architecture keeps, one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from riwoa.ctl import Options
+from riwoa.ctl.command import Parser, columns, emit
+from riwoa.errors import InputError, UsageError
+from riwoa.paths import client_state
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
+    from riwoa_storage.reader import JournalReader
+    from riwoa_storage.records import RunRecord
+
+NOT_MET = 3
+_DESCRIPTION = """Lists the limits of a run's objective, each with the architecture's value. Metrics that only an
+evaluation tells are those of the journal; "not known" where it was not evaluated. Exits 0 when every limit is met, 3
+when one is not, or is not known."""
+_PLACE = re.compile(r"(\d{1,9})/(\d{1,9})")
+_VERDICTS = {True: "met", False: "NOT met", None: "not known"}
+
+
+def run(verb: str, arguments: list[str], options: Options) -> int:
+    """Print each limit, its value, and whether it is met."""
+    parser = Parser(verb, description=_DESCRIPTION)
+    arch_help = "a JSON file, - for standard input, or GENERATION/SLOT of the run"
+    parser.add_argument("architecture", metavar="ARCH", help=arch_help)
+    parser.add_argument("--run", type=int, metavar="ID", help="the run (default: the latest)")
+    given = parser.parse_args(arguments)
+    data = checked(given.architecture, given.run, options)
+    emit(options, data, render(data))
+    return 0 if all(limit["met"] for limit in data["limits"]) else NOT_MET
+
+
+def checked(named: str, run_id: int | None, options: Options) -> dict[str, Any]:
+    """An architecture's limits as a JSON object.
+
+    Raises:
+        InputError: it is none of the run's space, or cannot be read.
+    """
+    from riwoa.run.front import chosen_run
+    from riwoa.run.problem import load_problem, search_task
+    from riwoa.search.space import SpaceError
+    from riwoa_storage.reader import JournalReader
+
+    paths = client_state(options.state)
+    with JournalReader(paths.journal) as reader:
+        record = chosen_run(reader, run_id)
+        config = _in_force(reader, record)
+        architecture = _architecture(named, reader, record)
+        problem = asyncio.run(load_problem(config, paths.latency_table))
+        try:
+            key = problem.space.key(problem.space.indices(architecture))
+        except SpaceError as error:
+            raise InputError(f"{named}: {error}") from None
+        task = search_task(problem, config)
+        objective = task.objective(config)
+        rows = reader.by_key.committed_outcomes(record.run_id, [key]).get(key, [])
+        evaluated = next((i.metrics for i in rows if i.status == "ok"), {})
+        metrics = {**evaluated, **task.known_metrics(architecture, objective)}
+    limits = [
+        {"limit": str(limit), "value": value, "met": None if value is None else limit.met(float(value))}
+        for limit in objective.limits
+        for value in [metrics.get(limit.metric)]
+    ]
+    return {"run_id": record.run_id, "architecture": dict(architecture), "evaluated": bool(evaluated), "limits": limits}
+
+
+def render(data: dict[str, Any]) -> str:
+    """A line each limit."""
+    if not data["limits"]:
+        return "the objective of this run sets no limits"
+    rows = [
+        [limit["limit"], "-" if limit["value"] is None else f"{limit['value']:.6g}", _VERDICTS[limit["met"]]]
+        for limit in data["limits"]
+    ]
+    return columns(rows)
+
+
+def _in_force(reader: JournalReader, record: RunRecord) -> Config:
+    """The configuration that a run stands on."""
+    from riwoa.config.loading import from_journal
+    from riwoa_storage.events import RunResumed
+
+    restarted: dict[str, Any] = {}  # keys that changed at a restart are in force without a revision
+    for event in reader.events(record.run_id, RunResumed):
+        restarted |= event.restarted
+    return from_journal(reader.config_revisions(record.run_id)[-1].config, restarted)
+
+
+def _architecture(named: str, reader: JournalReader, record: RunRecord) -> Mapping[str, Any]:
+    """The architecture that an argument names.
+
+    Raises:
+        InputError: it cannot be read, or no such individual was committed.
+        UsageError: it is no way to name one.
+    """
+    from riwoa.parsing import MOST_JSON_BYTES, parse_json_object, read_once
+
+    place = _PLACE.fullmatch(named)
+    if place is not None:
+        individual = reader.individual(record.run_id, int(place[1]), int(place[2]))
+        if individual is None:
+            raise InputError(f"run {record.run_id} has no individual {place[2]} in generation {place[1]}")
+        return individual.architecture
+    if named != "-" and not Path(named).exists():
+        raise UsageError(f"{named} is no file; name a JSON file, - or GENERATION/SLOT")
+    try:
+        text = sys.stdin.buffer.read(MOST_JSON_BYTES + 1) if named == "-" else read_once(named, MOST_JSON_BYTES)[0]
+        found = parse_json_object(text)
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise InputError(f"{named}: no architecture: {error}") from None
+    inner = found.get("architecture")  # as `riwoactl export` writes it
+    return inner if isinstance(inner, dict) else found

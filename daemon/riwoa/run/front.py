@@ -1,0 +1,152 @@
+"""A run's front as it may be shown: what the test pictures say of it, each network paired with the winner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from riwoa.errors import InputError
+from riwoa.oracle.answers import BoolArray, unpack_answers
+from riwoa.search.fitness import Constraint
+from riwoa.search.paired import Accuracy, Difference, accuracy_of, difference_of
+from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa_storage.events import NetworkJudged
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import IndividualRecord, Json, RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class FrontNetwork:
+    """A network that no other of its run beats in both accuracy and latency.
+
+    Attributes:
+        point: accuracy as the search saw it, and latency.
+        individual: as committed.
+        is_winner: whether it is the leader.
+        test: accuracy on pictures that chose nothing; None where it was not judged.
+        difference: of that from the winner's; None for the winner, and where either was not judged.
+    """
+
+    point: ParetoPoint
+    individual: IndividualRecord
+    is_winner: bool
+    test: Accuracy | None
+    difference: Difference | None
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether it cannot be told from the winner on the test pictures."""
+        return self.difference is not None and not self.difference.is_clear
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The front of a run, fastest first, and its winner, which may lie off it.
+
+    Attributes:
+        run: its record.
+        tries: evaluations in full, of which the winner is the best.
+        leader: as the last generation has it.
+        networks: the front.
+        test: the winner's accuracy on pictures that chose nothing; None where it was not judged.
+        untested: why it was not judged; None where it was, or nobody tried.
+    """
+
+    run: RunRecord
+    tries: int
+    leader: Json | None
+    networks: tuple[FrontNetwork, ...]
+    test: Accuracy | None
+    untested: str | None
+
+    @property
+    def fastest_equal(self) -> FrontNetwork | None:
+        """The fastest network that is faster than the winner, within the run's limits, and not clearly worse."""
+        if self.leader is None:
+            return None
+        least_ms = self.leader["metrics"]["latency_ms"]
+        faster = (n for n in self.networks if n.point.latency_ms < least_ms and _as_good(n.difference))
+        return next((n for n in faster if self._allowed(n) or not self.leader["feasible"]), None)
+
+    def _allowed(self, network: FrontNetwork) -> bool:
+        """Whether a network keeps the limits that the run began with."""
+        texts = self.run.provenance.get("objective", {}).get("constraints", ())
+        metrics = network.individual.metrics
+        return all(c.metric in metrics and c.met(metrics[c.metric]) for c in map(Constraint.parse, texts))
+
+
+def _as_good(difference: Difference | None) -> bool:
+    return difference is not None and (difference.value >= 0 or not difference.is_clear)
+
+
+def fastest_equal(journal: Path, run_id: int | None = None) -> FrontNetwork:
+    """The fastest network of a run (the latest) that cannot be told from its winner.
+
+    Raises:
+        InputError: there is none, or the run judged nothing.
+        StorageError: the journal cannot be read, or there is no such run.
+    """
+    with JournalReader(journal) as reader:
+        front = read_front(reader, chosen_run(reader, run_id))
+    if front.test is None:
+        why = front.untested or "it has not ended, or ended before there was such a judgement"
+        raise InputError(f"run {front.run.run_id} has judged no network on test pictures: {why}; leave --prefer out")
+    found = front.fastest_equal
+    if found is None:
+        raise InputError(
+            f"no network of run {front.run.run_id} is faster than its winner and as good on the test pictures; "
+            "leave --prefer out"
+        )
+    return found
+
+
+def chosen_run(reader: JournalReader, run_id: int | None) -> RunRecord:
+    """The named run, or the latest.
+
+    Raises:
+        JournalMissingError: there is no such run.
+        InputError: no run was begun.
+    """
+    record = reader.run(run_id) if run_id is not None else reader.latest_run()
+    if record is None:
+        raise InputError(f"{reader.name} holds no run yet; start riwoad (or make run) first")
+    return record
+
+
+def read_front(reader: JournalReader, run: RunRecord) -> Front:
+    """The front of a run, from its journal alone.
+
+    Raises:
+        StorageError: a row is damaged.
+    """
+    archive, known = ParetoArchive(), dict[str, IndividualRecord]()
+    for generation, individual in reader.individuals(run.run_id):
+        accuracy, latency_ms = (individual.metrics.get(name) for name in ("accuracy", "latency_ms"))
+        if individual.status != "ok" or accuracy is None or latency_ms is None:
+            continue
+        point = ParetoPoint(individual.architecture_key, accuracy, latency_ms, (generation, individual.slot))
+        if archive.add(point):
+            known[point.key] = individual
+    last = reader.last_generation(run.run_id)
+    leader = last.leader if last is not None else None
+    winner_key = leader["architecture_key"] if leader is not None else ""
+    events = reader.events(run.run_id, NetworkJudged)
+    answers = {e.architecture_key: unpack_answers(e.correct, e.pictures, e.views) for e in events if e.error is None}
+    errors = [e.error for e in events if e.architecture_key == winner_key and e.error is not None]
+    winner = answers.get(winner_key)
+    return Front(
+        run=run,
+        tries=int(last.counters.get("evaluations", 0)) if last is not None else 0,
+        leader=leader,
+        networks=tuple(_network(p, known[p.key], winner_key, answers.get(p.key), winner) for p in archive.front()),
+        test=None if winner is None else accuracy_of(winner),
+        untested=errors[-1] if winner is None and errors else None,
+    )
+
+
+def _network(
+    point: ParetoPoint, individual: IndividualRecord, winner_key: str, ours: BoolArray | None, winner: BoolArray | None
+) -> FrontNetwork:
+    is_winner = point.key == winner_key
+    paired = None if is_winner or ours is None or winner is None else difference_of(ours, winner)
+    return FrontNetwork(point, individual, is_winner, None if ours is None else accuracy_of(ours), paired)

@@ -1,0 +1,109 @@
+"""What is shown of a run's winner and front: on the test pictures first, and what chose them named as what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from riwoa.run.front import Front, FrontNetwork, read_front
+from riwoa.search.paired import Difference
+from riwoa.service.status_object import EqualStatus, JudgementStatus
+from riwoa_storage.reader import JournalReader
+
+LEGEND = "± standard error, paired by picture; = cannot be told from the winner"
+
+
+def journaled_test(journal: Path, run_id: int) -> JudgementStatus | None:
+    """What the test pictures said of a run, from its journal; None where nobody asked them."""
+    with JournalReader(journal) as reader:
+        return test_view(read_front(reader, reader.run(run_id)))
+
+
+def test_view(front: Front) -> JudgementStatus | None:
+    """What the test pictures said; None where nobody asked them."""
+    if front.test is None:
+        return None if front.untested is None else {"reason": front.untested}
+    fastest = front.fastest_equal
+    return {
+        "accuracy": front.test.value,
+        "accuracy_error": front.test.error,
+        "pictures": front.test.pictures,
+        "views": front.test.views,
+        "judged": sum(network.test is not None for network in front.networks),
+        "equal": sum(network.is_equal for network in front.networks),
+        "fastest_equal": None if fastest is None else _equal(fastest),
+    }
+
+
+def _equal(network: FrontNetwork) -> EqualStatus:
+    assert network.test is not None
+    assert network.difference is not None
+    return {
+        "architecture_key": network.point.key,
+        "latency_ms": network.point.latency_ms,
+        "accuracy": network.test.value,
+        "difference": network.difference.value,
+        "difference_error": network.difference.error,
+        "p": network.difference.p,
+    }
+
+
+def percent(share: float) -> str:
+    """A share with two decimals."""
+    return f"{100 * share:.2f} %"
+
+
+def test_words(front: Front) -> str:
+    """The winner's accuracy on pictures that chose nothing, or why there is none."""
+    reported = front.leader["metrics"].get("report") if front.leader is not None else None
+    if reported is not None:
+        return f"{percent(reported)}, which no search looked at, by the table"
+    if front.test is None:
+        return f"none: {front.untested or 'the run ended before it judged any network on test pictures'}"
+    views = f", {front.test.views} views each," if front.test.views > 1 else ""
+    error = 100 * front.test.error
+    return f"{percent(front.test.value)} ± {error:.2f} on {front.test.pictures} pictures{views} that chose nothing"
+
+
+def validation_words(front: Front, confirmed: Mapping[str, Any] | None = None) -> str:
+    """The winner's accuracy on what chose it, named so; ``confirmed``: its metrics in float32, where that is else."""
+    assert front.leader is not None
+    metrics = front.leader["metrics"]
+    images = f" on {metrics['images']:,} validation images" if "images" in metrics else ""
+    exact = f" ({percent(confirmed['accuracy'])} in float32, as exported)" if confirmed is not None else ""
+    return f"{percent(metrics['accuracy'])}{exact}, the best of {front.tries:,} tries{images}"
+
+
+def test_cell(network: FrontNetwork) -> str:
+    """Its accuracy on the test pictures; empty where it was not judged."""
+    reported = network.individual.metrics.get("report")  # a table's own
+    test = network.test.value if network.test is not None else reported
+    return percent(test) if test is not None else ""
+
+
+def against_cell(network: FrontNetwork) -> str:
+    """How far that is from the winner's, and whether the two can be told apart; empty where it is not known."""
+    found = network.difference
+    if found is None:
+        return ""
+    return f"{points(found)}{'' if found.is_clear else '  ='}"
+
+
+def points(difference: Difference) -> str:
+    """A difference of accuracies in percentage points."""
+    return f"{100 * difference.value:+.2f} ± {100 * difference.error:.2f}"
+
+
+def fastest_line(front: Front) -> str:
+    """Which network gives the winner's accuracy for the least time; empty where nothing was judged."""
+    if front.test is None:
+        return ""
+    found = front.fastest_equal
+    if found is None or found.difference is None:
+        return "No faster network of the front was found to be as good on the test pictures."
+    return (
+        f"The fastest that cannot be told from the winner takes {found.point.latency_ms:.3f} ms "
+        f"({points(found.difference)} points, p = {found.difference.p:.2g});\n"
+        "`riwoactl export --prefer fastest-equal` writes it."
+    )
