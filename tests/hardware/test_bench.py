@@ -25,6 +25,7 @@ from riwoa.hardware.check import check_table
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import shipped_table
 from riwoa.hardware.process import BuildProgress
+from riwoa.hardware.runtime import Runtime
 from riwoa.ipc.child import child_environment
 from riwoa.supernet.geometry import Backbone, all_operators, operators
 from riwoa.supernet.space import OfaConfig
@@ -56,7 +57,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatencyTable, Path,
     path = tmp_path_factory.mktemp("lut") / "lut.json"
     progress: list[BuildProgress] = []
     table = asyncio.run(
-        build.build_table_in_child(path, BACKBONE, SMALL, 1, repeats=20, progress=progress.append, sessions=1)
+        build.build_table_in_child(path, BACKBONE, SMALL, Runtime(), repeats=20, progress=progress.append, sessions=1)
     )
     return table, path, progress
 
@@ -189,12 +190,12 @@ def test_a_child_ends_when_its_standard_input_does(tmp_path: Path) -> None:
 
 def test_an_unwritable_table_is_one_error_with_its_class(tmp_path: Path) -> None:
     with pytest.raises(StateDirectoryError, match=r"cannot write .*lut\.json \(No such file"):
-        asyncio.run(build.build_table_in_child(tmp_path / "none" / "lut.json", BACKBONE, SMALL, 1, repeats=10))
+        asyncio.run(build.build_table_in_child(tmp_path / "none" / "lut.json", BACKBONE, SMALL, Runtime(), repeats=10))
 
 
 def test_too_few_repeats_to_calibrate_on_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least 10"):
-        build.build_table(tmp_path / "lut.json", BACKBONE, SMALL, 1, repeats=9)
+        build.build_table(tmp_path / "lut.json", BACKBONE, SMALL, Runtime(), repeats=9)
 
 
 def test_a_missing_cuda_device_is_refused_before_anything_is_measured() -> None:
@@ -349,7 +350,7 @@ def test_a_regime_that_the_device_has_not_is_refused() -> None:
 @pytest.mark.parametrize("regime", ["graph", "eager"])
 def test_a_gpu_is_measured_by_the_same_code(tmp_path: Path, regime: str) -> None:
     path = tmp_path / "lut.json"
-    table = build.build_table(path, BACKBONE, SMALL, 1, repeats=20, compute="cuda", regime=regime, sessions=1)
+    table = build.build_table(path, BACKBONE, SMALL, Runtime(), repeats=20, compute="cuda", regime=regime, sessions=1)
     assert (table.settings.regime, table.settings.accelerator) == (regime, torch.cuda.get_device_name())
     assert table.settings.memory_format == "channels_last"
     assert all(0 < t.p10_ms < 5 for t in table.entries.values())
