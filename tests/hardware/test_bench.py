@@ -23,7 +23,6 @@ from riwoa.hardware import bench, build, remeasure
 from riwoa.hardware.calibration import KnownNetwork
 from riwoa.hardware.check import check_table
 from riwoa.hardware.lut import LatencyTable
-from riwoa.hardware.obtain import shipped_table
 from riwoa.hardware.process import BuildProgress
 from riwoa.hardware.runtime import Runtime
 from riwoa.ipc.child import child_environment
@@ -44,8 +43,6 @@ def command(table: Path, repeats: int, *options: str) -> list[str]:
             "10",
             "--resolutions",
             "24",
-            "--threads",
-            "1",
             "--repeats",
             str(repeats),
         ),
@@ -263,7 +260,7 @@ def test_networks_to_check_on_are_none_of_the_calibrations_even_where_those_are_
 
 
 def test_a_table_of_format_1_is_checked_on_none_of_the_networks_that_it_must_have_been_calibrated_on() -> None:
-    table = LatencyTable.load(shipped_table())
+    table = LatencyTable.load(Path(__file__).parent / "golden" / "latency_table_v1.json")
     known = {operators(n.config, table.backbone) for n in remeasure.known_networks(table)}
     assert len(known) == table.calibration.networks == 24
     assert not known & {operators(c, table.backbone) for c in remeasure.unseen_configs(table, 60, seed="check 0")}
@@ -329,13 +326,15 @@ def test_networks_that_pay_for_every_launch_get_a_correction_that_still_adds_up(
         ({"batch_size": 0}, "batch size"),
         ({"batch_size": 10**9}, "batch size"),
         ({"batch_size": 4096, "resolutions": (1024,)}, "GiB"),
-        ({"threads": 0}, "at least one thread"),
+        ({"runtime": Runtime(threads=0)}, "at least one thread"),
+        ({"runtime": Runtime("onnxruntime"), "compute": "cuda"}, "--runtime torch"),
+        ({"runtime": Runtime("command")}, "latency.command"),
     ],
 )
 def test_spaces_that_are_none_are_refused_before_memory_is_taken(
     tmp_path: Path, arguments: dict[str, Any], message: str
 ) -> None:
-    given: dict[str, Any] = {"backbone": BACKBONE, "resolutions": SMALL, "threads": 1, **arguments}
+    given: dict[str, Any] = {"backbone": BACKBONE, "resolutions": SMALL, "runtime": Runtime(), **arguments}
     with pytest.raises(UsageError, match=message):
         build.build_table(tmp_path / "lut.json", **given)
     assert list(tmp_path.iterdir()) == []

@@ -22,8 +22,8 @@ import psutil
 import pytest
 
 from riwoa.hardware.build import build_table_in_child
-from riwoa.hardware.runtime import Runtime
 from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.runtime import Runtime
 from riwoa.ipc.child import child_environment
 from riwoa.supernet.geometry import Backbone
 from riwoa_storage.events import AdapterUnusable, LatencyDrift

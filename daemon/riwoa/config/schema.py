@@ -266,8 +266,8 @@ class Latency(Section):
     )
     command: str | None = Field(
         None,
-        description="the program of runtime = command, with arguments; the file comes last, and its last line of output "
-        "is milliseconds",
+        description="the program of runtime = command, with arguments; the file comes last, and its last line of "
+        "output is milliseconds",
         min_length=1,
     )
     command_timeout_s: Seconds = restart(120.0, "longest call of the program")
@@ -286,8 +286,8 @@ class Latency(Section):
             )
         if self.precision != "float32":
             raise ValueError(
-                f"latency.precision: {self.precision} is not measured here, for the exported model is float32; a program "
-                '(runtime = "command") may convert the file it is given and time that'
+                f"latency.precision: {self.precision} is not measured here, for the exported model is float32; a "
+                'program (runtime = "command") may convert the file it is given and time that'
             )
         if (self.runtime == "command") != (self.command is not None):
             raise ValueError('latency.command names the program of latency.runtime = "command": set both or neither')

@@ -19,7 +19,7 @@ from riwoa.files.ownership import output_file, same_place, unwritable
 from riwoa.hardware.build import SESSIONS, build_table_in_child
 from riwoa.hardware.drift import Drift
 from riwoa.hardware.interval import advice
-from riwoa.hardware.lut import LatencyTable, is_table
+from riwoa.hardware.lut import LatencyTable, Settings, is_table
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.runtime import RUNTIMES, TORCH, configured_runtime, spoken
 from riwoa.hardware.target import auto_target_ms
@@ -27,7 +27,7 @@ from riwoa.paths import StatePaths, client_state, daemon_state
 
 _Value = TypeVar("_Value")
 _KNOWN = {
-    "build": "time every operator of the space in the runtime that will run the network; killed and run again, it continues",
+    "build": "time every operator of the space in the network's runtime; killed and run again, it continues",
     "check": "compare the table with whole networks measured now",
     "drift": "measure a few operators and networks again: does the table still hold?",
     "show": "print what the table holds",
@@ -281,9 +281,9 @@ def render(data: dict[str, Any]) -> str:
 
 
 def _render_settings(operators: int, settings: dict[str, Any]) -> str:
-    words = [f"{operators} operators", f"{settings['repeats']} times", f"{settings['threads']} threads"]
+    words = [f"{operators} operators", f"{settings['repeats']} times", spoken(Settings(**settings))]
     if settings["compute"] != "cpu":
-        words += [settings.get("accelerator", "cuda"), settings.get("regime", "eager")]
+        words.append(settings.get("accelerator", "cuda"))
     if settings.get("batch_size", 1) > 1:
         words.append(f"batches of {settings['batch_size']}")
     return ", ".join(words)

@@ -42,7 +42,7 @@ class Runtime:
     @property
     def version(self) -> str:
         """Of the library; a program's is its own affair."""
-        return library_versions().get(self.name, "") if self.name != COMMAND else ""
+        return library_versions((self.name,)).get(self.name, "") if self.name != COMMAND else ""
 
     @property
     def providers(self) -> str:
