@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,13 @@ from riwoa.config.renamed import new_name
 from riwoa.errors import InputError, RiwoaError
 from riwoa.files.ownership import deny_writing_to_others, json_object, output_directory, unwritable
 from riwoa.files.staging import finish_left, replacing
+from riwoa.hardware.interval import interval_of, plus_minus
 from riwoa.hardware.probe import library_versions
 from riwoa.ipc.child import die_with_parent, watch_stdin
-from riwoa.oracle.kind import ExportForm, FoundNetwork
+from riwoa.oracle.kind import ExportForm, FoundNetwork, OracleKind
 from riwoa.oracle.kinds import kind_named
+from riwoa.paths import StatePaths
+from riwoa.plugins import Named
 from riwoa_storage.durable import flush
 from riwoa_storage.errors import StorageError
 from riwoa_storage.events import AdapterUnusable, NetworkJudged, RunResumed
@@ -170,6 +173,7 @@ def export_run(
     *,
     form: ExportForm = WHOLE,
     place: Place | None = None,
+    inherited: bool = False,
 ) -> Exported:
     """Write the winner of a run (the latest) into ``out``, replacing an older export there.
 
@@ -179,6 +183,7 @@ def export_run(
         run_id: another run than the latest.
         form: how the network is asked for.
         place: of another individual than the winner.
+        inherited: with the weights that the network was found with, also where it was fine-tuned.
 
     Raises:
         InputError: nothing to export, or the checkpoint is missing.
@@ -188,21 +193,36 @@ def export_run(
         StorageError: the journal cannot be read.
     """
     winner = read_winner(journal, run_id, place)
-    begun_with = dict(winner.run.provenance.get("oracle", {}))
-    oracle = kind_named(str(begun_with.get("kind")))
-    with oracle.blamed("find its files"):
-        spec = oracle.value.moved(begun_with, _changed_settings(winner), journal.absolute().parent)
+    oracle, found = found_network(winner, journal)
+    finetuned = StatePaths(journal.absolute().parent).finetuned
+    if not inherited and oracle.value.finetuning_told(found, finetuned) is not None:
+        found = replace(found, finetuned=finetuned)
     with _writing(out):
         finish_left(Path(os.path.realpath(out)), made_export)
     out = output_directory(out, lambda directory: made_export(directory) is not None)
     with oracle.blamed("export the winner"):
-        files = oracle.value.export(_found_network(winner, spec), form)
+        files = oracle.value.export(found, form)
     description = {"schema": SCHEMA, **_found(winner), **files.description}
     with _replacing(out) as temporary:
         with oracle.blamed("write the winner's files"):
             files.write(temporary)
         provenance = _write_descriptions(winner, description, temporary)
     return Exported(out, description, provenance, files.onnx_left_out)
+
+
+def found_network(winner: Winner, journal: Path) -> tuple[Named[OracleKind], FoundNetwork]:
+    """The winner as its kind of oracle takes it, and that kind; its files where they lie now.
+
+    Raises:
+        ConfigError: the kind was another package's, and is gone.
+    """
+    begun_with = dict(winner.run.provenance.get("oracle", {}))
+    oracle = kind_named(str(begun_with.get("kind")))
+    with oracle.blamed("find its files"):
+        spec = oracle.value.moved(begun_with, _changed_settings(winner), journal.absolute().parent)
+    table = StatePaths(journal.absolute().parent).latency_table
+    interval = interval_of(table, winner.run.provenance.get("latency_table_sha256"))
+    return oracle, _found_network(winner, spec, interval)
 
 
 def _changed_settings(winner: Winner) -> Json:
@@ -213,16 +233,20 @@ def _changed_settings(winner: Winner) -> Json:
     return {key.removeprefix(own): value for key, value in now.items() if key.startswith(own)}
 
 
-def _found_network(winner: Winner, spec: Json) -> FoundNetwork:
+def _found_network(winner: Winner, spec: Json, interval: float | None) -> FoundNetwork:
+    """``interval``: of the run's latency table, where that lies beside the journal."""
     notes = {
         "architecture_key": str(winner.leader["architecture_key"]),
         "resolution": str(winner.architecture.get("resolution")),
         "run_digest": winner.run.digest,
+        "oracle_version": str(winner.run.provenance.get("oracle_version")),
         "riwoa": __version__,
     }
     metrics = winner.leader["metrics"]
     if metrics.get("latency_ms"):
-        notes |= {"latency_ms": f"{metrics['latency_ms']:.3f}", "latency_of": "this device's table, eager PyTorch"}
+        notes |= {"latency_ms": f"{metrics['latency_ms']:.3f}", "latency_of": "by its device's latency table"}
+        if interval is not None:
+            notes["latency_interval"] = plus_minus(interval).strip()
     if winner.evaluations:
         notes["tries"] = str(winner.evaluations)
     return FoundNetwork(spec, winner.architecture, metrics, notes)

@@ -68,6 +68,11 @@ class StatePaths:
         return self._path("supernet.safetensors")
 
     @property
+    def finetuned(self) -> Path:
+        """The winner's weights after ``riwoactl finetune``."""
+        return self._path("finetuned.safetensors")
+
+    @property
     def status(self) -> Path:
         """The status object that the daemon wrote last; read when it does not run."""
         return self._path("status.json")

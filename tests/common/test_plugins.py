@@ -104,7 +104,7 @@ def test_a_search_of_another_package_that_is_killed_continues_as_if_it_had_not_b
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (("oracle.kind=nothing",), "oracle.kind = 'nothing', should be one of supernet, table, predictor, switches"),
+        (("oracle.kind=nothing",), "should be one of supernet, table, predictor, command, switches"),
         (("search.strategy=nothing",), "should be one of riwoa, woa, random, flip; no installed package offers"),
         (("cognition.provider=nothing",), "should be one of model, scripted, none, scribe; no installed package"),
         (("oracle.kind=switches", "oracle.switches.wanted=3"), "oracle.switches.wanted = 3, should be less than"),

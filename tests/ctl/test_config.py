@@ -189,3 +189,21 @@ def test_a_target_is_checked_by_the_devices_table_and_nothing_is_written(
     assert len(found) == 1
     assert "out of reach" in found[0]
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "riwoa.toml"])
+
+
+def test_what_a_start_would_refuse_is_reported_beside_wrong_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_table().save(tmp_path / "latency_lut.json")
+    text = "[run]\ngeneratons = 3\nseed = -1\n[objective]\nlatency_ms = 1e-6\n"
+    found = wrong(tmp_path / "riwoa.toml", f'{text}[oracle.supernet]\ndata = "/no/data"\n', capsys)
+    assert len(found) == 4
+    for part in ("run.generatons", "run.seed = -1", "/no/data", "out of reach: the space attains"):
+        assert sum(part in line for line in found) == 1
+
+
+def test_of_a_supernet_whose_own_keys_are_wrong_no_more_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = '[oracle.supernet]\nn_classes = 0\ndata = "/no/data"\n'
+    assert len(wrong(tmp_path / "riwoa.toml", text, capsys)) == 1

@@ -19,6 +19,7 @@ from riwoa.ctl import main
 from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError
 from riwoa.export import export_run, read_winner
+from riwoa.oracle.answers import pack_answers
 from riwoa.oracle.kind import ExportForm
 from riwoa.oracle.kinds import build_oracle
 from riwoa.oracle.onnx_files import Session
@@ -28,7 +29,7 @@ from riwoa.supernet.network import build_network
 from riwoa.supernet.space import mobilenet_space
 from riwoa.supernet.spec import SupernetSpec
 from riwoa.supernet.training import write_safetensors
-from riwoa_storage.events import AdapterUnusable
+from riwoa_storage.events import AdapterUnusable, NetworkJudged
 from riwoa_storage.records import AdapterRecord, AdapterStatus, Phase
 from riwoa_storage.writer import JournalWriter
 from tests.storage.samples import reseal
@@ -302,3 +303,28 @@ def test_a_run_on_own_images_is_exported_with_them_and_without_a_test_split_that
     reseal(tmp_path / "journal.db")
     again = export_run(tmp_path / "journal.db", tmp_path / "out", form=ExportForm(onnx=False)).architecture
     assert again["exported"] == found["exported"]
+
+
+def test_the_fastest_network_that_cannot_be_told_from_the_winner_is_exported_if_preferred(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [individual(i, at, {"a": i}) for i, at in enumerate((("best", 0.9, 1.5), ("quick", 0.8, 1.0)))]
+    write_journal(tmp_path / "journal.db", [tuple(rows)], oracle={"kind": "table", "settings": {}})
+    asked = ["export", "--state", str(tmp_path), "--prefer", "fastest-equal"]
+    assert main(asked) == 66
+    assert "has judged no network on test pictures" in capsys.readouterr().err
+    assert main([*asked, "--arch", "1"]) == 64
+    capsys.readouterr()
+
+    async def judge() -> None:
+        async with await JournalWriter.open(tmp_path / "journal.db") as journal:
+            for key, right in (("best", 40), ("quick", 38)):
+                answers = pack_answers(np.arange(50) < right)
+                event = NetworkJudged(run_id=1, architecture_key=key, accuracy=right / 50, pictures=50, correct=answers)
+                await journal.put_event(replace(event, accuracy_error=0.06))
+
+    asyncio.run(judge())
+    assert main(asked) == 0
+    assert "76.00 % ± 6.00 on 50 pictures that chose nothing" in capsys.readouterr().out
+    found = described(tmp_path / "export-0-1")
+    assert (found["architecture"], found["test"]["accuracy"]) == ({"a": 1}, 0.76)

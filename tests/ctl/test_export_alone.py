@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from riwoa.ctl import main
 from riwoa.ctl.classify import Classifier
@@ -23,7 +24,7 @@ from riwoa.datasets.arrays import Split
 from riwoa.datasets.catalogue import task_of
 from riwoa.datasets.digits import load_digits_task
 from riwoa.oracle.onnx_files import Session
-from riwoa.oracle.supernet_export import load_exported
+from riwoa.oracle.supernet_export import load_exported, weights_licence
 from riwoa.paths import StatePaths
 from riwoa.supernet.space import mobilenet_space
 from riwoa.supernet.spec import SupernetSpec
@@ -342,6 +343,27 @@ def test_the_metadata_of_the_model_tells_all_that_its_user_needs(digits: Path) -
     assert facts["latency_ms"] == "1.900"
     assert facts["run_digest"] == json.loads((digits / "export/provenance.json").read_text())["digest"]
     assert facts["weights_licence"] == "MIT, riwoa"
+
+
+@pytest.mark.parametrize(
+    ("notes", "licence"),
+    [
+        ({}, "not stated by net.safetensors"),
+        ({"license": "CC0"}, "CC0"),
+        ({"recipe": "{"}, "not stated by net.safetensors"),
+        ({"recipe": '{"steps": 5}'}, "yours, trained by riwoa from scratch"),
+        (
+            {"recipe": '{"source": "ofa_mbv3_d234_e346_k357_w1.0"}'},
+            "trained by riwoa from ofa_mbv3_d234_e346_k357_w1.0 (MIT",
+        ),
+    ],
+)
+def test_the_licence_of_the_weights_is_told_as_far_as_it_is_known(
+    notes: dict[str, str], licence: str, tmp_path: Path
+) -> None:
+    save_file({"weight": torch.zeros(1)}, tmp_path / "net.safetensors", notes)
+    assert weights_licence(SupernetSpec(checkpoint=str(tmp_path / "net.safetensors"))).startswith(licence)
+    assert weights_licence(SupernetSpec(checkpoint="riwoa_cifar100_w0.25")) == "MIT, riwoa"
 
 
 def test_the_model_in_8_bits_is_smaller_and_as_accurate_as_it_says(digits: Path) -> None:

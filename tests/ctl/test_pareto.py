@@ -85,6 +85,16 @@ def test_networks_that_the_test_pictures_cannot_tell_from_the_leader_are_marked_
     assert any("80.00 %, the best of 3 tries" in line for line in lines)
 
 
+def test_a_faster_network_beyond_another_limit_is_no_substitute(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objective = {"constraints": ["latency_ms >= 1.5"]}  # of whatever metric
+    write_journal(tmp_path / "journal.db", [(*_SECOND, individual(2, ("quick", 0.75, 1.4)))], objective=objective)
+    judged(tmp_path, {"good": list(range(80)), "quick": list(range(3, 80))})
+    assert main(["pareto", "--json", "--state", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["test"]["fastest_equal"] is None
+
+
 def test_where_no_network_was_judged_it_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_journal(tmp_path / "journal.db", [_FIRST, _SECOND])
 

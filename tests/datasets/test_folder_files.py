@@ -193,7 +193,7 @@ def test_a_class_that_has_no_picture_and_one_that_is_not_trained_on_are_told(
     (root / "train" / "class001").rename(root / "train" / "klass001")
     loaded(root)
     told = capfd.readouterr().err
-    assert "val: 1 classes have no picture: class001; " in told
+    assert "val: 1 class has no picture: class001; " in told
     assert "train lacks 1 of its classes: class001; " in told
     assert "train has 1 more: klass001" in told
 

@@ -54,7 +54,7 @@ def test_a_flat_folder_is_split_by_class_and_every_readable_picture_is_in_one_sp
     assert task.splits == SPLITS
     assert task.class_names == photos.class_names
     counts = {split: np.bincount(task.labels(split), minlength=3) for split in SPLITS}
-    assert sum(int(count.sum()) for count in counts.values()) == photos.pictures
+    assert sum(int(each.sum()) for each in counts.values()) == photos.pictures
     assert all(2 <= count <= 5 for split in ("validation", "test") for count in counts[split])
     by_split = names(task)
     assert by_split["train"].isdisjoint(by_split["validation"] | by_split["test"])

@@ -75,8 +75,9 @@ def test_two_workers_share_the_decoded_pictures_and_a_kill_changes_no_digest(
         shutil.copy(table, place / "latency_lut.json")
     done = run(whole, "--foreground", settings=settings(digits, *RACED))
     assert done.returncode == 0, done.stderr
-    assert "on 150 validation images" in done.stdout
-    assert len(list(cache.glob("*.rgb"))) == 2  # training and validation
+    assert "on 100 pictures that chose nothing" in done.stdout  # half of what judges, held out
+    assert "on 100 validation images" in done.stdout
+    assert len(list(cache.glob("*.rgb"))) == 3  # training, validation and test
     with daemon(state, settings=settings(digits, *RACED)) as process:
         wait_for(state, evaluating)
         time.sleep(1.5)
@@ -89,7 +90,8 @@ def test_two_workers_share_the_decoded_pictures_and_a_kill_changes_no_digest(
     assert found.same, found.message
     assert verify(state / "journal.db").ok
     exported = json.loads((state / "export" / "architecture.json").read_text())
-    assert exported["exported"]["validation"]["images"] == 150
+    assert exported["exported"]["validation"]["images"] == 100
+    assert exported["test"]["accuracy"] == exported["exported"]["test"]["accuracy"]
     assert exported["exported"]["validation"]["accuracy"] > 0.3  # chance is 0.1
     assert "standard error of its accuracy" in ctl(state, "pareto").stdout
 

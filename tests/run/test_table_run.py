@@ -335,7 +335,8 @@ def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had
 ) -> None:
     """What its journal says of the configuration is put back into the form of before."""
     old_keys = (f"oracle.table={table}", "oracle.table_accuracy=acc")
-    settings = (*old_keys, *(s for s in table_settings(table) if not s.startswith("oracle.table.")))
+    strategy = ("search.elitism=false", "search.screened=2")
+    settings = (*old_keys, *strategy, *(s for s in table_settings(table) if not s.startswith("oracle.table.")))
     whole, state = tmp_path / "whole", tmp_path / "state"
     assert life(whole, settings, "") == 0
     assert life(state, settings, "conductor.evaluated:3") == -signal.SIGKILL
@@ -346,6 +347,8 @@ def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had
         config["oracle"] |= tables["supernet"] | {"table": tables["table"].pop("file")}
         config["oracle"] |= {f"table_{name}": value for name, value in tables["table"].items()}
         config["oracle"] |= {"predictor": None, "latency_tables": None}
+        config["search"] |= config["search"].pop("riwoa")
+        del config["search"]["spiral_b"], config["search"]["woa"]
         db.execute("UPDATE config_revisions SET config = ?", (json.dumps(config),))
     db.close()
     reseal(state / "journal.db")
@@ -353,6 +356,7 @@ def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had
     assert done.returncode == 0, done.stderr
     assert compare(whole / "journal.db", state / "journal.db").same
     assert "oracle.table is now oracle.table.file" in done.stderr
+    assert "search.screened is now search.riwoa.screened" in done.stderr
     with JournalReader(state / "journal.db") as reader:
         (resumed,) = reader.events(1, RunResumed)
     assert resumed.restarted == {}

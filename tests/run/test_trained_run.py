@@ -61,7 +61,7 @@ def provenance(state: Path) -> dict[str, Any]:
 
 @pytest.mark.timeout(300)
 def test_it_trains_first_and_a_kill_meanwhile_changes_no_digest(pictures: Path, table: Path, tmp_path: Path) -> None:
-    settings = (f"oracle.supernet.data={pictures}", *TINY_TRAINING, *SEARCH)
+    settings = (f"oracle.supernet.data={pictures}", *TINY_TRAINING, *SEARCH, "run.finetune_epochs=2")
     whole, state = (state_with(table, tmp_path / name) for name in ("whole", "state"))
     done = run(whole, "--foreground", settings=settings)
     assert done.returncode == 0, done.stderr
@@ -82,6 +82,9 @@ def test_it_trains_first_and_a_kill_meanwhile_changes_no_digest(pictures: Path, 
     assert found.same, found.message
     exported = json.loads((state / "export" / "architecture.json").read_text())
     assert exported["exported"]["validation"]["images"] == 30
+    assert exported["finetuned"]["epochs"] == 2  # the winner was trained on, and exported anew
+    assert "fine-tuned   " in done.stdout
+    assert (state / "finetuned.safetensors").read_bytes() == (whole / "finetuned.safetensors").read_bytes()
 
     # The state may be moved, and another classes' supernet is not taken for one's own.
     moved = state.rename(tmp_path / "moved")

@@ -25,8 +25,9 @@ from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.runtime import Runtime
 from riwoa.ipc.child import child_environment
+from riwoa.run.front import read_front
 from riwoa.supernet.geometry import Backbone
-from riwoa_storage.events import AdapterUnusable, LatencyDrift
+from riwoa_storage.events import AdapterUnusable, LatencyDrift, NetworkJudged
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
@@ -266,6 +267,13 @@ def test_a_finished_run_is_reported_and_another_started_on_request(state: Path) 
     assert again.returncode == 0
     assert time.monotonic() - started < 15  # no worker was started for it
     assert "Winner" in again.stdout
+    assert "on 400 pictures that chose nothing" in again.stdout
+    assert status(state)["test"]["pictures"] == 400
+    with JournalReader(state / "journal.db") as reader:
+        judged = reader.events(1, NetworkJudged)
+        front = read_front(reader, reader.run(1)).networks
+    assert len(judged) == len({event.architecture_key for event in judged})  # each once, and not again by this start
+    assert {network.point.key for network in front} <= {event.architecture_key for event in judged}
     assert "Pareto front" in again.stdout
     assert ctl(state, "status").returncode == 0
     refused = run(state, settings=[*SMALL, "run.seed=5"])

@@ -73,6 +73,9 @@ class Run(Section):
         120.0, "kept before the deadline to confirm and export the winner"
     )
     export: bool = live(True, "write the winner's files when the run ends")
+    finetune_epochs: Annotated[int, Field(ge=0, le=10_000)] = live(
+        0, "epochs that the winner is trained on for when the run has ended, as `riwoactl finetune` does; 0 for none"
+    )
 
 
 def _is_limit(text: str) -> str:

@@ -32,6 +32,7 @@ VERBS = {
     "compact": ("backup", "make the journal of a stopped daemon smaller"),
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
     "export": ("export", "write the winner's files, or another network's"),
+    "finetune": ("finetune", "train the winner on, and export it with the weights it then has"),
     "classify": ("classify", "say what an exported model sees in pictures"),
     "lut": ("lut", "build, check, watch or show this device's latency table"),
     "train": ("train", "train the supernet for one's own pictures"),

@@ -53,6 +53,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         help="inside model.onnx: preprocessing (it takes bytes), softmax (it gives probabilities), or both",
     )
     add("--int8", action="store_true", help="write model.int8.onnx too, calibrated and judged on your pictures")
+    add("--inherited", action="store_true", help="with the supernet's weights, also where the winner was fine-tuned")
     add("--no-onnx", action="store_true", help="leave model.onnx out")
     given = parser.parse_args(arguments)
     inside = [part for part in given.inside.split(",") if part]
@@ -72,7 +73,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 
     form = ExportForm(not given.no_onnx, "preprocessing" in inside, "softmax" in inside, given.int8)
     with bar("exporting"):
-        done = export_run(paths.journal, out, given.run, form=form, place=place)
+        done = export_run(paths.journal, out, given.run, form=form, place=place, inherited=given.inherited)
     files = [*done.provenance["files_sha256"], "provenance.json"]
     data: dict[str, Any] = {
         "directory": str(done.directory),

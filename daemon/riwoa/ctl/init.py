@@ -280,7 +280,7 @@ def _told(folder: Path, survey: Survey, machine: Machine, data: dict[str, Any]) 
     if survey.odd:
         lines.append(f"  converted: {', '.join(f'{count} {what}' for what, count in survey.odd.items())}")
     if survey.broken:
-        lines.append(f"  left out: {_some([f'{name} ({why})' for name, why in survey.broken.items()])}")
+        lines.append(f"  unreadable, left out: {_some([f'{name} ({why})' for name, why in survey.broken.items()])}")
     lines += [f"  {printable(remark, 300)}" for remark in survey.remarks]
     if survey.copies:
         pairs = [f"{one} = {other}" for one, other in survey.copies]

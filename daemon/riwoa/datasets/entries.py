@@ -60,7 +60,8 @@ class Inventory:
         if self.hidden:
             found.append(f"left out {len(self.hidden)} hidden: {some(self.hidden)}")
         if self.empty:
-            found.append(f"{len(self.empty)} classes have no picture: {some(self.empty)}")
+            have = "class has" if len(self.empty) == 1 else "classes have"
+            found.append(f"{len(self.empty)} {have} no picture: {some(self.empty)}")
         return found
 
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from riwoa.datasets.arrays import Split
 from riwoa.datasets.catalogue import task_of
-from riwoa.datasets.decoding import coloured, opened, read_picture, reason
+from riwoa.datasets.decoding import LEFT_OUT_SHARE, coloured, most_left_out, named, opened, read_picture, reason
 from riwoa.datasets.spec import DataSpec
 from riwoa.datasets.splits import FolderSplits, folder_splits
+from riwoa.errors import InputError
 from riwoa.limits import whole_cores
 from riwoa.text import printable
 
@@ -96,7 +97,7 @@ def survey_folder(spec: DataSpec, report: Report = lambda done, total: None) -> 
     """Look at every picture of the folder ``spec.data``, or at as many as a minute allows.
 
     Raises:
-        InputError: as ``folder_splits``.
+        InputError: as ``folder_splits``; or too many files are no pictures that can be read.
     """
     there = folder_splits(spec)
     every = [(split, files.folder, name) for split, files in there.files.items() for name in files.names]
@@ -109,7 +110,22 @@ def survey_folder(spec: DataSpec, report: Report = lambda done, total: None) -> 
         report(len(looks), len(every))
         if time.monotonic() > until_s:
             break
+    _check(spec, looks)
     return _summed(there, looks, len(every))
+
+
+def _check(spec: DataSpec, looks: list[Look]) -> None:
+    """Refuse a folder of which a decoding would leave out too much.
+
+    Raises:
+        InputError: names some of the files.
+    """
+    broken = {look.name: look.broken for look in looks if look.broken is not None}
+    if len(broken) > most_left_out(len(looks), spec.data_rules):
+        raise InputError(
+            f"{spec.data}: {len(broken)} of {len(looks)} files are no pictures that can be read, at most "
+            f"{100 * LEFT_OUT_SHARE[spec.data_rules]:g} % may be left out: {named(broken)}; replace or remove them"
+        )
 
 
 def survey_task(spec: DataSpec) -> Survey:

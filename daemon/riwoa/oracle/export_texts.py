@@ -80,11 +80,7 @@ class Deployment:
         )
         parts = [title, origin, self._numbers()]
         if self.network is not None:
-            parts += [
-                "## Use",
-                "In this directory, with numpy, onnxruntime and Pillow: save it, name pictures behind it.",
-            ]
-            parts.append(f"```python\n{self._code()}```")
+            parts += ["## Use", _USING, f"```python\n{self._code()}```"]
         parts += ["## The same in PyTorch", _TORCH, "## Files", self._files()]
         return "\n\n".join(parts) + "\n"
 
@@ -103,7 +99,7 @@ class Deployment:
     def _numbers(self) -> str:
         of = {"test": "on the test pictures, which chose nothing", "validation": "on the validation pictures"}
         if int(self.notes.get("tries", 1)) > 1:
-            of["validation"] += f", the best of {self.notes['tries']} tries on them"
+            of["validation"] += f", which judged {self.notes['tries']} networks and chose"
         rows = [
             f"- accuracy {_percent(self.accuracies[split])} {of[split]}" for split in of if split in self.accuracies
         ]
@@ -111,7 +107,8 @@ class Deployment:
             if self.int8_accuracies is not None and split in self.int8_accuracies:
                 rows.append(f"- model.int8.onnx: accuracy {_percent(self.int8_accuracies[split])} {of[split]}")
         if "latency_ms" in self.notes:
-            rows.append(f"- latency {self.notes['latency_ms']} ms a picture ({self.notes['latency_of']})")
+            interval = f" {self.notes['latency_interval']}" if "latency_interval" in self.notes else ""
+            rows.append(f"- latency {self.notes['latency_ms']} ms{interval} a picture, {self.notes['latency_of']}")
         return "\n".join([*rows, f"- weights: {self.notes['weights_licence']}"])
 
     def _files(self) -> str:

@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 from riwoa.config.fields import KindSettings
 from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
-from riwoa.errors import ConfigError, InfeasibleTargetError, RiwoaError
+from riwoa.errors import ConfigError, InfeasibleTargetError, InputError, RiwoaError
 from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.protocol import Metrics, Oracle, OracleSpec, SettingsSpec
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Space
+from riwoa.supernet.job import OnProgress
 
 Architecture = Mapping[str, Any]
 Json = Mapping[str, Any]
@@ -102,12 +103,31 @@ class FoundNetwork:
         architecture: the winner.
         metrics: as journaled.
         notes: text that goes into a model's file: what it is and where it comes from.
+        finetuned: the file of its fine-tuned weights, of which the network is to be; None: of those it was found with.
     """
 
     spec: Json
     architecture: Json
     metrics: Metrics
     notes: Mapping[str, str]
+    finetuned: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """How a winner is trained on.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        learning_rate: at its highest.
+        seed: of the order of the pictures and of their augmentation.
+        threads: of the processor.
+    """
+
+    epochs: int = 20
+    learning_rate: float = 0.002
+    seed: int = 0
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +268,18 @@ class OracleKind(ABC):
             state: the run's directory, for what was made in it.
         """
         return {**spec, "settings": {**spec["settings"], **changed}} if "settings" in spec else spec
+
+    def finetune(self, found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress) -> Json:
+        """Train a winner on, or continue, and write its weights into ``out``; returns what the training came to.
+
+        Raises:
+            InputError: as here, there is no network, or none that can be trained.
+        """
+        raise InputError(f"a {self.name} holds no networks, so there is nothing to fine-tune")
+
+    def finetuning_told(self, found: FoundNetwork, file: Path) -> Json | None:
+        """What ``finetune`` came to, from the file that it wrote; None where it is missing, or of another winner."""
+        return None
 
     def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         """What is written of a winner; here: its numbers alone, as of an oracle that holds no networks.

@@ -20,6 +20,7 @@ from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import memory
 from riwoa.oracle.kind import (
     ExportForm,
+    FineTuning,
     FoundNetwork,
     Json,
     NetworkFiles,
@@ -33,7 +34,7 @@ from riwoa.oracle.supernet_oracle import checkpoint_path
 from riwoa.oracle.trained import obtain_supernet, require_planned, trained_on, training_job
 from riwoa.paths import StatePaths
 from riwoa.search.space import Space
-from riwoa.supernet.job import told_check
+from riwoa.supernet.job import OnProgress, told_check, told_finetuning
 from riwoa.supernet.lead import too_poor
 from riwoa.supernet.plan import source_of
 from riwoa.supernet.published import PUBLISHED, sha256_of
@@ -131,6 +132,16 @@ class SupernetKind(OracleKind):
                 place = Path(changed[name])
                 now[name] = _absolute(changed[name]) if place.exists() else changed[name]
         return now
+
+    def finetune(self, found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress) -> Json:
+        """See ``OracleKind.finetune``."""
+        from riwoa.oracle.supernet_finetune import finetune_subnet  # torch
+
+        return finetune_subnet(found, how, out, progress)
+
+    def finetuning_told(self, found: FoundNetwork, file: Path) -> Json | None:
+        """See ``OracleKind.finetuning_told``."""
+        return told_finetuning(file, found.notes)
 
     def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         """See ``OracleKind.export``: the recalibrated subnet in float32, as weights and as ONNX."""

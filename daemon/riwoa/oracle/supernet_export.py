@@ -27,19 +27,22 @@ from riwoa.oracle.export_texts import Deployment, model_source
 from riwoa.oracle.kind import ExportForm, FoundNetwork, NetworkFiles
 from riwoa.oracle.onnx_files import LOGITS, OnnxNetwork, Session, quantised, with_preprocessing, with_softmax
 from riwoa.oracle.supernet_oracle import checkpoint_path
-from riwoa.parsing import parse_json
+from riwoa.parsing import parse_json, parse_json_object
 from riwoa.supernet.evaluator import SubnetEvaluator
+from riwoa.supernet.job import told_finetuning
 from riwoa.supernet.network import Supernet
 from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.onnx_graph import subnet_graph
 from riwoa.supernet.published import PUBLISHED
 from riwoa.supernet.space import OfaConfig, ofa_config
 from riwoa.supernet.spec import SupernetSpec
+from riwoa.text import printable
 from riwoa_storage.durable import flush
 
 ONNX_TOLERANCE = 1e-4
 MODULE_TOLERANCE = 1e-6  # of model.py, which computes the same in the same order
 _BATCH_IMAGES = 200
+_MOST_LICENCE_CHARACTERS = 100
 _CHECKED_IMAGES = 32
 _MOST_CALIBRATING_IMAGES = 200
 _JUDGED: tuple[Split, ...] = ("validation", "test")
@@ -56,7 +59,10 @@ def export_subnet(found: FoundNetwork, form: ExportForm) -> NetworkFiles:
     spec, config = SupernetSpec.from_json(found.spec), ofa_config(found.architecture)
     task = task_of(spec)
     check_every_split(task, spec)
-    subnet = _Subnet(winning_net(spec, config, task), config, task, spec)
+    net = winning_net(spec, config, task)
+    if found.finetuned is not None:
+        net = with_finetuned_weights(net, found.finetuned)
+    subnet = _Subnet(net, config, task, spec)
     network = subnet.onnx_network(form) if form.onnx else None
     small = quantised(subnet.graph(), subnet.calibrating()) if form.int8 else None
     deployment = Deployment(
@@ -116,6 +122,20 @@ def winning_net(spec: SupernetSpec, config: OfaConfig, task: ImageTask) -> nn.Mo
     return evaluator.recalibrated_net(config)
 
 
+def with_finetuned_weights(net: nn.Module, file: Path) -> nn.Module:
+    """The network with the weights of a file, its BatchNorm's statistics too.
+
+    Raises:
+        InputError: the file is damaged, or of another network.
+    """
+    try:
+        nn.Module.load_state_dict(net, load_file(file))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{file} cannot be used ({reason}); `riwoactl finetune --again` makes another") from error
+    return net.eval()
+
+
 def accuracy(net: nn.Module, images: Images, labels: IntArray) -> dict[str, Any]:
     """Top-1 of a model in batches: {"accuracy", "correct", "images"}."""
     correct = 0
@@ -140,7 +160,21 @@ def weights_licence(spec: SupernetSpec) -> str:
         return PUBLISHED[spec.checkpoint].licence
     notes = safetensors_notes(spec.checkpoint)
     stated = notes.get("licence", notes.get("license"))
-    return str(stated) if stated else f"not stated by {Path(spec.checkpoint).name}"
+    if stated:
+        return printable(stated, _MOST_LICENCE_CHARACTERS)
+    return _licence_of_training(notes) or f"not stated by {Path(spec.checkpoint).name}"
+
+
+def _licence_of_training(notes: Mapping[str, Any]) -> str | None:
+    """What riwoa's own training notes say: its weights are the user's, but for those that they began as."""
+    try:
+        source = parse_json_object(str(notes["recipe"])).get("source", "")
+    except (KeyError, ValueError):
+        return None
+    if not source:
+        return "yours, trained by riwoa from scratch"
+    began = PUBLISHED[source].licence if source in PUBLISHED else "not stated"
+    return f"trained by riwoa from {printable(source, _MOST_LICENCE_CHARACTERS)} ({began})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +276,7 @@ class _Subnet:
             "output": {"name": "logits", "shape": ["batch", self.spec.n_classes]},
             "journaled": {"metrics": dict(found.metrics), "dtype": self.spec.dtype},
             "exported": dict(deployment.accuracies),
+            **({} if found.finetuned is None else {"finetuned": told_finetuning(found.finetuned, found.notes)}),
             **({} if small is None else {"int8": dict(small)}),
         }
 

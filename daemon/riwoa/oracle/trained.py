@@ -12,10 +12,12 @@ from riwoa.errors import InputError
 from riwoa.files.ownership import safetensors_notes
 from riwoa.hardware.process import BuildProgress, ProgressCallback
 from riwoa.ipc.job import run_job
+from riwoa.log import get_logger
 from riwoa.supernet.job import TrainingJob
 from riwoa.supernet.recipe import read_recipe
 from riwoa.supernet.spec import SupernetSpec
 
+_log = get_logger("training")
 _AGAIN = "`riwoactl train --again` trains another"
 
 
@@ -47,9 +49,12 @@ async def obtain_supernet(job: TrainingJob, progress: ProgressCallback | None = 
         if progress is not None:
             progress(BuildProgress(event["done"], event["total"], event["left_s"], "training", event["words"]))
 
+    _log.info("supernet_training", data=job.judged.data, minutes=job.wishes.minutes, epochs=job.wishes.epochs)
     tell({"done": 0, "total": 0, "left_s": None, "words": "starting"})
     arguments = [json.dumps(job.to_json())]
-    await run_job("riwoa.supernet.job", arguments, job.threads, "the training of the supernet", tell)
+    found = await run_job("riwoa.supernet.job", arguments, job.threads, "the training of the supernet", tell)
+    told = {name: found.get(name) for name in ("steps", "loss_largest", "lead", "lead_standard_errors")}
+    _log.info("supernet_trained", **told)
 
 
 def require_planned(job: TrainingJob) -> None:

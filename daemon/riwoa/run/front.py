@@ -7,6 +7,7 @@ from pathlib import Path
 
 from riwoa.errors import InputError
 from riwoa.oracle.answers import BoolArray, unpack_answers
+from riwoa.search.fitness import Constraint
 from riwoa.search.paired import Accuracy, Difference, accuracy_of, difference_of
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa_storage.events import NetworkJudged
@@ -60,11 +61,18 @@ class Front:
 
     @property
     def fastest_equal(self) -> FrontNetwork | None:
-        """The fastest network that is faster than the winner and not clearly worse on the test pictures."""
+        """The fastest network that is faster than the winner, within the run's limits, and not clearly worse."""
         if self.leader is None:
             return None
         least_ms = self.leader["metrics"]["latency_ms"]
-        return next((n for n in self.networks if n.point.latency_ms < least_ms and _as_good(n.difference)), None)
+        faster = (n for n in self.networks if n.point.latency_ms < least_ms and _as_good(n.difference))
+        return next((n for n in faster if self._allowed(n) or not self.leader["feasible"]), None)
+
+    def _allowed(self, network: FrontNetwork) -> bool:
+        """Whether a network keeps the limits that the run began with."""
+        texts = self.run.provenance.get("objective", {}).get("constraints", ())
+        metrics = network.individual.metrics
+        return all(c.metric in metrics and c.met(metrics[c.metric]) for c in map(Constraint.parse, texts))
 
 
 def _as_good(difference: Difference | None) -> bool:

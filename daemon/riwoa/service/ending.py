@@ -1,13 +1,16 @@
-"""The end of a run: its winner confirmed as it will be exported, judged on pictures that chose nothing, and written."""
+"""The end of a run: its winner confirmed, judged on test pictures, exported, and on request trained on."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from riwoa.errors import RiwoaError
 from riwoa.files.ownership import json_object
+from riwoa.finetune import finetuned, usual_threads
 from riwoa.ipc.child import child_command, child_environment
+from riwoa.ipc.job import run_job
 from riwoa.log import get_logger
 from riwoa.oracle.kinds import kind_named
 from riwoa.oracle.pool import WorkerPool
@@ -126,6 +129,46 @@ async def export_winner(parts: DaemonParts) -> str | None:
         return None
     _log.error("export_failed", reason=reason)
     return f"not exported: {reason}; `riwoactl export` tries again"
+
+
+async def finetune_winner(parts: DaemonParts, left_s: float | None = None) -> str | None:
+    """Train the winner on, if the configuration asks for it, and write its files anew; continues what was begun.
+
+    The files of before are there already: what fails here takes nothing away.
+
+    Args:
+        parts: of the daemon.
+        left_s: seconds to the deadline, beyond which nothing is trained; None without one.
+
+    Returns:
+        What to tell people where it was not done, or its result could not be exported; None otherwise.
+    """
+    epochs = parts.config.run.finetune_epochs
+    if not epochs:
+        return None
+
+    def tell(event: dict[str, Any]) -> None:
+        parts.progress.note()
+        parts.board.sources.time_left_s = lambda: event["left_s"]
+        parts.board.show(
+            "training", f"fine-tuning the winner: step {event['done']} of {event['total']}, {event['words']}"
+        )
+
+    arguments = [str(parts.paths.journal), str(epochs)]
+    try:
+        if await asyncio.to_thread(finetuned, parts.paths.journal) is not None:
+            return None
+        parts.board.show("training", "fine-tuning the winner")
+        async with asyncio.timeout(None if left_s is None else max(0.0, left_s)):
+            await run_job("riwoa.finetune", arguments, usual_threads(), "the fine-tuning of the winner", tell)
+    except TimeoutError:
+        return "the deadline is reached before the fine-tuning was done; `riwoactl finetune` goes on with it"
+    except (RiwoaError, OSError) as error:
+        _log.error("finetuning_failed", reason=str(error))
+        return f"not fine-tuned: {error}; `riwoactl finetune` tries again"
+    finally:
+        parts.board.sources.time_left_s = lambda: None
+    return await export_winner(parts)
 
 
 async def _export_in_child(paths: StatePaths) -> str | None:

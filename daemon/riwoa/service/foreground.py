@@ -14,6 +14,7 @@ from typing import Any
 from riwoa.console.terminal import Terminal, fit
 from riwoa.errors import DaemonUnavailableError
 from riwoa.files.ownership import json_object
+from riwoa.finetune import finetuned, gain_line
 from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.oracle.kinds import measures_device
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
@@ -46,7 +47,8 @@ _MOST_CHARACTERS = 4_000  # of an architecture
 
 def progress_lines(status: StatusObject) -> list[str]:
     """The status in a few lines."""
-    lines = [f"riwoa · {status['state']} · {one_line(status)}"]
+    said = one_line(status)
+    lines = [f"riwoa · {said}" if said.startswith(status["state"]) else f"riwoa · {status['state']} · {said}"]
     run = status.get("run")
     if run:
         done, total = steps(run)
@@ -131,6 +133,9 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     measured = measures_device(str(run.provenance.get("oracle", {}).get("kind")))
     interval = interval_of(paths.latency_table, run.provenance.get("latency_table_sha256")) if measured else None
     _show_winner(front, confirmed[-1] if confirmed else None, interval, measured=measured)
+    if (tuned := finetuned(paths.journal, run.run_id)) is not None:
+        told = tuned.told["test" if "test" in tuned.told else "validation"]
+        print(f"  fine-tuned   {gain_line(told)}")
     if front.leader["target_ms"] is not None:  # without latencies there is no front
         _show_front(front, interval)
     exported = exported_digest(paths) == last.digest

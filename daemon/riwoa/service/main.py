@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from riwoa import __version__
-from riwoa.config.loading import load
+from riwoa.config.loading import Loaded, load
 from riwoa.console.streams import GuardedStreams
 from riwoa.errors import FullDiskError, RiwoaError, StateLockedError, UsageError
 from riwoa.files.lock import locked
@@ -65,6 +65,12 @@ def _main(options: argparse.Namespace) -> int:
     if options.state == "":
         raise UsageError("--state needs a directory, for example --state .riwoa")
     paths = daemon_state(options.state)
+    if _lacks_task(loaded, paths):
+        return _nothing_to_do(
+            "nothing says what to search for, and the embedded digits are a demo (`make run`): name [oracle] keys in "
+            f"{loaded.file or 'a file for --config'}; `riwoactl init FOLDER --out FILE` writes them for a folder of "
+            "pictures"
+        )
     renew_before_unix_s = 0.0
     if options.nightly:
         plan = plan_night(options.nightly, paths, loaded)
@@ -101,6 +107,12 @@ def _main(options: argparse.Namespace) -> int:
         if not options.foreground:
             raise
         return asyncio.run(attach(paths))
+
+
+def _lacks_task(loaded: Loaded, paths: StatePaths) -> bool:
+    """Whether this is a service that nobody gave anything to search for; one that has searched before goes on."""
+    named = any(key.startswith("oracle.") and where != "default" for key, where in loaded.origin.items())
+    return bool(os.environ.get("NOTIFY_SOCKET")) and not named and not paths.journal.exists()
 
 
 def _nothing_to_do(why: str) -> int:

@@ -27,7 +27,7 @@ from riwoa.run.problem import load_problem, search_task
 from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
 from riwoa.service.drift_watch import DriftWatch
-from riwoa.service.ending import confirm_winner, export_winner, judge_front
+from riwoa.service.ending import confirm_winner, export_winner, finetune_winner, judge_front
 from riwoa.service.front_view import journaled_test
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
 from riwoa.service.parts import DaemonParts
@@ -129,7 +129,9 @@ class Session:
         await self._journal.finish_run(run_id)
         why = "all that exists within the target is evaluated: " if conductor.exhausted else ""
         finished = f"{why}the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
-        self._board.show("finished", await export_winner(self._parts) or finished)
+        told = await export_winner(self._parts)
+        told = await finetune_winner(self._parts, conductor.schedule.left_s) or told
+        self._board.show("finished", told or finished)
 
     # -- the start -----------------------------------------------------------------------------------------------------
 

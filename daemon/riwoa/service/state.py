@@ -8,7 +8,7 @@ from typing import Literal
 
 State = Literal[
     "starting",  # reading, verifying, starting processes; or a search that is about to begin
-    "training",  # the supernet that is to be searched
+    "training",  # the supernet that is to be searched, or at the end its winner
     "measuring",  # the operators of this device
     "running",  # the search
     "polishing",  # the local search after it

@@ -12,7 +12,7 @@ from riwoa.hardware.interval import interval_of
 from riwoa.log import get_logger
 from riwoa.patience import is_transient
 from riwoa.run.deadline import Overdue, overdue
-from riwoa.service.ending import export_winner, exported_digest
+from riwoa.service.ending import export_winner, exported_digest, finetune_winner
 from riwoa.service.front_view import journaled_test
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
@@ -193,6 +193,7 @@ class Supervisor:
             self._show_finished(run, last)
             if exported_digest(self._parts.paths) != last.digest:
                 not_exported = await export_winner(self._parts)
+            not_exported = await finetune_winner(self._parts) or not_exported
         self._board.show("finished", not_exported or f"run {run.run_id} is finished; --new-run starts another")
         return True
 

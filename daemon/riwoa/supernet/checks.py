@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,25 @@ if TYPE_CHECKING:
 _MOST_IMAGES = 1000  # validation images that judge
 _RECALIBRATION_IMAGES = 200
 _BATCH_IMAGES = 250
+
+
+class Checks(Protocol):
+    """What a trainer asks while it trains: whether to end, and which weights are worth keeping."""
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether the network is judged after this step."""
+
+    def look(self, net: Any, average: Mapping[str, Tensor]) -> bool:
+        """Judge the network of averaged weights; True where the training is to end."""
+
+    def kept(self, average: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights to write, where the last ones are ``average``."""
+
+    def state(self) -> dict[str, Any]:
+        """What a continued training must know."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Stand where ``state`` was taken."""
 
 
 class EarlyStop:

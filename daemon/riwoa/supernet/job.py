@@ -92,7 +92,7 @@ def train_job(job: TrainingJob, progress: OnProgress) -> dict[str, Any]:
     """
     task = task_of(job.judged)
     source = source_of(job.start, job.wishes.width_mult)
-    recipe = plan(_pictures(task, job.judged.n_classes), job.wishes, source)
+    recipe = plan(pictures_of(task, job.judged.n_classes), job.wishes, source)
     import torch
 
     from riwoa.supernet.training import train_supernet
@@ -140,7 +140,23 @@ def told_check(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _pictures(task: ImageTask, n_classes: int) -> Pictures:
+def told_finetuning(file: Path, winner: Mapping[str, str]) -> dict[str, Any] | None:
+    """What a file of fine-tuned weights says of its training; None where it is missing, or of another winner.
+
+    Args:
+        file: that ``oracle.supernet_finetune`` wrote.
+        winner: what is noted of the network that is meant.
+    """
+    notes = safetensors_notes(file)
+    if any(notes.get(name) != winner[name] for name in ("architecture_key", "oracle_version")):
+        return None
+    try:
+        return parse_json_object(notes.get("finetuning", "").encode())
+    except ValueError:
+        return None
+
+
+def pictures_of(task: ImageTask, n_classes: int) -> Pictures:
     """What the task's training images are.
 
     Raises:

@@ -31,7 +31,7 @@ from riwoa.errors import InputError
 from riwoa.files.ownership import opened_file
 from riwoa.supernet.batches import batches_of, class_weights, training_labels
 from riwoa.supernet.checkpoint import is_safetensors, safetensors_bytes
-from riwoa.supernet.checks import EarlyStop
+from riwoa.supernet.checks import Checks, EarlyStop
 from riwoa.supernet.convolutions import without_plans
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet, set_strides
@@ -157,7 +157,7 @@ class Trainer:
         self.net = net.to(device=self.device, memory_format=torch.channels_last)
         self.optimiser = _optimiser(self.net, recipe, self.device)
         self.average = {n: p.detach().clone() for n, p in self.net.named_parameters()}
-        self.early_stop = EarlyStop(task, recipe, self.device)
+        self.early_stop: Checks = EarlyStop(task, recipe, self.device)
         self._class_weights: Tensor | None = None
         if recipe.balance:
             weights = class_weights(training_labels(task), recipe.n_classes, recipe.balance)
@@ -184,8 +184,7 @@ class Trainer:
             self._freeze(self.step < recipe.head_only_steps)
         with self._precision():
             logits = net(images)
-            smoothing = recipe.label_smoothing
-            largest = F.cross_entropy(logits, labels, weight=self._class_weights, label_smoothing=smoothing)
+            largest = self._loss(images, logits, labels)
             soft = F.softmax(logits.detach() / recipe.temperature, dim=1)
         largest.backward()  # type: ignore[no-untyped-call]
         distilled, count = torch.zeros((), device=self.device), 0
@@ -201,6 +200,11 @@ class Trainer:
         self.step += 1
         self._update_average()
         return Losses(largest.detach(), distilled, count)
+
+    def _loss(self, images: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of the largest subnet, or of a network that is trained alone, on a batch: cross-entropy with the labels."""
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits, labels, weight=self._class_weights, label_smoothing=smoothing)
 
     def wait(self) -> None:
         """Wait until the device has done all it was given."""
