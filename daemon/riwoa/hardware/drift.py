@@ -155,7 +155,7 @@ def measure_drift(
             sentinels=(*per_network, *per_operator),
             affects=(),
             tolerance=tolerance,
-            rounds=rounds,
+            rounds=found.samples.operators.shape[1],
             passes=1,
             load_average=notes()["load_average"],
             table_sha256=table.sha256,
