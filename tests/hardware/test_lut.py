@@ -16,8 +16,9 @@ import pytest
 
 from riwoa.errors import TableError
 from riwoa.hardware.calibration import FEATURES, Calibration, Interval, KnownNetwork
-from riwoa.hardware.lut import LatencyTable, Settings, Timing
+from riwoa.hardware.lut import LatencyTable, Timing
 from riwoa.hardware.probe import probe
+from riwoa.hardware.runtime import Settings
 from riwoa.supernet.geometry import Backbone, all_operators, fixed_operators, operators
 from riwoa.supernet.space import OfaConfig
 from riwoa_storage.durable import replace_durably

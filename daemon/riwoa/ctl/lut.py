@@ -19,9 +19,9 @@ from riwoa.files.ownership import output_file, same_place, unwritable
 from riwoa.hardware.build import SESSIONS, build_table_in_child
 from riwoa.hardware.drift import Drift
 from riwoa.hardware.interval import advice
-from riwoa.hardware.lut import LatencyTable, Settings, is_table
+from riwoa.hardware.lut import LatencyTable, is_table
 from riwoa.hardware.process import ProgressCallback
-from riwoa.hardware.runtime import RUNTIMES, TORCH, configured_runtime, spoken
+from riwoa.hardware.runtime import RUNTIMES, TORCH, Settings, configured_runtime, spoken
 from riwoa.hardware.target import auto_target_ms
 from riwoa.paths import StatePaths, client_state, daemon_state
 

@@ -22,10 +22,10 @@ from riwoa.files.ownership import unwritable
 from riwoa.hardware.calibration import FEATURES, Calibration, KnownNetwork
 from riwoa.hardware.drift import ROUNDS as DRIFT_ROUNDS
 from riwoa.hardware.drift import TOLERANCE
-from riwoa.hardware.lut import MOST_BATCH, LatencyTable, Settings
+from riwoa.hardware.lut import MOST_BATCH, LatencyTable
 from riwoa.hardware.probe import library_versions, notes, probe, sensors
 from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child
-from riwoa.hardware.runtime import COMMAND, TORCH, Runtime
+from riwoa.hardware.runtime import COMMAND, TORCH, Runtime, Settings
 from riwoa.ipc.child import die_with_parent, error_to_json, watch_stdin
 from riwoa.supernet.geometry import STEMS, Backbone, Operator, all_operators, operators
 from riwoa.supernet.space import OfaConfig

@@ -29,7 +29,7 @@ from riwoa.errors import InputError, TableError
 from riwoa.files.ownership import begins_with, irregular, json_object, opened_file
 from riwoa.hardware.calibration import FEATURES, IDENTITY, Calibration, Interval, KnownNetwork, correction_ms
 from riwoa.hardware.probe import Device
-from riwoa.hardware.runtime import GRAPH_LEVELS, ONNXRUNTIME, RUNTIMES, TORCH
+from riwoa.hardware.runtime import GRAPH_LEVELS, ONNXRUNTIME, RUNTIMES, TORCH, Settings
 from riwoa.supernet.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
 from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa_storage.durable import replace_durably
@@ -60,31 +60,6 @@ class Timing:
     p10_ms: float
     p50_ms: float
     p90_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How the repeats were taken: evaluation mode, every operator once a round.
-
-    ``regime`` "eager": torch launches every kernel by itself, as ``module(x)`` does; "graph": a captured CUDA graph is
-    replayed, which launches all of them at once; "session": an ONNX file is loaded and run, and a repeat is the median
-    of such a session's runs. Operators and whole networks are measured in the same one; where the runtime is a program
-    ("command"), it judges the networks, and the operators are those of onnxruntime here.
-    """
-
-    compute: str  # "cpu" or "cuda"
-    threads: int
-    repeats: int
-    dtype: str = "float32"
-    memory_format: str = "contiguous"
-    batch_size: int = 1
-    regime: str = "eager"
-    accelerator: str = ""  # the card's name as torch reports it, "" for the processor
-    runtime: str = TORCH
-    runtime_version: str = ""
-    providers: str = ""  # onnxruntime's, in order
-    graph_level: str = ""  # onnxruntime's
-    command: str = ""  # the program that times ONNX files
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from riwoa.hardware.probe import library_versions
 
 if TYPE_CHECKING:
     from riwoa.config.schema import Latency
-    from riwoa.hardware.lut import Settings
 
 ONNXRUNTIME, TORCH, COMMAND = "onnxruntime", "torch", "command"
 RUNTIMES = (ONNXRUNTIME, TORCH, COMMAND)
@@ -48,6 +47,31 @@ class Runtime:
     def providers(self) -> str:
         """Onnxruntime's execution providers, in order; "" in another runtime."""
         return CPU_PROVIDER if self.name == ONNXRUNTIME else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the repeats were taken: evaluation mode, every operator once a round.
+
+    ``regime`` "eager": torch launches every kernel by itself, as ``module(x)`` does; "graph": a captured CUDA graph is
+    replayed, which launches all of them at once; "session": an ONNX file is loaded and run, and a repeat is the median
+    of such a session's runs. Operators and whole networks are measured in the same one; where the runtime is a program
+    ("command"), it judges the networks, and the operators are those of onnxruntime here.
+    """
+
+    compute: str  # "cpu" or "cuda"
+    threads: int
+    repeats: int
+    dtype: str = "float32"
+    memory_format: str = "contiguous"
+    batch_size: int = 1
+    regime: str = "eager"
+    accelerator: str = ""  # the card's name as torch reports it, "" for the processor
+    runtime: str = TORCH
+    runtime_version: str = ""
+    providers: str = ""  # onnxruntime's, in order
+    graph_level: str = ""  # onnxruntime's
+    command: str = ""  # the program that times ONNX files
 
 
 def configured_runtime(latency: Latency) -> Runtime:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from riwoa.hardware import bench
-from riwoa.hardware.lut import Settings
 from riwoa.hardware.onnx_clock import CommandClock, OnnxClock, network_items, operator_items
 from riwoa.hardware.process import ProgressCallback, throttled
-from riwoa.hardware.runtime import COMMAND, TORCH, Runtime
+from riwoa.hardware.runtime import COMMAND, TORCH, Runtime, Settings
 from riwoa.supernet.geometry import Backbone, Operator
 from riwoa.supernet.space import OfaConfig
 
