@@ -7,8 +7,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from riwoa.hardware.lut import LatencyTable, Settings, Timing
+from riwoa.hardware.lut import LatencyTable, Timing
 from riwoa.hardware.probe import probe
+from riwoa.hardware.runtime import Settings
 from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
 from riwoa.supernet.geometry import Backbone, all_operators
 

@@ -36,27 +36,27 @@ def test_a_place_that_cannot_be_made_exits_73(tmp_path: Path) -> None:
 
 
 def test_build_measures_this_device_into_its_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["--set", "latency.repeats=10", "--set", "oracle.supernet.resolutions=[24]"]
+    few = ["--set", "latency.repeats=2", "--networks", "10", "--set", "oracle.supernet.resolutions=[24]"]
     assert main(["lut", "build", "--state", str(tmp_path), "--json", "--sessions", "0", *few]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["resolutions"] == [24]
-    assert data["settings"]["repeats"] == 10
+    assert data["settings"]["repeats"] == 2
     assert (tmp_path / "latency_lut.json").is_file()
 
 
 def test_too_few_repeats_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["lut", "build", "--state", str(tmp_path), "--set", "latency.repeats=3"]) == 64
-    assert "ask for at least 10" in capsys.readouterr().err
+    assert main(["lut", "build", "--state", str(tmp_path), "--set", "latency.repeats=1"]) == 64
+    assert "ask for at least 2" in capsys.readouterr().err
 
 
 def test_a_space_is_chosen_by_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "own.json"
-    flags = ["--width", "0.5", "--classes", "7", "--stem", "small", "--resolutions", "20,16", "--repeats", "10"]
+    flags = ["--width", "0.5", "--classes", "7", "--stem", "small", "--resolutions", "20,16", "--repeats", "2"]
     assert main(["lut", "build", "--table", str(path), "--sessions", "0", "--batch-size", "2", "--json", *flags]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["backbone"] == {"width_mult": 0.5, "n_classes": 7, "stem": "small"}
     assert data["resolutions"] == [16, 20]
-    assert (data["settings"]["batch_size"], data["settings"]["regime"]) == (2, "eager")
+    assert (data["settings"]["batch_size"], data["settings"]["runtime"]) == (2, "onnxruntime")
     assert "sensors_before" in data["notes"]
     assert main(["lut", "show", "--table", str(path)]) == 0
     shown = capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_a_space_that_is_none_is_refused_in_one_line(
 
 def test_drift_and_check_print_what_they_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "lut.json"
-    few = ["--resolutions", "24", "--repeats", "10", "--sessions", "0"]
+    few = ["--resolutions", "24", "--repeats", "4", "--sessions", "0"]
     assert main(["lut", "build", "--table", str(path), *few]) == 0
     capsys.readouterr()
     assert main(["lut", "drift", "--table", str(path), "--rounds", "12", "--tolerance", "9"]) == 0

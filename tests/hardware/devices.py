@@ -25,6 +25,7 @@ class FakeClock:
     network: float = 1.0
     slower: Callable[[torch.nn.Module], float] = lambda module: 1.0
     warm_up_s: float = 0.0
+    warm_up_rounds: int = 3
     rng: random.Random = field(default_factory=lambda: random.Random(0))
     _known: dict[int, tuple[torch.nn.Module, float]] = field(default_factory=dict)
 

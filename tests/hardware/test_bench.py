@@ -23,8 +23,8 @@ from riwoa.hardware import bench, build, remeasure
 from riwoa.hardware.calibration import KnownNetwork
 from riwoa.hardware.check import check_table
 from riwoa.hardware.lut import LatencyTable
-from riwoa.hardware.obtain import shipped_table
 from riwoa.hardware.process import BuildProgress
+from riwoa.hardware.runtime import Runtime
 from riwoa.ipc.child import child_environment
 from riwoa.supernet.geometry import Backbone, all_operators, operators
 from riwoa.supernet.space import OfaConfig
@@ -43,8 +43,6 @@ def command(table: Path, repeats: int, *options: str) -> list[str]:
             "10",
             "--resolutions",
             "24",
-            "--threads",
-            "1",
             "--repeats",
             str(repeats),
         ),
@@ -56,7 +54,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatencyTable, Path,
     path = tmp_path_factory.mktemp("lut") / "lut.json"
     progress: list[BuildProgress] = []
     table = asyncio.run(
-        build.build_table_in_child(path, BACKBONE, SMALL, 1, repeats=20, progress=progress.append, sessions=1)
+        build.build_table_in_child(path, BACKBONE, SMALL, Runtime(), repeats=20, progress=progress.append, sessions=1)
     )
     return table, path, progress
 
@@ -189,12 +187,12 @@ def test_a_child_ends_when_its_standard_input_does(tmp_path: Path) -> None:
 
 def test_an_unwritable_table_is_one_error_with_its_class(tmp_path: Path) -> None:
     with pytest.raises(StateDirectoryError, match=r"cannot write .*lut\.json \(No such file"):
-        asyncio.run(build.build_table_in_child(tmp_path / "none" / "lut.json", BACKBONE, SMALL, 1, repeats=10))
+        asyncio.run(build.build_table_in_child(tmp_path / "none" / "lut.json", BACKBONE, SMALL, Runtime(), repeats=10))
 
 
 def test_too_few_repeats_to_calibrate_on_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least 10"):
-        build.build_table(tmp_path / "lut.json", BACKBONE, SMALL, 1, repeats=9)
+        build.build_table(tmp_path / "lut.json", BACKBONE, SMALL, Runtime(), repeats=9)
 
 
 def test_a_missing_cuda_device_is_refused_before_anything_is_measured() -> None:
@@ -262,7 +260,7 @@ def test_networks_to_check_on_are_none_of_the_calibrations_even_where_those_are_
 
 
 def test_a_table_of_format_1_is_checked_on_none_of_the_networks_that_it_must_have_been_calibrated_on() -> None:
-    table = LatencyTable.load(shipped_table())
+    table = LatencyTable.load(Path(__file__).parent / "golden" / "latency_table_v1.json")
     known = {operators(n.config, table.backbone) for n in remeasure.known_networks(table)}
     assert len(known) == table.calibration.networks == 24
     assert not known & {operators(c, table.backbone) for c in remeasure.unseen_configs(table, 60, seed="check 0")}
@@ -328,13 +326,15 @@ def test_networks_that_pay_for_every_launch_get_a_correction_that_still_adds_up(
         ({"batch_size": 0}, "batch size"),
         ({"batch_size": 10**9}, "batch size"),
         ({"batch_size": 4096, "resolutions": (1024,)}, "GiB"),
-        ({"threads": 0}, "at least one thread"),
+        ({"runtime": Runtime(threads=0)}, "at least one thread"),
+        ({"runtime": Runtime("onnxruntime"), "compute": "cuda"}, "--runtime torch"),
+        ({"runtime": Runtime("command")}, "latency.command"),
     ],
 )
 def test_spaces_that_are_none_are_refused_before_memory_is_taken(
     tmp_path: Path, arguments: dict[str, Any], message: str
 ) -> None:
-    given: dict[str, Any] = {"backbone": BACKBONE, "resolutions": SMALL, "threads": 1, **arguments}
+    given: dict[str, Any] = {"backbone": BACKBONE, "resolutions": SMALL, "runtime": Runtime(), **arguments}
     with pytest.raises(UsageError, match=message):
         build.build_table(tmp_path / "lut.json", **given)
     assert list(tmp_path.iterdir()) == []
@@ -349,7 +349,7 @@ def test_a_regime_that_the_device_has_not_is_refused() -> None:
 @pytest.mark.parametrize("regime", ["graph", "eager"])
 def test_a_gpu_is_measured_by_the_same_code(tmp_path: Path, regime: str) -> None:
     path = tmp_path / "lut.json"
-    table = build.build_table(path, BACKBONE, SMALL, 1, repeats=20, compute="cuda", regime=regime, sessions=1)
+    table = build.build_table(path, BACKBONE, SMALL, Runtime(), repeats=20, compute="cuda", regime=regime, sessions=1)
     assert (table.settings.regime, table.settings.accelerator) == (regime, torch.cuda.get_device_name())
     assert table.settings.memory_format == "channels_last"
     assert all(0 < t.p10_ms < 5 for t in table.entries.values())

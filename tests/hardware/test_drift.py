@@ -17,6 +17,7 @@ from riwoa.errors import TableError, UsageError
 from riwoa.hardware import bench, build, drift
 from riwoa.hardware.drift import Drift, check_drift_in_child, confirmed, judge, measure_drift, sentinel
 from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.runtime import Runtime
 from riwoa.supernet.geometry import Backbone
 from riwoa_storage.events import Event, LatencyDrift
 from tests.hardware.devices import FakeClock, busy
@@ -31,7 +32,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
     with pytest.MonkeyPatch.context() as patch:
         clock = FakeClock(noise=busy, network=0.9)
         patch.setattr(bench, "clock_for", lambda *_: clock)
-        return build.build_table(path, Backbone(0.25, 10), (24,), threads=1, repeats=60, sessions=0)
+        return build.build_table(path, Backbone(0.25, 10), (24,), Runtime(), repeats=60, sessions=0)
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_the_second_process_is_asked_only_if_the_first_sees_drift(
 
 def test_the_child_really_measures_this_machine(tmp_path: Path) -> None:
     path = tmp_path / "lut.json"
-    build.build_table(path, Backbone(0.25, 10), (24,), threads=1, repeats=10, sessions=0)
+    build.build_table(path, Backbone(0.25, 10), (24,), Runtime(), repeats=10, sessions=0)
     found = asyncio.run(check_drift_in_child(path, rounds=12, tolerance=9.0, pause_s=0))
     assert found.verdict != "drifted"
     assert found.table_sha256 == LatencyTable.load(path).sha256

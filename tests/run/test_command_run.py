@@ -16,7 +16,7 @@ from riwoa.ctl.help import read_page
 from riwoa.ipc.child import child_environment
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare
-from tests.service.test_service import command, ctl, daemon, one_line, run, wait_for
+from tests.service.test_service import command, ctl, daemon, run, wait_for
 
 SPACE = """
 [[genes]]
@@ -121,7 +121,7 @@ def checks(folder: Path) -> None:
     assert (winner.returncode, data["evaluated"], [limit["met"] for limit in data["limits"]]) == (0, True, [True, True])
     assert [ctl(state, "check", place).returncode for place in ("7777/0", "no.json")] == [66, 64]
     (folder / "wide.json").write_text('{"depth": 5}')
-    assert "has no choice 5" in one_line(ctl(state, "check", str(folder / "wide.json")).stderr)
+    assert "has no choice 5" in ctl(state, "check", str(folder / "wide.json")).stderr
 
 
 def test_any_metric_may_be_lowered(tmp_path: Path, settings: tuple[str, ...]) -> None:

@@ -102,7 +102,7 @@ def test_a_folder_of_other_classes_is_refused_in_one_line(digits: Path, table: P
     shutil.copy(table, state / "latency_lut.json")
     refused = run(state, settings=settings(digits / "val" / "class0"))
     assert refused.returncode == 66
-    assert "no folder train" in one_line(refused.stderr)
+    assert "no class folder" in one_line(refused.stderr)
     fewer = tmp_path / "fewer"
     shutil.copytree(digits, fewer)
     shutil.rmtree(fewer / "val" / "class3")

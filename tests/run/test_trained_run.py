@@ -13,6 +13,7 @@ import pytest
 
 from riwoa.errors import InputError
 from riwoa.hardware.build import build_table_in_child
+from riwoa.hardware.runtime import Runtime
 from riwoa.oracle.supernet_oracle import build_supernet_oracle
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.published import sha256_of
@@ -41,7 +42,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("table") / "latency_lut.json"
-    asyncio.run(build_table_in_child(path, Backbone(0.1, CLASSES), (SIDE_PX,), threads=1, repeats=10, sessions=0))
+    asyncio.run(build_table_in_child(path, Backbone(0.1, CLASSES), (SIDE_PX,), Runtime(), repeats=10, sessions=0))
     return path
 
 

@@ -23,6 +23,7 @@ import pytest
 
 from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
+from riwoa.hardware.runtime import Runtime
 from riwoa.ipc.child import child_environment
 from riwoa.run.front import read_front
 from riwoa.supernet.geometry import Backbone
@@ -51,7 +52,7 @@ SMALL = (
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A latency table of this machine, measured in a hurry."""
     path = tmp_path_factory.mktemp("table") / "latency_lut.json"
-    asyncio.run(build_table_in_child(path, Backbone(0.25, 10), (24, 32, 40), threads=1, repeats=10, sessions=0))
+    asyncio.run(build_table_in_child(path, Backbone(0.25, 10), (24, 32, 40), Runtime(), repeats=10, sessions=0))
     return path
 
 

@@ -248,13 +248,53 @@ class Train(Section):
 
 
 class Latency(Section):
-    """The operator table of this device."""
+    """The operator table of this device, in the runtime that will run the network."""
 
+    runtime: Literal["auto", "onnxruntime", "torch", "tensorrt", "command"] = Field(
+        "auto",
+        description="what runs the network: onnxruntime on the CPU; torch (eager); command: a program that is given an "
+        "ONNX file; auto = that of the table that lies there, onnxruntime for a new one",
+    )
+    precision: Literal["float32", "float16", "int8"] = Field(
+        "float32", description="of the timed graphs; float32 alone"
+    )
     threads: Processes = Field(1, description="threads that the network will run with")
-    repeats: Annotated[int, Field(ge=1, le=1_000_000)] = Field(500, description="timed repeats of every operator")
+    graph_level: Literal["all", "extended", "basic", "disabled"] = Field(
+        "all", description="how far onnxruntime rewrites a graph"
+    )
+    networks: Annotated[int, Field(ge=10, le=4096)] = Field(24, description="whole networks to calibrate a table on")
+    repeats: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        500,
+        description="timed repeats of every operator; in onnxruntime a repeat is a session of 5 to 40 runs, 12 at most",
+    )
+    command: str | None = Field(
+        None,
+        description="the program of runtime = command, with arguments; the file comes last, and its last line of "
+        "output is milliseconds",
+        min_length=1,
+    )
+    command_timeout_s: Seconds = restart(120.0, "longest call of the program")
+    command_retries: Annotated[int, Field(ge=0, le=100)] = restart(2, "further calls after one that failed")
     drift_every_s: Seconds | None = live(
         21600.0, "between two checks in a run whether the table still holds; the search pauses some seconds for each"
     )
+
+    @model_validator(mode="after")
+    def _measurable(self) -> Latency:
+        """What no table can be measured in is refused with what to do instead."""
+        if self.runtime == "tensorrt":
+            raise ValueError(
+                'latency.runtime: tensorrt is measured through a program: runtime = "command" with trtexec, see '
+                "`riwoactl help latency`"
+            )
+        if self.precision != "float32":
+            raise ValueError(
+                f"latency.precision: {self.precision} is not measured here, for the exported model is float32; a "
+                'program (runtime = "command") may convert the file it is given and time that'
+            )
+        if (self.runtime == "command") != (self.command is not None):
+            raise ValueError('latency.command names the program of latency.runtime = "command": set both or neither')
+        return self
 
 
 class Cognition(Choosing):

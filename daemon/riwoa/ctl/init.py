@@ -26,7 +26,7 @@ from riwoa_storage.durable import replace_durably
 if TYPE_CHECKING:
     from riwoa.datasets.survey import Survey
 
-RUNTIMES = ("onnxruntime", "torch", "tensorrt", "command")
+RUNTIMES = ("onnxruntime", "torch")  # what else there is needs a program: [latency] is edited then
 _MARK = "# Written by `riwoactl init` "  # and a hash of what follows, so that an edited file is told from it
 _UNITS_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001}
 _MOST_MS = 1e9

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,12 +21,13 @@ from riwoa.hardware.drift import Drift
 from riwoa.hardware.interval import advice
 from riwoa.hardware.lut import LatencyTable, is_table
 from riwoa.hardware.process import ProgressCallback
+from riwoa.hardware.runtime import RUNTIMES, TORCH, Settings, configured_runtime, spoken
 from riwoa.hardware.target import auto_target_ms
 from riwoa.paths import StatePaths, client_state, daemon_state
 
 _Value = TypeVar("_Value")
 _KNOWN = {
-    "build": "time every operator of the space on this device; killed and run again, it continues",
+    "build": "time every operator of the space in the network's runtime; killed and run again, it continues",
     "check": "compare the table with whole networks measured now",
     "drift": "measure a few operators and networks again: does the table still hold?",
     "show": "print what the table holds",
@@ -54,8 +56,10 @@ def _build(arguments: list[str], options: Options) -> int:
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the classifier")
     parser.add_argument("--stem", choices=STEMS, help="strides of the backbone; small is for pictures of some 32 px")
     parser.add_argument("--resolutions", type=pixels, metavar="PX,PX", help="input resolutions")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="what runs the network (default: latency.runtime)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that the network will run with")
     parser.add_argument("--repeats", type=int, metavar="N", help="timed repeats of every operator")
+    parser.add_argument("--networks", type=int, metavar="N", help="whole networks to calibrate on")
     parser.add_argument("--compute", choices=("cpu", "cuda"), default="cpu", help="what to measure (default: cpu)")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)")
     parser.add_argument(
@@ -72,6 +76,7 @@ def _build(arguments: list[str], options: Options) -> int:
     _make_directory(path.parent)
     if own:
         _keep(paths, path)
+    configured = configured_runtime(config.latency)
     with bar("timing", "round") as advance:
         backbone = Backbone(
             _given(given.width, config.oracle.supernet.width_mult),
@@ -82,7 +87,12 @@ def _build(arguments: list[str], options: Options) -> int:
             path,
             backbone,
             _given(given.resolutions, config.oracle.supernet.resolutions),
-            _given(given.threads, config.latency.threads),
+            replace(
+                configured,
+                name=_given(given.runtime, TORCH if given.compute == "cuda" else configured.name),
+                threads=_given(given.threads, configured.threads),
+                networks=_given(given.networks, configured.networks),
+            ),
             _given(given.repeats, config.latency.repeats),
             _shown(advance),
             given.compute,
@@ -271,9 +281,9 @@ def render(data: dict[str, Any]) -> str:
 
 
 def _render_settings(operators: int, settings: dict[str, Any]) -> str:
-    words = [f"{operators} operators", f"{settings['repeats']} times", f"{settings['threads']} threads"]
+    words = [f"{operators} operators", f"{settings['repeats']} times", spoken(Settings(**settings))]
     if settings["compute"] != "cpu":
-        words += [settings.get("accelerator", "cuda"), settings.get("regime", "eager")]
+        words.append(settings.get("accelerator", "cuda"))
     if settings.get("batch_size", 1) > 1:
         words.append(f"batches of {settings['batch_size']}")
     return ", ".join(words)

@@ -8,6 +8,8 @@ On one CPU thread the clock is that thread's processor time: the same as wall ti
 to other processes taking turns. With wall time, six runnable processes on two cores tripled the networks' tenth
 percentile (a network outlasts its time slice, an operator does not), and the table seemed 65 % wrong.
 
+In onnxruntime, and where a program of the user's times ONNX files, clock and items differ: ``onnx_clock``.
+
 On CUDA only the clock differs. Single operators of a small network are bound by their launches, so each is captured as
 a CUDA graph of several invocations, long enough for the event timer; see ``CudaGraphClock``.
 """
@@ -24,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -60,19 +62,28 @@ class Timed:
     input: torch.Tensor
 
 
-class Clock(Protocol):
-    """How long a module takes, in milliseconds: the one thing in which devices differ."""
+_Item = TypeVar("_Item", contravariant=True)
+_AnyItem = TypeVar("_AnyItem")
+
+
+class Clock(Protocol[_Item]):
+    """How long something takes, in milliseconds: the one thing in which devices and runtimes differ."""
+
+    @property
+    def warm_up_rounds(self) -> int:
+        """Rounds to take, at least, before anything counts."""
+        ...
 
     @property
     def warm_up_s(self) -> float:
         """Seconds to run, at least, before anything counts."""
         ...
 
-    def operator_ms(self, item: Timed) -> float:
+    def operator_ms(self, item: _Item) -> float:
         """Milliseconds of one repeat of an operator as it runs among others of its network."""
         ...
 
-    def network_ms(self, item: Timed) -> float:
+    def network_ms(self, item: _Item) -> float:
         """Milliseconds of one repeat of a whole network as its user waits for it: from call to result."""
         ...
 
@@ -83,6 +94,7 @@ class CpuClock:
 
     now_ns: Callable[[], int]
     warm_up_s: float = 0.0
+    warm_up_rounds: int = _WARM_UP_ROUNDS
 
     def operator_ms(self, item: Timed) -> float:
         """Milliseconds of one call."""
@@ -148,7 +160,8 @@ class PartialFile:
         """The samples that a killed measurement of the same table left; ``fallback`` where there are none."""
         try:
             with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
-                found = Samples(stored["operators"], stored["networks"], int(stored["rounds_done"]))
+                taken, of_networks, done = stored["operators"], stored["networks"], int(stored["rounds_done"])
+                found = Samples(taken, of_networks, done, fallback.network_every)
                 same = bytes(stored["header"]).decode() == self._header
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return fallback
@@ -162,10 +175,10 @@ class PartialFile:
 
 
 def measure(
-    operators: Sequence[Timed],
-    networks: Sequence[Timed],
+    operators: Sequence[_AnyItem],
+    networks: Sequence[_AnyItem],
     samples: Samples,
-    clock: Clock,
+    clock: Clock[_AnyItem],
     partial: PartialFile | None = None,
     progress: OnRound | None = None,
 ) -> Samples:
@@ -186,10 +199,10 @@ def measure(
     return samples
 
 
-def _warm_up(operators: Sequence[Timed], networks: Sequence[Timed], clock: Clock) -> None:
+def _warm_up(operators: Sequence[_AnyItem], networks: Sequence[_AnyItem], clock: Clock[_AnyItem]) -> None:
     end_s = time.monotonic() + clock.warm_up_s
     rounds = 0
-    while rounds < _WARM_UP_ROUNDS or time.monotonic() < end_s:
+    while rounds < clock.warm_up_rounds or time.monotonic() < end_s:
         for item in operators:
             clock.operator_ms(item)
         for item in networks:
@@ -198,7 +211,11 @@ def _warm_up(operators: Sequence[Timed], networks: Sequence[Timed], clock: Clock
 
 
 def _one_round(
-    operators: Sequence[Timed], networks: Sequence[Timed], samples: Samples, done: int, clock: Clock
+    operators: Sequence[_AnyItem],
+    networks: Sequence[_AnyItem],
+    samples: Samples,
+    done: int,
+    clock: Clock[_AnyItem],
 ) -> None:
     order = random.Random(done)  # a fresh order, so that no operator always follows the same neighbour
     for i in order.sample(range(len(operators)), len(operators)):
@@ -220,7 +237,7 @@ def timing(row: FloatArray) -> Timing:
     return Timing(len(row), *values)
 
 
-def clock_for(compute: str, threads: int, regime: str = "eager") -> Clock:
+def clock_for(compute: str, threads: int, regime: str = "eager") -> Clock[Timed]:
     """The clock of a device and regime.
 
     Raises:
@@ -266,18 +283,32 @@ def compute_notes(compute: str) -> dict[str, Any]:
 
 def operator_items(operators: Sequence[Operator], compute: str, batch_size: int = 1) -> list[Timed]:
     """Each operator as the module that the subnet itself would hold."""
-    return [_timed(_module(op), (batch_size, *_input_shape(op)), compute) for op in operators]
+    modules = operator_modules(operators)
+    return [
+        _timed(module, (batch_size, *operator_shapes(op)[0]), compute)
+        for op, module in zip(operators, modules, strict=True)
+    ]
 
 
 def network_items(configs: Sequence[OfaConfig], backbone: Backbone, compute: str, batch_size: int = 1) -> list[Timed]:
     """Extracted subnets, weights random: values do not change how long they take."""
+    return [
+        _timed(net, (batch_size, 3, config.r, config.r), compute)
+        for config, net in zip(configs, subnets(configs, backbone), strict=True)
+    ]
+
+
+def subnets(configs: Sequence[OfaConfig], backbone: Backbone) -> Iterator[torch.nn.Module]:
+    """Extracted subnets in evaluation mode, weights random."""
     supernet: Any = build_network(backbone)
-    items = []
     for config in configs:
         supernet.set_active_subnet(ks=list(config.ks), e=list(config.e), d=list(config.d))
-        subnet = supernet.get_active_subnet(preserve_weight=False)
-        items.append(_timed(subnet, (batch_size, 3, config.r, config.r), compute))
-    return items
+        yield supernet.get_active_subnet(preserve_weight=False).eval()
+
+
+def operator_modules(operators: Sequence[Operator]) -> Iterator[torch.nn.Module]:
+    """Each operator as the module that the subnet itself would hold, in evaluation mode."""
+    return (_module(op).eval() for op in operators)
 
 
 def spread_configs(resolutions: Sequence[int], count: int, seed: str) -> list[OfaConfig]:
@@ -354,9 +385,11 @@ def _module(op: Operator) -> torch.nn.Module:
     return module
 
 
-def _input_shape(op: Operator) -> tuple[int, ...]:
-    """Shape of an operator's input, of one image."""
-    return (op.in_c,) if op.kind == "classifier" else (op.in_c, op.in_h, op.in_w)
+def operator_shapes(op: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of an operator's input and output, of one image."""
+    if op.kind == "classifier":
+        return (op.in_c,), (op.out_c,)
+    return (op.in_c, op.in_h, op.in_w), (op.out_c, op.out_h, op.out_w)
 
 
 def _timed(module: torch.nn.Module, shape: tuple[int, ...], compute: str) -> Timed:
@@ -374,6 +407,7 @@ class CudaEagerClock:
     """Every kernel launched by torch, one after another: what ``module(x)`` takes. Python's share is part of it."""
 
     warm_up_s = _CUDA_WARM_UP_S
+    warm_up_rounds = _WARM_UP_ROUNDS
 
     def operator_ms(self, item: Timed) -> float:
         """One call between two events, from an idle card: launches are timed with the kernels, as in a network."""
@@ -395,6 +429,7 @@ class CudaGraphClock:
     """
 
     warm_up_s = _CUDA_WARM_UP_S
+    warm_up_rounds = _WARM_UP_ROUNDS
 
     def __init__(self) -> None:
         self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,10 @@ from riwoa.files.ownership import unwritable
 from riwoa.hardware.calibration import FEATURES, Calibration, KnownNetwork
 from riwoa.hardware.drift import ROUNDS as DRIFT_ROUNDS
 from riwoa.hardware.drift import TOLERANCE
-from riwoa.hardware.lut import MOST_BATCH, LatencyTable, Settings
+from riwoa.hardware.lut import MOST_BATCH, LatencyTable
 from riwoa.hardware.probe import library_versions, notes, probe, sensors
-from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child, throttled
+from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child
+from riwoa.hardware.runtime import COMMAND, TORCH, Runtime, Settings
 from riwoa.ipc.child import die_with_parent, error_to_json, watch_stdin
 from riwoa.supernet.geometry import STEMS, Backbone, Operator, all_operators, operators
 from riwoa.supernet.space import OfaConfig
@@ -38,6 +39,7 @@ CHECK_NETWORKS = 60
 CHECK_ROUNDS = 100
 
 
+LEAST_NETWORKS = 10
 SESSIONS = 2  # processes that measure the calibration networks again
 _SESSION_ROUNDS = 40
 _PARTIAL_SCHEMA = 3
@@ -49,7 +51,7 @@ def build_table(
     path: Path,
     backbone: Backbone,
     resolutions: Sequence[int],
-    threads: int,
+    runtime: Runtime,
     repeats: int = 500,
     progress: ProgressCallback | None = None,
     compute: str = "cpu",
@@ -58,7 +60,7 @@ def build_table(
     regime: str | None = None,
     sessions: int = SESSIONS,
 ) -> LatencyTable:
-    """Time every operator of the space and a set of whole networks here, calibrate, and write the table.
+    """Time every operator of the space and a set of whole networks in a runtime, calibrate, and write the table.
 
     Killed at any moment and called again with the same arguments, it continues from the rounds saved beside ``path``.
 
@@ -72,33 +74,31 @@ def build_table(
         StateDirectoryError, FullDiskError: the table cannot be written.
     """
     from riwoa.hardware import bench
-    from riwoa.hardware.remeasure import CALIBRATION_NETWORKS, CALIBRATION_SEED
+    from riwoa.hardware.remeasure import CALIBRATION_SEED
+    from riwoa.hardware.stand import measure_here, network_every, rounds_of
 
-    if threads < 1:
-        raise UsageError(f"a network runs with at least one thread, not {threads}")
-    regime = regime or ("graph" if compute == "cuda" else "eager")
-    clock = bench.clock_for(compute, threads, regime)
-    if repeats < 2 * bench.NETWORK_EVERY:
-        raise UsageError(f"{repeats} repeats are too few to calibrate on; ask for at least {2 * bench.NETWORK_EVERY}")
+    _check_runtime(runtime, compute)
+    settings = _settings(runtime, compute, rounds_of(runtime, repeats), batch_size, regime)
+    every = network_every(runtime, bench.NETWORK_EVERY)
+    if settings.repeats < 2 * every:
+        raise UsageError(f"{repeats} repeats are too few to calibrate on; ask for at least {2 * every}")
     _check_space(backbone, resolutions, batch_size)
     ops = all_operators(resolutions, backbone)
     _check_memory(ops, batch_size)
-    configs = bench.spread_configs(resolutions, CALIBRATION_NETWORKS, CALIBRATION_SEED)
-    empty = _empty_table(_settings(compute, threads, repeats, batch_size, regime), backbone, resolutions)
+    configs = bench.spread_configs(resolutions, runtime.networks, CALIBRATION_SEED)
+    empty = _empty_table(settings, backbone, resolutions)
     saved = _partial_file(path, empty, configs)
-    samples = saved.load(bench.Samples.empty(len(ops), len(configs), repeats))
+    samples = saved.load(bench.Samples.empty(len(ops), len(configs), settings.repeats, every))
     try:
         saved.save(samples)  # a directory that cannot be written is noticed before the measurement, not after
-        with bench.thread_count(threads):
-            operator_items = bench.operator_items(ops, compute, batch_size)
-            network_items = bench.network_items(configs, backbone, compute, batch_size)
-            bench.measure(operator_items, network_items, samples, clock, saved, throttled(progress))
+        measure_here(settings, runtime, ops, configs, backbone, samples, saved, progress)
         raw = replace(
             empty,
             entries={op.key: bench.timing(row) for op, row in zip(ops, samples.operators, strict=True)},
             notes={**empty.notes, "sensors_after": sensors(card=bench.card(compute))},
         )
-        table = calibrated(raw, configs, samples.networks, _sessions(path, raw, configs, sessions))
+        again = [] if runtime.name == COMMAND else _sessions(path, raw, configs, sessions)
+        table = calibrated(raw, configs, samples.networks, again)
         table.save(path)
     except OSError as error:
         raise unwritable(path, error, "fix the directory") from error
@@ -106,18 +106,43 @@ def build_table(
     return table
 
 
-def _settings(compute: str, threads: int, repeats: int, batch_size: int, regime: str) -> Settings:
+def _check_runtime(runtime: Runtime, compute: str) -> None:
+    """Refuse what no runtime can do.
+
+    Raises:
+        UsageError: says what to ask for instead.
+    """
+    if runtime.threads < 1:
+        raise UsageError(f"a network runs with at least one thread, not {runtime.threads}")
+    if runtime.networks < LEAST_NETWORKS:
+        raise UsageError(f"{runtime.networks} networks are too few to calibrate on; ask for at least {LEAST_NETWORKS}")
+    if runtime.name != TORCH and compute != "cpu":
+        raise UsageError(f"{runtime.name} is measured on the CPU alone; {compute} is for --runtime torch")
+    if runtime.name == COMMAND and not runtime.command:
+        raise UsageError("the runtime is a program, and none is named: set latency.command")
+
+
+def _settings(runtime: Runtime, compute: str, repeats: int, batch_size: int, regime: str | None) -> Settings:
     from riwoa.hardware import bench
 
-    return Settings(
+    of_torch = runtime.name == TORCH
+    settings = Settings(
         compute,
-        threads,
+        runtime.threads,
         repeats,
         memory_format="contiguous" if compute == "cpu" else "channels_last",
         batch_size=batch_size,
-        regime=regime,
+        regime=(regime or ("graph" if compute == "cuda" else "eager")) if of_torch else "session",
         accelerator=bench.accelerator(compute),
+        runtime=runtime.name,
+        runtime_version=runtime.version,
+        providers=runtime.providers,
+        graph_level="" if of_torch else runtime.graph_level,
+        command=runtime.command if runtime.name == COMMAND else "",
     )
+    if of_torch:
+        bench.clock_for(compute, runtime.threads, settings.regime)  # refuses a device or regime that is none
+    return settings
 
 
 def _empty_table(settings: Settings, backbone: Backbone, resolutions: Sequence[int]) -> LatencyTable:
@@ -258,7 +283,7 @@ async def build_table_in_child(
     path: Path,
     backbone: Backbone,
     resolutions: Sequence[int],
-    threads: int,
+    runtime: Runtime,
     repeats: int = 500,
     progress: ProgressCallback | None = None,
     compute: str = "cpu",
@@ -275,10 +300,10 @@ async def build_table_in_child(
     arguments = [
         "build", "--table", str(path), "--width-mult", repr(backbone.width_mult),
         "--classes", str(backbone.n_classes), "--stem", backbone.stem, "--resolutions", ",".join(map(str, resolutions)),
-        "--threads", str(threads), "--repeats", str(repeats), "--compute", compute,
+        "--runtime", json.dumps(asdict(runtime)), "--repeats", str(repeats), "--compute", compute,
         "--batch-size", str(batch_size), "--sessions", str(sessions), *(["--regime", regime] if regime else []),
     ]  # fmt: skip
-    await run_child(arguments, threads, progress)
+    await run_child(arguments, runtime.threads, progress)
     return LatencyTable.load(path)
 
 
@@ -310,7 +335,7 @@ def _build(options: argparse.Namespace, progress: ProgressCallback) -> dict[str,
         options.table,
         Backbone(options.width_mult, options.classes, options.stem),
         resolutions,
-        options.threads,
+        Runtime(**json.loads(options.runtime)),
         options.repeats,
         progress,
         options.compute,
@@ -360,7 +385,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--classes", type=int, required=True)
     build.add_argument("--stem", default=STEMS[0], choices=STEMS)
     build.add_argument("--resolutions", required=True, help="pixels, separated by commas")
-    build.add_argument("--threads", type=int, required=True)
+    build.add_argument("--runtime", default="{}", help="fields of hardware.runtime.Runtime, as JSON")
     build.add_argument("--repeats", type=int, default=500)
     build.add_argument("--compute", default="cpu", choices=("cpu", "cuda"))
     build.add_argument("--batch-size", type=int, default=1)

@@ -79,7 +79,7 @@ def check_table(
     ]
     return {
         "networks": networks,
-        "rounds": rounds,
+        "rounds": found.samples.operators.shape[1],
         "calibration_networks": len(known),
         **_summary(rows),
         "disturbance": float(np.median(np.median(times, axis=1) / measured)),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from riwoa.errors import UsageError
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.process import ProgressCallback, run_child
+from riwoa.hardware.runtime import COMMAND
 from riwoa.supernet.geometry import Operator, operators
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def measure_drift(
 
     if rounds < 2 * BLOCKS_OF_ROUNDS or not 0 < tolerance < 10:
         raise UsageError(f"a drift check needs at least {2 * BLOCKS_OF_ROUNDS} rounds and a tolerance such as 0.2")
+    if table.settings.runtime == COMMAND:
+        raise UsageError("a program that times networks has no sentinels; compare with `riwoactl lut check`")
     networks = spread(known_networks(table), NETWORKS)
     ops = sentinel_operators(table, networks[len(networks) // 2].config)
     found = remeasure(table, [n.config for n in networks], rounds, progress, first=ops)
@@ -152,7 +155,7 @@ def measure_drift(
             sentinels=(*per_network, *per_operator),
             affects=(),
             tolerance=tolerance,
-            rounds=rounds,
+            rounds=found.samples.operators.shape[1],
             passes=1,
             load_average=notes()["load_average"],
             table_sha256=table.sha256,

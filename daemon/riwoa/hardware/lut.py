@@ -10,7 +10,8 @@ processes the wall-time sum over 237 operators wandered between 60 and 85 ms in 
 percentiles. The table keeps both, and the spread.
 
 Format 2 added to format 1: batch size, regime and accelerator in the settings; correction, interval and the calibration
-networks with their times. A table of format 1 keeps its format, so that its hash stays the one that runs recorded.
+networks with their times. Format 3 added the runtime, its version, providers and graph level, or the program that is
+one; what came before is torch's. An older table keeps its format, so that its hash stays the one that runs recorded.
 """
 
 from __future__ import annotations
@@ -28,14 +29,18 @@ from riwoa.errors import InputError, TableError
 from riwoa.files.ownership import begins_with, irregular, json_object, opened_file
 from riwoa.hardware.calibration import FEATURES, IDENTITY, Calibration, Interval, KnownNetwork, correction_ms
 from riwoa.hardware.probe import Device
+from riwoa.hardware.runtime import GRAPH_LEVELS, ONNXRUNTIME, RUNTIMES, TORCH, Settings
 from riwoa.supernet.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
 from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa_storage.durable import replace_durably
 
-SCHEMA = 2
+SCHEMA = 3
 _KIND = "riwoa-latency-table"
 _OLD_SCHEMA = 1
-_OLD_SETTINGS = ("compute", "threads", "repeats", "dtype", "memory_format")
+_OLD_SETTINGS: Mapping[int, tuple[str, ...]] = {
+    1: ("compute", "threads", "repeats", "dtype", "memory_format"),
+    2: ("compute", "threads", "repeats", "dtype", "memory_format", "batch_size", "regime", "accelerator"),
+}
 MOST_BATCH = 4096
 _MAX_FILE_BYTES = 16 * 2**20
 _MAX_KNOWN = 4096
@@ -55,24 +60,6 @@ class Timing:
     p10_ms: float
     p50_ms: float
     p90_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How the repeats were taken: evaluation mode, every operator once a round.
-
-    ``regime`` "eager": torch launches every kernel by itself, as ``module(x)`` does; "graph": a captured CUDA graph is
-    replayed, which launches all of them at once. Operators and whole networks are measured in the same one.
-    """
-
-    compute: str  # "cpu" or "cuda"
-    threads: int
-    repeats: int
-    dtype: str = "float32"
-    memory_format: str = "contiguous"
-    batch_size: int = 1
-    regime: str = "eager"  # "eager", or "graph" on CUDA
-    accelerator: str = ""  # the card's name as torch reports it, "" for the processor
 
 
 @dataclass(frozen=True)
@@ -230,7 +217,8 @@ class LatencyTable:
         }
         if self.schema == _OLD_SCHEMA:
             newer = {}
-            settings = {name: settings[name] for name in _OLD_SETTINGS}
+        if self.schema in _OLD_SETTINGS:
+            settings = {name: settings[name] for name in _OLD_SETTINGS[self.schema]}
         return {
             "kind": _KIND,
             "schema": self.schema,
@@ -393,8 +381,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse(data: dict[str, Any]) -> LatencyTable:
     schema = data.get("schema")
-    if not isinstance(schema, int) or isinstance(schema, bool) or schema not in (_OLD_SCHEMA, SCHEMA):
-        raise _Invalid(f"schema {repr(schema)[:40]} is not {_OLD_SCHEMA} or {SCHEMA}, which this version reads")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema not in range(1, SCHEMA + 1):
+        raise _Invalid(f"schema {repr(schema)[:40]} is none of 1 to {SCHEMA}, which this version reads")
     claimed = data.pop("sha256", None)
     if claimed is not None and claimed != _content_hash(data):
         raise _Invalid("the content does not match its sha256: the file was damaged or edited")
@@ -402,7 +390,7 @@ def _parse(data: dict[str, Any]) -> LatencyTable:
     if not entries:
         raise _Invalid("holds no operators")
     old = schema == _OLD_SCHEMA
-    settings = _row(Settings, _mapping(data, "settings"), "settings", _OLD_SETTINGS if old else None)
+    settings = _row(Settings, _mapping(data, "settings"), "settings", _OLD_SETTINGS.get(schema))
     backbone = _row(Backbone, {"stem": STEMS[0], **_mapping(data, "backbone")}, "backbone")
     table = LatencyTable(
         device=_device(data),
@@ -461,8 +449,11 @@ def _settings(settings: Settings) -> Settings:
         raise _Invalid("'settings' needs at least one thread and one repeat, and compute 'cpu' or 'cuda'")
     if not 1 <= settings.batch_size <= MOST_BATCH:
         raise _Invalid(f"'settings' needs a batch size from 1 to {MOST_BATCH}")
-    if settings.regime not in ("eager", "graph") or (settings.regime == "graph" and settings.compute != "cuda"):
-        raise _Invalid("'settings' needs the regime 'eager', or 'graph' on CUDA")
+    regimes = ("session",) if settings.runtime != TORCH else ("eager", "graph")[: 1 + (settings.compute == "cuda")]
+    if settings.runtime not in RUNTIMES or settings.regime not in regimes:
+        raise _Invalid(f"'settings' needs one of the runtimes {RUNTIMES}, and of its regimes, here {regimes}")
+    if settings.runtime == ONNXRUNTIME and settings.graph_level not in GRAPH_LEVELS:
+        raise _Invalid(f"'settings' needs one of the graph levels {GRAPH_LEVELS}")
     return settings
 
 

@@ -11,6 +11,7 @@ from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.probe import probe
 from riwoa.hardware.process import BuildProgress, ProgressCallback
+from riwoa.hardware.runtime import configured_runtime, runtime_mismatches
 from riwoa.log import get_logger
 from riwoa.paths import shipped
 from riwoa.supernet.geometry import Backbone
@@ -33,11 +34,11 @@ async def obtain_table(path: Path, config: Config, progress: ProgressCallback | 
         StateDirectoryError, FullDiskError: the new table cannot be written.
     """
     backbone = backbone_of(config)
-    resolutions, threads = config.oracle.supernet.resolutions, config.latency.threads
+    resolutions, runtime = config.oracle.supernet.resolutions, configured_runtime(config.latency)
     table = _present(path, backbone, config)
     if table is None and (ours := _shipped(backbone, config)) is not None:
         table = _copied(ours, path)
-    return table or await build_table_in_child(path, backbone, resolutions, threads, config.latency.repeats, progress)
+    return table or await build_table_in_child(path, backbone, resolutions, runtime, config.latency.repeats, progress)
 
 
 def _present(path: Path, backbone: Backbone, config: Config) -> LatencyTable | None:
@@ -46,6 +47,11 @@ def _present(path: Path, backbone: Backbone, config: Config) -> LatencyTable | N
         return None
     table = LatencyTable.load(path)
     table.require(probe(), config.latency.threads)
+    if differs := runtime_mismatches(table.settings, config.latency):
+        raise TableError(
+            f"the latency table {path} is of another runtime ({'; '.join(differs)}); run `riwoactl lut build`, or "
+            "change the setting back"
+        )
     if table.settings.batch_size != 1:
         raise TableError(
             f"the latency table {path} is of {table.settings.batch_size} images at once, a search wants one image's "
@@ -83,6 +89,13 @@ def _shipped(backbone: Backbone, config: Config) -> LatencyTable | None:
         _log.info("shipped_table_unusable", reason=str(error))
         return None
     differs = table.mismatches(probe(), config.latency.threads)
+    wanted = configured_runtime(config.latency)
+    if (wanted.name, wanted.version, wanted.graph_level) != (
+        table.settings.runtime,
+        table.settings.runtime_version,
+        table.settings.graph_level,
+    ):
+        differs.append("of another runtime")
     return None if differs or table.missing(config.oracle.supernet.resolutions, backbone) else table
 
 

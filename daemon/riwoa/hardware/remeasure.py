@@ -11,11 +11,13 @@ from riwoa.hardware import bench
 from riwoa.hardware.calibration import KnownNetwork
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.probe import probe
-from riwoa.hardware.process import ProgressCallback, throttled
+from riwoa.hardware.process import ProgressCallback
+from riwoa.hardware.runtime import TORCH, runtime_of
+from riwoa.hardware.stand import measure_here, network_every, rounds_of
 from riwoa.supernet.geometry import Operator, all_operators, operators
 from riwoa.supernet.space import OfaConfig
 
-CALIBRATION_NETWORKS = 24
+_CALIBRATION_NETWORKS = 24  # of tables of format 1
 CALIBRATION_SEED = "calibration"
 _POOL_MS = 100.0
 _FEWEST_OPERATORS = 8
@@ -53,21 +55,20 @@ def remeasure(
 ) -> Remeasured:
     """Time operators and networks once a round each, under the table's settings.
 
-    Operators are kept company by as many others as 100 ms a round hold, ``first`` being among them: alone, the few
-    that one network has stayed in the caches and took 0.82 to 0.91 times what they take among 237.
+    In torch, operators are kept company by as many others as 100 ms a round hold, ``first`` being among them: alone,
+    the few that one network has stayed in the caches and took 0.82 to 0.91 times what they take among 237. Visits need
+    no company.
 
     Raises:
         TableError: the table was measured on another device or card.
     """
     settings = table.settings
     require_here(table)
-    clock = bench.clock_for(settings.compute, settings.threads, settings.regime)
+    runtime = runtime_of(settings)
     pool = _pool(table, first)
-    samples = bench.Samples.empty(len(pool), len(configs), rounds, network_every=1)
-    with bench.thread_count(settings.threads):
-        ops = bench.operator_items(pool, settings.compute, settings.batch_size)
-        networks = bench.network_items(configs, table.backbone, settings.compute, settings.batch_size)
-        bench.measure(ops, networks, samples, clock, progress=throttled(progress))
+    rounds, every = rounds_of(runtime, rounds), network_every(runtime)
+    samples = bench.Samples.empty(len(pool), len(configs), rounds, every)
+    measure_here(settings, runtime, pool, configs, table.backbone, samples, progress=progress)
     return Remeasured(samples, {op: i for i, op in enumerate(pool)})
 
 
@@ -90,7 +91,7 @@ def known_networks(table: LatencyTable) -> tuple[KnownNetwork, ...]:
     """The calibration networks and their times; for a table of format 1, which kept none, as it predicts them."""
     if table.known:
         return table.known
-    count = max(CALIBRATION_NETWORKS, table.calibration.networks)
+    count = max(_CALIBRATION_NETWORKS, table.calibration.networks)
     configs = bench.spread_configs(table.resolutions, count, CALIBRATION_SEED)
     return tuple(KnownNetwork(config, table.latency_ms(config)) for config in configs)
 
@@ -121,6 +122,8 @@ def unseen_configs(table: LatencyTable, count: int, seed: str) -> list[OfaConfig
 def _pool(table: LatencyTable, first: Sequence[Operator]) -> tuple[Operator, ...]:
     others = [op for op in all_operators(table.resolutions, table.backbone) if op.key in table.entries]
     random.Random("company").shuffle(others)
+    if table.settings.runtime != TORCH:
+        return tuple(first) or tuple(others[:_FEWEST_OPERATORS])
     pool, total_ms = list(first), sum(table.operator_ms(op) for op in first)
     for op in others:
         if op in pool:
