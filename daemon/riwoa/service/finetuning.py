@@ -1,8 +1,8 @@
 """Fine-tune the winner of a run: for ``riwoactl finetune``, and as the daemon's child at the end of a run.
 
 ``python -m riwoa.service.finetuning JOURNAL EPOCHS`` prints one JSON object a line: progress, then
-``{"event": "done", ...}`` or ``{"event": "error", ...}``. The weights go beside the journal (``StatePaths.finetuned``), and exports take them from
-there. Killed and run again it continues, on a processor to the same bytes.
+``{"event": "done", ...}`` or ``{"event": "error", ...}``. The weights go beside the journal (``StatePaths.finetuned``),
+and exports take them from there. Killed and run again it continues, on a processor to the same bytes.
 """
 
 from __future__ import annotations
