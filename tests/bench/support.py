@@ -17,12 +17,12 @@ BACKBONE = Backbone(0.25, 10)
 RESOLUTIONS = (24, 32, 40)
 
 
-def a_table() -> LatencyTable:
+def a_table(backbone: Backbone = BACKBONE, resolutions: tuple[int, ...] = RESOLUTIONS) -> LatencyTable:
     entries = {}
-    for op in all_operators(RESOLUTIONS, BACKBONE):
+    for op in all_operators(resolutions, backbone):
         ms = 0.02 + op.macs / 1e7
         entries[op.key] = Timing(500, ms * 1.1, ms / 10, ms, ms * 1.05, ms * 1.2)
-    return LatencyTable(probe(), Settings("cpu", 1, 500), BACKBONE, RESOLUTIONS, entries)
+    return LatencyTable(probe(), Settings("cpu", 1, 500), backbone, resolutions, entries)
 
 
 class FakeBackend:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import signal
@@ -12,8 +11,6 @@ from typing import Any
 import pytest
 
 from riwoa.errors import InputError
-from riwoa.hardware.build import build_table_in_child
-from riwoa.hardware.runtime import Runtime
 from riwoa.oracle.supernet_oracle import build_supernet_oracle
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.published import sha256_of
@@ -22,6 +19,7 @@ from riwoa.supernet.spec import SupernetSpec
 from riwoa.supernet.training import new_supernet, unfinished, write_safetensors
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare
+from tests.bench.support import a_table
 from tests.service.test_service import ctl, daemon, run, status, wait_for
 from tests.support.tiny_pictures import CLASSES, SIDE_PX, TINY_TRAINING, tiny_file
 
@@ -42,7 +40,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("table") / "latency_lut.json"
-    asyncio.run(build_table_in_child(path, Backbone(0.1, CLASSES), (SIDE_PX,), Runtime(), repeats=10, sessions=0))
+    a_table(Backbone(0.1, CLASSES), (SIDE_PX,)).save(path)
     return path
 
 

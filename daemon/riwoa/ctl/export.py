@@ -30,32 +30,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     Raises:
         UsageError: what is asked for contradicts itself.
     """
-    parser = Parser(verb, description=_DESCRIPTION)
-    add = parser.add_argument
-    add("--out", type=Path, metavar="DIR", help="where to (default: export/ in the state directory)")
-    add("--run", type=int, metavar="ID", help="the run (default: the latest)")
-    add(
-        "--arch",
-        metavar="N|GENERATION/SLOT|KEY",
-        help="another network than the winner: row N of riwoactl pareto, a place as its last column tells, or a key",
-    )
-    add(
-        "--prefer",
-        choices=("winner", "fastest-equal"),
-        default="winner",
-        help="fastest-equal: the fastest network that cannot be told from the winner on the test pictures",
-    )
-    add(
-        "--with",
-        dest="inside",
-        default="",
-        metavar=",".join(_INSIDE),
-        help="inside model.onnx: preprocessing (it takes bytes), softmax (it gives probabilities), or both",
-    )
-    add("--int8", action="store_true", help="write model.int8.onnx too, calibrated and judged on your pictures")
-    add("--inherited", action="store_true", help="with the supernet's weights, also where the winner was fine-tuned")
-    add("--no-onnx", action="store_true", help="leave model.onnx out")
-    given = parser.parse_args(arguments)
+    given = _parser(verb).parse_args(arguments)
     inside = [part for part in given.inside.split(",") if part]
     if unknown := set(inside) - set(_INSIDE):
         raise UsageError(f"--with takes {', '.join(_INSIDE)}, not {printable(min(unknown), _MOST_NAME_CHARACTERS)!r}")
@@ -85,6 +60,35 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     }
     emit(options, data, render(data))
     return 0
+
+
+def _parser(verb: str) -> Parser:
+    parser = Parser(verb, description=_DESCRIPTION)
+    add = parser.add_argument
+    add("--out", type=Path, metavar="DIR", help="where to (default: export/ in the state directory)")
+    add("--run", type=int, metavar="ID", help="the run (default: the latest)")
+    add(
+        "--arch",
+        metavar="N|GENERATION/SLOT|KEY",
+        help="another network than the winner: row N of riwoactl pareto, a place as its last column tells, or a key",
+    )
+    add(
+        "--prefer",
+        choices=("winner", "fastest-equal"),
+        default="winner",
+        help="fastest-equal: the fastest network that cannot be told from the winner on the test pictures",
+    )
+    add(
+        "--with",
+        dest="inside",
+        default="",
+        metavar=",".join(_INSIDE),
+        help="inside model.onnx: preprocessing (it takes bytes), softmax (it gives probabilities), or both",
+    )
+    add("--int8", action="store_true", help="write model.int8.onnx too, calibrated and judged on your pictures")
+    add("--inherited", action="store_true", help="with the supernet's weights, also where the winner was fine-tuned")
+    add("--no-onnx", action="store_true", help="leave model.onnx out")
+    return parser
 
 
 def render(data: dict[str, Any]) -> str:

@@ -7,9 +7,9 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
 from riwoa.errors import StateLockedError, UsageError
 from riwoa.files.lock import holder, locked
-from riwoa.finetune import FineTuned, finetune_winner, finetuned, gain_line, usual_threads
 from riwoa.oracle.kind import FineTuning
 from riwoa.paths import StatePaths, client_state
+from riwoa.service.finetuning import FineTuned, finetune_winner, finetuned, gain_line, usual_threads
 from riwoa.supernet.job import JobProgress
 
 _USUAL = FineTuning()

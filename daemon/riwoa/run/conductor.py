@@ -87,9 +87,8 @@ class Conductor:
         self.codec = Codec(task.space, config.run.seed)
         self.history = History(task.objective(config))
         self.existing = Existing(task.catalogue, self.codec, evaluations)
-        self.racing = Racing(
-            [str(rung) for rung in config.oracle.rungs], config.oracle.rung_confidence, config.run.seed
-        )
+        rungs = [str(rung) for rung in config.oracle.rungs]
+        self.racing = Racing(rungs, config.oracle.rung_confidence, config.run.seed)
         self.screening = Screening(task.space, task.prior) if screens(config) else None
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
@@ -291,13 +290,12 @@ class Conductor:
     def _search_phase(self) -> SearchPhase:
         config, task = self.config, self._task
         strategy = configured_strategy(config, task.space, self.objective, self.p_semantic, self._latencies)
-        archive = self.history.archive
         driver = Driver(
             strategy,
             guide=self.screening,
             racing=self.racing,
             catalogue=task.catalogue,
-            archive=archive,
+            archive=self.history.archive,
             known=self._latencies,
         )
         return SearchPhase(driver, self.proposals)
@@ -333,9 +331,8 @@ class Conductor:
             self.ledger.revision = len(revisions) - 1
             self.schedule.plan(self.config.run.deadline, revisions)
             self.history.digest = reader.digest_head(self.run_id)
-            past = resume.PastReader(
-                self.run_id, self.racing, self.screening is not None, self.existing.all_failed, self.objective
-            )
+            learns, all_failed = self.screening is not None, self.existing.all_failed
+            past = resume.PastReader(self.run_id, self.racing, learns, all_failed, self.objective)
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)

@@ -8,7 +8,6 @@ from typing import Any
 
 from riwoa.errors import RiwoaError
 from riwoa.files.ownership import json_object
-from riwoa.finetune import finetuned, usual_threads
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.ipc.job import run_job
 from riwoa.log import get_logger
@@ -23,6 +22,7 @@ from riwoa.run.evaluations import EvaluationRequest, Evaluations
 from riwoa.run.history import Best
 from riwoa.run.journal import RunJournal
 from riwoa.run.judging import Judges, judge_networks, unjudged
+from riwoa.service.finetuning import finetuned, usual_threads
 from riwoa.service.logs import log_export_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.tasks import first_error
@@ -160,7 +160,7 @@ async def finetune_winner(parts: DaemonParts, left_s: float | None = None) -> st
             return None
         parts.board.show("training", "fine-tuning the winner")
         async with asyncio.timeout(None if left_s is None else max(0.0, left_s)):
-            await run_job("riwoa.finetune", arguments, usual_threads(), "the fine-tuning of the winner", tell)
+            await run_job("riwoa.service.finetuning", arguments, usual_threads(), "the fine-tuning of the winner", tell)
     except TimeoutError:
         return "the deadline is reached before the fine-tuning was done; `riwoactl finetune` goes on with it"
     except (RiwoaError, OSError) as error:

@@ -14,13 +14,13 @@ from typing import Any
 from riwoa.console.terminal import Terminal, fit
 from riwoa.errors import DaemonUnavailableError
 from riwoa.files.ownership import json_object
-from riwoa.finetune import finetuned, gain_line
 from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.oracle.kinds import measures_device
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import StatePaths, connect
 from riwoa.run.front import Front, read_front
 from riwoa.service.ending import exported_digest
+from riwoa.service.finetuning import finetuned, gain_line
 from riwoa.service.front_view import (
     LEGEND,
     against_cell,

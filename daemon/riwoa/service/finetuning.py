@@ -1,8 +1,8 @@
 """Fine-tune the winner of a run: for ``riwoactl finetune``, and as the daemon's child at the end of a run.
 
-``python -m riwoa.finetune JOURNAL EPOCHS`` prints one JSON object a line: progress, then ``{"event": "done", ...}`` or
-``{"event": "error", ...}``. The weights go beside the journal (``StatePaths.finetuned``), and exports take them from
-there. Killed and run again it continues, on a processor to the same bytes.
+``python -m riwoa.service.finetuning JOURNAL EPOCHS`` prints one JSON object a line: progress, then
+``{"event": "done", ...}`` or ``{"event": "error", ...}``. The weights go beside the journal (``StatePaths.finetuned``),
+and exports take them from there. Killed and run again it continues, on a processor to the same bytes.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def usual_threads() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m riwoa.finetune", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m riwoa.service.finetuning", description=__doc__)
     parser.add_argument("--child", action="store_true", help="end with the parent, or when standard input ends")
     parser.add_argument("journal", type=Path)
     parser.add_argument("epochs", type=int)
