@@ -87,8 +87,7 @@ class Conductor:
         self.codec = Codec(task.space, config.run.seed)
         self.history = History(task.objective(config))
         self.existing = Existing(task.catalogue, self.codec, evaluations)
-        rungs = [str(rung) for rung in config.oracle.rungs]
-        self.racing = Racing(rungs, config.oracle.rung_confidence, config.run.seed)
+        self.racing = Racing([*map(str, config.oracle.rungs)], config.oracle.rung_confidence, config.run.seed)
         self.screening = Screening(task.space, task.prior) if screens(config) else None
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
