@@ -27,7 +27,7 @@ from riwoa.config.renamed import new_name
 from riwoa.errors import InputError, RiwoaError
 from riwoa.files.ownership import deny_writing_to_others, json_object, output_directory, unwritable
 from riwoa.files.staging import finish_left, replacing
-from riwoa.hardware.interval import interval_of, plus_minus
+from riwoa.hardware.interval import interval_of, measured_in, plus_minus
 from riwoa.hardware.probe import library_versions
 from riwoa.ipc.child import die_with_parent, watch_stdin
 from riwoa.oracle.kind import ExportForm, FoundNetwork, OracleKind
@@ -220,9 +220,7 @@ def found_network(winner: Winner, journal: Path) -> tuple[Named[OracleKind], Fou
     oracle = kind_named(str(begun_with.get("kind")))
     with oracle.blamed("find its files"):
         spec = oracle.value.moved(begun_with, _changed_settings(winner), journal.absolute().parent)
-    table = StatePaths(journal.absolute().parent).latency_table
-    interval = interval_of(table, winner.run.provenance.get("latency_table_sha256"))
-    return oracle, _found_network(winner, spec, interval)
+    return oracle, _found_network(winner, spec, StatePaths(journal.absolute().parent).latency_table)
 
 
 def _changed_settings(winner: Winner) -> Json:
@@ -233,8 +231,8 @@ def _changed_settings(winner: Winner) -> Json:
     return {key.removeprefix(own): value for key, value in now.items() if key.startswith(own)}
 
 
-def _found_network(winner: Winner, spec: Json, interval: float | None) -> FoundNetwork:
-    """``interval``: of the run's latency table, where that lies beside the journal."""
+def _found_network(winner: Winner, spec: Json, latency_table: Path) -> FoundNetwork:
+    """``latency_table``: where the run's lies, if it is still there."""
     notes = {
         "architecture_key": str(winner.leader["architecture_key"]),
         "resolution": str(winner.architecture.get("resolution")),
@@ -244,8 +242,10 @@ def _found_network(winner: Winner, spec: Json, interval: float | None) -> FoundN
     }
     metrics = winner.leader["metrics"]
     if metrics.get("latency_ms"):
-        notes |= {"latency_ms": f"{metrics['latency_ms']:.3f}", "latency_of": "by its device's latency table"}
-        if interval is not None:
+        used = latency_table, winner.run.provenance.get("latency_table_sha256")
+        notes["latency_ms"] = f"{metrics['latency_ms']:.3f}"
+        notes["latency_of"] = f"by its device's latency table{measured_in(*used)}"
+        if (interval := interval_of(*used)) is not None:
             notes["latency_interval"] = plus_minus(interval).strip()
     if winner.evaluations:
         notes["tries"] = str(winner.evaluations)

@@ -82,7 +82,7 @@ def test_every_place_that_shows_a_latency_shows_its_interval(
 
     show_end(status_object(state="finished"), StatePaths(tmp_path))
     end = capsys.readouterr().out
-    assert f"1.500 ms an image {shown}, by this device's table" in end
+    assert f"1.500 ms an image {shown}, by this device's table (eager torch, 1 thread)" in end
     assert (SAYS in end) == wide
 
     with JournalReader(tmp_path / "journal.db") as reader:

@@ -10,11 +10,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from riwoa.hardware.lut import LatencyTable
+
 _WIDE = 0.10  # a quiet machine's are half of this
 
 
 def interval_of(latency_table: Path, sha256: str | None) -> float | None:
     """The interval of the table that a run used; None where it is another's, is gone, or holds none."""
+    table = _used(latency_table, sha256)
+    return None if table is None or table.interval is None else table.interval.half_width_percent / 100
+
+
+def measured_in(latency_table: Path, sha256: str | None) -> str:
+    """Text that follows a table's name, such as " (onnxruntime 1.32, 1 thread)"; empty where it is not known."""
+    from riwoa.hardware.runtime import spoken
+
+    table = _used(latency_table, sha256)
+    return "" if table is None else f" ({spoken(table.settings)})"
+
+
+def _used(latency_table: Path, sha256: str | None) -> LatencyTable | None:
+    """The table that a run used; None where another lies there, or none that can be read."""
     from riwoa.errors import TableError
     from riwoa.hardware.lut import LatencyTable
 
@@ -22,9 +38,7 @@ def interval_of(latency_table: Path, sha256: str | None) -> float | None:
         table = LatencyTable.load(latency_table)
     except TableError:
         return None
-    if table.interval is None or table.sha256 != sha256:
-        return None
-    return table.interval.half_width_percent / 100
+    return table if table.sha256 == sha256 else None
 
 
 def plus_minus(interval: float | None) -> str:

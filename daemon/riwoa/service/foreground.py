@@ -14,7 +14,7 @@ from typing import Any
 from riwoa.console.terminal import Terminal, fit
 from riwoa.errors import DaemonUnavailableError
 from riwoa.files.ownership import json_object
-from riwoa.hardware.interval import advice, interval_of, plus_minus
+from riwoa.hardware.interval import advice, interval_of, measured_in, plus_minus
 from riwoa.oracle.kinds import measures_device
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import StatePaths, connect
@@ -131,8 +131,10 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
           f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache"
           + (f", {counters['dropped']} given up early." if counters.get("dropped") else "."))  # fmt: skip
     measured = measures_device(str(run.provenance.get("oracle", {}).get("kind")))
-    interval = interval_of(paths.latency_table, run.provenance.get("latency_table_sha256")) if measured else None
-    _show_winner(front, confirmed[-1] if confirmed else None, interval, measured=measured)
+    used = paths.latency_table, run.provenance.get("latency_table_sha256")
+    interval = interval_of(*used) if measured else None
+    by = f"this device's table{measured_in(*used)}" if measured else "the given tables"
+    _show_winner(front, confirmed[-1] if confirmed else None, interval, by)
     if (tuned := finetuned(paths.journal, run.run_id)) is not None:
         told = tuned.told["test" if "test" in tuned.told else "validation"]
         print(f"  fine-tuned   {gain_line(told)}")
@@ -144,11 +146,11 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     print(f"digest   {last.digest}")
 
 
-def _show_winner(front: Front, confirmed: Mapping[str, Any] | None, interval: float | None, *, measured: bool) -> None:
+def _show_winner(front: Front, confirmed: Mapping[str, Any] | None, interval: float | None, by: str) -> None:
     """Print what the winner is worth.
 
-    ``confirmed``: its metrics in float32, where the search was not exact. ``interval``: the latency table's, if
-    ``measured`` on this device.
+    ``confirmed``: its metrics in float32, where the search was not exact. ``interval``: the latency table's, if it was
+    measured on this device. ``by``: what says the latency.
     """
     assert front.leader is not None
     metrics, target_ms = front.leader["metrics"], front.leader["target_ms"]
@@ -156,7 +158,6 @@ def _show_winner(front: Front, confirmed: Mapping[str, Any] | None, interval: fl
     print("\nWinner" + (f" ({within} the target of {target_ms:.3f} ms)" if target_ms is not None else ""))
     rows = [("test", test_words(front)), ("validation", validation_words(front, confirmed))]
     if target_ms is not None:
-        by = "this device's table" if measured else "the given tables"
         rows.append(("latency", f"{metrics['latency_ms']:.3f} ms an image{plus_minus(interval)}, by {by}"))
         if wide := advice(interval):
             rows.append(("", wide))
