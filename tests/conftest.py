@@ -10,12 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from riwoa.cognition.fetch import pull
 from riwoa.cognition.models import EMBEDDED, EMBEDDED_DIRECTORY, check_directory, choose
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import RiwoaError
+
+# Each test has a time limit of its own (pyproject.toml). One on each example would only see how busy the machine is.
+hypothesis.settings.register_profile("riwoa", deadline=None)
+hypothesis.settings.load_profile("riwoa")
 
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"

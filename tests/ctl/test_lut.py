@@ -72,7 +72,8 @@ def test_a_space_is_chosen_by_flags(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--batch-size", "0"], "batch size"),
         (["--threads", "0"], "at least one thread"),
         (["--compute", "tpu"], "invalid choice"),
-        (["--regime", "graph"], "regime"),
+        (["--regime", "graph"], "--runtime torch"),
+        (["--regime", "graph", "--runtime", "torch"], "regime"),
     ],
 )
 def test_a_space_that_is_none_is_refused_in_one_line(

@@ -77,7 +77,7 @@ def build_table(
     from riwoa.hardware.remeasure import CALIBRATION_SEED
     from riwoa.hardware.stand import measure_here, network_every, rounds_of
 
-    _check_runtime(runtime, compute)
+    _check_runtime(runtime, compute, regime)
     settings = _settings(runtime, compute, rounds_of(runtime, repeats), batch_size, regime)
     every = network_every(runtime, bench.NETWORK_EVERY)
     if settings.repeats < 2 * every:
@@ -106,7 +106,7 @@ def build_table(
     return table
 
 
-def _check_runtime(runtime: Runtime, compute: str) -> None:
+def _check_runtime(runtime: Runtime, compute: str, regime: str | None) -> None:
     """Refuse what no runtime can do.
 
     Raises:
@@ -118,6 +118,8 @@ def _check_runtime(runtime: Runtime, compute: str) -> None:
         raise UsageError(f"{runtime.networks} networks are too few to calibrate on; ask for at least {LEAST_NETWORKS}")
     if runtime.name != TORCH and compute != "cpu":
         raise UsageError(f"{runtime.name} is measured on the CPU alone; {compute} is for --runtime torch")
+    if runtime.name != TORCH and regime is not None:
+        raise UsageError(f"a regime is torch's way to launch kernels, {runtime.name} has none; ask for --runtime torch")
     if runtime.name == COMMAND and not runtime.command:
         raise UsageError("the runtime is a program, and none is named: set latency.command")
 
