@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riwoa.errors import RiwoaError, UsageError
+from riwoa.errors import UsageError
 from riwoa.files.ownership import unwritable
 from riwoa.hardware.calibration import FEATURES, Calibration, KnownNetwork
 from riwoa.hardware.drift import ROUNDS as DRIFT_ROUNDS
@@ -26,7 +26,8 @@ from riwoa.hardware.lut import MOST_BATCH, LatencyTable
 from riwoa.hardware.probe import library_versions, notes, probe, sensors
 from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child
 from riwoa.hardware.runtime import COMMAND, TORCH, Runtime, Settings
-from riwoa.ipc.child import die_with_parent, error_to_json, watch_stdin
+from riwoa.ipc.child import die_with_parent, watch_stdin
+from riwoa.ipc.job import answer, report
 from riwoa.supernet.geometry import STEMS, Backbone, Operator, all_operators, operators
 from riwoa.supernet.space import OfaConfig
 from riwoa_storage.durable import new_file
@@ -316,16 +317,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         die_with_parent()
         watch_stdin()
 
-    def report(p: BuildProgress) -> None:
-        _print({"event": "progress", "done": p.done, "total": p.total, "left_s": p.left_s})
+    def told(p: BuildProgress) -> None:
+        report("progress", done=p.done, total=p.total, left_s=p.left_s)
 
-    try:
-        result = _COMMANDS[options.command](options, progress=report)
-    except RiwoaError as error:
-        _print({"event": "error", **error_to_json(error), "exit_code": error.exit_code})
-        return error.exit_code
-    _print({"event": "done", "result": result})
-    return 0
+    return answer(lambda: _COMMANDS[options.command](options, progress=told))
 
 
 def _build(options: argparse.Namespace, progress: ProgressCallback) -> dict[str, Any]:
@@ -372,10 +367,6 @@ def _remeasure(options: argparse.Namespace, progress: ProgressCallback) -> dict[
 
 
 _COMMANDS = {"build": _build, "check": _check, "drift": _drift, "remeasure": _remeasure}
-
-
-def _print(event: dict[str, Any]) -> None:
-    print(json.dumps(event), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from riwoa.errors import OracleError
-from riwoa.ipc.child import child_command, child_environment, error_from_json
+from riwoa.errors import OracleError, RiwoaError
+from riwoa.ipc.child import child_command, child_environment, error_from_json, error_to_json
 from riwoa.parsing import parse_json_object
 from riwoa.text import printable
+from riwoa_storage.errors import StorageError
 
 _LAST_WORDS_S = 1.0
 
@@ -70,3 +72,22 @@ async def _last_line(stream: asyncio.StreamReader) -> str:
     while chunk := await stream.read(4096):
         rest = (rest + chunk)[-4096:]
     return printable(rest.decode(errors="replace").strip().rpartition("\n")[2])
+
+
+# -- in the child ----------------------------------------------------------------------------------------------------
+
+
+def answer(work: Callable[[], Mapping[str, Any]]) -> int:
+    """Do the work, print its result or its error as ``run_job`` reads them, and return the exit code."""
+    try:
+        result = work()
+    except (RiwoaError, StorageError) as error:
+        report("error", **error_to_json(error))
+        return error.exit_code
+    report("done", result=dict(result))
+    return 0
+
+
+def report(event: str, **fields: Any) -> None:
+    """Print one event as ``run_job`` reads it."""
+    print(json.dumps({"event": event, **fields}), flush=True)

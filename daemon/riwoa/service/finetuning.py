@@ -8,23 +8,21 @@ and exports take them from there. Killed and run again it continues, on a proces
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riwoa.errors import RiwoaError
 from riwoa.export import found_network, read_winner
 from riwoa.files.ownership import unwritable
-from riwoa.ipc.child import die_with_parent, error_to_json, watch_stdin
+from riwoa.ipc.child import die_with_parent, watch_stdin
+from riwoa.ipc.job import answer
 from riwoa.limits import whole_cores
 from riwoa.oracle.kind import FineTuning
 from riwoa.paths import StatePaths
 from riwoa.search.paired import LEVEL
-from riwoa.supernet.job import JobProgress, OnProgress
-from riwoa_storage.errors import StorageError
+from riwoa.supernet.job import OnProgress, tell_parent
 
 _MOST_THREADS = 4  # more gain little on networks this small
 
@@ -102,20 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         die_with_parent()
         watch_stdin()
 
-    def report(p: JobProgress) -> None:
-        _print({"event": "progress", **{name: getattr(p, name) for name in ("done", "total", "left_s", "words")}})
+    def work() -> dict[str, Any]:
+        done = finetune_winner(given.journal, FineTuning(given.epochs, threads=usual_threads()), tell_parent)
+        return {"file": str(done.file), **done.told}
 
-    try:
-        done = finetune_winner(given.journal, FineTuning(given.epochs, threads=usual_threads()), report)
-    except (RiwoaError, StorageError) as error:
-        _print({"event": "error", **error_to_json(error)})
-        return error.exit_code
-    _print({"event": "done", "result": {"file": str(done.file), **done.told}})
-    return 0
-
-
-def _print(event: dict[str, Any]) -> None:
-    print(json.dumps(event), flush=True)
+    return answer(work)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ import numpy as np
 
 from riwoa.datasets.catalogue import LabelledPixels, task_of
 from riwoa.datasets.digits import RESOLUTIONS
-from riwoa.errors import InputError, RiwoaError
+from riwoa.errors import InputError
 from riwoa.files.ownership import safetensors_notes, unwritable
-from riwoa.ipc.child import die_with_parent, error_to_json, watch_stdin
+from riwoa.ipc.child import die_with_parent, watch_stdin
+from riwoa.ipc.job import answer, report
 from riwoa.parsing import parse_json_object
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.lead import judged_lead
@@ -228,24 +229,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         die_with_parent()
         watch_stdin()
 
-    def report(p: JobProgress) -> None:
-        _print({"event": "progress", **{name: getattr(p, name) for name in ("done", "total", "left_s", "words")}})
+    return answer(lambda: train_job(_job(given.job), tell_parent))
 
+
+def tell_parent(p: JobProgress) -> None:
+    """Report progress to the process that started this job."""
+    report("progress", **asdict(p))
+
+
+def _job(text: str) -> TrainingJob:
     try:
-        try:
-            job = TrainingJob.from_json(parse_json_object(given.job.encode()))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"no training job: {error}") from None
-        result = train_job(job, report)
-    except RiwoaError as error:
-        _print({"event": "error", **error_to_json(error), "exit_code": error.exit_code})
-        return error.exit_code
-    _print({"event": "done", "result": result})
-    return 0
-
-
-def _print(event: dict[str, Any]) -> None:
-    print(json.dumps(event), flush=True)
+        return TrainingJob.from_json(parse_json_object(text.encode()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"no training job: {error}") from None
 
 
 if __name__ == "__main__":
