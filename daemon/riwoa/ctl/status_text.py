@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from riwoa.hardware.interval import advice, plus_minus
+from riwoa.service.limit_text import further, limit_line, value_words
 from riwoa.text import duration, printable
 
 TYPE_CHECKING = False
@@ -120,11 +121,11 @@ def _test(test: JudgementStatus | None) -> list[tuple[str, str]]:
 
 
 def _leader(leader: LeaderStatus | None, target_ms: float | None) -> list[tuple[str, str]]:
-    if not leader or leader.get("accuracy") is None:
+    text = value_words(leader) if leader else ""
+    if not leader or not text:
         return []
-    text = f"{100 * leader['accuracy']:.2f} %"
     error, interval, origin = leader.get("accuracy_error"), leader.get("latency_interval"), leader.get("origin")
-    if error is not None:
+    if error is not None and (leader.get("metric") or "accuracy") == "accuracy":
         text += f" ± {100 * error:.2f}"
     if leader.get("tries"):
         images = f" on {leader['images']} images" if leader.get("images") else ""
@@ -132,11 +133,14 @@ def _leader(leader: LeaderStatus | None, target_ms: float | None) -> list[tuple[
     if leader.get("latency_ms"):  # 0: a table without latencies
         text += f" at {leader['latency_ms']:.3f} ms{plus_minus(interval)}"
     if target_ms is not None:
-        text += f" (target {target_ms:.3f} ms{'' if leader.get('feasible') else ', not met yet'})"
+        met = leader.get("feasible") or (leader.get("latency_ms") or 0.0) <= target_ms
+        text += f" (target {target_ms:.3f} ms{'' if met else ', not met yet'})"
     if origin:
         text += ", of generation {}, slot {}".format(*origin)
     rows, wide = [("leader", text)], advice(interval)
-    return [*rows, ("", wide)] if wide else rows
+    limits = further(leader.get("limits") or [])
+    rows += [("", wide)] if wide else []
+    return rows + [("" if i else "limits", limit_line(row)) for i, row in enumerate(limits)]
 
 
 def _worker(worker: WorkerStatus) -> str:
