@@ -129,6 +129,13 @@ def test_children_that_a_program_leaves_behind_are_not_waited_for_and_end_with_i
     assert_gone(int((tmp_path / "child").read_text()))
 
 
+def test_children_that_leave_the_programs_group_end_with_it_too(tmp_path: Path) -> None:
+    body = """setsid sh -c 'echo $$ > child; exec sleep 60' & wait_for() { [ -s child ] || { sleep 0.02; wait_for; }; }
+wait_for; echo '{"accuracy": 0.5}'"""
+    assert oracle(tmp_path, body).evaluate(ARCHITECTURE) == {"accuracy": 0.5}
+    assert_gone(int((tmp_path / "child").read_text()))
+
+
 def assert_gone(pid: int, within_s: float = 10.0) -> None:
     """The process ends; a zombie, which nobody reaps in a container, has ended."""
     end_s = time.monotonic() + within_s
@@ -178,15 +185,16 @@ async def test_a_program_that_takes_too_much_memory_is_killed(tmp_path: Path) ->
 
 
 async def test_the_program_ends_with_a_worker_that_is_killed_from_outside(tmp_path: Path) -> None:
-    script(tmp_path, "echo $$ >> pids; sleep 60")
+    script(tmp_path, "setsid sleep 60 & echo $! >> pids; echo $$ >> pids; sleep 60")
     async with WorkerPool(_Spec(settings(tmp_path, program=["./judge.sh"])), PoolSettings()) as pool:
         future = await pool.submit("a", ARCHITECTURE)
-        while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text().endswith("\n"):
+        while not (tmp_path / "pids").exists() or (tmp_path / "pids").read_text().count("\n") < 2:
             await asyncio.sleep(0.02)
         worker = pool.stats().workers[0].pid
         assert worker is not None
         os.kill(worker, 9)
-        assert_gone(int((tmp_path / "pids").read_text().split()[0]))
+        for pid in (tmp_path / "pids").read_text().split():
+            assert_gone(int(pid))
         future.cancel()
 
 

@@ -129,9 +129,9 @@ def _leader(leader: LeaderStatus | None, target_ms: float | None) -> list[tuple[
         text += f" ± {100 * error:.2f}"
     if leader.get("tries"):
         images = f" on {leader['images']} images" if leader.get("images") else ""
-        text += f", the best of {leader['tries']} tries{images},"
+        text += f", the best of {leader['tries']} tries{images}"
     if leader.get("latency_ms"):  # 0: a table without latencies
-        text += f" at {leader['latency_ms']:.3f} ms{plus_minus(interval)}"
+        text += f"{',' if leader.get('tries') else ''} at {leader['latency_ms']:.3f} ms{plus_minus(interval)}"
     if target_ms is not None:
         met = leader.get("feasible") or (leader.get("latency_ms") or 0.0) <= target_ms
         text += f" (target {target_ms:.3f} ms{'' if met else ', not met yet'})"
