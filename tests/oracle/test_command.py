@@ -176,6 +176,12 @@ async def test_a_program_that_hangs_is_killed_with_what_it_started(tmp_path: Pat
         assert_gone(int(pid))
 
 
+async def test_a_program_may_end_its_own_children_with_the_usual_signal(tmp_path: Path) -> None:
+    script(tmp_path, """sleep 60 & kill -s TERM $!; wait $!; echo '{"accuracy": 0.5}'""")
+    result = await evaluated(settings(tmp_path, program=["./judge.sh"]), evaluation_timeout_s=10)
+    assert result.metrics == {"accuracy": 0.5}
+
+
 async def test_a_program_that_takes_too_much_memory_is_killed(tmp_path: Path) -> None:
     (tmp_path / "big.py").write_text("import time\nb = bytearray(b'x') * (600 << 20)\ntime.sleep(60)\n")
     result = await evaluated(

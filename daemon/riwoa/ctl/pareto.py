@@ -23,7 +23,7 @@ from riwoa.service.front_view import (
     value_head,
 )
 from riwoa.service.limit_text import limits_view
-from riwoa.text import printable
+from riwoa.text import measured, printable
 from riwoa_storage.reader import JournalReader
 
 _DESCRIPTION = """The networks that no other of the run beats in both accuracy and latency, fastest first. A star marks
@@ -70,7 +70,7 @@ def _row(network: FrontNetwork) -> dict[str, Any]:
     return {
         "architecture_key": point.key,
         "accuracy": individual.metrics.get("accuracy"),
-        "latency_ms": point.latency_ms,
+        "latency_ms": individual.metrics["latency_ms"],
         "generation": point.origin[0],
         "slot": point.origin[1],
         "operator": individual.operator,
@@ -99,16 +99,19 @@ def render(front: Front, latency_interval: float | None) -> str:
 def _table(front: Front, target_ms: float | None, latency_interval: float | None) -> str:
     """Latency and accuracies, then what the networks are; what is known of none has no column."""
     in_limits = bool(limit_lines(front))
-    rows = [["", "latency", "in limits" if in_limits else "in target", "test", "less the leader", value_head(front)]]
-    rows[0] += ["resolution", "depths", "found by", "at"]
+    limited = [s.limit.metric for s in front.limits if s.limit.metric != "latency_ms"] if in_limits else []
+    rows = [["", "latency", *limited, "in limits" if in_limits else "in target", "test", "less the leader"]]
+    rows[0] += [value_head(front), "resolution", "depths", "found by", "at"]
     for network in front.networks:
         point, architecture = network.point, network.individual.architecture
-        latency = f"{point.latency_ms:.3f} ms{plus_minus(latency_interval)}" if point.latency_ms else "none"
+        latency_ms = network.individual.metrics["latency_ms"]
+        latency = f"{latency_ms:.3f} ms{plus_minus(latency_interval)}" if latency_ms else ""
         depths = [printable(value, 20) for name, value in architecture.items() if name.endswith(".depth")]
         rows.append(
             [
                 "*" if network.is_winner else "",
                 latency,
+                *(measured(name, network.individual.metrics[name]) for name in limited),
                 "" if target_ms is None and not in_limits else ("yes" if front.keeps_limits(network) else "no"),
                 test_cell(network),
                 against_cell(network) if front.test is not None else "",

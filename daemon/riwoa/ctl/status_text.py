@@ -47,7 +47,7 @@ def render(status: StatusObject) -> str:
     rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
     rows += _without_model(status.get("cognition"))
     rows += _proposals(status.get("proposals"))
-    rows += _operators(status.get("operators"))
+    rows += _operators(status.get("operators"), status.get("leader"))
     rows += _config(status.get("config"))
     rows.append(("files", str(status.get("state_directory"))))
     return "\n".join(f"{name:<13}{printable(value, _MOST_CHARACTERS)}" for name, value in rows)
@@ -201,20 +201,22 @@ def _learning(learning: LearningStatus | None) -> list[tuple[str, str]]:
     return rows
 
 
-def _operators(operators: dict[str, OperatorStatus] | None) -> list[tuple[str, str]]:
+def _operators(operators: dict[str, OperatorStatus] | None, leader: LeaderStatus | None) -> list[tuple[str, str]]:
     """A row for each operator's credit, the most winning first."""
     counted = [(name, row) for name, row in (operators or {}).items() if row["proposals"]]
+    metric = (leader.get("metric") if leader else None) or "accuracy"
+    scale, unit = (100.0, " %") if metric == "accuracy" else (1.0, f" of {metric}")
     ranked = sorted(counted, key=lambda pair: -pair[1]["win_rate"])
-    return [("credit" if i == 0 else "", _credit(name, row)) for i, (name, row) in enumerate(ranked)]
+    return [("credit" if i == 0 else "", _credit(name, row, scale, unit)) for i, (name, row) in enumerate(ranked)]
 
 
-def _credit(name: str, row: OperatorStatus) -> str:
+def _credit(name: str, row: OperatorStatus, scale: float, unit: str) -> str:
     text = f"{name:<9} {row['wins']} of {row['proposals']} beat the parent: {100 * row['win_rate']:.0f} %"
     text += f" ({100 * row['win_rate_low']:.0f} to {100 * row['win_rate_high']:.0f})"
-    text += f", mean gain {100 * row['mean_gain']:.3f} %"
+    text += f", mean gain {scale * row['mean_gain']:.3f}{unit}"
     gain_per_s = row.get("gain_per_s")
     if gain_per_s is not None:
-        text += f", {100 * gain_per_s:.4f} % a second"
+        text += f", {scale * gain_per_s:.4f}{unit} a second"
     if row["valid"] < row["proposals"]:
         text += f"; {row['proposals'] - row['valid']} not valid"
     return text + (f"; {row['repeats']} repeats" if row.get("repeats") else "")

@@ -134,11 +134,12 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
     objective = journaled_objective(run.provenance, leader["target_ms"] if leader is not None else None)
     archive, reached, known = ParetoArchive(), ReachedRanges(), dict[str, IndividualRecord]()
     for generation, individual in reader.individuals(run.run_id):
-        value, latency_ms = objective.value(individual.metrics), individual.metrics.get("latency_ms")
-        if individual.status != "ok" or math.isnan(value) or latency_ms is None:
+        value, cost = objective.value(individual.metrics), individual.metrics.get("latency_ms")
+        if individual.status != "ok" or math.isnan(value) or cost is None:
             continue
         reached.take(objective, individual.metrics)
-        point = ParetoPoint(individual.architecture_key, value, latency_ms, (generation, individual.slot))
+        cost = cost or objective.standing(individual.metrics)[1]  # 0: nobody knows latencies; then the limits' shares
+        point = ParetoPoint(individual.architecture_key, value, cost, (generation, individual.slot))
         if archive.add(point):
             known[point.key] = individual
     winner_key = leader["architecture_key"] if leader is not None else ""
