@@ -273,6 +273,7 @@ def test_another_content_of_a_file_is_another_oracle_and_another_place_is_not(tm
     ("given", "words"),
     [
         ({"program": ["./no.sh"]}, "there is no file .*/no.sh"),
+        ({"program": ["python", "no.py"]}, "there is no file .*/no.py"),
         ({"program": ["no-such-program-here"]}, "no program 'no-such-program-here' on the PATH"),
         ({"program": ["./space.toml"]}, r"space\.toml is not executable; chmod \+x it"),
         ({"program": "python 'judge.py"}, "a command line: no closing quotation"),

@@ -187,6 +187,9 @@ def executable(program: Sequence[str], directory: Path) -> str:
     """
     name = program[0]
     if name == "python":
+        script = next(iter(program[1:]), "-")
+        if not script.startswith("-") and not (directory / script).is_file():
+            raise ConfigError(f"oracle.command.program: there is no file {directory / script}")
         return sys.executable
     if "/" not in name:
         found = shutil.which(name)

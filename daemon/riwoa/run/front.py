@@ -131,7 +131,7 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
     """
     last = reader.last_generation(run.run_id)
     leader = last.leader if last is not None else None
-    objective = journaled_objective(run.provenance, leader["target_ms"] if leader is not None else None)
+    objective = journaled_objective(run.provenance, (leader or {}).get("target_ms"))
     archive, reached, known = ParetoArchive(), ReachedRanges(), dict[str, IndividualRecord]()
     for generation, individual in reader.individuals(run.run_id):
         value, cost = objective.value(individual.metrics), individual.metrics.get("latency_ms")
