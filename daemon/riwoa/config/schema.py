@@ -72,6 +72,11 @@ class Run(Section):
     deadline_margin_s: Annotated[float, Field(ge=0.0, le=1e8)] = live(
         120.0, "kept before the deadline to confirm and export the winner"
     )
+    finalists: Annotated[int, Field(ge=0, le=50)] = restart(
+        5,
+        "networks timed in their runtime when the search is over, the winner first: one that misses the target gives "
+        "way to one that does not; 0 for none",
+    )
     export: bool = live(True, "write the winner's files when the run ends")
     finetune_epochs: Annotated[int, Field(ge=0, le=10_000)] = live(
         0, "epochs that the winner is trained on for when the run has ended, as `riwoactl finetune` does; 0 for none"

@@ -102,6 +102,9 @@ def render(data: dict[str, Any]) -> str:
         rows.append(["test", f"{error} on {test['pictures']} pictures that chose nothing"])
     tries = f", the best of {architecture['tries']} tries" if architecture.get("tries") and data["winner"] else ""
     rows.append(["searched", f"{100 * found['accuracy']:.2f} %{dtype}{tries}, {found['latency_ms']:.3f} ms"])
+    if timed := architecture.get("timed"):
+        between = f"{timed['low_ms']:.3f} to {timed['high_ms']:.3f}"
+        rows.append(["measured", f"{timed['ms']:.3f} ms ({between}) in {timed['runtime']}"])
     for name, accuracies in (("this model", exported), ("in 8 bits", architecture.get("int8", {}))):
         if accuracies:
             rows.append([name, ", ".join(f"{100 * m['accuracy']:.2f} % on {s}" for s, m in accuracies.items())])

@@ -14,10 +14,13 @@ from riwoa.service.front_view import (
     LEGEND,
     against_cell,
     fastest_line,
+    measured_cell,
+    measured_words,
     percent,
     test_cell,
     test_view,
     test_words,
+    timed_view,
     validation_words,
 )
 from riwoa.text import printable
@@ -55,6 +58,7 @@ def to_json(front: Front, latency_interval: float | None) -> dict[str, Any]:
         "leader_accuracy_error": accuracy_error(leader["metrics"], oracle) if leader else None,
         "tries": front.tries,
         "test": test_view(front),
+        "timed": timed_view(front),
         "latency_interval": latency_interval,
         "front": [_row(network) for network in front.networks],
     }
@@ -70,6 +74,7 @@ def _row(network: FrontNetwork) -> dict[str, Any]:
         "slot": point.origin[1],
         "operator": individual.operator,
         "leader": network.is_winner,
+        "measured_ms": None if network.timed is None else network.timed.ms,
         "test": None if test is None else {"accuracy": test.value, "accuracy_error": test.error},
         "against_leader": None
         if less is None
@@ -93,7 +98,7 @@ def render(front: Front, latency_interval: float | None) -> str:
 
 def _table(front: Front, target_ms: float | None, latency_interval: float | None) -> str:
     """Latency and accuracies, then what the networks are; what is known of none has no column."""
-    rows = [["", "latency", "in target", "test", "less the leader", "validation"]]
+    rows = [["", "latency", "measured", "in target", "test", "less the leader", "validation"]]
     rows[0] += ["resolution", "depths", "found by", "at"]
     for network in front.networks:
         point, architecture = network.point, network.individual.architecture
@@ -103,6 +108,7 @@ def _table(front: Front, target_ms: float | None, latency_interval: float | None
             [
                 "*" if network.is_winner else "",
                 latency,
+                measured_cell(network),
                 "" if target_ms is None else ("yes" if point.latency_ms <= target_ms else "no"),
                 test_cell(network),
                 against_cell(network) if front.test is not None else "",
@@ -128,4 +134,7 @@ def _leader(front: Front) -> list[str]:
     about = f" (standard error of its accuracy: {100 * error:.2f} %)" if error is not None else ""
     lines = [f"{'* ' if starred else ''}the leader{at}: {validation_words(front)}{about}"]
     ended = front.test is not None or front.untested is not None or "report" in metrics
-    return [f"on test pictures: {test_words(front)}", *lines] if ended else lines
+    if ended:
+        lines = [f"on test pictures: {test_words(front)}", *lines]
+    note = front.finalists.note if front.finalists is not None else ""
+    return [*lines, *(f"measured: {words}" for words in (measured_words(front), note) if words)]

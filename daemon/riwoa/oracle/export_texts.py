@@ -33,6 +33,7 @@ class Deployment:
         int8_accuracies: of the quantised one, where there is one.
         network: the ONNX network; None where none is written.
         notes: what is known of run and weights, by the names of the metadata.
+        is_timed: whether the network's graph and weights are those that the clock was asked about.
     """
 
     class_names: Sequence[str]
@@ -41,6 +42,7 @@ class Deployment:
     int8_accuracies: Mapping[str, Mapping[str, Any]] | None
     network: OnnxNetwork | None
     notes: Mapping[str, str]
+    is_timed: bool = False
 
     @property
     def labels(self) -> str:
@@ -109,6 +111,10 @@ class Deployment:
         if "latency_ms" in self.notes:
             interval = f" {self.notes['latency_interval']}" if "latency_interval" in self.notes else ""
             rows.append(f"- latency {self.notes['latency_ms']} ms{interval} a picture, {self.notes['latency_of']}")
+        if "latency_measured_ms" in self.notes:
+            ms, between, runtime = (self.notes[f"latency_measured_{name}"] for name in ("ms", "between", "in"))
+            what = "this very graph with its weights" if self.is_timed else "the network as the search found it"
+            rows.append(f"- measured there: {ms} ms (between {between}) in {runtime}, {what}")
         return "\n".join([*rows, f"- weights: {self.notes['weights_licence']}"])
 
     def _files(self) -> str:

@@ -17,6 +17,7 @@ from riwoa.config.fields import KindSettings
 from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
 from riwoa.errors import ConfigError, InfeasibleTargetError, InputError, RiwoaError
+from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.protocol import Metrics, Oracle, OracleSpec, SettingsSpec
 from riwoa.search.catalogue import Catalogue
@@ -309,6 +310,14 @@ class OracleKind(ABC):
 
     def finetuning_told(self, found: FoundNetwork, file: Path) -> Json | None:
         """What ``finetune`` came to, from the file that it wrote; None where it is missing, or of another winner."""
+        return None
+
+    def deployed(self, found: FoundNetwork) -> DeployedNetwork | None:
+        """A network of the run as it is exported, to be timed; None, as here, where there is none.
+
+        Raises:
+            RiwoaError: the network cannot be made.
+        """
         return None
 
     def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:

@@ -13,6 +13,7 @@ from riwoa.config.schema import Oracle as OracleTable
 from riwoa.datasets.catalogue import check_task, task_of
 from riwoa.errors import InputError
 from riwoa.hardware.accelerator import probe_accelerator
+from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import backbone_of, known_table, obtain_table
 from riwoa.hardware.probe import fastest_dtype
@@ -157,6 +158,12 @@ class SupernetKind(OracleKind):
     def finetuning_told(self, found: FoundNetwork, file: Path) -> Json | None:
         """See ``OracleKind.finetuning_told``."""
         return told_finetuning(file, found.notes)
+
+    def deployed(self, found: FoundNetwork) -> DeployedNetwork:
+        """See ``OracleKind.deployed``: with the weights that the search saw."""
+        from riwoa.oracle.supernet_export import deployed_subnet  # torch
+
+        return deployed_subnet(found)
 
     def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         """See ``OracleKind.export``: the recalibrated subnet in float32, as weights and as ONNX."""

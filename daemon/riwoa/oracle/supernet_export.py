@@ -23,6 +23,7 @@ from riwoa.datasets.catalogue import ImageTask, check_every_split, task_of
 from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.errors import InputError, OracleError
 from riwoa.files.ownership import safetensors_notes
+from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.oracle.export_texts import Deployment, model_source
 from riwoa.oracle.kind import ExportForm, FoundNetwork, NetworkFiles
 from riwoa.oracle.onnx_files import LOGITS, OnnxNetwork, Session, quantised, with_preprocessing, with_softmax
@@ -72,6 +73,7 @@ def export_subnet(found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         int8_accuracies=None if small is None else subnet.accuracies_in_onnxruntime(small),
         network=network,
         notes={**found.notes, "weights_licence": weights_licence(spec)},
+        is_timed=network is not None and network.sha256 == found.notes.get("latency_measured_sha256"),
     )
     files = subnet.module_files(found.notes)
     files["labels.txt"] = deployment.labels.encode()
@@ -89,6 +91,19 @@ def export_subnet(found: FoundNetwork, form: ExportForm) -> NetworkFiles:
             flush(directory / name)
 
     return NetworkFiles(subnet.description(found, deployment), None if form.onnx else "not asked for", write)
+
+
+def deployed_subnet(found: FoundNetwork) -> DeployedNetwork:
+    """The network of ``export_subnet`` to be timed, judged on no picture.
+
+    Raises:
+        InputError: the checkpoint or the data is missing or damaged.
+    """
+    spec, config = SupernetSpec.from_json(found.spec), ofa_config(found.architecture)
+    task = task_of(spec)
+    net = winning_net(spec, config, task)
+    graph = _Subnet(net, config, task, spec).graph()
+    return DeployedNetwork(graph.bare, (3, config.r, config.r), net)
 
 
 def load_exported(directory: Path) -> tuple[nn.Module, int]:

@@ -25,6 +25,8 @@ from riwoa.service.front_view import (
     LEGEND,
     against_cell,
     fastest_line,
+    measured_cell,
+    measured_words,
     percent,
     test_cell,
     test_words,
@@ -161,6 +163,10 @@ def _show_winner(front: Front, confirmed: Mapping[str, Any] | None, interval: fl
         rows.append(("latency", f"{metrics['latency_ms']:.3f} ms an image{plus_minus(interval)}, by {by}"))
         if wide := advice(interval):
             rows.append(("", wide))
+        if measured := measured_words(front):
+            rows.append(("measured", measured))
+        if front.finalists is not None and front.finalists.note:
+            rows.append(("", front.finalists.note))
     if {"parameters", "macs"} <= metrics.keys():
         rows.append(("size", f"{metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds"))
     rows.append(("architecture", architecture_line(front.leader["architecture"])))
@@ -173,10 +179,16 @@ def _show_front(front: Front, interval: float | None) -> None:
     known, paired = any(map(test_cell, front.networks)), front.test is not None
     print("\nPareto front, fastest first" + (f" ({LEGEND})" if paired else ""))
     width = len(plus_minus(interval))
-    heads = (f"{'test':>9}" if known else "") + (f"  {'less the winner':<17}" if paired else "")
+    timed = any(map(measured_cell, front.networks))
+    heads = (
+        (f"{'measured':>10}" if timed else "")
+        + (f"{'test':>9}" if known else "")
+        + (f"  {'less the winner':<17}" if paired else "")
+    )
     print(f"  {'latency':>8}   {'':{width}}{heads}{'validation':>12}")
     for network in front.networks:
-        cells = (f"{test_cell(network):>9}" if known else "") + (f"  {against_cell(network):<17}" if paired else "")
+        cells = f"{measured_cell(network):>10}" if timed else ""
+        cells += (f"{test_cell(network):>9}" if known else "") + (f"  {against_cell(network):<17}" if paired else "")
         mark = "  <- winner" if network.is_winner else ""
         latency = f"{network.point.latency_ms:8.3f} ms{plus_minus(interval)}"
         print(f"  {latency}{cells}{percent(network.point.accuracy):>12}{mark}")

@@ -8,16 +8,16 @@ from typing import Any
 
 from riwoa.run.front import Front, FrontNetwork, read_front
 from riwoa.search.paired import Difference
-from riwoa.service.status_object import EqualStatus, JudgementStatus
+from riwoa.service.status_object import EqualStatus, JudgementStatus, TimedStatus
 from riwoa_storage.reader import JournalReader
 
 LEGEND = "± standard error, paired by picture; = cannot be told from the winner"
 
 
-def journaled_test(journal: Path, run_id: int) -> JudgementStatus | None:
-    """What the test pictures said of a run, from its journal; None where nobody asked them."""
+def journaled_front(journal: Path, run_id: int) -> Front:
+    """A run's front and winner, from its journal."""
     with JournalReader(journal) as reader:
-        return test_view(read_front(reader, reader.run(run_id)))
+        return read_front(reader, reader.run(run_id))
 
 
 def test_view(front: Front) -> JudgementStatus | None:
@@ -47,6 +47,38 @@ def _equal(network: FrontNetwork) -> EqualStatus:
         "difference_error": network.difference.error,
         "p": network.difference.p,
     }
+
+
+def timed_view(front: Front) -> TimedStatus | None:
+    """What the clock said of the winner; None where nobody asked it."""
+    finalists = front.finalists
+    if finalists is None:
+        return None
+    network = finalists.winner
+    return {
+        "latency_ms": network.ms if network.is_clear else None,
+        "low_ms": network.low_ms,
+        "high_ms": network.high_ms,
+        "spread": network.spread,
+        "predicted_ms": network.predicted_ms,
+        "runtime": finalists.runtime,
+        "networks": len(finalists.networks),
+        "note": finalists.note or None,
+    }
+
+
+def measured_words(front: Front) -> str:
+    """The winner's latency by the clock; "" where nobody asked it, or it was unsteady."""
+    finalists = front.finalists
+    if finalists is None or not finalists.winner.is_clear:
+        return ""
+    network = finalists.winner
+    return f"{network.ms:.3f} ms ({network.low_ms:.3f} to {network.high_ms:.3f}) in {finalists.runtime}, as exported"
+
+
+def measured_cell(network: FrontNetwork) -> str:
+    """Its latency by the clock; empty where it was not timed."""
+    return "" if network.timed is None else f"{network.timed.ms:.3f} ms"
 
 
 def percent(share: float) -> str:

@@ -29,6 +29,7 @@ from riwoa.service.status_object import (
     RunStatus,
     ScreeningStatus,
     StatusObject,
+    TimedStatus,
     WorkerStatus,
 )
 from riwoa.text import duration
@@ -71,6 +72,7 @@ class StatusSources:
     run: Callable[[], RunStatus | None] = _unknown
     time_left_s: Callable[[], float | None] = _unknown
     leader: Callable[[], LeaderStatus | None] = _unknown
+    timed: Callable[[], TimedStatus | None] = _unknown
     test: Callable[[], JudgementStatus | None] = _unknown
     proposals: Callable[[], ProposalsStatus | None] = _unknown
     config: Callable[[], ConfigStatus | None] = _unknown
@@ -139,6 +141,7 @@ class StatusBoard:
             "time_left_s": of.time_left_s(),
             "leader": of.leader(),
             "test": of.test(),
+            "timed": of.timed(),
             "proposals": of.proposals(),
             "config": of.config(),
             "evaluations": of.evaluations(),

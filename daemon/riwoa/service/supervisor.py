@@ -13,7 +13,7 @@ from riwoa.log import get_logger
 from riwoa.patience import is_transient
 from riwoa.run.deadline import Overdue, overdue
 from riwoa.service.ending import export_winner, exported_digest, finetune_winner
-from riwoa.service.front_view import journaled_test
+from riwoa.service.front_view import journaled_front, test_view, timed_view
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
 from riwoa.service.tasks import run_until
@@ -199,13 +199,14 @@ class Supervisor:
 
     def _show_finished(self, run: RunRecord, last: GenerationRecord) -> None:
         interval = interval_of(self._parts.paths.latency_table, run.provenance.get("latency_table_sha256"))
-        found, sources = finished_view(run, last, interval), self._board.sources
+        front = journaled_front(self._parts.paths.journal, run.run_id)
+        found, sources = finished_view(run, last, front.leader, interval), self._board.sources
         sources.run = lambda: found.run
         sources.evaluations = lambda: found.evaluations
         sources.operators = lambda: found.operators
         sources.leader = lambda: found.leader
-        test = journaled_test(self._parts.paths.journal, run.run_id)
-        sources.test = lambda: test
+        sources.test = lambda: test_view(front)
+        sources.timed = lambda: timed_view(front)
 
     def _is_of_another_night(self, committed_unix_s: float) -> bool:
         """Before this night began; or after now, by a clock that was ahead."""

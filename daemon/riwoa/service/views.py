@@ -199,15 +199,18 @@ class FinishedRun:
     leader: LeaderStatus | None
 
 
-def finished_view(run: RunRecord, last: GenerationRecord, latency_interval: float | None) -> FinishedRun:
+def finished_view(
+    run: RunRecord, last: GenerationRecord, leader: Mapping[str, Any] | None, latency_interval: float | None
+) -> FinishedRun:
     """What a finished run leaves behind, from the journal.
 
     Args:
         run: its record.
         last: the last generation.
+        leader: its winner; None where no evaluation succeeded.
         latency_interval: of the latency table that it used.
     """
-    provenance, leader = run.provenance, last.leader
+    provenance = run.provenance
     where: RunStatus = {
         "run_id": run.run_id,
         "seed": provenance["seed"],
@@ -223,15 +226,16 @@ def finished_view(run: RunRecord, last: GenerationRecord, latency_interval: floa
         run=where,
         evaluations=_counted(last.counters, per_s=0.0, queued=0),
         operators=_credit(tallies_from_json(last.counters.get("operators", {})), {}),
-        leader=None
-        if leader is None
-        else _journaled_leader(leader, provenance, latency_interval, last.counters.get("evaluations")),
+        leader=journaled_leader(leader, provenance, latency_interval, last.counters.get("evaluations")),
     )
 
 
-def _journaled_leader(
-    leader: Mapping[str, Any], provenance: Mapping[str, Any], latency_interval: float | None, tries: int | None
-) -> LeaderStatus:
+def journaled_leader(
+    leader: Mapping[str, Any] | None, provenance: Mapping[str, Any], latency_interval: float | None, tries: int | None
+) -> LeaderStatus | None:
+    """A journaled winner; None where there is none."""
+    if leader is None:
+        return None
     metrics = leader["metrics"]
     return {
         "accuracy": metrics["accuracy"],

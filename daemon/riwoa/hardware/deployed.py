@@ -1,0 +1,115 @@
+"""How long networks take as they are deployed, by the clock that a latency table was built with. No torch at import."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from riwoa.hardware.process import ProgressCallback, throttled
+from riwoa.hardware.runtime import COMMAND, TORCH, Runtime, Settings
+
+if TYPE_CHECKING:
+    from riwoa.hardware.bench import FloatArray
+
+BLOCKS = 6  # the least and the greatest of six hold the median with 1 - 2 / 2**6 = 97 %
+_BUDGET_MS = 60_000.0
+_LEAST_ROUNDS = 2 * BLOCKS
+_MOST_CALLS_OF_TORCH = 100
+_MOST_VISITS = 36
+_CALLS = 3  # of a program, which counts its repeats itself
+_VISIT_MS, _VISIT_RUNS = 30.0, 8  # of a visit, at least
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedNetwork:
+    """A network as it is exported.
+
+    Attributes:
+        onnx: its file, before anything is described in its metadata.
+        shape: of one picture, (channels, height, width).
+        module: the same for torch.
+    """
+
+    onnx: bytes
+    shape: tuple[int, int, int]
+    module: Any
+
+    @property
+    def sha256(self) -> str:
+        """Identity of graph and weights."""
+        return hashlib.sha256(self.onnx).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLatency:
+    """Milliseconds of a batch, and between what they lie: the least and the greatest of six runs of rounds."""
+
+    ms: float
+    low_ms: float
+    high_ms: float
+
+
+def time_deployed(
+    networks: Sequence[DeployedNetwork],
+    expected_ms: Sequence[float],
+    settings: Settings,
+    runtime: Runtime,
+    progress: ProgressCallback | None = None,
+) -> list[MeasuredLatency]:
+    """Time networks among one another, once a round each, as the networks were that a table is calibrated on.
+
+    Args:
+        networks: to time.
+        expected_ms: about how long each takes: slow ones get fewer rounds.
+        settings: of the table.
+        runtime: of the table, with the patience of today's configuration.
+        progress: told of each round.
+
+    Raises:
+        TableError: the device is gone, or a program fails.
+    """
+    import numpy as np
+
+    from riwoa.hardware.bench import Samples, undisturbed_ms
+
+    samples = Samples.empty(0, len(networks), _rounds(runtime, expected_ms), 1)
+    times = _measured(networks, samples, settings, runtime, progress)
+    blocks = [undisturbed_ms(block) for block in np.array_split(times, min(BLOCKS, times.shape[1]), axis=1)]
+    rows = np.vstack([undisturbed_ms(times), *blocks])
+    return [MeasuredLatency(*map(float, (row[0], row.min(), row.max()))) for row in rows.T]
+
+
+def _measured(
+    networks: Sequence[DeployedNetwork],
+    samples: Any,
+    settings: Settings,
+    runtime: Runtime,
+    progress: ProgressCallback | None,
+) -> FloatArray:
+    """(networks, rounds) milliseconds."""
+    from riwoa.hardware import bench
+    from riwoa.hardware.onnx_clock import CommandClock, OnnxClock, OnnxItem
+
+    shapes = [(settings.batch_size, *network.shape) for network in networks]
+    told = throttled(progress)
+    with bench.thread_count(runtime.threads):
+        if runtime.name == TORCH:
+            clock = bench.clock_for(settings.compute, runtime.threads, settings.regime)
+            items = zip(networks, shapes, strict=True)
+            modules = [bench.timed(network.module, shape, settings.compute) for network, shape in items]
+            return bench.measure([], modules, samples, clock, progress=told).networks
+        files = [OnnxItem(network.onnx, shape) for network, shape in zip(networks, shapes, strict=True)]
+        onnx_clock = OnnxClock(runtime, CommandClock(runtime) if runtime.name == COMMAND else None)
+        return bench.measure([], files, samples, onnx_clock, progress=told).networks
+
+
+def _rounds(runtime: Runtime, expected_ms: Sequence[float]) -> int:
+    """As many as fit into a minute, within bounds."""
+    if runtime.name == COMMAND:
+        return _CALLS
+    of_torch = runtime.name == TORCH
+    round_ms = sum(ms if of_torch else max(_VISIT_MS, _VISIT_RUNS * ms) for ms in expected_ms)
+    most = _MOST_CALLS_OF_TORCH if of_torch else _MOST_VISITS
+    return max(_LEAST_ROUNDS, min(most, round(_BUDGET_MS / max(round_ms, 1.0))))
