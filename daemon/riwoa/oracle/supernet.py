@@ -16,6 +16,7 @@ from riwoa.hardware.accelerator import probe_accelerator
 from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import backbone_of, known_table, obtain_table
+from riwoa.hardware.precision import remarks
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
@@ -81,7 +82,7 @@ class SupernetKind(OracleKind):
             auto_target_ms=auto_target_ms(table, resolutions),
             latency_sha256=table.sha256,
             measured=latency_table,
-            warnings=_warnings(spec),
+            warnings=(*_warnings(spec), *remarks(table)),
             known=mobilenet_sizes(backbone_of(config)),
         )
 
