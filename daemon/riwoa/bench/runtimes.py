@@ -9,6 +9,9 @@ both winners are within the same milliseconds, and the difference of their accur
 search evaluated, its user takes the network that is the fastest by their own table among those at that level or above;
 both are timed in onnxruntime. Whoever searched with which table, the rule is the same, so luck favours neither.
 
+*Of the same networks*: what both searches of a seed evaluated is put together, and either table names the fastest of it
+at that level. No luck of a search is in this ratio; it is what a table's own errors cost who chooses by it.
+
 Times are onnxruntime's, of all networks among one another in one process. The test pictures are met only afterwards.
 """
 
@@ -160,7 +163,9 @@ async def bench_runtimes(
                 *(search(own, s, winners_ms[one.winner.key]) for s, one in enumerate(with_torch))
             )
         pairs = list(zip(with_torch, with_own, strict=True))
+        named = [_of_the_same(pair, tables) for pair in pairs]
         shown = [network for pair in pairs for network in (*(one.winner for one in pair), *_equals(*pair))]
+        shown += [network for both in named for network in both]
         measured_ms = _milliseconds(shown, own)
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(WorkerPool(replace(spec, split="test"), limits))
@@ -170,7 +175,9 @@ async def bench_runtimes(
     finally:
         file.close()
     test = dict(zip(unique, tested, strict=True))
-    return summary(settings, pairs, measured_ms, test, target_ms)
+    ratios = [measured_ms[by_torch.key] / measured_ms[by_own.key] for by_torch, by_own in named]
+    facts = {"target_ms_of_torch": target_ms, "table_sha256": own.sha256, "torch_table_sha256": torch_table.sha256}
+    return summary(settings, pairs, measured_ms, test, ratios, facts)
 
 
 async def _search(
@@ -204,6 +211,13 @@ def _equals(one: Searched, other: Searched) -> tuple[Network, Network]:
     return one.fastest(level), other.fastest(level)
 
 
+def _of_the_same(pair: tuple[Searched, Searched], tables: tuple[LatencyTable, LatencyTable]) -> list[Network]:
+    """What each table names as the fastest at the level of ``_equals`` among all that both searches evaluated."""
+    level = min(one.winner.accuracy for one in pair)
+    good = [network for one in pair for network in one.networks if network.accuracy >= level]
+    return [min(good, key=lambda n: table.latency_ms(ofa_config(n.architecture))) for table in tables]
+
+
 def _milliseconds(networks: Sequence[Network], table: LatencyTable) -> dict[str, float]:
     """Times in the runtime of a table, by key, all measured among one another."""
     unique = {network.key: ofa_config(network.architecture) for network in networks}
@@ -227,9 +241,19 @@ def summary(
     pairs: Sequence[tuple[Searched, Searched]],
     measured_ms: Mapping[str, float],
     test: Mapping[str, float],
-    target_ms: float,
+    of_the_same: Sequence[float],
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The result object; ``ratio``: how many times longer the network of torch's table takes at equal accuracy."""
+    """The result object; ``ratio``: how many times as long the network of torch's table takes at equal accuracy.
+
+    Args:
+        settings: how much was searched.
+        pairs: of each seed, with torch's table and with the runtime's.
+        measured_ms: by key.
+        test: accuracy on the test pictures, by key.
+        of_the_same: the ratio of each seed where both tables chose among the same networks.
+        facts: what the result depends on.
+    """
 
     def told(network: Network) -> dict[str, Any]:
         return {
@@ -251,21 +275,28 @@ def summary(
                 "ratio": measured_ms[equals[0].key] / measured_ms[equals[1].key],
             }
         )
-    ratio = _interval([math.log(row["ratio"]) for row in rows])
     gains = {
         split: _interval([row["winners"]["runtime"][split] - row["winners"]["torch"][split] for row in rows])
         for split in ("validation", "test")
     }
     at_level = [row["equal_accuracy"]["runtime"]["test"] - row["equal_accuracy"]["torch"]["test"] for row in rows]
+    ratio, same = _ratio([row["ratio"] for row in rows]), _ratio(of_the_same)
     return {
         "bench": "runtime",
-        "ratio": math.exp(ratio["mean"]),
-        "ratio_between": [math.exp(ratio["low"]), math.exp(ratio["high"])],
+        "ratio": ratio[0],
+        "ratio_between": ratio[1:],
+        "of_the_same_networks": {"ratio": same[0], "ratio_between": same[1:], "ratios": list(of_the_same)},
         "test_difference_at_equal_accuracy": _interval(at_level),
         "gain_at_equal_time": gains,
         "rows": rows,
-        "settings": {"seeds": settings.seeds, "budget": settings.budget, "target_ms_of_torch": target_ms},
+        "settings": {"seeds": settings.seeds, "budget": settings.budget, **facts},
     }
+
+
+def _ratio(ratios: Sequence[float]) -> list[float]:
+    """Geometric mean, and where it lies with 95 %."""
+    logs = _interval([math.log(ratio) for ratio in ratios])
+    return [math.exp(logs[name]) for name in ("mean", "low", "high")]
 
 
 def _interval(values: Sequence[float]) -> dict[str, float]:

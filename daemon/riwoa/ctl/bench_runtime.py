@@ -56,7 +56,10 @@ def in_words(found: dict[str, Any]) -> str:
             rows.append([str(row["seed"]) if with_ == "torch" else "", name, *cells[0], *cells[1]])
     low, high = found["ratio_between"]
     ratio = f"at equal accuracy torch's takes {found['ratio']:.3f} times as long ({low:.3f} to {high:.3f})"
-    lines = [columns(rows), ratio]
+    same = found["of_the_same_networks"]
+    low, high = same["ratio_between"]
+    chosen = f"chosen from the same networks, {same['ratio']:.3f} times as long ({low:.3f} to {high:.3f})"
+    lines = [columns(rows), ratio, chosen]
     for split, gain in found["gain_at_equal_time"].items():
         mean, low, high = (100 * gain[name] for name in ("mean", "low", "high"))
         lines.append(f"at equal time onnxruntime's is {mean:+.2f} points ahead on {split} ({low:+.2f} to {high:+.2f})")
