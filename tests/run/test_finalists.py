@@ -16,7 +16,7 @@ TARGET_MS, INTERVAL = 2.0, 0.05
 def timed(key: str, ms: float, *, predicted_ms: float | None = None, spread: float = 0.01) -> TimedNetwork:
     """The measured ``key``, whose parts lie ``spread`` up and down."""
     low_ms, high_ms = ms * (1 - spread), ms * (1 + spread)
-    return TimedNetwork(key, (0, 0), predicted_ms or ms, ms, low_ms, high_ms, "sha")
+    return TimedNetwork(key, (0, 0), predicted_ms or ms, ms, low_ms, high_ms, spread, "sha")
 
 
 def front(*rows: tuple[str, float, float]) -> list[Challenger]:

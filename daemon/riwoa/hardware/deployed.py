@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ from riwoa.hardware.runtime import COMMAND, TORCH, Runtime, Settings
 if TYPE_CHECKING:
     from riwoa.hardware.bench import FloatArray
 
-BLOCKS = 6  # the least and the greatest of six hold the median with 1 - 2 / 2**6 = 97 %
+# The least and the greatest of six hold their median with 1 - 2 / 2**6 = 97 %. A part is every sixth round: a moment in
+# which the machine was busy is in all of them, and moves their tenth percentiles as little as that of the whole.
+PARTS = 6
 _BUDGET_MS = 60_000.0
-_LEAST_ROUNDS = 2 * BLOCKS
+_LEAST_ROUNDS = 2 * PARTS
 _MOST_CALLS_OF_TORCH = 100
 _MOST_VISITS = 36
 _CALLS = 3  # of a program, which counts its repeats itself
@@ -44,11 +47,21 @@ class DeployedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLatency:
-    """Milliseconds of a batch, and between what they lie: the least and the greatest of six runs of rounds."""
+    """Milliseconds of a batch, and between what they lie: the least and the greatest of six parts of the rounds."""
 
     ms: float
     low_ms: float
     high_ms: float
+
+    @property
+    def spread(self) -> float:
+        """How far the parts lie from their middle, as a share of it."""
+        return (self.high_ms - self.low_ms) / (2 * self.ms)
+
+    def between(self, share: float) -> tuple[float, float]:
+        """Least and most in another process, where all networks are off by a share; both are added as squares."""
+        below, above = (math.hypot(end - self.ms, share * self.ms) for end in (self.low_ms, self.high_ms))
+        return self.ms - below, self.ms + above
 
 
 def time_deployed(
@@ -76,8 +89,8 @@ def time_deployed(
 
     samples = Samples.empty(0, len(networks), _rounds(runtime, expected_ms), 1)
     times = _measured(networks, samples, settings, runtime, progress)
-    blocks = [undisturbed_ms(block) for block in np.array_split(times, min(BLOCKS, times.shape[1]), axis=1)]
-    rows = np.vstack([undisturbed_ms(times), *blocks])
+    parts = [undisturbed_ms(times[:, i::PARTS]) for i in range(min(PARTS, times.shape[1]))]
+    rows = np.vstack([undisturbed_ms(times), *parts])
     return [MeasuredLatency(*map(float, (row[0], row.min(), row.max()))) for row in rows.T]
 
 

@@ -22,8 +22,9 @@ class TimedNetwork:
         origin: (generation, slot).
         predicted_ms: by the latency table.
         ms: by the clock, undisturbed.
-        low_ms: the least and ...
-        high_ms: ... the greatest of parts of the measurement.
+        low_ms: where it is to be expected in another process, at least and ...
+        high_ms: ... at most.
+        spread: how far parts of the measurement lay from their middle, as a share of it.
         sha256: of graph and weights that were timed.
     """
 
@@ -33,12 +34,8 @@ class TimedNetwork:
     ms: float
     low_ms: float
     high_ms: float
+    spread: float
     sha256: str
-
-    @property
-    def spread(self) -> float:
-        """How far the parts of the measurement lie from its middle, as a share of it."""
-        return (self.high_ms - self.low_ms) / (2 * self.ms)
 
     @property
     def is_clear(self) -> bool:

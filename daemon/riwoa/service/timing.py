@@ -40,8 +40,11 @@ def time_networks(journal: Path, run_id: int, places: Sequence[Place]) -> dict[s
     predicted_ms = [float(winner.leader["metrics"]["latency_ms"]) for winner in found]
     runtime = _runtime(table.settings, found[0])
     measured = time_deployed(deployed, predicted_ms, table.settings, runtime, _tell)
+    share = 0.0 if table.interval is None else table.interval.between_percent / 100
     networks = [
-        TimedNetwork(str(winner.leader["architecture_key"]), place, ms, time.ms, time.low_ms, time.high_ms, net.sha256)
+        TimedNetwork(
+            str(winner.leader["architecture_key"]), place, ms, time.ms, *time.between(share), time.spread, net.sha256
+        )
         for winner, place, ms, time, net in zip(found, places, predicted_ms, measured, deployed, strict=True)
     ]
     now = replace(table.settings, runtime_version=runtime.version)
