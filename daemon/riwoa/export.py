@@ -29,6 +29,7 @@ from riwoa.files.ownership import deny_writing_to_others, json_object, output_di
 from riwoa.files.staging import finish_left, replacing
 from riwoa.hardware.interval import interval_of, measured_in, plus_minus
 from riwoa.hardware.probe import library_versions
+from riwoa.hardware.runtime import FLOAT32
 from riwoa.hardware.timed import Finalists, TimedNetwork, read_finalists
 from riwoa.ipc.child import die_with_parent, watch_stdin
 from riwoa.oracle.kind import ExportForm, FoundNetwork, OracleKind
@@ -266,7 +267,8 @@ def _found_network(winner: Winner, spec: Json, latency_table: Path) -> FoundNetw
         notes["latency_measured_sha256"] = timed.sha256
     if winner.evaluations:
         notes["tries"] = str(winner.evaluations)
-    return FoundNetwork(spec, winner.architecture, metrics, notes)
+    precision = str(winner.config.get("latency", {}).get("precision", FLOAT32))
+    return FoundNetwork(spec, winner.architecture, metrics, notes, precision=precision)
 
 
 def _write_descriptions(winner: Winner, description: Json, directory: Path) -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from riwoa.hardware.timed import TimedNetwork
@@ -34,6 +36,19 @@ def test_those_within_the_target_are_next_best_first_and_no_other_where_the_winn
     assert keys(challengers(within, rows, Objective(None))) == ["slow", "near", "small"]
     beyond = Best(0, rows[0][1], 0.79, False, 0.4)
     assert keys(challengers(beyond, rows, Objective(0.4)))[0] == "small"  # the fittest of those that miss
+
+
+def test_where_files_in_8_bits_were_judged_the_most_accurate_within_the_limit_wins() -> None:
+    ms = (1.9, 2.3, 1.8, 1.0)
+    shares = (0.86, 0.90, 0.87, 0.87)
+    networks = [replace(timed(str(i), ms[i]), accuracy=shares[i]) for i in range(4)]
+    most_ms = limit_ms(TARGET_MS, INTERVAL)
+    found = chosen(networks, most_ms, by_accuracy=True)
+    assert (found.architecture_key, chosen(networks, most_ms).architecture_key) == ("2", "0")
+    assert "names 86.00 % of the validation pictures, another of the 4 finalists 87.00 %" in note_of(
+        networks, found, TARGET_MS, INTERVAL
+    )
+    assert TimedNetwork.from_json(networks[0].to_json()) == networks[0]
 
 
 def test_every_limit_of_the_objective_is_kept() -> None:

@@ -97,11 +97,7 @@ def build_table(
         raw = replace(
             empty,
             entries={op.key: bench.timing(row) for op, row in zip(ops, samples.operators, strict=True)},
-            notes={
-                **empty.notes,
-                **_worth(runtime, configs, backbone),
-                "sensors_after": sensors(card=bench.card(compute)),
-            },
+            notes={**empty.notes, **_notes_after(settings, runtime, configs, backbone)},
         )
         again = [] if runtime.name == COMMAND else _sessions(path, raw, configs, sessions)
         table = calibrated(raw, configs, samples.networks, again)
@@ -112,11 +108,14 @@ def build_table(
     return table
 
 
-def _worth(runtime: Runtime, configs: Sequence[OfaConfig], backbone: Backbone) -> dict[str, float]:
-    """How many times as long as in float32 networks take in the runtime's precision, for the notes."""
-    if runtime.precision != INT8:
-        return {}
-    return {INT8_WORTH: round(int8_over_float32(configs, backbone, runtime), 3)}
+def _notes_after(
+    settings: Settings, runtime: Runtime, configs: Sequence[OfaConfig], backbone: Backbone
+) -> dict[str, Any]:
+    """Clocks and temperatures at the end, and what 8 bits are worth where the table is of them."""
+    from riwoa.hardware import bench
+
+    worth = {INT8_WORTH: round(int8_over_float32(configs, backbone, runtime), 3)} if runtime.precision == INT8 else {}
+    return {**worth, "sensors_after": sensors(card=bench.card(settings.compute))}
 
 
 def _check_runtime(runtime: Runtime, compute: str, regime: str | None) -> None:

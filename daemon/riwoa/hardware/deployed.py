@@ -33,11 +33,13 @@ class DeployedNetwork:
         onnx: its file, before anything is described in its metadata.
         shape: of one picture, (channels, height, width).
         module: the same for torch.
+        accuracy: of the file on the validation pictures; None where it is that of the module.
     """
 
     onnx: bytes
     shape: tuple[int, int, int]
     module: Any
+    accuracy: float | None = None
 
     @property
     def sha256(self) -> str:

@@ -26,6 +26,7 @@ class TimedNetwork:
         high_ms: ... at most.
         spread: how far parts of the measurement lay from their middle, as a share of it.
         sha256: of graph and weights that were timed.
+        accuracy: of that file on the validation pictures; None where it is in float32, as the search judged it.
     """
 
     architecture_key: str
@@ -36,6 +37,7 @@ class TimedNetwork:
     high_ms: float
     spread: float
     sha256: str
+    accuracy: float | None = None
 
     @property
     def is_clear(self) -> bool:
@@ -49,7 +51,7 @@ class TimedNetwork:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> TimedNetwork:
         """What ``to_json`` gave; a newer version may have added to it."""
-        values = {f.name: data[f.name] for f in fields(TimedNetwork)}
+        values = {f.name: data[f.name] for f in fields(TimedNetwork) if f.name in data}
         return TimedNetwork(**{**values, "origin": tuple(data["origin"])})
 
 

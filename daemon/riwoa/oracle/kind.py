@@ -19,6 +19,7 @@ from riwoa.config.schema import Oracle as OracleTable
 from riwoa.errors import ConfigError, InfeasibleTargetError, InputError, RiwoaError
 from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.hardware.process import ProgressCallback
+from riwoa.hardware.runtime import FLOAT32
 from riwoa.oracle.protocol import Metrics, Oracle, OracleSpec, SettingsSpec
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Space
@@ -116,6 +117,7 @@ class FoundNetwork:
         metrics: as journaled.
         notes: text that goes into a model's file: what it is and where it comes from.
         finetuned: the file of its fine-tuned weights, of which the network is to be; None: of those it was found with.
+        precision: that the run's latencies are of.
     """
 
     spec: Json
@@ -123,6 +125,7 @@ class FoundNetwork:
     metrics: Metrics
     notes: Mapping[str, str]
     finetuned: Path | None = None
+    precision: str = FLOAT32
 
 
 @dataclass(frozen=True, slots=True)

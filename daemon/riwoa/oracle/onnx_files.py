@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from riwoa.datasets.arrays import FloatArray, Images, IntArray, resize_matrix
 from riwoa.datasets.preprocessing import Preprocessing
+from riwoa.search.paired import BoolArray
 
 IMAGES, PIXELS = "images", "pixels"  # inputs: standardised floats, bytes
 LOGITS, PROBABILITIES = "logits", "probabilities"  # outputs
@@ -178,7 +179,11 @@ class Session:
         (found,) = self._session.run(None, {self._session.get_inputs()[0].name: pictures})
         return np.asarray(found, np.float32)
 
-    def correct(self, images: Images, labels: IntArray, batch: int = 200) -> int:
-        """How many standardised pictures it names rightly."""
+    def right(self, images: Images, labels: IntArray, batch: int = 200) -> BoolArray:
+        """Which standardised pictures it names rightly."""
         starts = range(0, len(labels), batch)
-        return sum(int((self.run(images[i : i + batch]).argmax(1) == labels[i : i + batch]).sum()) for i in starts)
+        return np.concatenate([self.run(images[i : i + batch]).argmax(1) == labels[i : i + batch] for i in starts])
+
+    def correct(self, images: Images, labels: IntArray) -> int:
+        """How many of them."""
+        return int(self.right(images, labels).sum())

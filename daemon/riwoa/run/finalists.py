@@ -34,17 +34,19 @@ def challengers(winner: Best, front: Iterable[Challenger], objective: Objective)
     return [others[i] for i in objective.ranking(values, loads) if within[i] or not winner.feasible]
 
 
-def chosen(timed: Sequence[TimedNetwork], most_ms: float | None) -> TimedNetwork:
+def chosen(timed: Sequence[TimedNetwork], most_ms: float | None, *, by_accuracy: bool = False) -> TimedNetwork:
     """The first that keeps the limit; the very first where none does, there is none, or the clock was unsteady.
 
     Args:
         timed: the search's winner, then the others, best first.
         most_ms: the limit.
+        by_accuracy: the most accurate instead, where files were judged; the first of those that are alike.
     """
     first = timed[0]
-    if most_ms is None or not first.is_clear:
-        return first
-    return next((network for network in timed if network.is_clear and network.ms <= most_ms), first)
+    able = list(timed)
+    if most_ms is not None and first.is_clear:
+        able = [network for network in timed if network.is_clear and network.ms <= most_ms] or [first]
+    return max(able, key=lambda network: network.accuracy or 0.0) if by_accuracy else able[0]
 
 
 def next_in_line(
@@ -73,6 +75,11 @@ def note_of(
         interval: of the latency table.
     """
     found, most_ms = timed[0], limit_ms(target_ms, interval)
+    if winner.accuracy is not None and found.accuracy is not None and winner.accuracy > found.accuracy:
+        return (
+            f"as it is deployed the search's winner names {100 * found.accuracy:.2f} % of the validation pictures, "
+            f"another of the {len(timed)} finalists {100 * winner.accuracy:.2f} %, and has its place"
+        )
     if not found.is_clear:
         return (
             f"the machine was busy: the clock spread by ± {100 * found.spread:.0f} %, more than ± {100 * BUSY:.0f} %, "

@@ -115,7 +115,8 @@ def _event(
 ) -> FinalistsTimed:
     """What the clock said, and who is the winner by it."""
     target_ms, interval = contest.objective.latency_target_ms, contest.interval
-    winner = chosen(timed, limit_ms(target_ms, interval))
+    by_accuracy = contest.objective.raised == "accuracy" and not contest.objective.lowered
+    winner = chosen(timed, limit_ms(target_ms, interval), by_accuracy=by_accuracy)
     return FinalistsTimed(
         run_id=contest.run.run_id,
         networks=tuple(network.to_json() for network in timed),

@@ -25,6 +25,7 @@ from riwoa.service.front_view import (
     LEGEND,
     against_cell,
     fastest_line,
+    int8_words,
     measured_cell,
     measured_words,
     percent,
@@ -143,6 +144,8 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     if front.leader["target_ms"] is not None:  # without latencies there is no front
         _show_front(front, interval)
     exported = exported_digest(paths) == last.digest
+    if exported and (small := json_object(paths.export / "architecture.json").get("int8")):
+        print(f"  in int8      {int8_words(small)}")
     print(f"\njournal  {paths.journal}")
     print(f"export   {paths.export if exported else 'not written; `riwoactl export` writes it'}")
     print(f"digest   {last.digest}")

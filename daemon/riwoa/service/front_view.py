@@ -127,6 +127,20 @@ def points(difference: Difference) -> str:
     return f"{100 * difference.value:+.2f} ± {100 * difference.error:.2f}"
 
 
+def int8_words(exported: Mapping[str, Any]) -> str:
+    """The winner in 8 bits, by architecture.json: on the test pictures, or on validation where there are none."""
+    split = "test" if "test" in exported else "validation"
+    found = exported[split]
+    less = found.get("against_float32")
+    if less is None:  # exported by an older version
+        return f"{percent(found['accuracy'])} on the {split} pictures"
+    exact = found["accuracy"] - less["value"]
+    return (
+        f"{percent(found['accuracy'])} on the {split} pictures, {percent(exact)} in float32, "
+        f"paired {100 * less['value']:+.2f} ± {100 * less['error']:.2f}"
+    )
+
+
 def fastest_line(front: Front) -> str:
     """Which network gives the winner's accuracy for the least time; empty where nothing was judged."""
     if front.test is None:

@@ -43,7 +43,14 @@ def time_networks(journal: Path, run_id: int, places: Sequence[Place]) -> dict[s
     share = 0.0 if table.interval is None else table.interval.between_percent / 100
     networks = [
         TimedNetwork(
-            str(winner.leader["architecture_key"]), place, ms, time.ms, *time.between(share), time.spread, net.sha256
+            str(winner.leader["architecture_key"]),
+            place,
+            ms,
+            time.ms,
+            *time.between(share),
+            time.spread,
+            net.sha256,
+            net.accuracy,
         )
         for winner, place, ms, time, net in zip(found, places, predicted_ms, measured, deployed, strict=True)
     ]
