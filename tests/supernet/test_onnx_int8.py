@@ -43,7 +43,7 @@ def as_onnxruntime_does(model: onnx.ModelProto, shape: tuple[int, ...]) -> onnx.
 
 @pytest.mark.parametrize("genes", [SMALLEST, MIXED, LARGEST])
 def test_a_network_is_laid_out_as_static_quantisation_does(genes: tuple[tuple[int, ...], ...]) -> None:
-    (net,) = subnets([OfaConfig(*genes, 24)], BACKBONE)  # type: ignore[arg-type]
+    (net,) = subnets([OfaConfig(*genes, 24)], BACKBONE)  # type: ignore[arg-type, call-arg]
     ours = in_int8(subnet_graph(net, 24))
     onnx.checker.check_model(ours, full_check=True)
     assert outline(ours) == outline(as_onnxruntime_does(subnet_graph(net, 24, batch=None), (1, 3, 24, 24)))
@@ -67,4 +67,4 @@ def test_it_takes_as_long_as_what_is_exported() -> None:
         for _ in range(6)
     ]
     ratio = min(pair[0] for pair in visits) / min(pair[1] for pair in visits)
-    assert 0.8 < ratio < 1.25  # 0.97 to 1.03 on an idle machine
+    assert 0.8 < ratio < 1.25  # 0.97 to 1.02 on a machine that was not busy

@@ -33,7 +33,7 @@ def int8_over_float32(configs: Sequence[OfaConfig], backbone: Backbone, runtime:
             visits = [[clock.network_ms(item) for item in pair] for _ in range(_VISITS)]
             small, large = map(min, zip(*visits, strict=True))
             ratios.append(small / large)
-    return statistics.median(ratios)
+    return float(statistics.median(ratios))
 
 
 def remarks(table: LatencyTable) -> list[str]:

@@ -223,7 +223,7 @@ class _Subnet:
 
     def accuracies_in_8_bits(self, network: OnnxNetwork) -> dict[str, dict[str, Any]]:
         """Of a network that takes standardised images, and how far they are from float32's on the same pictures."""
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for split in (split for split in _JUDGED if split in self.task.splits):
             exact, small = _right(self.net, *self._views(split)), self.right_in_onnxruntime(network, split)
             less = asdict(difference_of(small[:, None], exact[:, None]))
