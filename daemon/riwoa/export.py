@@ -29,6 +29,8 @@ from riwoa.files.ownership import deny_writing_to_others, json_object, output_di
 from riwoa.files.staging import finish_left, replacing
 from riwoa.hardware.interval import interval_of, measured_in, plus_minus
 from riwoa.hardware.probe import library_versions
+from riwoa.hardware.runtime import FLOAT32
+from riwoa.hardware.timed import Finalists, TimedNetwork, read_finalists
 from riwoa.ipc.child import die_with_parent, watch_stdin
 from riwoa.oracle.kind import ExportForm, FoundNetwork, OracleKind
 from riwoa.oracle.kinds import kind_named
@@ -79,12 +81,18 @@ class Winner:
     adapter: AdapterRecord | None = None  # in force at the end, whole
     restarted: Json = field(default_factory=dict)  # keys that a start changed in the run, as it saw them last
     judged: NetworkJudged | None = None  # on pictures that chose nothing
+    finalists: Finalists | None = None  # what the clock said
 
     @property
     def architecture(self) -> Json:
         """The leader's canonical architecture."""
         found: Json = self.leader["architecture"]
         return found
+
+    @property
+    def timed(self) -> TimedNetwork | None:
+        """The leader by the clock; None where nobody asked it, or it was unsteady."""
+        return None if self.finalists is None else self.finalists.of(str(self.leader["architecture_key"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,9 @@ class Exported:
 
 
 def read_winner(journal: Path, run_id: int | None = None, place: Place | None = None) -> Winner:
-    """The leader of a run (the latest) from its last committed generation, or the individual at another place.
+    """The winner of a run (the latest), or the individual at another place.
+
+    That is the leader of its last committed generation, or the network that took its place by the clock.
 
     Raises:
         InputError: no run was begun, no evaluation succeeded in it, or none at this place.
@@ -111,7 +121,9 @@ def read_winner(journal: Path, run_id: int | None = None, place: Place | None = 
         last = reader.last_generation(run.run_id)
         if last is None or last.leader is None:
             raise InputError(f"run {run.run_id} has no leader yet: no evaluation succeeded; let it run on")
-        found = last.leader if place is None else _individual(reader, run.run_id, place, last.leader)
+        finalists = read_finalists(reader, run.run_id)
+        leader = last.leader if finalists is None or finalists.leader is None else finalists.leader
+        found = leader if place is None else _individual(reader, run.run_id, place, leader)
         revisions = reader.config_revisions(run.run_id)
         adapters = reader.adapters(run.run_id)
         judged = [event for event in reader.events(run.run_id, NetworkJudged) if event.error is None]
@@ -126,7 +138,7 @@ def read_winner(journal: Path, run_id: int | None = None, place: Place | None = 
     evaluations = int(last.counters.get("evaluations", 0))
     on_test = next((event for event in judged if event.architecture_key == found["architecture_key"]), None)
     version = last.individuals[0].fitness_version
-    return Winner(run, found, config, version, evaluations, adapter, restarted, on_test)
+    return Winner(run, found, config, version, evaluations, adapter, restarted, on_test, finalists)
 
 
 def _individual(reader: JournalReader, run_id: int, place: Place, leader: Json) -> Json:
@@ -247,9 +259,16 @@ def _found_network(winner: Winner, spec: Json, latency_table: Path) -> FoundNetw
         notes["latency_of"] = f"by its device's latency table{measured_in(*used)}"
         if (interval := interval_of(*used)) is not None:
             notes["latency_interval"] = plus_minus(interval).strip()
+    if winner.timed is not None and winner.finalists is not None:
+        timed = winner.timed
+        notes["latency_measured_ms"] = f"{timed.ms:.3f}"
+        notes["latency_measured_between"] = f"{timed.low_ms:.3f} and {timed.high_ms:.3f}"
+        notes["latency_measured_in"] = winner.finalists.runtime
+        notes["latency_measured_sha256"] = timed.sha256
     if winner.evaluations:
         notes["tries"] = str(winner.evaluations)
-    return FoundNetwork(spec, winner.architecture, metrics, notes)
+    precision = str(winner.config.get("latency", {}).get("precision", FLOAT32))
+    return FoundNetwork(spec, winner.architecture, metrics, notes, precision=precision)
 
 
 def _write_descriptions(winner: Winner, description: Json, directory: Path) -> Json:
@@ -271,6 +290,9 @@ def _found(winner: Winner) -> dict[str, Any]:
         "fitness_version": winner.fitness_version,
         "feasible": winner.leader["feasible"],
         "tries": winner.evaluations,  # of the run: its winner's validation accuracy is the best of these
+        "timed": None
+        if winner.timed is None or winner.finalists is None
+        else {**winner.timed.to_json(), "runtime": winner.finalists.runtime},
         "test": None if winner.judged is None else {name: getattr(winner.judged, name) for name in _OF_TEST},
     }
 

@@ -92,6 +92,24 @@ class NetworkJudged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FinalistsTimed(Event):
+    """The winner and what could take its place were timed in the runtime that will run them; or why they were not.
+
+    ``networks`` are objects of ``riwoa.run.finalists.TimedNetwork``, the search's winner first; ``interval`` is the
+    latency table's. ``leader`` is the network that took the winner's place, as a generation's row has a leader; None
+    where the winner kept it. ``note`` says in a line what people should know of it, if there is something.
+    """
+
+    networks: tuple[Json, ...] = ()
+    runtime: str = ""
+    target_ms: float | None = None
+    interval: float | None = None
+    leader: Json | None = None
+    note: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyDrift(Event):
     """A check of the latency table against the device; the fields are those of ``riwoa.hardware.drift.Drift``."""
 
@@ -165,6 +183,7 @@ KINDS: Mapping[str, type[Event]] = {
     "space_exhausted": SpaceExhausted,
     "winner_confirmed": WinnerConfirmed,
     "network_judged": NetworkJudged,
+    "finalists_timed": FinalistsTimed,
     "latency_drift": LatencyDrift,
     "requests_withdrawn": RequestsWithdrawn,
     "training_failed": TrainingFailed,

@@ -21,13 +21,16 @@ _LATEST = (
 )
 _JUDGED = "SELECT payload FROM events WHERE run_id = ? AND kind = 'network_judged' ORDER BY event_id DESC"
 
+_TIMED = "SELECT payload FROM events WHERE run_id = ? AND kind = 'finalists_timed' ORDER BY event_id DESC"
+
 
 def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The latest run and its last committed generation as one JSON object; None when no run was begun.
 
     Keys: run_id, status, generations, digest, created_unix_s, objective (of its provenance), and of the last
     generation (null before the first): phase, config_revision, counters, leader (without its architecture), inputs,
-    duration_s, committed_unix_s. And test: what ``NetworkJudged`` says of the leader, null where there is none.
+    duration_s, committed_unix_s. And test: what ``NetworkJudged`` says of the leader, null where there is none; timed:
+    what ``FinalistsTimed`` says. A network that took the leader's place is the leader.
     No checksum is looked at: this is for a person's eyes, and nothing is built on it.
 
     Raises:
@@ -44,6 +47,9 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         seen["objective"] = json.loads(seen.pop("provenance")).get("objective") or {}
         for column in ("counters", "leader", "inputs"):
             seen[column] = None if seen[column] is None else json.loads(seen[column])
+        timed = map(json.loads, (payload for (payload,) in connection.execute(_TIMED, (seen["run_id"],))))
+        seen["timed"] = next((event for event in timed if event.get("error") is None), None)
+        seen["leader"] = (seen["timed"] or {}).get("leader") or seen["leader"]
         judged = map(json.loads, (payload for (payload,) in connection.execute(_JUDGED, (seen["run_id"],))))
         key = (seen["leader"] or {}).get("architecture_key")
         seen["test"] = next((event for event in judged if event.get("architecture_key") == key), None)

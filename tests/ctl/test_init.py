@@ -108,6 +108,8 @@ def test_the_file_names_what_was_asked_for_and_a_start_takes_it(
 def test_the_runtime_is_written_where_it_is_named(photos: Photos, capsys: pytest.CaptureFixture[str]) -> None:
     _, content = written(capsys, str(photos.root), "--runtime", "onnxruntime")
     assert content["latency"] == {"runtime": "onnxruntime"}
+    _, content = written(capsys, str(photos.root), "--precision", "int8")
+    assert content["latency"] == {"precision": "int8"}
 
 
 @pytest.mark.parametrize("given", ["20", "fast", "0ms", "-1ms", "1e99s", "nanms", "ms", "20 parsecs", ""])

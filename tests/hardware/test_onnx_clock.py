@@ -10,18 +10,32 @@ from pathlib import Path
 import pytest
 
 from riwoa.config.schema import Config
-from riwoa.errors import TableError
+from riwoa.errors import TableError, UsageError
 from riwoa.hardware import build, obtain
 from riwoa.hardware.check import check_table
 from riwoa.hardware.drift import measure_drift
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.onnx_clock import CommandClock
+from riwoa.hardware.precision import remarks, worth
 from riwoa.hardware.runtime import Runtime, runtime_mismatches, spoken
+from riwoa.paths import shipped
 from riwoa.supernet.geometry import Backbone
 
 BACKBONE = Backbone(0.1, 10)
 # Says that a network takes a microsecond for each kilobyte of its file.
 SIZES = "import os, sys; print('warm'); print({'median_ms': os.path.getsize(sys.argv[1]) / 1e6}['median_ms'])"
+
+# The end of what trtexec of TensorRT 8.6 prints.
+TRTEXEC = """\
+[10/12/2023-09:14:31] [I] === Performance summary ===
+[10/12/2023-09:14:31] [I] Throughput: 1402.77 qps
+[10/12/2023-09:14:31] [I] Latency: min = 0.712891 ms, max = 1.02344 ms, mean = 0.7379 ms, median = 0.734375 ms, \
+percentile(90%) = 0.75293 ms, percentile(95%) = 0.761719 ms, percentile(99%) = 0.793457 ms
+[10/12/2023-09:14:31] [I] H2D Latency: min = 0.0209961 ms, max = 0.0532227 ms, mean = 0.0226 ms, median = 0.0222168 ms
+[10/12/2023-09:14:31] [I] GPU Compute Time: min = 0.685059 ms, max = 0.97168 ms, mean = 0.7092 ms, median = 0.70607 ms
+[10/12/2023-09:14:31] [I] D2H Latency: min = 0.00341797 ms, max = 0.0131836 ms, mean = 0.0061 ms, median = 0.005859 ms
+&&&& PASSED TensorRT.trtexec [TensorRT v8601] # trtexec --onnx=model.onnx
+"""
 
 
 def program(code: str) -> Runtime:
@@ -75,6 +89,42 @@ def test_a_program_judges_networks(tmp_path: Path) -> None:
     assert (found.settings.runtime, found.settings.command) == ("command", runtime.command)
     assert all(0.05 < network.ms < 5 for network in found.known)
     assert len({network.ms for network in found.known}) > 1
+
+
+def test_a_table_in_8_bits_says_so_and_what_they_are_worth(table: LatencyTable, tmp_path: Path) -> None:
+    path, runtime = tmp_path / "latency_lut.json", Runtime("onnxruntime", networks=10, precision="int8")
+    build.build_table(path, BACKBONE, (24,), runtime, repeats=2, sessions=0)
+    found = LatencyTable.load(path)
+    assert (found.settings.dtype, spoken(found.settings).rpartition(", ")[2]) == ("int8", "int8")
+    assert 0.2 < found.notes["int8_over_float32"] < 5
+    wanted = Config.model_validate({"latency": {"precision": "int8"}, "oracle": {"supernet": {"width_mult": 0.1}}})
+    assert runtime_mismatches(found.settings, wanted.latency) == []
+    assert runtime_mismatches(found.settings, Config().latency) == ["latency.precision: 'int8' is not 'float32'"]
+    table.save(path)
+    with pytest.raises(TableError, match=r"'float32' is not 'int8'.*riwoactl lut build"):
+        obtain.known_table(path, wanted)
+    for ratio, word in ((1.4, "slower, and less accurate"), (1.01, "no gain"), (0.7, "faster")):
+        assert word in worth(replace(found, notes={"int8_over_float32": ratio}))
+    with pytest.raises(UsageError, match="int8 is measured in onnxruntime alone"):
+        build.build_table(path, BACKBONE, (24,), replace(runtime, name="torch"))
+
+
+def test_a_table_of_another_version_is_used_and_said_to_be_in_a_line(table: LatencyTable) -> None:
+    assert remarks(table) == []
+    older = replace(table, settings=replace(table.settings, runtime_version="1.0"))
+    (line,) = remarks(older)
+    assert "of onnxruntime 1.0, and 1." in line
+    assert "`riwoactl lut build` measures anew" in line
+
+
+def test_the_handbooks_program_reads_what_trtexec_prints(tmp_path: Path) -> None:
+    text = (shipped("handbook") / "latency.md").read_text(encoding="utf-8")
+    (tmp_path / "trt.sh").write_text(text.partition("```sh\n")[2].partition("```")[0])
+    (tmp_path / "trtexec").write_text(f"#!/bin/sh\ncat <<'end'\n{TRTEXEC}end\n")
+    (tmp_path / "trtexec").chmod(0o755)
+    command = shlex.join(["env", f"PATH={tmp_path}:/usr/bin:/bin", "sh", str(tmp_path / "trt.sh")])
+    clock = CommandClock(Runtime("command", command=command, timeout_s=10, retries=0))
+    assert clock.file_ms(tmp_path / "model.onnx") == 0.734375
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tests.support.tiny_pictures import CLASSES, SIDE_PX, TINY_TRAINING, tiny_fi
 
 SEARCH = (
     "oracle.workers=1",
+    "run.finalists=0",
     "run.generations=2",
     "run.polish_evaluations=2",
     "search.population=4",

@@ -37,6 +37,7 @@ SMALL = (
     "run.generations=3",
     "run.polish_evaluations=6",
     "run.export=false",
+    "run.finalists=0",
     "oracle.workers=1",
     "search.population=6",
     "search.p_semantic=0.5",

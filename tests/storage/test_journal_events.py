@@ -20,6 +20,7 @@ from riwoa_storage.events import (
     ConfigApplied,
     DeadlineReached,
     Event,
+    FinalistsTimed,
     LatencyDrift,
     NetworkJudged,
     RequestsWithdrawn,
@@ -65,6 +66,11 @@ STORED: list[tuple[Event, str, str]] = [
         WinnerConfirmed(**AT, architecture_key="k", oracle_version="v", metrics={"accuracy": 0.5}, error=None),
         "winner_confirmed",
         '{"architecture_key":"k","error":null,"metrics":{"accuracy":0.5},"oracle_version":"v"}',
+    ),
+    (
+        FinalistsTimed(**AT, networks=({"ms": 1.5},), runtime="r", target_ms=2.0, interval=0.25, note="n"),
+        "finalists_timed",
+        '{"error":null,"interval":0.25,"leader":null,"networks":[{"ms":1.5}],"note":"n","runtime":"r","target_ms":2.0}',
     ),
     (
         NetworkJudged(

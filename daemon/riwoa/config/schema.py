@@ -72,6 +72,11 @@ class Run(Section):
     deadline_margin_s: Annotated[float, Field(ge=0.0, le=1e8)] = live(
         120.0, "kept before the deadline to confirm and export the winner"
     )
+    finalists: Annotated[int, Field(ge=0, le=50)] = restart(
+        5,
+        "networks timed in their runtime when the search is over, the winner first: one that misses the target gives "
+        "way to one that does not; 0 for none",
+    )
     export: bool = live(True, "write the winner's files when the run ends")
     finetune_epochs: Annotated[int, Field(ge=0, le=10_000)] = live(
         0, "epochs that the winner is trained on for when the run has ended, as `riwoactl finetune` does; 0 for none"
@@ -256,7 +261,9 @@ class Latency(Section):
         "ONNX file; auto = that of the table that lies there, onnxruntime for a new one",
     )
     precision: Literal["float32", "float16", "int8"] = Field(
-        "float32", description="of the timed graphs; float32 alone"
+        "float32",
+        description="of the deployed network: float32, or int8 in onnxruntime: the winner is then exported and judged "
+        "in 8 bits too",
     )
     threads: Processes = Field(1, description="threads that the network will run with")
     graph_level: Literal["all", "extended", "basic", "disabled"] = Field(
@@ -284,13 +291,18 @@ class Latency(Section):
         """What no table can be measured in is refused with what to do instead."""
         if self.runtime == "tensorrt":
             raise ValueError(
-                'latency.runtime: tensorrt is measured through a program: runtime = "command" with trtexec, see '
-                "`riwoactl help latency`"
+                'latency.runtime: tensorrt is measured by a program on its device: runtime = "command" with trtexec, '
+                "see `riwoactl help latency`"
             )
-        if self.precision != "float32":
+        if self.precision == "float16":
             raise ValueError(
-                f"latency.precision: {self.precision} is not measured here, for the exported model is float32; a "
-                'program (runtime = "command") may convert the file it is given and time that'
+                "latency.precision: onnxruntime on a CPU computes few operators in float16 and casts the others, which "
+                "is slower; take float32 or int8"
+            )
+        if self.precision == "int8" and self.runtime not in ("auto", "onnxruntime"):
+            raise ValueError(
+                f"latency.precision: int8 is measured in onnxruntime, not in {self.runtime}"
+                + ("; the program may convert the file that it is given" if self.runtime == "command" else "")
             )
         if (self.runtime == "command") != (self.command is not None):
             raise ValueError('latency.command names the program of latency.runtime = "command": set both or neither')

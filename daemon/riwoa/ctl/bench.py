@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riwoa.console.bar import bar, say
-from riwoa.ctl import Options
+from riwoa.ctl import Options, bench_runtime
 from riwoa.ctl.command import Parser, columns, loaded, subverb
 from riwoa.errors import UsageError
 from riwoa.limits import whole_cores
@@ -29,6 +29,7 @@ _KNOWN = {
     "predictor": "strategies on OFA's accuracy predictor and its Note10 latency tables",
     "cognition": "the language model's proposals before and after training, beside placebo and spiral",
     "overlap": "evaluation and generation at the same time against alternating them",
+    "runtime": "searches with onnxruntime's latencies against searches with eager torch's",
 }
 
 
@@ -46,6 +47,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "predictor": _predictor,
         "cognition": _cognition,
         "overlap": _overlap,
+        "runtime": bench_runtime.measured,
     }
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
     words = _IN_WORDS.get(name)
@@ -68,6 +70,8 @@ _DESCRIPTIONS = {
     "over seeds. RIWOA_DATA names the folder of OFA's files. ratio: the median over seeds of riwoa's best by random's.",
     "cognition": "Proposals at the same parents. ratio: win rate over the parent after training by the placebo's. "
     "Steps are kept in --out: killed and run again, it continues.",
+    "runtime": "Paired over seeds, on the embedded task; all is timed in onnxruntime. ratio: how many times as long "
+    "the network of torch's table takes at equal accuracy, the geometric mean over seeds.",
     "overlap": "`make run`'s own generations at one thread a worker. ratio: seconds alternating by seconds overlapped, "
     "the median over rounds; its bound is (Te + Tm) / max(Te, Tm).",
 }
@@ -341,4 +345,9 @@ def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str
     return asyncio.run(measure())
 
 
-_IN_WORDS = {"table": _contest_words, "predictor": _contest_words, "growth": _growth_words}
+_IN_WORDS = {
+    "table": _contest_words,
+    "predictor": _contest_words,
+    "growth": _growth_words,
+    "runtime": bench_runtime.in_words,
+}

@@ -105,15 +105,26 @@ def render(data: dict[str, Any]) -> str:
     at = f", {found['latency_ms']:.3f} ms" if found["latency_ms"] else ""
     metric = journaled_objective(data["provenance"]["run"], None).raised
     rows.append(["searched", f"{named_measure(metric, found[metric])}{dtype}{tries}{at}"])
+    if timed := architecture.get("timed"):
+        between = f"{timed['low_ms']:.3f} to {timed['high_ms']:.3f}"
+        rows.append(["measured", f"{timed['ms']:.3f} ms ({between}) in {timed['runtime']}"])
     for name, accuracies in (("this model", exported), ("in 8 bits", architecture.get("int8", {}))):
         if accuracies:
-            rows.append([name, ", ".join(f"{100 * m['accuracy']:.2f} % on {s}" for s, m in accuracies.items())])
+            rows.append(
+                [name, ", ".join(f"{100 * m['accuracy']:.2f} % on {s}{_against(m)}" for s, m in accuracies.items())]
+            )
     if not architecture["feasible"]:
         nearest = "no network met every limit; this is the nearest"
         rows.append(["note", nearest if data["winner"] else "it does not meet every limit"])
     if data["onnx_left_out"]:
         rows.append(["no model.onnx", data["onnx_left_out"]])
     return columns(rows)
+
+
+def _against(found: dict[str, Any]) -> str:
+    """How far 8 bits are from float32, where this is in 8 bits."""
+    less = found.get("against_float32")
+    return "" if less is None else f" ({100 * less['value']:+.2f} ± {100 * less['error']:.2f} against float32, paired)"
 
 
 def _place(paths: StatePaths, run_id: int | None, arch: str) -> tuple[int, int]:

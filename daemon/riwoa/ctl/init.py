@@ -54,6 +54,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     """Look, and write the file."""
     given = _parser().parse_args(arguments)
     folder = Path(os.path.abspath(given.folder))
+    if given.precision == "int8" and given.runtime == "torch":
+        raise UsageError("--precision int8 is for onnxruntime; leave --runtime torch out")
     place = _place(given.out)
     text_of_folder = _as_toml(str(folder))
     with bar("looking at the pictures", "file") as advance:
@@ -90,6 +92,12 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--runtime", choices=RUNTIMES, help="what will run the network (default: what suits the device)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "int8"),
+        default="float32",
+        help="int8: for a network in 8 bits, in onnxruntime",
     )
     parser.add_argument(
         "--minutes", type=_minutes, default=10.0, metavar="N", help="to train the supernet (default 10)"
@@ -215,9 +223,9 @@ def _file(given: Namespace, folder: str, survey: Survey) -> str:
     target = f'"{given.latency}"' if given.latency == "auto" else f"{given.latency!r}"
     goal = "auto = the middle of what this space attains here" if given.latency == "auto" else "of one picture"
     seed = f"data_seed = {given.seed}\n" if given.seed else ""
-    runtime = (
-        "" if given.runtime is None else f'\n[latency]\nruntime = "{given.runtime}"  # that will run the network\n'
-    )
+    latency = "" if given.runtime is None else f'runtime = "{given.runtime}"  # that will run the network\n'
+    latency += "" if given.precision == "float32" else f'precision = "{given.precision}"  # of its weights, deployed\n'
+    latency = latency and f"\n[latency]\n{latency}"
     held_out = " and ".join(survey.held_out)
     splits = f"; {held_out} pictures are held out" if held_out else ""
     body = f"""\
@@ -232,7 +240,7 @@ latency_ms = {target}  # {goal}
 
 [train]
 minutes = {given.minutes:g}  # of training the supernet; more is better
-{runtime}
+{latency}
 [cognition]
 provider = "none"  # "model": a small language model proposes too; it brings little (riwoactl help results)
 """
@@ -341,10 +349,16 @@ def _ending(given: Namespace, survey: Survey, machine: Machine) -> str:
     times = _times(given, survey, machine)
     train, search = _next_commands(given.out)
     wide = max(len(train), len(search))
+    doubt = (
+        "\n8 bits make large networks faster and small ones slower; `riwoactl lut build` measures which these are here"
+        if given.precision == "int8"
+        else ""
+    )
     return (
         f"wrote {given.out}. Next:\n"
         f"  {train:<{wide}}  the supernet for these pictures, {duration(times['train'])}\n"
         f"  {search:<{wide}}  measures this device (about {duration(times['measure'])}) and searches (about "
         f"{duration(times['search'])});\n"
         f"  {'':<{wide}}  trains first where you did not; killed and run again, both go on"
+        f"{doubt}"
     )

@@ -20,8 +20,9 @@ from riwoa.hardware.build import SESSIONS, build_table_in_child
 from riwoa.hardware.drift import Drift
 from riwoa.hardware.interval import advice
 from riwoa.hardware.lut import LatencyTable, is_table
+from riwoa.hardware.precision import remarks
 from riwoa.hardware.process import ProgressCallback
-from riwoa.hardware.runtime import RUNTIMES, TORCH, Settings, configured_runtime, spoken
+from riwoa.hardware.runtime import PRECISIONS, RUNTIMES, TORCH, Settings, configured_runtime, spoken
 from riwoa.hardware.target import auto_target_ms
 from riwoa.paths import StatePaths, client_state, daemon_state
 
@@ -57,6 +58,7 @@ def _build(arguments: list[str], options: Options) -> int:
     parser.add_argument("--stem", choices=STEMS, help="strides of the backbone; small is for pictures of some 32 px")
     parser.add_argument("--resolutions", type=pixels, metavar="PX,PX", help="input resolutions")
     parser.add_argument("--runtime", choices=RUNTIMES, help="what runs the network (default: latency.runtime)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the network (default: latency.precision)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that the network will run with")
     parser.add_argument("--repeats", type=int, metavar="N", help="timed repeats of every operator")
     parser.add_argument("--networks", type=int, metavar="N", help="whole networks to calibrate on")
@@ -92,6 +94,7 @@ def _build(arguments: list[str], options: Options) -> int:
                 name=_given(given.runtime, TORCH if given.compute == "cuda" else configured.name),
                 threads=_given(given.threads, configured.threads),
                 networks=_given(given.networks, configured.networks),
+                precision=_given(given.precision, configured.precision),
             ),
             _given(given.repeats, config.latency.repeats),
             _shown(advance),
@@ -150,7 +153,8 @@ def _check(arguments: list[str], options: Options) -> int:
     with bar("measuring", "round") as advance:
         work = check_table_in_child(path, given.networks, given.rounds, given.seed, _shown(advance))
         found = asyncio.run(work)
-    emit(options, {"table": str(path), **found}, _render_check(path, found))
+    said = remarks(LatencyTable.load(path))
+    emit(options, {"table": str(path), **found, "remarks": said}, "\n".join([_render_check(path, found), *said]))
     return 0
 
 
@@ -252,6 +256,7 @@ def summary(path: Path, table: LatencyTable) -> dict[str, Any]:
         "correction": dict(table.correction),
         "interval": content.get("interval"),
         "notes": content["notes"],
+        "remarks": remarks(table),
         "mismatches": table.mismatches(probe(), table.settings.threads),
         **{name: content[name] for name in kept},
     }
@@ -277,6 +282,7 @@ def render(data: dict[str, Any]) -> str:
     if (interval := data["interval"]) is not None:
         rows.append(["interval", f"±{interval['half_width_percent']:.1f} % at {interval['level']:.0%}"])
         rows += [["", wide]] if (wide := advice(interval["half_width_percent"] / 100)) else []
+    rows += [["note", remark] for remark in data["remarks"]]
     return columns(rows)
 
 

@@ -15,9 +15,12 @@ from riwoa.service.front_view import (
     against_cell,
     fastest_line,
     limit_lines,
+    measured_cell,
+    measured_words,
     test_cell,
     test_view,
     test_words,
+    timed_view,
     validation_words,
     value_cell,
     value_head,
@@ -60,6 +63,7 @@ def to_json(front: Front, latency_interval: float | None) -> dict[str, Any]:
         "leader_accuracy_error": accuracy_error(leader["metrics"], oracle) if leader else None,
         "tries": front.tries,
         "test": test_view(front),
+        "timed": timed_view(front),
         "latency_interval": latency_interval,
         "front": [_row(network) for network in front.networks],
     }
@@ -75,6 +79,7 @@ def _row(network: FrontNetwork) -> dict[str, Any]:
         "slot": point.origin[1],
         "operator": individual.operator,
         "leader": network.is_winner,
+        "measured_ms": None if network.timed is None else network.timed.ms,
         "test": None if test is None else {"accuracy": test.value, "accuracy_error": test.error},
         "against_leader": None
         if less is None
@@ -100,7 +105,7 @@ def _table(front: Front, target_ms: float | None, latency_interval: float | None
     """Latency and accuracies, then what the networks are; what is known of none has no column."""
     in_limits = bool(limit_lines(front))
     limited = [s.limit.metric for s in front.limits if s.limit.metric != "latency_ms"] if in_limits else []
-    rows = [["", "latency", *limited, "in limits" if in_limits else "in target", "test", "less the leader"]]
+    rows = [["", "latency", "measured", *limited, "in limits" if in_limits else "in target", "test", "less the leader"]]
     rows[0] += [value_head(front), "resolution", "depths", "found by", "at"]
     for network in front.networks:
         point, architecture = network.point, network.individual.architecture
@@ -111,6 +116,7 @@ def _table(front: Front, target_ms: float | None, latency_interval: float | None
             [
                 "*" if network.is_winner else "",
                 latency,
+                measured_cell(network),
                 *(measured(name, network.individual.metrics[name]) for name in limited),
                 "" if target_ms is None and not in_limits else ("yes" if front.keeps_limits(network) else "no"),
                 test_cell(network),
@@ -138,4 +144,7 @@ def _leader(front: Front) -> list[str]:
     lines = [f"{'* ' if starred else ''}the leader{at}: {validation_words(front)}{about}"]
     lines += [f"  {line}" for line in limit_lines(front)]
     ended = front.test is not None or front.untested is not None or "report" in metrics
-    return [f"on test pictures: {test_words(front)}", *lines] if ended else lines
+    if ended:
+        lines = [f"on test pictures: {test_words(front)}", *lines]
+    note = front.finalists.note if front.finalists is not None else ""
+    return [*lines, *(f"measured: {words}" for words in (measured_words(front), note) if words)]

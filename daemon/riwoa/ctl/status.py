@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from riwoa.service.status_object import JudgementStatus, LeaderStatus, LimitStatus, StatusObject
+    from riwoa.service.status_object import JudgementStatus, LeaderStatus, LimitStatus, StatusObject, TimedStatus
 
 ANSWER_TIMEOUT_S = 1.0
 STOPPED, UNHEALTHY = 3, 4
@@ -159,6 +159,7 @@ def _from_journal(paths: StatePaths) -> StatusObject:
         },
         "leader": _journaled_leader(seen) if seen["leader"] else None,
         "test": _journaled_test(seen["test"]) if seen["test"] else None,
+        "timed": _journaled_timed(seen["timed"], seen["leader"] or {}) if seen["timed"] else None,
         "message": f"the daemon does not run; the journal's last entry is of {_moment(seen['committed_unix_s'])}",
     }
 
@@ -167,6 +168,20 @@ def _journaled_test(judged: dict[str, Any]) -> JudgementStatus:
     names = ("accuracy", "accuracy_error", "pictures", "views")
     error = judged.get("error")
     return {"reason": error} if error else {name: judged.get(name) for name in names}  # type: ignore[return-value]
+
+
+def _journaled_timed(timed: dict[str, Any], leader: dict[str, Any]) -> TimedStatus:
+    key = leader.get("architecture_key")
+    network: dict[str, Any] = next((n for n in timed.get("networks", []) if n.get("architecture_key") == key), {})
+    return {
+        "latency_ms": network.get("ms") if network.get("is_clear") else None,
+        "low_ms": network.get("low_ms"),
+        "high_ms": network.get("high_ms"),
+        "predicted_ms": network.get("predicted_ms"),
+        "runtime": timed.get("runtime"),
+        "networks": len(timed.get("networks", [])),
+        "note": timed.get("note") or None,
+    }
 
 
 def _journaled_leader(seen: dict[str, Any]) -> LeaderStatus:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RunStatus,
         ScreeningStatus,
         StatusObject,
+        TimedStatus,
         WorkerStatus,
     )
 
@@ -42,6 +43,7 @@ def render(status: StatusObject) -> str:
         rows.append(("time left", f"about {duration(time_left_s)}"))
     rows += _test(status.get("test"))
     rows += _leader(status.get("leader"), run.get("target_ms") if run else None)
+    rows += _timed(status.get("timed"))
     if status.get("pareto"):
         rows.append(("pareto", f"{status['pareto']} networks (riwoactl pareto)"))
     rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
@@ -118,6 +120,16 @@ def _test(test: JudgementStatus | None) -> list[tuple[str, str]]:
         by += f", p = {fastest['p']:.2g}"
         rows.append(("", f"not told from it, and faster: {fastest['latency_ms']:.3f} ms ({by})"))
     return rows
+
+
+def _timed(timed: TimedStatus | None) -> list[tuple[str, str]]:
+    """The winner by the clock, beside what the table says."""
+    if not timed:
+        return []
+    ms, note = timed.get("latency_ms"), timed.get("note")
+    words = f"{ms:.3f} ms ({timed.get('low_ms'):.3f} to {timed.get('high_ms'):.3f})" if ms is not None else ""
+    rows = [("measured", f"{words} in {timed.get('runtime')}, as exported")] if words else []
+    return rows + ([("" if rows else "measured", note)] if note else [])
 
 
 def _leader(leader: LeaderStatus | None, target_ms: float | None) -> list[tuple[str, str]]:

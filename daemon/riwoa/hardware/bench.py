@@ -285,7 +285,7 @@ def operator_items(operators: Sequence[Operator], compute: str, batch_size: int 
     """Each operator as the module that the subnet itself would hold."""
     modules = operator_modules(operators)
     return [
-        _timed(module, (batch_size, *operator_shapes(op)[0]), compute)
+        timed(module, (batch_size, *operator_shapes(op)[0]), compute)
         for op, module in zip(operators, modules, strict=True)
     ]
 
@@ -293,7 +293,7 @@ def operator_items(operators: Sequence[Operator], compute: str, batch_size: int 
 def network_items(configs: Sequence[OfaConfig], backbone: Backbone, compute: str, batch_size: int = 1) -> list[Timed]:
     """Extracted subnets, weights random: values do not change how long they take."""
     return [
-        _timed(net, (batch_size, 3, config.r, config.r), compute)
+        timed(net, (batch_size, 3, config.r, config.r), compute)
         for config, net in zip(configs, subnets(configs, backbone), strict=True)
     ]
 
@@ -392,7 +392,8 @@ def operator_shapes(op: Operator) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (op.in_c, op.in_h, op.in_w), (op.out_c, op.out_h, op.out_w)
 
 
-def _timed(module: torch.nn.Module, shape: tuple[int, ...], compute: str) -> Timed:
+def timed(module: torch.nn.Module, shape: tuple[int, ...], compute: str) -> Timed:
+    """A module in evaluation mode on the device where it is timed, with an input of this shape."""
     # Inputs from a generator of our own: timing must not touch the global random state.
     data = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     module = module.eval().requires_grad_(False)

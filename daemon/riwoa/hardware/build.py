@@ -23,9 +23,10 @@ from riwoa.hardware.calibration import FEATURES, Calibration, KnownNetwork
 from riwoa.hardware.drift import ROUNDS as DRIFT_ROUNDS
 from riwoa.hardware.drift import TOLERANCE
 from riwoa.hardware.lut import MOST_BATCH, LatencyTable
+from riwoa.hardware.precision import INT8_WORTH, int8_over_float32
 from riwoa.hardware.probe import library_versions, notes, probe, sensors
 from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child
-from riwoa.hardware.runtime import COMMAND, TORCH, Runtime, Settings
+from riwoa.hardware.runtime import COMMAND, FLOAT32, INT8, ONNXRUNTIME, TORCH, Runtime, Settings
 from riwoa.ipc.child import die_with_parent, watch_stdin
 from riwoa.ipc.job import answer, report
 from riwoa.supernet.geometry import STEMS, Backbone, Operator, all_operators, operators
@@ -96,7 +97,7 @@ def build_table(
         raw = replace(
             empty,
             entries={op.key: bench.timing(row) for op, row in zip(ops, samples.operators, strict=True)},
-            notes={**empty.notes, "sensors_after": sensors(card=bench.card(compute))},
+            notes={**empty.notes, **_notes_after(settings, runtime, configs, backbone)},
         )
         again = [] if runtime.name == COMMAND else _sessions(path, raw, configs, sessions)
         table = calibrated(raw, configs, samples.networks, again)
@@ -105,6 +106,16 @@ def build_table(
         raise unwritable(path, error, "fix the directory") from error
     saved.remove()
     return table
+
+
+def _notes_after(
+    settings: Settings, runtime: Runtime, configs: Sequence[OfaConfig], backbone: Backbone
+) -> dict[str, Any]:
+    """Clocks and temperatures at the end, and what 8 bits are worth where the table is of them."""
+    from riwoa.hardware import bench
+
+    worth = {INT8_WORTH: round(int8_over_float32(configs, backbone, runtime), 3)} if runtime.precision == INT8 else {}
+    return {**worth, "sensors_after": sensors(card=bench.card(settings.compute))}
 
 
 def _check_runtime(runtime: Runtime, compute: str, regime: str | None) -> None:
@@ -121,6 +132,8 @@ def _check_runtime(runtime: Runtime, compute: str, regime: str | None) -> None:
         raise UsageError(f"{runtime.name} is measured on the CPU alone; {compute} is for --runtime torch")
     if runtime.name != TORCH and regime is not None:
         raise UsageError(f"a regime is torch's way to launch kernels, {runtime.name} has none; ask for --runtime torch")
+    if runtime.precision != FLOAT32 and runtime.name != ONNXRUNTIME:
+        raise UsageError(f"{runtime.precision} is measured in onnxruntime alone; ask for --runtime onnxruntime")
     if runtime.name == COMMAND and not runtime.command:
         raise UsageError("the runtime is a program, and none is named: set latency.command")
 
@@ -133,6 +146,7 @@ def _settings(runtime: Runtime, compute: str, repeats: int, batch_size: int, reg
         compute,
         runtime.threads,
         repeats,
+        dtype=runtime.precision,
         memory_format="contiguous" if compute == "cpu" else "channels_last",
         batch_size=batch_size,
         regime=(regime or ("graph" if compute == "cuda" else "eager")) if of_torch else "session",

@@ -29,7 +29,7 @@ from riwoa.errors import InputError, TableError
 from riwoa.files.ownership import begins_with, irregular, json_object, opened_file
 from riwoa.hardware.calibration import FEATURES, IDENTITY, Calibration, Interval, KnownNetwork, correction_ms
 from riwoa.hardware.probe import Device
-from riwoa.hardware.runtime import GRAPH_LEVELS, ONNXRUNTIME, RUNTIMES, TORCH, Settings
+from riwoa.hardware.runtime import GRAPH_LEVELS, ONNXRUNTIME, PRECISIONS, RUNTIMES, TORCH, Settings
 from riwoa.supernet.geometry import STEMS, Backbone, Operator, all_operators, block_operator, fixed_operators
 from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa_storage.durable import replace_durably
@@ -452,6 +452,8 @@ def _settings(settings: Settings) -> Settings:
     regimes = ("session",) if settings.runtime != TORCH else ("eager", "graph")[: 1 + (settings.compute == "cuda")]
     if settings.runtime not in RUNTIMES or settings.regime not in regimes:
         raise _Invalid(f"'settings' needs one of the runtimes {RUNTIMES}, and of its regimes, here {regimes}")
+    if settings.runtime == ONNXRUNTIME and settings.dtype not in PRECISIONS:
+        raise _Invalid(f"'settings' needs one of the precisions {PRECISIONS}")
     if settings.runtime == ONNXRUNTIME and settings.graph_level not in GRAPH_LEVELS:
         raise _Invalid(f"'settings' needs one of the graph levels {GRAPH_LEVELS}")
     return settings

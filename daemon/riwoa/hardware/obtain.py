@@ -90,10 +90,11 @@ def _shipped(backbone: Backbone, config: Config) -> LatencyTable | None:
         return None
     differs = table.mismatches(probe(), config.latency.threads)
     wanted = configured_runtime(config.latency)
-    if (wanted.name, wanted.version, wanted.graph_level) != (
+    if (wanted.name, wanted.version, wanted.graph_level, wanted.precision) != (
         table.settings.runtime,
         table.settings.runtime_version,
         table.settings.graph_level,
+        table.settings.dtype,
     ):
         differs.append("of another runtime")
     return None if differs or table.missing(config.oracle.supernet.resolutions, backbone) else table

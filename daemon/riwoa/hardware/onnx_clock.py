@@ -28,9 +28,10 @@ import onnxruntime
 
 from riwoa.errors import TableError
 from riwoa.hardware.bench import operator_modules, operator_shapes, subnets
-from riwoa.hardware.runtime import CPU_PROVIDER, Runtime
+from riwoa.hardware.runtime import CPU_PROVIDER, FLOAT32, INT8, Runtime
 from riwoa.supernet.geometry import Backbone, Operator
 from riwoa.supernet.onnx_graph import module_graph, subnet_graph
+from riwoa.supernet.onnx_int8 import in_int8
 from riwoa.supernet.space import OfaConfig
 from riwoa.text import printable
 
@@ -116,21 +117,27 @@ def visit_ms(model: bytes | Path, shape: Sequence[int], runtime: Runtime) -> lis
     return [run_ms() for _ in range(max(_LEAST_RUNS, min(_MOST_RUNS, runs)))]
 
 
-def operator_items(operators: Sequence[Operator], batch_size: int) -> list[OnnxItem]:
+def operator_items(operators: Sequence[Operator], batch_size: int, precision: str = FLOAT32) -> list[OnnxItem]:
     """Each operator as a graph of its own, weights random."""
     items = []
     for op, module in zip(operators, operator_modules(operators), strict=True):
         shape, out_shape = ((batch_size, *part) for part in operator_shapes(op))
-        items.append(OnnxItem(module_graph(module, shape, out_shape).SerializeToString(), shape))
+        items.append(_item(module_graph(module, shape, out_shape), shape, precision))
     return items
 
 
-def network_items(configs: Sequence[OfaConfig], backbone: Backbone, batch_size: int) -> list[OnnxItem]:
+def network_items(
+    configs: Sequence[OfaConfig], backbone: Backbone, batch_size: int, precision: str = FLOAT32
+) -> list[OnnxItem]:
     """Extracted subnets as the graphs that are exported, weights random: values do not change how long they take."""
     return [
-        OnnxItem(graph.SerializeToString(), (batch_size, 3, config.r, config.r))
+        _item(graph, (batch_size, 3, config.r, config.r), precision)
         for config, graph in zip(configs, _graphs(configs, backbone, batch_size), strict=True)
     ]
+
+
+def _item(graph: onnx.ModelProto, shape: tuple[int, ...], precision: str) -> OnnxItem:
+    return OnnxItem((in_int8(graph) if precision == INT8 else graph).SerializeToString(), shape)
 
 
 def _graphs(configs: Sequence[OfaConfig], backbone: Backbone, batch_size: int) -> list[onnx.ModelProto]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 ONNXRUNTIME, TORCH, COMMAND = "onnxruntime", "torch", "command"
 RUNTIMES = (ONNXRUNTIME, TORCH, COMMAND)
+FLOAT32, INT8 = "float32", "int8"
+PRECISIONS = (FLOAT32, INT8)
 GRAPH_LEVELS = ("all", "extended", "basic", "disabled")
 CPU_PROVIDER = "CPUExecutionProvider"
 
@@ -28,6 +30,7 @@ class Runtime:
         command: the program that times an ONNX file, where the runtime is one.
         timeout_s: longest call of it.
         retries: further calls after one that failed.
+        precision: of weights and activations, one of PRECISIONS.
     """
 
     name: str = TORCH
@@ -37,6 +40,7 @@ class Runtime:
     command: str = ""
     timeout_s: float = 120.0
     retries: int = 2
+    precision: str = FLOAT32
 
     @property
     def version(self) -> str:
@@ -62,7 +66,7 @@ class Settings:
     compute: str  # "cpu" or "cuda"
     threads: int
     repeats: int
-    dtype: str = "float32"
+    dtype: str = FLOAT32  # of weights and activations
     memory_format: str = "contiguous"
     batch_size: int = 1
     regime: str = "eager"
@@ -84,12 +88,14 @@ def configured_runtime(latency: Latency) -> Runtime:
         latency.command or "",
         latency.command_timeout_s,
         latency.command_retries,
+        latency.precision,
     )
 
 
 def runtime_of(settings: Settings) -> Runtime:
     """The runtime that a table was measured in."""
-    return Runtime(settings.runtime, settings.threads, settings.graph_level or "all", command=settings.command)
+    level = settings.graph_level or "all"
+    return Runtime(settings.runtime, settings.threads, level, command=settings.command, precision=settings.dtype)
 
 
 def runtime_mismatches(settings: Settings, latency: Latency) -> list[str]:
@@ -97,10 +103,10 @@ def runtime_mismatches(settings: Settings, latency: Latency) -> list[str]:
 
     With "auto" a table that lies there decides: those of before there was a choice are torch's.
     """
-    if latency.runtime == "auto" and settings.runtime == TORCH:
-        return []
     wanted = configured_runtime(latency)
-    pairs = {"runtime": (settings.runtime, wanted.name)}
+    if latency.runtime == "auto" and settings.runtime == TORCH and wanted.precision == FLOAT32:
+        return []
+    pairs = {"runtime": (settings.runtime, wanted.name), "precision": (settings.dtype, wanted.precision)}
     if settings.runtime == wanted.name == ONNXRUNTIME:
         pairs["graph_level"] = settings.graph_level, wanted.graph_level
     if settings.runtime == wanted.name == COMMAND:
@@ -115,4 +121,5 @@ def spoken(settings: Settings) -> str:
         return f"the program {settings.command}"
     level = "" if settings.graph_level in ("", "all") else f", graph level {settings.graph_level}"
     how = {"eager": "eager ", "graph": "CUDA graphs of "}.get(settings.regime, "") if settings.runtime == TORCH else ""
-    return f"{how}{settings.runtime} {settings.runtime_version}".rstrip() + f", {threads}{level}"
+    precision = "" if settings.dtype == FLOAT32 else f", {settings.dtype}"
+    return f"{how}{settings.runtime} {settings.runtime_version}".rstrip() + f", {threads}{level}{precision}"

@@ -50,5 +50,6 @@ def measure_here(
             networks = bench.network_items(configs, backbone, compute, batch)
             return bench.measure(timed, networks, samples, clock, saved, throttled(progress))
         onnx_clock = OnnxClock(runtime, CommandClock(runtime) if runtime.name == COMMAND else None)
-        files = operator_items(ops, batch), network_items(configs, backbone, batch)
+        precision = runtime.precision
+        files = operator_items(ops, batch, precision), network_items(configs, backbone, batch, precision)
         return bench.measure(*files, samples, onnx_clock, saved, throttled(progress))

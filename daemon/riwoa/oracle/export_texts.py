@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from riwoa.datasets.preprocessing import Preprocessing
+from riwoa.hardware.runtime import FLOAT32, INT8
 from riwoa.oracle.onnx_files import IMAGES, LOGITS, OnnxNetwork
 from riwoa.paths import shipped
 from riwoa.supernet.geometry import squeezed_channels
@@ -33,6 +34,8 @@ class Deployment:
         int8_accuracies: of the quantised one, where there is one.
         network: the ONNX network; None where none is written.
         notes: what is known of run and weights, by the names of the metadata.
+        is_timed: whether the network's graph and weights are those that the clock was asked about.
+        precision: that the latencies are of.
     """
 
     class_names: Sequence[str]
@@ -41,6 +44,8 @@ class Deployment:
     int8_accuracies: Mapping[str, Mapping[str, Any]] | None
     network: OnnxNetwork | None
     notes: Mapping[str, str]
+    is_timed: bool = False
+    precision: str = FLOAT32
 
     @property
     def labels(self) -> str:
@@ -53,9 +58,14 @@ class Deployment:
         return {**self.rule.to_json(), "input": self._input}
 
     def facts(self, *, int8: bool = False) -> dict[str, str]:
-        """The metadata of model.onnx, or of model.int8.onnx, whose latency nobody knows."""
+        """The metadata of model.onnx, or of model.int8.onnx; only one of them has a latency that is known."""
         accuracies = (self.int8_accuracies or {}) if int8 else self.accuracies
-        notes = {key: value for key, value in self.notes.items() if not (int8 and key.startswith("latency"))}
+        precision = INT8 if int8 else FLOAT32
+        notes = {
+            key: value
+            for key, value in self.notes.items()
+            if precision == self.precision or not key.startswith("latency")
+        }
         side = self.rule.resolution
         return {
             **notes,
@@ -68,7 +78,7 @@ class Deployment:
             "std": json.dumps(list(self.rule.std)),
             "preprocess": json.dumps(self.preprocess),
             "accuracy": json.dumps({split: dict(found) for split, found in accuracies.items()}),
-            "precision": "int8" if int8 else "float32",
+            "precision": precision,
         }
 
     @property
@@ -105,10 +115,18 @@ class Deployment:
         ]
         for split in of:
             if self.int8_accuracies is not None and split in self.int8_accuracies:
-                rows.append(f"- model.int8.onnx: accuracy {_percent(self.int8_accuracies[split])} {of[split]}")
+                small = self.int8_accuracies[split]
+                rows.append(f"- model.int8.onnx: accuracy {_percent(small)} {of[split]}, {against_float32(small)}")
+        of_int8 = "model.int8.onnx: " if self.precision == INT8 else ""
         if "latency_ms" in self.notes:
             interval = f" {self.notes['latency_interval']}" if "latency_interval" in self.notes else ""
-            rows.append(f"- latency {self.notes['latency_ms']} ms{interval} a picture, {self.notes['latency_of']}")
+            rows.append(
+                f"- {of_int8}latency {self.notes['latency_ms']} ms{interval} a picture, {self.notes['latency_of']}"
+            )
+        if "latency_measured_ms" in self.notes:
+            ms, between, runtime = (self.notes[f"latency_measured_{name}"] for name in ("ms", "between", "in"))
+            what = "this very graph with its weights" if self.is_timed else "the network as the search found it"
+            rows.append(f"- measured there: {ms} ms (between {between}) in {runtime}, {what}")
         return "\n".join([*rows, f"- weights: {self.notes['weights_licence']}"])
 
     def _files(self) -> str:
@@ -148,6 +166,12 @@ class Deployment:
             lines.append("    p = np.exp(p - p.max()) / np.exp(p - p.max()).sum()")
         lines.append('    print(f"{path}: {labels[p.argmax()]} {100 * p.max():.2f} %")')
         return _IMPORTS.format(ops=", ImageOps" if rule.rules > 1 else "") + "\n".join(lines) + "\n"
+
+
+def against_float32(found: Mapping[str, Any]) -> str:
+    """How far 8 bits are from float32 on the same pictures, in words."""
+    less = found["against_float32"]
+    return f"paired {100 * less['value']:+.2f} ± {100 * less['error']:.2f} against float32"
 
 
 def model_source(config: Mapping[str, Any], resolution: int) -> str:

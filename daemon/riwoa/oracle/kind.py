@@ -17,7 +17,9 @@ from riwoa.config.fields import KindSettings
 from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
 from riwoa.errors import ConfigError, InputError, RiwoaError
+from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.hardware.process import ProgressCallback
+from riwoa.hardware.runtime import FLOAT32
 from riwoa.oracle.attainable import Range, check_attainable
 from riwoa.oracle.protocol import Metrics, Oracle, OracleSpec, SettingsSpec
 from riwoa.search.catalogue import Catalogue
@@ -112,6 +114,7 @@ class FoundNetwork:
         metrics: as journaled.
         notes: text that goes into a model's file: what it is and where it comes from.
         finetuned: the file of its fine-tuned weights, of which the network is to be; None: of those it was found with.
+        precision: that the run's latencies are of.
     """
 
     spec: Json
@@ -119,6 +122,7 @@ class FoundNetwork:
     metrics: Metrics
     notes: Mapping[str, str]
     finetuned: Path | None = None
+    precision: str = FLOAT32
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +328,14 @@ class OracleKind(ABC):
 
     def finetuning_told(self, found: FoundNetwork, file: Path) -> Json | None:
         """What ``finetune`` came to, from the file that it wrote; None where it is missing, or of another winner."""
+        return None
+
+    def deployed(self, found: FoundNetwork) -> DeployedNetwork | None:
+        """A network of the run as it is exported, to be timed; None, as here, where there is none.
+
+        Raises:
+            RiwoaError: the network cannot be made.
+        """
         return None
 
     def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:

@@ -6,6 +6,7 @@ nodes, and every file is run in onnxruntime beside torch before anybody gets it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from riwoa.datasets.arrays import FloatArray, Images, IntArray, resize_matrix
 from riwoa.datasets.preprocessing import Preprocessing
+from riwoa.search.paired import BoolArray
 
 IMAGES, PIXELS = "images", "pixels"  # inputs: standardised floats, bytes
 LOGITS, PROBABILITIES = "logits", "probabilities"  # outputs
@@ -53,6 +55,19 @@ class OnnxNetwork:
     def fed(self, images: FloatArray, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Of the same pictures the form that it takes."""
         return pixels if self.input["name"] == PIXELS else images
+
+    @property
+    def bare(self) -> bytes:
+        """The file without a word in its metadata: what is timed."""
+        model = _copy(self.model)
+        del model.metadata_props[:]
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
+
+    @property
+    def sha256(self) -> str:
+        """Identity of graph and weights, whatever the metadata say."""
+        return hashlib.sha256(self.bare).hexdigest()
 
     def described(self, facts: Mapping[str, str]) -> bytes:
         """The file, with facts in its metadata."""
@@ -164,7 +179,11 @@ class Session:
         (found,) = self._session.run(None, {self._session.get_inputs()[0].name: pictures})
         return np.asarray(found, np.float32)
 
-    def correct(self, images: Images, labels: IntArray, batch: int = 200) -> int:
-        """How many standardised pictures it names rightly."""
+    def right(self, images: Images, labels: IntArray, batch: int = 200) -> BoolArray:
+        """Which standardised pictures it names rightly."""
         starts = range(0, len(labels), batch)
-        return sum(int((self.run(images[i : i + batch]).argmax(1) == labels[i : i + batch]).sum()) for i in starts)
+        return np.concatenate([self.run(images[i : i + batch]).argmax(1) == labels[i : i + batch] for i in starts])
+
+    def correct(self, images: Images, labels: IntArray) -> int:
+        """How many of them."""
+        return int(self.right(images, labels).sum())

@@ -13,8 +13,10 @@ from riwoa.config.schema import Oracle as OracleTable
 from riwoa.datasets.catalogue import check_task, task_of
 from riwoa.errors import InputError
 from riwoa.hardware.accelerator import probe_accelerator
+from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import backbone_of, known_table, obtain_table
+from riwoa.hardware.precision import remarks
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
@@ -82,7 +84,7 @@ class SupernetKind(OracleKind):
             auto_target_ms=auto_target_ms(table, resolutions),
             latency_sha256=table.sha256,
             measured=latency_table,
-            warnings=_warnings(spec),
+            warnings=(*_warnings(spec), *remarks(table)),
             known=mobilenet_sizes(backbone_of(config)),
         )
 
@@ -167,6 +169,12 @@ class SupernetKind(OracleKind):
     def finetuning_told(self, found: FoundNetwork, file: Path) -> Json | None:
         """See ``OracleKind.finetuning_told``."""
         return told_finetuning(file, found.notes)
+
+    def deployed(self, found: FoundNetwork) -> DeployedNetwork:
+        """See ``OracleKind.deployed``: with the weights that the search saw."""
+        from riwoa.oracle.supernet_export import deployed_subnet  # torch
+
+        return deployed_subnet(found)
 
     def export(self, found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         """See ``OracleKind.export``: the recalibrated subnet in float32, as weights and as ONNX."""

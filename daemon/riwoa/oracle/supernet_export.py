@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ from riwoa.datasets.catalogue import ImageTask, check_every_split, task_of
 from riwoa.datasets.preprocessing import Preprocessing
 from riwoa.errors import InputError, OracleError
 from riwoa.files.ownership import safetensors_notes
+from riwoa.hardware.deployed import DeployedNetwork
+from riwoa.hardware.runtime import INT8
 from riwoa.oracle.export_texts import Deployment, model_source
 from riwoa.oracle.kind import ExportForm, FoundNetwork, NetworkFiles
 from riwoa.oracle.onnx_files import LOGITS, OnnxNetwork, Session, quantised, with_preprocessing, with_softmax
 from riwoa.oracle.supernet_oracle import checkpoint_path
 from riwoa.parsing import parse_json, parse_json_object
+from riwoa.search.paired import BoolArray, difference_of
 from riwoa.supernet.evaluator import SubnetEvaluator
 from riwoa.supernet.job import told_finetuning
 from riwoa.supernet.network import Supernet
@@ -64,14 +67,18 @@ def export_subnet(found: FoundNetwork, form: ExportForm) -> NetworkFiles:
         net = with_finetuned_weights(net, found.finetuned)
     subnet = _Subnet(net, config, task, spec)
     network = subnet.onnx_network(form) if form.onnx else None
-    small = quantised(subnet.graph(), subnet.calibrating()) if form.int8 else None
+    in_int8 = found.precision == INT8
+    small = subnet.in_int8() if form.int8 or (in_int8 and form.onnx) else None
+    timed = small if in_int8 else network
     deployment = Deployment(
         class_names=class_names(task, spec.n_classes),
         rule=subnet.rule,
         accuracies=subnet.accuracies(),
-        int8_accuracies=None if small is None else subnet.accuracies_in_onnxruntime(small),
+        int8_accuracies=None if small is None else subnet.accuracies_in_8_bits(small),
         network=network,
         notes={**found.notes, "weights_licence": weights_licence(spec)},
+        is_timed=timed is not None and timed.sha256 == found.notes.get("latency_measured_sha256"),
+        precision=found.precision,
     )
     files = subnet.module_files(found.notes)
     files["labels.txt"] = deployment.labels.encode()
@@ -89,6 +96,22 @@ def export_subnet(found: FoundNetwork, form: ExportForm) -> NetworkFiles:
             flush(directory / name)
 
     return NetworkFiles(subnet.description(found, deployment), None if form.onnx else "not asked for", write)
+
+
+def deployed_subnet(found: FoundNetwork) -> DeployedNetwork:
+    """The network of ``export_subnet`` to be timed; in 8 bits, where the run's latencies are, judged on validation.
+
+    Raises:
+        InputError: the checkpoint or the data is missing or damaged.
+    """
+    spec, config = SupernetSpec.from_json(found.spec), ofa_config(found.architecture)
+    task = task_of(spec)
+    net = winning_net(spec, config, task)
+    subnet, shape = _Subnet(net, config, task, spec), (3, config.r, config.r)
+    if found.precision != INT8:
+        return DeployedNetwork(subnet.graph().bare, shape, net)
+    small = subnet.in_int8()
+    return DeployedNetwork(small.bare, shape, net, float(subnet.right_in_onnxruntime(small, "validation").mean()))
 
 
 def load_exported(directory: Path) -> tuple[nn.Module, int]:
@@ -138,12 +161,17 @@ def with_finetuned_weights(net: nn.Module, file: Path) -> nn.Module:
 
 def accuracy(net: nn.Module, images: Images, labels: IntArray) -> dict[str, Any]:
     """Top-1 of a model in batches: {"accuracy", "correct", "images"}."""
-    correct = 0
+    return _share(int(_right(net, images, labels).sum()), len(images))
+
+
+def _right(net: nn.Module, images: Images, labels: IntArray) -> BoolArray:
+    """Which pictures a model names rightly."""
+    found = []
     with torch.inference_mode():
         for start in range(0, len(images), _BATCH_IMAGES):
             logits = net(torch.from_numpy(images[start : start + _BATCH_IMAGES]))
-            correct += int((logits.argmax(1).numpy() == labels[start : start + _BATCH_IMAGES]).sum())
-    return _share(correct, len(images))
+            found.append(logits.argmax(1).numpy() == labels[start : start + _BATCH_IMAGES])
+    return np.concatenate(found)
 
 
 def class_names(task: ImageTask, n_classes: int) -> tuple[str, ...]:
@@ -193,11 +221,19 @@ class _Subnet:
     def accuracies(self) -> dict[str, dict[str, Any]]:
         return {s: accuracy(self.net, *self._views(s)) for s in _JUDGED if s in self.task.splits}
 
-    def accuracies_in_onnxruntime(self, network: OnnxNetwork) -> dict[str, dict[str, Any]]:
-        """Of a network that takes standardised images."""
-        session = Session(network.described({}))
-        splits = {split: self._views(split) for split in _JUDGED if split in self.task.splits}
-        return {split: _share(session.correct(*views), len(views[1])) for split, views in splits.items()}
+    def accuracies_in_8_bits(self, network: OnnxNetwork) -> dict[str, dict[str, Any]]:
+        """Of a network that takes standardised images, and how far they are from float32's on the same pictures."""
+        found: dict[str, dict[str, Any]] = {}
+        for split in (split for split in _JUDGED if split in self.task.splits):
+            exact, small = _right(self.net, *self._views(split)), self.right_in_onnxruntime(network, split)
+            pictures = len(self.task.labels(split))  # each of them in some views, which are no pictures of their own
+            less = asdict(difference_of(*(right.reshape(-1, pictures).T for right in (small, exact))))
+            found[split] = {**_share(int(small.sum()), len(small)), "against_float32": less}
+        return found
+
+    def right_in_onnxruntime(self, network: OnnxNetwork, split: Split) -> BoolArray:
+        """Which pictures a network that takes standardised images names rightly."""
+        return Session(network.described({})).right(*self._views(split))
 
     def _views(self, split: Split) -> tuple[Images, IntArray]:
         return self.task.views(split, self.config.r, self.spec.validation_views)
@@ -210,6 +246,10 @@ class _Subnet:
     def graph(self) -> OnnxNetwork:
         """The network as it is timed, for any number of images."""
         return OnnxNetwork(subnet_graph(self.net, self.config.r, batch=None), self.rule)
+
+    def in_int8(self) -> OnnxNetwork:
+        """The same in 8 bits, scaled on training pictures."""
+        return quantised(self.graph(), self.calibrating())
 
     def onnx_network(self, form: ExportForm) -> OnnxNetwork:
         return _formed(self.graph(), form)

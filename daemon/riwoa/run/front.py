@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riwoa.errors import InputError
-from riwoa.oracle.answers import BoolArray, unpack_answers
+from riwoa.hardware.timed import Finalists, TimedNetwork, read_finalists
+from riwoa.oracle.answers import unpack_answers
 from riwoa.run.limits import LimitStanding, Range, ReachedRanges, journaled_objective, standings
 from riwoa.search.fitness import Objective
 from riwoa.search.paired import Accuracy, Difference, accuracy_of, difference_of
@@ -25,9 +26,10 @@ class FrontNetwork:
     Attributes:
         point: accuracy as the search saw it (or what else is to be raised), and latency.
         individual: as committed.
-        is_winner: whether it is the leader.
+        is_winner: whether it is the run's winner.
         test: accuracy on pictures that chose nothing; None where it was not judged.
         difference: of that from the winner's; None for the winner, and where either was not judged.
+        timed: in its runtime, at the end of the run; None where it was not, or the machine was too busy.
     """
 
     point: ParetoPoint
@@ -35,6 +37,7 @@ class FrontNetwork:
     is_winner: bool
     test: Accuracy | None
     difference: Difference | None
+    timed: TimedNetwork | None = None
 
     @property
     def is_equal(self) -> bool:
@@ -49,12 +52,13 @@ class Front:
     Attributes:
         run: its record.
         tries: evaluations in full, of which the winner is the best.
-        leader: as the last generation has it.
+        leader: the winner: as the last generation has it, or the network that took its place.
         networks: the front.
         test: the winner's accuracy on pictures that chose nothing; None where it was not judged.
         untested: why it was not judged; None where it was, or nobody tried.
         objective: what the run looks for.
         reached: what its evaluated networks have of each limited metric.
+        finalists: what the clock said; None where nobody asked it.
     """
 
     run: RunRecord
@@ -65,6 +69,7 @@ class Front:
     untested: str | None
     objective: Objective
     reached: Mapping[str, Range]
+    finalists: Finalists | None = None
 
     @property
     def limits(self) -> tuple[LimitStanding, ...]:
@@ -130,6 +135,7 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
         StorageError: a row is damaged.
     """
     last = reader.last_generation(run.run_id)
+    finalists = read_finalists(reader, run.run_id)
     leader = last.leader if last is not None else None
     objective = journaled_objective(run.provenance, (leader or {}).get("target_ms"))
     archive, reached, known = ParetoArchive(), ReachedRanges(), dict[str, IndividualRecord]()
@@ -142,26 +148,29 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
         point = ParetoPoint(individual.architecture_key, value, cost, (generation, individual.slot))
         if archive.add(point):
             known[point.key] = individual
+    if finalists is not None and finalists.leader is not None:
+        leader = finalists.leader
     winner_key = leader["architecture_key"] if leader is not None else ""
     events = reader.events(run.run_id, NetworkJudged)
     answers = {e.architecture_key: unpack_answers(e.correct, e.pictures, e.views) for e in events if e.error is None}
     errors = [e.error for e in events if e.architecture_key == winner_key and e.error is not None]
     winner = answers.get(winner_key)
+
+    def network(point: ParetoPoint) -> FrontNetwork:
+        is_winner, ours = point.key == winner_key, answers.get(point.key)
+        paired = None if is_winner or ours is None or winner is None else difference_of(ours, winner)
+        test = None if ours is None else accuracy_of(ours)
+        timed = None if finalists is None else finalists.of(point.key)
+        return FrontNetwork(point, known[point.key], is_winner, test, paired, timed)
+
     return Front(
         run=run,
         tries=int(last.counters.get("evaluations", 0)) if last is not None else 0,
         leader=leader,
-        networks=tuple(_network(p, known[p.key], winner_key, answers.get(p.key), winner) for p in archive.front()),
+        networks=tuple(map(network, archive.front())),
         test=None if winner is None else accuracy_of(winner),
         untested=errors[-1] if winner is None and errors else None,
         objective=objective,
         reached=reached,
+        finalists=finalists,
     )
-
-
-def _network(
-    point: ParetoPoint, individual: IndividualRecord, winner_key: str, ours: BoolArray | None, winner: BoolArray | None
-) -> FrontNetwork:
-    is_winner = point.key == winner_key
-    paired = None if is_winner or ours is None or winner is None else difference_of(ours, winner)
-    return FrontNetwork(point, individual, is_winner, None if ours is None else accuracy_of(ours), paired)

@@ -8,9 +8,11 @@ from typing import Any
 
 from riwoa.errors import RiwoaError
 from riwoa.files.ownership import json_object
+from riwoa.hardware.interval import interval_of
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.ipc.job import run_job
 from riwoa.log import get_logger
+from riwoa.oracle.kind import Problem
 from riwoa.oracle.kinds import kind_named
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import OracleSpec
@@ -19,15 +21,16 @@ from riwoa.paths import StatePaths
 from riwoa.patience import patiently
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import EvaluationRequest, Evaluations
-from riwoa.run.history import Best
 from riwoa.run.journal import RunJournal
 from riwoa.run.judging import Judges, judge_networks, unjudged
+from riwoa.service.finalists import Contest, time_finalists
 from riwoa.service.finetuning import finetuned, usual_threads
 from riwoa.service.logs import log_export_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.tasks import first_error
 from riwoa.text import printable
 from riwoa_storage.events import NetworkJudged, WinnerConfirmed
+from riwoa_storage.records import Json
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
@@ -36,7 +39,7 @@ NO_TEST_PICTURES = "there are no pictures that chose nothing"
 
 
 async def confirm_winner(
-    parts: DaemonParts, journal: JournalWriter, run_id: int, exact_spec: OracleSpec | None, winner: Best | None
+    parts: DaemonParts, journal: JournalWriter, run_id: int, exact_spec: OracleSpec | None, winner: Json | None
 ) -> None:
     """Evaluate the winner once more in float32, which is what gets exported, and journal that too.
 
@@ -50,13 +53,12 @@ async def confirm_winner(
     async with WorkerPool(exact_spec, replace(pool_settings(parts.config.oracle), workers=1)) as pool:
         info = await pool.start()
         evaluations = Evaluations(pool, journal, parts.paths.journal, info.version, on_result=parts.progress.note)
-        individual = winner.individual
-        request = EvaluationRequest(individual.architecture_key, individual.architecture)
+        request = EvaluationRequest(winner["architecture_key"], winner["architecture"])
         (confirmed,) = await evaluations.evaluate([request])
     event = WinnerConfirmed(
         run_id=run_id,
-        generation=winner.generation,
-        architecture_key=individual.architecture_key,
+        generation=winner["generation"],
+        architecture_key=winner["architecture_key"],
         oracle_version=info.version,
         metrics=confirmed.metrics,
         error=confirmed.error,
@@ -103,6 +105,32 @@ async def judge_front(parts: DaemonParts, journal: JournalWriter, spec: OracleSp
         await journal.put_event(NetworkJudged(run_id=run.run_id, architecture_key=key, error=reason))
         _log.info("front_not_judged", reason=reason)
     return reason is None
+
+
+async def measured_winner(
+    parts: DaemonParts, journal: JournalWriter, problem: Problem, conductor: Conductor
+) -> Json | None:
+    """The winner, once the finalists are timed in their runtime; None where the search has none.
+
+    They are timed where the latencies are this device's own, and the configuration asks for it.
+    """
+    winner, most = conductor.leader, conductor.config.run.finalists
+    if winner is None or most == 0 or problem.measured is None:
+        return None if winner is None else winner.to_json()
+    contest = Contest(
+        RunJournal(journal, parts.paths.journal, conductor.run_id),
+        winner,
+        conductor.objective,
+        interval_of(problem.measured, problem.latency_sha256),
+        most,
+        conductor.schedule.left_s,
+    )
+
+    def tell(words: str) -> None:
+        parts.progress.note()
+        parts.board.change(lambda shown: shown.saying(words))
+
+    return await time_finalists(contest, tell)
 
 
 def _test_spec(parts: DaemonParts, spec: OracleSpec) -> OracleSpec | None:

@@ -25,7 +25,10 @@ from riwoa.service.front_view import (
     LEGEND,
     against_cell,
     fastest_line,
+    int8_words,
     limit_lines,
+    measured_cell,
+    measured_words,
     test_cell,
     test_words,
     validation_words,
@@ -144,6 +147,8 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     if front.leader["target_ms"] is not None:  # without latencies there is no front
         _show_front(front, interval)
     exported = exported_digest(paths) == last.digest
+    if exported and (small := json_object(paths.export / "architecture.json").get("int8")):
+        print(f"  in int8      {int8_words(small)}")
     print(f"\njournal  {paths.journal}")
     print(f"export   {paths.export if exported else 'not written; `riwoactl export` writes it'}")
     print(f"digest   {last.digest}")
@@ -165,6 +170,10 @@ def _show_winner(front: Front, confirmed: Mapping[str, Any] | None, interval: fl
         rows.append(("latency", f"{metrics['latency_ms']:.3f}{aim} ms an image{plus_minus(interval)}, by {by}"))
         if wide := advice(interval):
             rows.append(("", wide))
+        if measured := measured_words(front):
+            rows.append(("measured", measured))
+        if front.finalists is not None and front.finalists.note:
+            rows.append(("", front.finalists.note))
     rows += [("" if i else "limits", line) for i, line in enumerate(limit_lines(front))]
     if {"parameters", "macs"} <= metrics.keys():
         rows.append(("size", f"{metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds"))
@@ -178,10 +187,16 @@ def _show_front(front: Front, interval: float | None) -> None:
     known, paired = any(map(test_cell, front.networks)), front.test is not None
     print("\nPareto front, fastest first" + (f" ({LEGEND})" if paired else ""))
     width = len(plus_minus(interval))
-    heads = (f"{'test':>9}" if known else "") + (f"  {'less the winner':<17}" if paired else "")
+    timed = any(map(measured_cell, front.networks))
+    heads = (
+        (f"{'measured':>10}" if timed else "")
+        + (f"{'test':>9}" if known else "")
+        + (f"  {'less the winner':<17}" if paired else "")
+    )
     print(f"  {'latency':>8}   {'':{width}}{heads}{value_head(front):>12}")
     for network in front.networks:
-        cells = (f"{test_cell(network):>9}" if known else "") + (f"  {against_cell(network):<17}" if paired else "")
+        cells = f"{measured_cell(network):>10}" if timed else ""
+        cells += (f"{test_cell(network):>9}" if known else "") + (f"  {against_cell(network):<17}" if paired else "")
         mark = "  <- winner" if network.is_winner else ""
         latency = f"{network.point.latency_ms:8.3f} ms{plus_minus(interval)}"
         print(f"  {latency}{cells}{value_cell(front, network):>12}{mark}")

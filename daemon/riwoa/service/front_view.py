@@ -9,17 +9,17 @@ from typing import Any
 from riwoa.run.front import Front, FrontNetwork, read_front
 from riwoa.search.paired import Difference
 from riwoa.service.limit_text import further, limit_line, limits_view
-from riwoa.service.status_object import EqualStatus, JudgementStatus
+from riwoa.service.status_object import EqualStatus, JudgementStatus, TimedStatus
 from riwoa.text import measured, named_measure
 from riwoa_storage.reader import JournalReader
 
 LEGEND = "± standard error, paired by picture; = cannot be told from the winner"
 
 
-def journaled_test(journal: Path, run_id: int) -> JudgementStatus | None:
-    """What the test pictures said of a run, from its journal; None where nobody asked them."""
+def journaled_front(journal: Path, run_id: int) -> Front:
+    """A run's front and winner, from its journal."""
     with JournalReader(journal) as reader:
-        return test_view(read_front(reader, reader.run(run_id)))
+        return read_front(reader, reader.run(run_id))
 
 
 def test_view(front: Front) -> JudgementStatus | None:
@@ -49,6 +49,38 @@ def _equal(network: FrontNetwork) -> EqualStatus:
         "difference_error": network.difference.error,
         "p": network.difference.p,
     }
+
+
+def timed_view(front: Front) -> TimedStatus | None:
+    """What the clock said of the winner; None where nobody asked it."""
+    finalists = front.finalists
+    if finalists is None:
+        return None
+    network = finalists.winner
+    return {
+        "latency_ms": network.ms if network.is_clear else None,
+        "low_ms": network.low_ms,
+        "high_ms": network.high_ms,
+        "spread": network.spread,
+        "predicted_ms": network.predicted_ms,
+        "runtime": finalists.runtime,
+        "networks": len(finalists.networks),
+        "note": finalists.note or None,
+    }
+
+
+def measured_words(front: Front) -> str:
+    """The winner's latency by the clock; "" where nobody asked it, or it was unsteady."""
+    finalists = front.finalists
+    if finalists is None or not finalists.winner.is_clear:
+        return ""
+    network = finalists.winner
+    return f"{network.ms:.3f} ms ({network.low_ms:.3f} to {network.high_ms:.3f}) in {finalists.runtime}, as exported"
+
+
+def measured_cell(network: FrontNetwork) -> str:
+    """Its latency by the clock; empty where it was not timed."""
+    return "" if network.timed is None else f"{network.timed.ms:.3f} ms"
 
 
 def percent(share: float) -> str:
@@ -123,6 +155,20 @@ def against_cell(network: FrontNetwork) -> str:
 def points(difference: Difference) -> str:
     """A difference of accuracies in percentage points."""
     return f"{100 * difference.value:+.2f} ± {100 * difference.error:.2f}"
+
+
+def int8_words(exported: Mapping[str, Any]) -> str:
+    """The winner in 8 bits, by architecture.json: on the test pictures, or on validation where there are none."""
+    split = "test" if "test" in exported else "validation"
+    found = exported[split]
+    less = found.get("against_float32")
+    if less is None:  # exported by an older version
+        return f"{percent(found['accuracy'])} on the {split} pictures"
+    exact = found["accuracy"] - less["value"]
+    return (
+        f"{percent(found['accuracy'])} on the {split} pictures, {percent(exact)} in float32, "
+        f"paired {100 * less['value']:+.2f} ± {100 * less['error']:.2f}"
+    )
 
 
 def fastest_line(front: Front) -> str:

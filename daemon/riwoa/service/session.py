@@ -27,8 +27,8 @@ from riwoa.run.problem import load_problem, search_task
 from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
 from riwoa.service.drift_watch import DriftWatch
-from riwoa.service.ending import confirm_winner, export_winner, finetune_winner, judge_front
-from riwoa.service.front_view import journaled_test
+from riwoa.service.ending import confirm_winner, export_winner, finetune_winner, judge_front, measured_winner
+from riwoa.service.front_view import journaled_front, test_view, timed_view
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
@@ -40,6 +40,7 @@ from riwoa.service.views import (
     cognition_view,
     config_view,
     evaluations_view,
+    journaled_leader,
     leader_view,
     operators_view,
     proposals_view,
@@ -123,9 +124,11 @@ class Session:
             conductor = search.conductor
             await conductor.run()
             self._board.sources.time_left_s = lambda: None  # nobody knows how long the rest takes
-        if not await judge_front(self._parts, self._journal, problem.spec, conductor):
-            await confirm_winner(self._parts, self._journal, run_id, problem.exact_spec, conductor.leader)
-        await self._show_test(run_id)
+        judged = await judge_front(self._parts, self._journal, problem.spec, conductor)
+        winner = await measured_winner(self._parts, self._journal, problem, conductor)
+        if not judged:
+            await confirm_winner(self._parts, self._journal, run_id, problem.exact_spec, winner)
+        await self._show_judged(run_id)
         await self._journal.finish_run(run_id)
         why = "all that exists within the target is evaluated: " if conductor.exhausted else ""
         finished = f"{why}the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
@@ -300,10 +303,17 @@ class Session:
         sources.screening = lambda: screening_view(conductor)
         sources.config = lambda: config_view(conductor, self._parts.reloader)
 
-    async def _show_test(self, run_id: int) -> None:
-        """Have the status object tell what the test pictures said."""
-        found = await patiently(lambda: journaled_test(self._parts.paths.journal, run_id))
-        self._board.sources.test = lambda: found
+    async def _show_judged(self, run_id: int) -> None:
+        """Have the status object tell what the test pictures and the clock said."""
+        paths, sources = self._parts.paths, self._board.sources
+        front = await patiently(lambda: journaled_front(paths.journal, run_id))
+        sources.test = lambda: test_view(front)
+        sources.timed = lambda: timed_view(front)
+        if front.finalists is not None and front.finalists.leader is not None:
+            interval = front.finalists.interval
+            sources.leader = lambda: journaled_leader(
+                front.leader, front.run.provenance, interval, front.tries, front.reached
+            )
 
     def _on_commit(self) -> None:
         self._parts.progress.note()

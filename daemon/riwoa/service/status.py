@@ -30,6 +30,7 @@ from riwoa.service.status_object import (
     RunStatus,
     ScreeningStatus,
     StatusObject,
+    TimedStatus,
     WorkerStatus,
 )
 from riwoa.text import duration
@@ -72,6 +73,7 @@ class StatusSources:
     run: Callable[[], RunStatus | None] = _unknown
     time_left_s: Callable[[], float | None] = _unknown
     leader: Callable[[], LeaderStatus | None] = _unknown
+    timed: Callable[[], TimedStatus | None] = _unknown
     test: Callable[[], JudgementStatus | None] = _unknown
     proposals: Callable[[], ProposalsStatus | None] = _unknown
     config: Callable[[], ConfigStatus | None] = _unknown
@@ -140,6 +142,7 @@ class StatusBoard:
             "time_left_s": of.time_left_s(),
             "leader": of.leader(),
             "test": of.test(),
+            "timed": of.timed(),
             "proposals": of.proposals(),
             "config": of.config(),
             "evaluations": of.evaluations(),

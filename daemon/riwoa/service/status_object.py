@@ -119,6 +119,19 @@ class JudgementStatus(TypedDict, total=False):
     reason: str | None  # why there is none of this
 
 
+class TimedStatus(TypedDict, total=False):
+    """The winner in the runtime that will run it, by the clock, once the run is over."""
+
+    latency_ms: float | None  # None where the clock was unsteady
+    low_ms: float | None
+    high_ms: float | None
+    spread: float | None  # of the clock, as a share up and down
+    predicted_ms: float | None  # by the latency table
+    runtime: str | None
+    networks: int | None  # that were timed
+    note: str | None  # that the search's winner gave way, or that it misses the target, or that the machine was busy
+
+
 class WorkerStatus(TypedDict, total=False):
     """One worker process of the oracle."""
 
@@ -262,6 +275,7 @@ class StatusObject(TypedDict, total=False):
     evaluations: EvaluationsStatus | None
     leader: LeaderStatus | None
     test: JudgementStatus | None
+    timed: TimedStatus | None
     pareto: int | None  # networks on the front
     workers: list[WorkerStatus] | None
     proposals: ProposalsStatus | None

@@ -12,9 +12,8 @@ from riwoa.hardware.interval import interval_of
 from riwoa.log import get_logger
 from riwoa.patience import is_transient
 from riwoa.run.deadline import Overdue, overdue
-from riwoa.run.front import read_front
 from riwoa.service.ending import export_winner, exported_digest, finetune_winner
-from riwoa.service.front_view import test_view
+from riwoa.service.front_view import journaled_front, test_view, timed_view
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
 from riwoa.service.tasks import run_until
@@ -200,15 +199,15 @@ class Supervisor:
 
     def _show_finished(self, run: RunRecord, last: GenerationRecord) -> None:
         interval = interval_of(self._parts.paths.latency_table, run.provenance.get("latency_table_sha256"))
-        with JournalReader(self._parts.paths.journal) as reader:
-            front = read_front(reader, run)
-        found, sources = finished_view(run, last, interval, front.reached), self._board.sources
+        front = journaled_front(self._parts.paths.journal, run.run_id)
+        found, sources = finished_view(run, last, front.leader, interval, front.reached), self._board.sources
         sources.run = lambda: found.run
         sources.evaluations = lambda: found.evaluations
         sources.operators = lambda: found.operators
         sources.leader = lambda: found.leader
         test = test_view(front)
         sources.test = lambda: test
+        sources.timed = lambda: timed_view(front)
 
     def _is_of_another_night(self, committed_unix_s: float) -> bool:
         """Before this night began; or after now, by a clock that was ahead."""

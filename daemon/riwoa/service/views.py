@@ -206,17 +206,22 @@ class FinishedRun:
 
 
 def finished_view(
-    run: RunRecord, last: GenerationRecord, latency_interval: float | None, reached: Mapping[str, Range]
+    run: RunRecord,
+    last: GenerationRecord,
+    leader: Mapping[str, Any] | None,
+    latency_interval: float | None,
+    reached: Mapping[str, Range],
 ) -> FinishedRun:
     """What a finished run leaves behind, from the journal.
 
     Args:
         run: its record.
         last: the last generation.
+        leader: its winner; None where no evaluation succeeded.
         latency_interval: of the latency table that it used.
         reached: what its evaluated networks have of each limited metric.
     """
-    provenance, leader = run.provenance, last.leader
+    provenance = run.provenance
     where: RunStatus = {
         "run_id": run.run_id,
         "seed": provenance["seed"],
@@ -232,19 +237,20 @@ def finished_view(
         run=where,
         evaluations=_counted(last.counters, per_s=0.0, queued=0),
         operators=_credit(tallies_from_json(last.counters.get("operators", {})), {}),
-        leader=None
-        if leader is None
-        else _journaled_leader(leader, provenance, latency_interval, last.counters.get("evaluations"), reached),
+        leader=journaled_leader(leader, provenance, latency_interval, last.counters.get("evaluations"), reached),
     )
 
 
-def _journaled_leader(
-    leader: Mapping[str, Any],
+def journaled_leader(
+    leader: Mapping[str, Any] | None,
     provenance: Mapping[str, Any],
     latency_interval: float | None,
     tries: int | None,
     reached: Mapping[str, Range],
-) -> LeaderStatus:
+) -> LeaderStatus | None:
+    """A journaled winner; None where there is none."""
+    if leader is None:
+        return None
     metrics, objective = leader["metrics"], journaled_objective(provenance, leader["target_ms"])
     return {
         "metric": objective.raised,

@@ -1,0 +1,93 @@
+"""The end of a run: the winner and what could take its place, timed in the runtime that will run them.
+
+A table predicts; the clock decides. A winner that misses the target by more than the table's interval gives way to the
+best of those timed that does not. What was measured is the clock's, so it is journaled once and never measured again:
+a run that was killed here ends as it would have. It is outside the digest, for nothing of the search depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from riwoa.hardware.timed import BUSY, TimedNetwork
+from riwoa.run.history import Best
+from riwoa.search.fitness import Objective
+from riwoa_storage.records import IndividualRecord
+
+_UNKNOWN_INTERVAL = 0.10  # of a table that has none
+
+Challenger = tuple[int, IndividualRecord]  # a network of the front, and the generation in which it was found
+
+
+def limit_ms(target_ms: float | None, interval: float | None) -> float | None:
+    """The most that a winner may take; None without a target."""
+    return None if target_ms is None else target_ms * (1 + (_UNKNOWN_INTERVAL if interval is None else interval))
+
+
+def challengers(winner: Best, front: Iterable[Challenger], objective: Objective) -> list[Challenger]:
+    """Networks that could take the winner's place, best first: within the limits, where the winner is."""
+    others = [c for c in front if c[1].architecture_key != winner.individual.architecture_key]
+    standings = [objective.standing(individual.metrics) for _, individual in others]
+    values, loads = ([standing[i] for standing in standings] for i in (0, 1))
+    within = objective.feasible(loads)
+    return [others[i] for i in objective.ranking(values, loads) if within[i] or not winner.feasible]
+
+
+def chosen(timed: Sequence[TimedNetwork], most_ms: float | None, *, by_accuracy: bool = False) -> TimedNetwork:
+    """The first that keeps the limit; the very first where none does, there is none, or the clock was unsteady.
+
+    Args:
+        timed: the search's winner, then the others, best first.
+        most_ms: the limit.
+        by_accuracy: the most accurate instead, where files were judged; the first of those that are alike.
+    """
+    first = timed[0]
+    able = list(timed)
+    if most_ms is not None and first.is_clear:
+        able = [network for network in timed if network.is_clear and network.ms <= most_ms] or [first]
+    return max(able, key=lambda network: network.accuracy or 0.0) if by_accuracy else able[0]
+
+
+def next_in_line(
+    timed: Sequence[TimedNetwork], untimed: Iterable[Challenger], most_ms: float | None
+) -> list[Challenger]:
+    """Of the others those that would keep the limit if the table erred with them as it did with those timed.
+
+    Empty where one of those timed keeps it, or the clock was unsteady.
+    """
+    clear = [network for network in timed if network.is_clear]
+    if most_ms is None or not timed[0].is_clear or any(network.ms <= most_ms for network in clear):
+        return []
+    factor = median(network.ms / network.predicted_ms for network in clear)
+    return [c for c in untimed if c[1].metrics["latency_ms"] * factor <= most_ms]
+
+
+def note_of(
+    timed: Sequence[TimedNetwork], winner: TimedNetwork, target_ms: float | None, interval: float | None
+) -> str:
+    """What people should know of a measurement, in a line; "" where the winner keeps its limit.
+
+    Args:
+        timed: the search's winner first.
+        winner: the run's.
+        target_ms: the latency target.
+        interval: of the latency table.
+    """
+    found, most_ms = timed[0], limit_ms(target_ms, interval)
+    if winner.accuracy is not None and found.accuracy is not None and winner.accuracy > found.accuracy:
+        return (
+            f"as it is deployed the search's winner names {100 * found.accuracy:.2f} % of the validation pictures, "
+            f"another of the {len(timed)} finalists {100 * winner.accuracy:.2f} %, and has its place"
+        )
+    if not found.is_clear:
+        return (
+            f"the machine was busy: the clock spread by ± {100 * found.spread:.0f} %, more than ± {100 * BUSY:.0f} %, "
+            "so nothing is claimed of it"
+        )
+    if most_ms is None or found.ms <= most_ms:
+        return ""
+    misses = f"{found.ms:.3f} ms, beyond the target of {target_ms:.3f} ms and the table's interval"
+    if winner is not found:
+        return f"the search's winner takes {misses}; the best of {len(timed)} timed that does not has its place"
+    return f"it takes {misses}, and so do the {len(timed) - 1} others that were timed; riwoactl lut check tells more"
