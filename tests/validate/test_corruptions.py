@@ -72,7 +72,9 @@ def test_pictures_of_another_size_are_corrupted_as_hard(side_px: int) -> None:
     """A length is a share of the picture: what is enlarged after it was corrupted differs no more than before."""
 
     def resized(images: np.ndarray, size: int) -> np.ndarray:
-        return np.stack([np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in images])
+        return np.stack(
+            [np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in images]
+        )
 
     small = pictures(30)
     images = resized(small, side_px)

@@ -177,6 +177,7 @@ def test_the_controls_are_the_largest_and_one_that_costs_the_same(tmp_path: Path
     code, data = run("--out", str(out), "--only", "choose")
     assert (code, data["only"]) == (0, "choose")
     chosen = json.loads((out / "chosen.json").read_text())
+    chosen = chosen["networks"]
     assert set(chosen) == {"winner", "largest", "random"}
     assert chosen["random"]["macs"] == pytest.approx(chosen["winner"]["macs"], rel=0.01)
     assert chosen["random"]["architecture"] != chosen["winner"]["architecture"]

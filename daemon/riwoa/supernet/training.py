@@ -29,7 +29,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError
 from riwoa.files.ownership import opened_file
-from riwoa.supernet.batches import batches_of, class_weights, training_labels
+from riwoa.supernet.batches import Batches, batches_of, class_weights, training_labels
 from riwoa.supernet.checkpoint import is_safetensors, safetensors_bytes
 from riwoa.supernet.checks import Checks, EarlyStop
 from riwoa.supernet.convolutions import without_plans
@@ -38,7 +38,7 @@ from riwoa.supernet.network import Supernet, set_strides
 from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.published import PUBLISHED
 from riwoa.supernet.recipe import DIGITS, Recipe, read_recipe, recipe_from
-from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
+from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa.supernet.transfer import HEAD, take_over
 from riwoa_storage.durable import replace_durably, replacement
 
@@ -93,6 +93,16 @@ def new_supernet(recipe: Recipe) -> torch.nn.Module:
     return net
 
 
+def new_subnet(recipe: Recipe, config: OfaConfig) -> torch.nn.Module:
+    """A subnet by itself, all its weights drawn from the recipe's seed."""
+    backbone = Backbone(recipe.width_mult, recipe.n_classes, recipe.stem)
+    net: torch.nn.Module = Supernet(new_supernet(recipe), backbone).get_net_for_config(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        initialise(net)
+    return net
+
+
 def initialise(net: torch.nn.Module) -> None:
     """He's initialisation by fan-out, from torch's generator, in the order of the modules."""
     for module in net.modules():
@@ -133,6 +143,7 @@ class Trainer:
         source: the supernet that a new training starts from, if the recipe names one.
         network: None trains a new supernet; a plain network is trained alone, on the labels, by the same recipe.
         about: tells networks of one recipe apart; a saved state of another one is refused.
+        batches: what trains; None: the task's training images.
     """
 
     def __init__(
@@ -143,13 +154,14 @@ class Trainer:
         network: torch.nn.Module | None = None,
         about: str = "",
         source: Path | None = None,
+        batches: Batches | None = None,
     ) -> None:
         self.recipe = recipe
         self.device = torch.device(device)
         self.step = 0
         self._about = f"{task.sha256} {about}"
         self.steps = 0 if recipe.minutes else recipe.steps
-        self.batches = batches_of(task, recipe, self.device)
+        self.batches = batches_of(task, recipe, self.device) if batches is None else batches
         self._alone = network is not None
         net: Any = new_supernet(recipe) if network is None else network
         if source is not None:

@@ -426,7 +426,7 @@ def bilinear(x: Floats, rows: Floats, columns: Floats, border: str) -> Floats:
 
 
 def _folded(index: Ints, border: str, side_px: int) -> Ints:
-    """An index beyond the image folded back: "mirror" about the edge pixels' centres, "reflect" about their far sides."""
+    """An index beyond the image folded back: "mirror" about an edge pixel's centre, "reflect" about its far side."""
     if border == "mirror":
         folded = np.mod(index, 2 * side_px - 2)
         return np.asarray(np.minimum(folded, 2 * side_px - 2 - folded))
