@@ -72,6 +72,17 @@ def test_three_commands_lead_from_a_folder_to_a_network_whose_numbers_hold_witho
     assert abs(correct - reported["correct"]) <= 1
     assert f"on {len(pictures)} pictures that chose nothing" in done.stdout
 
+    # What it is worth by itself, on the same pictures, is asked by one more command.
+    command = [sys.executable, "-m", "riwoa.ctl", "validate", "--out", "validated", "--json"]
+    command += ["--epochs", "1", "--images", "4", "--jobs", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["judged_on"], report["random_matches"]) == ("test", "latency_ms")
+    assert list(report["networks"]) == ["winner", "largest", "random", "inherited"]
+    assert report["networks"]["inherited"]["test"] == reported
+    assert {network["test"]["images"] for network in report["networks"].values()} == {len(pictures)}
+
     # Its time is the table's, as far as three visits of each operator beside other tests can tell.
     assert told["journaled"]["metrics"]["latency_ms"] == pytest.approx(median_ms(export / "model.onnx"), rel=0.5)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,14 +178,16 @@ def test_all_pictures_train_but_those_that_judge(tmp_path: Path, task: Cifar100T
     some = TrainingPictures.of(task, 100, seed=1)
     assert len(set(some.labels.tolist())) > 30  # of all classes
     rng = np.random.default_rng(0)
-    arrays = {"train_images": rng.integers(0, 256, (12, 16, 16, 3), np.uint8), "train_labels": np.arange(12) % 2}
-    arrays |= {"validation_images": arrays["train_images"][:6], "validation_labels": np.arange(6) % 2}
-    np.savez(tmp_path / "a.npz", mean=[0.5] * 3, std=[0.5] * 3, **arrays)
+    pixels = rng.integers(0, 256, (12, 16, 16, 3), np.uint8)
+    arrays: dict[str, Any] = {"train_images": pixels, "train_labels": np.arange(12) % 2}
+    arrays |= {"validation_images": pixels[:6], "validation_labels": np.arange(6) % 2}
+    arrays |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    np.savez(tmp_path / "a.npz", **arrays)
     alone = task_of(SupernetSpec(data=str(tmp_path / "a.npz"), n_classes=2, data_rules=1))
     assert judging_split(alone) == "validation"
     assert len(TrainingPictures.of(alone).labels) == 12
-    pixels, labels = judging_pictures(alone, 3)
-    assert (pixels == arrays["train_images"][[0, 2, 4]]).all()
+    judging, labels = judging_pictures(alone, 3)
+    assert (judging == pixels[[0, 2, 4]]).all()
     assert labels.tolist() == [0, 0, 0]
 
 

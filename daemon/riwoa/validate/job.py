@@ -260,11 +260,10 @@ class Job:
         winner = read_winner(journal)
         if winner.run.status != "finished":
             raise InputError(f"the search in {journal} is not finished; let riwoad finish it, or leave --only out")
-        oracle, found = found_network(winner, journal)
-        if oracle.name != "supernet":
-            raise InputError(
-                f"{journal} searched a {oracle.name}, which has no network to retrain; name another --state"
-            )
+        _, found = found_network(winner, journal)
+        if found.spec.get("kind") != "supernet":
+            kind = found.spec.get("kind")
+            raise InputError(f"{journal} searched a {kind}, which has no network to retrain; name another --state")
         spec = SupernetSpec.from_json(found.spec)
         given = {"width_mult": s.width_mult, "stem": s.stem}
         other = [f"{k} = {getattr(spec, k)}, not {v}" for k, v in given.items() if v not in (None, getattr(spec, k))]

@@ -26,6 +26,7 @@ from riwoa.validate.corruptions import frost_photographs
 from riwoa.validate.recipes import Protocol, Retraining
 
 _INHERITED_IMAGES = 2000  # that the weights of a named supernet are recalibrated on, as OFA does
+_DIGITS_RECALIBRATION = 400  # as a search does: there are few
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def spec_of(s: Settings) -> SupernetSpec:
         n_classes=0,
         data=s.data,
         data_rules=1 if s.data == "digits" else 2,
-        recalibration_images=_INHERITED_IMAGES,
+        recalibration_images=_DIGITS_RECALIBRATION if s.data == "digits" else _INHERITED_IMAGES,
         checkpoint=s.supernet,
         device="cuda" if s.device == "cuda" else "cpu",
         threads=s.threads,
