@@ -213,6 +213,11 @@ class Cifar100Task:
         """Labels of a split, (n,)."""
         return self.pictures.test_labels if split == "test" else self.pictures.train_labels[self.indices(split)]
 
+    def sources(self, split: Split) -> list[str]:
+        """The archive, its member and the row of each image."""
+        rows = range(len(self.pictures.test_labels)) if split == "test" else self.indices(split).tolist()
+        return [f"{self.where}:{'test' if split == 'test' else 'train'}[{row}]" for row in rows]
+
     def views(self, split: Split, resolution: int, n_views: int = 1) -> tuple[FloatArray, IntArray]:
         """Standardised images (n, 3, r, r) and labels; one view an image whatever ``n_views``, which is the digits'."""
         return self._standardised(self.pixels(split), resolution), self.labels(split)

@@ -109,6 +109,8 @@ class Deployment:
         if "latency_ms" in self.notes:
             interval = f" {self.notes['latency_interval']}" if "latency_interval" in self.notes else ""
             rows.append(f"- latency {self.notes['latency_ms']} ms{interval} a picture, {self.notes['latency_of']}")
+        if "test" in self.accuracies:
+            rows.append("- the test pictures: `riwoactl pictures test` lists them, one a line")
         return "\n".join([*rows, f"- weights: {self.notes['weights_licence']}"])
 
     def _files(self) -> str:
