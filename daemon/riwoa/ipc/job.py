@@ -90,16 +90,9 @@ async def run_job(
     if orders is not None and process.stdin is not None:
         orders.attach(process.stdin)
     try:
-        async for line in process.stdout:
-            event = parse_json_object(line)
-            if event["event"] == "progress":
-                on_progress(event)
-            elif event["event"] == "error":
-                raise error_from_json(event)
-            elif event["event"] == "done":
-                return dict(event["result"])
-            elif event["event"] == "left":
-                raise JobLeftError(what)
+        result = await _result(process.stdout, on_progress)
+        if result is not None:
+            return result
         code = await process.wait()
     except asyncio.CancelledError:
         if orders is not None:
@@ -115,6 +108,25 @@ async def run_job(
         words.cancel()
     why = f" ({words.result()})" if words.done() and not words.cancelled() and words.result() else ""
     raise OracleError(f"{what} died with status {code}{why}; run it again, it continues where it was")
+
+
+async def _result(events: asyncio.StreamReader, on_progress: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+    """Read a job's events to its result; None where they end without one.
+
+    Raises:
+        JobLeftError, RiwoaError: as ``run_job``.
+    """
+    async for line in events:
+        event = parse_json_object(line)
+        if event["event"] == "progress":
+            on_progress(event)
+        elif event["event"] == "error":
+            raise error_from_json(event)
+        elif event["event"] == "left":
+            raise JobLeftError
+        elif event["event"] == "done":
+            return dict(event["result"])
+    return None
 
 
 async def _last_line(stream: asyncio.StreamReader) -> str:

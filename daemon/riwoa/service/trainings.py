@@ -53,7 +53,7 @@ class Trainings:
 
         def tell(event: dict[str, Any]) -> None:
             if not self._pauses.holds:  # a pause is what is to be shown
-                on_progress(event)
+                on_progress({**event, "left_s": self._left_s(event["left_s"])})
 
         with self._pauses.applied_to(self):
             while True:
@@ -67,6 +67,13 @@ class Trainings:
                     _log.info("training_paused", what=what)
                 finally:
                     cut.cancel()
+
+    def _left_s(self, told_s: float | None) -> float | None:
+        """Seconds until it is done, or is to end."""
+        if self._cut_unix_s is None:
+            return told_s
+        cut_s = max(0.0, self._cut_unix_s - self._now_unix_s())
+        return cut_s if told_s is None else min(told_s, cut_s)
 
     async def _cut(self, orders: JobOrders) -> None:
         """Order the end when it is time."""
