@@ -23,6 +23,7 @@ def judged(name: str, shift: int) -> Judged:
         "macs": 1000,
         "parameters": 10,
         "device": "cpu",
+        "test_error": 0.047,
         "split": "test",
     }
     return Judged(name, f"the {name}", result, 1.5 if shift else None, 50, correct)
@@ -54,7 +55,9 @@ def test_the_text_says_made_or_published_and_that_mce_is_not_normalised(networks
     assert "made here from the test images (seed 3), not the published archive" in made
     assert "frost from textures made here" in made
     assert "mCE is unnormalised" in made
-    assert "66.00 %" in made
+    assert "66.00 % ± 4.70" in made
+    own = summary(networks, {**FACTS, "task": "photos"}, MADE)
+    assert told_source(own).startswith("The corruptions of CIFAR-100-C, made here from the test images (seed 3); frost")
     published = summary(networks, FACTS, {"source": "published", "folder": "/data/CIFAR-100-C", "images": 10000})
     assert told_source(published).startswith("CIFAR-100-C: the published archive at /data/CIFAR-100-C; 10000 images")
     photographs = summary(networks, FACTS, {**MADE, "frost": "photographs"})

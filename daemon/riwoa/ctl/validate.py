@@ -268,7 +268,8 @@ def render(data: Mapping[str, Any]) -> str:
     for name, network in networks.items():
         latency = "" if network["latency_ms"] is None else f"{network['latency_ms']:.3f} ms"
         cost = [latency, f"{network['macs']:,}", f"{network['parameters']:,}", f"{network['resolution']} px"]
-        sizes.append([name, network["role"], _percent(network["test"]["accuracy"]), _percent(network["mce"]), *cost])
+        test = f"{_percent(network['test']['accuracy'])} ± {100 * network['test_error']:.2f}"
+        sizes.append([name, network["role"], test, _percent(network["mce"]), *cost])
     rows = [["accuracy", *networks]]
     rows += [[c, *(_percent(n["corruption_accuracy"][c]) for n in networks.values())] for c in CORRUPTIONS]
     rows += [["all fifteen", *(_percent(n["mean_corruption_accuracy"]) for n in networks.values())]]

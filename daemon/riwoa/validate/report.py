@@ -63,6 +63,7 @@ def _network(judged: Judged) -> dict[str, Any]:
         "role": judged.role,
         "latency_ms": judged.latency_ms,
         "test": dict(result["test"]),
+        "test_error": result["test_error"],
         "corruption_accuracy": means,
         "corruption_accuracy_by_severity": accuracies,
         "severity_accuracy": [statistics.fmean(accuracies[n][s - 1] for n in CORRUPTIONS) for s in SEVERITIES],
@@ -78,8 +79,10 @@ def told_source(data: Mapping[str, Any]) -> str:
     if corrupted["source"] == "published":
         told = f"CIFAR-100-C: the published archive at {corrupted['folder']}"
     else:
-        name = "CIFAR-100-C" if data["task"] == "cifar100" else "Its corruptions on these pictures"
-        told = f"{name}: made here from the {split} images (seed {corrupted['seed']}), not the published archive; "
+        made = f"made here from the {split} images (seed {corrupted['seed']})"
+        told = f"The corruptions of CIFAR-100-C, {made}; "
+        if data["task"] == "cifar100":
+            told = f"CIFAR-100-C: {made}, not the published archive; "
         told += _FROST[corrupted["frost"]]
     told += f"; {corrupted['images']} images a severity. mCE is unnormalised: {_UNNORMALISED}."
     if split != "test":

@@ -36,6 +36,7 @@ from riwoa.ipc.job import answer
 from riwoa.oracle.supernet_export import winning_net
 from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
+from riwoa.search.paired import accuracy_of
 from riwoa.supernet.finetuning import answers, averaged
 from riwoa.supernet.geometry import Backbone, macs, parameters
 from riwoa.supernet.job import JobProgress, OnProgress, tell_parent
@@ -247,9 +248,12 @@ def keep_network(folder: Folder, spec: Spec, network: Any, task: ImageTask, fact
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     replace_durably(folder.weights, save(weights, {"format": "pt", "resolution": str(config.r)}))
     images, labels = task.views(split, config.r, spec.oracle.validation_views)
-    correct = int(answers(network, images, labels, device).sum())
+    right = answers(network, images, labels, device)
+    views = right.reshape(-1, len(task.labels(split))).T  # of one picture, where it has several
+    correct = int(right.sum())
     result = {
         "test": {"accuracy": correct / len(labels), "correct": correct, "images": len(labels)},
+        "test_error": accuracy_of(views).error,
         "split": split,
         "weights_sha256": weights_sha256(network),
         "architecture": dict(spec.architecture),
