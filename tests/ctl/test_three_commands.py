@@ -15,8 +15,6 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from riwoa.datasets.spec import DataSpec
-from riwoa.datasets.splits import folder_splits
 from riwoa.ipc.child import child_environment
 from tests.folders import make_photos
 
@@ -54,9 +52,13 @@ def test_three_commands_lead_from_a_folder_to_a_network_whose_numbers_hold_witho
     told = json.loads((export / "architecture.json").read_text())
 
     # A program that knows only the export's README sees the held-out pictures as the report says.
-    held_out = folder_splits(DataSpec(data=str(photos.root), n_classes=4, data_rules=2)).files["test"]
+    listing = [sys.executable, "-m", "riwoa.ctl", "pictures", "test", "--classes"]
+    listed = subprocess.run(listing, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    held_out = [line.split("\t") for line in listed.stdout.splitlines()]
+    assert {named for _, named in held_out} == set(photos.class_names)
+    assert "`riwoactl pictures test`" in (export / "README.md").read_text()
     program = re.findall(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)[0]
-    pictures = [str(photos.root / name) for name in held_out.names]
+    pictures = [picture for picture, _ in held_out]
     isolated = [
         sys.executable,
         "-I",
@@ -66,11 +68,22 @@ def test_three_commands_lead_from_a_folder_to_a_network_whose_numbers_hold_witho
     seen = subprocess.run([*isolated, *pictures], cwd=export, capture_output=True, text=True, check=False)
     assert seen.returncode == 0, seen.stderr
     labels = [line.rsplit(": ", 1)[1].rsplit(" ", 2)[0] for line in seen.stdout.splitlines()]
-    correct = sum(label == photos.class_names[k] for label, k in zip(labels, held_out.labels, strict=True))
+    correct = sum(label == named for label, (_, named) in zip(labels, held_out, strict=True))
     reported = told["exported"]["test"]
     assert reported["images"] == len(pictures)
     assert abs(correct - reported["correct"]) <= 1
     assert f"on {len(pictures)} pictures that chose nothing" in done.stdout
+
+    # What it is worth by itself, on the same pictures, is asked by one more command.
+    command = [sys.executable, "-m", "riwoa.ctl", "validate", "--out", "validated", "--json"]
+    command += ["--epochs", "1", "--images", "4", "--jobs", "1"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["judged_on"], report["random_matches"]) == ("test", "latency_ms")
+    assert list(report["networks"]) == ["winner", "largest", "random", "inherited"]
+    assert report["networks"]["inherited"]["test"] == reported
+    assert {network["test"]["images"] for network in report["networks"].values()} == {len(pictures)}
 
     # Its time is the table's, as far as three visits of each operator beside other tests can tell.
     ms = median_ms(export / "model.onnx")

@@ -314,3 +314,15 @@ def test_the_official_archive_holds_what_it_is_known_for() -> None:
     assert np.array_equal(np.bincount(task.labels("validation")), [50] * 100)
     assert np.array_equal(np.bincount(task.labels("test")), [100] * 100)
     np.testing.assert_allclose(task.mean, (0.50708, 0.48655, 0.44092), atol=1e-5)
+
+
+def test_classes_have_the_archives_names_where_it_gives_a_hundred(tmp_path: Path) -> None:
+    names = [f"thing_{i}".encode() for i in range(100)]
+    train, test = pictures(10, 0), pictures(1, 1)
+    members = {name: python3_pickle(p, labels.tolist()) for name, (p, labels) in (("train", train), ("test", test))}
+    for given, expected in ((names, "thing_7"), (names[:99], "7"), ([b"x"] * 100, "7"), (None, "7")):
+        meta = b"garbage" if given is None else pickle.dumps({b"fine_label_names": given}, 2)
+        place = archive(tmp_path / "cifar-100-python.tar.gz", {**members, "meta": meta})
+        assert Cifar100Task.open(place).class_names[7] == expected
+    official = official_data("cifar-100/cifar-100-python.tar.gz")
+    assert Cifar100Task.open(official).class_names[:2] == ("apple", "aquarium_fish")

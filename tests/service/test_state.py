@@ -32,7 +32,9 @@ def test_a_search_that_is_held_is_paused_and_says_all_its_reasons(state: State) 
     assert searching_state(DaemonState(state, "old"), HELD, None) == paused
 
 
-@pytest.mark.parametrize("state", sorted({*get_args(State)} - {"starting", "running", "polishing", "paused"}))
+@pytest.mark.parametrize(
+    "state", sorted({*get_args(State)} - {"starting", "training", "running", "polishing", "paused"})
+)
 def test_what_is_no_search_keeps_its_state_and_message(state: State) -> None:
     shown = DaemonState(state, "its own")
     assert searching_state(shown, HELD, "search") is shown
@@ -71,3 +73,11 @@ def test_a_message_is_withdrawn_only_while_it_is_the_one_shown(board: StatusBoar
     board.show("starting", "starting the workers")
     board.withdraw(told)
     assert board.shown == DaemonState("starting", "starting the workers")
+
+
+def test_a_training_is_paused_and_goes_on_as_one() -> None:
+    shown = DaemonState("training", "step 3 of 9")
+    assert searching_state(shown, {}, "training") is shown
+    paused = searching_state(shown, HELD, "training")
+    assert paused.state == "paused"
+    assert searching_state(paused, {}, "training") == DaemonState("training")

@@ -202,7 +202,7 @@ def test_a_time_limit_fixes_the_number_of_steps_once_and_a_resumed_training_keep
 ) -> None:
     clock_s = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock_s[0])
-    recipe = replace(SMALL, minutes=1.0, steps=10**6, random_subnets=0)
+    recipe = replace(SMALL, minutes=1.0, steps=10**6, random_subnets=0, batch_images=100)
     seen: list[TrainingProgress] = []
 
     def tick(progress: TrainingProgress) -> None:
@@ -228,6 +228,15 @@ def test_a_time_limit_fixes_the_number_of_steps_once_and_a_resumed_training_keep
     trainer = Trainer(replace(recipe, minutes=0.0, steps=planned), cifar)
     trainer.step = planned - 1
     assert trainer._learning_rate() < 0.01 * recipe.learning_rate  # the schedule ends with the training
+
+
+def test_a_time_limit_that_is_over_at_once_lets_every_picture_be_met(cifar: Cifar100Task, tmp_path: Path) -> None:
+    recipe = replace(SMALL, minutes=1e-6, random_subnets=0, batch_images=100, head_only_steps=2, warmup_steps=100)
+    out = train_supernet(recipe, tmp_path / "net.safetensors", task=cifar)
+    assert read_recipe(out).steps == 2 + len(cifar.labels("train")) // 100
+    trainer = Trainer(recipe, cifar)
+    trainer.step, trainer.steps = 10, 20
+    assert trainer._learning_rate() > 0.5 * recipe.learning_rate  # warmed up in the tenth of so short a training
 
 
 def test_pictures_without_training_labels_cannot_train(tmp_path: Path) -> None:

@@ -67,6 +67,25 @@ def test_shape_and_type_stay_and_the_given_images_are_not_written_to(name: str) 
     assert (images == before).all()
 
 
+@pytest.mark.parametrize("side_px", [8, 45, 96])
+def test_pictures_of_another_size_are_corrupted_as_hard(side_px: int) -> None:
+    """A length is a share of the picture: what is enlarged after it was corrupted differs no more than before."""
+
+    def resized(images: np.ndarray, size: int) -> np.ndarray:
+        return np.stack(
+            [np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in images]
+        )
+
+    small = pictures(30)
+    images = resized(small, side_px)
+    for name in CORRUPTIONS:
+        out = corrupt(images, name, 5, 0, FROST)
+        assert out.shape == images.shape
+        if side_px > 32 and name in ("defocus_blur", "motion_blur", "zoom_blur", "frost", "fog", "elastic_transform"):
+            usual = np.abs(resized(corrupt(small, name, 5, 0, FROST), side_px).astype(float) - images).mean()
+            assert 0.7 * usual < np.abs(out.astype(float) - images).mean() < 1.4 * usual, name
+
+
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_an_image_is_corrupted_alike_whatever_follows_its_block(name: str) -> None:
     images = pictures(BLOCK_IMAGES + 5)
@@ -112,6 +131,7 @@ def test_severities_of_real_images_too() -> None:
     [
         (np.zeros((1, 32, 32, 3)), "fog", 1),
         (np.zeros((1, 3, 32, 32), np.uint8), "fog", 1),
+        (np.zeros((1, 7, 7, 3), np.uint8), "fog", 1),
         (np.zeros((1, 32, 32, 3), np.uint8), "fig", 1),
         (np.zeros((1, 32, 32, 3), np.uint8), "fog", 6),
     ],
@@ -189,14 +209,14 @@ def test_zoom_is_scipys_on_every_axis(factor: float) -> None:
     top = (32 - side) // 2
     zoomed = ndimage.zoom(image[top : top + side, top : top + side], (factor, factor, 1), order=1)
     trim = (zoomed.shape[0] - 32) // 2
-    matrix = zoom_matrix(factor)
+    matrix = zoom_matrix(factor, 32)
     found = np.einsum("ij,jkc,lk->ilc", matrix, image, matrix)
     np.testing.assert_allclose(found, zoomed[trim : trim + 32, trim : trim + 32], atol=1e-9)
 
 
 def test_zoom_blur_averages_the_image_and_its_magnifications() -> None:
     image = pictures(1)
-    zooms = [zoom_matrix(float(f)) for f in np.arange(1, 1.11, 0.01)]
+    zooms = [zoom_matrix(float(f), 32) for f in np.arange(1, 1.11, 0.01)]
     total = image[0] + sum(np.einsum("ij,jkc,lk->ilc", m, image[0], m) for m in zooms)
     assert np.abs(corrupt(image, "zoom_blur", 2, 0, FROST)[0] - total / (len(zooms) + 1)).max() <= 1.01
 
@@ -219,11 +239,11 @@ def test_contrast_keeps_means_and_shrinks_deviations() -> None:
 
 
 def test_fog_is_plasma_over_a_rescaled_image() -> None:
-    heights = plasma(np.random.default_rng(0), 20, 2.0)
+    heights = plasma(np.random.default_rng(0), 20, 2.0, 32)
     assert heights.min(axis=(1, 2)).max() == 0
     assert heights.max(axis=(1, 2)).min() == 1
     # A slower decay is rougher: neighbours differ more.
-    rough = plasma(np.random.default_rng(0), 20, 1.3)
+    rough = plasma(np.random.default_rng(0), 20, 1.3, 32)
     assert np.abs(np.diff(rough)).mean() > 1.5 * np.abs(np.diff(heights)).mean()
     image = pictures(20)
     brightest = image.max(axis=(1, 2, 3))

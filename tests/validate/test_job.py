@@ -85,6 +85,26 @@ def test_the_report_follows_from_the_raw_counts(finished: Path) -> None:
     assert (finished / "report.svg").read_text().startswith("<svg")
 
 
+def test_the_digits_are_retrained_and_their_views_corrupted(given: list[str], tmp_path: Path, run: Run) -> None:
+    name = given[given.index("--architecture") + 1]
+    out = tmp_path / "out"
+    command = f"validate --data digits --architecture {name} --width 0.1 --epochs 1 --images 3 --device cpu --jobs 2"
+    assert main([*command.split(), "--no-controls", "--out", str(out)]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["task"] == "the embedded digits"
+    assert report["networks"]["winner"]["test"]["images"] == 3200
+    assert report["corrupted"]["images"] == 3
+
+
+def test_a_folder_of_an_earlier_riwoa_is_refused_and_keeps_what_it_came_to(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "job.json").write_text('{"data": "d", "recipe": {"momentum": 0.9}, "backbone": {}}')
+    (tmp_path / "report.json").write_text("{}")
+    code, data = run("--out", str(tmp_path))
+    assert code == 66
+    assert "begun by an earlier riwoa" in data["error"]
+    assert (tmp_path / "report.json").read_text() == "{}"
+
+
 def test_done_it_only_tells_again(finished: Path, run: Run) -> None:
     before = {file: file.stat().st_mtime_ns for file in (finished / "networks").rglob("*.json")}
     lines = (finished / "corruptions.jsonl").read_bytes()
@@ -177,6 +197,7 @@ def test_the_controls_are_the_largest_and_one_that_costs_the_same(tmp_path: Path
     code, data = run("--out", str(out), "--only", "choose")
     assert (code, data["only"]) == (0, "choose")
     chosen = json.loads((out / "chosen.json").read_text())
+    chosen = chosen["networks"]
     assert set(chosen) == {"winner", "largest", "random"}
     assert chosen["random"]["macs"] == pytest.approx(chosen["winner"]["macs"], rel=0.01)
     assert chosen["random"]["architecture"] != chosen["winner"]["architecture"]

@@ -10,6 +10,7 @@ from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES
 from riwoa.validate.report import Judged, summary, svg, told_source
 
 MADE = {"source": "made", "data_sha256": "x", "images": 50, "seed": 3, "frost": "procedural"}
+FACTS = {"task": "cifar100", "settings": {}}
 
 
 def judged(name: str, shift: int) -> Judged:
@@ -22,6 +23,8 @@ def judged(name: str, shift: int) -> Judged:
         "macs": 1000,
         "parameters": 10,
         "device": "cpu",
+        "test_error": 0.047,
+        "split": "test",
     }
     return Judged(name, f"the {name}", result, 1.5 if shift else None, 50, correct)
 
@@ -32,7 +35,7 @@ def networks() -> list[Judged]:
 
 
 def test_every_number_follows_from_the_counts(networks: list[Judged]) -> None:
-    data = summary(networks, {"settings": {}}, MADE)
+    data = summary(networks, FACTS, MADE)
     for network in networks:
         found = data["networks"][network.name]
         errors = [statistics.fmean(1 - k / 50 for k in network.correct[c]) for c in CORRUPTIONS]
@@ -48,19 +51,21 @@ def test_every_number_follows_from_the_counts(networks: list[Judged]) -> None:
 
 
 def test_the_text_says_made_or_published_and_that_mce_is_not_normalised(networks: list[Judged]) -> None:
-    made = render(summary(networks, {"settings": {}}, MADE))
+    made = render(summary(networks, FACTS, MADE))
     assert "made here from the test images (seed 3), not the published archive" in made
     assert "frost from textures made here" in made
     assert "mCE is unnormalised" in made
-    assert "66.00 %" in made
-    published = summary(networks, {}, {"source": "published", "folder": "/data/CIFAR-100-C", "images": 10000})
+    assert "66.00 % ± 4.70" in made
+    own = summary(networks, {**FACTS, "task": "photos"}, MADE)
+    assert told_source(own).startswith("The corruptions of CIFAR-100-C, made here from the test images (seed 3); frost")
+    published = summary(networks, FACTS, {"source": "published", "folder": "/data/CIFAR-100-C", "images": 10000})
     assert told_source(published).startswith("CIFAR-100-C: the published archive at /data/CIFAR-100-C; 10000 images")
-    photographs = summary(networks, {}, {**MADE, "frost": "photographs"})
+    photographs = summary(networks, FACTS, {**MADE, "frost": "photographs"})
     assert "frost from the published photographs" in told_source(photographs)
 
 
 def test_the_picture_has_a_bar_for_every_accuracy_at_its_height(networks: list[Judged]) -> None:
-    data = summary(networks, {"settings": {}}, MADE)
+    data = summary(networks, FACTS, MADE)
     tree = ElementTree.fromstring(svg(data))
     bars = [r for r in tree.iter("{http://www.w3.org/2000/svg}rect") if len(r)]
     assert len(bars) == 2 * 16

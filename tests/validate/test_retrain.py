@@ -6,37 +6,42 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from riwoa.datasets.catalogue import task_of
 from riwoa.datasets.cifar import Cifar100Task
 from riwoa.errors import InputError, OracleError, StateLockedError
 from riwoa.ipc.child import child_environment
 from riwoa.search.space import Choice
+from riwoa.supernet import training
 from riwoa.supernet.checks import recalibrate
 from riwoa.supernet.evaluator import SubnetEvaluator
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet, build_network, weights_sha256
+from riwoa.supernet.plan import Pictures
 from riwoa.supernet.space import mobilenet_space, ofa_config
-from riwoa.validate.retrain import (
-    Folder,
-    Pixels,
-    Recipe,
-    Spec,
-    Trainer,
-    alone,
-    fresh_network,
-    inherit,
-    load_network,
-    retrain,
-)
+from riwoa.supernet.spec import SupernetSpec
+from riwoa.supernet.training import new_subnet
+from riwoa.validate.judging import FinishedNetwork
+from riwoa.validate.pictures import TrainingPictures, judging_pictures, judging_split
+from riwoa.validate.recipes import Retraining
+from riwoa.validate.retrain import Folder, Spec, alone, inherit, load_network, retrain
 from tests.support.cifar_files import small_archive
 
 BACKBONE = Backbone(0.1, 100, "small")
-RECIPE = Recipe(epochs=3, batch_images=64, learning_rate=0.1, warmup_epochs=1, training_images=192, seed=3)
+RETRAINING = Retraining(
+    protocol="cifar100",
+    epochs=3,
+    warmup_epochs=1,
+    training_images=192,
+    seed=3,
+    changes={"batch_images": 64, "learning_rate": 0.1},
+)
 
 
 def architecture(resolution: int = 8, choice: int = 0) -> dict[str, Choice]:
@@ -66,74 +71,53 @@ def folder(path: Path, spec: Spec) -> Folder:
     return made
 
 
-def spec_of(archive: Path, recipe: Recipe = RECIPE) -> Spec:
-    return Spec(architecture(), BACKBONE, recipe, str(archive), "cpu", 1)
+def spec_of(archive: Path, retraining: Retraining = RETRAINING) -> Spec:
+    oracle = SupernetSpec(n_classes=100, data=str(archive), resolutions=(8, 16, 32), width_mult=0.1, stem="small")
+    return Spec(architecture(), oracle, retraining)
 
 
 # -- resume ------------------------------------------------------------------------------------------------------------
 
 
-def test_killed_after_any_epoch_it_ends_in_the_weights_of_an_uninterrupted_training(
-    tmp_path: Path, archive: Path
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> tuple[Folder, dict[str, object]]:
+    """A training that nobody interrupted."""
+    torch.set_num_threads(1)
+    made = folder(tmp_path_factory.mktemp("whole") / "net", spec_of(archive))
+    return made, retrain(made)
+
+
+def test_killed_in_an_epoch_it_ends_in_the_weights_and_losses_of_an_uninterrupted_training(
+    tmp_path: Path, archive: Path, whole: tuple[Folder, dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = retrain(folder(tmp_path / "whole", spec_of(archive)))
+    monkeypatch.setattr(training, "_SAVE_EVERY_S", 0.0)
     parts = folder(tmp_path / "parts", spec_of(archive))
-
-    class PowerCutError(Exception):
-        pass
-
-    def cut(news: object) -> None:
-        raise PowerCutError
-
-    for _ in range(2):
-        with pytest.raises(PowerCutError):
-            retrain(parts, cut)
-    assert not parts.result.exists()
-    epochs: list[int] = []
-    found = retrain(parts, lambda news: epochs.append(news.epoch))
-    assert epochs == [3]
-    assert found["weights_sha256"] == whole["weights_sha256"]
-    assert found["losses"] == whole["losses"]
-    assert found["test"] == whole["test"]
-    expected, kept = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
-    assert all(torch.equal(expected[name], kept[name]) for name in expected)
+    command = [sys.executable, "-c", "from riwoa.supernet import training; training._SAVE_EVERY_S = 0.0\n"]
+    command[-1] += "import sys; from riwoa.validate.retrain import main; main(sys.argv[1:])"
+    with subprocess.Popen(
+        [*command, str(parts.path)], stdout=subprocess.PIPE, text=True, env=child_environment(1)
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "progress"
+        while not parts.training.exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    steps: list[int] = []
+    found = retrain(parts, lambda p: steps.append(p.done))  # whoever goes on: the state is the file's alone
+    assert steps[-1] == 9
+    expected = whole[1]
+    assert {k: found[k] for k in ("weights_sha256", "losses", "test")} == {
+        k: expected[k] for k in ("weights_sha256", "losses", "test")
+    }
+    weights = [load_file(place.weights) for place in (whole[0], parts)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not parts.training.exists()
 
 
-def test_sigkill_of_the_process_loses_at_most_an_epoch(tmp_path: Path, archive: Path) -> None:
-    whole = retrain(folder(tmp_path / "whole", spec_of(archive)))
-    parts = folder(tmp_path / "parts", spec_of(archive))
-    command = [sys.executable, "-m", "riwoa.validate.retrain", str(parts.path)]
-    environment, pipe = child_environment(1), subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["epoch"] == 1
-        process.send_signal(signal.SIGKILL)
-    assert parts.training.exists()
-    epochs: list[int] = []
-    found = retrain(parts, lambda news: epochs.append(news.epoch))  # whoever goes on: the state is the file's alone
-    assert 1 not in epochs
-    assert found["weights_sha256"] == whole["weights_sha256"]
-
-
-def test_a_finished_training_is_not_begun_again(tmp_path: Path, archive: Path) -> None:
-    done = folder(tmp_path / "net", spec_of(archive))
-    first = retrain(done)
-    epochs: list[int] = []
-    assert retrain(done, lambda news: epochs.append(news.epoch)) == first
-    assert epochs == []
-
-
-def test_another_trainings_state_and_a_damaged_one_are_refused(tmp_path: Path, archive: Path) -> None:
-    task = Cifar100Task.open(archive)
-    one = Trainer(spec_of(archive), task)
-    one.save(tmp_path / "training.pt")
-    other = Trainer(spec_of(archive, replace(RECIPE, learning_rate=0.05)), task)
-    with pytest.raises(InputError, match="of another training"):
-        other.load(tmp_path / "training.pt")
-    (tmp_path / "training.pt").write_bytes((tmp_path / "training.pt").read_bytes()[:3000])
-    with pytest.raises(InputError, match="delete it to start over"):
-        one.load(tmp_path / "training.pt")
+def test_a_finished_training_is_not_begun_again(whole: tuple[Folder, dict[str, object]]) -> None:
+    steps: list[int] = []
+    assert retrain(whole[0], lambda p: steps.append(p.done)) == whole[1]
+    assert steps == []
 
 
 def test_a_second_process_in_the_folder_is_refused_by_number(tmp_path: Path, archive: Path) -> None:
@@ -143,13 +127,15 @@ def test_a_second_process_in_the_folder_is_refused_by_number(tmp_path: Path, arc
 
 
 def test_a_training_that_diverges_says_so(tmp_path: Path, archive: Path) -> None:
+    wild = replace(RETRAINING, warmup_epochs=0, changes={**RETRAINING.changes, "learning_rate": 1e30})
     with pytest.raises(OracleError, match="lower --learning-rate"):
-        retrain(folder(tmp_path / "net", spec_of(archive, replace(RECIPE, learning_rate=1e30, warmup_epochs=0))))
+        retrain(folder(tmp_path / "net", spec_of(archive, wild)))
 
 
-def test_a_damaged_specification_or_network_is_refused(tmp_path: Path, archive: Path) -> None:
-    made = folder(tmp_path / "net", spec_of(archive))
-    retrain(made)
+def test_a_damaged_specification_or_network_is_refused(tmp_path: Path, whole: tuple[Folder, dict[str, object]]) -> None:
+    made = Folder(tmp_path)
+    for name in ("spec", "weights", "result"):
+        getattr(made, name).write_bytes(getattr(whole[0], name).read_bytes())
     weights = load_file(made.weights)
     name = next(iter(weights))
     save_file({**weights, name: weights[name] + 1}, made.weights)
@@ -166,82 +152,52 @@ def test_a_damaged_specification_or_network_is_refused(tmp_path: Path, archive: 
 # -- what is trained ---------------------------------------------------------------------------------------------------
 
 
-def test_new_weights_come_from_the_seed_alone_and_leave_torchs_generator() -> None:
-    before = torch.random.get_rng_state()
+def test_new_weights_come_from_the_seed_alone() -> None:
     config = ofa_config(architecture(choice=1))
-    one, two, other = (fresh_network(BACKBONE, config, seed) for seed in (1, 1, 2))
-    assert torch.equal(torch.random.get_rng_state(), before)
+    recipes = [Retraining(seed=seed).recipe(Pictures(100, 100, 32), BACKBONE, 8, "cpu") for seed in (1, 1, 2)]
+    one, two, other = (new_subnet(recipe, config) for recipe in recipes)
     assert weights_sha256(one) == weights_sha256(two) != weights_sha256(other)
-    # Nothing of the supernet it was cut from remains.
-    subnet = Supernet(build_network(BACKBONE), BACKBONE).get_net_for_config(config)
-    for (name, mine), theirs in zip(one.named_parameters(), subnet.parameters(), strict=True):
-        assert mine.shape == theirs.shape
-        if mine.ndim > 1:
-            assert not torch.equal(mine, theirs), name
+
+
+def test_cifar100_is_trained_by_its_protocol_and_other_pictures_as_suits_them() -> None:
+    many = Retraining(protocol="cifar100").recipe(Pictures(100, 50_000, 32), Backbone(0.5, 100, "small"), 28, "cuda")
+    assert (many.batch_images, many.steps, many.warmup_steps) == (512, 97 * 100, 97 * 3)
+    assert (many.optimiser, many.learning_rate, many.weight_decay, many.ema) == ("sgd", 0.2, 5e-4, 0.999)
+    assert (many.width_mult, many.stem, many.resolutions, many.precision) == (0.5, "small", (28,), "bfloat16")
+    few = Retraining(epochs=10, changes={"ema": 0.5}).recipe(Pictures(3, 90, 300, 4.0), BACKBONE, 96, "cpu")
+    assert (few.batch_images, few.steps, few.optimiser, few.ema) == (45, 20, "adamw", 0.5)
+    assert few.zoom < 1  # photographs are cut
+    assert few.balance > 0  # classes of which one has four times as many
+    assert few.checks == many.checks == 0  # nothing is chosen
+
+
+def test_all_pictures_train_but_those_that_judge(tmp_path: Path, task: Cifar100Task) -> None:
+    found = TrainingPictures.of(task)
+    assert len(found.labels) == len(task.pictures.train_labels)
+    assert judging_split(task) == "test"
+    some = TrainingPictures.of(task, 100, seed=1)
+    assert len(set(some.labels.tolist())) > 30  # of all classes
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (12, 16, 16, 3), np.uint8)
+    arrays: dict[str, Any] = {"train_images": pixels, "train_labels": np.arange(12) % 2}
+    arrays |= {"validation_images": pixels[:6], "validation_labels": np.arange(6) % 2}
+    arrays |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    np.savez(tmp_path / "a.npz", **arrays)
+    alone = task_of(SupernetSpec(data=str(tmp_path / "a.npz"), n_classes=2, data_rules=1))
+    assert judging_split(alone) == "validation"
+    assert len(TrainingPictures.of(alone).labels) == 12
+    judging, labels = judging_pictures(alone, 3)
+    assert (judging == pixels[[0, 2, 4]]).all()
+    assert labels.tolist() == [0, 0, 0]
 
 
 def test_it_learns(tmp_path: Path, archive: Path) -> None:
     """The archive's classes are colours; chance is 1 %."""
-    recipe = replace(RECIPE, epochs=4, batch_images=32, training_images=None, recalibration_images=500, ema=0.95)
-    result = retrain(folder(tmp_path / "net", spec_of(archive, recipe)))
+    changes = {"batch_images": 32, "learning_rate": 0.1, "ema": 0.95}
+    longer = replace(RETRAINING, epochs=4, training_images=None, recalibration_images=500, changes=changes)
+    result = retrain(folder(tmp_path / "net", spec_of(archive, longer)))
     assert result["losses"][-1] < result["losses"][0] - 0.5
     assert result["test"]["accuracy"] >= 0.08
-
-
-@pytest.mark.parametrize("resolution", [16, 28, 32])
-def test_pixels_are_the_tasks_own_views(task: Cifar100Task, resolution: int) -> None:
-    images = torch.from_numpy(task.pictures.test_images[:20].copy())
-    found = Pixels(task, resolution, torch.device("cpu"))(images)
-    expected, _ = task.views("test", resolution)
-    np.testing.assert_allclose(found.numpy(), expected[:20], atol=2e-5)
-
-
-def test_without_augmentation_an_epoch_is_every_image_once(task: Cifar100Task, archive: Path) -> None:
-    recipe = replace(RECIPE, padding_px=0, flip=False, training_images=128, batch_images=64)
-    trainer = Trainer(spec_of(archive, recipe), task)
-    order = [label for _, labels in trainer._batches(0) for label in labels.tolist()]
-    assert sorted(order) == sorted(task.pictures.train_labels[:128].tolist())
-    assert order != [label for _, labels in trainer._batches(1) for label in labels.tolist()]
-    plain = trainer.pixels(torch.from_numpy(task.pictures.train_images[:128].copy()))
-    rows = {row.tobytes() for row in plain.numpy().reshape(128, -1)}
-    drawn = torch.cat([images for images, _ in trainer._batches(0)])
-    assert {row.tobytes() for row in drawn.contiguous().numpy().reshape(128, -1)} == rows
-
-
-def test_crops_flips_and_holes_are_what_they_say(task: Cifar100Task, archive: Path) -> None:
-    recipe = replace(RECIPE, padding_px=4, flip=True, cutout_px=6, training_images=64, batch_images=64)
-    spec = replace(spec_of(archive, recipe), architecture=architecture(32))
-    trainer = Trainer(spec, task)
-    ((images, labels),) = trainer._batches(0)
-    originals = task.pictures.train_images[:64]
-    padded = np.pad(originals, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    mean, std = (np.array(m)[:, None, None] for m in (task.mean, task.std))
-    bytes_back = np.rint((images.numpy() * std + mean) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-    flipped = holes = 0
-    for image, label in zip(bytes_back, labels.tolist(), strict=True):
-        i = int(np.flatnonzero(task.pictures.train_labels[:64] == label)[0])
-        seen = (image != 0).any(axis=2)
-        matches = [
-            (dy, dx, flip)
-            for dy in range(9)
-            for dx in range(9)
-            for flip in (False, True)
-            if (cut(padded[i], dy, dx, flip)[seen] == image[seen]).all()
-        ]
-        assert len(matches) == 1
-        window = cut(padded[i], *matches[0])
-        hole = (image == 0).all(axis=2) & (window != 0).any(axis=2)
-        rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
-        assert rows.size == 0 or (np.ptp(rows) < 6 and np.ptp(columns) < 6)
-        holes += rows.size > 0
-        flipped += matches[0][2]
-    assert 15 < flipped < 50
-    assert holes > 50
-
-
-def cut(padded: np.ndarray, dy: int, dx: int, flip: bool) -> np.ndarray:
-    window = padded[dy : dy + 32, dx : dx + 32]
-    return window[:, ::-1] if flip else window
 
 
 def test_recalibration_averages_the_batches_statistics() -> None:
@@ -259,21 +215,17 @@ def test_recalibration_averages_the_batches_statistics() -> None:
     assert not network.training
 
 
-def test_the_average_is_judged_with_statistics_of_its_own(task: Cifar100Task, archive: Path) -> None:
-    trainer = Trainer(spec_of(archive), task)
-    trainer.train_epoch()
-    averaged = trainer.averaged()
-    assert not averaged.training
-    again = trainer.averaged()
-    assert weights_sha256(averaged) == weights_sha256(again)
-    for name, mine in averaged.named_buffers():
-        if name.endswith("running_mean"):
-            assert not torch.equal(mine, dict(trainer.network.named_buffers())[name]), name
-    for (_, mine), kept in zip(averaged.named_parameters(), trainer._average, strict=True):
-        assert torch.equal(mine, kept)
+# -- judging -----------------------------------------------------------------------------------------------------------
 
 
-# -- inherited weights -------------------------------------------------------------------------------------------------
+def test_uncorrupted_pictures_are_judged_as_the_result_says(
+    whole: tuple[Folder, dict[str, object]], task: Cifar100Task
+) -> None:
+    network = FinishedNetwork.load(whole[0], task, torch.device("cpu"))
+    pixels, labels = judging_pictures(task)
+    test = whole[1]["test"]
+    assert isinstance(test, dict)
+    assert (network.count_correct(pixels, labels), len(labels)) == (test["correct"], test["images"])
 
 
 def test_inherited_weights_are_judged_as_the_oracle_judges_them(
@@ -282,8 +234,9 @@ def test_inherited_weights_are_judged_as_the_oracle_judges_them(
     network = build_network(BACKBONE, seed=5)
     checkpoint = tmp_path / "supernet.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, checkpoint)
-    spec = replace(spec_of(archive), architecture=architecture(16))
-    result = inherit(folder(tmp_path / "net", spec), checkpoint, 400)
+    usual = spec_of(archive)
+    spec = replace(usual, architecture=architecture(16), oracle=replace(usual.oracle, checkpoint=str(checkpoint)))
+    result = inherit(folder(tmp_path / "net", spec))
     images, labels = task.views("test", 16)
     recalibration = {16: task.recalibration(16, 400)}
     evaluator = SubnetEvaluator(

@@ -35,6 +35,7 @@ VERBS = {
     "export": ("export", "write the winner's files, or another network's"),
     "finetune": ("finetune", "train the winner on, and export it with the weights it then has"),
     "classify": ("classify", "say what an exported model sees in pictures"),
+    "pictures": ("pictures", "which pictures judge, one a line, for programs of one's own"),
     "lut": ("lut", "build, check, watch or show this device's latency table"),
     "train": ("train", "train the supernet for one's own pictures"),
     "supernet": ("supernet", "pull a published supernet, train one, or check one"),

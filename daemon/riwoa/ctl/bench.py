@@ -30,6 +30,7 @@ _KNOWN = {
     "cognition": "the language model's proposals before and after training, beside placebo and spiral",
     "overlap": "evaluation and generation at the same time against alternating them",
     "runtime": "searches with onnxruntime's latencies against searches with eager torch's",
+    "transfer": "a supernet for new classes, from one of other classes against from scratch",
 }
 
 
@@ -48,6 +49,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "cognition": _cognition,
         "overlap": _overlap,
         "runtime": bench_runtime.measured,
+        "transfer": _transfer,
     }
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
     words = _IN_WORDS.get(name)
@@ -74,6 +76,8 @@ _DESCRIPTIONS = {
     "the network of torch's table takes at equal accuracy, the geometric mean over seeds.",
     "overlap": "`make run`'s own generations at one thread a worker. ratio: seconds alternating by seconds overlapped, "
     "the median over rounds; its bound is (Te + Tm) / max(Te, Tm).",
+    "transfer": "Twenty classes of CIFAR-100, 50 pictures each, from a supernet of the other eighty against from "
+    "scratch, at equal steps. ratio: the largest subnet's mean test accuracy by that from scratch.",
 }
 
 
@@ -345,9 +349,37 @@ def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str
     return asyncio.run(measure())
 
 
+def _transfer(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("data", type=Path, metavar="CIFAR-100", help="cifar-100-python.tar.gz, or its folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: bench_transfer in the state directory")
+    sizes = {"seeds": "3", "epochs": "20, of 15 steps", "source-epochs": "2", "pictures": "50 a class"}
+    for name, usual in sizes.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"default {usual}")
+    given = parser.parse_args(arguments)
+    from dataclasses import replace
+
+    from riwoa.bench.transfer import Settings, bench_transfer
+
+    named = {name.replace("-", "_"): getattr(given, name.replace("-", "_")) for name in sizes}
+    settings = replace(Settings(), **{name: value for name, value in named.items() if value is not None})
+    if min(settings.seeds, settings.epochs, settings.source_epochs, settings.pictures) < 1:
+        parser.error("--seeds, --epochs, --source-epochs and --pictures must be at least 1")
+    with bar("training", "step") as advance:
+        return bench_transfer(
+            given.data, given.out or client_state(options.state).state / "bench_transfer", settings, advance
+        )
+
+
+def _transfer_words(found: dict[str, Any]) -> str:
+    from riwoa.bench.transfer import words
+
+    return words(found)
+
+
 _IN_WORDS = {
     "table": _contest_words,
     "predictor": _contest_words,
     "growth": _growth_words,
     "runtime": bench_runtime.in_words,
+    "transfer": _transfer_words,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from riwoa.config.loading import Loaded
 
 _MOST_CHARACTERS = 4_000
+_CONFIG = "riwoa.toml"
 _MAX_RESOLUTION_PX = 4096
 
 
@@ -74,6 +76,13 @@ def subverb(verb: str, arguments: list[str], known: dict[str, str]) -> str:
     found = difflib.get_close_matches(arguments[0], known, n=1, cutoff=0.4)
     hint = f"did you mean {found[0]!r}?" if found else f"choose from {', '.join(known)}"
     raise UsageError(f"riwoactl {verb}: unknown {arguments[0]!r}; {hint}")
+
+
+def default_config() -> Path | None:
+    """The configuration where none is named: $RIWOA_CONFIG, or ./riwoa.toml where it lies."""
+    if named := os.environ.get("RIWOA_CONFIG"):
+        return Path(named)
+    return Path(_CONFIG) if os.path.isfile(_CONFIG) else None
 
 
 def loaded(file: Path | None, overrides: Sequence[str], environment: Mapping[str, str] | None = None) -> Loaded:

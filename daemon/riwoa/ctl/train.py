@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from riwoa.config.kinds.supernet import TRAINED
 from riwoa.console.bar import bar
 from riwoa.ctl import Options
-from riwoa.ctl.command import Parser, columns, emit, loaded
+from riwoa.ctl.command import Parser, columns, default_config, emit, loaded
 from riwoa.datasets.catalogue import task_of
 from riwoa.errors import StateLockedError, UsageError
 from riwoa.files.lock import holder
@@ -22,13 +21,11 @@ from riwoa.supernet.job import JobProgress, TrainingJob, told_check, train_job
 from riwoa.supernet.lead import lead_line
 from riwoa.supernet.recipe import read_recipe
 
-_CONFIG = "riwoa.toml"
-
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
     """Train, or continue, or tell what is there."""
     given = _parser().parse_args(arguments)
-    config = loaded(given.config or _default_config(), given.set).config
+    config = loaded(given.config or default_config(), given.set).config
     settings = config.oracle.supernet
     if config.oracle.kind != "supernet" or settings.checkpoint != TRAINED:
         raise UsageError(
@@ -68,12 +65,6 @@ def _parser() -> Parser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     parser.add_argument("--again", action="store_true", help="set the supernet that is there aside, and begin anew")
     return parser
-
-
-def _default_config() -> Path | None:
-    if named := os.environ.get("RIWOA_CONFIG"):
-        return Path(named)
-    return Path(_CONFIG) if os.path.isfile(_CONFIG) else None
 
 
 def _set_aside(paths: StatePaths) -> None:

@@ -1,9 +1,9 @@
-"""``riwoactl validate cifar100``: what the found network is worth when it is trained from scratch."""
+"""``riwoactl validate``: what the found network is worth when it is trained from scratch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,31 +12,31 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit, pixels, subverb
 from riwoa.limits import whole_cores
 from riwoa.parsing import parse_json
+from riwoa.paths import client_state
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from riwoa.supernet.geometry import Backbone, Stem
+    from riwoa.supernet.geometry import Stem
+    from riwoa.validate.recipes import Retraining
     from riwoa.validate.settings import Settings
 
-_KNOWN = {"cifar100": "test accuracy, and accuracy on CIFAR-100-C"}
-_DESCRIPTION = """Search on CIFAR-100 (or take the winner of --state, or --architecture), retrain the winner from
-scratch on all training images, and judge it on the test images and on CIFAR-100-C: the published archive, or the same
-fifteen corruptions made here. Beside it, as controls: the largest subnet and a random one as slow as the winner,
-retrained alike, and the winner with the supernet's own weights. Killed at any moment and run again, it continues."""
-# The whole protocol in some minutes on two cores; what it reaches is no result.
-_SMOKE_RECIPE: dict[str, Any] = {
-    "epochs": 4,
-    "training_images": 20_000,
+_CIFAR100 = "cifar100"
+_DESCRIPTION = """Takes the winner of the finished search in --state (or searches on --data, or takes --architecture),
+retrains it from scratch on all its training pictures, and judges it on the test pictures and on fifteen corruptions of
+them. Beside it, as controls: the largest subnet and a random one as slow as the winner, retrained alike, and the winner
+with the supernet's own weights. `riwoactl validate cifar100` searches on CIFAR-100, by a protocol of its own. Killed at
+any moment and run again, it continues."""
+# All of it in some minutes on two cores; what it reaches is no result.
+_SMOKE_EPOCHS, _SMOKE_TRAINING_IMAGES, _SMOKE_RECALIBRATION_IMAGES, _SMOKE_IMAGES = 4, 20_000, 2000, 200
+_SMOKE_CIFAR100: dict[str, Any] = {
     "batch_images": 64,
     "learning_rate": 0.1,
-    "warmup_epochs": 0.2,
     "label_smoothing": 0.0,
-    "padding_px": 2,
+    "crop_px": 2,
     "ema": 0.99,
-    "recalibration_images": 2000,
 }
-_SMOKE_IMAGES = 200
+_SMOKE_WARMUP_EPOCHS = 0.2
 _SMOKE_TRAINING = ("--minutes", "1.5", "--batch", "64", "--random", "1", "--threads", "2")
 _SMOKE_SEARCH: dict[str, Any] = {
     "run.generations": 3,
@@ -55,9 +55,11 @@ _GPU_THREADS = 4  # of a process that only feeds a GPU
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
     """Run the protocol, or go on with it."""
-    subverb(verb, arguments, _KNOWN)
-    parser = _parser()
-    given = parser.parse_args(arguments[1:])
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if named:
+        subverb(verb, arguments, {_CIFAR100: ""})
+    parser = _parser(named)
+    given = parser.parse_args(arguments[named:])
     _check(parser, given)
     from riwoa.validate.job import STAGES, Job
 
@@ -71,29 +73,28 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser("validate cifar100", description=_DESCRIPTION)
+def _parser(cifar100: bool) -> Parser:
+    parser = Parser("validate cifar100" if cifar100 else "validate", description=_DESCRIPTION)
+    parser.set_defaults(cifar100=cifar100)
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="the work directory; the same one goes on")
-    add("--data", type=Path, required=True, metavar="FILE", help="cifar-100-python.tar.gz")
-    add("--supernet", type=Path, metavar="FILE", help="a trained checkpoint (default: trains one in --out)")
+    if cifar100:
+        add("--data", type=Path, required=True, metavar="FILE", help="cifar-100-python.tar.gz")
+    else:
+        add("--data", type=Path, metavar="PATH", help="search on these pictures: a folder, an .npz, digits")
+    add("--supernet", type=Path, metavar="FILE", help="a trained checkpoint (default: the search's, else trained here)")
     add("--architecture", type=Path, metavar="FILE.json", help="skip the search; the export's file, or bare")
     add("--table", type=Path, metavar="FILE", help="latency table (default: the search's); none: equal multiply-adds")
     add("--preset", choices=["full", "smoke"], default="full", help="smoke: minutes on two cores, no results")
-    add("--width", type=float, metavar="W", help="width multiplier (default: the checkpoint's, else 0.5; smoke 0.25)")
-    add("--stem", choices=["small", "imagenet"], help="strides (default: the checkpoint's, else small; smoke imagenet)")
-    add(
-        "--resolutions",
-        type=pixels,
-        metavar="PX,PX",
-        help="in pixels (default: the checkpoint's, else 24,28,32; smoke 28,32)",
-    )
+    add("--width", type=float, metavar="W", help="width multiplier (default: the checkpoint's, or as trained)")
+    add("--stem", choices=["small", "imagenet"], help="strides (default: as the width's)")
+    add("--resolutions", type=pixels, metavar="PX,PX", help="in pixels (default: as the width's)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a configuration key of the search")
     add("--controls", action="store_true", default=True, help="with the controls (default)")
     add("--no-controls", action="store_false", dest="controls", help="the winner alone")
     add("--corrupted", type=Path, metavar="DIR", help="the published CIFAR-100-C: <corruption>.npy and labels.npy")
     add("--frost", type=Path, metavar="DIR", help="frost1.png to frost5.jpg of the published set (default: made here)")
-    add("--images", type=int, metavar="N", help="corrupt the first N test images (default all; smoke 200)")
+    add("--images", type=int, metavar="N", help="corrupt N of the test images (default all; smoke 200)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--threads", type=int, metavar="N", help="of a training, whose last bits they decide (default 1; GPU 4)")
     jobs = whole_cores()
@@ -102,7 +103,9 @@ def _parser() -> Parser:
     add(
         "--only", metavar="STAGE", help="supernet, search, choose, retrain:winner, retrain:largest, retrain:random, ..."
     )
-    recipe = parser.add_argument_group("retraining")
+    recipe = parser.add_argument_group("retraining (defaults: as suit the pictures; in brackets CIFAR-100's)")
+    recipe.add_argument("--epochs", type=int, metavar="N", help="default 100; smoke 4")
+    recipe.add_argument("--warmup-epochs", type=float, metavar="N", help="[3]")
     for name, (kind, words) in _RECIPE.items():
         recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=words)
     recipe.add_argument("--no-flip", action="store_false", dest="flip", default=None, help="never mirror images")
@@ -110,28 +113,25 @@ def _parser() -> Parser:
 
 
 _RECIPE: dict[str, tuple[type, str]] = {
-    "epochs": (int, "default 100"),
-    "batch_images": (int, "default 512"),
-    "learning_rate": (float, "default 0.2; SGD, Nesterov, a cosine to zero"),
-    "warmup_epochs": (float, "default 3"),
-    "momentum": (float, "default 0.9"),
-    "weight_decay": (float, "default 5e-4"),
-    "label_smoothing": (float, "default 0.1"),
-    "padding_px": (int, "default 4, cropped to 32 px again"),
-    "cutout_px": (int, "default 0: none"),
-    "ema": (float, "default 0.999, of the weights"),
+    "batch_images": (int, "[512]"),
+    "learning_rate": (float, "[0.2; SGD, Nesterov, a cosine to zero]"),
+    "weight_decay": (float, "[5e-4]"),
+    "label_smoothing": (float, "[0.1]"),
+    "crop_px": (int, "[4]: shifted by at most so many, the edge mirrored"),
+    "cutout_px": (int, "[0]: side of a square that is blanked"),
+    "ema": (float, "[0.999], of the weights"),
 }
 
 
 def _check(parser: Parser, given: Namespace) -> None:
     """Refuse numbers that mean nothing, before anything is read."""
-    least = {"epochs": 1, "batch_images": 2, "padding_px": 0, "cutout_px": 0, "images": 1, "threads": 1, "jobs": 1}
-    least |= {"seed": 0, "warmup_epochs": 0, "momentum": 0, "weight_decay": 0, "label_smoothing": 0, "ema": 0}
+    least = {"epochs": 1, "batch_images": 2, "crop_px": 0, "cutout_px": 0, "images": 1, "threads": 1, "jobs": 1}
+    least |= {"seed": 0, "warmup_epochs": 0, "weight_decay": 0, "label_smoothing": 0, "ema": 0}
     for name, bound in least.items():
         value = getattr(given, name)
         if value is not None and not value >= bound:
             parser.error(f"--{name.replace('_', '-')} must be at least {bound}")
-    for name in ("momentum", "label_smoothing", "ema"):
+    for name in ("label_smoothing", "ema"):
         if (value := getattr(given, name)) is not None and not value < 1:
             parser.error(f"--{name.replace('_', '-')} must be less than 1")
     for name in ("learning_rate", "width"):
@@ -141,6 +141,8 @@ def _check(parser: Parser, given: Namespace) -> None:
         parser.error("--resolutions must be of 8 to 256 pixels")
     if given.architecture is not None and given.set:
         parser.error("--set is of the search, which --architecture skips")
+    if given.architecture is not None and given.data is None:
+        parser.error("--architecture needs --data, the pictures to train it on")
 
 
 def settings(given: Namespace, options: Options) -> Settings:
@@ -150,28 +152,28 @@ def settings(given: Namespace, options: Options) -> Settings:
         InputError: a file that was named is not there, or not what it should be.
     """
     from riwoa.validate.job import read_architecture
-    from riwoa.validate.retrain import Recipe
     from riwoa.validate.settings import Settings
 
-    smoke = given.preset == "smoke"
-    device = _device(given.device)
-    backbone, resolutions = _supernet(given, smoke)
-    seeds = {"seed": given.seed}
-    changed = {f.name: getattr(given, f.name, None) for f in fields(Recipe)} | seeds
-    recipe = replace(Recipe(), **(_SMOKE_RECIPE if smoke else {}))
-    sizes = ["--width", str(backbone.width_mult), "--stem", backbone.stem]
-    sizes += ["--resolutions", ",".join(map(str, resolutions))]
-    paths = ("supernet", "table", "corrupted", "frost")
+    smoke, device, data = given.preset == "smoke", _device(given.device), _data(given.data)
+    state = options.state
+    if state is None and data is None:
+        state = client_state(None).directory
+    width, stem, resolutions = given.width, given.stem, given.resolutions
+    if given.cifar100 and (state is None or given.architecture is not None):  # else as the search has them
+        width, stem, resolutions = _supernet(given, smoke)
     return Settings(
-        data=str(given.data.absolute()),
-        **{name: _absolute(getattr(given, name)) for name in paths},
-        supernet_options=(*sizes, "--seed", str(given.seed), *(_SMOKE_TRAINING if smoke else ())),
+        protocol="cifar100" if given.cifar100 else "own",
+        data=data,
+        supernet=_checkpoint(given.supernet),
+        **{name: _absolute(getattr(given, name)) for name in ("table", "corrupted", "frost")},
+        supernet_options=_training_options(width, stem, resolutions, given.seed, smoke) if given.cifar100 else (),
         architecture=None if given.architecture is None else read_architecture(given.architecture),
-        state=_absolute(options.state),
-        backbone=backbone,
+        state=_absolute(state),
+        width_mult=width,
+        stem=stem,
         resolutions=resolutions,
-        search={**(_SMOKE_SEARCH if smoke else {}), **_search_keys(given.set)},
-        recipe=replace(recipe, **{name: value for name, value in changed.items() if value is not None}),
+        search={**(_smoke_search(given) if smoke else {}), **_search_keys(given.set)},
+        retraining=_retraining(given, smoke),
         controls=given.controls,
         images=given.images or (_SMOKE_IMAGES if smoke else None),
         device=device,
@@ -180,25 +182,56 @@ def settings(given: Namespace, options: Options) -> Settings:
     )
 
 
-def _supernet(given: Namespace, smoke: bool) -> tuple[Backbone, tuple[int, ...]]:
-    """Widths, strides and resolutions: as the command line says, else as the checkpoint's recipe does."""
-    from riwoa.errors import InputError
-    from riwoa.supernet.checkpoint import is_safetensors
-    from riwoa.supernet.geometry import Backbone
-    from riwoa.supernet.recipe import read_recipe
+def _retraining(given: Namespace, smoke: bool) -> Retraining:
+    from riwoa.validate.recipes import Retraining
+
+    named = {name: getattr(given, name) for name in (*_RECIPE, "flip") if getattr(given, name) is not None}
+    usual = Retraining(protocol="cifar100" if given.cifar100 else "own", seed=given.seed)
+    if smoke:
+        usual = replace(
+            usual,
+            epochs=_SMOKE_EPOCHS,
+            training_images=_SMOKE_TRAINING_IMAGES,
+            recalibration_images=_SMOKE_RECALIBRATION_IMAGES,
+            changes=_SMOKE_CIFAR100 if given.cifar100 else {},
+            warmup_epochs=_SMOKE_WARMUP_EPOCHS if given.cifar100 else None,
+        )
+    schedule = {name: getattr(given, name) for name in ("epochs", "warmup_epochs") if getattr(given, name) is not None}
+    return replace(usual, **schedule, changes={**usual.changes, **named})
+
+
+def _smoke_search(given: Namespace) -> dict[str, Any]:
+    return {**_SMOKE_SEARCH, **({} if given.cifar100 else {"train.minutes": 1.5})}
+
+
+def _supernet(given: Namespace, smoke: bool) -> tuple[float, Stem, tuple[int, ...]]:
+    """Width, strides and resolutions for CIFAR-100: as the command line says, else as the checkpoint's recipe does."""
+    from riwoa.validate.settings import backbone_of
 
     width, stem, resolutions = _SMOKE_SUPERNET if smoke else _SUPERNET
-    backbone = Backbone(width, 100, stem)
-    if given.supernet is not None and is_safetensors(given.supernet):
-        try:
-            recipe = read_recipe(given.supernet)
-            backbone, resolutions = Backbone(recipe.width_mult, 100, recipe.stem), recipe.resolutions
-        except InputError as error:
-            if "carries no" not in str(error):
-                raise
-    named = {"width_mult": given.width, "stem": given.stem}
-    backbone = replace(backbone, **{name: value for name, value in named.items() if value is not None})
-    return backbone, given.resolutions or resolutions
+    backbone, found = backbone_of(_checkpoint(given.supernet))
+    if found is not None:
+        width, stem, resolutions = backbone.width_mult, backbone.stem, found
+    return given.width or width, given.stem or stem, given.resolutions or resolutions
+
+
+def _training_options(
+    width: float | None, stem: Stem | None, resolutions: tuple[int, ...] | None, seed: int, smoke: bool
+) -> tuple[str, ...]:
+    """Options of ``riwoactl supernet train cifar100``."""
+    sizes = ("--width", str(width), "--stem", str(stem), "--resolutions", ",".join(map(str, resolutions or ())))
+    return (*sizes, "--seed", str(seed), *(_SMOKE_TRAINING if smoke else ()))
+
+
+def _data(given: Path | None) -> str | None:
+    return "digits" if str(given) == "digits" else _absolute(given)
+
+
+def _checkpoint(given: Path | None) -> str | None:
+    """A published supernet by its name, any other by its absolute path."""
+    from riwoa.supernet.published import PUBLISHED
+
+    return str(given) if str(given) in PUBLISHED else _absolute(given)
 
 
 def _device(wanted: str) -> str:
@@ -235,7 +268,8 @@ def render(data: Mapping[str, Any]) -> str:
     for name, network in networks.items():
         latency = "" if network["latency_ms"] is None else f"{network['latency_ms']:.3f} ms"
         cost = [latency, f"{network['macs']:,}", f"{network['parameters']:,}", f"{network['resolution']} px"]
-        sizes.append([name, network["role"], _percent(network["test"]["accuracy"]), _percent(network["mce"]), *cost])
+        test = f"{_percent(network['test']['accuracy'])} ± {100 * network['test_error']:.2f}"
+        sizes.append([name, network["role"], test, _percent(network["mce"]), *cost])
     rows = [["accuracy", *networks]]
     rows += [[c, *(_percent(n["corruption_accuracy"][c]) for n in networks.values())] for c in CORRUPTIONS]
     rows += [["all fifteen", *(_percent(n["mean_corruption_accuracy"]) for n in networks.values())]]

@@ -59,6 +59,9 @@ class ImageTask(Protocol):
             InputError: of the training images, where they have none.
         """
 
+    def sources(self, split: Split) -> list[str]:
+        """Where each of ``labels`` comes from: the path of a file, or a file's name with an array and a row."""
+
     def views(self, split: Split, resolution: int, n_views: int) -> tuple[Images, IntArray]:
         """Standardised images (n, 3, r, r) of the validation or test split, and their labels."""
 

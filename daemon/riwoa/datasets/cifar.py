@@ -2,6 +2,7 @@
 
     cifar-100-python/train    a pickled dict: b"data" uint8 (n, 3072), red plane first; b"fine_labels", n of 0 to 99
     cifar-100-python/test     the same
+    cifar-100-python/meta     b"fine_label_names", what the labels mean; it may be missing
 
 Repacked, the folder may lie deeper or be missing, and the archive be plain or packed by xz or bzip2: what it is, its
 content says. The archive is read as a stream and nothing of it is written to the disk. Its pickles are the only ones
@@ -51,6 +52,8 @@ _ORDER_SEED = 20_263
 _BLOCK_BYTES = 1 << 20
 _MAX_REASON_CHARACTERS = 120
 _MEMBERS: tuple[Split, ...] = ("train", "test")
+_META = "meta"
+_MAX_NAME_CHARACTERS = 60
 _PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {  # by how a file begins
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
     b"BZh": bz2.BZ2File,
@@ -85,6 +88,7 @@ class Cifar100:
     test_images: ByteArray  # (10000, 32, 32, 3)
     test_labels: IntArray  # (10000,)
     sha256: str  # over pixels and labels, whatever they were packed in
+    class_names: tuple[str, ...]  # the numbers, where the archive names none
     classes: int = CLASSES
 
 
@@ -102,13 +106,14 @@ def load_cifar100(path: Path) -> Cifar100:
     place = find_cifar100(path)
     if place is None:
         raise InputError(f"there is no CIFAR-100 at {path}; name {ARCHIVE} or the folder {FOLDER}")
-    contents: dict[Split, Mapping[Any, Any]] = {}
+    contents: dict[str, Mapping[Any, Any]] = {}
     try:
         for name, stream in _members_of_folder(place) if place.is_dir() else _members_of_archive(place):
-            contents[name] = _Reader(stream).dict()
+            contents[name] = _told_names(stream) if name == _META else _Reader(stream).dict()
     except _DAMAGE as error:
-        reason = printable((str(error).splitlines() or [type(error).__name__])[0], _MAX_REASON_CHARACTERS)
-        raise InputError(f"{place} is not an intact CIFAR-100 ({reason}); fetch {ARCHIVE} again") from error
+        if not set(_MEMBERS) <= contents.keys():  # else names alone are missing
+            reason = printable((str(error).splitlines() or [type(error).__name__])[0], _MAX_REASON_CHARACTERS)
+            raise InputError(f"{place} is not an intact CIFAR-100 ({reason}); fetch {ARCHIVE} again") from error
     missing = [name for name in _MEMBERS if name not in contents]
     if missing:
         raise InputError(f"{place}: there is no {FOLDER}/{missing[0]}; fetch {ARCHIVE} again")
@@ -117,7 +122,25 @@ def load_cifar100(path: Path) -> Cifar100:
     for array in (train, train_labels, test, test_labels):
         digest.update(f"{array.dtype.str}{array.shape};".encode())
         digest.update(array.data)
-    return Cifar100(train, train_labels, test, test_labels, digest.hexdigest())
+    names = _class_names(contents.get(_META, {}))
+    return Cifar100(train, train_labels, test, test_labels, digest.hexdigest(), names)
+
+
+def _told_names(stream: _Source) -> Mapping[Any, Any]:
+    """What the file of names holds; nothing where it is damaged, for it decides no picture."""
+    try:
+        return _Reader(stream).dict()
+    except _DAMAGE:
+        return {}
+
+
+def _class_names(meta: Mapping[Any, Any]) -> tuple[str, ...]:
+    """What the labels mean, in their order; their numbers where that is not told."""
+    told = meta.get(b"fine_label_names", meta.get("fine_label_names"))
+    given = told if isinstance(told, list) else []
+    texts = [name.decode("ascii", "replace") if isinstance(name, bytes) else name for name in given]
+    names = tuple(printable(text, _MAX_NAME_CHARACTERS) for text in texts if isinstance(text, str) and text)
+    return names if len(set(names)) == len(given) == CLASSES else tuple(str(number) for number in range(CLASSES))
 
 
 def find_cifar100(path: Path) -> Path | None:
@@ -152,7 +175,6 @@ class Cifar100Task:
     pictures: Cifar100
     where: str
     splits: ClassVar[tuple[Split, ...]] = ("train", "validation", "test")
-    class_names: ClassVar[tuple[str, ...]] = tuple(str(number) for number in range(CLASSES))  # the archive names none
     side_px: ClassVar[int] = SIDE_PX
     _split: dict[Split, IntArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -172,6 +194,11 @@ class Cifar100Task:
     def name(self) -> str:
         """The archive's name."""
         return self.where
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels mean, in their order."""
+        return self.pictures.class_names
 
     @cached_property
     def sha256(self) -> str:
@@ -212,6 +239,11 @@ class Cifar100Task:
     def labels(self, split: Split) -> IntArray:
         """Labels of a split, (n,)."""
         return self.pictures.test_labels if split == "test" else self.pictures.train_labels[self.indices(split)]
+
+    def sources(self, split: Split) -> list[str]:
+        """The archive, its member and the row of each image."""
+        rows = range(len(self.pictures.test_labels)) if split == "test" else self.indices(split).tolist()
+        return [f"{self.where}:{'test' if split == 'test' else 'train'}[{row}]" for row in rows]
 
     def views(self, split: Split, resolution: int, n_views: int = 1) -> tuple[FloatArray, IntArray]:
         """Standardised images (n, 3, r, r) and labels; one view an image whatever ``n_views``, which is the digits'."""
@@ -275,12 +307,12 @@ def _unpacked(path: Path) -> Iterator[_Source]:
             yield stream
 
 
-def _members_of_archive(path: Path) -> Iterator[tuple[Split, _Source]]:
-    """The two files, in the archive's order. Other members are passed over: nothing is ever written to the disk.
+def _members_of_archive(path: Path) -> Iterator[tuple[str, _Source]]:
+    """The three files, in the archive's order. Other members are passed over: nothing is ever written to the disk.
 
-    Both lie in one folder of the archive, whichever; a folder of that name is another data set's.
+    They lie in one folder of the archive, whichever; a folder of that name is another data set's.
     """
-    left = list(_MEMBERS)
+    left = [*_MEMBERS, _META]
     folder: PurePosixPath | None = None
     with _unpacked(path) as stream:
         bounded: Any = _Bounded(stream, MAX_UNPACKED_BYTES)
@@ -301,8 +333,8 @@ def _members_of_archive(path: Path) -> Iterator[tuple[Split, _Source]]:
                     return
 
 
-def _members_of_folder(path: Path) -> Iterator[tuple[Split, _Source]]:
-    for name in _MEMBERS:
+def _members_of_folder(path: Path) -> Iterator[tuple[str, _Source]]:
+    for name in (*_MEMBERS, *([_META] if os.path.isfile(path / _META) else [])):
         with opened_regular(path / name) as stream:
             yield name, _Bounded(stream, MAX_UNPACKED_BYTES)
 

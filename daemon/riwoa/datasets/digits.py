@@ -220,6 +220,10 @@ class DigitsTask:
         """Labels of the distinct images of a split, (n,)."""
         return _raw()[1][split_indices(split)]
 
+    def sources(self, split: Split) -> list[str]:
+        """The row of each among scikit-learn's digits, ``load_digits().images``."""
+        return [f"sklearn.datasets.load_digits:images[{row}]" for row in split_indices(split).tolist()]
+
     def scans(self, split: Split) -> FloatArray:
         """The raw scans of a split, (n, 8, 8) in [0, 1]."""
         return _raw()[0][split_indices(split)]

@@ -134,6 +134,18 @@ class FolderTask:
             return self._labelled_training.labels[list(self._training().kept)]
         return self._labels[split][list(self._ready(split).kept)]
 
+    def sources(self, split: Split) -> list[str]:
+        """The paths of the pictures of ``labels``.
+
+        Raises:
+            InputError: as ``labels``.
+        """
+        if split == "train":
+            folder, names, kept = self._labelled_training.folder, self._labelled_training.names, self._training().kept
+        else:
+            folder, names, kept = self._found[split].root, self._found[split].names, self._ready(split).kept
+        return [str((folder / names[i]).absolute()) for i in kept]
+
     def pixels(self, split: Split) -> ByteArray:
         """The images of ``labels``, (n, side, side, 3), cut as ``views`` are; mapped read-only from the cache.
 

@@ -134,6 +134,11 @@ class ImageFileTask:
             )
         return labels
 
+    def sources(self, split: Split) -> list[str]:
+        """The file, the array and the row of each image."""
+        part = self._parts[split]
+        return [f"{self.path}:{part.array}[{row}]" for row in part.rows.tolist()]
+
     def pixels(self, split: Split) -> ByteArray:
         """The images of a split, (n, side, side, 3).
 

@@ -127,6 +127,8 @@ class Deployment:
             ms, between, runtime = (self.notes[f"latency_measured_{name}"] for name in ("ms", "between", "in"))
             what = "this very graph with its weights" if self.is_timed else "the network as the search found it"
             rows.append(f"- measured there: {ms} ms (between {between}) in {runtime}, {what}")
+        if "test" in self.accuracies:
+            rows.append("- the test pictures: `riwoactl pictures test` lists them, one a line")
         return "\n".join([*rows, f"- weights: {self.notes['weights_licence']}"])
 
     def _files(self) -> str:

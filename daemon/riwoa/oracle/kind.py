@@ -20,6 +20,7 @@ from riwoa.errors import ConfigError, InputError, RiwoaError
 from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.runtime import FLOAT32
+from riwoa.ipc.job import Orders, RunJob
 from riwoa.oracle.attainable import Range, check_attainable
 from riwoa.oracle.protocol import Metrics, Oracle, OracleSpec, SettingsSpec
 from riwoa.search.catalogue import Catalogue
@@ -235,6 +236,21 @@ class OracleKind(ABC):
         """
         return SettingsSpec(self.name, oracle.settings.model_dump(mode="json"), oracle.threads)
 
+    async def prepare(  # noqa: B027 - most kinds need nothing
+        self, config: Config, latency_table: Path, run: RunJob, progress: ProgressCallback | None = None
+    ) -> None:
+        """Make what a problem needs and does not lie there yet, in processes that pause with a search. Here: nothing.
+
+        Args:
+            config: the configuration in force.
+            latency_table: as ``problem`` is given it.
+            run: runs a process.
+            progress: told how it goes.
+
+        Raises:
+            RiwoaError: it cannot be made.
+        """
+
     @abstractmethod
     async def problem(self, config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
         """Space, latencies and the worker's specification; may take minutes where this device must be measured first.
@@ -318,8 +334,12 @@ class OracleKind(ABC):
         """
         return {**spec, "settings": {**spec["settings"], **changed}} if "settings" in spec else spec
 
-    def finetune(self, found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress) -> Json:
+    def finetune(
+        self, found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress, orders: Orders | None = None
+    ) -> Json:
         """Train a winner on, or continue, and write its weights into ``out``; returns what the training came to.
+
+        ``orders`` may end it before: to leave its state behind (JobLeftError), or with what it has.
 
         Raises:
             InputError: as here, there is no network, or none that can be trained.

@@ -20,6 +20,7 @@ from riwoa.hardware.precision import remarks
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
+from riwoa.ipc.job import Orders, RunJob
 from riwoa.limits import memory
 from riwoa.oracle.attainable import Range
 from riwoa.oracle.kind import (
@@ -87,6 +88,14 @@ class SupernetKind(OracleKind):
             warnings=(*_warnings(spec), *remarks(table)),
             known=mobilenet_sizes(backbone_of(config)),
         )
+
+    async def prepare(
+        self, config: Config, latency_table: Path, run: RunJob, progress: ProgressCallback | None = None
+    ) -> None:
+        """See ``OracleKind.prepare``: the supernet, where it is to be trained first."""
+        if config.oracle.supernet.checkpoint == TRAINED:
+            trained = StatePaths(latency_table.parent).supernet
+            await obtain_supernet(training_job(trained, config, supernet_spec(config.oracle)), progress, run)
 
     def device_latency(self, table: str, config: Config) -> DeviceLatency:
         """See ``OracleKind.device_latency``: a table as of this device, measured on the other."""
@@ -160,11 +169,13 @@ class SupernetKind(OracleKind):
                 now[name] = _absolute(changed[name]) if place.exists() else changed[name]
         return now
 
-    def finetune(self, found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress) -> Json:
+    def finetune(
+        self, found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress, orders: Orders | None = None
+    ) -> Json:
         """See ``OracleKind.finetune``."""
         from riwoa.oracle.supernet_finetune import finetune_subnet  # torch
 
-        return finetune_subnet(found, how, out, progress)
+        return finetune_subnet(found, how, out, progress, orders)
 
     def finetuning_told(self, found: FoundNetwork, file: Path) -> Json | None:
         """See ``OracleKind.finetuning_told``."""

@@ -18,6 +18,7 @@ from torch import nn
 
 from riwoa.datasets.arrays import Split
 from riwoa.datasets.catalogue import check_every_split, task_of
+from riwoa.ipc.job import Orders
 from riwoa.oracle.kind import FineTuning, FoundNetwork
 from riwoa.oracle.supernet_export import winning_net
 from riwoa.search.paired import Difference, difference_of
@@ -38,7 +39,9 @@ _WARMUP_SHARE = 10  # one step in so many warms up
 _REPORT_EVERY_S = 0.25
 
 
-def finetune_subnet(found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress) -> dict[str, Any]:
+def finetune_subnet(
+    found: FoundNetwork, how: FineTuning, out: Path, progress: OnProgress, orders: Orders | None = None
+) -> dict[str, Any]:
     """Train a winner on, or continue, to the written file; returns what it says of the training.
 
     Args:
@@ -46,8 +49,10 @@ def finetune_subnet(found: FoundNetwork, how: FineTuning, out: Path, progress: O
         how: how long, how fast.
         out: the file of the weights.
         progress: is told how it goes.
+        orders: that may end it before.
 
     Raises:
+        JobLeftError: it was ordered to leave.
         InputError: the training pictures have no labels, or a state beside ``out`` is of another training.
     """
     spec, config = SupernetSpec.from_json(found.spec), ofa_config(found.architecture)
@@ -68,11 +73,12 @@ def finetune_subnet(found: FoundNetwork, how: FineTuning, out: Path, progress: O
     out.parent.mkdir(parents=True, exist_ok=True)
     if not unfinished(out).exists():
         kept.look(tuner.net, tuner.average)
-    train(tuner, unfinished(out), progress=_Pace(kept, progress).training)
+    train(tuner, unfinished(out), progress=_Pace(kept, progress).training, orders=orders)
     weights = kept.kept(tuner.average)
     tuned = averaged(tuner.net, weights, recalibration, tuner.device).cpu()
     told = {
         "epochs": how.epochs,
+        "steps": tuner.steps,
         "kept_epoch": kept.epoch,
         "validation_by_epoch": kept.accuracies,
         "teacher_share": TEACHER_SHARE,

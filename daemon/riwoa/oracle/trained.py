@@ -11,7 +11,7 @@ from riwoa.config.schema import Config
 from riwoa.errors import InputError
 from riwoa.files.ownership import safetensors_notes
 from riwoa.hardware.process import BuildProgress, ProgressCallback
-from riwoa.ipc.job import run_job
+from riwoa.ipc.job import RunJob, run_job
 from riwoa.log import get_logger
 from riwoa.supernet.job import TrainingJob
 from riwoa.supernet.recipe import read_recipe
@@ -34,8 +34,13 @@ def training_job(path: Path, config: Config, spec: SupernetSpec) -> TrainingJob:
     return TrainingJob(path, spec, wishes, train.start, train.threads)
 
 
-async def obtain_supernet(job: TrainingJob, progress: ProgressCallback | None = None) -> None:
+async def obtain_supernet(job: TrainingJob, progress: ProgressCallback | None = None, run: RunJob = run_job) -> None:
     """Have the supernet lie in its place, trained in a process of its own if it does not; cancelling loses little.
+
+    Args:
+        job: what is trained.
+        progress: told how it goes.
+        run: runs the process.
 
     Raises:
         InputError: the one that lies there is another, or the pictures cannot train one.
@@ -52,7 +57,7 @@ async def obtain_supernet(job: TrainingJob, progress: ProgressCallback | None = 
     _log.info("supernet_training", data=job.judged.data, minutes=job.wishes.minutes, epochs=job.wishes.epochs)
     tell({"done": 0, "total": 0, "left_s": None, "words": "starting"})
     arguments = [json.dumps(job.to_json())]
-    found = await run_job("riwoa.supernet.job", arguments, job.threads, "the training of the supernet", tell)
+    found = await run("riwoa.supernet.job", arguments, job.threads, "the training of the supernet", tell)
     told = {name: found.get(name) for name in ("steps", "loss_largest", "lead", "lead_standard_errors")}
     _log.info("supernet_trained", **told)
 

@@ -46,6 +46,14 @@ def deadline_of(wanted: str | None, revisions: Sequence[ConfigRevisionRecord], n
     return Deadline(wanted, since_unix_s)
 
 
+def training_cut_unix_s(run: Run, now_unix_s: float) -> float | None:
+    """When a training before a search is to end with what it has: half of the time to the deadline is the search's."""
+    deadline = deadline_of(run.deadline, [], now_unix_s)
+    if deadline is None:
+        return None
+    return now_unix_s + max(0.0, deadline.due_unix_s - run.deadline_margin_s - now_unix_s) / 2
+
+
 class Schedule:
     """When a run must have its answer, and how fast it goes.
 

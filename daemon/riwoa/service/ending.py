@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,6 @@ from riwoa.errors import RiwoaError
 from riwoa.files.ownership import json_object
 from riwoa.hardware.interval import interval_of
 from riwoa.ipc.child import child_command, child_environment
-from riwoa.ipc.job import run_job
 from riwoa.log import get_logger
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.kinds import kind_named
@@ -28,6 +28,7 @@ from riwoa.service.finetuning import finetuned, usual_threads
 from riwoa.service.logs import log_export_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.tasks import first_error
+from riwoa.service.trainings import Trainings
 from riwoa.text import printable
 from riwoa_storage.events import NetworkJudged, WinnerConfirmed
 from riwoa_storage.records import Json
@@ -159,14 +160,14 @@ async def export_winner(parts: DaemonParts) -> str | None:
     return f"not exported: {reason}; `riwoactl export` tries again"
 
 
-async def finetune_winner(parts: DaemonParts, left_s: float | None = None) -> str | None:
+async def finetune_winner(parts: DaemonParts, due_unix_s: float | None = None) -> str | None:
     """Train the winner on, if the configuration asks for it, and write its files anew; continues what was begun.
 
     The files of before are there already: what fails here takes nothing away.
 
     Args:
         parts: of the daemon.
-        left_s: seconds to the deadline, beyond which nothing is trained; None without one.
+        due_unix_s: the deadline, at which the training ends with what it has; None without one.
 
     Returns:
         What to tell people where it was not done, or its result could not be exported; None otherwise.
@@ -183,14 +184,16 @@ async def finetune_winner(parts: DaemonParts, left_s: float | None = None) -> st
         )
 
     arguments = [str(parts.paths.journal), str(epochs)]
+    if due_unix_s is not None and due_unix_s <= time.time():
+        return "the deadline is reached before the fine-tuning; `riwoactl finetune` does it"
     try:
         if await asyncio.to_thread(finetuned, parts.paths.journal) is not None:
             return None
         parts.board.show("training", "fine-tuning the winner")
-        async with asyncio.timeout(None if left_s is None else max(0.0, left_s)):
-            await run_job("riwoa.service.finetuning", arguments, usual_threads(), "the fine-tuning of the winner", tell)
-    except TimeoutError:
-        return "the deadline is reached before the fine-tuning was done; `riwoactl finetune` goes on with it"
+        trainings = Trainings(parts.pauses, due_unix_s)
+        await trainings.run(
+            "riwoa.service.finetuning", arguments, usual_threads(), "the fine-tuning of the winner", tell
+        )
     except (RiwoaError, OSError) as error:
         _log.error("finetuning_failed", reason=str(error))
         return f"not fine-tuned: {error}; `riwoactl finetune` tries again"

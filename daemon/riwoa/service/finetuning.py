@@ -17,7 +17,7 @@ from typing import Any
 from riwoa.export import found_network, read_winner
 from riwoa.files.ownership import unwritable
 from riwoa.ipc.child import die_with_parent, watch_stdin
-from riwoa.ipc.job import answer
+from riwoa.ipc.job import Orders, answer
 from riwoa.limits import whole_cores
 from riwoa.oracle.kind import FineTuning
 from riwoa.paths import StatePaths
@@ -49,7 +49,13 @@ def finetuned(journal: Path, run_id: int | None = None) -> FineTuned | None:
     return None if told is None else FineTuned(file, told, was_there=True)
 
 
-def finetune_winner(journal: Path, how: FineTuning, progress: OnProgress, run_id: int | None = None) -> FineTuned:
+def finetune_winner(
+    journal: Path,
+    how: FineTuning,
+    progress: OnProgress,
+    run_id: int | None = None,
+    orders: Orders | None = None,
+) -> FineTuned:
     """Train the winner of a run (the latest) on, or continue.
 
     Args:
@@ -57,6 +63,7 @@ def finetune_winner(journal: Path, how: FineTuning, progress: OnProgress, run_id
         how: how long, how fast.
         progress: is told how it goes.
         run_id: another run than the latest.
+        orders: that may end it before: to leave its state behind, or with what it has.
 
     Raises:
         InputError: no winner, or one that cannot be trained, or the state beside its file is of another training.
@@ -70,7 +77,7 @@ def finetune_winner(journal: Path, how: FineTuning, progress: OnProgress, run_id
     file = StatePaths(journal.absolute().parent).finetuned
     try:
         with oracle.blamed("fine-tune the winner"):
-            return FineTuned(file, oracle.value.finetune(found, how, file, progress))
+            return FineTuned(file, oracle.value.finetune(found, how, file, progress, orders))
     except OSError as error:
         raise unwritable(file, error, "choose another place with --state") from None
 
@@ -96,12 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("journal", type=Path)
     parser.add_argument("epochs", type=int)
     given = parser.parse_args(argv)
+    orders = Orders()
     if given.child:
         die_with_parent()
-        watch_stdin()
+        watch_stdin(orders.take)
 
     def work() -> dict[str, Any]:
-        done = finetune_winner(given.journal, FineTuning(given.epochs, threads=usual_threads()), tell_parent)
+        how = FineTuning(given.epochs, threads=usual_threads())
+        done = finetune_winner(given.journal, how, tell_parent, orders=orders)
         return {"file": str(done.file), **done.told}
 
     return answer(work)

@@ -1,7 +1,8 @@
-"""Why the search pauses, whoever wants it: a person, a measurement, or the governor."""
+"""Why the search, or a training, pauses, whoever wants it: a person, a measurement, or the governor."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +15,15 @@ from riwoa.service.state import searching_state
 from riwoa.service.status import StatusBoard
 
 
-class PausableSearch(Protocol):
-    """A search with its workers."""
+class Pausable(Protocol):
+    """A search with its workers, or a training."""
 
     @property
     def phase(self) -> str:
-        """What the search does: "search" or "polish"."""
+        """What it does: "search", "polish" or "training"."""
 
     def hold(self, held: bool) -> None:
-        """Begin no other evaluation while held; those under way end."""
+        """Begin nothing more while held; evaluations under way end, a training saves its state."""
 
 
 class Pauses:
@@ -45,7 +46,9 @@ class Pauses:
         self.governor = Governor(settings, state_directory, on_change=self.apply)
         self.search_has_begun = False  # since the daemon started
         self._own: dict[str, str] = {}
-        self._search: PausableSearch | None = None
+        self._search: Pausable | None = None
+        self._free = asyncio.Event()
+        self._free.set()
         self._board = board
         self._progress = progress
 
@@ -64,8 +67,17 @@ class Pauses:
         self._own.pop(by, None)
         self.apply()
 
+    @property
+    def phase(self) -> str | None:
+        """What the search, or the training, under way does; None between them."""
+        return None if self._search is None else self._search.phase
+
+    async def wait_until_over(self) -> None:
+        """Wait until nothing holds."""
+        await self._free.wait()
+
     @contextlib.contextmanager
-    def applied_to(self, search: PausableSearch) -> Iterator[None]:
+    def applied_to(self, search: Pausable) -> Iterator[None]:
         """Within the context, pauses hold this search; ``apply`` makes it begin with those that stand."""
         self._search, self.search_has_begun = search, True
         try:
@@ -76,6 +88,10 @@ class Pauses:
     def apply(self) -> None:
         """Hold the search, or let it go on."""
         held = bool(self.holds)
+        if held:
+            self._free.clear()
+        else:
+            self._free.set()
         if self._search is not None:
             self._search.hold(held)
         if not held:
@@ -84,5 +100,4 @@ class Pauses:
 
     def show(self) -> None:
         """Show what the search does, or why it pauses."""
-        phase = None if self._search is None else self._search.phase
-        self._board.change(lambda shown: searching_state(shown, self.holds, phase))
+        self._board.change(lambda shown: searching_state(shown, self.holds, self.phase))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,16 @@ from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.schema import Config
 from riwoa.hardware.interval import interval_of
 from riwoa.hardware.obtain import BuildProgress
+from riwoa.hardware.process import ProgressCallback
 from riwoa.log import get_logger
 from riwoa.oracle.kind import Problem
+from riwoa.oracle.kinds import kind_named
 from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.workers import pool_settings
 from riwoa.patience import BestEffort, patiently
 from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
+from riwoa.run.deadline import training_cut_unix_s
 from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.journal import RunJournal
 from riwoa.run.problem import load_problem, search_task
@@ -36,6 +40,7 @@ from riwoa.service.run_record import RunInputs, UnfinishedRun, begin_or_continue
 from riwoa.service.state import DaemonState
 from riwoa.service.status import Rate
 from riwoa.service.tasks import stop_task
+from riwoa.service.trainings import Trainings
 from riwoa.service.views import (
     cognition_view,
     config_view,
@@ -133,7 +138,7 @@ class Session:
         why = "all that exists within the target is evaluated: " if conductor.exhausted else ""
         finished = f"{why}the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
         told = await export_winner(self._parts)
-        told = await finetune_winner(self._parts, conductor.schedule.left_s) or told
+        told = await finetune_winner(self._parts, conductor.schedule.due_unix_s) or told
         self._board.show("finished", told or finished)
 
     # -- the start -----------------------------------------------------------------------------------------------------
@@ -165,6 +170,7 @@ class Session:
             self._board.sources.time_left_s = lambda: p.left_s
             self._board.show(p.work, str(p))
 
+        await self._prepare(tell)
         problem = await load_problem(self._parts.config, self._parts.paths.latency_table, tell)
         self._board.sources.time_left_s = lambda: None
         self._board.sources.warnings = lambda: list(problem.warnings)
@@ -173,6 +179,13 @@ class Session:
         problem.check_target(self._parts.loaded.config)
         self._parts.reloader.check = problem.check_target
         return problem
+
+    async def _prepare(self, tell: ProgressCallback) -> None:
+        """Have the oracle's kind make what is missing, as a supernet that is to be trained."""
+        parts, kind = self._parts, kind_named(self._parts.config.oracle.kind)
+        trainings = Trainings(parts.pauses, training_cut_unix_s(parts.config.run, time.time()))
+        with kind.blamed("prepare its problem"):
+            await kind.value.prepare(parts.config, parts.paths.latency_table, trainings.run, tell)
 
     async def _provide(self, unfinished: UnfinishedRun | None) -> Provision:
         """Decide who writes proposals in this run, and show it from now on."""

@@ -18,7 +18,7 @@ State = Literal[
     "stopped",  # on request
     "unhealthy",  # it waits until what failed may work again, or has given up
 ]
-_SEARCHING: frozenset[State] = frozenset(("starting", "running", "polishing", "paused"))
+_SEARCHING: frozenset[State] = frozenset(("starting", "training", "running", "polishing", "paused"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,21 @@ class DaemonState:
 
 
 def searching_state(shown: DaemonState, holds: Mapping[str, str], phase: str | None) -> DaemonState:
-    """The state of a search under way, or of one that is about to begin; any other state stays as it is.
+    """The state of a search or a training under way, or of one about to begin; any other state stays as it is.
 
     Args:
         shown: the state so far.
         holds: why the search pauses, by what holds it; empty while it may go on.
-        phase: the conductor's ("search" or "polish"); None while there are no workers yet.
+        phase: the conductor's ("search" or "polish"), or "training"; None while there are no workers yet.
     """
     if shown.state not in _SEARCHING:
         return shown
     if holds:
         return DaemonState("paused", "; ".join(holds.values()))
-    if shown.state == "starting":
+    if shown.state == "starting" or (shown.state, phase) == ("training", "training"):
         return shown
+    if phase == "training":
+        return DaemonState("training")
     if phase is None:  # a pause is over, the workers are still to come
         return DaemonState("starting")
     return DaemonState("polishing" if phase == "polish" else "running")

@@ -47,14 +47,15 @@ class Verbs:
         return {"status": self._board.look()}
 
     async def pause(self) -> Mapping[str, Any]:
-        """Pause the search until ``resume``.
+        """Pause the search, or a training, until ``resume``.
 
         Raises:
             DaemonUnavailableError: there is no search yet.
         """
         self._require_search()
         self._pauses.hold(_PERSON, "by riwoactl pause")
-        return {"message": "pausing; evaluations under way end first"}
+        first = "the training saves its state" if self._pauses.phase == "training" else "evaluations under way end"
+        return {"message": f"pausing; {first} first"}
 
     async def resume(self) -> Mapping[str, Any]:
         """End the pause that ``pause`` began; the search may still pause for other reasons.
@@ -65,7 +66,7 @@ class Verbs:
         self._require_search()
         self._pauses.release(_PERSON)
         held = "; ".join(self._pauses.holds.values())
-        return {"message": f"still paused: {held}" if held else "searching on"}
+        return {"message": f"still paused: {held}" if held else self._going_on}
 
     async def stop(self) -> Mapping[str, Any]:
         """End the daemon."""
@@ -80,6 +81,10 @@ class Verbs:
         """
         found = await self._reloader.reload_aside()
         return {"applied_next_generation": sorted(found.live), "needs_restart": []}  # such a file is refused
+
+    @property
+    def _going_on(self) -> str:
+        return "training on" if self._pauses.phase == "training" else "searching on"
 
     def _require_search(self) -> None:
         if not self._pauses.search_has_begun:

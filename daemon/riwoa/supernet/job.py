@@ -22,7 +22,7 @@ from riwoa.datasets.digits import RESOLUTIONS
 from riwoa.errors import InputError
 from riwoa.files.ownership import safetensors_notes, unwritable
 from riwoa.ipc.child import die_with_parent, watch_stdin
-from riwoa.ipc.job import answer, report
+from riwoa.ipc.job import Orders, answer, report
 from riwoa.parsing import parse_json_object
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.lead import judged_lead
@@ -84,12 +84,18 @@ class JobProgress:
 OnProgress = Callable[[JobProgress], None]
 
 
-def train_job(job: TrainingJob, progress: OnProgress) -> dict[str, Any]:
+def train_job(job: TrainingJob, progress: OnProgress, orders: Orders | None = None) -> dict[str, Any]:
     """Train, or continue, to the written file; returns what the file says of its subnets, and the last losses.
+
+    Args:
+        job: what is trained.
+        progress: is told how it goes.
+        orders: that may end it before.
 
     Raises:
         InputError: the pictures cannot train, or the training state beside the file is of another job.
         StateDirectoryError, FullDiskError: the file cannot be written.
+        JobLeftError: it was ordered to leave.
     """
     task = task_of(job.judged)
     source = source_of(job.start, job.wishes.width_mult)
@@ -117,6 +123,7 @@ def train_job(job: TrainingJob, progress: OnProgress) -> dict[str, Any]:
             progress=pace.training,
             notes=notes,
             source=None if source is None else source.path,
+            orders=orders,
         )
     except OSError as error:
         raise unwritable(job.out, error, "choose another place with --state") from None
@@ -225,11 +232,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--child", action="store_true", help="end with the parent, or when standard input ends")
     parser.add_argument("job", help="a JSON object")
     given = parser.parse_args(argv)
+    orders = Orders()
     if given.child:
         die_with_parent()
-        watch_stdin()
+        watch_stdin(orders.take)
 
-    return answer(lambda: train_job(_job(given.job), tell_parent))
+    return answer(lambda: train_job(_job(given.job), tell_parent, orders))
 
 
 def tell_parent(p: JobProgress) -> None:

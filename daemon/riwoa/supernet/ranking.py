@@ -23,11 +23,10 @@ from riwoa.supernet import geometry
 from riwoa.supernet.batches import steps_per_epoch
 from riwoa.supernet.checks import recalibrate
 from riwoa.supernet.evaluator import RECALIBRATION_BATCH_IMAGES, SubnetEvaluator, exact_arithmetic
-from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.network import Supernet
 from riwoa.supernet.recipe import Recipe, recipe_from
 from riwoa.supernet.space import OfaConfig
-from riwoa.supernet.training import Trainer, TrainingProgress, initialise, new_supernet, train
+from riwoa.supernet.training import Trainer, TrainingProgress, new_subnet, train
 from riwoa_storage.durable import replace_durably
 
 _WARMUP_SHARE = 10  # of a short training, one step in so many warms up
@@ -84,7 +83,7 @@ def rank(
                 evaluators[config.r] = SubnetEvaluator(
                     supernet, {config.r: recalibration}, {config.r: validation}, device=settings.device
                 )
-            trainer = _alone(config, supernet.backbone, task, settings)
+            trainer = _alone(config, task, settings)
             state = results.with_name(f"{results.name}.{i}.training.pt")
             train(trainer, state, progress=lambda p, done=i: progress(done, p))  # type: ignore[misc]
             known[key] = {
@@ -126,13 +125,10 @@ def known_agreement(results: Path) -> dict[str, Any] | None:
         return None
 
 
-def _alone(config: OfaConfig, backbone: Backbone, task: ImageTask, settings: RankSettings) -> Trainer:
+def _alone(config: OfaConfig, task: ImageTask, settings: RankSettings) -> Trainer:
     """A trainer of the subnet by itself, of new weights, by the supernet's recipe at its own resolution."""
     recipe = replace(settings.recipe, seed=settings.seed, resolutions=(config.r,), minutes=0.0, largest_only_steps=0)
-    net = Supernet(new_supernet(recipe), backbone).get_net_for_config(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        initialise(net)
+    net = new_subnet(recipe, config)
     steps = settings.epochs * steps_per_epoch(task, recipe)
     recipe = replace(recipe, steps=steps, warmup_steps=min(recipe.warmup_steps, steps // _WARMUP_SHARE))
     return Trainer(recipe, task, settings.device, net, about=json.dumps(config.to_json()))

@@ -29,7 +29,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from riwoa.datasets.digits import load_digits_task
 from riwoa.errors import InputError
 from riwoa.files.ownership import opened_file
-from riwoa.supernet.batches import batches_of, class_weights, training_labels
+from riwoa.ipc.job import JobLeftError, Orders
+from riwoa.supernet.batches import Batches, batches_of, class_weights, steps_per_epoch, training_labels
 from riwoa.supernet.checkpoint import is_safetensors, safetensors_bytes
 from riwoa.supernet.checks import Checks, EarlyStop
 from riwoa.supernet.convolutions import without_plans
@@ -38,7 +39,7 @@ from riwoa.supernet.network import Supernet, set_strides
 from riwoa.supernet.ofa_import import import_ofa
 from riwoa.supernet.published import PUBLISHED
 from riwoa.supernet.recipe import DIGITS, Recipe, read_recipe, recipe_from
-from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES
+from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 from riwoa.supernet.transfer import HEAD, take_over
 from riwoa_storage.durable import replace_durably, replacement
 
@@ -50,6 +51,8 @@ _SGD_MOMENTUM = 0.9
 _SAVE_EVERY_S = 20.0  # a kill costs no more than this, where steps are slow
 # Of the time that training may take: at first memory grows and kernels load; then the speed is measured.
 _SETTLING_SHARE, _MEASURED_SHARE = 0.05, 0.10
+_WARMUP_SHARE = 10  # one step in so many
+_LEAST_STEPS = 100  # of a supernet: fewer, unless all pictures are met before, are no training
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,16 @@ def new_supernet(recipe: Recipe) -> torch.nn.Module:
     return net
 
 
+def new_subnet(recipe: Recipe, config: OfaConfig) -> torch.nn.Module:
+    """A subnet by itself, all its weights drawn from the recipe's seed."""
+    backbone = Backbone(recipe.width_mult, recipe.n_classes, recipe.stem)
+    net: torch.nn.Module = Supernet(new_supernet(recipe), backbone).get_net_for_config(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        initialise(net)
+    return net
+
+
 def initialise(net: torch.nn.Module) -> None:
     """He's initialisation by fan-out, from torch's generator, in the order of the modules."""
     for module in net.modules():
@@ -133,6 +146,7 @@ class Trainer:
         source: the supernet that a new training starts from, if the recipe names one.
         network: None trains a new supernet; a plain network is trained alone, on the labels, by the same recipe.
         about: tells networks of one recipe apart; a saved state of another one is refused.
+        batches: what trains; None: the task's training images.
     """
 
     def __init__(
@@ -143,13 +157,14 @@ class Trainer:
         network: torch.nn.Module | None = None,
         about: str = "",
         source: Path | None = None,
+        batches: Batches | None = None,
     ) -> None:
         self.recipe = recipe
         self.device = torch.device(device)
         self.step = 0
         self._about = f"{task.sha256} {about}"
         self.steps = 0 if recipe.minutes else recipe.steps
-        self.batches = batches_of(task, recipe, self.device)
+        self.batches = batches_of(task, recipe, self.device) if batches is None else batches
         self._alone = network is not None
         net: Any = new_supernet(recipe) if network is None else network
         if source is not None:
@@ -158,6 +173,8 @@ class Trainer:
         self.optimiser = _optimiser(self.net, recipe, self.device)
         self.average = {n: p.detach().clone() for n, p in self.net.named_parameters()}
         self.early_stop: Checks = EarlyStop(task, recipe, self.device)
+        # However little time there is, or seems to be on a busy machine.
+        self.least_steps = 1 if network is not None else _least_steps(task, recipe)
         self._class_weights: Tensor | None = None
         if recipe.balance:
             weights = class_weights(training_labels(task), recipe.n_classes, recipe.balance)
@@ -220,8 +237,10 @@ class Trainer:
         if self.step < recipe.head_only_steps:
             return recipe.learning_rate
         warm = recipe.head_only_steps + recipe.warmup_steps  # what was frozen warms up when it thaws
+        if recipe.minutes and self.steps:  # a training that turned out short warms up for a tenth of it
+            warm = min(warm, recipe.head_only_steps + (self.steps - recipe.head_only_steps) // _WARMUP_SHARE)
         if self.step < warm:
-            return recipe.learning_rate * (self.step - recipe.head_only_steps + 1) / recipe.warmup_steps
+            return recipe.learning_rate * (self.step - recipe.head_only_steps + 1) / (warm - recipe.head_only_steps)
         if not self.steps:
             return recipe.learning_rate
         done = (self.step - warm) / max(1, self.steps - warm)
@@ -231,6 +250,14 @@ class Trainer:
         """Hold all but the classifier as it is, or no longer; what is held costs no backward pass."""
         for name, parameter in self.net.named_parameters():
             parameter.requires_grad_(not frozen or name.startswith(HEAD))
+
+    def finish(self) -> bool:
+        """End with what there is, or as soon as that is worth anything; returns whether the end has moved."""
+        end = max(self.step, self.least_steps)
+        if self.steps and self.steps <= end:
+            return False
+        self.steps = end
+        return True
 
     def check(self) -> bool:
         """Judge the network where that is due; True where the training ended with it."""
@@ -302,6 +329,11 @@ class Trainer:
         return weights
 
 
+def _least_steps(task: ImageTask, recipe: Recipe) -> int:
+    """Steps in which every picture is met once after the classifier has settled, at most a hundred."""
+    return largest_only_steps(recipe) + min(_LEAST_STEPS, steps_per_epoch(task, recipe))
+
+
 def largest_only_steps(recipe: Recipe) -> int:
     """Steps at the start in which the largest subnet trains alone."""
     return max(recipe.largest_only_steps, recipe.head_only_steps)
@@ -354,7 +386,8 @@ class _Pace:
         trainer.wait()
         elapsed_s, (step, settled_s) = self._elapsed_s(), self._settled
         steps_per_s = (trainer.step - step) / max(1e-9, elapsed_s - settled_s)
-        trainer.steps = trainer.step + max(0, int((self._allowed_s - elapsed_s) * steps_per_s))
+        fitting = trainer.step + max(0, int((self._allowed_s - elapsed_s) * steps_per_s))
+        trainer.steps = max(fitting, trainer.least_steps)
         return True
 
     def images_per_s(self) -> float:
@@ -374,11 +407,20 @@ def train(
     *,
     progress: Callable[[TrainingProgress], None] | None = None,
     save_every_steps: int = 250,
+    orders: Orders | None = None,
 ) -> None:
     """Train to the last step, from the state at ``state_path`` if there is one, and keep it up to date.
 
+    Args:
+        trainer: what is trained.
+        state_path: of the file that a continued training begins from.
+        progress: is told how it goes.
+        save_every_steps: how much may be lost.
+        orders: that may end it before: to leave its state behind, or with what it has.
+
     Raises:
         InputError: the state file is damaged or belongs to another recipe.
+        JobLeftError: it was ordered to leave, and its state is saved.
     """
     if state_path.exists():
         trainer.load(state_path)
@@ -388,6 +430,8 @@ def train(
     while not trainer.steps or trainer.step < trainer.steps:
         losses = trainer.train_step()
         changed = pace.fix_steps()
+        if orders is not None and orders.finish:
+            changed = trainer.finish() or changed
         changed = trainer.check() or changed
         if progress is not None and (trainer.step % every == 0 or trainer.step == trainer.steps):
             largest, distilled = losses.largest.item(), losses.distilled.item() / max(1, losses.distilled_subnets)
@@ -395,6 +439,9 @@ def train(
         if changed or trainer.step % save_every_steps == 0 or time.monotonic() - saved_s > _SAVE_EVERY_S:
             trainer.save(state_path)
             saved_s = time.monotonic()
+        if orders is not None and orders.leave and trainer.step != trainer.steps:
+            trainer.save(state_path)
+            raise JobLeftError
 
 
 def train_supernet(
@@ -407,6 +454,7 @@ def train_supernet(
     save_every_steps: int = 250,
     notes: Callable[[dict[str, Tensor], Recipe], dict[str, str]] | None = None,
     source: Path | None = None,
+    orders: Orders | None = None,
 ) -> Path:
     """Train (or continue) and write ``out`` as safetensors, with the recipe in its metadata.
 
@@ -421,16 +469,18 @@ def train_supernet(
         save_every_steps: how much may be lost.
         notes: what the file says besides recipe and data, of the finished weights.
         source: the supernet that the recipe says it starts from.
+        orders: as ``train`` takes them.
 
     Raises:
         InputError: the state file is damaged or belongs to another recipe, the task has no training labels, or
             training diverged.
+        JobLeftError: as ``train``.
     """
     task = load_digits_task() if task is None else task
     state_path = unfinished(out)
     trainer = Trainer(recipe, task, device, source=None if state_path.exists() else source)
     out.parent.mkdir(parents=True, exist_ok=True)
-    train(trainer, state_path, progress=progress, save_every_steps=save_every_steps)
+    train(trainer, state_path, progress=progress, save_every_steps=save_every_steps, orders=orders)
     done = replace(recipe, steps=trainer.steps)
     weights = trainer.averaged_weights()
     told = {"recipe": json.dumps(asdict(done)), "data": task.sha256}

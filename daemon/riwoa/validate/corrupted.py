@@ -1,6 +1,6 @@
-"""CIFAR-100-C, one corruption and severity at a time: the published archive, or made from the test images. No torch.
+"""Corrupted pictures, one corruption and severity at a time: made, or the published CIFAR-100-C. No torch.
 
-All of it would be 2.3 GB; what is made is judged and dropped.
+All of CIFAR-100-C would be 2.3 GB; what is made is judged and dropped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNITS: Sequence[Unit] = tuple((name, severity) for name in CORRUPTIONS for sever
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corrupted:
-    """Images (n, 32, 32, 3) uint8 of one corruption and severity, and their labels (n,)."""
+    """Images (n, s, s, 3) uint8 of one corruption and severity, and their labels (n,)."""
 
     unit: Unit
     images: ByteArray
@@ -124,7 +124,7 @@ def _told(array: Any) -> str:
 
 
 class MadeSet:
-    """Corruptions of given test images, made by ``jobs`` processes and handed out in order."""
+    """Corruptions of given images (n, s, s, 3), made by ``jobs`` processes and handed out in order."""
 
     source: Literal["made"] = "made"
 

@@ -1,7 +1,9 @@
 """The fifteen corruptions of CIFAR-10-C and CIFAR-100-C at their five severities. No torch.
 
 Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019;
-severities are those of the published CIFAR sets (32 px), which are milder than ImageNet-C's.
+severities are those of the published CIFAR sets (32 px), which are milder than ImageNet-C's. On pictures of another
+size every length grows with the side, so that the same share of a picture is blurred, moved or covered; noise by the
+pixel, pixelation and compression keep their numbers, and are milder on larger pictures.
 
 Written for this project, over whole arrays of images, from the published definitions: the packages on the registry
 carry ImageNet's severities, and want OpenCV, and numba or ImageMagick. What differs from the published sets:
@@ -29,7 +31,8 @@ from scipy import ndimage
 from riwoa.errors import InputError
 from riwoa.search.rng import generator
 
-SIZE = 32
+CIFAR_PX = 32  # the side that the severities are published for
+LEAST_PX = 8
 SEVERITIES = (1, 2, 3, 4, 5)
 # Images that share a random stream: few enough to stay in the cache, and the corruption of an image does not depend
 # on how many blocks follow its own.
@@ -52,13 +55,19 @@ class Frost:
 
 @dataclass(frozen=True, slots=True)
 class _Draw:
-    """What a corruption may use besides the images: its random stream, and the frost."""
+    """What a corruption may use besides the images: its random stream, the frost, and the pictures' side."""
 
     rng: np.random.Generator
     frost: Frost
+    side_px: int
+
+    @property
+    def scale(self) -> float:
+        """What a length is multiplied by: 1 for pictures of CIFAR's size."""
+        return self.side_px / CIFAR_PX
 
 
-# (images (n, 32, 32, 3) uint8, the severity's parameters, draw) -> the same shape on the scale of 0 to 255
+# (images (n, s, s, 3) uint8, the severity's parameters, draw) -> the same shape on the scale of 0 to 255
 _Corrupt = Callable[[Images, Any, _Draw], Floats | Images]
 _TABLE: dict[str, tuple[_Corrupt, tuple[Any, ...]]] = {}
 
@@ -77,7 +86,7 @@ def corrupt(images: Images, name: str, severity: int, seed: int, frost: Frost) -
     """Corrupted copies of images; the same for the same arguments, in whatever process.
 
     Args:
-        images: (n, 32, 32, 3) uint8.
+        images: (n, s, s, 3) uint8, s at least 8.
         name: one of ``CORRUPTIONS``.
         severity: 1 to 5.
         seed: of the random draws.
@@ -86,8 +95,11 @@ def corrupt(images: Images, name: str, severity: int, seed: int, frost: Frost) -
     Raises:
         ValueError: another shape or type, an unknown corruption or severity.
     """
-    if images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE, 3):
-        raise ValueError(f"images must be uint8 of shape (n, 32, 32, 3), not {images.dtype} {images.shape}")
+    side_px = images.shape[1] if images.ndim == 4 else 0
+    if images.dtype != np.uint8 or side_px < LEAST_PX or images.shape[1:] != (side_px, side_px, 3):
+        raise ValueError(
+            f"images must be uint8 of shape (n, s, s, 3), s at least {LEAST_PX}, not {images.dtype} {images.shape}"
+        )
     if name not in _TABLE or severity not in SEVERITIES:
         raise ValueError(f"there is no corruption {name!r} of severity {severity}; choose from {CORRUPTIONS}, 1 to 5")
     function, parameters = _TABLE[name]
@@ -95,7 +107,7 @@ def corrupt(images: Images, name: str, severity: int, seed: int, frost: Frost) -
     for start in range(0, len(images), BLOCK_IMAGES):
         rng = generator(seed, severity, f"corruption.{name}", start // BLOCK_IMAGES)
         part = slice(start, start + BLOCK_IMAGES)
-        corrupted = function(images[part], parameters[severity - 1], _Draw(rng, frost))
+        corrupted = function(images[part], parameters[severity - 1], _Draw(rng, frost, side_px))
         # The published sets cut the fraction off, so these do.
         out[part] = np.clip(corrupted, 0, 255).astype(np.uint8)
     return out
@@ -130,7 +142,8 @@ def impulse_noise(x: Images, share: float, draw: _Draw) -> Floats | Images:
 @_severities((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
 def defocus_blur(x: Images, disk: tuple[float, float], draw: _Draw) -> Floats:
     """Convolution with a disk of a radius, smoothed by a 3 px Gaussian."""
-    kernel = disk_kernel(*disk).astype(np.float32)
+    radius, alias_sigma = disk
+    kernel = disk_kernel(radius * draw.scale, alias_sigma).astype(np.float32)
     return np.asarray(ndimage.correlate(x.astype(np.float32), kernel[None, :, :, None], mode="mirror"))
 
 
@@ -146,17 +159,19 @@ def disk_kernel(radius: float, alias_sigma: float) -> Floats:
 
 @_severities((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))
 def glass_blur(x: Images, glass: tuple[float, int], draw: _Draw) -> Floats:
-    """A Gaussian, pixels displaced by at most one upwards and to the left, a Gaussian again."""
-    sigma, rounds = glass
+    """A Gaussian, pixels displaced by at most one upwards and to the left, a Gaussian again; at 32 px."""
+    (sigma, rounds), reach = glass, max(1, round(draw.scale))
+    sigma *= draw.scale
     # Whole levels are on the knife's edge of the cut: the published arithmetic, in double precision.
     y = (_gaussian(x / 255.0, sigma) * 255).astype(np.uint8)
-    inner = np.arange(2, SIZE)
+    inner = np.arange(reach + 1, draw.side_px - reach + 1)
     for _ in range(rounds):
         # Meant as a swap, but numpy's assignment to views makes it a copy, and rows and columns are walked from the
         # far end: every pixel takes the value of one that the same round has not touched.
-        steps = draw.rng.integers(-1, 1, (2, len(x), SIZE - 2, SIZE - 2))
+        steps = draw.rng.integers(-reach, reach, (2, len(x), len(inner), len(inner)))
         rows, columns = inner[:, None] + steps[0], inner[None, :] + steps[1]
-        y[:, 2:, 2:] = y[np.arange(len(x))[:, None, None], rows, columns]
+        moved = slice(inner[0], inner[-1] + 1)
+        y[:, moved, moved] = y[np.arange(len(x))[:, None, None], rows, columns]
     return 255 * _gaussian(y / 255.0, sigma)
 
 
@@ -167,61 +182,55 @@ def _gaussian(x: Floats, sigma: float) -> Floats:
 @_severities((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
 def motion_blur(x: Images, motion: tuple[float, float], draw: _Draw) -> Floats:
     """One-sided Gaussian blur along a direction within 45 degrees of the horizontal."""
-    return np.rint(_moved(x.astype(np.float32), *motion, draw.rng.uniform(-45, 45, len(x))))
+    radius, sigma = (length * draw.scale for length in motion)
+    return np.rint(_moved(x.astype(np.float32), radius, sigma, draw.rng.uniform(-45, 45, len(x))))
 
 
 def _moved(x: Floats, radius: float, sigma: float, angles_degree: Floats) -> Floats:
     """ImageMagick's motion blur: the weighted sum of copies shifted along the angle, edges repeated.
 
-    ``x``: (n, 32, 32, c); ``angles_degree``: (n,).
+    ``x``: (n, s, s, c); ``angles_degree``: (n,).
     """
+    side_px = x.shape[1]
     steps = np.arange(2 * math.ceil(radius) + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
     weights /= weights.sum()
     angles = np.deg2rad(angles_degree)[:, None]
     flat = np.ascontiguousarray(x).reshape(-1, x.shape[3])
-    images = (np.arange(len(x)) * SIZE * SIZE)[:, None, None]
+    images = (np.arange(len(x)) * side_px**2)[:, None, None]
     out = np.zeros_like(flat)
     for step in steps[weights > 1e-5]:  # less cannot change a level
-        rows = _shifted(np.ceil(step * np.sin(angles) - 0.5))
-        columns = _shifted(np.ceil(step * np.cos(angles) - 0.5))
-        chosen = images + rows[:, :, None] * SIZE + columns[:, None, :]
+        rows = _shifted(np.ceil(step * np.sin(angles) - 0.5), side_px)
+        columns = _shifted(np.ceil(step * np.cos(angles) - 0.5), side_px)
+        chosen = images + rows[:, :, None] * side_px + columns[:, None, :]
         out += np.float32(weights[step]) * np.take(flat, chosen.ravel(), axis=0)
     return out.reshape(x.shape)
 
 
-def _shifted(offsets: Floats) -> Ints:
-    """Row (or column) numbers 0 to 31 moved by each image's offset (n, 1), held within the image: (n, 32)."""
-    return np.clip(np.arange(SIZE) + offsets.astype(np.int64), 0, SIZE - 1)
+def _shifted(offsets: Floats, side_px: int) -> Ints:
+    """Row (or column) numbers moved by each image's offset (n, 1), held within the image: (n, s)."""
+    return np.clip(np.arange(side_px) + offsets.astype(np.int64), 0, side_px - 1)
 
 
 @_severities(1.06, 1.11, 1.16, 1.21, 1.26)
 def zoom_blur(x: Images, end: float, draw: _Draw) -> Floats:
     """The mean of the image and of its magnifications from 1 to ``end`` in steps of 0.01."""
-    operator = _zoom_blur_operator(end)
-    pixels = x.astype(np.float32).transpose(0, 3, 1, 2).reshape(-1, SIZE * SIZE)
-    return np.asarray(pixels @ operator).reshape(len(x), 3, SIZE, SIZE).transpose(0, 2, 3, 1)
-
-
-@lru_cache(maxsize=8)
-def _zoom_blur_operator(end: float) -> Floats:
-    """Zooming is linear, so all of it is one matrix (1024, 1024) that images (n, 1024) are multiplied by."""
-    factors = np.arange(1, end, 0.01)
-    total = np.eye(SIZE * SIZE)
+    pixels = x.astype(np.float32).transpose(0, 3, 1, 2)
+    total, factors = pixels.copy(), np.arange(1, end, 0.01)
     for factor in factors:
-        zoom = zoom_matrix(float(factor))
-        total += np.kron(zoom, zoom)
-    return np.ascontiguousarray((total / (len(factors) + 1)).T.astype(np.float32))
+        zoom = zoom_matrix(float(factor), draw.side_px).astype(np.float32)
+        total += zoom @ pixels @ zoom.T
+    return np.asarray(total / (len(factors) + 1)).transpose(0, 2, 3, 1)
 
 
 @lru_cache(maxsize=64)
-def zoom_matrix(factor: float) -> Floats:
-    """Linear magnification of the middle of 32 samples, cut to 32 again, as a matrix (32, 32)."""
-    crop = math.ceil(SIZE / factor)
-    top = (SIZE - crop) // 2
-    zoomed = ndimage.zoom(np.eye(SIZE)[top : top + crop], (factor, 1), order=1)
-    trim = (len(zoomed) - SIZE) // 2
-    return np.asarray(zoomed[trim : trim + SIZE])
+def zoom_matrix(factor: float, side_px: int) -> Floats:
+    """Linear magnification of the middle of some samples, cut to as many again, as a matrix (s, s)."""
+    crop = math.ceil(side_px / factor)
+    top = (side_px - crop) // 2
+    zoomed = ndimage.zoom(np.eye(side_px)[top : top + crop], (factor, 1), order=1)
+    trim = (len(zoomed) - side_px) // 2
+    return np.asarray(zoomed[trim : trim + side_px])
 
 
 # -- weather -----------------------------------------------------------------------------------------------------------
@@ -237,12 +246,12 @@ def zoom_matrix(factor: float) -> Floats:
 def snow(x: Images, parameters: tuple[float, ...], draw: _Draw) -> Floats:
     """Flakes: normal noise, magnified, thresholded and moved downwards, over a whitened image."""
     mean, std, zoom, threshold, radius, sigma, kept = parameters
-    layer: Floats = draw.rng.normal(mean, std, (len(x), SIZE, SIZE)).astype(np.float32)
-    matrix = zoom_matrix(zoom).astype(np.float32)
+    layer: Floats = draw.rng.normal(mean, std, x.shape[:3]).astype(np.float32)
+    matrix = zoom_matrix(max(1.0, zoom * draw.scale), draw.side_px).astype(np.float32)
     layer = matrix @ layer @ matrix.T
     layer[layer < threshold] = 0
     layer = np.floor(np.clip(layer, 0, 1) * 255)[..., None]
-    layer = np.rint(_moved(layer, radius, sigma, draw.rng.uniform(-135, -45, len(x))))
+    layer = np.rint(_moved(layer, radius * draw.scale, sigma * draw.scale, draw.rng.uniform(-135, -45, len(x))))
     grey = x @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     whitened = kept * x + (1 - kept) * np.maximum(x, grey[..., None] * 1.5 + 127.5)
     return np.asarray(whitened + layer + np.rot90(layer, 2, axes=(1, 2)))
@@ -251,14 +260,23 @@ def snow(x: Images, parameters: tuple[float, ...], draw: _Draw) -> Floats:
 @_severities((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))
 def frost(x: Images, shares: tuple[float, float], draw: _Draw) -> Floats:
     """A piece of a frost texture added to a darkened image."""
-    which = draw.rng.integers(0, len(draw.frost.textures), len(x))
+    textures, size = [_enlarged(texture, draw.scale) for texture in draw.frost.textures], draw.side_px
+    which = draw.rng.integers(0, len(textures), len(x))
     at = draw.rng.random((len(x), 2))
     out = np.empty(x.shape)
     for i, (texture, place) in enumerate(zip(which, at, strict=True)):
-        whole = draw.frost.textures[texture]
-        row, column = (int(p * (side - SIZE)) for p, side in zip(place, whole.shape, strict=False))
-        out[i] = shares[0] * x[i] + shares[1] * whole[row : row + SIZE, column : column + SIZE]
+        whole = textures[texture]
+        row, column = (int(p * (side - size)) for p, side in zip(place, whole.shape, strict=False))
+        out[i] = shares[0] * x[i] + shares[1] * whole[row : row + size, column : column + size]
     return out
+
+
+def _enlarged(texture: Images, scale: float) -> Images:
+    """A texture for larger pictures; those for CIFAR's size, and smaller ones, are cut from it as it is."""
+    if scale <= 1:
+        return texture
+    height, width = (math.ceil(side * scale) for side in texture.shape[:2])
+    return np.asarray(Image.fromarray(texture).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def frost_photographs(folder: Path) -> Frost:
@@ -320,14 +338,15 @@ def fog(x: Images, thickness: tuple[float, float], draw: _Draw) -> Floats:
     """Plasma added, and the whole scaled back to the image's brightest value."""
     amount, decay = thickness
     brightest = x.max(axis=(1, 2, 3), keepdims=True) / 255.0
-    clouded = x / 255.0 + amount * plasma(draw.rng, len(x), decay)[..., None]
+    clouded = x / 255.0 + amount * plasma(draw.rng, len(x), decay, draw.side_px)[..., None]
     return np.asarray(clouded * (255 * brightest / (brightest + amount)))
 
 
-def plasma(rng: np.random.Generator, count: int, decay: float) -> Floats:
-    """Height maps by the diamond-square algorithm on a torus, (count, 32, 32), each from 0 to 1."""
-    heights = np.zeros((count, SIZE, SIZE))
-    step, wobble = SIZE, 100.0
+def plasma(rng: np.random.Generator, count: int, decay: float, side_px: int) -> Floats:
+    """Height maps by the diamond-square algorithm on a torus, (count, s, s), cut from a power of two; from 0 to 1."""
+    torus_px = 2 ** math.ceil(math.log2(side_px))
+    heights = np.zeros((count, torus_px, torus_px))
+    step, wobble = torus_px, 100.0
 
     def wobbled(total: Floats) -> Floats:
         return total / 4 + wobble * rng.uniform(-wobble, wobble, total.shape)
@@ -344,7 +363,7 @@ def plasma(rng: np.random.Generator, count: int, decay: float) -> Floats:
         heights[:, half::step, ::step] = wobbled(horizontal + vertical)
         step, wobble = half, wobble / decay
     heights -= heights.min(axis=(1, 2), keepdims=True)
-    return np.asarray(heights / heights.max(axis=(1, 2), keepdims=True))
+    return np.asarray(heights / heights.max(axis=(1, 2), keepdims=True))[:, :side_px, :side_px]
 
 
 # -- digital -----------------------------------------------------------------------------------------------------------
@@ -370,56 +389,56 @@ def contrast(x: Images, factor: float, draw: _Draw) -> Floats:
 @_severities((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
 def elastic_transform(x: Images, parameters: tuple[float, ...], draw: _Draw) -> Floats:
     """A random affine map, then smooth random displacements; parameters are shares of the image's side."""
-    amount, sigma, corner = (SIZE * p for p in parameters)
-    rows, columns = _affine_grid(draw.rng, len(x), corner)
+    amount, sigma, corner = (draw.side_px * p for p in parameters)
+    rows, columns = _affine_grid(draw.rng, len(x), corner, draw.side_px)
     moved = bilinear(x.astype(np.float32), rows, columns, "mirror")
-    noise = draw.rng.uniform(-1, 1, (2, len(x), SIZE, SIZE))
+    noise = draw.rng.uniform(-1, 1, (2, *x.shape[:3]))
     shifts = amount * ndimage.gaussian_filter(noise, (0, 0, sigma, sigma), mode="reflect", truncate=3)
-    grid = np.arange(SIZE)
+    grid = np.arange(draw.side_px)
     return bilinear(moved, grid[:, None] + shifts[0], grid[None, :] + shifts[1], "reflect")
 
 
-def _affine_grid(rng: np.random.Generator, count: int, corner_px: float) -> tuple[Floats, Floats]:
+def _affine_grid(rng: np.random.Generator, count: int, corner_px: float, side_px: int) -> tuple[Floats, Floats]:
     """Where each pixel comes from under the affine maps that move three points by at most ``corner_px`` each way."""
-    centre, reach = SIZE // 2, SIZE // 3
+    centre, reach = side_px // 2, side_px // 3
     before = np.array([[centre + reach] * 2, [centre + reach, centre - reach], [centre - reach] * 2], dtype=float)
     after = before + rng.uniform(-corner_px, corner_px, (count, 3, 2))
     ones = np.ones((count, 3, 1))
     inverse = np.linalg.solve(np.concatenate([after, ones], axis=2), np.broadcast_to(before, (count, 3, 2)))
-    columns, rows = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
+    columns, rows = np.meshgrid(np.arange(side_px), np.arange(side_px))
     homogeneous = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3).astype(float)
-    source = (homogeneous @ inverse).reshape(count, SIZE, SIZE, 2)
+    source = (homogeneous @ inverse).reshape(count, side_px, side_px, 2)
     return source[..., 1], source[..., 0]
 
 
 def bilinear(x: Floats, rows: Floats, columns: Floats, border: str) -> Floats:
-    """Images (n, 32, 32, c) sampled at positions (n, 32, 32), beyond the border as scipy's "mirror" or "reflect"."""
-    flat = np.ascontiguousarray(x).reshape(-1, x.shape[3])
-    images = (np.arange(len(x)) * SIZE * SIZE)[:, None, None]
+    """Images (n, s, s, c) sampled at positions (n, s, s), beyond the border as scipy's "mirror" or "reflect"."""
+    flat, side_px = np.ascontiguousarray(x).reshape(-1, x.shape[3]), x.shape[1]
+    images = (np.arange(len(x)) * side_px**2)[:, None, None]
     row, column = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
     down, right = (rows - row).astype(np.float32), (columns - column).astype(np.float32)
     out = np.zeros(x.shape, dtype=np.float32)
     for i, weight_row in ((row, 1 - down), (row + 1, down)):
         for j, weight_column in ((column, 1 - right), (column + 1, right)):
-            chosen = images + _folded(i, border) * SIZE + _folded(j, border)
+            chosen = images + _folded(i, border, side_px) * side_px + _folded(j, border, side_px)
             out += (weight_row * weight_column)[..., None] * np.take(flat, chosen, axis=0)
     return out
 
 
-def _folded(index: Ints, border: str) -> Ints:
-    """An index beyond 0 to 31 folded back: "mirror" about the edge pixels' centres, "reflect" about their far sides."""
+def _folded(index: Ints, border: str, side_px: int) -> Ints:
+    """An index beyond the image folded back: "mirror" about an edge pixel's centre, "reflect" about its far side."""
     if border == "mirror":
-        folded = np.mod(index, 2 * SIZE - 2)
-        return np.asarray(np.minimum(folded, 2 * SIZE - 2 - folded))
-    folded = np.mod(index, 2 * SIZE)
-    return np.asarray(np.minimum(folded, 2 * SIZE - 1 - folded))
+        folded = np.mod(index, 2 * side_px - 2)
+        return np.asarray(np.minimum(folded, 2 * side_px - 2 - folded))
+    folded = np.mod(index, 2 * side_px)
+    return np.asarray(np.minimum(folded, 2 * side_px - 1 - folded))
 
 
 @_severities(0.95, 0.9, 0.85, 0.75, 0.65)
 def pixelate(x: Images, share: float, draw: _Draw) -> Images:
     """Shrunk to ``share`` of the side and back, each with a box filter."""
-    small = (int(SIZE * share),) * 2
-    return _each(x, lambda p: p.resize(small, Image.Resampling.BOX).resize((SIZE, SIZE), Image.Resampling.BOX))
+    small, whole = (int(draw.side_px * share),) * 2, (draw.side_px,) * 2
+    return _each(x, lambda p: p.resize(small, Image.Resampling.BOX).resize(whole, Image.Resampling.BOX))
 
 
 @_severities(80, 65, 58, 50, 40)

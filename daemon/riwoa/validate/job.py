@@ -1,40 +1,41 @@
 """The protocol's stages in one folder: each writes its result durably, and none is done twice.
 
     job.json                   what was asked for; another request is refused
-    supernet.safetensors       only where no checkpoint was given
-    search.toml  search/       the daemon's configuration and its state; only where no architecture was given
-    chosen.json                winner, largest, random: architectures, latencies, multiply-adds
+    supernet.safetensors       CIFAR-100's protocol, where no checkpoint was given
+    search.toml  search/       the daemon's configuration and its state; only where no other search is judged
+    chosen.json                pictures and backbone; winner, largest, random: architectures, latencies, multiply-adds
     networks/NAME/             spec.json, training.pt while it trains, model.safetensors, result.json
     corruptions.jsonl          correct answers by corruption and severity, a line each, as they come
     report.json  report.svg
 
-Killed at any moment and started again it continues: the search by its journal, a retraining by its last epoch, the
+Killed at any moment and started again it continues: the search by its journal, a retraining by its last checkpoint, the
 corruptions by the line.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from riwoa.datasets.cifar import Cifar100Task
-from riwoa.errors import InputError, OracleError, RiwoaError
-from riwoa.export import read_winner
+from riwoa.datasets.catalogue import check_every_split, task_of
+from riwoa.datasets.cifar import find_cifar100
+from riwoa.errors import InputError, OracleError
+from riwoa.export import found_network, read_winner
 from riwoa.files.ownership import json_object, opened_file, output_directory
 from riwoa.hardware.lut import LatencyTable
-from riwoa.ipc.child import child_command, child_environment, error_from_json
+from riwoa.ipc.child import child_command, child_environment
+from riwoa.ipc.job import run_job
 from riwoa.parsing import parse_json
 from riwoa.paths import StatePaths
 from riwoa.search.rng import generator
@@ -46,17 +47,14 @@ from riwoa.supernet.spec import SupernetSpec
 from riwoa.validate.corrupted import CorruptedSet, MadeSet, PublishedSet
 from riwoa.validate.corruptions import frost_photographs, frost_procedural
 from riwoa.validate.judging import Advance, Counts, FinishedNetwork, count_all
+from riwoa.validate.pictures import judging_pictures
 from riwoa.validate.report import Judged, summary, svg
-from riwoa.validate.retrain import (
-    Folder,
-    Spec,
-    alone,
-    inherit,
-    prepare,
-    read_result,
-)
-from riwoa.validate.settings import Settings, check_paths, search_toml
+from riwoa.validate.retrain import Folder, Spec, alone, inherit, prepare, read_result
+from riwoa.validate.settings import Settings, check_paths, search_toml, spec_of
 from riwoa_storage.durable import replace_durably
+
+if TYPE_CHECKING:
+    from riwoa.datasets.catalogue import ImageTask
 
 Bar = Callable[[str, str], contextlib.AbstractContextManager[Advance]]
 Role = Literal["winner", "largest", "random", "inherited"]
@@ -71,16 +69,39 @@ RETRAINED = ("largest", "winner", "random")  # the longest first
 STAGES = ("supernet", "search", "choose", *(f"retrain:{name}" for name in RETRAINED), "inherited", "corruptions")
 _SAME_COST = 0.01  # the random subnet's latency is within this share of the winner's
 _DRAWS, _WALKS, _STEPS = 5000, 20, 1000
-_INHERITED_IMAGES = 2000  # that the inherited weights are recalibrated on, as OFA does
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenNetwork:
     """An architecture of the comparison, and what it costs; no latency where no table is known."""
 
     architecture: Mapping[str, Any]
     latency_ms: float | None
     macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is compared, and on which pictures."""
+
+    oracle: SupernetSpec
+    networks: Mapping[str, ChosenNetwork]
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``chosen.json`` holds."""
+        rows = {name: asdict(network) for name, network in self.networks.items()}
+        return {"oracle": self.oracle.to_json(), "networks": rows}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Chosen:
+        """The choice of ``to_json``."""
+        networks = {name: ChosenNetwork(**row) for name, row in data["networks"].items()}
+        return cls(SupernetSpec.from_json(data["oracle"]), networks)
+
+    @property
+    def is_cifar100(self) -> bool:
+        """Whether the pictures are CIFAR-100's."""
+        return self.oracle.data != "digits" and find_cifar100(Path(self.oracle.data)) is not None
 
 
 class Job:
@@ -112,7 +133,7 @@ class Job:
             return self._stages(only)
 
     def _stages(self, only: str | None) -> dict[str, Any] | None:
-        if self._searches and not self._chosen.exists():
+        if self.settings.searches and not self._chosen.exists():
             self._train_supernet()
             if only == "supernet":
                 return None
@@ -127,12 +148,12 @@ class Job:
             self._inherit()
             return None
         if only is None:
-            self._retrain([name for name in RETRAINED if name in chosen])
+            self._retrain([name for name in RETRAINED if name in chosen.networks])
             self._inherit()
         networks = [name for name in ROLES if self._folder(name).result.exists()]
         if not networks:
             raise InputError(f"no network in {self.out / 'networks'} is trained yet; leave --only out")
-        report = self._report(networks, chosen, *self._judge(networks))
+        report = self._report(networks, chosen)
         return report if only is None else None
 
     # -- beginning -----------------------------------------------------------------------------------------------------
@@ -150,6 +171,11 @@ class Job:
             replace_durably(path, _json(wanted))
             return
         found = _read_json(path)
+        if "protocol" not in found:
+            raise InputError(
+                f"{self.out} was begun by an earlier riwoa, which retrained in another way; what it came to stays in "
+                "its report.json: give another --out"
+            )
         before, now = _flat(found), _flat(wanted)
         changed = [
             f"{k} ({before.get(k)!r} -> {now.get(k)!r})" for k in {**before, **now} if before.get(k) != now.get(k)
@@ -160,16 +186,14 @@ class Job:
                 "go on, or another --out"
             )
 
-    @property
-    def _searches(self) -> bool:
-        return self.settings.architecture is None and self.settings.state is None
-
     # -- supernet and search -------------------------------------------------------------------------------------------
 
     @property
-    def _checkpoint(self) -> Path:
-        given = self.settings.supernet
-        return self.out / "supernet.safetensors" if given is None else Path(given)
+    def _checkpoint(self) -> Path | None:
+        """The supernet that is searched; None where the search has one of its own, or trains it."""
+        if self.settings.supernet is not None:
+            return Path(self.settings.supernet)
+        return self.out / "supernet.safetensors" if self.settings.protocol == "cifar100" else None
 
     @property
     def _chosen(self) -> Path:
@@ -180,12 +204,12 @@ class Job:
         return StatePaths(self.settings.state or self.out / "search")
 
     def _train_supernet(self) -> None:
-        if self._checkpoint.exists():
+        """CIFAR-100's, by its own recipe; any other the search trains itself."""
+        s = self.settings
+        if self._checkpoint is None or s.supernet is not None or self._checkpoint.exists():
             return
-        if self.settings.supernet is not None:
-            raise InputError(f"there is no checkpoint at {self._checkpoint}; name another with --supernet")
-        command = ["riwoa.ctl", "supernet", "train", self.settings.data, "--out", str(self._checkpoint)]
-        command += [*self.settings.supernet_options, "--device", self.settings.device]
+        command = ["riwoa.ctl", "supernet", "train", str(s.data), "--out", str(self._checkpoint)]
+        command += [*s.supernet_options, "--device", s.device]
         self._call(command, "the supernet's training")
 
     def _search(self) -> None:
@@ -211,61 +235,67 @@ class Job:
 
     # -- the comparison ------------------------------------------------------------------------------------------------
 
-    def _choose(self) -> dict[str, Chosen]:
+    def _choose(self) -> Chosen:
         if not self._chosen.exists():
-            winner = self._winner()
+            spec, winner = self._winner()
+            check_every_split(task_of(spec), spec)
             table = self._table()
             found = {"winner": winner}
             if self.settings.controls:
-                space = mobilenet_space(self.settings.resolutions)
+                space = mobilenet_space(spec.resolutions)
                 largest = np.array([len(gene.choices) - 1 for gene in space.genes])
                 found["largest"] = space.architecture(largest)
-                found["random"] = same_cost(space, winner, lambda a: self._cost(a, table), self.settings.seed)
-            rows = {name: asdict(self._priced(a, table)) for name, a in found.items()}
-            replace_durably(self._chosen, _json(rows))
-        return {name: Chosen(**row) for name, row in _read_json(self._chosen).items()}
+                cost = _cost(spec, table)
+                found["random"] = same_cost(space, winner, cost, self.settings.seed)
+            chosen = Chosen(spec, {name: _priced(a, spec, table) for name, a in found.items()})
+            replace_durably(self._chosen, _json(chosen.to_json()))
+        return Chosen.from_json(_read_json(self._chosen))
 
-    def _winner(self) -> Mapping[str, Any]:
-        if self.settings.architecture is not None:
-            return self.settings.architecture
+    def _winner(self) -> tuple[SupernetSpec, Mapping[str, Any]]:
+        """What the search was of, with its checkpoint where that lies now, and what it found."""
+        s = self.settings
+        if s.architecture is not None:
+            return spec_of(s), s.architecture
         journal = self._search_state.journal
         winner = read_winner(journal)
         if winner.run.status != "finished":
             raise InputError(f"the search in {journal} is not finished; let riwoad finish it, or leave --only out")
-        spec = SupernetSpec.from_json(winner.run.provenance["oracle"])
-        searched, wanted = Backbone(spec.width_mult, spec.n_classes, spec.stem), self.settings.backbone
-        if searched != wanted:
-            raise InputError(f"{journal} searched {searched}, not {wanted}; give its --width and --stem")
-        return winner.architecture
+        _, found = found_network(winner, journal)
+        if found.spec.get("kind") != "supernet":
+            kind = found.spec.get("kind")
+            raise InputError(f"{journal} searched a {kind}, which has no network to retrain; name another --state")
+        spec = SupernetSpec.from_json(found.spec)
+        given = {"width_mult": s.width_mult, "stem": s.stem}
+        other = [f"{k} = {getattr(spec, k)}, not {v}" for k, v in given.items() if v not in (None, getattr(spec, k))]
+        if other:
+            raise InputError(f"{journal} searched with {', '.join(other)}; leave --width and --stem out")
+        data = spec.data if s.data is None else s.data
+        device: Literal["cpu", "cuda"] = "cuda" if s.device == "cuda" else "cpu"
+        return replace(spec, data=data, device=device, threads=s.threads), winner.architecture
 
     def _table(self) -> LatencyTable | None:
-        named = self.settings.table
-        if named is None and (self.settings.state is not None or self._searches):
+        s = self.settings
+        named = s.table
+        if named is None and (s.searches or s.state is not None):
             named = str(self._search_state.latency_table)
         return None if named is None else LatencyTable.load(Path(named))
 
-    def _priced(self, architecture: Mapping[str, Any], table: LatencyTable | None) -> Chosen:
-        config = ofa_config(architecture)
-        latency_ms = None if table is None else table.latency_ms(config)
-        return Chosen(dict(architecture), latency_ms, macs(config, self.settings.backbone))
-
-    def _cost(self, architecture: Mapping[str, Any], table: LatencyTable | None) -> float:
-        priced = self._priced(architecture, table)
-        return float(priced.macs) if priced.latency_ms is None else priced.latency_ms
-
-    def _specify(self, chosen: Mapping[str, Chosen]) -> None:
-        s = self.settings
-        for name in (*chosen, *(("inherited",) if self._inherits else ())):
+    def _specify(self, chosen: Chosen) -> None:
+        retraining = self.settings.retraining
+        if chosen.is_cifar100:
+            retraining = replace(retraining, protocol="cifar100")
+        inherited = ("inherited",) if self._inherits(chosen) else ()
+        for name in (*chosen.networks, *inherited):
             folder = self._folder(name)
-            architecture = chosen["winner" if name == "inherited" else name].architecture
-            spec = Spec(architecture, s.backbone, s.recipe, s.data, s.device, s.threads)
+            architecture = chosen.networks["winner" if name == "inherited" else name].architecture
+            spec = Spec(architecture, chosen.oracle, retraining)
             if not folder.spec.exists():
                 folder.path.mkdir(parents=True, exist_ok=True)
                 replace_durably(folder.spec, _json(spec.to_json()))
 
-    @property
-    def _inherits(self) -> bool:
-        return self.settings.controls and (self.settings.supernet is not None or self._searches)
+    def _inherits(self, chosen: Chosen) -> bool:
+        s = self.settings
+        return s.controls and (s.architecture is None or s.supernet is not None)
 
     def _folder(self, name: str) -> Folder:
         return Folder(self.out / "networks" / name)
@@ -282,89 +312,102 @@ class Job:
             return
         # A GPU is shared; on a CPU each has its own cores.
         places = self._jobs if self.settings.device == "cuda" else self._jobs // self.settings.threads
-        at_once = max(1, min(places, len(left)))
-        epochs = self.settings.recipe.epochs
-        done, lock = dict.fromkeys(left, 0), threading.Lock()
-        with self._bar("retraining", "epoch") as advance, ThreadPoolExecutor(at_once) as pool:
+        with self._bar("retraining", "step") as advance:
+            asyncio.run(self._retrain_all(left, max(1, places), advance))
 
-            def tell(name: str, news: Mapping[str, Any]) -> None:
-                with lock:
-                    done[name] = news["epoch"]
-                    words = f"{name}: loss {news['loss']:.3f}, {news['seconds']:.1f} s an epoch"
-                    advance(sum(done.values()), epochs * len(left), words)
+    async def _retrain_all(self, names: Sequence[str], at_once: int, advance: Advance) -> None:
+        done, total, free = dict.fromkeys(names, 0), dict.fromkeys(names, 0), asyncio.Semaphore(at_once)
 
-            for future in [pool.submit(self._retrain_one, name, tell) for name in left]:
-                future.result()
+        async def retrain_one(name: str) -> None:
+            def tell(event: Mapping[str, Any]) -> None:
+                done[name], total[name] = event["done"], event["total"]
+                steps = max(total.values()) * len(names)  # all alike, as far as they are known
+                advance(sum(done.values()), steps, f"{name}: {event['words']}")
 
-    def _retrain_one(self, name: str, tell: Callable[[str, Mapping[str, Any]], None]) -> None:
-        command = ["riwoa.validate.retrain", str(self._folder(name).path)]
-        error: RiwoaError | None = None
-        with _child(command, self.settings.threads, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                news = json.loads(line)
-                if "error" in news:
-                    error = error_from_json(news["error"])
-                else:
-                    tell(name, news)
-            code = process.wait()
-        if code:
-            raise error or OracleError(f"retraining the {name} ended with exit code {code}; start again to go on")
+            async with free:
+                folder, threads = str(self._folder(name).path), self.settings.threads
+                await run_job("riwoa.validate.retrain", [folder], threads, f"retraining the {name}", tell)
+
+        jobs = [asyncio.ensure_future(retrain_one(name)) for name in names]
+        try:
+            await asyncio.gather(*jobs)
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
 
     def _inherit(self) -> None:
         folder = self._folder("inherited")
-        if not self._inherits or folder.result.exists():
-            return
-        inherit(folder, self._checkpoint, _INHERITED_IMAGES)
+        if folder.spec.exists() and not folder.result.exists():
+            inherit(folder)
 
     # -- corruptions ---------------------------------------------------------------------------------------------------
 
-    def _judge(self, names: Sequence[str]) -> tuple[CorruptedSet, dict[str, dict[str, list[int]]]]:
-        """Correct answers by network and corruption, a number a severity."""
-        s = self.settings
-        device = torch.device(s.device)
-        prepare(Spec({}, s.backbone, s.recipe, s.data, s.device, s.threads))
-        task = Cifar100Task.open(Path(s.data))
-        corrupted = self._corrupted(task)
-        networks = {name: FinishedNetwork.load(self._folder(name), task, device) for name in names}
-        with (
-            self._bar("corruptions", "set") as advance,
-            contextlib.closing(Counts(self.out / "corruptions.jsonl", corrupted.facts)) as counts,
-        ):
-            return corrupted, count_all(corrupted, networks, counts, self._jobs, advance)
-
-    def _corrupted(self, task: Cifar100Task) -> CorruptedSet:
-        s = self.settings
-        if s.corrupted is not None:
-            return PublishedSet(Path(s.corrupted), s.images)
-        frost = frost_procedural() if s.frost is None else frost_photographs(Path(s.frost))
-        taken = slice(0, s.images)
-        pictures = task.pictures
-        return MadeSet(pictures.test_images[taken], pictures.test_labels[taken], pictures.sha256, s.seed, frost)
-
-    def _report(
-        self,
-        names: Sequence[str],
-        chosen: Mapping[str, Chosen],
-        corrupted: CorruptedSet,
-        correct: Mapping[str, Mapping[str, Sequence[int]]],
-    ) -> dict[str, Any]:
+    def _report(self, names: Sequence[str], chosen: Chosen) -> dict[str, Any]:
+        """Judge the networks on corrupted pictures, and write what all of it came to."""
+        prepare(chosen.oracle)
+        task = task_of(chosen.oracle)
+        corrupted = self._corrupted(task, chosen)
+        correct = self._judge(names, task, corrupted, torch.device(chosen.oracle.device))
         judged = []
         for name in names:
-            priced = chosen["winner" if name == "inherited" else name]
+            priced = chosen.networks["winner" if name == "inherited" else name]
             result = read_result(self._folder(name))
             judged.append(Judged(name, ROLES[name], result, priced.latency_ms, corrupted.images, correct[name]))
-        settings = self.settings.to_json()
-        facts = {"settings": settings, "random_matches": "macs" if judged[0].latency_ms is None else "latency_ms"}
+        facts = {
+            "task": "cifar100" if chosen.is_cifar100 else task.name,
+            "settings": self.settings.to_json(),
+            "random_matches": "macs" if judged[0].latency_ms is None else "latency_ms",
+        }
         data = summary(judged, facts, corrupted.facts)
         replace_durably(self.out / "report.json", _json(data))
         replace_durably(self.out / "report.svg", svg(data).encode())
         return data
 
+    def _judge(
+        self, names: Sequence[str], task: ImageTask, corrupted: CorruptedSet, device: torch.device
+    ) -> dict[str, dict[str, list[int]]]:
+        """Correct answers by network and corruption, a number a severity."""
+        networks = {name: FinishedNetwork.load(self._folder(name), task, device) for name in names}
+        with (
+            self._bar("corruptions", "set") as advance,
+            contextlib.closing(Counts(self.out / "corruptions.jsonl", corrupted.facts)) as counts,
+        ):
+            return count_all(corrupted, networks, counts, self._jobs, advance)
+
+    def _corrupted(self, task: ImageTask, chosen: Chosen) -> CorruptedSet:
+        s = self.settings
+        if s.corrupted is not None:
+            if not chosen.is_cifar100:
+                raise InputError("--corrupted is of CIFAR-100's own test images, and others are judged; leave it out")
+            return PublishedSet(Path(s.corrupted), s.images)
+        frost = frost_procedural() if s.frost is None else frost_photographs(Path(s.frost))
+        images, labels = judging_pictures(task, s.images)
+        return MadeSet(images, labels, task.sha256, s.seed, frost)
+
+
+def _priced(architecture: Mapping[str, Any], spec: SupernetSpec, table: LatencyTable | None) -> ChosenNetwork:
+    config = ofa_config(architecture)
+    latency_ms = None if table is None else table.latency_ms(config)
+    return ChosenNetwork(
+        dict(architecture), latency_ms, macs(config, Backbone(spec.width_mult, spec.n_classes, spec.stem))
+    )
+
+
+def _cost(spec: SupernetSpec, table: LatencyTable | None) -> Callable[[Mapping[str, Any]], float]:
+    """Latency where a table is known, else multiply-adds."""
+
+    def cost(architecture: Mapping[str, Any]) -> float:
+        priced = _priced(architecture, spec, table)
+        return float(priced.macs) if priced.latency_ms is None else priced.latency_ms
+
+    return cost
+
 
 def _is_job(folder: Path) -> bool:
-    """Whether a folder is a job's; one that was locked and got no further is, too."""
-    begun = {"recipe", "backbone"} <= json_object(folder / "job.json").keys()
+    """Whether a folder is a job's, of an earlier riwoa too; one that was locked and got no further is, too."""
+    keys = json_object(folder / "job.json").keys()
+    begun = {"protocol", "retraining"} <= keys or {"recipe", "backbone"} <= keys
     return begun or all(path.name == "lock" or path.name.startswith(".") for path in folder.iterdir())
 
 

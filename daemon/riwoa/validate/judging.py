@@ -6,18 +6,23 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from riwoa.datasets.cifar import Cifar100Task
+from riwoa.datasets.arrays import ByteArray, IntArray, standardise
 from riwoa.files.results import ResultFile
+from riwoa.supernet.finetuning import answers
 from riwoa.validate.corrupted import UNITS, Corrupted, CorruptedSet
 from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES
-from riwoa.validate.retrain import Folder, Pixels, count_correct, load_network, read_result
+from riwoa.validate.retrain import Folder, load_network, read_result
+
+if TYPE_CHECKING:
+    from riwoa.datasets.catalogue import ImageTask
 
 Advance = Callable[[int, int, str], None]  # done, of how many, what
+_BLOCK_IMAGES = 1000  # that become floats together
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +30,31 @@ class FinishedNetwork:
     """A network to be judged, and what turns bytes into its input."""
 
     module: nn.Module
-    pixels: Pixels
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resolution: int
+    device: torch.device
     weights_sha256: str
 
     @classmethod
-    def load(cls, folder: Folder, task: Cifar100Task, device: torch.device) -> FinishedNetwork:
+    def load(cls, folder: Folder, task: ImageTask, device: torch.device) -> FinishedNetwork:
         """The network of a folder.
 
         Raises:
             InputError: a file is missing or damaged.
         """
         result = read_result(folder)
-        pixels = Pixels(task, int(result["resolution"]), device)
-        return cls(load_network(folder, device), pixels, str(result["weights_sha256"]))
+        resolution, sha256 = int(result["resolution"]), str(result["weights_sha256"])
+        return cls(load_network(folder, device), task.mean, task.std, resolution, device, sha256)
+
+    def count_correct(self, pixels: ByteArray, labels: IntArray) -> int:
+        """How many pictures (n, s, s, 3) it reads right, in float32; resized by area, as the search's were."""
+        total = 0
+        for start in range(0, len(pixels), _BLOCK_IMAGES):
+            part = slice(start, start + _BLOCK_IMAGES)
+            images = standardise(pixels[part], self.mean, self.std, self.resolution)
+            total += int(answers(self.module, images, labels[part], self.device).sum())
+        return total
 
 
 class Counts:
@@ -89,8 +106,7 @@ def count_all(
     for done, one in enumerate(corrupted.each(left, jobs)):
         for network in networks.values():
             if counts.get(*one.unit, network.weights_sha256) is None:
-                correct = count_correct(network.module, one.images, one.labels, network.pixels)
-                counts.put(one, network.weights_sha256, correct)
+                counts.put(one, network.weights_sha256, network.count_correct(one.images, one.labels))
         advance(len(UNITS) - len(left) + done + 1, len(UNITS), "{} {}".format(*one.unit))
     return {
         name: {c: [counts.known(c, severity, sha) for severity in SEVERITIES] for c in CORRUPTIONS}

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES
 
-SCHEMA = 1
+SCHEMA = 2  # 1: CIFAR-100 alone
 _UNNORMALISED = "no errors of AlexNet on CIFAR-100-C were published to divide by"
 _FROST = {
     "procedural": "frost from textures made here, not from the published photographs: not comparable with published "
@@ -46,8 +46,8 @@ def summary(networks: Sequence[Judged], facts: Mapping[str, Any], corrupted: Map
     """
     return {
         "schema": SCHEMA,
-        "task": "cifar100",
         **facts,
+        "judged_on": networks[0].result["split"],
         "corrupted": dict(corrupted),
         "mce": {"normalised": False, "reason": _UNNORMALISED, "corruptions": len(CORRUPTIONS)},
         "networks": {network.name: _network(network) for network in networks},
@@ -63,6 +63,7 @@ def _network(judged: Judged) -> dict[str, Any]:
         "role": judged.role,
         "latency_ms": judged.latency_ms,
         "test": dict(result["test"]),
+        "test_error": result["test_error"],
         "corruption_accuracy": means,
         "corruption_accuracy_by_severity": accuracies,
         "severity_accuracy": [statistics.fmean(accuracies[n][s - 1] for n in CORRUPTIONS) for s in SEVERITIES],
@@ -74,13 +75,19 @@ def _network(judged: Judged) -> dict[str, Any]:
 
 def told_source(data: Mapping[str, Any]) -> str:
     """One paragraph: published or made, of how many images, and what mCE means here."""
-    corrupted = data["corrupted"]
+    corrupted, split = data["corrupted"], data["judged_on"]
     if corrupted["source"] == "published":
         told = f"CIFAR-100-C: the published archive at {corrupted['folder']}"
     else:
-        told = f"CIFAR-100-C: made here from the test images (seed {corrupted['seed']}), not the published archive; "
+        made = f"made here from the {split} images (seed {corrupted['seed']})"
+        told = f"The corruptions of CIFAR-100-C, {made}; "
+        if data["task"] == "cifar100":
+            told = f"CIFAR-100-C: {made}, not the published archive; "
         told += _FROST[corrupted["frost"]]
-    return f"{told}; {corrupted['images']} images a severity. mCE is unnormalised: {_UNNORMALISED}."
+    told += f"; {corrupted['images']} images a severity. mCE is unnormalised: {_UNNORMALISED}."
+    if split != "test":
+        told += " There are no test pictures: the validation pictures judge, which chose the winner."
+    return told
 
 
 def _percent(share: float) -> str:
@@ -105,7 +112,7 @@ def svg(data: Mapping[str, Any]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="{_LEFT}" y="18" font-size="13">CIFAR-100-C ({data["corrupted"]["source"]}): '
+        f'<text x="{_LEFT}" y="18" font-size="13">Corruptions of CIFAR-100-C ({data["corrupted"]["source"]}): '
         "accuracy, mean over severities</text>",
         *_legend(networks),
         *_axis(ceiling, width),
