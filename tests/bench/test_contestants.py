@@ -199,5 +199,5 @@ def test_the_verbs_say_it_in_words(table: Path, capsys: pytest.CaptureFixture[st
     assert main([*functions, "--budget", "10", "--strategies", "woa,random"]) == 0
     out = capsys.readouterr().out
     assert "rastrigin, 2 dimensions of 8 cells, 20 queries" in out
-    assert "woa against random" in out
+    assert "best: woa against" in out
     assert main([*functions, "--dimensions", "1"]) == 64

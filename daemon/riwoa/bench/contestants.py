@@ -96,6 +96,11 @@ class Contestant:
         return f"{peer_version(self.base)} {_peers_sha256()}" if self.is_peer else _own_sha256()
 
 
+def own_strategy(name: str) -> bool:
+    """Whether a contestant's name is one of riwoa's own."""
+    return name.partition(":")[0] not in PEERS
+
+
 def contestants(text: str) -> tuple[Contestant, ...]:
     """Those that a text names, separated by commas, each once.
 

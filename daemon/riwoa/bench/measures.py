@@ -87,6 +87,7 @@ def _row(name: str, landscape: Landscape, runs: Sequence[Found], budget: int) ->
         "failed_mean": float(np.mean([f.failed for f in runs])),
         "given_up_mean": float(np.mean([f.given_up for f in runs])),
         "repeats_mean": float(np.mean([f.repeats for f in runs])),
+        "own_s_mean": float(np.mean([f.own_s for f in runs])),
         "own_ms_a_query": 1000.0 * sum(f.own_s for f in runs) / max(1, sum(f.queries for f in runs)),
     }
 

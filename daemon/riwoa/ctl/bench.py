@@ -10,6 +10,7 @@ from typing import Any
 from riwoa.console.bar import bar, say
 from riwoa.ctl import Options, contest
 from riwoa.ctl.command import Parser, columns, loaded, subverb
+from riwoa.limits import whole_cores
 from riwoa.paths import client_state, daemon_state
 
 _KNOWN = {
@@ -23,6 +24,8 @@ _KNOWN = {
     "front": "strategies on a table with two aims: the share of its hypervolume that they find",
     "predictor": "strategies on OFA's accuracy predictor and its Note10 latency tables",
     "functions": "strategies on rotated functions of real numbers: RI-IWOA's moves against WOA's and CMA-ES",
+    "suite": "every declared experiment, then the generated part of the results page (make bench)",
+    "plot": "pictures of a contest's JSON: progress, fronts, ablation, ranks",
     "cognition": "the language model's proposals before and after training, beside placebo and spiral",
     "overlap": "evaluation and generation at the same time against alternating them",
 }
@@ -42,6 +45,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "front": contest.front,
         "predictor": contest.predictor,
         "functions": contest.functions,
+        "suite": _suite,
+        "plot": _plot,
         "cognition": _cognition,
         "overlap": _overlap,
     }
@@ -67,6 +72,9 @@ _DESCRIPTIONS = {
     "dimension's.",
     "predictor": "Best predicted accuracy within the target after a budget of unique queries, population 20, paired "
     "over seeds. RIWOA_DATA names the folder of OFA's files. ratio: the median over seeds of riwoa's best by random's.",
+    "suite": "Experiments run as commands of their own; what was finished is kept in --results and not repeated. "
+    "ratio: the share of the targets that were met.",
+    "plot": "SVG and PNG. ratio: pictures by results.",
     "cognition": "Proposals at the same parents. ratio: win rate over the parent after training by the placebo's. "
     "Steps are kept in --out: killed and run again, it continues.",
     "overlap": "`make run`'s own generations at one thread a worker. ratio: seconds alternating by seconds overlapped, "
@@ -156,6 +164,70 @@ def _growth_words(found: dict[str, Any]) -> str:
     return f"{columns(rows)}\n{target}"
 
 
+def _suite(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="where results are kept, as JSON")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="the page whose generated part is to be written anew")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="where to draw the pictures")
+    parser.add_argument("--quick", action="store_true", help="a few seeds of a part, in five minutes")
+    parser.add_argument("--only", default="", metavar="NAMES", help="these experiments alone, by commas")
+    parser.add_argument("--jobs", type=int, default=whole_cores(), help="experiments at once (default: the cores)")
+    given = parser.parse_args(arguments)
+    if given.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    from riwoa.bench.experiments import reached
+    from riwoa.bench.page import draw, rendered, write_page
+    from riwoa.bench.plots import require_matplotlib
+    from riwoa.bench.suite import Share, results, run_suite
+
+    share = Share(given.results, given.quick, tuple(filter(None, given.only.split(","))))
+    if given.figures is not None:
+        require_matplotlib()
+    with bar("measuring", "experiment") as advance:
+        failed = run_suite(share, given.jobs, advance)
+    whole = Share(given.results, given.quick)
+    found = results(whole)
+    text = rendered(whole.experiments, found, failed, quick=given.quick)
+    if given.page is not None:
+        write_page(given.page, text)
+    drawn = draw(whole.experiments, found, given.figures) if given.figures is not None else []
+    targets = [reached(t, found[e.name]) for e in whole.experiments if e.name in found for t in e.targets]
+    return {
+        "bench": "suite",
+        "ratio": sum(met for _, met in targets) / len(targets) if targets else None,
+        "failed": failed,
+        "page": text,
+        "pictures": [str(path) for path in drawn],
+    }
+
+
+def _suite_words(found: dict[str, Any]) -> str:
+    """The generated part, the pictures, and what failed."""
+    drawn = [f"drawn: {', '.join(found['pictures'])}"] if found["pictures"] else []
+    return "\n".join([found["page"], *drawn, *(f"FAILED {name}: {said}" for name, said in found["failed"].items())])
+
+
+def _plot(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("files", type=Path, nargs="+", metavar="RESULT.json", help="of riwoactl --json bench ...")
+    kinds = ("progress", "fronts", "ablation", "ranks")
+    parser.add_argument("--kind", choices=kinds, default="progress", help="ranks takes several results, the others one")
+    parser.add_argument("--out", type=Path, required=True, metavar="NAME", help="NAME.svg and NAME.png")
+    given = parser.parse_args(arguments)
+    if given.kind != "ranks" and len(given.files) != 1:
+        parser.error(f"--kind {given.kind} takes one result")
+    from riwoa.bench import plots
+
+    found = [plots.read_result(path) for path in given.files]
+    if given.kind == "ranks":
+        drawn = plots.plot_ranks(found, given.out)
+    else:
+        drawn = getattr(plots, f"plot_{given.kind}")(found[0], given.out)
+    return {"bench": "plot", "ratio": len(drawn) / len(found), "pictures": [str(path) for path in drawn]}
+
+
+def _plot_words(found: dict[str, Any]) -> str:
+    return "\n".join(found["pictures"])
+
+
 def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     parser.add_argument("--tasks", default="predictor,embedded", help="separated by commas (default: both)")
     parser.add_argument("--proposals", type=int, default=500, help="of each operator (default 500)")
@@ -215,4 +287,6 @@ _IN_WORDS = {
     **dict.fromkeys(("table", "front", "predictor"), contest.contest_words),
     "functions": contest.functions_words,
     "growth": _growth_words,
+    "suite": _suite_words,
+    "plot": _plot_words,
 }

@@ -232,19 +232,24 @@ def _summary_words(found: dict[str, Any]) -> list[str]:
             ends[-1] += [_digits(row["report_mean"]), _digits(row["report_sd"])]
             ends[-1] += [f"{100 * row['reached_best_share']:.0f} %", f"{row['queries_to_best_mean']:.0f} (mean)"]
         ends[-1].append(f"{row['own_ms_a_query']:.1f}")
-    pairs = [_pair(found["compared"], "best", c) for c in found["comparisons"]]
-    pairs += [_pair(found["compared"], "queries to the best", c) for c in found["comparisons_to_best"]]
-    return [columns(curves), columns(ends), *pairs]
+    parts = [columns(curves), columns(ends)]
+    for what, pairs in (("best", found["comparisons"]), ("queries to the best", found["comparisons_to_best"])):
+        head = [f"{what}: {found['compared']} against", "won", "tied", "lost", "ahead by (95 %)", "effect", "p", "Holm"]
+        parts += [columns([head, *map(_pair, pairs)])] if pairs else []
+    return [parts[0], *(f"\n{part}" for part in parts[1:])]
 
 
-def _pair(ours: str, what: str, c: dict[str, Any]) -> str:
+def _pair(c: dict[str, Any]) -> list[str]:
     interval = c["mean_difference_interval"]
-    by = "" if interval is None else f" by {c['mean_difference']:.3g} ({interval[0]:.3g} to {interval[1]:.3g})"
-    return (
-        f"{what}: {ours} against {c['against']}: {c['wins']} wins, {c['ties']} ties, {c['losses']} losses{by}, "
-        f"rank-biserial {c['rank_biserial']:+.2f}, Wilcoxon p = {c['wilcoxon_p_two_sided']:.2g} "
-        f"(Holm {c['wilcoxon_p_holm']:.2g})"
-    )
+    between = "" if interval is None else f" ({interval[0]:.3g} to {interval[1]:.3g})"
+    return [
+        c["against"],
+        *(str(c[name]) for name in ("wins", "ties", "losses")),
+        f"{c['mean_difference']:.3g}{between}",
+        f"{c['rank_biserial']:+.2f}",
+        f"{c['wilcoxon_p_two_sided']:.2g}",
+        f"{c['wilcoxon_p_holm']:.2g}",
+    ]
 
 
 def _head(found: dict[str, Any]) -> str:
