@@ -18,7 +18,7 @@ from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
 
 POPULATION = 20
-MOST_REPEATS = 20  # budgets that a search may spend on repeats: then it has converged
+MOST_REPEATS = 5  # budgets that a search may spend on repeats: then it has converged
 _MOST_REFUSED = 50  # budgets that it may spend on what is known to be beyond the limit
 
 

@@ -81,17 +81,15 @@ def _head(experiments: Sequence[Experiment], there: Rows, failed: Mapping[str, s
         facts.append(f"{what} {'; '.join(dict.fromkeys(r['provenance'][name] for _, r in there))}.")
     took = sum(r["took_s"] for _, r in there) / 60.0
     facts.append(f"{took:.0f} minutes of one core when last run (searches that were kept are not repeated).")
-    measured = {e.name for e, _ in there}
-    absent = [e.name for e in experiments if e.name not in measured]
-    if absent:
-        facts.append(f"Not measured: {', '.join(absent)}.")
-    facts += [f"Failed: {name}: {said}" for name, said in failed.items()]
     facts.append(
         'A query trains a cell for 200 epochs, so search time in epochs is 200 times the queries. "own" is what the '
         "search itself computes, in milliseconds a query. Differences are paired by seed; p is Wilcoxon's, two-sided, "
         "after Holm; effect is the rank-biserial correlation, above 0 for riwoa; intervals are 95 %, by bootstrap."
     )
-    return [_filled(" ".join(facts))]
+    measured = {e.name for e, _ in there}
+    absent = [e.name for e in experiments if e.name not in measured]
+    parts = [" ".join(facts), *([f"Not measured: {', '.join(absent)}."] if absent else [])]
+    return [_filled(part) for part in (*parts, *(f"Failed: {name}: {said}" for name, said in failed.items()))]
 
 
 def _targets(there: Rows) -> list[str]:
@@ -104,7 +102,7 @@ def _targets(there: Rows) -> list[str]:
 
 
 def _ground(e: Experiment) -> str:
-    return e.title if e.section.kind == "contest" else f"{e.section.title.split()[0]}: {e.title}"
+    return f"{e.section.short} {e.title}".strip()
 
 
 def _contest(rows: Rows) -> list[str]:
@@ -112,7 +110,7 @@ def _contest(rows: Rows) -> list[str]:
     parts = []
     for e, result in rows:
         seeds = result["settings"]["seeds"]
-        parts += [f"{e.title}, {seeds} seeds, {e.budget} queries:", f"```\n{_command(e)}\n```", _contest_table(result)]
+        parts += [f"{e.title}, seeds: {seeds}, queries: {e.budget}", f"```\n{_command(e)}\n```", _contest_table(result)]
     return parts
 
 
@@ -149,7 +147,7 @@ def _grounds(rows: Rows) -> list[str]:
         table.append(["largest p", *(_p(_largest_p(r)) for _, r in some)])
         groups = dict.fromkeys(e.title.rpartition(", ")[0] for e, _ in some)
         seeds = "/".join(dict.fromkeys(str(r["settings"]["seeds"]) for _, r in some))
-        parts += [f"{', '.join(g for g in groups if g) or 'Grounds'}, {seeds} seeds:", _block(table)]
+        parts += [f"{', '.join(g for g in groups if g) or 'Grounds'}, seeds: {seeds}", _block(table)]
     return parts
 
 
@@ -176,8 +174,9 @@ def _functions(rows: Rows) -> list[str]:
         for ground in result["grounds"]:
             means = [f"{row['value_mean']:.2f}" for row in ground["rows"]]
             p = max((c["wilcoxon_p_holm"] for c in ground["comparisons"]), default=1.0)
-            table.append([ground["ground"].replace(" dimensions", "-d"), *means, _p(p)])
-        parts += [f"{result['settings']['seeds']} seeds:", f"```\n{_command(e)}\n```", _block(table)]
+            fine = ground["ground"].replace(", ", " ").replace(" dimensions", "-d").replace("of ", "")
+            table.append([fine, *means, _p(p)])
+        parts += [f"Seeds: {result['settings']['seeds']}", f"```\n{_command(e)}\n```", _block(table)]
     return parts
 
 
@@ -194,7 +193,7 @@ def _embedded(rows: Rows) -> list[str]:
             numbers = [_percent(row["mean"]), _percent(row["sd"]), _percent(row["test_accuracy_mean"])]
             table.append([row["strategy"], *numbers, *pair])
         target, seeds = result["settings"]["target_ms"], result["settings"]["seeds"]
-        parts += [f"{seeds} seeds, target {target:.3f} ms:", f"```\n{_command(e)}\n```", _block(table)]
+        parts += [f"Seeds: {seeds}, target {target:.3f} ms", f"```\n{_command(e)}\n```", _block(table)]
     return parts
 
 
@@ -239,7 +238,7 @@ def _pieces(word: str) -> list[str]:
 def _block(rows: Sequence[Sequence[str]]) -> str:
     """A table as code: the first column to the left, the others to the right, or all left where they are words."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    words = not any(character.isdigit() for character in rows[-1][1][:1])
+    words = not any(character.isdigit() for character in rows[-1][1])
     lines = [
         "  ".join(
             cell.ljust(width) if i == 0 or words else cell.rjust(width)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 
-from riwoa.bench.arena import Arena, Found, SearchOver
+from riwoa.bench.arena import MOST_REPEATS, Arena, Found, SearchOver
 from riwoa.bench.landscape import Landscape
 from riwoa.errors import UsageError
 
@@ -41,7 +41,7 @@ class Peer:
     library: str
     module: str
     function: str
-    most_repeats: int = 20
+    most_repeats: int = MOST_REPEATS
     fronts: bool = False
 
 
