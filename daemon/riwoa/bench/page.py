@@ -98,7 +98,7 @@ def _targets(there: Rows) -> list[str]:
         for target in e.targets:
             value, met = reached(target, result)
             rows.append([_ground(e), target.words, value, "met" if met else "MISSED"])
-    return ["### Targets", _block(rows)] if len(rows) > 1 else []
+    return ["### Targets", _block(rows, words=True)] if len(rows) > 1 else []
 
 
 def _ground(e: Experiment) -> str:
@@ -235,10 +235,9 @@ def _pieces(word: str) -> list[str]:
     return [*(f"{part}," for part in parts[:-1]), parts[-1]]
 
 
-def _block(rows: Sequence[Sequence[str]]) -> str:
-    """A table as code: the first column to the left, the others to the right, or all left where they are words."""
+def _block(rows: Sequence[Sequence[str]], *, words: bool = False) -> str:
+    """A table as code: the first column to the left, numbers to the right, words to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    words = not any(character.isdigit() for character in rows[-1][1])
     lines = [
         "  ".join(
             cell.ljust(width) if i == 0 or words else cell.rjust(width)
