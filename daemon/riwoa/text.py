@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# What a word of a metric's name says of its unit.
+_UNITS = {"ms": "ms", "s": "s", "mj": "mJ", "j": "J", "mw": "mW", "w": "W", "kb": "kB", "mb": "MB", "gb": "GB"}
+
 
 def printable(text: object, most: int = 500) -> str:
     """One bounded line without control characters, terminal escapes or marks that turn the direction of writing.
@@ -20,3 +23,21 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+def number(value: float) -> str:
+    """A number in at most six digits; a whole one with all of them, in groups of three."""
+    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.6g}"
+
+
+def measured(metric: str, value: float) -> str:
+    """A metric's value in the unit that its name says, such as ``energy_mj``; an accuracy in percent."""
+    if metric == "accuracy":
+        return f"{100 * value:.2f} %"
+    unit = next((_UNITS[word] for word in metric.split("_")[1:] if word in _UNITS), "")
+    return f"{number(value)} {unit}".rstrip()
+
+
+def named_measure(metric: str, value: float) -> str:
+    """What is optimised, with its name; an accuracy goes without."""
+    return measured(metric, value) if metric == "accuracy" else f"{metric} {measured(metric, value)}"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
-_OF_RUN = ("run_id", "status", "generations", "digest", "created_unix_s")
+_OF_RUN = ("run_id", "status", "generations", "digest", "created_unix_s", "provenance")
 _OF_GENERATION = ("phase", "config_revision", "counters", "leader", "inputs", "duration_s", "committed_unix_s")
 _LATEST = (
     f"SELECT {', '.join(f'runs.{name}' for name in _OF_RUN)}, {', '.join(_OF_GENERATION)} FROM runs "
@@ -25,9 +25,9 @@ _JUDGED = "SELECT payload FROM events WHERE run_id = ? AND kind = 'network_judge
 def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The latest run and its last committed generation as one JSON object; None when no run was begun.
 
-    Keys: run_id, status, generations, digest, created_unix_s, and of the last generation (null before the first):
-    phase, config_revision, counters, leader (without its architecture), inputs, duration_s, committed_unix_s. And test:
-    what ``NetworkJudged`` says of the leader, null where there is none.
+    Keys: run_id, status, generations, digest, created_unix_s, objective (of its provenance), and of the last
+    generation (null before the first): phase, config_revision, counters, leader (without its architecture), inputs,
+    duration_s, committed_unix_s. And test: what ``NetworkJudged`` says of the leader, null where there is none.
     No checksum is looked at: this is for a person's eyes, and nothing is built on it.
 
     Raises:
@@ -41,6 +41,7 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         if row is None:
             return None
         seen = dict(zip((*_OF_RUN, *_OF_GENERATION), row, strict=True))
+        seen["objective"] = json.loads(seen.pop("provenance")).get("objective") or {}
         for column in ("counters", "leader", "inputs"):
             seen[column] = None if seen[column] is None else json.loads(seen[column])
         judged = map(json.loads, (payload for (payload,) in connection.execute(_JUDGED, (seen["run_id"],))))

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from riwoa.cognition.prompt import EarlierPatch, Situation, compose, listed_changes, load_template
+from riwoa.cognition.prompt import EarlierPatch, Goal, Situation, compose, listed_changes, load_template
+from riwoa.search.fitness import Constraint
 from riwoa.search.space import Choice, Space
 from riwoa.supernet.space import mobilenet_space
 
@@ -85,6 +86,22 @@ def test_the_compact_prompt_word_for_word() -> None:
         '{"stage1.block1.kernel": 7} +0.30 ms\n'
         '{"stage1.block1.kernel": 3} -0.20 ms'
     )
+
+
+def test_other_limits_and_another_metric_are_told_and_what_breaks_a_known_limit_is_not_listed() -> None:
+    limits = [(Constraint("parameters", 2e6), 2.1e6), (Constraint("recall", 0.5, at_least=True), None)]
+    goal = Goal("energy_mj", True, limits, keeps=lambda patch: "stage1.depth" not in patch)
+    told = replace(situation(), accuracy=3.25, goal=goal)
+    system, prompt = compose(told, CHOICES, load_template("compact"))
+    assert "lower its energy_mj, keep its latency within the target and the other limits." in system
+    assert prompt.startswith(
+        "Target 2.50 ms, now 2.00 ms, energy_mj 3.25 mJ: headroom 0.50 ms: spend it to lower energy_mj.\n"
+        "Limits: parameters <= 2,000,000 (now 2,100,000: too much); recall >= 0.5.\n"
+    )
+    assert "stage1.depth" not in prompt.partition("Changes that fit:")[2]
+    assert "its energy_mj must fall while" in compose(told, CHOICES, load_template("full"))[0]
+    nothing = replace(told, goal=replace(goal, keeps=lambda patch: False), latency_after=None)
+    assert "No single change fits; some:" in compose(nothing, CHOICES, load_template("compact"))[1]
 
 
 def test_a_small_model_is_led_into_its_reasoning_and_a_large_one_is_not() -> None:

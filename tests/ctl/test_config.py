@@ -180,6 +180,36 @@ latency_ms = """
     assert main(["config", "check", str(tmp_path / "riwoa.toml")]) == 0
 
 
+def test_limits_that_nothing_keeps_and_metrics_that_nobody_gives_are_all_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_table().save(tmp_path / "latency_lut.json")
+    text = f"""[objective]
+maximize = "f1"
+constraints = ["watts <= 3", "parameters <= 1000", "accuracy >= 87", "macs <= 3e6", "macs >= 4e6"]
+[[objective.devices]]
+name = "phone"
+table = "{tmp_path}/latency_lut.json"
+at_most_ms = 1e-6
+[[objective.devices]]
+name = "board"
+table = "/no/table.json"
+at_most_ms = 1.0
+"""
+    found = "\n".join(wrong(tmp_path / "riwoa.toml", text, capsys))
+    for part in (
+        "objective.maximize: there is no metric f1; an oracle of kind supernet gives accuracy, images,",
+        "objective.constraints: there is no metric watts",
+        "parameters <= 1000.0 is out of reach: the space attains 156,882 to 583,530",
+        "accuracy >= 87.0 is out of reach: the space attains 0.00 % to 100.00 %",
+        "macs >= 4000000.0 and macs <= 3000000.0 exclude each other",
+        "latency_ms_phone <= 1e-06 is out of reach",
+        "/no/table.json: the file does not exist",
+    ):
+        assert part in found
+    assert len(found.splitlines()) == 7
+
+
 def test_a_target_is_checked_by_the_devices_table_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

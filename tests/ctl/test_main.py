@@ -97,7 +97,13 @@ _ALLOWED_OF_RIWOA = {
     *("riwoa", "riwoa.ctl", "riwoa.ctl.status", "riwoa.ctl.status_text", "riwoa.ctl.ask"),
     *("riwoa.console", "riwoa.console.streams", "riwoa.errors", "riwoa.paths", "riwoa.parsing", "riwoa.text"),
     *("riwoa.files", "riwoa.files.lock", "riwoa.files.ownership", "riwoa.hardware", "riwoa.hardware.interval"),
-    *("riwoa.service", "riwoa.service.status_check", "riwoa.service.status_object"),
+    *(
+        "riwoa.service",
+        "riwoa.service.limit_text",
+        "riwoa.service.limit_text",
+        "riwoa.service.status_check",
+        "riwoa.service.status_object",
+    ),
 }
 _ALLOWED_OF_STORAGE = {
     *("riwoa_storage", "riwoa_storage.overview", "riwoa_storage.connect"),

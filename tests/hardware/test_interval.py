@@ -89,7 +89,7 @@ def test_every_place_that_shows_a_latency_shows_its_interval(
         run, last = reader.latest_run(), reader.last_generation(1)
     assert run is not None
     assert last is not None
-    leader = finished_view(run, last, 0.36).leader
+    leader = finished_view(run, last, 0.36, {}).leader
     assert leader is not None
     assert leader["latency_interval"] == 0.36
 

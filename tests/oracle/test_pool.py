@@ -142,7 +142,6 @@ async def test_a_candidate_that_takes_two_workers_down_fails_with_the_reason(do:
     [
         ("raise", "error: RuntimeError: no such layer second line"),
         ("nan", "error: ValueError: accuracy is not a finite number (nan)"),
-        ("nothing", "error: ValueError: the oracle gave no accuracy"),
     ],
 )
 async def test_an_error_of_the_candidate_is_reported_without_retry_and_the_worker_lives(do: str, reason: str) -> None:

@@ -115,7 +115,7 @@ def checks(folder: Path) -> None:
     (folder / "wide.json").write_text('{"depth": 4, "width": 64, "act": "relu"}')
     unknown = ctl(state, "check", str(folder / "wide.json"))
     assert unknown.returncode == 3
-    assert "energy_mj <= 9.0" in unknown.stdout
+    assert "energy_mj <= 9 mJ    -  not known" in unknown.stdout
     winner = ctl(state, "check", str(state / "export/architecture.json"), "--json")
     data = json.loads(winner.stdout)
     assert (winner.returncode, data["evaluated"], [limit["met"] for limit in data["limits"]]) == (0, True, [True, True])
@@ -124,8 +124,10 @@ def checks(folder: Path) -> None:
     assert "has no choice 5" in ctl(state, "check", str(folder / "wide.json")).stderr
 
 
-def test_any_metric_may_be_lowered(tmp_path: Path, settings: tuple[str, ...]) -> None:
-    wanted = ('objective.constraints=["accuracy >= 0.2"]', "objective.minimize=energy_mj", "objective.latency_ms=none")
+def test_any_metric_may_be_lowered_and_is_shown_as_what_it_is(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    module = tmp_path / "judge_of_sizes.py"  # which has no accuracy to give
+    module.write_text(module.read_text().replace('"accuracy": accuracy', '"f1": accuracy'))
+    wanted = ('objective.constraints=["f1 >= 0.2"]', "objective.minimize=energy_mj", "objective.latency_ms=none")
     lowered = (
         *settings,
         "oracle.rungs=[]",
@@ -134,11 +136,19 @@ def test_any_metric_may_be_lowered(tmp_path: Path, settings: tuple[str, ...]) ->
         "run.export=false",
         *wanted,
     )
-    done = run(tmp_path / "state", settings=lowered)
+    done = run(tmp_path / "state", "--foreground", settings=lowered)
     assert done.returncode == 0, done.stderr
     metrics = best(tmp_path / "state")
-    assert metrics["accuracy"] >= 0.2
+    assert metrics["f1"] >= 0.2
     assert metrics["energy_mj"] <= 8.0
+    told = [done.stdout, *(ctl(tmp_path / "state", verb).stdout for verb in ("status", "pareto"))]
+    for text in told:
+        assert f"energy_mj {metrics['energy_mj']:g} mJ, the best of" in text
+        assert f"f1 >= 0.2: {metrics['f1']:.6g}, met" in text
+        (line,) = [line for line in text.splitlines() if "the best of" in line]
+        assert "%" not in line
+    exported = ctl(tmp_path / "state", "export")
+    assert f"energy_mj {metrics['energy_mj']:g} mJ, the best of" in exported.stdout
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -166,4 +176,4 @@ def test_the_handbooks_own_example_runs_killed_and_continued(tmp_path: Path) -> 
     assert best(tmp_path / "state")["accuracy"] > 0.5
     check = [sys.executable, "-m", "riwoa.ctl", "--state", "state", "check", "0/3"]
     told = subprocess.run(check, cwd=tmp_path, env=child_environment(1), capture_output=True, text=True, check=False)
-    assert "parameters <= 4000.0" in told.stdout
+    assert "parameters <= 4,000 " in told.stdout

@@ -82,9 +82,6 @@ class ScriptedOracle:
     def _nan(self, _: Mapping[str, Any]) -> dict[str, float]:
         return {"accuracy": float("nan")}
 
-    def _nothing(self, _: Mapping[str, Any]) -> dict[str, float]:
-        return {"macs": 1}
-
 
 def scripted(**arguments: Any) -> ScriptedOracle:
     return ScriptedOracle(**arguments)

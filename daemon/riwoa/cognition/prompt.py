@@ -16,9 +16,12 @@ from typing import Any, Literal
 
 from riwoa.cognition.protocol import Choice, GenerationRequest, GenerationSettings
 from riwoa.cognition.spelling import in_json, in_words
+from riwoa.search.fitness import Constraint
 from riwoa.search.space import Space
+from riwoa.text import measured
 from riwoa_storage.records import RequestRecord
 
+_OF_A_RUN = ("space", "choices", "goal", "aim", "also")  # the same in every prompt of a run
 Offered = Mapping[str, Sequence[Choice]]
 LatencyAfter = Callable[[Mapping[str, Choice]], float]  # of the parent with this patch, in milliseconds
 
@@ -34,18 +37,41 @@ class EarlierPatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Goal:
+    """What a run looks for, where that is more than accuracy within a latency target.
+
+    Attributes:
+        metric: that is optimised.
+        lowered: whether it is to be made smaller.
+        limits: the others, each with what the parent makes of it: None where that is not known.
+        keeps: whether the parent with a patch keeps those of them that are known beforehand; None where none is.
+    """
+
+    metric: str = "accuracy"
+    lowered: bool = False
+    limits: Sequence[tuple[Constraint, float | None]] = ()
+    keeps: Callable[[Mapping[str, Choice]], bool] | None = None
+
+    @property
+    def words(self) -> str:
+        """What is to be done."""
+        return f"{'lower' if self.lowered else 'raise'} its {in_words(self.metric)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """What the search knows of one parent."""
 
     space: Space
     parent: Mapping[str, Choice]  # active genes only
-    accuracy: float | None
+    accuracy: float | None  # or what else the goal's metric is
     latency_ms: float | None
     target_ms: float | None
     layer_ms: Mapping[str, float]  # layer ("stage1.block2") -> milliseconds in the latency table; {} when unknown
     latency_after: LatencyAfter | None  # the table is free to ask
     successes: Sequence[EarlierPatch] = ()
     rejected: Sequence[EarlierPatch] = ()
+    goal: Goal = Goal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +106,21 @@ def compose(situation: Situation, choices: Offered, template: Template) -> tuple
         "space": in_words(s.space.name),
         "choices": _choices(s.space),
         "target": "none" if s.target_ms is None else f"{s.target_ms:.2f} ms",
-        "accuracy": "unknown" if s.accuracy is None else f"{100 * s.accuracy:.2f} %",
+        "goal": s.goal.words,
+        "aim": _aim(s.goal),
+        "also": " and the other limits" if s.goal.limits else "",
+        "limits": _limits(s.goal),
+        "metric": in_words(s.goal.metric),
+        "accuracy": "unknown" if s.accuracy is None else measured(s.goal.metric, s.accuracy),
         "latency": "unknown" if s.latency_ms is None else f"{s.latency_ms:.2f} ms",
         "context": _context(s),
         "layers": "\n".join(_layers(s)),
         "heading": _heading(s, choices),
         "options": "\n".join(_options(s, choices, template.options)),
-        "successes": _told(s.successes, template.memories, "none yet"),
-        "rejected": _told(s.rejected, template.memories, "none yet"),
+        "successes": _told(s.successes, template.memories, s.goal.metric),
+        "rejected": _told(s.rejected, template.memories, s.goal.metric),
     }
-    system = Words(template.system).substitute({k: values[k] for k in ("space", "choices")})
+    system = Words(template.system).substitute({k: values[k] for k in _OF_A_RUN})
     return system, Words(template.user).substitute(values)
 
 
@@ -136,13 +167,36 @@ def _choices(space: Space) -> str:
     return "; ".join(alike)
 
 
+def _aim(goal: Goal) -> str:
+    if goal.metric == "accuracy" and not goal.lowered:
+        return "its accuracy on held-out images must rise"
+    return f"its {in_words(goal.metric)} must {'fall' if goal.lowered else 'rise'}"
+
+
+def _limits(goal: Goal) -> str:
+    """A line of the limits beside the latency target; empty where there are none."""
+    if not goal.limits:
+        return ""
+    return "\nLimits: " + "; ".join(_limit(limit, value) for limit, value in goal.limits) + "."
+
+
+def _limit(limit: Constraint, value: float | None) -> str:
+    metric, sign = in_words(limit.metric), ">=" if limit.at_least else "<="
+    stated = f"{metric} {sign} {measured(limit.metric, limit.limit)}"
+    if value is None:
+        return stated
+    missed = "" if limit.met(value) else ": too little" if limit.at_least else ": too much"
+    return f"{stated} (now {measured(limit.metric, value)}{missed})"
+
+
 def _context(s: Situation) -> str:
+    metric, verb = in_words(s.goal.metric), "lower" if s.goal.lowered else "raise"
     if s.target_ms is None or s.latency_ms is None:
-        return "no latency target: raise accuracy"
+        return f"no latency target: {verb} {metric}"
     room_ms = s.target_ms - s.latency_ms
     if room_ms < 0:
         return f"too slow by {-room_ms:.2f} ms: reduce"
-    return f"headroom {room_ms:.2f} ms: spend it on accuracy"
+    return f"headroom {room_ms:.2f} ms: spend it {'to lower' if s.goal.lowered else 'on'} {metric}"
 
 
 def _layers(s: Situation) -> list[str]:
@@ -174,12 +228,13 @@ def _layers(s: Situation) -> list[str]:
 
 
 def listed_changes(s: Situation, choices: Offered, most: int) -> list[tuple[dict[str, Choice], float | None]]:
-    """The (patch, milliseconds) that a prompt lists: changes of one gene that the latency table lets through.
+    """The (patch, milliseconds) that a prompt lists: changes of one gene that the limits known beforehand let through.
 
     Those that spend most come first. While nothing comes within the target, the greatest cuts instead. Without a
     table, some of the offered changes, without milliseconds.
     """
-    single = [(gene, choice) for gene, offered in choices.items() for choice in offered]
+    every = [(gene, choice) for gene, offered in choices.items() for choice in offered]
+    single = [(gene, choice) for gene, choice in every if s.goal.keeps is None or s.goal.keeps({gene: choice})] or every
     if s.latency_after is None or s.latency_ms is None:
         step = max(1, len(single) // most)
         return [({gene: choice}, None) for gene, choice in single[::step][:most]]
@@ -190,10 +245,18 @@ def listed_changes(s: Situation, choices: Offered, most: int) -> list[tuple[dict
 
 
 def _heading(s: Situation, choices: Offered) -> str:
-    if s.latency_after is None or s.latency_ms is None or s.target_ms is None:
+    after_ms, keeps, target_ms = s.latency_after, s.goal.keeps, s.target_ms
+    timed = after_ms is not None and s.latency_ms is not None and target_ms is not None
+    if not timed and keeps is None:
         return "Some changes"
-    fits = any(s.latency_after({g: c}) <= s.target_ms for g, offered in choices.items() for c in offered)
-    return "Changes that fit" if fits else "No single change fits; those that save most"
+
+    def fits(patch: dict[str, Choice]) -> bool:
+        in_time = not timed or (after_ms is not None and target_ms is not None and after_ms(patch) <= target_ms)
+        return in_time and (keeps is None or keeps(patch))
+
+    if any(fits({gene: choice}) for gene, offered in choices.items() for choice in offered):
+        return "Changes that fit"
+    return "No single change fits; those that save most" if timed else "No single change fits; some"
 
 
 def _options(s: Situation, choices: Offered, most: int) -> list[str]:
@@ -201,15 +264,18 @@ def _options(s: Situation, choices: Offered, most: int) -> list[str]:
     return [in_json(patch) + ("" if ms is None else f" {ms:+.2f} ms") for patch, ms in rows]
 
 
-def _told(memories: Sequence[EarlierPatch], most: int, nothing: str) -> str:
+def _told(memories: Sequence[EarlierPatch], most: int, metric: str) -> str:
     """The newest ``most`` memories in one line."""
-    return "; ".join(_memory(m) for m in memories[-most:]) or nothing
+    return "; ".join(_memory(m, metric) for m in memories[-most:]) or "none yet"
 
 
-def _memory(m: EarlierPatch) -> str:
+def _memory(m: EarlierPatch, metric: str) -> str:
     changes = ", ".join(
         f"{in_words(gene)} {in_words(m.before.get(gene, '?'))} to {in_words(choice)}"
         for gene, choice in m.patch.items()
     )
-    outcome = f"{100 * m.gain:+.2f} %" if m.gain is not None else in_words(m.reason or "rejected")
+    if m.gain is None:
+        outcome = in_words(m.reason or "rejected")
+    else:
+        outcome = f"{100 * m.gain:+.2f} %" if metric == "accuracy" else f"{m.gain:+.4g}"
     return f"{changes}: {outcome}" if changes else outcome

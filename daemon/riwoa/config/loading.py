@@ -25,6 +25,7 @@ from riwoa.text import printable
 INFERRED = "checkpoint or data"  # the origin of what nobody named and they know
 ENVIRONMENT_PREFIX = "RIWOA_"
 _NOT_KEYS = {
+    *("RIWOA_FIDELITY", "RIWOA_SEED", "RIWOA_EVALUATION"),  # of a command, which may call riwoactl
     *("RIWOA_STATE", "RIWOA_CONFIG", "RIWOA_DATA", "RIWOA_MODELS", "RIWOA_SOCKET"),
     *("RIWOA_FAILPOINT", "RIWOA_CHILD_FAILPOINT", "RIWOA_TEST_ORACLES", "RIWOA_TEST_WRITERS"),
 }

@@ -14,6 +14,8 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
 from riwoa.errors import InputError, UsageError
 from riwoa.paths import client_state
+from riwoa.service.limit_text import VERDICTS, limit_words, limits_view
+from riwoa.text import measured
 
 if TYPE_CHECKING:
     from riwoa.config.schema import Config
@@ -25,7 +27,6 @@ _DESCRIPTION = """Lists the limits of a run's objective, each with the architect
 evaluation tells are those of the journal; "not known" where it was not evaluated. Exits 0 when every limit is met, 3
 when one is not, or is not known."""
 _PLACE = re.compile(r"(\d{1,9})/(\d{1,9})")
-_VERDICTS = {True: "met", False: "NOT met", None: "not known"}
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -47,6 +48,7 @@ def checked(named: str, run_id: int | None, options: Options) -> dict[str, Any]:
         InputError: it is none of the run's space, or cannot be read.
     """
     from riwoa.run.front import chosen_run
+    from riwoa.run.limits import standings
     from riwoa.run.problem import load_problem, search_task
     from riwoa.search.space import SpaceError
     from riwoa_storage.reader import JournalReader
@@ -66,11 +68,8 @@ def checked(named: str, run_id: int | None, options: Options) -> dict[str, Any]:
         rows = reader.by_key.committed_outcomes(record.run_id, [key]).get(key, [])
         evaluated = next((i.metrics for i in rows if i.status == "ok"), {})
         metrics = {**evaluated, **task.known_metrics(architecture, objective)}
-    limits = [
-        {"limit": str(limit), "value": value, "met": None if value is None else limit.met(float(value))}
-        for limit in objective.limits
-        for value in [metrics.get(limit.metric)]
-    ]
+    found = standings(objective, metrics)
+    limits = [{"limit": str(s.limit), **row} for s, row in zip(found, limits_view(found), strict=True)]
     return {"run_id": record.run_id, "architecture": dict(architecture), "evaluated": bool(evaluated), "limits": limits}
 
 
@@ -79,8 +78,8 @@ def render(data: dict[str, Any]) -> str:
     if not data["limits"]:
         return "the objective of this run sets no limits"
     rows = [
-        [limit["limit"], "-" if limit["value"] is None else f"{limit['value']:.6g}", _VERDICTS[limit["met"]]]
-        for limit in data["limits"]
+        [limit_words(row), "-" if row["value"] is None else measured(row["metric"], row["value"]), VERDICTS[row["met"]]]
+        for row in data["limits"]
     ]
     return columns(rows)
 

@@ -12,7 +12,8 @@ from riwoa.ctl.command import Parser, columns, emit
 from riwoa.errors import InputError, UsageError
 from riwoa.paths import StatePaths, client_state
 from riwoa.run.front import chosen_run, fastest_equal, read_front
-from riwoa.text import printable
+from riwoa.run.limits import journaled_objective
+from riwoa.text import named_measure, printable
 from riwoa_storage.reader import JournalReader
 
 _DESCRIPTION = """Write the winner of a run as files that need no riwoa: model.onnx (checked in onnxruntime against
@@ -101,13 +102,15 @@ def render(data: dict[str, Any]) -> str:
         error = f"{100 * test['accuracy']:.2f} % ± {100 * test['accuracy_error']:.2f}"
         rows.append(["test", f"{error} on {test['pictures']} pictures that chose nothing"])
     tries = f", the best of {architecture['tries']} tries" if architecture.get("tries") and data["winner"] else ""
-    rows.append(["searched", f"{100 * found['accuracy']:.2f} %{dtype}{tries}, {found['latency_ms']:.3f} ms"])
+    at = f", {found['latency_ms']:.3f} ms" if found["latency_ms"] else ""
+    metric = journaled_objective(data["provenance"]["run"], None).raised
+    rows.append(["searched", f"{named_measure(metric, found[metric])}{dtype}{tries}{at}"])
     for name, accuracies in (("this model", exported), ("in 8 bits", architecture.get("int8", {}))):
         if accuracies:
             rows.append([name, ", ".join(f"{100 * m['accuracy']:.2f} % on {s}" for s, m in accuracies.items())])
     if not architecture["feasible"]:
-        nearest = "no network met the latency target; this is the nearest"
-        rows.append(["note", nearest if data["winner"] else "it does not meet the latency target"])
+        nearest = "no network met every limit; this is the nearest"
+        rows.append(["note", nearest if data["winner"] else "it does not meet every limit"])
     if data["onnx_left_out"]:
         rows.append(["no model.onnx", data["onnx_left_out"]])
     return columns(rows)

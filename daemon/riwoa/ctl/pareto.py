@@ -14,17 +14,20 @@ from riwoa.service.front_view import (
     LEGEND,
     against_cell,
     fastest_line,
-    percent,
+    limit_lines,
     test_cell,
     test_view,
     test_words,
     validation_words,
+    value_cell,
+    value_head,
 )
-from riwoa.text import printable
+from riwoa.service.limit_text import limits_view
+from riwoa.text import measured, printable
 from riwoa_storage.reader import JournalReader
 
 _DESCRIPTION = """The networks that no other of the run beats in both accuracy and latency, fastest first. A star marks
-the leader: the best within the latency target, as soon as one is. Once the run has ended, the accuracies on test
+the leader: the best within every limit, as soon as one is. Once the run has ended, the accuracies on test
 pictures come first, which chose nothing, and how far each is from the leader's on the same pictures; those that cannot
 be told apart are marked. Read from the journal; the daemon need not run."""
 
@@ -51,6 +54,8 @@ def to_json(front: Front, latency_interval: float | None) -> dict[str, Any]:
         "digest": front.run.digest,
         "generations": front.run.generations,
         "target_ms": leader.get("target_ms") if leader else None,
+        "metric": front.objective.raised,
+        "limits": limits_view(front.limits),
         "leader": leader,
         "leader_accuracy_error": accuracy_error(leader["metrics"], oracle) if leader else None,
         "tries": front.tries,
@@ -64,8 +69,8 @@ def _row(network: FrontNetwork) -> dict[str, Any]:
     point, individual, test, less = network.point, network.individual, network.test, network.difference
     return {
         "architecture_key": point.key,
-        "accuracy": point.accuracy,
-        "latency_ms": point.latency_ms,
+        "accuracy": individual.metrics.get("accuracy"),
+        "latency_ms": individual.metrics["latency_ms"],
         "generation": point.origin[0],
         "slot": point.origin[1],
         "operator": individual.operator,
@@ -93,20 +98,24 @@ def render(front: Front, latency_interval: float | None) -> str:
 
 def _table(front: Front, target_ms: float | None, latency_interval: float | None) -> str:
     """Latency and accuracies, then what the networks are; what is known of none has no column."""
-    rows = [["", "latency", "in target", "test", "less the leader", "validation"]]
-    rows[0] += ["resolution", "depths", "found by", "at"]
+    in_limits = bool(limit_lines(front))
+    limited = [s.limit.metric for s in front.limits if s.limit.metric != "latency_ms"] if in_limits else []
+    rows = [["", "latency", *limited, "in limits" if in_limits else "in target", "test", "less the leader"]]
+    rows[0] += [value_head(front), "resolution", "depths", "found by", "at"]
     for network in front.networks:
         point, architecture = network.point, network.individual.architecture
-        latency = f"{point.latency_ms:.3f} ms{plus_minus(latency_interval)}" if point.latency_ms else "none"
+        latency_ms = network.individual.metrics["latency_ms"]
+        latency = f"{latency_ms:.3f} ms{plus_minus(latency_interval)}" if latency_ms else ""
         depths = [printable(value, 20) for name, value in architecture.items() if name.endswith(".depth")]
         rows.append(
             [
                 "*" if network.is_winner else "",
                 latency,
-                "" if target_ms is None else ("yes" if point.latency_ms <= target_ms else "no"),
+                *(measured(name, network.individual.metrics[name]) for name in limited),
+                "" if target_ms is None and not in_limits else ("yes" if front.keeps_limits(network) else "no"),
                 test_cell(network),
                 against_cell(network) if front.test is not None else "",
-                percent(point.accuracy),
+                value_cell(front, network),
                 printable(architecture.get("resolution", ""), 20),
                 "-".join(depths),
                 network.individual.operator,
@@ -127,5 +136,6 @@ def _leader(front: Front) -> list[str]:
     error = accuracy_error(metrics, front.run.provenance.get("oracle", {}))
     about = f" (standard error of its accuracy: {100 * error:.2f} %)" if error is not None else ""
     lines = [f"{'* ' if starred else ''}the leader{at}: {validation_words(front)}{about}"]
+    lines += [f"  {line}" for line in limit_lines(front)]
     ended = front.test is not None or front.untested is not None or "report" in metrics
     return [f"on test pictures: {test_words(front)}", *lines] if ended else lines

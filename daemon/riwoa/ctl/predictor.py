@@ -97,6 +97,7 @@ def read_examples(journal: Path, run_id: int | None) -> Examples:
         InputError: no run was begun, or its space is not in the journal.
         StorageError: the journal or the run is missing, or damaged.
     """
+    from riwoa.run.limits import journaled_objective
     from riwoa.search.space import Space, SpaceError
     from riwoa.surrogate.gaussian_process import examples_of
 
@@ -106,8 +107,9 @@ def read_examples(journal: Path, run_id: int | None) -> Examples:
             space = Space.from_json(record.provenance["space"])
         except (KeyError, SpaceError) as error:
             raise InputError(f"{journal}: the space of run {record.run_id} is not there ({error})") from None
+        objective = journaled_objective(record.provenance, None)
         found = (
-            (individual.architecture, individual.metrics.get("accuracy"))
+            (individual.architecture, objective.value(individual.metrics))
             for _, individual in reader.individuals(record.run_id)
             if individual.status == "ok"
         )

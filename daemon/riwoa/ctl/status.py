@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from riwoa.service.status_object import JudgementStatus, LeaderStatus, StatusObject
+    from riwoa.service.status_object import JudgementStatus, LeaderStatus, LimitStatus, StatusObject
 
 ANSWER_TIMEOUT_S = 1.0
 STOPPED, UNHEALTHY = 3, 4
@@ -157,7 +157,7 @@ def _from_journal(paths: StatePaths) -> StatusObject:
             "generation": seen["generations"],
             "digest": seen["digest"],
         },
-        "leader": _journaled_leader(seen["leader"], seen["counters"] or {}) if seen["leader"] else None,
+        "leader": _journaled_leader(seen) if seen["leader"] else None,
         "test": _journaled_test(seen["test"]) if seen["test"] else None,
         "message": f"the daemon does not run; the journal's last entry is of {_moment(seen['committed_unix_s'])}",
     }
@@ -169,10 +169,16 @@ def _journaled_test(judged: dict[str, Any]) -> JudgementStatus:
     return {"reason": error} if error else {name: judged.get(name) for name in names}  # type: ignore[return-value]
 
 
-def _journaled_leader(leader: dict[str, Any], counters: dict[str, Any]) -> LeaderStatus:
+def _journaled_leader(seen: dict[str, Any]) -> LeaderStatus:
+    leader, counters, objective = seen["leader"], seen["counters"] or {}, seen["objective"]
     metrics = leader.get("metrics", {})
+    metric = objective.get("minimize") or objective.get("maximize") or "accuracy"
+    limits = _journaled_limits(objective, leader) if objective.get("constraints") or objective.get("devices") else []
     return {
+        "metric": metric,
+        "value": metrics.get(metric),
         "accuracy": metrics.get("accuracy"),
+        "limits": limits,
         "tries": counters.get("evaluations"),
         "images": metrics.get("images"),
         "latency_ms": metrics.get("latency_ms"),
@@ -181,6 +187,15 @@ def _journaled_leader(leader: dict[str, Any], counters: dict[str, Any]) -> Leade
         "architecture_key": leader.get("architecture_key"),
         "origin": (leader.get("generation", 0), leader.get("slot", 0)),
     }
+
+
+def _journaled_limits(objective: dict[str, Any], leader: dict[str, Any]) -> list[LimitStatus]:
+    """What a leader makes of each limit; this alone imports what is slow."""
+    from riwoa.run.limits import journaled_objective, standings
+    from riwoa.service.limit_text import limits_view
+
+    found = journaled_objective({"objective": objective}, leader.get("target_ms"))
+    return limits_view(standings(found, leader.get("metrics", {})))
 
 
 def _blank(paths: StatePaths) -> StatusObject:

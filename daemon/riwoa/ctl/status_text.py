@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from riwoa.hardware.interval import advice, plus_minus
+from riwoa.service.limit_text import further, limit_line, value_words
 from riwoa.text import duration, printable
 
 TYPE_CHECKING = False
@@ -46,7 +47,7 @@ def render(status: StatusObject) -> str:
     rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
     rows += _without_model(status.get("cognition"))
     rows += _proposals(status.get("proposals"))
-    rows += _operators(status.get("operators"))
+    rows += _operators(status.get("operators"), status.get("leader"))
     rows += _config(status.get("config"))
     rows.append(("files", str(status.get("state_directory"))))
     return "\n".join(f"{name:<13}{printable(value, _MOST_CHARACTERS)}" for name, value in rows)
@@ -120,23 +121,26 @@ def _test(test: JudgementStatus | None) -> list[tuple[str, str]]:
 
 
 def _leader(leader: LeaderStatus | None, target_ms: float | None) -> list[tuple[str, str]]:
-    if not leader or leader.get("accuracy") is None:
+    text = value_words(leader) if leader else ""
+    if not leader or not text:
         return []
-    text = f"{100 * leader['accuracy']:.2f} %"
     error, interval, origin = leader.get("accuracy_error"), leader.get("latency_interval"), leader.get("origin")
-    if error is not None:
+    if error is not None and (leader.get("metric") or "accuracy") == "accuracy":
         text += f" ± {100 * error:.2f}"
     if leader.get("tries"):
         images = f" on {leader['images']} images" if leader.get("images") else ""
-        text += f", the best of {leader['tries']} tries{images},"
+        text += f", the best of {leader['tries']} tries{images}"
     if leader.get("latency_ms"):  # 0: a table without latencies
-        text += f" at {leader['latency_ms']:.3f} ms{plus_minus(interval)}"
+        text += f"{',' if leader.get('tries') else ''} at {leader['latency_ms']:.3f} ms{plus_minus(interval)}"
     if target_ms is not None:
-        text += f" (target {target_ms:.3f} ms{'' if leader.get('feasible') else ', not met yet'})"
+        met = leader.get("feasible") or (leader.get("latency_ms") or 0.0) <= target_ms
+        text += f" (target {target_ms:.3f} ms{'' if met else ', not met yet'})"
     if origin:
         text += ", of generation {}, slot {}".format(*origin)
     rows, wide = [("leader", text)], advice(interval)
-    return [*rows, ("", wide)] if wide else rows
+    limits = further(leader.get("limits") or [])
+    rows += [("", wide)] if wide else []
+    return rows + [("" if i else "limits", limit_line(row)) for i, row in enumerate(limits)]
 
 
 def _worker(worker: WorkerStatus) -> str:
@@ -197,20 +201,22 @@ def _learning(learning: LearningStatus | None) -> list[tuple[str, str]]:
     return rows
 
 
-def _operators(operators: dict[str, OperatorStatus] | None) -> list[tuple[str, str]]:
+def _operators(operators: dict[str, OperatorStatus] | None, leader: LeaderStatus | None) -> list[tuple[str, str]]:
     """A row for each operator's credit, the most winning first."""
     counted = [(name, row) for name, row in (operators or {}).items() if row["proposals"]]
+    metric = (leader.get("metric") if leader else None) or "accuracy"
+    scale, unit = (100.0, " %") if metric == "accuracy" else (1.0, f" of {metric}")
     ranked = sorted(counted, key=lambda pair: -pair[1]["win_rate"])
-    return [("credit" if i == 0 else "", _credit(name, row)) for i, (name, row) in enumerate(ranked)]
+    return [("credit" if i == 0 else "", _credit(name, row, scale, unit)) for i, (name, row) in enumerate(ranked)]
 
 
-def _credit(name: str, row: OperatorStatus) -> str:
+def _credit(name: str, row: OperatorStatus, scale: float, unit: str) -> str:
     text = f"{name:<9} {row['wins']} of {row['proposals']} beat the parent: {100 * row['win_rate']:.0f} %"
     text += f" ({100 * row['win_rate_low']:.0f} to {100 * row['win_rate_high']:.0f})"
-    text += f", mean gain {100 * row['mean_gain']:.3f} %"
+    text += f", mean gain {scale * row['mean_gain']:.3f}{unit}"
     gain_per_s = row.get("gain_per_s")
     if gain_per_s is not None:
-        text += f", {100 * gain_per_s:.4f} % a second"
+        text += f", {scale * gain_per_s:.4f}{unit} a second"
     if row["valid"] < row["proposals"]:
         text += f"; {row['proposals'] - row['valid']} not valid"
     return text + (f"; {row['repeats']} repeats" if row.get("repeats") else "")

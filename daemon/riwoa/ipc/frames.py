@@ -37,8 +37,9 @@ class ParentPipe:
 
     def __init__(self) -> None:
         # systemd and terminals send these to all processes of the daemon; the daemon says when a child is to stop.
+        # Heard and not heeded: one that is ignored would be ignored by every program that is started here, too.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, lambda number, frame: None)
         die_with_parent()
         self._frames = take_stdout()
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()

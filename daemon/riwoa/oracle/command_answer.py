@@ -1,4 +1,4 @@
-"""What a command may answer: one JSON object with the accuracy, a fraction, and any further numbers."""
+"""What a command may answer: one JSON object of numbers. An accuracy among them is a fraction."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def metrics_of(answer: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an answer; texts and other values are left out.
 
     Raises:
-        CandidateError: there is no accuracy, a number is not finite, or a name is riwoa's own.
+        CandidateError: there is none, one is not finite, or a name is riwoa's own.
     """
     if answer.get("error") not in (None, ""):
         raise CandidateError(f"it answered with an error: {printable(answer['error'], 200)}")
@@ -53,9 +53,9 @@ def metrics_of(answer: Mapping[str, Any]) -> dict[str, float]:
         raise CandidateError(f"it answered {len(numbers)} numbers, at most {_MOST_METRICS} are kept")
     for name, value in numbers.items():
         _check(name, value)
-    if "accuracy" not in numbers:
-        raise CandidateError(f'its answer has no number "accuracy": {printable(dict(answer), _SHOWN)}')
-    accuracy = numbers["accuracy"]
+    if not numbers:
+        raise CandidateError(f"its answer holds no number: {printable(dict(answer), _SHOWN)}")
+    accuracy = numbers.get("accuracy", 0.0)
     if not 0.0 <= accuracy <= 1.0:
         hint = "; divide percent by 100" if 1.0 < accuracy <= 100.0 else ""
         raise CandidateError(f"accuracy is {accuracy:g}, and must be a fraction between 0 and 1{hint}")

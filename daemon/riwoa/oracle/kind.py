@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,15 +16,16 @@ from typing import Any, ClassVar
 from riwoa.config.fields import KindSettings
 from riwoa.config.schema import Config
 from riwoa.config.schema import Oracle as OracleTable
-from riwoa.errors import ConfigError, InfeasibleTargetError, InputError, RiwoaError
+from riwoa.errors import ConfigError, InputError, RiwoaError
 from riwoa.hardware.process import ProgressCallback
+from riwoa.oracle.attainable import Range, check_attainable
 from riwoa.oracle.protocol import Metrics, Oracle, OracleSpec, SettingsSpec
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Space
 from riwoa.supernet import geometry
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.job import OnProgress
-from riwoa.supernet.space import ofa_config
+from riwoa.supernet.space import mobilenet_space, ofa_config
 
 Architecture = Mapping[str, Any]
 Json = Mapping[str, Any]
@@ -58,6 +59,7 @@ class Problem:
         catalogue: the architectures that exist, where they can be counted.
         warnings: what a person should know before trusting such a search.
         known: further metrics that cost nothing to ask of an architecture, by name.
+        ranges: least and greatest of such metrics in the space, where they are known.
     """
 
     space: Space
@@ -73,35 +75,30 @@ class Problem:
     catalogue: Catalogue | None = None
     warnings: tuple[str, ...] = ()
     known: Mapping[str, Callable[[Architecture], float]] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     def check_target(self, config: Config) -> None:
-        """Refuse a latency target that no architecture meets.
+        """Refuse a latency target, or another limit, that no architecture meets.
 
         Raises:
             InfeasibleTargetError: says what is attainable.
         """
-        check_attainable(config, self.range_ms)
-
-
-def check_attainable(config: Config, range_ms: tuple[float, float]) -> None:
-    """Refuse a latency target below the least of a space.
-
-    Raises:
-        InfeasibleTargetError: says what is attainable.
-    """
-    wanted, (low_ms, high_ms) = config.objective.latency_ms, range_ms
-    if wanted not in ("auto", "none") and float(wanted) < low_ms:
-        raise InfeasibleTargetError(
-            f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
-            f"{low_ms:.3f} to {high_ms:.3f} ms; set a target in this range"
-        )
+        known_ms = {} if self.auto_target_ms is None else {"latency_ms": self.range_ms}
+        check_attainable(config, {**self.ranges, **known_ms})
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceLatency:
-    """Latencies on another device, by its table; ``sha256`` is of everything that decides them."""
+    """Latencies on another device, by its table.
+
+    Attributes:
+        latency_of: milliseconds of an architecture.
+        range_ms: least and greatest of the space.
+        sha256: of everything that decides them.
+    """
 
     latency_of: Callable[[Architecture], float]
+    range_ms: Range
     sha256: str
 
 
@@ -175,9 +172,13 @@ class NetworkFiles:
 
 @dataclass(slots=True)
 class Refusals:
-    """Asks one part of a start after the other, and keeps what they refuse: one line each."""
+    """Asks one part of a start after the other, and keeps what they refuse: one line each.
+
+    ``ranges``: least and greatest in the space of what the parts know of, by metric.
+    """
 
     found: list[str] = field(default_factory=list)
+    ranges: dict[str, Range] = field(default_factory=dict)
 
     def ask(self, part: Callable[..., Any], *arguments: Any) -> Any:
         """The part's answer, None where it refuses."""
@@ -188,6 +189,13 @@ class Refusals:
         except RiwoaError as error:
             self.found.append(str(error))
         return None
+
+
+def mobilenet_ranges(backbone: Backbone, resolutions: Sequence[int]) -> dict[str, Range]:
+    """Least and greatest of what ``mobilenet_sizes`` counts: each grows with every choice."""
+    genes = mobilenet_space(resolutions).genes
+    ends = [{gene.name: gene.choices[end] for gene in genes} for end in (0, -1)]
+    return {name: (count(ends[0]), count(ends[1])) for name, count in mobilenet_sizes(backbone).items()}
 
 
 def mobilenet_sizes(backbone: Backbone) -> Mapping[str, Callable[[Architecture], float]]:
@@ -205,11 +213,13 @@ class OracleKind(ABC):
         name: the value of ``oracle.kind``, and of its table, ``[oracle.NAME]``.
         settings: the model of that table; a class without keys where there is nothing to set.
         measures_device: whether its latencies come from this device's own table.
+        metrics: what an evaluation gives, and what is known beforehand; None where that is anybody's.
     """
 
     name: ClassVar[str]
     settings: ClassVar[type[KindSettings]] = KindSettings
     measures_device: ClassVar[bool] = False
+    metrics: ClassVar[frozenset[str] | None] = None
 
     # -- in the daemon -------------------------------------------------------------------------------------------------
 
@@ -240,10 +250,11 @@ class OracleKind(ABC):
         Here: ask for the problem. A kind that measures, or whose workers read files, says more.
         """
         problem = refusals.ask(lambda: asyncio.run(self.problem(config, latency_table)))
-        if problem is None:
+        if not isinstance(problem, Problem):
             return None
-        refusals.ask(problem.check_target, config)
-        return problem.space if isinstance(problem, Problem) else None
+        if problem.auto_target_ms is not None:
+            refusals.ranges["latency_ms"] = problem.range_ms
+        return problem.space
 
     def device_latency(self, table: str, config: Config) -> DeviceLatency:
         """Latencies on another device (``objective.devices``), by a table that a user names; here: there are none.
@@ -255,6 +266,10 @@ class OracleKind(ABC):
             f"objective.devices: an oracle of kind {self.name} knows no tables of other devices; let it give such "
             "latencies under names of their own, and limit them in objective.constraints"
         )
+
+    def known_ranges(self, config: Config) -> Mapping[str, Range]:
+        """Least and greatest, in the space, of metrics other than latencies that are known beforehand; here: none."""
+        return {}
 
     def most_workers(self, oracle: OracleTable) -> int | None:
         """The most worker processes that this machine can hold beside its cores' number; None for no other limit."""

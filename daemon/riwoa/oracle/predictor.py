@@ -28,6 +28,7 @@ from riwoa.files.ownership import regular_file
 from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.hardware.probe import probe
 from riwoa.hardware.process import ProgressCallback
+from riwoa.oracle.attainable import Range
 from riwoa.oracle.kind import (
     DeviceLatency,
     ExportForm,
@@ -36,6 +37,7 @@ from riwoa.oracle.kind import (
     OracleKind,
     Problem,
     Refusals,
+    mobilenet_ranges,
     mobilenet_sizes,
 )
 from riwoa.oracle.protocol import CandidateError, Metrics
@@ -130,6 +132,7 @@ class PredictorKind(OracleKind):
 
     name = "predictor"
     settings = PredictorSettings
+    metrics = frozenset({"accuracy", "latency_ms", "macs", "parameters"})
 
     def spec(self, oracle: OracleTable) -> PredictorSpec:
         """See ``OracleKind.spec``.
@@ -171,7 +174,12 @@ class PredictorKind(OracleKind):
         """See ``OracleKind.device_latency``: another folder of OFA's tables."""
         tables = OfaLatencyTable(Path(table))
         sha256 = tables.sha256(config.oracle.predictor.resolutions)  # reads them all
-        return DeviceLatency(lambda architecture: tables.latency_ms(ofa_config(architecture)), sha256)
+        range_ms = tables.range_ms(config.oracle.predictor.resolutions)
+        return DeviceLatency(lambda architecture: tables.latency_ms(ofa_config(architecture)), range_ms, sha256)
+
+    def known_ranges(self, config: Config) -> Mapping[str, Range]:
+        """See ``OracleKind.known_ranges``."""
+        return mobilenet_ranges(BACKBONE, config.oracle.predictor.resolutions)
 
     def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space | None:
         """See ``OracleKind.check``: the predictor's weights too."""

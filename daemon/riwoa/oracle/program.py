@@ -1,14 +1,16 @@
 """Runs a user's program for a worker: what it prints is bounded, and nothing that it started outlives its worker.
 
-The program has a process group of its own. When it ends, whatever of the group is left is killed. When the worker
-ends, however that happens, a warden kills the group: a shell that waits for the end of a pipe which only the worker
-holds open.
+The program has a process group of its own, and a variable in its environment that nobody else has. When it ends,
+whatever is left of the group is killed, and whatever has left the group but not the variable behind. When the worker
+ends, however that happens, so it is, too: this is done by a warden, a shell that waits for the end of a pipe which only
+the worker holds open.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import selectors
 import shutil
 import signal
@@ -24,7 +26,17 @@ from riwoa.errors import ConfigError
 from riwoa.oracle.protocol import CandidateError
 from riwoa.text import printable
 
-_WARDEN = 'while read -r group; do last=$group; done; [ "${last:-0}" -gt 1 ] && kill -s KILL -- "-$last"'
+_MARK = "RIWOA_EVALUATION"
+# Its argument is the mark. What forks while it is looked for is found in the next round.
+_WARDEN = """
+while read -r group; do last=$group; done
+[ "${last:-0}" -gt 1 ] && kill -s KILL -- "-$last"
+for round in 1 2 3 4 5; do
+  found=$(grep -ls "$1" /proc/[0-9]*/environ)
+  [ -n "$found" ] || break
+  for file in $found; do pid=${file#/proc/}; kill -s KILL "${pid%/environ}"; done
+done
+"""
 _KEPT_BYTES = 1 << 17  # of the end of each stream
 _READ_BYTES = 1 << 16
 _LOOK_S = 0.05
@@ -53,14 +65,15 @@ class ProgramRunner:
         Raises:
             CandidateError: it cannot be started, fails, or prints nothing.
         """
-        with tempfile.TemporaryFile() as stdin, _warden() as tell:
+        mark = secrets.token_hex(16)
+        with tempfile.TemporaryFile() as stdin, _warden(f"{_MARK}={mark}") as tell:
             stdin.write(given)  # a pipe would wait for a program that does not read it
             stdin.seek(0)
             try:
                 process = subprocess.Popen(
                     self.command,
                     cwd=self._directory,
-                    env={**_environment(), **told},
+                    env={**_environment(), **told, _MARK: mark},
                     stdin=stdin,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -80,10 +93,13 @@ class ProgramRunner:
 
 
 @contextlib.contextmanager
-def _warden() -> Iterator[Callable[[int], None]]:
-    """Start a warden; what it is told is whose group to kill should this process end, 0 for nobody's."""
+def _warden(mark: str) -> Iterator[Callable[[int], None]]:
+    """Start a warden, and wait for it in the end.
+
+    What it is told is whose group to kill should this process end, 0 for nobody's; ``mark``: of whom else to kill.
+    """
     with subprocess.Popen(
-        ["/bin/sh", "-c", _WARDEN],
+        ["/bin/sh", "-c", _WARDEN, "warden", mark],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -171,6 +187,9 @@ def executable(program: Sequence[str], directory: Path) -> str:
     """
     name = program[0]
     if name == "python":
+        script = next(iter(program[1:]), "-")
+        if not script.startswith("-") and not (directory / script).is_file():
+            raise ConfigError(f"oracle.command.program: there is no file {directory / script}")
         return sys.executable
     if "/" not in name:
         found = shutil.which(name)

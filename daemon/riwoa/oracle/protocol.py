@@ -96,7 +96,7 @@ class Oracle(Protocol):
         """Changes whenever any metric of any architecture might (ruling 4)."""
 
     def evaluate(self, architecture: Mapping[str, Any]) -> Metrics:
-        """Finite numbers, "accuracy" (a fraction) among them. An exception means that this candidate fails."""
+        """Finite numbers; an "accuracy" among them is a fraction. An exception means that this candidate fails."""
 
     def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> Metrics:
         """The same, cheaper and less exact, on a lower rung that the specification names."""

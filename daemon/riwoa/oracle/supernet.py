@@ -19,6 +19,7 @@ from riwoa.hardware.probe import fastest_dtype
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.target import auto_target_ms
 from riwoa.limits import memory
+from riwoa.oracle.attainable import Range
 from riwoa.oracle.kind import (
     DeviceLatency,
     ExportForm,
@@ -29,7 +30,7 @@ from riwoa.oracle.kind import (
     OracleKind,
     Problem,
     Refusals,
-    check_attainable,
+    mobilenet_ranges,
     mobilenet_sizes,
 )
 from riwoa.oracle.protocol import Oracle, OracleSpec
@@ -54,6 +55,7 @@ class SupernetKind(OracleKind):
     name = "supernet"
     settings = SupernetSettings
     measures_device = True
+    metrics = frozenset({"accuracy", "images", "latency_ms", "macs", "parameters"})
 
     def spec(self, oracle: OracleTable) -> SupernetSpec:
         """See ``supernet_spec``."""
@@ -93,7 +95,15 @@ class SupernetKind(OracleKind):
                 f"objective.devices: {table} lacks {len(missing)} operators of this space, first {missing[0]}; "
                 "build it there with `riwoactl lut build`"
             )
-        return DeviceLatency(lambda architecture: found.latency_ms(ofa_config(architecture)), found.sha256)
+        return DeviceLatency(
+            lambda architecture: found.latency_ms(ofa_config(architecture)),
+            found.range_ms(config.oracle.supernet.resolutions),
+            found.sha256,
+        )
+
+    def known_ranges(self, config: Config) -> Mapping[str, Range]:
+        """See ``OracleKind.known_ranges``."""
+        return mobilenet_ranges(backbone_of(config), config.oracle.supernet.resolutions)
 
     def check(self, refusals: Refusals, config: Config, latency_table: Path) -> Space:
         """See ``OracleKind.check``: weights, data and, where this device was measured, the target."""
@@ -111,7 +121,7 @@ class SupernetKind(OracleKind):
             refusals.ask(_check_data, spec)
         table = refusals.ask(known_table, latency_table, config)
         if table is not None:
-            refusals.ask(check_attainable, config, table.range_ms(resolutions))
+            refusals.ranges["latency_ms"] = table.range_ms(resolutions)
         return mobilenet_space(resolutions)
 
     def most_workers(self, oracle: OracleTable) -> int:

@@ -59,6 +59,7 @@ class TableKind(OracleKind):
 
     name = "table"
     settings = TableSettings
+    metrics = frozenset({"accuracy", "latency_ms", "low_fidelity", "report"})
 
     def spec(self, oracle: OracleTable) -> TableSpec:
         """See ``OracleKind.spec``.
@@ -102,7 +103,7 @@ class TableKind(OracleKind):
     def device_latency(self, table: str, config: Config) -> DeviceLatency:
         """See ``OracleKind.device_latency``: a column of milliseconds, or FILE:COLUMN, as of this device."""
         found = TableOracle(replace(self.spec(config.oracle), latency=table))
-        return DeviceLatency(found.latency_ms, found.latency_sha256)
+        return DeviceLatency(found.latency_ms, found.range_ms, found.latency_sha256)
 
     def build(self, spec: Mapping[str, Any]) -> TableOracle:
         """See ``OracleKind.build``."""

@@ -25,12 +25,14 @@ from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
 from riwoa.patience import patiently
 from riwoa.search.fitness import Objective
 from riwoa.search.racing import NO_RACE, Race, metric_of
+from riwoa.text import printable
 from riwoa_storage.errors import RowDamagedError
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import EvaluationRecord, IndividualRecord, IndividualStatus
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("evaluations")
+_MOST_NAMES = 120  # characters of the metrics' names that a message repeats
 
 
 ACCURACY = Objective(None)
@@ -336,11 +338,15 @@ def version_at(oracle_version: str, rung: str | None) -> str:
 
 
 def _unusable(metrics: Mapping[str, Any], needed: Sequence[str]) -> str | None:
-    """Why metrics cannot be ranked: the accuracy is missing, not finite, or no fraction; or something else misses."""
-    accuracy = metrics.get("accuracy")
-    if not isinstance(accuracy, int | float) or not math.isfinite(accuracy) or not 0.0 <= accuracy <= 1.0:
-        return f"the accuracy {accuracy!r} is not a fraction"
+    """Why metrics cannot be ranked: one that is needed is missing or not finite, or the accuracy is no fraction."""
     missing = [name for name in needed if name not in metrics]
     if missing:
-        return f"the oracle gave no {missing[0]}, which [objective] names; it gave {', '.join(metrics)}"
+        gave = printable(", ".join(metrics), _MOST_NAMES) or "nothing"
+        return f"the oracle gave no {missing[0]}, which [objective] names; it gave {gave}"
+    for name in needed:
+        if not isinstance(metrics[name], int | float) or not math.isfinite(metrics[name]):
+            return f"{name} is {metrics[name]!r}, which is no finite number"
+    accuracy = metrics.get("accuracy")
+    if accuracy is not None and (not isinstance(accuracy, int | float) or not 0.0 <= accuracy <= 1.0):
+        return f"the accuracy {accuracy!r} is not a fraction"
     return None

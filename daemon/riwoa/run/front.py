@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from riwoa.errors import InputError
 from riwoa.oracle.answers import BoolArray, unpack_answers
-from riwoa.search.fitness import Constraint
+from riwoa.run.limits import LimitStanding, Range, ReachedRanges, journaled_objective, standings
+from riwoa.search.fitness import Objective
 from riwoa.search.paired import Accuracy, Difference, accuracy_of, difference_of
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa_storage.events import NetworkJudged
@@ -20,7 +23,7 @@ class FrontNetwork:
     """A network that no other of its run beats in both accuracy and latency.
 
     Attributes:
-        point: accuracy as the search saw it, and latency.
+        point: accuracy as the search saw it (or what else is to be raised), and latency.
         individual: as committed.
         is_winner: whether it is the leader.
         test: accuracy on pictures that chose nothing; None where it was not judged.
@@ -50,6 +53,8 @@ class Front:
         networks: the front.
         test: the winner's accuracy on pictures that chose nothing; None where it was not judged.
         untested: why it was not judged; None where it was, or nobody tried.
+        objective: what the run looks for.
+        reached: what its evaluated networks have of each limited metric.
     """
 
     run: RunRecord
@@ -58,6 +63,17 @@ class Front:
     networks: tuple[FrontNetwork, ...]
     test: Accuracy | None
     untested: str | None
+    objective: Objective
+    reached: Mapping[str, Range]
+
+    @property
+    def limits(self) -> tuple[LimitStanding, ...]:
+        """Every limit, with what the winner makes of it; none before there is one."""
+        return () if self.leader is None else standings(self.objective, self.leader["metrics"], self.reached)
+
+    def keeps_limits(self, network: FrontNetwork) -> bool:
+        """Whether a network of the front keeps every limit."""
+        return all(s.met for s in standings(self.objective, network.individual.metrics))
 
     @property
     def fastest_equal(self) -> FrontNetwork | None:
@@ -66,13 +82,7 @@ class Front:
             return None
         least_ms = self.leader["metrics"]["latency_ms"]
         faster = (n for n in self.networks if n.point.latency_ms < least_ms and _as_good(n.difference))
-        return next((n for n in faster if self._allowed(n) or not self.leader["feasible"]), None)
-
-    def _allowed(self, network: FrontNetwork) -> bool:
-        """Whether a network keeps the limits that the run began with."""
-        texts = self.run.provenance.get("objective", {}).get("constraints", ())
-        metrics = network.individual.metrics
-        return all(c.metric in metrics and c.met(metrics[c.metric]) for c in map(Constraint.parse, texts))
+        return next((n for n in faster if self.keeps_limits(n) or not self.leader["feasible"]), None)
 
 
 def _as_good(difference: Difference | None) -> bool:
@@ -119,16 +129,19 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
     Raises:
         StorageError: a row is damaged.
     """
-    archive, known = ParetoArchive(), dict[str, IndividualRecord]()
-    for generation, individual in reader.individuals(run.run_id):
-        accuracy, latency_ms = (individual.metrics.get(name) for name in ("accuracy", "latency_ms"))
-        if individual.status != "ok" or accuracy is None or latency_ms is None:
-            continue
-        point = ParetoPoint(individual.architecture_key, accuracy, latency_ms, (generation, individual.slot))
-        if archive.add(point):
-            known[point.key] = individual
     last = reader.last_generation(run.run_id)
     leader = last.leader if last is not None else None
+    objective = journaled_objective(run.provenance, (leader or {}).get("target_ms"))
+    archive, reached, known = ParetoArchive(), ReachedRanges(), dict[str, IndividualRecord]()
+    for generation, individual in reader.individuals(run.run_id):
+        value, cost = objective.value(individual.metrics), individual.metrics.get("latency_ms")
+        if individual.status != "ok" or math.isnan(value) or cost is None:
+            continue
+        reached.take(objective, individual.metrics)
+        cost = cost or objective.standing(individual.metrics)[1]  # 0: nobody knows latencies; then the limits' shares
+        point = ParetoPoint(individual.architecture_key, value, cost, (generation, individual.slot))
+        if archive.add(point):
+            known[point.key] = individual
     winner_key = leader["architecture_key"] if leader is not None else ""
     events = reader.events(run.run_id, NetworkJudged)
     answers = {e.architecture_key: unpack_answers(e.correct, e.pictures, e.views) for e in events if e.error is None}
@@ -141,6 +154,8 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
         networks=tuple(_network(p, known[p.key], winner_key, answers.get(p.key), winner) for p in archive.front()),
         test=None if winner is None else accuracy_of(winner),
         untested=errors[-1] if winner is None and errors else None,
+        objective=objective,
+        reached=reached,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.run.credit import Tally, tallies_from_json
+from riwoa.run.limits import ReachedRanges
 from riwoa.run.scan import Scanned
 from riwoa.search.base import Leader
 from riwoa.search.codec import Codec
@@ -98,6 +99,7 @@ class History:
         self.digest = ""
         self.best: Best | None = None
         self.objective = objective
+        self.reached = ReachedRanges()  # of the limited metrics
         # None where it was not evaluated in full.
         self._metrics: OrderedDict[Identity, Mapping[str, Any] | None] = OrderedDict()
 
@@ -108,6 +110,7 @@ class History:
                 self._keep((generation, i.slot), None)
                 continue
             self._keep((generation, i.slot), i.metrics)
+            self.reached.take(self.objective, i.metrics)
             self.best = _better(self.best, generation, i, self.objective)
 
     def committed(self, generation: int, counters: Mapping[str, Any], digest: str) -> None:
@@ -138,10 +141,9 @@ class History:
         for identity, metrics in reader.by_place.metrics_of(run_id, identities).items():
             self._keep(identity, metrics)
 
-    def metrics(self, identity: Identity | None) -> tuple[float, float] | None:
-        """(accuracy, latency_ms) of an individual that is held; None where it failed or there is none."""
-        metrics = self._metrics[identity] if identity is not None else None
-        return None if metrics is None else (float(metrics["accuracy"]), float(metrics["latency_ms"]))
+    def metrics(self, identity: Identity | None) -> Mapping[str, Any] | None:
+        """Those of an individual that is held; None where it failed or there is none."""
+        return self._metrics[identity] if identity is not None else None
 
     def fitness(self, identity: Identity | None) -> float | None:
         """Fitness of an individual that is held, under the objective in force."""
@@ -159,6 +161,7 @@ class History:
         ``scanned``: every individual of the run that was evaluated in full.
         """
         self.committed(last.generation, last.counters, last.digest)
+        self.reached = scanned.reached
         for key, metrics, *place in reader.by_place.points_at(last.run_id, scanned.front()):
             self.archive.add(ParetoPoint(key, *self.objective.standing(metrics), (place[0], place[1])))
         # The objective may have changed after this generation was committed and before the kill.
@@ -174,7 +177,7 @@ class History:
         In a thread: until it is chosen, whoever looks sees the one before.
         """
         best = _best_of(reader, run_id, scanned.rivals(objective), objective)
-        self.objective, self.best = objective, best
+        self.objective, self.best, self.reached = objective, best, scanned.reached
 
 
 def _best_of(reader: JournalReader, run_id: int, identities: Iterable[Identity], objective: Objective) -> Best | None:

@@ -132,13 +132,13 @@ class Ledger:
         record = self._record(c, rejected)
         digest = await self._journal.writer.commit_generation(record, buffer=entries, events=events)
         self._history.committed(c.generation, record.counters, digest)
-        leader = self._history.best
+        leader, raised = self._history.best, self._history.objective.raised
         _log.info(
             "generation_committed",
             generation=c.generation,
             phase=c.phase,
             evaluations=record.counters["evaluations"],
-            accuracy=leader.metrics["accuracy"] if leader else None,
+            **{raised: leader.metrics[raised] if leader else None},
             latency_ms=leader.metrics["latency_ms"] if leader else None,
             digest=digest[:12],
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from riwoa.config.schema import Config
+from riwoa.oracle.attainable import check_metrics, unattainable
 from riwoa.oracle.kind import Refusals
 from riwoa.oracle.kinds import kind_named
 from riwoa.search.space import Space
@@ -27,9 +28,14 @@ def refusals(config: Config, latency_table: Path) -> list[str]:
     def checked() -> Space | None:
         oracle = kind_named(config.oracle.kind)
         with oracle.blamed("check a configuration"):
+            refused.ask(check_metrics, config, oracle.value.metrics)
             for device in config.objective.devices:
-                refused.ask(oracle.value.device_latency, device.table, config)
-            return oracle.value.check(refused, config, latency_table)
+                found = refused.ask(oracle.value.device_latency, device.table, config)
+                if found is not None:
+                    refused.ranges[device.metric] = found.range_ms
+            space = oracle.value.check(refused, config, latency_table)
+            refused.found += unattainable(config, {**oracle.value.known_ranges(config), **refused.ranges})
+            return space
 
     space = refused.ask(checked)
     if space is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from riwoa.config.schema import Config
 from riwoa.hardware.process import ProgressCallback
+from riwoa.oracle.attainable import check_metrics
 from riwoa.oracle.kind import OracleKind, Problem
 from riwoa.oracle.kinds import kind_named
 from riwoa.run.task import SearchTask
@@ -45,6 +46,7 @@ async def load_problem(config: Config, latency_table: Path, progress: ProgressCa
     """
     oracle = kind_named(config.oracle.kind)
     with oracle.blamed("pose its problem"):
+        check_metrics(config, oracle.value.metrics)
         problem = await oracle.value.problem(config, latency_table, progress)
         return with_devices(problem, oracle.value, config)
 
@@ -56,6 +58,8 @@ def with_devices(problem: Problem, kind: OracleKind, config: Config) -> Problem:
         RiwoaError: a table is missing, damaged or of other networks.
     """
     devices = {d.metric: kind.device_latency(d.table, config) for d in config.objective.devices}
+    ranges = {**kind.known_ranges(config), **{name: device.range_ms for name, device in devices.items()}}
+    problem = replace(problem, ranges=ranges)
     if not devices:
         return problem
     hashes = [problem.latency_sha256, *(f"{name} {device.sha256}" for name, device in devices.items())]

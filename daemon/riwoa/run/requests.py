@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from riwoa.cognition.prompt import Situation, compose, parameters_of
+from riwoa.cognition.prompt import Goal, Situation, compose, parameters_of
 from riwoa.cognition.protocol import Choice, GenerationRequest
 from riwoa.config.schema import Config
 from riwoa.run.candidate import parent_genotype
@@ -48,6 +49,7 @@ class RequestComposer:
         self._most_genes = config.cognition.patch_genes
         self._codec = codec
         self._task = task
+        self._objective = task.objective(config)  # its limits cannot change in a run
         self._individuals = history
 
     def request(
@@ -63,8 +65,8 @@ class RequestComposer:
         """The request of a slot; None where there is nothing to change."""
         if not offered:
             return None
-        accuracy, latency_ms = self._individuals.metrics(p.parent) or (None, None)
-        situation = self._situation(parent_genotype(p), accuracy, latency_ms, target_ms, self.history)
+        metrics = self._individuals.metrics(p.parent) or {}
+        situation = self._situation(parent_genotype(p), metrics, target_ms, self.history)
         system, prompt = compose(situation, offered, self.style.template)
         return RequestRecord(
             request_id=f"{self._run_id}/{generation}/{p.slot}",
@@ -85,27 +87,53 @@ class RequestComposer:
     def _situation(
         self,
         genotype: FloatArray,
-        accuracy: float | None,
-        latency_ms: float | None,
+        metrics: Mapping[str, Any],
         target_ms: float | None,
         history: PromptHistory,
     ) -> Situation:
         parent = self._architecture(genotype)
 
-        def after(patch: Mapping[str, Choice]) -> float:
-            return self._task.latency_ms(self._architecture(self._codec.patch(genotype, patch)))
+        def patched(patch: Mapping[str, Choice]) -> dict[str, Choice]:
+            return self._architecture(self._codec.patch(genotype, patch))
 
+        def after(patch: Mapping[str, Choice]) -> float:
+            return self._task.latency_ms(patched(patch))
+
+        known = self._task.known_latency_ms(parent)
+        latency_ms = metrics.get("latency_ms", known)
         return Situation(
             space=self._codec.space,
             parent=parent,
-            accuracy=accuracy,
-            latency_ms=self._task.known_latency_ms(parent) if latency_ms is None else latency_ms,
+            accuracy=metrics.get(self._objective.raised),
+            latency_ms=latency_ms,
             target_ms=target_ms,
             layer_ms=self._task.layer_ms(parent),
             latency_after=after if target_ms is not None else None,  # no target: no latency to speak of
             successes=history.successes,
             rejected=history.rejected,
+            goal=self._goal(parent, metrics, patched, told_ms=target_ms),
         )
+
+    def _goal(
+        self,
+        parent: Mapping[str, Choice],
+        metrics: Mapping[str, Any],
+        patched: Callable[[Mapping[str, Choice]], Mapping[str, Choice]],
+        *,
+        told_ms: float | None,
+    ) -> Goal:
+        """What the run looks for; ``told_ms``: the latency target that the prompt names already."""
+        objective, task = self._objective, self._task
+        limits = [c for c in objective.constraints if told_ms is None or c.metric != "latency_ms" or c.limit != told_ms]
+        values = {**task.known_metrics(parent, objective), **metrics} if limits else {}
+        before = [c for c in limits if c.metric in objective.known]
+
+        def keeps(patch: Mapping[str, Choice]) -> bool:
+            after = task.known_metrics(patched(patch), objective)
+            return all(c.met(after[c.metric]) for c in before)
+
+        told = [(c, values.get(c.metric)) for c in limits]
+        return Goal(objective.raised, objective.lowered, told, keeps if before else None)
 
     def _architecture(self, genotype: FloatArray) -> dict[str, Choice]:
         return self._codec.space.architecture(self._codec.decode(genotype[None, :])[0])
@@ -124,7 +152,7 @@ class RequestComposer:
     def _probe(self, number: int, genotype: FloatArray, target_ms: float | None) -> GenerationRequest:
         offered = offered_choices(self._codec, genotype, lambda _: ())
         system, prompt = compose(
-            self._situation(genotype, None, None, target_ms, PromptHistory()), offered, self.style.template
+            self._situation(genotype, {}, target_ms, PromptHistory()), offered, self.style.template
         )
         seed = seed_of(self._seed, 0, number, "probe")
         return GenerationRequest(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from riwoa.run.limits import ReachedRanges
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa_storage.reader import JournalReader
@@ -28,10 +29,12 @@ class Scanned:
 
     Attributes:
         architecture_ids: the journal's numbers of their architectures.
+        reached: what they have of each limited metric.
     """
 
     def __init__(self) -> None:
         self.architecture_ids: set[int] = set()
+        self.reached = ReachedRanges()
         self._archive = ParetoArchive()
         self._accuracies: list[float] = []
         self._latencies_ms: list[float] = []
@@ -75,6 +78,7 @@ def scan(
             try:
                 values = json.loads(metrics)
                 standing = objective.standing({name: float(values[name]) for name in objective.metrics})
+                found.reached.take(objective, values)
                 found.add(architecture_id, *standing, (place[0], place[1]))
             except (ValueError, KeyError, TypeError):  # damaged: reading it says so
                 reader.by_place.points_at(run_id, [(place[0], place[1])])

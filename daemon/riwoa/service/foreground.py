@@ -25,10 +25,13 @@ from riwoa.service.front_view import (
     LEGEND,
     against_cell,
     fastest_line,
-    percent,
+    limit_lines,
     test_cell,
     test_words,
     validation_words,
+    value_cell,
+    value_head,
+    within_words,
 )
 from riwoa.service.status import one_line, steps
 from riwoa.service.status_check import checked_status
@@ -154,13 +157,15 @@ def _show_winner(front: Front, confirmed: Mapping[str, Any] | None, interval: fl
     """
     assert front.leader is not None
     metrics, target_ms = front.leader["metrics"], front.leader["target_ms"]
-    within = "within" if front.leader["feasible"] else "NOT within"
-    print("\nWinner" + (f" ({within} the target of {target_ms:.3f} ms)" if target_ms is not None else ""))
+    within = within_words(front)
+    print("\nWinner" + (f" ({within})" if within else ""))
     rows = [("test", test_words(front)), ("validation", validation_words(front, confirmed))]
     if target_ms is not None:
-        rows.append(("latency", f"{metrics['latency_ms']:.3f} ms an image{plus_minus(interval)}, by {by}"))
+        aim = f" of {target_ms:.3f}" if limit_lines(front) else ""
+        rows.append(("latency", f"{metrics['latency_ms']:.3f}{aim} ms an image{plus_minus(interval)}, by {by}"))
         if wide := advice(interval):
             rows.append(("", wide))
+    rows += [("" if i else "limits", line) for i, line in enumerate(limit_lines(front))]
     if {"parameters", "macs"} <= metrics.keys():
         rows.append(("size", f"{metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds"))
     rows.append(("architecture", architecture_line(front.leader["architecture"])))
@@ -174,12 +179,12 @@ def _show_front(front: Front, interval: float | None) -> None:
     print("\nPareto front, fastest first" + (f" ({LEGEND})" if paired else ""))
     width = len(plus_minus(interval))
     heads = (f"{'test':>9}" if known else "") + (f"  {'less the winner':<17}" if paired else "")
-    print(f"  {'latency':>8}   {'':{width}}{heads}{'validation':>12}")
+    print(f"  {'latency':>8}   {'':{width}}{heads}{value_head(front):>12}")
     for network in front.networks:
         cells = (f"{test_cell(network):>9}" if known else "") + (f"  {against_cell(network):<17}" if paired else "")
         mark = "  <- winner" if network.is_winner else ""
         latency = f"{network.point.latency_ms:8.3f} ms{plus_minus(interval)}"
-        print(f"  {latency}{cells}{percent(network.point.accuracy):>12}{mark}")
+        print(f"  {latency}{cells}{value_cell(front, network):>12}{mark}")
     if told := fastest_line(front):
         print(told)
 

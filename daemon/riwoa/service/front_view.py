@@ -8,7 +8,9 @@ from typing import Any
 
 from riwoa.run.front import Front, FrontNetwork, read_front
 from riwoa.search.paired import Difference
+from riwoa.service.limit_text import further, limit_line, limits_view
 from riwoa.service.status_object import EqualStatus, JudgementStatus
+from riwoa.text import measured, named_measure
 from riwoa_storage.reader import JournalReader
 
 LEGEND = "± standard error, paired by picture; = cannot be told from the winner"
@@ -54,6 +56,33 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+def value_cell(front: Front, network: FrontNetwork) -> str:
+    """What is optimised, of a network, as the search saw it."""
+    metric = front.objective.raised
+    return measured(metric, network.individual.metrics[metric])
+
+
+def value_head(front: Front) -> str:
+    """What stands above these cells."""
+    metric = front.objective.raised
+    return "validation" if metric == "accuracy" else metric
+
+
+def limit_lines(front: Front) -> list[str]:
+    """A line each limit beside the latency target, with the winner's value; none where there is no other."""
+    return [limit_line(row) for row in further(limits_view(front.limits))]
+
+
+def within_words(front: Front) -> str:
+    """Whether the winner keeps the target, or where there are other limits all of them; empty where there is none."""
+    assert front.leader is not None
+    verb = "within" if front.leader["feasible"] else "NOT within"
+    if limit_lines(front):
+        return f"{verb} {'all ' if front.leader['feasible'] and len(front.limits) > 1 else ''}its limits"
+    target_ms = front.leader["target_ms"]
+    return "" if target_ms is None else f"{verb} the target of {target_ms:.3f} ms"
+
+
 def test_words(front: Front) -> str:
     """The winner's accuracy on pictures that chose nothing, or why there is none."""
     reported = front.leader["metrics"].get("report") if front.leader is not None else None
@@ -71,8 +100,9 @@ def validation_words(front: Front, confirmed: Mapping[str, Any] | None = None) -
     assert front.leader is not None
     metrics = front.leader["metrics"]
     images = f" on {metrics['images']:,} validation images" if "images" in metrics else ""
-    exact = f" ({percent(confirmed['accuracy'])} in float32, as exported)" if confirmed is not None else ""
-    return f"{percent(metrics['accuracy'])}{exact}, the best of {front.tries:,} tries{images}"
+    metric = front.objective.raised
+    exact = f" ({measured(metric, confirmed[metric])} in float32, as exported)" if confirmed is not None else ""
+    return f"{named_measure(metric, metrics[metric])}{exact}, the best of {front.tries:,} tries{images}"
 
 
 def test_cell(network: FrontNetwork) -> str:

@@ -15,6 +15,7 @@ from riwoa import __version__
 from riwoa.clock import redated
 from riwoa.hardware.interval import plus_minus
 from riwoa.patience import BestEffort
+from riwoa.service.limit_text import further, missed_words, value_words
 from riwoa.service.state import DaemonState, State
 from riwoa.service.status_object import (
     CognitionStatus,
@@ -181,7 +182,9 @@ def one_line(status: StatusObject) -> str:
         f"{counts['unique']} evaluations ({counts['per_s']:.1f}/s)",
     ]
     if leader:
-        mark = "" if leader["feasible"] else " (misses the target)"
+        limits = leader.get("limits") or []
+        missed = missed_words(limits) if further(limits) else "misses the target"
+        mark = "" if leader["feasible"] else f" ({missed})"
         target = f" of {run['target_ms']:.3f}" if run.get("target_ms") else ""
         # 0: a table without latencies
         interval = plus_minus(leader.get("latency_interval"))
@@ -201,7 +204,7 @@ def _accuracy(status: StatusObject, leader: LeaderStatus) -> str:
     found = test.get("accuracy")
     if found is not None:
         return f"{100 * found:.2f} % on test"
-    return f"{100 * leader['accuracy']:.2f} %{' on validation' if leader.get('images') else ''}"
+    return f"{value_words(leader)}{' on validation' if leader.get('images') else ''}"
 
 
 def steps(run: RunStatus) -> tuple[int, int]:

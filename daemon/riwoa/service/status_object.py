@@ -65,10 +65,24 @@ class EvaluationsStatus(TypedDict, total=False):
     queued: int | None
 
 
+class LimitStatus(TypedDict, total=False):
+    """A limit of the objective, and what a network makes of it."""
+
+    metric: Required[str]
+    bound: Required[float]
+    at_least: bool | None  # whether it must be reached; else it must not be exceeded
+    value: float | None  # None where it is not known
+    met: bool | None
+    tightest: bool | None  # missed by the greatest share of itself
+    reached: tuple[float, float] | None  # least and greatest of the evaluated networks
+
+
 class LeaderStatus(TypedDict, total=False):
     """The best individual so far."""
 
-    accuracy: Required[float]  # on the pictures that choose: the best of so many tries
+    metric: str | None  # that is optimised, "accuracy" where it is missing
+    value: float | None  # of that metric; an accuracy on the pictures that choose: the best of so many tries
+    accuracy: float | None  # the value, where that is one; before there were other metrics it stood alone
     accuracy_error: float | None  # standard error, where validation images were drawn
     tries: int | None
     images: int | None  # that choose, each view counted
@@ -76,6 +90,7 @@ class LeaderStatus(TypedDict, total=False):
     latency_interval: float | None  # relative half-width of the latency table's prediction interval
     fitness: float | None
     feasible: Required[bool]
+    limits: list[LimitStatus] | None  # all of them, the latency target among them
     architecture_key: str | None
     origin: tuple[int, int] | None  # generation and slot
 

@@ -12,8 +12,9 @@ from riwoa.hardware.interval import interval_of
 from riwoa.log import get_logger
 from riwoa.patience import is_transient
 from riwoa.run.deadline import Overdue, overdue
+from riwoa.run.front import read_front
 from riwoa.service.ending import export_winner, exported_digest, finetune_winner
-from riwoa.service.front_view import journaled_test
+from riwoa.service.front_view import test_view
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
 from riwoa.service.tasks import run_until
@@ -199,12 +200,14 @@ class Supervisor:
 
     def _show_finished(self, run: RunRecord, last: GenerationRecord) -> None:
         interval = interval_of(self._parts.paths.latency_table, run.provenance.get("latency_table_sha256"))
-        found, sources = finished_view(run, last, interval), self._board.sources
+        with JournalReader(self._parts.paths.journal) as reader:
+            front = read_front(reader, run)
+        found, sources = finished_view(run, last, interval, front.reached), self._board.sources
         sources.run = lambda: found.run
         sources.evaluations = lambda: found.evaluations
         sources.operators = lambda: found.operators
         sources.leader = lambda: found.leader
-        test = journaled_test(self._parts.paths.journal, run.run_id)
+        test = test_view(front)
         sources.test = lambda: test
 
     def _is_of_another_night(self, committed_unix_s: float) -> bool:

@@ -13,9 +13,11 @@ from riwoa.oracle.protocol import BackendStats, accuracy_error
 from riwoa.run.conductor import Conductor
 from riwoa.run.credit import OperatorSeconds, Tallies, credit_rows, tallies_from_json
 from riwoa.run.evaluations import Evaluations
+from riwoa.run.limits import Range, journaled_objective, standings
 from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.provision import Provision
 from riwoa.service.governor import Governor
+from riwoa.service.limit_text import limits_view
 from riwoa.service.status import Rate
 from riwoa.service.status_object import (
     CognitionStatus,
@@ -82,8 +84,11 @@ def leader_view(conductor: Conductor, latency_interval: float | None) -> LeaderS
     leader = conductor.leader
     if leader is None:
         return None
+    objective = conductor.objective
     return {
-        "accuracy": leader.metrics["accuracy"],
+        "metric": objective.raised,
+        "value": leader.metrics[objective.raised],
+        "accuracy": leader.metrics.get("accuracy"),
         "accuracy_error": accuracy_error(leader.metrics, conductor.config.oracle.settings.model_dump()),
         "tries": conductor.history.counters["evaluations"],
         "images": leader.metrics.get("images"),
@@ -91,6 +96,7 @@ def leader_view(conductor: Conductor, latency_interval: float | None) -> LeaderS
         "latency_interval": latency_interval,
         "fitness": leader.fitness,
         "feasible": leader.feasible,
+        "limits": limits_view(standings(objective, leader.metrics, conductor.history.reached)),
         "architecture_key": leader.individual.architecture_key,
         "origin": leader.origin,
     }
@@ -199,13 +205,16 @@ class FinishedRun:
     leader: LeaderStatus | None
 
 
-def finished_view(run: RunRecord, last: GenerationRecord, latency_interval: float | None) -> FinishedRun:
+def finished_view(
+    run: RunRecord, last: GenerationRecord, latency_interval: float | None, reached: Mapping[str, Range]
+) -> FinishedRun:
     """What a finished run leaves behind, from the journal.
 
     Args:
         run: its record.
         last: the last generation.
         latency_interval: of the latency table that it used.
+        reached: what its evaluated networks have of each limited metric.
     """
     provenance, leader = run.provenance, last.leader
     where: RunStatus = {
@@ -225,16 +234,22 @@ def finished_view(run: RunRecord, last: GenerationRecord, latency_interval: floa
         operators=_credit(tallies_from_json(last.counters.get("operators", {})), {}),
         leader=None
         if leader is None
-        else _journaled_leader(leader, provenance, latency_interval, last.counters.get("evaluations")),
+        else _journaled_leader(leader, provenance, latency_interval, last.counters.get("evaluations"), reached),
     )
 
 
 def _journaled_leader(
-    leader: Mapping[str, Any], provenance: Mapping[str, Any], latency_interval: float | None, tries: int | None
+    leader: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    latency_interval: float | None,
+    tries: int | None,
+    reached: Mapping[str, Range],
 ) -> LeaderStatus:
-    metrics = leader["metrics"]
+    metrics, objective = leader["metrics"], journaled_objective(provenance, leader["target_ms"])
     return {
-        "accuracy": metrics["accuracy"],
+        "metric": objective.raised,
+        "value": metrics[objective.raised],
+        "accuracy": metrics.get("accuracy"),
         "accuracy_error": accuracy_error(metrics, provenance.get("oracle", {})),
         "tries": tries,
         "images": metrics.get("images"),
@@ -242,6 +257,7 @@ def _journaled_leader(
         "latency_interval": latency_interval,
         "fitness": leader["fitness"],
         "feasible": leader["feasible"],
+        "limits": limits_view(standings(objective, metrics, reached)),
         "architecture_key": leader["architecture_key"],
         "origin": (leader["generation"], leader["slot"]),
     }

@@ -1,0 +1,74 @@
+"""The limits of a run's objective, each with what a network makes of it; known from the run's record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from riwoa.config.schema import ObjectiveSection
+from riwoa.search.fitness import Constraint, Objective
+
+Range = tuple[float, float]  # least and greatest
+_KEYS = ("maximize", "minimize", "constraints", "devices")
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStanding:
+    """A limit and a network.
+
+    Attributes:
+        limit: of one metric.
+        value: the network's; None where it is not known.
+        reached: what the run's evaluated networks have; None where none is known.
+    """
+
+    limit: Constraint
+    value: float | None
+    reached: Range | None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the network keeps the limit; None where that is not known."""
+        return None if self.value is None else self.limit.met(self.value)
+
+    @property
+    def load(self) -> float:
+        """The share of the limit that the network uses; 0 where it is not known."""
+        return 0.0 if self.value is None else self.limit.load(self.value)
+
+
+def standings(
+    objective: Objective, metrics: Mapping[str, Any], reached: Mapping[str, Range] | None = None
+) -> tuple[LimitStanding, ...]:
+    """Every limit, with what a network of these metrics makes of it."""
+
+    def standing(limit: Constraint) -> LimitStanding:
+        value = metrics.get(limit.metric)
+        return LimitStanding(limit, None if value is None else float(value), (reached or {}).get(limit.metric))
+
+    return tuple(map(standing, objective.limits))
+
+
+class ReachedRanges(dict[str, Range]):
+    """Least and greatest of each limited metric among networks that were evaluated."""
+
+    def take(self, objective: Objective, metrics: Mapping[str, Any]) -> None:
+        """Count one more network."""
+        for name in (limit.metric for limit in objective.limits):
+            if name in metrics:
+                value = float(metrics[name])
+                least, greatest = self.get(name, (value, value))
+                self[name] = (min(least, value), max(greatest, value))
+
+
+def journaled_objective(provenance: Mapping[str, Any], target_ms: float | None) -> Objective:
+    """What a run looks for, by its record; only its latency target, and the exponent, may change in a run."""
+    given = provenance.get("objective", {})
+    section = ObjectiveSection.model_validate({key: given[key] for key in _KEYS if key in given})
+    limits = section.limits
+    if limits and target_ms is not None:
+        limits = (Constraint("latency_ms", target_ms), *limits)
+    return Objective(
+        target_ms, raised=section.minimize or section.maximize, lowered=section.minimize is not None, constraints=limits
+    )
