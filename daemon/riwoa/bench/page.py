@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.bench.experiments import SECTIONS, Experiment, reached
+from riwoa.bench.functions import FINE_CELLS
 from riwoa.bench.plots import mean_ranks, plot_ablation, plot_fronts, plot_progress, plot_ranks
 from riwoa.errors import InputError
 from riwoa_storage.durable import replace_durably
@@ -20,6 +21,7 @@ from riwoa_storage.durable import replace_durably
 BEGIN = "<!-- bench: what follows is written by `make bench`, and again the next time -->"
 END = "<!-- bench: end -->"
 _WIDTH = 79
+_INDENT = 4  # by which `riwoactl help` moves code
 _COLUMNS_A_TABLE = 5
 _PICTURES = {"progress": plot_progress, "fronts": plot_fronts, "ablation": plot_ablation}
 
@@ -174,8 +176,8 @@ def _functions(rows: Rows) -> list[str]:
         for ground in result["grounds"]:
             means = [f"{row['value_mean']:.2f}" for row in ground["rows"]]
             p = max((c["wilcoxon_p_holm"] for c in ground["comparisons"]), default=1.0)
-            fine = ground["ground"].replace(", ", " ").replace(" dimensions", "-d").replace("of ", "")
-            table.append([fine, *means, _p(p)])
+            cells = "" if ground["cells"] == FINE_CELLS else f" {ground['cells']}"
+            table.append([f"{ground['function']} {ground['dimensions']}-d{cells}", *means, _p(p)])
         parts += [f"Seeds: {result['settings']['seeds']}", f"```\n{_command(e)}\n```", _block(table)]
     return parts
 
@@ -238,8 +240,9 @@ def _pieces(word: str) -> list[str]:
 def _block(rows: Sequence[Sequence[str]], *, words: bool = False) -> str:
     """A table as code: the first column to the left, numbers to the right, words to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    apart = "  " if sum(widths) + 2 * (len(widths) - 1) <= _WIDTH - _INDENT else " "
     lines = [
-        "  ".join(
+        apart.join(
             cell.ljust(width) if i == 0 or words else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
