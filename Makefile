@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STATE ?= .riwoa
+RESULTS ?= .bench
 ARGS ?=
 JOBS ?= 2
+SUITE = $(BIN)/riwoactl bench suite --results $(RESULTS) --jobs $(JOBS) --figures figures \
+	--page daemon/riwoa/data/handbook/results.md
 SHARED := -n $(JOBS) --dist worksteal
 FUZZED := tests/service/test_control.py tests/cognition/test_parse.py tests/config/test_config.py tests/config/test_hours.py \
 	tests/config/test_reload.py
 
-.PHONY: run test test-slow test-crash test-systemd test-gpu check lint clean
+.PHONY: run test test-slow test-crash test-systemd test-gpu bench bench-quick check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -38,6 +41,14 @@ test-systemd: $(VENV)/.installed-dev
 test-gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu -s tests/gpu $(ARGS)
 
+# Every declared experiment, finished searches kept in RESULTS; then the generated part of the results page, and pictures.
+# bench-quick takes five minutes. Needs the data of RIWOA_DATA, else of ../shared/data.
+bench: $(VENV)/.installed-bench
+	$(SUITE) $(ARGS)
+
+bench-quick: $(VENV)/.installed-bench
+	$(SUITE) --quick $(ARGS)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,9 +61,13 @@ $(VENV)/.installed-run: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@ $(VENV)/.installed-run
+
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ $(VENV)/.installed-run
+	@touch $@ $(VENV)/.installed-run $(VENV)/.installed-bench
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "riwoa needs Python 3.11 or newer; make PYTHON=python3.11 ..."; exit 1; }

@@ -8,7 +8,7 @@ from riwoa.ctl import main
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["embedded", "--strategies", "riwoa,whale"], "'whale' is none of riwoa, riwoa-unscreened, woa, random"),
+        (["embedded", "--strategies", "riwoa,whale"], "'whale' is none of riwoa, woa, random"),
         (["embedded", "--seeds", "0"], "must be at least 1"),
         (["journal", "--repeats", "0"], "must be at least 1"),
         (["status", "--runs", "-1"], "must be at least 1"),

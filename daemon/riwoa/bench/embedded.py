@@ -24,8 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from riwoa.bench.contest import POPULATION, screening_of
-from riwoa.bench.paired import compare, median_ratio
+from riwoa.bench.arena import POPULATION
+from riwoa.bench.contestants import Contestant
+from riwoa.bench.own import scheduled, screening_of
+from riwoa.bench.paired import compare_all, median_ratio
 from riwoa.config.schema import Config
 from riwoa.errors import OracleError
 from riwoa.files.results import ResultFile
@@ -37,7 +39,7 @@ from riwoa.oracle.protocol import EvaluationBackend
 from riwoa.oracle.supernet import supernet_spec
 from riwoa.oracle.workers import pool_settings
 from riwoa.run.task import KeptLatencies
-from riwoa.search.base import Outcome, SearchParameters
+from riwoa.search.base import Outcome
 from riwoa.search.driver import Driver, Evaluated
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
@@ -221,14 +223,12 @@ async def search_all(
 
     async def one(name: str, seed: int) -> Found:
         async with places:
-            params = SearchParameters(
-                population=POPULATION, generations=max(1, math.ceil(settings.budget / POPULATION))
-            )
+            contestant = Contestant.parse(name)
+            params = scheduled(contestant, settings.budget)
             # As in the daemon: whoever can use the table's latencies beforehand may, they cost nothing.
-            plain = name.partition("-")[0]
             latencies = KeptLatencies(space, lambda architecture: table.latency_ms(ofa_config(architecture)))
-            strategy = make_strategy(plain, space, aim, seed, params, latencies)
-            driver = Driver(strategy, guide=screening_of(name, space))
+            strategy = make_strategy(contestant.base, space, aim, seed, params, latencies)
+            driver = Driver(strategy, guide=screening_of(contestant, params, space))
             search = Search(driver, seed, latencies, settings.budget)
             return replace(await search.run(evaluator, spend), strategy=name)
 
@@ -346,7 +346,7 @@ def summary(
         "bench": "embedded",
         "ratio": median_ratio(ours, best["random"]) if ours and "random" in best else None,
         "rows": rows,
-        "comparisons": [compare(ours, name, theirs) for name, theirs in best.items() if ours],
+        "comparisons": compare_all(ours, best) if ours else [],
         "searches": [{**asdict(f), "test_accuracy": test[f.strategy, f.seed]} for f in found],
         "settings": {**asdict(settings), **facts},
     }

@@ -12,7 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from riwoa.bench.contest import POPULATION, Measured, Report, Settings, search_all, summary
+from riwoa.bench.arena import POPULATION
+from riwoa.bench.contest import Report, Settings, search_all
+from riwoa.bench.landscape import Measured, Plain
+from riwoa.bench.measures import summary
 from riwoa.bench.tasks import PREDICTOR_RESOLUTIONS_PX, PREDICTOR_TARGET_MS
 from riwoa.hardware.ofa_table import OfaLatencyTable
 from riwoa.oracle.predictor import AccuracyPredictor
@@ -23,7 +26,7 @@ from riwoa.supernet.space import mobilenet_space, ofa_config
 FILES = ("acc_predictor.pth", "latency_table@note10/*.yaml")
 
 
-class PredictorLandscape:
+class PredictorLandscape(Plain):
     """Predicted accuracies, in percent, and latencies in milliseconds.
 
     Args:
@@ -33,10 +36,6 @@ class PredictorLandscape:
     Raises:
         RiwoaError: a file is missing or damaged.
     """
-
-    best: float | None = None
-    cheap_cost: float | None = None  # nothing is cheaper than a prediction
-    worst = 0.0
 
     def __init__(self, folder: Path, target_ms: float = PREDICTOR_TARGET_MS) -> None:
         self._predictor = AccuracyPredictor.load(folder / "acc_predictor.pth")
@@ -58,14 +57,6 @@ class PredictorLandscape:
         if key not in self._latencies_ms:
             self._latencies_ms[key] = self._table.latency_ms(ofa_config(self.space.architecture(indices)))
         return self._latencies_ms[key]
-
-    def cheap(self, row: int) -> float:
-        """There is nothing cheaper."""
-        return float("nan")
-
-    def report(self, row: int) -> float:
-        """There is nothing else to tell."""
-        return float("nan")
 
 
 def bench_predictor(

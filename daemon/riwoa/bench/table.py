@@ -10,31 +10,34 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from riwoa.bench.contest import POPULATION, Measured, Report, Settings, search_all, summary
+from riwoa.bench.arena import POPULATION
+from riwoa.bench.contest import Report, Settings, search_all
+from riwoa.bench.landscape import Measured, Plain
+from riwoa.bench.measures import summary
 from riwoa.errors import InputError, UsageError
 from riwoa.oracle.table_file import FloatArray, GeneKind, Table, column_names
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
 
-_CONSTRAINT = re.compile(r"\s*(?P<column>[^<>=]+?)\s*<=\s*(?P<limit>[^<>=\s]+)\s*")
+_CONSTRAINT = re.compile(r"\s*(?P<column>[^<>=]+?)\s*<=\s*(?P<limit>[^<>=\s%]+)\s*(?P<percent>%?)\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A column must not exceed ``limit``."""
+    """A column must not exceed ``limit``; with ``of_rows``, not exceed what that many per cent of the rows keep to."""
 
     column: str
     limit: float
+    of_rows: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Constraint:
-        """From ``COLUMN<=NUMBER``.
+        """From ``COLUMN<=NUMBER`` or ``COLUMN<=NUMBER%``.
 
         Raises:
             UsageError: it is not of that form, or the number is not positive.
@@ -46,7 +49,16 @@ class Constraint:
             limit = math.nan
         if match is None or not (math.isfinite(limit) and limit > 0):
             raise UsageError(f"--constraint {text!r} is not of the form COLUMN<=NUMBER, with a number above 0")
-        return cls(match["column"], limit)
+        if match["percent"] and limit > 100:
+            raise UsageError(f"--constraint {text!r}: no column is kept by more than 100 % of the rows")
+        return cls(match["column"], limit, bool(match["percent"]))
+
+    def __str__(self) -> str:
+        return f"{self.column} <= {self.limit:g}{' %' if self.of_rows else ''}"
+
+    def bound(self, values: FloatArray) -> float:
+        """The greatest value of the column that keeps it."""
+        return float(np.nanquantile(values, self.limit / 100.0)) if self.of_rows else self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +72,12 @@ class Question:
     constraints: tuple[Constraint, ...] = ()
     low_fidelity: str | None = None
     low_fidelity_cost: float | None = None  # in queries
+    seconds: str | None = None  # what a query takes
+    epochs: float | None = None  # where no column has seconds
+    loads: tuple[str, ...] = ()  # more columns to read
 
 
-class TableLandscape:
+class TableLandscape(Plain):
     """A table under one question.
 
     Raises:
@@ -71,22 +86,29 @@ class TableLandscape:
 
     def __init__(self, path: Path, question: Question, join: Path | None = None) -> None:
         named = [question.maximize, *(c.column for c in question.constraints)]
-        more = [name for name in (question.report, question.low_fidelity) if name is not None]
+        optional = (question.report, question.low_fidelity, question.seconds)
+        more = [*question.loads, *(name for name in optional if name is not None)]
         found = {name: _placed(path, join, name) for name in (*named, *more)}
         self.table = Table.open(path, question.genes, question.kind, list(found.values()))
         self._question = question
-        columns = {name: self.table.columns[place] for name, place in found.items()}
+        self.columns = columns = {name: self.table.columns[place] for name, place in found.items()}
         self._report = columns[question.report] if question.report is not None else None
         self._cheap = columns[question.low_fidelity] if question.low_fidelity is not None else None
+        self._seconds = columns[question.seconds] if question.seconds is not None else None
         shares = [_share_of_limit(path, c, columns[c.column]) for c in question.constraints]
         self.load: FloatArray = np.max(shares, axis=0) if shares else np.zeros(len(self.table.indices))
         self.values: FloatArray = np.where(np.isnan(self.load), np.nan, columns[question.maximize])
         if shares and float(np.nanmin(self.values)) < 0:
             raise InputError(f"{path}: {question.maximize} is below 0 somewhere; under a constraint, shift it above")
         self.aim = Objective(1.0 if shares else None)
+        self.cheap_cost = question.low_fidelity_cost
+        self.time_unit = "s" if question.seconds is not None else "epochs" if question.epochs is not None else "queries"
+        self.worst = float(np.nanmin(self.values))
+        self._judged: FloatArray = np.where(self.aim.feasible(self.load), self.values, np.nan)  # NaN beyond the limits
         if not np.isfinite(self._judged).any():
-            limits = ", ".join(f"{c.column} <= {c.limit:g}" for c in question.constraints)
+            limits = ", ".join(map(str, question.constraints))
             raise InputError(f"{path}: no row meets {limits}; raise a limit")
+        self.best = float(np.nanmax(self._judged))
 
     @property
     def space(self) -> Space:
@@ -99,30 +121,15 @@ class TableLandscape:
         facts = json.dumps([self.table.sha256, asdict(self._question)])
         return hashlib.sha256(facts.encode()).hexdigest()
 
-    @cached_property
-    def _judged(self) -> FloatArray:
-        """Values of the rows that meet the constraints, NaN elsewhere."""
-        return np.where(self.aim.feasible(self.load), self.values, np.nan)
-
     @property
     def best_row(self) -> int:
         """The first of the best rows within the constraints."""
         return int(np.nanargmax(self._judged))
 
     @property
-    def best(self) -> float:
-        """See ``Landscape``."""
-        return float(np.nanmax(self._judged))
-
-    @property
     def feasible_rows(self) -> int:
         """How many were measured and meet the constraints."""
         return int(np.isfinite(self._judged).sum())
-
-    @property
-    def worst(self) -> float:
-        """See ``Landscape``."""
-        return float(np.nanmin(self.values))
 
     def measure(self, indices: IntArray) -> Measured:
         """See ``Landscape``; an architecture without a row, or without a number in it, cannot be measured."""
@@ -134,13 +141,16 @@ class TableLandscape:
 
     def free_load(self, indices: IntArray) -> float | None:
         """See ``Landscape``."""
-        load = self.measure(indices).load
+        row = self.table.row(indices)
+        load = math.nan if row is None else float(self.load[row])
         return None if math.isnan(load) else load
 
-    @property
-    def cheap_cost(self) -> float | None:
-        """See ``Landscape``."""
-        return self._question.low_fidelity_cost
+    def time_of(self, measured: Measured) -> float:
+        """See ``Landscape``; a row without a number takes none."""
+        if self._seconds is None:
+            return self._question.epochs or 1.0
+        seconds = math.nan if measured.row is None else float(self._seconds[measured.row])
+        return seconds if math.isfinite(seconds) else 0.0
 
     def cheap(self, row: int) -> float:
         """See ``Landscape``."""
@@ -161,7 +171,10 @@ def _placed(path: Path, join: Path | None, name: str) -> str:
 def _share_of_limit(path: Path, constraint: Constraint, values: FloatArray) -> FloatArray:
     if float(np.nanmin(values)) < 0:
         raise InputError(f"{path}: {constraint.column} is below 0 somewhere; a constrained column is a cost")
-    return values / constraint.limit
+    bound = constraint.bound(values)
+    if bound <= 0:
+        raise InputError(f"{path}: {constraint} leaves rows of nothing but 0; raise the limit")
+    return values / bound
 
 
 def bench_table(

@@ -110,17 +110,34 @@ class EmbeddedTask(_Tabled):
         return list(await asyncio.gather(*(self._evaluator.accuracy(key, a) for key, a in rows)))
 
 
+def _data_with(name: str) -> Path | None:
+    """The folder that RIWOA_DATA names, or ``../shared/data``: the first that holds a file; None where neither does."""
+    places = map(Path, filter(None, [os.environ.get("RIWOA_DATA"), "../shared/data"]))
+    return next((place for place in places if (place / name).exists()), None)
+
+
+def data_folder() -> Path:
+    """Where the tables of NAS-Bench-201 lie, and OFA's files beside.
+
+    Raises:
+        InputError: nowhere.
+    """
+    folder = _data_with("nas-bench-201/accuracy.npz")
+    if folder is None:
+        raise InputError(
+            "nas-bench-201/accuracy.npz is needed: RIWOA_DATA names its folder, or it lies in ../shared/data"
+        )
+    return folder.absolute()
+
+
 def predictor_folder() -> Path:
     """Where OFA's published predictor and tables lie: ``once-for-all`` in RIWOA_DATA, or in ``../shared/data``.
 
     Raises:
         InputError: nowhere.
     """
-    places = [os.environ.get("RIWOA_DATA"), "../shared/data"]
-    for place in filter(None, places):
-        folder = Path(place, "once-for-all")
-        if (folder / "acc_predictor.pth").exists():
-            return folder
+    if (folder := _data_with("once-for-all/acc_predictor.pth")) is not None:
+        return folder / "once-for-all"
     raise InputError(
         "OFA's acc_predictor.pth and latency_table@note10 are needed: put them into $RIWOA_DATA/once-for-all"
     )

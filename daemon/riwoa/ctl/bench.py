@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from riwoa.console.bar import bar, say
-from riwoa.ctl import Options, bench_runtime
+from riwoa.ctl import Options, bench_runtime, contest
 from riwoa.ctl.command import Parser, columns, loaded, subverb
-from riwoa.errors import UsageError
 from riwoa.limits import whole_cores
 from riwoa.paths import client_state, daemon_state
-
-if TYPE_CHECKING:
-    from riwoa.bench.contest import Settings as ContestSettings
 
 _KNOWN = {
     "journal": "committed evaluations a second against Optuna's storages",
@@ -26,7 +21,11 @@ _KNOWN = {
     "growth": "room that a long search takes: bytes of journal a generation, memory of the searching side",
     "embedded": "RI-IWOA against the baselines on the embedded task",
     "table": "strategies on any table, NAS-Bench-201's or your own",
+    "front": "strategies on a table with two aims: the share of its hypervolume that they find",
     "predictor": "strategies on OFA's accuracy predictor and its Note10 latency tables",
+    "functions": "strategies on rotated functions of real numbers: RI-IWOA's moves against WOA's and CMA-ES",
+    "suite": "every declared experiment, then the generated part of the results page (make bench)",
+    "plot": "pictures of a contest's JSON: progress, fronts, ablation, ranks",
     "cognition": "the language model's proposals before and after training, beside placebo and spiral",
     "overlap": "evaluation and generation at the same time against alternating them",
     "runtime": "searches with onnxruntime's latencies against searches with eager torch's",
@@ -43,9 +42,13 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "status": _status,
         "resume": _resume,
         "growth": _growth,
-        "embedded": _embedded,
-        "table": _table,
-        "predictor": _predictor,
+        "embedded": contest.embedded,
+        "table": contest.table,
+        "front": contest.front,
+        "predictor": contest.predictor,
+        "functions": contest.functions,
+        "suite": _suite,
+        "plot": _plot,
         "cognition": _cognition,
         "overlap": _overlap,
         "runtime": bench_runtime.measured,
@@ -68,8 +71,14 @@ _DESCRIPTIONS = {
     "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
     "table": "Best value within the constraints after a budget of unique queries, population 20, paired over seeds. "
     "A column may be FILE:COLUMN of a file beside the table. ratio: the median over seeds of riwoa's best by random's.",
+    "front": "Share of the hypervolume of the table's true front, up to --reference, after a budget of unique queries.",
+    "functions": "Rotated, shifted ellipsoid, Rosenbrock and Rastrigin; a score of 8 is the optimum. The budget is a "
+    "dimension's.",
     "predictor": "Best predicted accuracy within the target after a budget of unique queries, population 20, paired "
     "over seeds. RIWOA_DATA names the folder of OFA's files. ratio: the median over seeds of riwoa's best by random's.",
+    "suite": "Experiments run as commands of their own; what was finished is kept in --results and not repeated. "
+    "ratio: the share of the targets that were met.",
+    "plot": "SVG and PNG. ratio: pictures by results.",
     "cognition": "Proposals at the same parents. ratio: win rate over the parent after training by the placebo's. "
     "Steps are kept in --out: killed and run again, it continues.",
     "runtime": "Paired over seeds, on the embedded task; all is timed in onnxruntime. ratio: how many times as long "
@@ -163,135 +172,68 @@ def _growth_words(found: dict[str, Any]) -> str:
     return f"{columns(rows)}\n{target}"
 
 
-def _add_configuration(parser: Parser) -> None:
-    """Options of a benchmark that runs what the daemon is configured to."""
-    parser.add_argument("--table", type=Path, metavar="FILE", help="latency table (default: as the daemon's)")
-    parser.add_argument("--config", type=Path, metavar="FILE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
-
-
-def _embedded(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--budget", type=int, default=200, help="unique evaluations of a search (default 200)")
-    parser.add_argument("--workers", type=int, default=whole_cores())
-    parser.add_argument("--strategies", default="riwoa,woa,random", help="separated by commas")
-    out_help = "where evaluations are kept (default: bench_embedded.jsonl in the state directory)"
-    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help=out_help)
-    _add_configuration(parser)
+def _suite(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="where results are kept, as JSON")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="the page whose generated part is to be written anew")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="where to draw the pictures")
+    parser.add_argument("--quick", action="store_true", help="a few seeds of a part, in five minutes")
+    parser.add_argument("--only", default="", metavar="NAMES", help="these experiments alone, by commas")
+    parser.add_argument("--jobs", type=int, default=whole_cores(), help="experiments at once (default: the cores)")
     given = parser.parse_args(arguments)
-    if min(given.seeds, given.budget, given.workers) < 1:
-        parser.error("--seeds, --budget and --workers must be at least 1")
-    from riwoa.bench.embedded import Settings, bench_embedded, load_table
+    if given.jobs < 1:
+        parser.error("--jobs must be at least 1")
+    from riwoa.bench.experiments import reached
+    from riwoa.bench.page import draw, rendered, write_page
+    from riwoa.bench.plots import require_matplotlib
+    from riwoa.bench.suite import Share, results, run_suite
 
-    config = loaded(given.config, given.set).config
-    paths = client_state(options.state)
-    strategies = tuple(given.strategies.split(","))
-    if unknown := set(strategies) - {"riwoa", "riwoa-unscreened", "woa", "random"}:
-        raise UsageError(f"--strategies: {sorted(unknown)[0]!r} is none of riwoa, riwoa-unscreened, woa, random")
-    settings = Settings(seeds=given.seeds, budget=given.budget, workers=given.workers, strategies=strategies)
-    out = given.out or paths.state / "bench_embedded.jsonl"
-
-    async def measure() -> dict[str, Any]:
-        table = await load_table(given.table, paths.latency_table, config)
-        with bar("evaluating", "subnet") as advance:
-            return await bench_embedded(settings, config, table, out, lambda done, total: advance(done, total, ""))
-
-    return asyncio.run(measure())
-
-
-def _table(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
-    parser.add_argument("file", type=Path, metavar="FILE", help=".npz or .csv, one row an architecture")
-    parser.add_argument("--genes", required=True, help="an array of integers (rows, genes), or columns, by commas")
-    order = parser.add_mutually_exclusive_group(required=True)
-    order.add_argument("--nominal", dest="kind", action="store_const", const="nominal", help="genes without an order")
-    order.add_argument("--ordered", dest="kind", action="store_const", const="ordered", help="genes in order, as sizes")
-    parser.add_argument("--maximize", required=True, metavar="COLUMN")
-    parser.add_argument("--report", metavar="COLUMN", help="what to tell of the winners, and no search looks at")
-    parser.add_argument("--constraint", action="append", default=[], metavar="COLUMN<=X", help="may be repeated")
-    parser.add_argument("--join", type=Path, metavar="FILE", help="another table with the same rows, for more columns")
-    parser.add_argument("--low-fidelity", metavar="COLUMN", help="cheap measurements, for strategies that race")
-    parser.add_argument("--low-fidelity-cost", type=float, metavar="X", help="what one costs, in queries")
-    given, settings = _contest(parser, arguments)
-    if (given.low_fidelity is None) != (given.low_fidelity_cost is None):
-        parser.error("--low-fidelity and --low-fidelity-cost belong together")
-    if given.low_fidelity_cost is not None and not 0 < given.low_fidelity_cost <= 1:
-        parser.error("--low-fidelity-cost must be above 0 and at most 1")
-    from riwoa.bench.table import Constraint, Question, bench_table
-
-    limits = tuple(Constraint.parse(text) for text in given.constraint)
-    question = Question(
-        given.genes, given.kind, given.maximize, given.report, limits, given.low_fidelity, given.low_fidelity_cost
-    )
-    with bar("searching", "search") as advance:
-        return bench_table(
-            settings, given.file, question, join=given.join, out=given.out, progress=lambda d, t: advance(d, t, "")
-        )
+    share = Share(given.results, given.quick, tuple(filter(None, given.only.split(","))))
+    if given.figures is not None:
+        require_matplotlib()
+    with bar("measuring", "experiment") as advance:
+        failed = run_suite(share, given.jobs, advance)
+    whole = Share(given.results, given.quick)
+    found = results(whole)
+    text = rendered(whole.experiments, found, failed, quick=given.quick)
+    if given.page is not None:
+        write_page(given.page, text)
+    drawn = draw(whole.experiments, found, given.figures) if given.figures is not None else []
+    targets = [reached(t, found[e.name]) for e in whole.experiments if e.name in found for t in e.targets]
+    return {
+        "bench": "suite",
+        "ratio": sum(met for _, met in targets) / len(targets) if targets else None,
+        "failed": failed,
+        "page": text,
+        "pictures": [str(path) for path in drawn],
+    }
 
 
-def _predictor(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
-    parser.add_argument("--target", type=float, default=25.0, metavar="MS", help="latency on the Note10 (default 25)")
-    given, settings = _contest(parser, arguments)
-    if not 0 < given.target < float("inf"):
-        parser.error("--target must be above 0")
-    from riwoa.bench.predictor import bench_predictor
-    from riwoa.bench.tasks import predictor_folder
-
-    with bar("searching", "search") as advance:
-        return bench_predictor(
-            settings, predictor_folder(), given.target, out=given.out, progress=lambda d, t: advance(d, t, "")
-        )
+def _suite_words(found: dict[str, Any]) -> str:
+    """The generated part, the pictures, and what failed."""
+    drawn = [f"drawn: {', '.join(found['pictures'])}"] if found["pictures"] else []
+    return "\n".join([found["page"], *drawn, *(f"FAILED {name}: {said}" for name, said in found["failed"].items())])
 
 
-def _contest(parser: Parser, arguments: list[str]) -> tuple[Namespace, ContestSettings]:
-    """Options of a benchmark whose searches cost next to nothing."""
-    parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--budget", type=int, default=200, help="unique queries of a search (default 200)")
-    parser.add_argument("--strategies", default="riwoa,woa,random", help="separated by commas")
-    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="keep finished searches: run again, it goes on")
+def _plot(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    parser.add_argument("files", type=Path, nargs="+", metavar="RESULT.json", help="of riwoactl --json bench ...")
+    kinds = ("progress", "fronts", "ablation", "ranks")
+    parser.add_argument("--kind", choices=kinds, default="progress", help="ranks takes several results, the others one")
+    parser.add_argument("--out", type=Path, required=True, metavar="NAME", help="NAME.svg and NAME.png")
     given = parser.parse_args(arguments)
-    if min(given.seeds, given.budget) < 1:
-        parser.error("--seeds and --budget must be at least 1")
-    from riwoa.bench.contest import CONTESTANTS, Settings
+    if given.kind != "ranks" and len(given.files) != 1:
+        parser.error(f"--kind {given.kind} takes one result")
+    from riwoa.bench import plots
 
-    strategies = tuple(dict.fromkeys(given.strategies.split(",")))
-    if unknown := [name for name in strategies if name not in CONTESTANTS]:
-        raise UsageError(f"--strategies: {unknown[0]!r} is none of {', '.join(CONTESTANTS)}")
-    return given, Settings(seeds=given.seeds, budget=given.budget, strategies=strategies)
-
-
-def _contest_words(found: dict[str, Any]) -> str:
-    """The curves, where they end, and how the strategies compare."""
-    curves = [["median (quartiles) after", *(f"{queries}" for queries in found["ladder"])]]
-    known = found.get("best") is not None
-    ends = [["", "best: mean", "sd", *(["reported: mean", "sd", "met the best row", "after"] if known else [])]]
-    for row in found["rows"]:
-        steps = zip(row["curve_median"], row["curve_q25"], row["curve_q75"], strict=True)
-        curves.append([row["strategy"], *(f"{_digits(m)} ({_digits(low)}-{_digits(high)})" for m, low, high in steps)])
-        ends.append([row["strategy"], _digits(row["value_mean"]), _digits(row["value_sd"])])
-        if known:
-            after = row["queries_to_best_median"]
-            ends[-1] += [_digits(row["report_mean"]), _digits(row["report_sd"])]
-            ends[-1] += [f"{100 * row['reached_best_share']:.0f} %", "" if after is None else f"{after:.0f} (median)"]
-    pairs = [
-        f"riwoa against {c['against']}: {c['wins']} wins, {c['ties']} ties, {c['losses']} losses, "
-        f"two-sided Wilcoxon p = {c['wilcoxon_p_two_sided']:.2g}"
-        for c in found["comparisons"]
-    ]
-    return "\n".join([_contest_head(found), columns(curves), columns(ends), *pairs])
+    found = [plots.read_result(path) for path in given.files]
+    if given.kind == "ranks":
+        drawn = plots.plot_ranks(found, given.out)
+    else:
+        drawn = getattr(plots, f"plot_{given.kind}")(found[0], given.out)
+    return {"bench": "plot", "ratio": len(drawn) / len(found), "pictures": [str(path) for path in drawn]}
 
 
-def _contest_head(found: dict[str, Any]) -> str:
-    settings, best = found["settings"], found.get("best")
-    if best is None:
-        return f"within {settings['target_ms']:g} ms on the {settings['device']}; {settings['seeds']} seeds"
-    return (
-        f"{settings['table']}: best {settings['maximize']} {best['value']:.4f} at row {best['row']}, of "
-        f"{best['feasible_rows']} rows within the constraints; {settings['seeds']} seeds"
-    )
-
-
-def _digits(value: float | None) -> str:
-    return "none" if value is None else f"{value:.2f}"
+def _plot_words(found: dict[str, Any]) -> str:
+    return "\n".join(found["pictures"])
 
 
 def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
@@ -301,7 +243,7 @@ def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[s
     parser.add_argument("--round", type=int, default=96, help="proposals before each training (default 96)")
     out_help = "where steps are kept (default: bench_cognition in the state directory)"
     parser.add_argument("--out", type=Path, metavar="DIR", help=out_help)
-    _add_configuration(parser)
+    contest.add_configuration(parser)
     given = parser.parse_args(arguments)
     if min(given.proposals, given.trainings, given.round) < 1:
         parser.error("--proposals, --trainings and --round must be at least 1")
@@ -323,7 +265,7 @@ def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[s
 def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     parser.add_argument("--generations", type=int, default=8, help="timed, after the first (default 8)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of the three ways (default 3)")
-    _add_configuration(parser)
+    contest.add_configuration(parser)
     given = parser.parse_args(arguments)
     if min(given.generations, given.repeats) < 1:
         parser.error("--generations and --repeats must be at least 1")
@@ -377,9 +319,11 @@ def _transfer_words(found: dict[str, Any]) -> str:
 
 
 _IN_WORDS = {
-    "table": _contest_words,
-    "predictor": _contest_words,
+    **dict.fromkeys(("table", "front", "predictor"), contest.contest_words),
+    "functions": contest.functions_words,
     "growth": _growth_words,
+    "suite": _suite_words,
+    "plot": _plot_words,
     "runtime": bench_runtime.in_words,
     "transfer": _transfer_words,
 }

@@ -1,0 +1,108 @@
+"""riwoa's own strategies in an arena, driven as the daemon drives its own: one driver, the same predictor, races."""
+
+from __future__ import annotations
+
+import math
+
+from riwoa.bench.arena import POPULATION, Arena, Found
+from riwoa.bench.contestants import BLIND, RACED, UNSCREENED, Contestant
+from riwoa.bench.landscape import Measured
+from riwoa.errors import UsageError
+from riwoa.search.base import Identity, LatencyOf, Outcome, Proposal, SearchParameters
+from riwoa.search.driver import Driver, Evaluated
+from riwoa.search.racing import Race, Racing
+from riwoa.search.space import Space
+from riwoa.search.strategies import STRATEGIES, make_strategy
+from riwoa.surrogate.screening import Screening
+
+_CHEAP = "cheap"  # the one rung
+RACE_CONFIDENCE = 0.9  # the default of oracle.rung_confidence
+
+
+def scheduled(contestant: Contestant, budget: int) -> SearchParameters:
+    """The contestant's settings, with a schedule as long as the budget lasts without repeats."""
+    return contestant.parameters(POPULATION, max(1, math.ceil(budget / POPULATION)))
+
+
+def screening_of(contestant: Contestant, params: SearchParameters, space: Space) -> Screening | None:
+    """A predictor of its own for who chooses by one."""
+    screens = STRATEGIES[contestant.base].screens(params) and contestant.suffix != UNSCREENED
+    return Screening(space) if screens else None
+
+
+class OwnSearch:
+    """One strategy spending one budget.
+
+    Raises:
+        UsageError: it is to race where nothing is cheap.
+    """
+
+    def __init__(self, contestant: Contestant, seed: int, arena: Arena) -> None:
+        landscape = arena.landscape
+        if contestant.suffix == RACED and landscape.cheap_cost is None:
+            what = "races by cheap measurements; name them with --low-fidelity"
+            raise UsageError(f"--strategies: {contestant.name} {what}")
+        constrained = landscape.aim.limit is not None
+        free: LatencyOf | None = landscape.free_load if constrained and contestant.suffix != BLIND else None
+        params = scheduled(contestant, arena.budget)
+        self._arena = arena
+        self._contestant = contestant
+        self._seed = seed
+        self._driver = Driver(
+            make_strategy(contestant.base, landscape.space, landscape.aim, seed, params, free),
+            guide=screening_of(contestant, params, landscape.space),
+            racing=Racing([_CHEAP], RACE_CONFIDENCE, seed) if contestant.suffix == RACED else None,
+        )
+        self._cheap: dict[str, float] = {}  # cheap measurements, paid once an architecture
+        self._fitness: dict[Identity, float] = {}  # of everybody who was measured, to be beaten by children
+
+    def run(self) -> Found:
+        """Ask and tell until the search is over."""
+        while not self._arena.over:
+            proposals = self._driver.ask()
+            race = self._driver.race()
+            evaluated = [self._query(p, race) for p in proposals]
+            if self._arena.over:
+                break  # whatever of this generation lies beyond the budget was never evaluated
+            generation = self._driver.strategy.generation
+            self._driver.tell(told := [e for e in evaluated if e is not None])
+            self._fitness |= {(generation, e.outcome.slot): self._fitness_of(e.outcome) for e in told}
+        return self._arena.found(self._contestant.name, self._seed, self._driver.strategy.generation)
+
+    def _fitness_of(self, o: Outcome) -> float:
+        return float(self._arena.aim.fitness(o.accuracy, o.latency_ms))
+
+    def _query(self, p: Proposal, race: Race) -> Evaluated | None:
+        """A proposal's measurement; a new one is counted, and judged, while the search goes on (None beyond)."""
+        arena = self._arena
+        indices = self._driver.codec.decode(p.genotype[None, :])[0]
+        key, fresh = arena.space.key(indices), False
+        if key in arena.known and key not in arena.given_up:
+            arena.repeats += 1
+        elif not arena.over:
+            before = arena.spent
+            m = arena.pay(key, indices, lambda m: bool(race.rungs) and self._hopeless(p, key, m, race))
+            fresh = math.isfinite(m.value)
+            arena.repeats += arena.spent == before  # given up before, and again by what was paid for then
+        if key not in arena.known:
+            return None
+        m = arena.known[key]
+        metrics = {"accuracy": m.value}
+        if math.isfinite(self._cheap.get(key, math.nan)):
+            metrics[_CHEAP] = self._cheap[key]
+        return Evaluated(Outcome(p.slot, p.operator, p.genotype, m.value, m.load, p.parent), metrics, fresh)
+
+    def _hopeless(self, p: Proposal, key: str, m: Measured, race: Race) -> bool:
+        """Whether to give an architecture up, as ``riwoa.run.evaluations`` would: its parent counts, too."""
+        if m.row is None:
+            return False
+        if key not in self._cheap:
+            self._cheap[key] = self._arena.pay_cheap(m)
+        needed = race.needed(m.load, self._parent_fitness(p))
+        cheap = self._cheap[key]
+        return math.isfinite(cheap) and race.verdict(_CHEAP, key, cheap, needed) == "given up"
+
+    def _parent_fitness(self, p: Proposal) -> float | None:
+        """Fitness of a proposal's parent; None where there is none, or it has no value."""
+        fitness = self._fitness[p.parent] if p.parent is not None else -math.inf
+        return fitness if math.isfinite(fitness) else None

@@ -1,0 +1,151 @@
+"""``make bench``: runs the declared experiments, each a command of its own, and keeps what each printed as JSON.
+
+Searches are kept beside: killed and run again, it repeats none that was finished. Two run at a time as a rule, each on
+one thread. What fails does not stop the rest; the page then says what was not measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from riwoa.bench.experiments import EXPERIMENTS, Experiment
+from riwoa.bench.tasks import data_folder
+from riwoa.errors import UsageError
+from riwoa.ipc.child import child_command, child_environment
+from riwoa.limits import whole_cores
+from riwoa.paths import shipped
+from riwoa_storage.durable import replace_durably
+
+Progress = Callable[[int, int, str], None]
+_LIBRARIES = ("numpy", "scipy", "optuna", "cmaes", "pymoo")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which experiments, and where their files are: ``folder`` holds results, a folder beside it all searches."""
+
+    results: Path
+    quick: bool = False
+    only: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Of the results."""
+        return self.results / ("quick" if self.quick else "full")
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """Those of the share.
+
+        Raises:
+            UsageError: one is named that there is not.
+        """
+        there = [e for e in EXPERIMENTS if not self.quick or e.quick_seeds]
+        names = [e.name for e in there]
+        if unknown := [name for name in self.only if name not in names]:
+            raise UsageError(f"--only: no experiment {unknown[0]!r}; there are {', '.join(names)}")
+        return [e for e in there if not self.only or e.name in self.only]
+
+    def result(self, experiment: Experiment) -> Path:
+        """Where an experiment's result lies."""
+        return self.folder / f"{experiment.name}.json"
+
+    def searches(self, experiment: Experiment) -> Path:
+        """Where its searches lie, those of both shares."""
+        return self.results / "searches" / f"{experiment.name}.jsonl"
+
+
+def run_suite(share: Share, jobs: int, progress: Progress = lambda done, total, words: None) -> dict[str, str]:
+    """Run the experiments of a share; what failed, by name.
+
+    Raises:
+        InputError: the data are not there.
+        UsageError: an experiment is named that there is not.
+    """
+    places = {"data": str(data_folder()), "table": str(shipped("latency_lut.json"))}
+    experiments, failed = share.experiments, {}
+    share.folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(_run, share, e, places): e for e in experiments}
+        try:
+            for done, future in enumerate(as_completed(running)):
+                if (said := future.result()) is not None:
+                    failed[running[future].name] = said
+                progress(done + 1, len(experiments), running[future].name)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
+
+
+def _run(share: Share, experiment: Experiment, places: dict[str, str]) -> str | None:
+    """Run one and keep its result; what it said where it failed."""
+    asked = experiment.command(places, quick=share.quick)
+    command = child_command("riwoa.ctl", "--json", "bench", *asked, "--out", str(share.searches(experiment)))
+    share.searches(experiment).parent.mkdir(parents=True, exist_ok=True)
+    started_s = time.monotonic()
+    extra = {"RIWOA_DATA": places["data"]}
+    done = subprocess.run(
+        command, env=child_environment(1, extra), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+    result = {**json.loads(done.stdout), "took_s": time.monotonic() - started_s, "provenance": provenance()}
+    replace_durably(share.result(experiment), json.dumps(result, allow_nan=False).encode())
+    return None
+
+
+def results(share: Share) -> dict[str, dict[str, Any]]:
+    """What lies there of a share, by name."""
+    found = {}
+    for experiment in share.experiments:
+        with contextlib.suppress(OSError, ValueError):  # not measured yet
+            found[experiment.name] = json.loads(share.result(experiment).read_text(encoding="utf-8"))
+    return found
+
+
+def provenance() -> dict[str, str]:
+    """The code, the libraries and the machine."""
+    return {"commit": _commit(), "libraries": ", ".join(map(_with_version, _LIBRARIES)), "machine": _machine()}
+
+
+def _commit() -> str:
+    """Of the checkout that this package lies in, marked where it has changes; the version elsewhere."""
+    place = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(("git", *arguments), cwd=place, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(place.parent / "search"), str(place))
+        return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {version('riwoa')}"
+
+
+def _with_version(library: str) -> str:
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return f"no {library}"
+
+
+def _machine() -> str:
+    """Processor and cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.machine()
+    return f"{model}, {whole_cores()} cores, {os.uname().sysname}"

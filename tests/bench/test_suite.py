@@ -1,0 +1,214 @@
+"""``make bench``: the declared experiments, running them, the page and the pictures."""
+
+import dataclasses
+import itertools
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from riwoa.bench import plots, suite
+from riwoa.bench.contest import Settings
+from riwoa.bench.contestants import contestants
+from riwoa.bench.experiments import ABLATION, EXPERIMENTS, FRONT, LIMITS, NB201, SECTIONS, Experiment, Target, reached
+from riwoa.bench.front import Reference, bench_front
+from riwoa.bench.functions import Ground, bench_functions
+from riwoa.bench.page import BEGIN, END, rendered, write_page
+from riwoa.bench.peers import PEERS
+from riwoa.bench.suite import Share, provenance, results, run_suite
+from riwoa.bench.table import Question, bench_table
+from riwoa.ctl import main
+from riwoa.ctl.help import read_page
+from riwoa.errors import InputError, UsageError
+
+OPS = np.array(list(itertools.product(range(4), repeat=4)))
+VALUE = 50.0 + OPS.sum(axis=1) + (OPS[:, 0] == OPS[:, 1]) * 0.5
+NAMES = ("riwoa", "woa", "random", "riwoa:screened=1,elitism=false")
+QUESTION = Question("ops", "ordered", "value", epochs=200)
+ARGUMENTS = ("{data}/t.npz", "--genes", "ops", "--ordered", "--maximize", "value", "--epochs", "200")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("suite")
+    np.savez(folder / "t.npz", ops=OPS, value=VALUE, ms=1.0 + (OPS**1.5).sum(axis=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(place: Path) -> dict[str, dict[str, Any]]:
+    """A result of each kind."""
+    facts = {"took_s": 60.0, "provenance": provenance()}
+    settings, table = Settings(3, 40, NAMES), place / "t.npz"
+    functions = bench_functions(Settings(2, 10, ("riwoa-unscreened", "woa")), (Ground("ellipsoid", 10, 16),))
+    made = {
+        "free": bench_table(settings, table, QUESTION),
+        "limit": bench_table(settings, table, QUESTION),
+        "front": bench_front(settings, table, QUESTION, "ms", Reference(15.0, 50.0)),
+        "functions": functions,
+    }
+    return {name: json.loads(json.dumps({**result, **facts}, allow_nan=False)) for name, result in made.items()}
+
+
+def declared() -> list[Experiment]:
+    targets = (Target("none missed", "missed", at_most=0), Target("ahead", ahead=0.01))
+    functions = next(e for e in EXPERIMENTS if e.name == "functions")
+    rest: dict[str, Any] = {"arguments": ARGUMENTS, "strategies": NAMES, "seeds": 3, "budget": 40}
+    free = Experiment("free", NB201, "CIFAR-100", "table", **rest, targets=targets, picture="progress", ranked=True)
+    return [
+        free,
+        dataclasses.replace(
+            free, name="limit", section=LIMITS, title="CIFAR-100, raspi4 25 %", targets=(), picture=None
+        ),
+        dataclasses.replace(
+            free, name="front", section=FRONT, bench="front", targets=(), picture="fronts", ranked=False
+        ),
+        functions,
+    ]
+
+
+# -- what is declared --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+def test_who_is_declared_can_take_part(experiment: Experiment) -> None:
+    absent = {peer for peer in PEERS if find_spec(PEERS[peer].library) is None}
+    if absent & set(experiment.strategies):
+        pytest.skip("a peer is not installed (pip install 'riwoa[bench]')")
+    assert [c.name for c in contestants(",".join(experiment.strategies))] == list(experiment.strategies)
+    assert experiment.section in SECTIONS
+    assert "{" not in " ".join(experiment.command({"data": "D", "table": "T"}))
+
+
+def test_names_are_different_and_the_quick_share_is_a_part() -> None:
+    assert len({e.name for e in EXPERIMENTS}) == len(EXPERIMENTS)
+    quick = Share(Path("r"), quick=True).experiments
+    assert 0 < len(quick) < len(EXPERIMENTS)
+    assert {e.section for e in quick} >= {NB201, LIMITS, FRONT, ABLATION}
+    with pytest.raises(UsageError, match="no experiment 'nothing'"):
+        assert Share(Path("r"), only=("nothing",)).experiments
+
+
+# -- running -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_keeps_results_repeats_no_search_and_says_what_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ok = dataclasses.replace(declared()[0], strategies=("random", "woa"), seeds=2, budget=15, quick_seeds=1)
+    bad = dataclasses.replace(ok, name="bad", arguments=(*ARGUMENTS[:-4], "--maximize", "nothing"))
+    monkeypatch.setattr(suite, "EXPERIMENTS", (ok, bad))
+    monkeypatch.setattr(suite, "data_folder", lambda: place)
+    share, told = Share(place / "results"), list[tuple[int, int]]()
+    failed = run_suite(share, 2, lambda done, total, words: told.append((done, total)))
+    assert list(failed) == ["bad"]
+    assert "nothing" in failed["bad"]
+    assert told == [(1, 2), (2, 2)]
+    [result] = results(share).values()
+    assert [row["seeds"] for row in result["rows"]] == [2, 2]
+    kept = share.searches(ok).read_bytes()
+    quick = Share(place / "results", quick=True, only=("free",))
+    assert run_suite(quick, 1) == {}
+    assert share.searches(ok).read_bytes() == kept  # the quick share is one of its seeds
+    assert results(quick)["free"]["searches"] == [s for s in result["searches"] if s["seed"] == 0]
+
+
+def test_without_data_it_says_where_to_put_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("RIWOA_DATA", str(tmp_path))
+    assert main(["bench", "suite", "--results", "r"]) == 66
+    assert "RIWOA_DATA names its folder" in capsys.readouterr().err
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_targets_tables_and_what_is_absent_in_lines_that_fit(found: dict[str, dict[str, Any]]) -> None:
+    missing = dataclasses.replace(declared()[0], name="later")
+    page = rendered([*declared(), missing], found, {"later": "no such file"}, quick=False)
+    assert max(map(len, page.splitlines())) <= 79
+    code = [line for n, block in enumerate(page.split("```")) if n % 2 for line in block.splitlines()]
+    assert max(map(len, code)) <= 76  # `riwoactl help` moves it in by four
+    for words in ("### Targets", "none missed", "MISSED", "Not measured: later.", "later: no such file", "### Ranks"):
+        assert words in page
+    riwoa = next(row for row in found["free"]["rows"] if row["strategy"] == "riwoa")
+    assert f"{riwoa['queries_to_best_mean']:.0f} ({riwoa['missed']})" in page
+    assert "ellipsoid 10-d 16  " in page
+    assert "too few to conclude" in " ".join(rendered(declared(), found, {}, quick=True).split())
+
+
+def test_a_target_is_met_within_its_bound(found: dict[str, dict[str, Any]]) -> None:
+    riwoa = next(row for row in found["free"]["rows"] if row["strategy"] == "riwoa")
+    share = riwoa["value_mean"]
+    assert reached(Target("", "value_mean", at_least=share), found["free"])[1]
+    assert not reached(Target("", "value_mean", at_least=share + 0.1), found["free"])[1]
+    assert not reached(Target("", "value_mean", at_most=share - 0.1), found["free"])[1]
+    assert reached(Target("", ahead=0.01), found["free"]) == ("of 0 of 3", False)  # three seeds are sure of nothing
+    assert reached(Target("", ahead=2.0), {**found["free"], "comparisons": []}) == ("of 0 of 0", True)
+
+
+def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text(f"# Results\n\nby hand\n\n{BEGIN}\nold\n{END}\n\nalso by hand\n")
+    write_page(page, "new")
+    write_page(page, "newer")
+    assert page.read_text() == f"# Results\n\nby hand\n\n{BEGIN}\n\nnewer\n{END}\n\nalso by hand\n"
+    page.write_text("# Results\n")
+    with pytest.raises(InputError, match="lacks the lines"):
+        write_page(page, "new")
+    assert page.read_text() == "# Results\n"
+
+
+def test_the_results_page_has_a_place_for_it() -> None:
+    page = read_page("results")
+    assert page.count(BEGIN) == page.count(END) == 1
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_is_drawn_as_svg_and_png(found: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'riwoa[bench]'")
+    drawn = plots.plot_progress(found["free"], tmp_path / "progress", "a title")
+    drawn += plots.plot_fronts(found["front"], tmp_path / "fronts")
+    drawn += plots.plot_ablation(found["free"], tmp_path / "ablation")
+    drawn += plots.plot_ranks([found["free"], found["limit"]], tmp_path / "deeper/ranks")
+    assert [path.suffix for path in drawn] == [".svg", ".png"] * 4
+    svg = drawn[0].read_text()
+    assert all(f">{name}<" in svg for name in NAMES)
+    assert "a title" in svg
+    again = plots.plot_progress(found["free"], tmp_path / "again", "a title")
+    assert again[0].read_bytes() == drawn[0].read_bytes()
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn[1::2])
+
+
+def test_no_two_lines_look_alike_in_grey() -> None:
+    names = ["riwoa", *map(str, range(10))]
+    looks = {(str(s["linestyle"]), s["marker"]) for s in plots._styles(names, "riwoa").values()}
+    assert len(looks) == len(names)
+
+
+def test_ranks_are_of_those_that_took_part_everywhere(found: dict[str, dict[str, Any]]) -> None:
+    fewer = {**found["limit"], "rows": [row for row in found["limit"]["rows"] if row["strategy"] != "woa"]}
+    ranks, difference = plots.mean_ranks([found["free"], fewer])
+    assert set(ranks) == {*NAMES} - {"woa"}
+    assert sum(ranks.values()) == pytest.approx(1 + 2 + 3)
+    assert difference == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 2)), abs=1e-3)  # Demsar, table 5
+    with pytest.raises(InputError, match="two strategies"):
+        plots.mean_ranks([found["free"], {**fewer, "rows": fewer["rows"][:1]}])
+
+
+def test_the_verb_draws_a_result(
+    found: dict[str, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'riwoa[bench]'")
+    (tmp_path / "r.json").write_text(json.dumps(found["free"]))
+    assert main(["bench", "plot", str(tmp_path / "r.json"), "--kind", "ablation", "--out", str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out.split() == [f"{tmp_path}/a.svg", f"{tmp_path}/a.png"]
+    (tmp_path / "other.json").write_text("{}")
+    assert main(["bench", "plot", str(tmp_path / "other.json"), "--out", str(tmp_path / "a")]) == 66
+    assert "is no result of a contest" in capsys.readouterr().err
