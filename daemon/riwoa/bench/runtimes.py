@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from riwoa.bench.contest import POPULATION, screening_of
+from riwoa.bench.arena import POPULATION
 from riwoa.bench.embedded import EvaluationFile, Evaluator, Report, Search
 from riwoa.config.schema import Config
 from riwoa.errors import OracleError, TableError
@@ -49,6 +49,7 @@ from riwoa.search.fitness import Objective
 from riwoa.search.space import Space
 from riwoa.search.strategies import make_strategy
 from riwoa.supernet.space import mobilenet_space, ofa_config
+from riwoa.surrogate.screening import Screening
 
 STRATEGY = "riwoa"
 _LEVEL = 0.95
@@ -192,7 +193,7 @@ async def _search(
     params = SearchParameters(population=POPULATION, generations=max(1, math.ceil(budget / POPULATION)))
     strategy = make_strategy(STRATEGY, space, Objective(target_ms), seed, params, latencies)
     seen = _Seen(judge)
-    found = await Search(Driver(strategy, guide=screening_of(STRATEGY, space)), seed, latencies, budget).run(
+    found = await Search(Driver(strategy, guide=Screening(space)), seed, latencies, budget).run(
         seen,  # type: ignore[arg-type]  # asked for accuracies alone
         spend,
     )
