@@ -26,8 +26,9 @@ def scheduled(contestant: Contestant, budget: int) -> SearchParameters:
 
 def screening_of(contestant: Contestant, params: SearchParameters, space: Space) -> Screening | None:
     """A predictor of its own for who chooses by one."""
-    screens = STRATEGIES[contestant.base].screens(params) and contestant.suffix != UNSCREENED
-    return Screening(space) if screens else None
+    strategy = STRATEGIES[contestant.base]
+    screens = strategy.screens(params) and contestant.suffix != UNSCREENED
+    return Screening(space, of_scores=strategy.uses_posterior) if screens else None
 
 
 class OwnSearch:

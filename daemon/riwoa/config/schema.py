@@ -36,6 +36,7 @@ from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.kinds.table import TableSettings
 from riwoa.config.strategies import strategy_table
 from riwoa.search.baselines import Whale
+from riwoa.search.bayesian import BayesianSearch
 from riwoa.search.fitness import METRIC_NAME, Constraint
 from riwoa.search.riwoa import RotationInvariantWhale
 
@@ -160,18 +161,25 @@ class WhaleSettings(strategy_table(Whale)):  # type: ignore[misc]
     """Whale optimisation as published."""
 
 
+class BayesianSettings(strategy_table(BayesianSearch)):  # type: ignore[misc]
+    """Bayesian optimisation by a Gaussian process alone."""
+
+
 class Search(Choosing):
     """Which optimiser: what all strategies have in common, and a table a strategy."""
 
     chooses = "strategy"
-    choices = ("riwoa", "woa", "random")
+    choices = ("riwoa", "gp", "woa", "random")
 
-    strategy: str = Field("riwoa", description="the optimiser: riwoa, woa, random, or the name of another package's")
+    strategy: str = Field(
+        "riwoa", description="the optimiser: riwoa, gp, woa, random, or the name of another package's"
+    )
     population: Annotated[int, Field(ge=4, le=10_000)] = Field(20, description="candidates a generation")
     p_semantic: Share = live(0.3, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
     riwoa: RiwoaSettings = RiwoaSettings()
+    gp: BayesianSettings = BayesianSettings()
     woa: WhaleSettings = WhaleSettings()
 
     @property

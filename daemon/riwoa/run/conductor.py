@@ -29,14 +29,13 @@ from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase
 from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, model_proposals
 from riwoa.run.scan import Progress, scan
-from riwoa.run.strategy import configured_strategy, screens
+from riwoa.run.strategy import configured_strategy, screening_of
 from riwoa.run.task import KeptLatencies, SearchTask
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
 from riwoa.search.racing import Racing
-from riwoa.surrogate.screening import Screening
 from riwoa_storage.events import ConfigApplied, DeadlineReached, SpaceExhausted
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Phase as PhaseName
@@ -88,7 +87,7 @@ class Conductor:
         self.history = History(task.objective(config))
         self.existing = Existing(task.catalogue, self.codec, evaluations)
         self.racing = Racing([*map(str, config.oracle.rungs)], config.oracle.rung_confidence, config.run.seed)
-        self.screening = Screening(task.space, task.prior) if screens(config) else None
+        self.screening = screening_of(config, task.space, task.prior)
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
         self.proposals: Proposals = NoProposals(self.codec)

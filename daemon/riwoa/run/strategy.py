@@ -14,6 +14,8 @@ from riwoa.search.base import LatencyOf, Outcome, PopulationStrategy, Proposal, 
 from riwoa.search.fitness import Objective
 from riwoa.search.space import Space
 from riwoa.search.strategies import STRATEGIES
+from riwoa.surrogate.gaussian_process import Examples
+from riwoa.surrogate.screening import Screening
 
 
 def strategy_named(name: str) -> Named[type[PopulationStrategy]]:
@@ -91,3 +93,10 @@ def configured_strategy(
 def screens(config: Config) -> bool:
     """Whether the configured strategy chooses among drawn children by a predictor."""
     return strategy_named(config.search.strategy).value.screens(search_parameters(config, 0.0))
+
+
+def screening_of(config: Config, space: Space, prior: Examples | None) -> Screening | None:
+    """The predictor that the configured strategy chooses by; None where it uses none."""
+    if not screens(config):
+        return None
+    return Screening(space, prior, of_scores=strategy_named(config.search.strategy).value.uses_posterior)

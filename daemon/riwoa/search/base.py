@@ -26,6 +26,22 @@ LatencyOf = Callable[[IntArray], float | None]  # canonical indices (G,) -> ms, 
 Screen = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> accuracies that they may well reach, (n,)
 
 
+class Posterior(Protocol):
+    """What a surrogate believes of scores (``riwoa.surrogate.mixture``), which grow with the value."""
+
+    def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Means and standard deviations of canonical indices (n, genes), each (n,)."""
+        ...
+
+    def believe(self, indices: IntArray) -> Posterior:
+        """What it would believe had these come out as expected."""
+        ...
+
+    def score(self, value: float) -> float:
+        """The score of a value."""
+        ...
+
+
 class CallOrderError(RuntimeError):
     """``ask`` and ``tell`` did not alternate."""
 
@@ -184,6 +200,10 @@ class Strategy(Protocol):
         """Choose among drawn children by ``screen`` from now on; what cannot makes no use of it."""
         ...
 
+    def set_posterior(self, posterior: Posterior | None) -> None:
+        """Choose by what is believed of scores from now on; what cannot makes no use of it."""
+        ...
+
     def set_parameters(self, params: SearchParameters) -> None:
         """Take new settings at a generation boundary.
 
@@ -234,12 +254,14 @@ class PopulationStrategy(ABC):
         uses_latency: whether it asks for the latencies of networks before they are evaluated.
         uses_predictor: whether it can choose among drawn children by a predictor learned from the run; its table of
             the configuration then has the key ``predictor``, a file to begin with.
+        uses_posterior: whether that predictor is one of scores (``Posterior``).
     """
 
     name: str
     parameters: ClassVar[type[SearchParameters]] = SearchParameters
     uses_latency: ClassVar[bool] = False
     uses_predictor: ClassVar[bool] = False
+    uses_posterior: ClassVar[bool] = False
 
     @classmethod
     def screens(cls, params: SearchParameters) -> bool:
@@ -260,6 +282,7 @@ class PopulationStrategy(ABC):
         self.params = self.parameters.of(params)
         self.latency_of = latency_of
         self.screen: Screen | None = None
+        self.posterior: Posterior | None = None
         self.codec = Codec(space, seed)
         self.generation = 0
         self.population = Members.empty(self.codec.dimension)
@@ -283,6 +306,10 @@ class PopulationStrategy(ABC):
     def _size(self) -> int:
         """Members that a population has, once it has any."""
         return self.params.population
+
+    def _may_have(self, members: int) -> bool:
+        """Whether a snapshot may be of so many members."""
+        return members in (0, self._size)
 
     @property
     def tau(self) -> float:
@@ -356,7 +383,7 @@ class PopulationStrategy(ABC):
         if str(snapshot.get("strategy")) != self.name:
             raise SearchInputError(f"a snapshot of {snapshot.get('strategy')!s} cannot continue as {self.name}")
         population = self._members(snapshot, "population")
-        if len(population) not in (0, self._size):
+        if not self._may_have(len(population)):
             raise SearchInputError(f"the snapshot has {len(population)} members, not {self._size}")
         self.population = population
         self._best = self._members(snapshot, "leader")
@@ -373,6 +400,10 @@ class PopulationStrategy(ABC):
     def set_screen(self, screen: Screen | None) -> None:
         """See ``Strategy.set_screen``."""
         self.screen = screen
+
+    def set_posterior(self, posterior: Posterior | None) -> None:
+        """See ``Strategy.set_posterior``."""
+        self.posterior = posterior
 
     def set_parameters(self, params: SearchParameters) -> None:
         """See ``Strategy.set_parameters``."""

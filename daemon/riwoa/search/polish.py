@@ -23,6 +23,7 @@ from riwoa.search.base import (
     LatencyOf,
     Leader,
     Outcome,
+    Posterior,
     Proposal,
     Screen,
     SearchInputError,
@@ -259,6 +260,9 @@ class Polish:
 
     def set_screen(self, screen: Screen | None) -> None:
         """A polish draws no children to choose among."""
+
+    def set_posterior(self, posterior: Posterior | None) -> None:
+        """A polish asks what is near, whatever is believed of it."""
 
     def set_parameters(self, params: SearchParameters) -> None:
         """Nothing in the settings of the search concerns the polish."""

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from riwoa.search.base import LatencyOf, PopulationStrategy, SearchInputError, SearchParameters, Strategy
 from riwoa.search.baselines import LocalSearch, RandomSearch, RegularisedEvolution, Whale
+from riwoa.search.bayesian import BayesianSearch
 from riwoa.search.fitness import Objective
 from riwoa.search.riwoa import RotationInvariantWhale
 from riwoa.search.space import Space
 
 STRATEGIES: Mapping[str, type[PopulationStrategy]] = {
-    s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch, RegularisedEvolution, LocalSearch)
+    s.name: s for s in (RotationInvariantWhale, Whale, RandomSearch, RegularisedEvolution, LocalSearch, BayesianSearch)
 }
 
 

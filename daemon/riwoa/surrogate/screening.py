@@ -17,13 +17,15 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from riwoa.errors import InputError
-from riwoa.search.base import Screen, Strategy
+from riwoa.search.base import Posterior, Screen, Strategy
 from riwoa.search.fitness import FloatArray
 from riwoa.search.space import IntArray, Space
 from riwoa.surrogate.gaussian_process import FEWEST, INTERVAL_SHARE, Examples, Surrogate, covers, learn
+from riwoa.surrogate.mixture import MixtureLearner, MixtureProcess
 
 OPTIMISM = 2.0  # 1 finds as much on OFA's predictor and is fooled now and then on NAS-Bench-201
 NEWEST = 400  # evaluations to learn from: a third of a second
+FEWEST_SCORES = 4  # a prior says enough of the kernel
 _JUDGED = 200  # of the newest predictions
 
 _blas = functools.cache(ThreadpoolController)
@@ -55,21 +57,44 @@ def prior_examples(predictor: str | None, space: Space) -> Examples | None:
     return examples
 
 
+class _OneThread:
+    """A posterior that computes on one thread."""
+
+    def __init__(self, process: Posterior) -> None:
+        self._process = process
+
+    def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
+        """See ``Posterior.predict``."""
+        with _one_thread():
+            return self._process.predict(indices)
+
+    def believe(self, indices: IntArray) -> Posterior:
+        """See ``Posterior.believe``."""
+        with _one_thread():
+            return _OneThread(self._process.believe(indices))
+
+    def score(self, value: float) -> float:
+        """See ``Posterior.score``."""
+        return self._process.score(value)
+
+
 class Screening:
     """A predictor that grows with its run.
 
     Args:
         space: of the run.
         prior: what was known before it began, of the same oracle; the run's own evaluations go first.
+        of_scores: learn scores of ranks (``riwoa.surrogate.mixture``), for a strategy that ``uses_posterior``.
     """
 
-    def __init__(self, space: Space, prior: Examples | None = None) -> None:
+    def __init__(self, space: Space, prior: Examples | None = None, *, of_scores: bool = False) -> None:
         self._space = space
+        self._scores = MixtureLearner(space) if of_scores else None
         self._prior = prior if prior is not None else Examples(space, np.empty((0, len(space)), np.int64), np.empty(0))
         self._indices: deque[IntArray] = deque(maxlen=NEWEST)
         self._accuracies: deque[float] = deque(maxlen=NEWEST)
         self._covered: deque[bool] = deque(maxlen=_JUDGED)
-        self._surrogate: Surrogate | None = None
+        self._surrogate: Surrogate | MixtureProcess | None = None
         self._from_prior = 0
 
     def tell(self, indices: IntArray, accuracy: float, predicted: Prediction | None) -> None:
@@ -89,14 +114,21 @@ class Screening:
         self._from_prior = len(before)
         accuracies = np.concatenate((before.accuracies, np.array(self._accuracies)))
         examples = Examples(self._space, np.concatenate((before.indices, indices)), accuracies)
-        enough = len(examples) >= FEWEST and float(np.ptp(accuracies)) > 1e-9
+        enough = len(examples) >= (FEWEST if self._scores is None else FEWEST_SCORES)
         with _one_thread():
-            self._surrogate = learn(examples) if enough else None
+            if not enough or not float(np.ptp(accuracies)) > 1e-9:
+                self._surrogate = None
+            elif self._scores is not None:
+                self._surrogate = self._scores.learn(examples.indices, accuracies)
+            else:
+                self._surrogate = learn(examples)
 
     def guide(self, strategy: Strategy) -> None:
         """Learn anew, and have a strategy choose by it from now on."""
         self.learn()
         strategy.set_screen(self.screen)
+        process = self._surrogate
+        strategy.set_posterior(_OneThread(process) if isinstance(process, MixtureProcess) else None)
 
     @property
     def screen(self) -> Screen | None:

@@ -1,0 +1,264 @@
+"""Bayesian optimisation: asks the architectures of which most improvement is expected, by a process of all evaluations.
+
+The expectation is of the score of a rank (``riwoa.surrogate.mixture``) above the leader's. Architectures to choose from
+are mutants and crossings of the best and uniform ones; from the three most promising the choice climbs by single steps
+while expected improvement grows. What is asked together is chosen one after another, each as if those before it had
+come out as expected (Ginsbourger et al., "Kriging is well-suited to parallelize optimization", 2010). A limit that is
+known beforehand is kept by everything that is asked, as far as anything within it is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from riwoa.search.base import (
+    LatencyOf,
+    Members,
+    PopulationStrategy,
+    Posterior,
+    Proposal,
+    SearchParameters,
+    Snapshot,
+    parameter,
+)
+from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.rng import generator
+from riwoa.search.space import IntArray, Space
+
+ELITES = 10  # of the best, from which children are made
+UNIFORM, MUTANTS, CROSSINGS = 200, 300, 150  # architectures to choose from
+CLIMBERS, MOST_STEPS = 3, 3  # of the most promising, and how far each goes
+MOST_DRAWS = 20  # of uniform architectures, in search of one within the limit
+
+
+@dataclass(frozen=True, slots=True)
+class BayesianParameters(SearchParameters):
+    """Settings of Bayesian optimisation. The population is whom children are made from."""
+
+    first: int = parameter(5, "uniform candidates, before anything is expected", least=2)
+    offspring: int = parameter(4, "candidates asked at once; as many as can be evaluated at the same time", least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Architectures to choose from: indices of every gene (n, genes), parents' rows (n,), -1 for none, and operators."""
+
+    raw: IntArray
+    parents: IntArray
+    operators: npt.NDArray[np.str_]
+
+    def take(self, rows: npt.ArrayLike) -> _Pool:
+        index = np.asarray(rows, dtype=np.int64)
+        return _Pool(self.raw[index], self.parents[index], self.operators[index])
+
+
+class BayesianSearch(PopulationStrategy):
+    """Asks those of which most improvement is expected; uniform ones while too little is known."""
+
+    name = "gp"
+    parameters = BayesianParameters
+    params: BayesianParameters
+    uses_latency = True
+    uses_predictor = True
+    uses_posterior = True
+
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective,
+        seed: int,
+        params: SearchParameters,
+        latency_of: LatencyOf | None = None,
+    ) -> None:
+        super().__init__(space, objective, seed, params, latency_of)
+        self._seen: set[bytes] = set()  # phenotypes that were told
+
+    # -- ask -----------------------------------------------------------------------------------------------------------
+
+    def _propose(self) -> list[Proposal]:
+        count = self.params.offspring if len(self.population) else self.params.first
+        if self.posterior is None or not len(self._best):
+            pool = self._uniform(count)
+        else:
+            pool = self._promising(self.posterior, count)
+        genotypes = self.codec.encode(pool.raw)
+        return [
+            Proposal(slot, str(pool.operators[slot]), genotype, self.origin(row) if row >= 0 else None)
+            for slot, (genotype, row) in enumerate(zip(genotypes, pool.parents.tolist(), strict=True))
+        ]
+
+    def _uniform(self, count: int) -> _Pool:
+        """Uniform architectures, new and within the limit as far as a number of draws finds them."""
+        draw = generator(self.seed, self.generation, "gp.uniform")
+        chosen: list[IntArray] = []
+        taken = set(self._seen)
+        nearest: tuple[float, IntArray] | None = None
+        for _ in range(MOST_DRAWS):
+            for raw in self._draw_uniform(draw, UNIFORM):
+                canonical = self.space.canonical(raw)
+                excess = self._excess(canonical)
+                if nearest is None or excess < nearest[0]:
+                    nearest = (excess, raw)
+                if excess == 0.0 and canonical.tobytes() not in taken and len(chosen) < count:
+                    taken.add(canonical.tobytes())
+                    chosen.append(raw)
+            if len(chosen) == count:
+                break
+        assert nearest is not None
+        while len(chosen) < count:  # the space is small, or the limit is hard to meet
+            nearest = self._within(*nearest)
+            chosen.append(nearest[1])
+            nearest = (np.inf, self._draw_uniform(draw, 1)[0])
+        return _Pool(np.stack(chosen), np.full(count, -1), np.full(count, "init"))
+
+    def _within(self, excess: float, raw: IntArray) -> tuple[float, IntArray]:
+        """Stepped by single choices to where the limit is exceeded least."""
+        while excess > 0.0:
+            steps = self._neighbours(raw)
+            beyond = [self._excess(self.space.canonical(step)) for step in steps]
+            best = int(np.argmin(beyond)) if beyond else 0
+            if not beyond or not beyond[best] < excess:
+                break
+            excess, raw = beyond[best], steps[best]
+        return excess, raw
+
+    def _promising(self, posterior: Posterior, count: int) -> _Pool:
+        """The best of the pool, one after another, each as if those before it had come out as expected."""
+        pool = self._drawn()
+        top = posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf
+        chosen: list[_Pool] = []
+        taken = set(self._seen)
+        for _ in range(count):
+            one = self._climb(posterior, pool, top, taken)
+            if one is None:  # nothing new is within reach: what was met before costs nothing
+                one = self._uniform(1)
+            canonical = self.space.canonical(one.raw)
+            taken.add(canonical[0].tobytes())
+            chosen.append(one)
+            posterior = posterior.believe(canonical)
+        parts = zip(*((c.raw, c.parents, c.operators) for c in chosen), strict=True)
+        return _Pool(*(np.concatenate(part) for part in parts))
+
+    @property
+    def _is_led(self) -> bool:
+        return bool(self.objective.feasible(self._best.latency_ms)[0])
+
+    def _climb(self, posterior: Posterior, pool: _Pool, top: float, taken: set[bytes]) -> _Pool | None:
+        """The architecture of most expected improvement that climbing from the pool finds; None for no new one."""
+        found: tuple[float, _Pool] | None = None
+        for _ in range(MOST_STEPS + 1):
+            canonical = self.space.canonical(pool.raw)
+            new = np.flatnonzero([row.tobytes() not in taken for row in canonical])
+            if not len(new):
+                break
+            promise = _log_expected_improvement(*posterior.predict(canonical[new]), top)
+            order = np.argsort(-np.round(promise, 9), kind="stable")
+            best = [i for i in order if self._excess(canonical[new[i]]) == 0.0][:CLIMBERS] if self._limited else []
+            best = best or list(order[:CLIMBERS])
+            if found is not None and not promise[best[0]] > found[0] + 1e-9:
+                break
+            climbers = pool.take(new[best])
+            found = (float(promise[best[0]]), climbers.take([0]))
+            pool = self._around(climbers)
+        return found[1] if found is not None else None
+
+    @property
+    def _limited(self) -> bool:
+        return self.latency_of is not None and self.objective.limit is not None
+
+    def _excess(self, canonical: IntArray) -> float:
+        """By how much a phenotype is known to miss the limit, 0 where it is not known to."""
+        limit = self.objective.limit
+        if self.latency_of is None or limit is None:
+            return 0.0
+        load = self.latency_of(canonical)
+        return 0.0 if load is None else max(0.0, load - limit)
+
+    # -- where to choose from ------------------------------------------------------------------------------------------
+
+    def _drawn(self) -> _Pool:
+        draw = generator(self.seed, self.generation, "gp.pool")
+        order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)[:ELITES]
+        elites = self.codec.raw_indices(self.population.genotype[order])
+        parents = draw.integers(len(order), size=MUTANTS)
+        rates = draw.choice([1.0, 2.0, 4.0], size=(MUTANTS, 1))
+        mutants = self._mutated(draw, elites[parents], rates)
+        first, second = draw.integers(len(order), size=(2, CROSSINGS))
+        crossed = np.where(draw.random((CROSSINGS, len(self.space))) < 0.5, elites[first], elites[second])
+        crossings = self._mutated(draw, crossed, np.ones((CROSSINGS, 1)))
+        counts = (UNIFORM, MUTANTS, CROSSINGS)
+        return _Pool(
+            np.concatenate((self._draw_uniform(draw, UNIFORM), mutants, crossings)),
+            np.concatenate((np.full(UNIFORM, -1), order[parents], order[first])),
+            np.repeat(["init", "mutate", "recombine"], counts),
+        )
+
+    def _draw_uniform(self, draw: np.random.Generator, count: int) -> IntArray:
+        return np.asarray(draw.integers(0, self.space.cardinalities, (count, len(self.space))), dtype=np.int64)
+
+    def _mutated(self, draw: np.random.Generator, raw: IntArray, rates: FloatArray) -> IntArray:
+        """Each gene gets another choice with a chance of rate / genes, and one gene at least does."""
+        cards = self.space.cardinalities
+        moved = draw.random(raw.shape) < rates / len(self.space)
+        surely = draw.integers(len(self.space), size=len(raw))
+        moved[np.arange(len(raw)), surely] |= ~moved.any(axis=1)
+        other = draw.integers(0, np.maximum(1, cards - 1), raw.shape)
+        return np.where(moved, np.minimum(other + (other >= raw), cards - 1), raw)
+
+    def _around(self, pool: _Pool) -> _Pool:
+        """Everything one step away from each of a pool."""
+        steps = [self._neighbours(raw) for raw in pool.raw]
+        rows = np.repeat(np.arange(len(steps)), [len(s) for s in steps])
+        around = pool.take(rows)
+        operators = np.where(around.parents < 0, "init", around.operators)
+        return _Pool(np.concatenate(steps) if len(rows) else pool.raw[:0], around.parents, operators)
+
+    def _neighbours(self, raw: IntArray) -> IntArray:
+        """Indices one step away, (n, genes)."""
+        out = []
+        for gene in range(len(raw)):
+            for choice in self.space.neighbours(gene, int(raw[gene])):
+                out.append(raw.copy())
+                out[-1][gene] = choice
+        return np.array(out, dtype=np.int64).reshape(-1, len(raw))
+
+    # -- tell and state ------------------------------------------------------------------------------------------------
+
+    def _absorb(self, children: Members, late: Members) -> None:
+        told = children.join(late)
+        self._seen |= {row.tobytes() for row in self.codec.decode(told.genotype)}
+        candidates = self.population.join(told)
+        order = self.objective.ranking(candidates.accuracy, candidates.latency_ms)
+        self.population = candidates.take(order[: self.params.population])
+
+    def _may_have(self, members: int) -> bool:
+        return members <= self._size
+
+    def snapshot(self) -> Snapshot:
+        """See ``Strategy.snapshot``."""
+        seen = np.array([np.frombuffer(row, dtype=np.int64) for row in sorted(self._seen)], dtype=np.int64)
+        return super().snapshot() | {"seen": seen.reshape(-1, len(self.space))}
+
+    def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """See ``Strategy.restore``."""
+        super().restore(snapshot)
+        self._seen = {row.tobytes() for row in np.asarray(snapshot["seen"], dtype=np.int64)}
+
+
+def _log_expected_improvement(means: FloatArray, deviations: FloatArray, top: float) -> FloatArray:
+    """Logarithm of the expected improvement over ``top``, (n,); the mean alone where there is nothing to improve on."""
+    from scipy.special import erfcx, ndtr
+
+    if not np.isfinite(top):
+        return means
+    z = (means - top) / deviations
+    density = -0.5 * z**2 - 0.5 * np.log(2.0 * np.pi)
+    # h(z) = pdf(z) + z cdf(z), and cdf(z) / pdf(z) = sqrt(pi / 2) erfcx(-z / sqrt 2): far below 0 nothing underflows.
+    low = np.minimum(z, 0.0)
+    ratio = np.maximum(1.0 + low * np.sqrt(np.pi / 2.0) * erfcx(-low / np.sqrt(2.0)), 1e-300)
+    high = np.log(np.maximum(np.exp(density) + z * ndtr(z), 1e-300))
+    return np.asarray(np.log(deviations) + np.where(z > 0.0, high, density + np.log(ratio)))
