@@ -24,7 +24,7 @@ def test_import_writes_a_table_that_bench_table_reads(tmp_path: Path, capsys: py
     assert main([*bench, "--budget", "20"]) == 0
     words = capsys.readouterr().out
     assert "best c10v_val200" in words
-    assert "riwoa against random" in words
+    assert "best: riwoa against" in words
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_mistakes_are_named(arguments: list[str], code: int, hint: str, capsys: 
         (
             ["--nominal", "--strategies", "riwoa,whale"],
             64,
-            "none of riwoa, woa, random, evolution, local, riwoa-blind",
+            "none of riwoa, woa, random, evolution, local, gp, riwoa-blind",
         ),
         (["--nominal", "--constraint", "ms<20"], 64, "COLUMN<=NUMBER"),
         (["--nominal", "--low-fidelity", "early"], 64, "belong together"),

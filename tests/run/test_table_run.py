@@ -83,10 +83,13 @@ RACED = (
     "run.generations=12",
     "search.population=10",
 )
+BAYESIAN = (*LATENCY, "objective.latency_ms=9.0", "search.strategy=gp", "run.generations=12")
 
 
 @pytest.mark.parametrize(
-    "more", [LATENCY, SCRIPTED, RACED], ids=["latency, geometric", "no latency, scripted", "low fidelity first"]
+    "more",
+    [LATENCY, SCRIPTED, RACED, BAYESIAN],
+    ids=["latency, geometric", "no latency, scripted", "low fidelity first", "bayesian"],
 )
 def test_killed_and_continued_it_ends_in_the_uninterrupted_digest(
     table: Path, tmp_path: Path, more: Sequence[str]
@@ -278,7 +281,11 @@ SMALL_OPS = np.array(list(itertools.product(range(3), repeat=3)), dtype=np.uint8
 WITHIN = ("oracle.table.latency=ms", "objective.latency_ms=4.0")
 
 
-@pytest.mark.parametrize("limits", [(), WITHIN, RACED[2:4]], ids=["no latency", "within a target", "raced"])
+@pytest.mark.parametrize(
+    "limits",
+    [(), WITHIN, RACED[2:4], ("search.strategy=gp",)],
+    ids=["no latency", "within a target", "raced", "bayesian"],
+)
 def test_a_search_ends_when_everything_within_the_target_is_evaluated_and_says_so(
     limits: Sequence[str], tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ class BayesianParameters(SearchParameters):
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """Architectures to choose from: indices of every gene (n, genes), parents' rows (n,), -1 for none, and operators."""
+    """Architectures to choose from: indices of every gene (n, genes), parents' rows (-1 for none), operators."""
 
     raw: IntArray
     parents: IntArray

@@ -1,0 +1,82 @@
+"""The process of rank scores: its gradient, what it learns, what it believes, and that it forgets how it came there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from riwoa.search.fitness import FloatArray
+from riwoa.search.space import Gene, IntArray, Space
+from riwoa.surrogate.mixture import EXACT, MixtureKernel, MixtureLearner, MixtureProcess, normal_scores
+
+NOMINAL = Space("nominal", tuple(Gene(f"op{i}", tuple("abcde"), "nominal") for i in range(6)))
+MIXED = Space(
+    "mixed",
+    (*(Gene(f"k{i}", (3, 5, 7)) for i in range(4)), *(Gene(f"op{i}", ("a", "b"), "nominal") for i in range(3))),
+)
+
+
+def drawn(space: Space, count: int) -> IntArray:
+    return np.random.default_rng(0).integers(0, space.cardinalities, (count, len(space)))
+
+
+def worth(indices: IntArray) -> FloatArray:
+    """Only the first two genes count, and of the first only whether it holds the choice of index 3."""
+    return np.asarray((indices[:, 0] == 3) + 0.2 * indices[:, 1], dtype=np.float64)
+
+
+@pytest.mark.parametrize("space", [NOMINAL, MIXED], ids=["nominal", "mixed"])
+def test_the_gradient_is_that_of_the_cost(space: Space) -> None:
+    kernel, rng = MixtureKernel(space), np.random.default_rng(1)
+    known = kernel.features(drawn(space, 20)), rng.normal(size=20)
+    at = kernel.means + 0.3 * kernel.sds * rng.normal(size=len(kernel.means))
+    _, gradient = kernel.cost(at, *known)
+    step = 1e-5
+    for i, found in enumerate(gradient):
+        ahead, behind = at.copy(), at.copy()
+        ahead[i] += step
+        behind[i] -= step
+        difference = (kernel.cost(ahead, *known)[0] - kernel.cost(behind, *known)[0]) / (2 * step)
+        assert found == pytest.approx(difference, abs=1e-6) or found == 0.0  # 0: the factor that is not learned
+
+
+def test_it_learns_which_genes_and_choices_matter_and_ranks_what_it_never_saw() -> None:
+    known, unseen = drawn(NOMINAL, 160)[:60], drawn(NOMINAL, 160)[60:]
+    learned = MixtureLearner(NOMINAL).learn(known, worth(known))
+    kernel = MixtureKernel(NOMINAL)
+    plain = MixtureProcess(kernel, kernel.means, known, normal_scores(worth(known)))
+    ranked, ranked_plain = (
+        float(np.corrcoef(process.predict(unseen)[0], worth(unseen))[0, 1]) for process in (learned, plain)
+    )
+    assert 1.0 - ranked**2 < 0.5 * (1.0 - ranked_plain**2)
+
+
+def test_values_are_read_back_from_scores_and_go_on_beyond_the_best() -> None:
+    known = drawn(NOMINAL, 60)
+    values = worth(known)
+    process = MixtureLearner(NOMINAL).learn(known, values)
+    means, deviations = process.predict_indices(known)
+    assert np.corrcoef(means, values)[0, 1] > 0.95
+    assert (deviations > 0).all()
+    assert process.score(float(values.max())) == pytest.approx(float(normal_scores(values).max()))
+
+
+def test_what_is_believed_is_expected_and_makes_sure() -> None:
+    known, new = drawn(NOMINAL, 21)[:20], drawn(NOMINAL, 21)[20:]
+    process = MixtureLearner(NOMINAL).learn(known, worth(known))
+    believing = process.believe(new)
+    (before,), (unsure,) = process.predict(new)
+    (after,), (sure,) = believing.predict(new)
+    assert after == pytest.approx(before, abs=1e-6)
+    assert sure < unsure
+
+
+@pytest.mark.parametrize("count", [7, 55, EXACT + 30])
+def test_a_process_does_not_depend_on_those_learned_before_it(count: int) -> None:
+    known = drawn(NOMINAL, count)
+    values, probe = worth(known), drawn(NOMINAL, 5)
+    grown = MixtureLearner(NOMINAL)
+    for n in range(max(4, count - 3), count):
+        grown.learn(known[:n], values[:n])
+    fresh = MixtureLearner(NOMINAL).learn(known, values)
+    np.testing.assert_array_equal(grown.learn(known, values).predict(probe), fresh.predict(probe))
