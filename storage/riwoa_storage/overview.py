@@ -44,7 +44,7 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         if row is None:
             return None
         seen = dict(zip((*_OF_RUN, *_OF_GENERATION), row, strict=True))
-        seen["objective"] = json.loads(seen.pop("provenance")).get("objective") or {}
+        seen["objective"] = _objective(seen.pop("provenance"))
         for column in ("counters", "leader", "inputs"):
             seen[column] = None if seen[column] is None else json.loads(seen[column])
         timed = map(json.loads, (payload for (payload,) in connection.execute(_TIMED, (seen["run_id"],))))
@@ -60,3 +60,12 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         raise JournalCorruptError(f"{path} is damaged ({error}): run riwoactl verify, then restore a backup") from None
     finally:
         connection.close()
+
+
+def _objective(provenance: str) -> dict[str, Any]:
+    """What a run looks for; empty where its provenance is damaged: ``verify`` says so, and no more is hidden."""
+    try:
+        found = json.loads(provenance)["objective"]
+    except (ValueError, TypeError, KeyError):
+        return {}
+    return found if isinstance(found, dict) else {}

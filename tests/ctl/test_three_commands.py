@@ -73,6 +73,7 @@ def test_three_commands_lead_from_a_folder_to_a_network_whose_numbers_hold_witho
     assert reported["images"] == len(pictures)
     assert abs(correct - reported["correct"]) <= 1
     assert f"on {len(pictures)} pictures that chose nothing" in done.stdout
+    assert "  measured     " in done.stdout
 
     # What it is worth by itself, on the same pictures, is asked by one more command.
     command = [sys.executable, "-m", "riwoa.ctl", "validate", "--out", "validated", "--json"]
@@ -88,9 +89,8 @@ def test_three_commands_lead_from_a_folder_to_a_network_whose_numbers_hold_witho
     # Its time is the table's, as far as three visits of each operator beside other tests can tell.
     ms = median_ms(export / "model.onnx")
     assert told["journaled"]["metrics"]["latency_ms"] == pytest.approx(ms, rel=0.5)
-    # And by the clock, unless the machine was too busy for one: the very file.
-    assert told["timed"] is None or told["timed"]["ms"] == pytest.approx(ms, rel=0.2)
-    assert "  measured     " in done.stdout
+    # And by the clock, unless the machine was too busy for one: the very file, a minute earlier, beside other tests.
+    assert told["timed"] is None or told["timed"]["ms"] == pytest.approx(ms, rel=0.5)
 
 
 def median_ms(model: Path) -> float:
