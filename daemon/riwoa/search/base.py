@@ -351,6 +351,14 @@ class PopulationStrategy(ABC):
         """Fitness under the current objective, −inf for failed individuals. Shape (n,)."""
         return self.objective.fitness(members.accuracy, members.latency_ms)
 
+    def _excess(self, indices: IntArray) -> FloatArray:
+        """By how much each phenotype is known to exceed the limit, 0 where it is not known to. (n, G) in, (n,) out."""
+        limit = self.objective.limit
+        if self.latency_of is None or limit is None:
+            return np.zeros(len(indices))
+        loads = [self.latency_of(row) for row in indices]
+        return np.array([0.0 if load is None else max(0.0, load - limit) for load in loads])
+
     def ask(self) -> list[Proposal]:
         """See ``Strategy.ask``."""
         if self._asked:

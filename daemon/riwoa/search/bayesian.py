@@ -9,6 +9,7 @@ known beforehand is kept by everything that is asked, as far as anything within 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,12 +28,13 @@ from riwoa.search.base import (
 )
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.rng import generator
+from riwoa.search.seen import Hashes, SeenPhenotypes
 from riwoa.search.space import IntArray, Space
 
 ELITES = 10  # of the best, from which children are made
 UNIFORM, MUTANTS, CROSSINGS = 200, 300, 150  # architectures to choose from
 CLIMBERS, MOST_STEPS = 3, 3  # of the most promising, and how far each goes
-MOST_DRAWS = 20  # of uniform architectures, in search of one within the limit
+MOST_DRAWS = 20  # times so many uniform architectures are looked through for those within a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +77,14 @@ class BayesianSearch(PopulationStrategy):
         latency_of: LatencyOf | None = None,
     ) -> None:
         super().__init__(space, objective, seed, params, latency_of)
-        self._seen: set[bytes] = set()  # phenotypes that were told
+        self._seen = SeenPhenotypes(space)
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
     def _propose(self) -> list[Proposal]:
         count = self.params.offspring if len(self.population) else self.params.first
         if self.posterior is None or not len(self._best):
-            pool = self._uniform(count)
+            pool = self._uniform(count, self._seen.hashes)
         else:
             pool = self._promising(self.posterior, count)
         genotypes = self.codec.encode(pool.raw)
@@ -91,53 +93,43 @@ class BayesianSearch(PopulationStrategy):
             for slot, (genotype, row) in enumerate(zip(genotypes, pool.parents.tolist(), strict=True))
         ]
 
-    def _uniform(self, count: int) -> _Pool:
+    def _uniform(self, count: int, taken: Hashes) -> _Pool:
         """Uniform architectures, new and within the limit as far as a number of draws finds them."""
         draw = generator(self.seed, self.generation, "gp.uniform")
-        chosen: list[IntArray] = []
-        taken = set(self._seen)
-        nearest: tuple[float, IntArray] | None = None
-        for _ in range(MOST_DRAWS):
-            for raw in self._draw_uniform(draw, UNIFORM):
-                canonical = self.space.canonical(raw)
-                excess = self._excess(canonical)
-                if nearest is None or excess < nearest[0]:
-                    nearest = (excess, raw)
-                if excess == 0.0 and canonical.tobytes() not in taken and len(chosen) < count:
-                    taken.add(canonical.tobytes())
-                    chosen.append(raw)
-            if len(chosen) == count:
-                break
-        assert nearest is not None
-        while len(chosen) < count:  # the space is small, or the limit is hard to meet
-            nearest = self._within(*nearest)
-            chosen.append(nearest[1])
-            nearest = (np.inf, self._draw_uniform(draw, 1)[0])
+        drawn = self._draw_uniform(draw, MOST_DRAWS * UNIFORM)
+        canonical = self.space.canonical(drawn)
+        _, first = np.unique(canonical, axis=0, return_index=True)
+        first = np.sort(first)
+        new = first[~np.isin(self._seen.hash(canonical[first]), taken)]
+        within = (i for i in new if self._excess(canonical[[i]])[0] == 0.0)
+        chosen = [drawn[i] for i in itertools.islice(within, count)]
+        while len(chosen) < count:  # the space is asked out, or the limit is hard to meet
+            chosen.append(self._stepped_within(drawn[len(chosen)]))
         return _Pool(np.stack(chosen), np.full(count, -1), np.full(count, "init"))
 
-    def _within(self, excess: float, raw: IntArray) -> tuple[float, IntArray]:
+    def _stepped_within(self, raw: IntArray) -> IntArray:
         """Stepped by single choices to where the limit is exceeded least."""
+        excess = self._excess(self.space.canonical(raw[None, :]))[0]
         while excess > 0.0:
             steps = self._neighbours(raw)
-            beyond = [self._excess(self.space.canonical(step)) for step in steps]
-            best = int(np.argmin(beyond)) if beyond else 0
-            if not beyond or not beyond[best] < excess:
+            beyond = self._excess(self.space.canonical(steps))
+            if not len(beyond) or not beyond.min() < excess:
                 break
-            excess, raw = beyond[best], steps[best]
-        return excess, raw
+            excess, raw = beyond.min(), steps[int(np.argmin(beyond))]
+        return raw
 
     def _promising(self, posterior: Posterior, count: int) -> _Pool:
         """The best of the pool, one after another, each as if those before it had come out as expected."""
         pool = self._drawn()
         top = posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf
         chosen: list[_Pool] = []
-        taken = set(self._seen)
+        taken = self._seen.hashes
         for _ in range(count):
             one = self._climb(posterior, pool, top, taken)
             if one is None:  # nothing new is within reach: what was met before costs nothing
-                one = self._uniform(1)
+                one = self._uniform(1, taken)
             canonical = self.space.canonical(one.raw)
-            taken.add(canonical[0].tobytes())
+            taken = np.concatenate((taken, self._seen.hash(canonical)))
             chosen.append(one)
             posterior = posterior.believe(canonical)
         parts = zip(*((c.raw, c.parents, c.operators) for c in chosen), strict=True)
@@ -147,36 +139,25 @@ class BayesianSearch(PopulationStrategy):
     def _is_led(self) -> bool:
         return bool(self.objective.feasible(self._best.latency_ms)[0])
 
-    def _climb(self, posterior: Posterior, pool: _Pool, top: float, taken: set[bytes]) -> _Pool | None:
+    def _climb(self, posterior: Posterior, pool: _Pool, top: float, taken: Hashes) -> _Pool | None:
         """The architecture of most expected improvement that climbing from the pool finds; None for no new one."""
         found: tuple[float, _Pool] | None = None
         for _ in range(MOST_STEPS + 1):
             canonical = self.space.canonical(pool.raw)
-            new = np.flatnonzero([row.tobytes() not in taken for row in canonical])
+            new = np.flatnonzero(~np.isin(self._seen.hash(canonical), taken))
             if not len(new):
                 break
             promise = _log_expected_improvement(*posterior.predict(canonical[new]), top)
             order = np.argsort(-np.round(promise, 9), kind="stable")
-            best = [i for i in order if self._excess(canonical[new[i]]) == 0.0][:CLIMBERS] if self._limited else []
-            best = best or list(order[:CLIMBERS])
+            # Loads are asked for one at a time, the most promising first: a table of 46 genes takes a while to sum.
+            within = (i for i in order if self._excess(canonical[new[[i]]])[0] == 0.0)
+            best = list(itertools.islice(within, CLIMBERS)) or order[:CLIMBERS]
             if found is not None and not promise[best[0]] > found[0] + 1e-9:
                 break
             climbers = pool.take(new[best])
             found = (float(promise[best[0]]), climbers.take([0]))
             pool = self._around(climbers)
         return found[1] if found is not None else None
-
-    @property
-    def _limited(self) -> bool:
-        return self.latency_of is not None and self.objective.limit is not None
-
-    def _excess(self, canonical: IntArray) -> float:
-        """By how much a phenotype is known to miss the limit, 0 where it is not known to."""
-        limit = self.objective.limit
-        if self.latency_of is None or limit is None:
-            return 0.0
-        load = self.latency_of(canonical)
-        return 0.0 if load is None else max(0.0, load - limit)
 
     # -- where to choose from ------------------------------------------------------------------------------------------
 
@@ -230,7 +211,7 @@ class BayesianSearch(PopulationStrategy):
 
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
-        self._seen |= {row.tobytes() for row in self.codec.decode(told.genotype)}
+        self._seen.add(self.codec.decode(told.genotype))
         candidates = self.population.join(told)
         order = self.objective.ranking(candidates.accuracy, candidates.latency_ms)
         self.population = candidates.take(order[: self.params.population])
@@ -240,13 +221,12 @@ class BayesianSearch(PopulationStrategy):
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
-        seen = np.array([np.frombuffer(row, dtype=np.int64) for row in sorted(self._seen)], dtype=np.int64)
-        return super().snapshot() | {"seen": seen.reshape(-1, len(self.space))}
+        return super().snapshot() | {"seen": self._seen.hashes.copy()}
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         super().restore(snapshot)
-        self._seen = {row.tobytes() for row in np.asarray(snapshot["seen"], dtype=np.int64)}
+        self._seen.hashes = np.array(snapshot["seen"], dtype=np.uint64)
 
 
 def _log_expected_improvement(means: FloatArray, deviations: FloatArray, top: float) -> FloatArray:

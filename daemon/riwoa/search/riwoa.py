@@ -69,12 +69,12 @@ from riwoa.search.covariance import eigenbasis, shrunk_covariance
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
 from riwoa.search.race import Cut
 from riwoa.search.rng import generator
+from riwoa.search.seen import SeenPhenotypes
 from riwoa.search.space import IntArray, Space
 
 Children = tuple[FloatArray, npt.NDArray[np.str_], IntArray]  # vectors (n, D), operators and parents' rows (n,)
 _ASKING = ("semantic", "placebo")
 NEWEST = 0.3  # weight of the newest elite covariance in the moving average
-REMEMBERED = 4096  # phenotypes that count as evaluated already; older ones are forgotten
 MOST_REPAIRS = 100  # single-choice steps towards a new phenotype within the target
 
 
@@ -128,8 +128,7 @@ class RotationInvariantWhale(PopulationStrategy):
         d = self.codec.dimension
         self._covariance: FloatArray = np.eye(d) / 12.0  # of the uniform distribution
         self._basis: FloatArray = np.eye(d)
-        self._seen = np.empty(0, dtype=np.uint64)
-        self._hash_weights = generator(0, 0, "riwoa.hash").integers(0, 2**64, len(space), dtype=np.uint64)
+        self._seen = SeenPhenotypes(space)
         self._steppable = np.flatnonzero(space.cardinalities > 1)
 
     # -- ask -----------------------------------------------------------------------------------------------------------
@@ -162,7 +161,7 @@ class RotationInvariantWhale(PopulationStrategy):
         vectors, operators, parents = (np.stack(part) for part in zip(*drawn, strict=True))  # (variants, n, ...)
         indices = self.codec.decode(vectors.reshape(-1, self.codec.dimension))
         places = self._places(indices).reshape(operators.shape)
-        hashes = self._hashes(indices).reshape(operators.shape)
+        hashes = self._seen.hash(indices).reshape(operators.shape)
         asks = np.isin(operators, _ASKING)
         chosen = np.zeros(operators.shape[1], dtype=np.int64)
         taken: list[np.uint64] = []
@@ -188,7 +187,7 @@ class RotationInvariantWhale(PopulationStrategy):
             latency_ms = np.array([target_ms if ms is None else ms for ms in found])
         order = np.lexsort((-self.objective.fitness(upper, latency_ms), ~self.objective.feasible(latency_ms)))
         if self.params.avoid_duplicates:
-            order = order[np.argsort(np.isin(self._hashes(indices[order]), self._seen), kind="stable")]
+            order = order[np.argsort(self._seen.hold(self._seen.hash(indices[order])), kind="stable")]
         places = np.empty(len(order), dtype=np.int64)
         places[order] = np.arange(len(order))
         return places
@@ -259,7 +258,7 @@ class RotationInvariantWhale(PopulationStrategy):
         """
         out = vectors.copy()
         indices = self.codec.decode(out)
-        excess = self._excess_ms(indices)
+        excess = self._excess(indices)
         for attempt in range(MOST_REPAIRS):
             slow = excess > 0.0
             rows = np.flatnonzero(slow | self._repeated(indices))
@@ -271,7 +270,7 @@ class RotationInvariantWhale(PopulationStrategy):
             for vector, row in zip(stepped, rows, strict=True):
                 self._step(vector, indices[row], draws[row])
             new_indices = self.codec.decode(stepped)
-            new_excess = self._excess_ms(new_indices)
+            new_excess = self._excess(new_indices)
             taken = ~slow[rows] | (new_excess < excess[rows])
             out[rows[taken]] = stepped[taken]
             indices[rows[taken]] = new_indices[taken]
@@ -290,21 +289,10 @@ class RotationInvariantWhale(PopulationStrategy):
         """Whether each phenotype was evaluated before or stands in an earlier slot. (n, G) in, (n,) out."""
         if not self.params.avoid_duplicates:
             return np.zeros(len(indices), dtype=np.bool_)
-        hashes = self._hashes(indices)
+        hashes = self._seen.hash(indices)
         repeated = np.ones(len(hashes), dtype=np.bool_)
         repeated[np.unique(hashes, return_index=True)[1]] = False
-        return np.asarray(repeated | np.isin(hashes, self._seen))
-
-    def _excess_ms(self, indices: IntArray) -> FloatArray:
-        """By how much each phenotype is known to miss the target, 0 where it is not. (n, G) in, (n,) out."""
-        target_ms = self.objective.limit
-        if self.latency_of is None or target_ms is None:
-            return np.zeros(len(indices))
-        latency_ms = [self.latency_of(row) for row in indices]
-        return np.array([0.0 if ms is None else max(0.0, ms - target_ms) for ms in latency_ms])
-
-    def _hashes(self, indices: IntArray) -> npt.NDArray[np.uint64]:
-        return np.asarray((indices + 1).astype(np.uint64) @ self._hash_weights)
+        return np.asarray(repeated | self._seen.hold(hashes))
 
     @property
     def cut(self) -> Cut | None:
@@ -312,7 +300,7 @@ class RotationInvariantWhale(PopulationStrategy):
 
         None without elitism, and while a repeat holds a place, which any other phenotype would take.
         """
-        hashes = self._hashes(self.codec.decode(self.population.genotype))
+        hashes = self._seen.hash(self.codec.decode(self.population.genotype))
         distinct = len(np.unique(hashes)) == len(hashes)
         return self._cut_at(self.population) if self.params.elitism and distinct else None
 
@@ -320,7 +308,7 @@ class RotationInvariantWhale(PopulationStrategy):
 
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
-        self._seen = np.concatenate((self._seen, self._hashes(self.codec.decode(told.genotype))))[-REMEMBERED:]
+        self._seen.add(self.codec.decode(told.genotype))
         self.population = self._survivors(self.population.join(told)) if self.params.elitism else children
         elites = self.population.genotype[self._elite_rows()]
         if len(elites) >= 2:  # the covariance of one point would drag the average towards nothing
@@ -332,7 +320,7 @@ class RotationInvariantWhale(PopulationStrategy):
         """The best ``population`` candidates of different phenotypes, best first; repeats and failures fill up."""
         order = self.objective.ranking(candidates.accuracy, candidates.latency_ms)
         phenotypes = self.codec.decode(candidates.genotype[order])
-        distinct = order[np.sort(np.unique(self._hashes(phenotypes), return_index=True)[1])]
+        distinct = order[np.sort(np.unique(self._seen.hash(phenotypes), return_index=True)[1])]
         others = np.setdiff1d(np.arange(len(candidates)), distinct)
         return candidates.take(np.concatenate((distinct, others))[: self.params.population])
 
@@ -352,14 +340,18 @@ class RotationInvariantWhale(PopulationStrategy):
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
         state = super().snapshot()
-        return state | {"covariance": self._covariance.copy(), "basis": self._basis.copy(), "seen": self._seen.copy()}
+        return state | {
+            "covariance": self._covariance.copy(),
+            "basis": self._basis.copy(),
+            "seen": self._seen.hashes.copy(),
+        }
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._covariance = np.array(snapshot["covariance"], dtype=np.float64)
         self._basis = np.array(snapshot["basis"], dtype=np.float64)
-        self._seen = np.array(snapshot["seen"], dtype=np.uint64)
+        self._seen.hashes = np.array(snapshot["seen"], dtype=np.uint64)
 
 
 def _pick(uniform: FloatArray, count: int) -> IntArray:

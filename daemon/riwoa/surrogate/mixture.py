@@ -23,7 +23,8 @@ from functools import cached_property
 import numpy as np
 
 from riwoa.search.fitness import FloatArray
-from riwoa.search.space import IntArray, Space
+from riwoa.search.space import Choice, IntArray, Space
+from riwoa.surrogate.gaussian_process import one_hot
 
 EXACT = 400  # examples to condition on; a fit is cubic in them
 FITTED = 200  # examples to learn weights from, the best half and the latest half
@@ -35,11 +36,21 @@ _MOST_STEPS = 30  # of L-BFGS
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A kernel of the sum: columns of features, and the parameters whose sum scales (the log of) each column."""
+    """One kernel of the sum.
+
+    Attributes:
+        amplitude: number of the parameter that is the logarithm of its variance.
+        columns: features of canonical indices (n, genes), (n, columns).
+        scales: whether a parameter scales a column, 0 or 1, (columns, parameters).
+    """
 
     amplitude: int
-    columns: Callable[[IntArray], FloatArray]  # canonical indices (n, genes) -> (n, columns)
-    scaled_by: IntArray  # parameters of each column, (columns, 3); the last parameter is always 0
+    columns: Callable[[IntArray], FloatArray]
+    scales: FloatArray
+
+    def scaled(self, features: FloatArray, parameters: FloatArray) -> FloatArray:
+        """Features (n, columns) such that their squared distances are the kernel's."""
+        return np.asarray(features * np.exp(0.5 * (self.scales @ parameters)))
 
 
 class MixtureKernel:
@@ -50,51 +61,42 @@ class MixtureKernel:
     """
 
     def __init__(self, space: Space) -> None:
-        self._space = space
         self._means: list[float] = []
         self._sds: list[float] = []
         genes = len(space)
         gene_weights = [self._parameter(0.0, _WEIGHT_SD) for _ in range(genes)]
-        groups: dict[tuple[object, ...], list[int]] = {}
+        alike: dict[tuple[Choice, ...], list[int]] = {}  # nominal genes of the same choices
         for i, gene in enumerate(space.genes):
-            groups.setdefault((gene.kind, *gene.choices), []).append(i)
-        nominal = {key: [self._parameter(0.0, _WEIGHT_SD) for _ in key[1:]] for key in groups if key[0] == "nominal"}
-        unit = self._parameter(0.0, _WEIGHT_SD)  # a factor of 1 that no column learns
-        self.parts: list[_Part] = []
-        kinds = 1 + bool(nominal) + (len(nominal) < len(groups))
-        start = -float(np.log(kinds))
+            if gene.kind == "nominal":
+                alike.setdefault(gene.choices, []).append(i)
+        choice_weights = {choices: [self._parameter(0.0, _WEIGHT_SD) for _ in choices] for choices in alike}
+        ordered = [i for i, gene in enumerate(space.genes) if gene.kind == "ordered"]
+        amplitude = -float(np.log(1 + bool(alike) + bool(ordered)))
+
+        drafts = []  # amplitude, features, and the parameters that scale each column
         scale = self._parameter(-float(np.log(genes)), _PRIOR_SD)
-        scaled = []
-        for i, gene in enumerate(space.genes):
-            weights = nominal.get((gene.kind, *gene.choices), [unit] * len(gene.choices))
-            scaled += [(scale, gene_weights[i], w) for w in weights]
-        self.parts.append(_Part(self._parameter(start, _PRIOR_SD), self._chosen, np.array(scaled)))
-        if nominal:
+        chosen = []
+        for gene, gene_weight in zip(space.genes, gene_weights, strict=True):
+            shared = choice_weights[gene.choices] if gene.kind == "nominal" else []
+            chosen += [[scale, gene_weight, *shared[k : k + 1]] for k in range(len(gene.choices))]
+        drafts.append((self._parameter(amplitude, _PRIOR_SD), _choices(space), chosen))
+        if alike:
             scale = self._parameter(float(np.log(0.5 / genes)), _PRIOR_SD)
-            counted = [(groups[key], weights) for key, weights in nominal.items()]
-            columns = np.array([(scale, w, unit) for _, weights in counted for w in weights])
-            self.parts.append(
-                _Part(self._parameter(start, _PRIOR_SD), _counts([g for g, _ in counted], space), columns)
-            )
-        ordered = np.array([i for i, gene in enumerate(space.genes) if gene.kind == "ordered"], dtype=np.int64)
-        if len(ordered):
+            counted = [[scale, weight] for weights in choice_weights.values() for weight in weights]
+            drafts.append((self._parameter(amplitude, _PRIOR_SD), _counts([*alike.values()], space), counted))
+        if ordered:
             scale = self._parameter(float(np.log(3.0 / genes)), _PRIOR_SD)
-            columns = np.array([(scale, gene_weights[i], unit) for i in ordered])
-            self.parts.append(_Part(self._parameter(start, _PRIOR_SD), _positions(ordered, space), columns))
+            placed = [[scale, gene_weights[i]] for i in ordered]
+            drafts.append((self._parameter(amplitude, _PRIOR_SD), _positions(np.array(ordered), space), placed))
         self.noise = self._parameter(float(np.log(_NOISE)), _PRIOR_SD)
         self.means, self.sds = np.array(self._means), np.array(self._sds)
-        self._unit = unit
+        every = np.eye(len(self.means))
+        self.parts = [_Part(a, f, np.array([every[row].sum(axis=0) for row in by])) for a, f, by in drafts]
 
     def _parameter(self, mean: float, sd: float) -> int:
         self._means.append(mean)
         self._sds.append(sd)
         return len(self._means) - 1
-
-    def _chosen(self, indices: IntArray) -> FloatArray:
-        """A half in the square for each active gene's choice: two that differ are 1 apart, squared."""
-        cards = self._space.cardinalities
-        ones = np.hstack([indices[:, [i]] == np.arange(c) for i, c in enumerate(cards)], dtype=np.float64)
-        return np.asarray(ones / np.sqrt(2))
 
     def features(self, indices: IntArray) -> list[FloatArray]:
         """Columns of each part, not yet scaled."""
@@ -104,20 +106,17 @@ class MixtureKernel:
         """Between architectures by their features, (n, m); without noise."""
         total = np.zeros((len(a[0]), len(b[0])))
         for part, x, y in zip(self.parts, a, b, strict=True):
-            factor = self._factors(part, parameters)
-            total += np.exp(parameters[part.amplitude] - _squared(x * factor, y * factor))
+            apart = _squared(part.scaled(x, parameters), part.scaled(y, parameters))
+            total += np.exp(parameters[part.amplitude] - apart)
         return total
 
     def variance(self, parameters: FloatArray) -> float:
         """Of any architecture, without noise."""
         return float(sum(np.exp(parameters[part.amplitude]) for part in self.parts))
 
-    def _factors(self, part: _Part, parameters: FloatArray) -> FloatArray:
-        return np.asarray(np.exp(0.5 * parameters[part.scaled_by].sum(axis=1)))
-
     def cost(self, parameters: FloatArray, features: list[FloatArray], scores: FloatArray) -> tuple[float, FloatArray]:
         """The negative log posterior density up to a constant, and its gradient."""
-        scaled = [x * self._factors(part, parameters) for part, x in zip(self.parts, features, strict=True)]
+        scaled = [part.scaled(x, parameters) for part, x in zip(self.parts, features, strict=True)]
         kernels = [
             np.exp(parameters[part.amplitude] - _squared(x, x)) for part, x in zip(self.parts, scaled, strict=True)
         ]
@@ -135,9 +134,8 @@ class MixtureKernel:
             gradient[part.amplitude] -= 0.5 * float(shared.sum())
             # Half the sum over pairs of slope, kernel and squared distance along each column.
             along = shared.sum(axis=1) @ x**2 - np.einsum("ik,ik->k", x, shared @ x)
-            np.add.at(gradient, part.scaled_by, along[:, None])
+            gradient += along @ part.scales
         gradient[self.noise] -= 0.5 * noise * float(np.trace(slope))
-        gradient[self._unit] = 0.0
         return cost, gradient
 
     def fit(self, indices: IntArray, scores: FloatArray) -> FloatArray:
@@ -291,8 +289,13 @@ def _squared(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(np.maximum(np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None, :] - 2.0 * (a @ b.T), 0.0))
 
 
+def _choices(space: Space) -> Callable[[IntArray], FloatArray]:
+    """A half in the square for each active gene's choice: two that differ are 1 apart, squared."""
+    return lambda indices: one_hot(space, indices) / np.sqrt(2)
+
+
 def _counts(groups: list[list[int]], space: Space) -> Callable[[IntArray], FloatArray]:
-    """How often each choice occurs in each group of genes; as in ``_chosen``, halved in the square."""
+    """How often each choice occurs in each group of genes; as in ``_choices``, halved in the square."""
 
     def columns(indices: IntArray) -> FloatArray:
         found = [
