@@ -6,7 +6,7 @@ STATE ?= .riwoa
 RESULTS ?= .bench
 ARGS ?=
 JOBS ?= 2
-SUITE = $(BIN)/riwoactl bench suite --results $(RESULTS) --jobs $(JOBS) --figures figures \
+SUITE = $(BIN)/riwoactl bench suite --results $(RESULTS) --jobs $(JOBS) --figures $(RESULTS)/figures \
 	--page daemon/riwoa/data/handbook/results.md
 SHARED := -n $(JOBS) --dist worksteal
 FUZZED := tests/service/test_control.py tests/cognition/test_parse.py tests/config/test_config.py tests/config/test_hours.py \

@@ -17,11 +17,9 @@ from riwoa.service.state import DaemonState
 from riwoa.service.trainings import Trainings
 from riwoa.service.verbs import Verbs
 from riwoa.supernet.job import TrainingJob
-from riwoa.supernet.plan import Wishes
 from riwoa.supernet.recipe import read_recipe
-from riwoa.supernet.spec import SupernetSpec
 from riwoa.supernet.training import unfinished
-from tests.support.tiny_pictures import CLASSES, tiny_file
+from tests.support.tiny_training import tiny_training
 
 from .support import daemon_parts
 
@@ -36,17 +34,7 @@ def parts(tmp_path: Path) -> DaemonParts:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
     """A training that nobody disturbs, done."""
-    place = tmp_path_factory.mktemp("whole")
-    spec = SupernetSpec(
-        checkpoint="trained",
-        data=str(tiny_file(place / "tiny.npz")),
-        n_classes=CLASSES,
-        width_mult=0.1,
-        resolutions=(12,),
-        data_rules=2,
-    )
-    wishes = Wishes(epochs=8, width_mult=0.1, resolutions=(12,), stem="imagenet")
-    job = TrainingJob(place / "whole.safetensors", spec, wishes, "scratch", 1)
+    job = tiny_training(tmp_path_factory.mktemp("whole"), epochs=8)
     asyncio.run(run_job(MODULE, [json.dumps(job.to_json())], 1, "training", lambda event: None))
     return job
 

@@ -12,26 +12,15 @@ import pytest
 from riwoa.files.ownership import safetensors_notes
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.supernet.job import TrainingJob, told_check
-from riwoa.supernet.plan import Wishes
 from riwoa.supernet.recipe import read_recipe
-from riwoa.supernet.spec import SupernetSpec
 from riwoa.supernet.training import unfinished
-from tests.support.tiny_pictures import CLASSES, tiny_file
+from tests.support.tiny_pictures import CLASSES
+from tests.support.tiny_training import tiny_training
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
-    place = tmp_path_factory.mktemp("job")
-    spec = SupernetSpec(
-        checkpoint="trained",
-        data=str(tiny_file(place / "tiny.npz")),
-        n_classes=CLASSES,
-        width_mult=0.1,
-        resolutions=(12,),
-        data_rules=2,
-    )
-    wishes = Wishes(epochs=12, width_mult=0.1, resolutions=(12,), stem="imagenet")
-    return TrainingJob(place / "whole.safetensors", spec, wishes, "scratch", 1)
+    return tiny_training(tmp_path_factory.mktemp("job"), epochs=12)
 
 
 def start(job: TrainingJob) -> subprocess.Popen[str]:

@@ -84,9 +84,9 @@ class Experiment:
     picture: str | None = None
     ranked: bool = False
 
-    def command(self, places: Mapping[str, str], *, quick: bool = False) -> list[str]:
-        """What stands behind ``riwoactl bench``, with the places filled in."""
-        counts = ("--seeds", str(self.quick_seeds if quick else self.seeds), "--budget", str(self.budget))
+    def command(self, places: Mapping[str, str], seeds: int) -> list[str]:
+        """What stands behind ``riwoactl bench`` for so many seeds, with the places filled in."""
+        counts = ("--seeds", str(seeds), "--budget", str(self.budget))
         given = [argument.format_map(places) for argument in self.arguments]
         return [self.bench, *given, *counts, "--strategies", ",".join(self.strategies)]
 

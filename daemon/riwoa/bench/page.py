@@ -112,7 +112,11 @@ def _contest(rows: Rows) -> list[str]:
     parts = []
     for e, result in rows:
         seeds = result["settings"]["seeds"]
-        parts += [f"{e.title}, seeds: {seeds}, queries: {e.budget}", f"```\n{_command(e)}\n```", _contest_table(result)]
+        parts += [
+            f"{e.title}, seeds: {seeds}, queries: {e.budget}",
+            f"```\n{_command(e, result)}\n```",
+            _contest_table(result),
+        ]
     return parts
 
 
@@ -140,7 +144,7 @@ def _contest_table(result: Result) -> str:
 
 def _grounds(rows: Rows) -> list[str]:
     """Strategies down, grounds across, a few a table; with known bests queries and misses, else the value."""
-    parts = [f"```\n{_command(rows[0][0])}\n```"]
+    parts = [f"```\n{_command(*rows[0])}\n```"]
     for start in range(0, len(rows), _COLUMNS_A_TABLE - 1):
         some = rows[start : start + _COLUMNS_A_TABLE - 1]
         names = list(dict.fromkeys(row["strategy"] for _, r in some for row in r["rows"]))
@@ -178,7 +182,7 @@ def _functions(rows: Rows) -> list[str]:
             p = max((c["wilcoxon_p_holm"] for c in ground["comparisons"]), default=1.0)
             cells = "" if ground["cells"] == FINE_CELLS else f" {ground['cells']}"
             table.append([f"{ground['function']} {ground['dimensions']}-d{cells}", *means, _p(p)])
-        parts += [f"Seeds: {result['settings']['seeds']}", f"```\n{_command(e)}\n```", _block(table)]
+        parts += [f"Seeds: {result['settings']['seeds']}", f"```\n{_command(e, result)}\n```", _block(table)]
     return parts
 
 
@@ -195,7 +199,7 @@ def _embedded(rows: Rows) -> list[str]:
             numbers = [_percent(row["mean"]), _percent(row["sd"]), _percent(row["test_accuracy_mean"])]
             table.append([row["strategy"], *numbers, *pair])
         target, seeds = result["settings"]["target_ms"], result["settings"]["seeds"]
-        parts += [f"Seeds: {seeds}, target {target:.3f} ms", f"```\n{_command(e)}\n```", _block(table)]
+        parts += [f"Seeds: {seeds}, target {target:.3f} ms", f"```\n{_command(e, result)}\n```", _block(table)]
     return parts
 
 
@@ -215,9 +219,10 @@ def _ranks(there: Rows) -> list[str]:
 _SECTIONS = {"contest": _contest, "grounds": _grounds, "functions": _functions, "embedded": _embedded}
 
 
-def _command(e: Experiment) -> str:
-    """As a user would type it, in lines that fit."""
-    words = ["riwoactl", "bench", *e.command({"data": "$RIWOA_DATA", "table": "latency_lut.json"})]
+def _command(e: Experiment, result: Result) -> str:
+    """As a user would type it for the same seeds, in lines that fit."""
+    places = {"data": "$RIWOA_DATA", "table": "latency_lut.json"}
+    words = ["riwoactl", "bench", *e.command(places, result["settings"]["seeds"])]
     lines, line = [], ""
     for word in (w if w.startswith("$") else shlex.quote(w) for w in words):
         for piece in _pieces(word):

@@ -91,7 +91,7 @@ def run_suite(share: Share, jobs: int, progress: Progress = lambda done, total, 
 
 def _run(share: Share, experiment: Experiment, places: dict[str, str]) -> str | None:
     """Run one and keep its result; what it said where it failed."""
-    asked = experiment.command(places, quick=share.quick)
+    asked = experiment.command(places, experiment.quick_seeds if share.quick else experiment.seeds)
     command = child_command("riwoa.ctl", "--json", "bench", *asked, "--out", str(share.searches(experiment)))
     share.searches(experiment).parent.mkdir(parents=True, exist_ok=True)
     started_s = time.monotonic()
