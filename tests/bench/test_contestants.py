@@ -1,12 +1,14 @@
 import itertools
 import math
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from riwoa.bench.contest import Settings, search
+import riwoa
+from riwoa.bench.contest import Settings, search, search_key
 from riwoa.bench.contestants import GROUPS, Contestant, contestants
 from riwoa.bench.front import FrontLandscape, Reference, bench_front
 from riwoa.bench.functions import FUNCTIONS, FunctionLandscape, Ground, bench_functions
@@ -82,6 +84,34 @@ def test_a_setting_changes_the_search(table: Path) -> None:
     landscape.best = math.inf
     plain, other = contestants("riwoa-unscreened,riwoa:screened=1,p_recombine=0.0")
     assert search(plain, 0, landscape, 60).improvements != search(other, 0, landscape, 60).improvements
+
+
+@pytest.mark.parametrize("name", ["riwoa", "nsga2"])
+def test_a_kept_search_is_as_old_as_the_code_that_decides_it(
+    table: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in PEERS:
+        needs(name)
+    package = tmp_path / "riwoa"
+    shutil.copytree(Path(riwoa.__file__).parent, package, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    monkeypatch.setattr("riwoa.bench.contestants._PACKAGE", package)
+    landscape = TableLandscape(table, question())
+
+    def changed(file: str) -> bool:
+        before = search_key(Contestant.parse(name), landscape, 20)
+        with (package / file).open("a") as stream:
+            stream.write("\n")
+        return search_key(Contestant.parse(name), landscape, 20) != before
+
+    deciding = ["arena", "front", "functions", "landscape", "predictor", "table"]
+    assert all(changed(f"bench/{module}.py") for module in deciding)
+    assert all(map(changed, ["hardware/ofa_table.py", "oracle/predictor.py", "oracle/table_file.py"]))
+    assert all(map(changed, ["search/fitness.py", "search/space.py", "supernet/space.py"]))
+    own = ["bench/own.py", "search/driver.py", "surrogate/screening.py"]
+    peers = ["bench/peers/__init__.py", "bench/peers/by_pymoo.py"]
+    for file in own + peers:
+        assert changed(file) == (file in (peers if name in PEERS else own))
+    assert not any(changed(f"bench/{module}.py") for module in ("page", "plots", "suite", "measures"))
 
 
 # -- peers -------------------------------------------------------------------------------------------------------------

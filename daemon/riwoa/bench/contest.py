@@ -84,8 +84,9 @@ def search_all(
         StateDirectoryError: ``out`` cannot be written.
     """
     file = SearchFile(out) if out is not None else None
-    pairs = [(c, seed) for c in contestants(",".join(settings.strategies)) for seed in range(settings.seeds)]
-    keys = {c.name: search_key(c, landscape, settings.budget) for c, _ in pairs}
+    named = contestants(",".join(settings.strategies))
+    pairs = [(c, seed) for c in named for seed in range(settings.seeds)]
+    keys = {c.name: search_key(c, landscape, settings.budget) for c in named}
     found = []
     try:
         for done, (contestant, seed) in enumerate(pairs):

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -21,9 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import riwoa.bench.peers
-import riwoa.search
-import riwoa.surrogate
+import riwoa
 from riwoa.bench.peers import PEERS, peer_version
 from riwoa.errors import UsageError
 from riwoa.search.base import SearchInputError, SearchParameters
@@ -38,6 +35,15 @@ NAMES = (
     *PEERS,
 )
 _SETTING = re.compile(r"([a-z_]+)=(\S+)")
+
+_PACKAGE = Path(riwoa.__file__).parent
+_EVERYBODYS = (  # the code of every search: the account, what it asks for, and who answers
+    *(f"bench/{name}.py" for name in ("arena", "front", "functions", "landscape", "predictor", "table")),
+    *("hardware/ofa_table.py", "oracle/predictor.py", "oracle/table_file.py"),
+    *("search/fitness.py", "search/space.py", "supernet/space.py"),
+)
+_OWN = ("bench/own.py", "search/*.py", "surrogate/*.py")
+_PEERS = ("bench/peers/*.py",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,10 @@ class Contestant:
 
     @property
     def version(self) -> str:
-        """Changes whenever its code does: the library's version of a peer, of an own strategy its sources."""
-        return f"{peer_version(self.base)} {_peers_sha256()}" if self.is_peer else _own_sha256()
+        """Changes whenever its code or the arena's does; with a peer's library, too."""
+        if self.is_peer:
+            return f"{peer_version(self.base)} {_sha256_of(*_EVERYBODYS, *_PEERS)}"
+        return _sha256_of(*_EVERYBODYS, *_OWN)
 
 
 def own_strategy(name: str) -> bool:
@@ -133,16 +141,7 @@ def _value(name: str, word: str, text: str, kind: type) -> Any:
         raise UsageError(f"--strategies: {name}: {word!r} needs {what}") from None
 
 
-@functools.cache
-def _own_sha256() -> str:
-    folders = (*riwoa.search.__path__, *riwoa.surrogate.__path__)
-    return _sha256_of([file for folder in folders for file in sorted(Path(folder).glob("*.py"))])
-
-
-@functools.cache
-def _peers_sha256() -> str:
-    return _sha256_of([file for folder in riwoa.bench.peers.__path__ for file in sorted(Path(folder).glob("*.py"))])
-
-
-def _sha256_of(files: list[Path]) -> str:
+def _sha256_of(*patterns: str) -> str:
+    """Of sources of the package."""
+    files = sorted({file for pattern in patterns for file in _PACKAGE.glob(pattern)})
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
