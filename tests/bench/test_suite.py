@@ -3,6 +3,12 @@
 import dataclasses
 import itertools
 import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,11 +24,12 @@ from riwoa.bench.front import Reference, bench_front
 from riwoa.bench.functions import Ground, bench_functions
 from riwoa.bench.page import BEGIN, END, rendered, write_page
 from riwoa.bench.peers import PEERS
-from riwoa.bench.suite import Share, provenance, results, run_suite
+from riwoa.bench.suite import Share, _commit, provenance, results, run_suite
 from riwoa.bench.table import Question, bench_table
 from riwoa.ctl import main
 from riwoa.ctl.help import read_page
 from riwoa.errors import InputError, UsageError
+from riwoa.ipc.child import child_command, child_environment
 
 OPS = np.array(list(itertools.product(range(4), repeat=4)))
 VALUE = 50.0 + OPS.sum(axis=1) + (OPS[:, 0] == OPS[:, 1]) * 0.5
@@ -112,6 +119,83 @@ def test_it_keeps_results_repeats_no_search_and_says_what_failed(place: Path, mo
     assert run_suite(quick, 1) == {}
     assert share.searches(ok).read_bytes() == kept  # the quick share is one of its seeds
     assert results(quick)["free"]["searches"] == [s for s in result["searches"] if s["seed"] == 0]
+    monkeypatch.setattr(suite, "provenance", lambda: {"commit": "a later one"})
+    assert run_suite(quick, 1) == {}
+    assert results(quick)["free"]["provenance"] == provenance()  # of when the searches ran
+    monkeypatch.setattr(suite, "EXPERIMENTS", (dataclasses.replace(ok, quick_seeds=2),))
+    assert run_suite(quick, 1) == {}
+    assert results(quick)["free"]["provenance"] == {"commit": "a later one"}
+
+
+def test_an_interrupted_suite_waits_for_no_command(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = dataclasses.replace(declared()[0], name="endless", strategies=("random",), seeds=10**6)
+    brief = dataclasses.replace(endless, name="brief", seeds=1, budget=5)
+    monkeypatch.setattr(suite, "EXPERIMENTS", (endless, brief))
+    monkeypatch.setattr(suite, "data_folder", lambda: place)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(Share(tmp_path), 2, interrupt)
+
+
+def test_a_suite_is_alone_with_its_results_and_killed_it_leaves_no_command_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nas-bench-201").mkdir()
+    (tmp_path / "nas-bench-201/accuracy.npz").touch()  # not read
+    monkeypatch.setenv("RIWOA_DATA", str(tmp_path))
+    verb = ["bench", "suite", "--results", str(tmp_path), "--only", "functions"]
+    with subprocess.Popen(child_command("riwoa.ctl", *verb), env=child_environment(1)) as killed:
+        try:
+            until((tmp_path / "searches/functions.jsonl").exists)
+            assert main(verb) == 75
+            assert f"process {killed.pid} already measures" in capsys.readouterr().err
+            commands = [
+                pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == killed.pid
+            ]
+            assert len(commands) == 1
+        finally:
+            killed.kill()
+    until(lambda: not any(Path(f"/proc/{pid}/fd/0").exists() for pid in commands))
+
+
+def parent_of(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def until(true: Callable[[], bool], most_s: float = 30.0) -> None:
+    end_s = time.monotonic() + most_s
+    while not true():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_a_commit_is_marked_where_the_package_differs_from_it(tmp_path: Path) -> None:
+    package = tmp_path / "daemon/riwoa"
+    (package / "data/handbook").mkdir(parents=True)
+    (package / "driver.py").touch()
+
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(("git", *who, *arguments), cwd=tmp_path, check=True, capture_output=True)
+
+    assert _commit(package).startswith("version ")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (package / "data/handbook/results.md").touch()  # the page that a suite writes
+    (tmp_path / "notes").touch()
+    assert re.fullmatch(r"[0-9a-f]{7,}", _commit(package))
+    (package / "new.py").touch()
+    assert _commit(package).endswith(" with changes")
 
 
 def test_without_data_it_says_where_to_put_them(
@@ -147,8 +231,8 @@ def test_a_target_is_met_within_its_bound(found: dict[str, dict[str, Any]]) -> N
     assert reached(Target("", "value_mean", at_least=share), found["free"])[1]
     assert not reached(Target("", "value_mean", at_least=share + 0.1), found["free"])[1]
     assert not reached(Target("", "value_mean", at_most=share - 0.1), found["free"])[1]
-    assert reached(Target("", ahead=0.01), found["free"]) == ("of 0 of 3", False)  # three seeds are sure of nothing
-    assert reached(Target("", ahead=2.0), {**found["free"], "comparisons": []}) == ("of 0 of 0", True)
+    assert reached(Target("", ahead=0.01), found["free"]) == ("0 of 3", False)  # three seeds are sure of nothing
+    assert reached(Target("", ahead=2.0), {**found["free"], "comparisons": []}) == ("0 of 0", False)
 
 
 def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def reached(target: Target, result: Mapping[str, Any]) -> tuple[str, bool]:
     if target.ahead is not None:
         pairs = result["comparisons"]
         ahead = sum(c["mean_difference"] > 0 and c["wilcoxon_p_holm"] < target.ahead for c in pairs)
-        return f"of {ahead} of {len(pairs)}", ahead == len(pairs)
+        return f"{ahead} of {len(pairs)}", 0 < ahead == len(pairs)
     row = next(row for row in result["rows"] if row["strategy"] == "riwoa")
     value = float(row[target.measure])
     met = (target.at_most is None or value <= target.at_most) and (target.at_least is None or value >= target.at_least)

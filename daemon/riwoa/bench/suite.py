@@ -1,7 +1,7 @@
 """``make bench``: runs the declared experiments, each a command of its own, and keeps what each printed as JSON.
 
-Searches are kept beside: killed and run again, it repeats none that was finished. Two run at a time as a rule, each on
-one thread. What fails does not stop the rest; the page then says what was not measured.
+Searches are kept beside: killed and run again, it repeats none that was finished; its commands end with it. Two run at
+a time as a rule, each on one thread. What fails does not stop the rest; the page then says what was not measured.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import riwoa
 from riwoa.bench.experiments import EXPERIMENTS, Experiment
 from riwoa.bench.tasks import data_folder
-from riwoa.errors import UsageError
+from riwoa.errors import StateLockedError, UsageError
+from riwoa.files.lock import Lock
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.limits import whole_cores
 from riwoa.paths import shipped
@@ -72,63 +74,92 @@ def run_suite(share: Share, jobs: int, progress: Progress = lambda done, total, 
     Raises:
         InputError: the data are not there.
         UsageError: an experiment is named that there is not.
+        StateLockedError: another suite works on these results.
     """
     places = {"data": str(data_folder()), "table": str(shipped("latency_lut.json"))}
     experiments, failed = share.experiments, {}
     share.folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(_run, share, e, places): e for e in experiments}
-        try:
-            for done, future in enumerate(as_completed(running)):
-                if (said := future.result()) is not None:
-                    failed[running[future].name] = said
-                progress(done + 1, len(experiments), running[future].name)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with _locked(share.results):
+        held, holds = os.pipe()  # the commands' standard input: they end as soon as nobody holds its other end
+        with open(held, "rb") as stdin, ThreadPoolExecutor(jobs) as pool, open(holds, "wb"):
+            running = {pool.submit(_run, share, e, places, stdin): e for e in experiments}
+            try:
+                for done, future in enumerate(as_completed(running)):
+                    if (said := future.result()) is not None:
+                        failed[running[future].name] = said
+                    progress(done + 1, len(experiments), running[future].name)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # what runs ends with the pipe, before the pool waits
+                raise
     return failed
 
 
-def _run(share: Share, experiment: Experiment, places: dict[str, str]) -> str | None:
-    """Run one and keep its result; what it said where it failed."""
+def _locked(results: Path) -> Lock:
+    """The lock of a suite's results.
+
+    Raises:
+        StateLockedError: another suite has it.
+    """
+    lock = Lock(results / ".lock")
+    if lock.take():
+        return lock
+    owner = lock.owner
+    lock.close()
+    raise StateLockedError(f"process {owner} already measures into {results}; wait for it, or name another --results")
+
+
+def _run(share: Share, experiment: Experiment, places: dict[str, str], stdin: BinaryIO) -> str | None:
+    """Run one and keep its result, unless it is what lies there; what it said where it failed."""
     asked = experiment.command(places, experiment.quick_seeds if share.quick else experiment.seeds)
-    command = child_command("riwoa.ctl", "--json", "bench", *asked, "--out", str(share.searches(experiment)))
+    command = child_command("riwoa.ctl", "--child", "--json", "bench", *asked, "--out", str(share.searches(experiment)))
     share.searches(experiment).parent.mkdir(parents=True, exist_ok=True)
     started_s = time.monotonic()
     extra = {"RIWOA_DATA": places["data"]}
     done = subprocess.run(
-        command, env=child_environment(1, extra), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        command, env=child_environment(1, extra), stdin=stdin, capture_output=True, text=True, check=False
     )
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-    result = {**json.loads(done.stdout), "took_s": time.monotonic() - started_s, "provenance": provenance()}
+    found, before = json.loads(done.stdout), _result(share, experiment)
+    if {**before, **found} == before:  # timings included: every search was kept, so when and where it ran stands
+        return None
+    result = {**found, "took_s": time.monotonic() - started_s, "provenance": provenance()}
     replace_durably(share.result(experiment), json.dumps(result, allow_nan=False).encode())
     return None
 
 
 def results(share: Share) -> dict[str, dict[str, Any]]:
     """What lies there of a share, by name."""
-    found = {}
-    for experiment in share.experiments:
-        with contextlib.suppress(OSError, ValueError):  # not measured yet
-            found[experiment.name] = json.loads(share.result(experiment).read_text(encoding="utf-8"))
+    found = {experiment.name: _result(share, experiment) for experiment in share.experiments}
+    return {name: result for name, result in found.items() if result}
+
+
+def _result(share: Share, experiment: Experiment) -> dict[str, Any]:
+    """What lies there of one; empty where it is not measured yet."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(share.result(experiment).read_text(encoding="utf-8"))
     return found
 
 
 def provenance() -> dict[str, str]:
     """The code, the libraries and the machine."""
-    return {"commit": _commit(), "libraries": ", ".join(map(_with_version, _LIBRARIES)), "machine": _machine()}
+    commit = _commit(Path(riwoa.__file__).parent)
+    return {"commit": commit, "libraries": ", ".join(map(_with_version, _LIBRARIES)), "machine": _machine()}
 
 
-def _commit() -> str:
-    """Of the checkout that this package lies in, marked where it has changes; the version elsewhere."""
-    place = Path(__file__).parent
+def _commit(package: Path) -> str:
+    """Of the checkout that the package lies in, marked where it has changes; the version elsewhere.
+
+    The handbook decides no number, and this suite itself writes in it.
+    """
 
     def git(*arguments: str) -> str:
-        return subprocess.run(("git", *arguments), cwd=place, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(("git", *arguments), cwd=package, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(place.parent / "search"), str(place))
+        changed = git("status", "--porcelain", "--untracked-files=all", "--", ".", ":(exclude)data/handbook")
         return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return f"version {version('riwoa')}"
