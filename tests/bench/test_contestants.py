@@ -219,11 +219,30 @@ def test_where_it_is_turned_cma_es_is_ahead_of_woa() -> None:
     assert result["compared"] == "riwoa-unscreened"
 
 
+def test_the_ratio_on_functions_says_how_many_times_as_far_above_the_optimum_random_search_ends() -> None:
+    grounds = tuple(Ground(function, 2, 16) for function in ("ellipsoid", "rastrigin"))
+    result = bench_functions(Settings(3, 20, ("woa", "random")), grounds)
+    above = [
+        {s["strategy"]: 10.0 ** -s["improvements"][-1][1] for s in ground["searches"] if s["seed"] == seed}
+        for ground in result["grounds"]
+        for seed in range(3)
+    ]
+    ratios = [of["random"] / of["woa"] for of in above]
+    medians = [np.median(ratios[:3]), np.median(ratios[3:])]
+    assert [ground["ratio"] for ground in result["grounds"]] == pytest.approx(medians)
+    assert result["ratio"] == pytest.approx(np.median(medians))
+    assert bench_functions(Settings(1, 10, ("woa",)), grounds)["ratio"] is None
+
+
 def test_the_verbs_say_it_in_words(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--genes", "ops", "--ordered", "--maximize", "value", "--seeds", "2", "--budget", "20"]
     front = ["bench", "front", str(table), *asked, "--against", "ms", "--reference", "15,50", "--strategies"]
     assert main([*front, "random,local"]) == 0
-    assert "share of the hypervolume of its front of" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "share of the hypervolume of its front of" in out
+    assert "regret: mean (95 %) after" in out
+    assert main(["bench", "table", str(table), *asked, "--report", "ms", "--strategies", "random"]) == 0
+    assert "reported of the best: mean after" in capsys.readouterr().out
     assert main([*front[:-1], "--epochs", "0"]) == 64
     functions = ["bench", "functions", "--functions", "rastrigin", "--dimensions", "2", "--cells", "8", "--seeds", "2"]
     assert main([*functions, "--budget", "10", "--strategies", "woa,random"]) == 0

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 
-from riwoa.bench.runtimes import Network, Searched, Settings, summary
+from riwoa.bench.embedded import Architecture
+from riwoa.bench.runtimes import Network, Searched, Settings, _accuracies, _of_the_same, _search, summary
 from riwoa.ctl.bench_runtime import in_words
+from riwoa.hardware.lut import LatencyTable
+from riwoa.supernet.space import mobilenet_space, ofa_config
+
+from .support import RESOLUTIONS, a_table, accuracy_of
+
+SPACE = mobilenet_space(RESOLUTIONS)
 
 
 def searched(*networks: tuple[str, float, float]) -> Searched:
@@ -40,3 +50,52 @@ def test_searches_that_found_the_same_differ_by_nothing() -> None:
     found = summary(Settings(seeds=3), [(same, same)] * 3, MEASURED_MS, TEST, RATIOS, {})
     assert found["ratio_between"] == [1.0, 1.0]
     assert found["test_difference_at_equal_accuracy"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+
+
+class Judge:
+    """Accuracy by the architecture; remembers whom it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def accuracy(self, key: str, architecture: Architecture) -> float:
+        self.asked.append(key)
+        return accuracy_of(architecture)
+
+
+def opposite(table: LatencyTable) -> LatencyTable:
+    """A table to which a slow operator is fast."""
+    entries = {key: dataclasses.replace(t, p10_ms=0.001 / t.p10_ms) for key, t in table.entries.items()}
+    return dataclasses.replace(table, entries=entries)
+
+
+async def test_a_search_keeps_all_that_it_evaluated_and_its_best_within_the_target() -> None:
+    judge, table = Judge(), a_table()
+    found = await _search(SPACE, table, 0, 0.8, 30, judge, lambda: None)
+    assert sorted(n.key for n in found.networks) == sorted(judge.asked)
+    assert len(judge.asked) == 30
+    within = [n for n in found.networks if n.predicted_ms <= 0.8]
+    assert found.winner == max(within, key=lambda n: n.accuracy)
+    assert all(n.predicted_ms == table.latency_ms(ofa_config(n.architecture)) for n in found.networks)
+
+
+def test_each_table_names_its_own_fastest_of_what_both_searches_evaluated() -> None:
+    tables = a_table(), opposite(a_table())
+    rng = np.random.default_rng(0)
+    rows = SPACE.canonical(np.array([[rng.integers(len(g.choices)) for g in SPACE.genes] for _ in range(12)]))
+    drawn = {SPACE.key(row): SPACE.architecture(row) for row in rows}
+    times = [{key: table.latency_ms(ofa_config(a)) for key, a in drawn.items()} for table in tables]
+    by_table = [sorted(drawn, key=ms.__getitem__) for ms in times]
+    poor = {keys[0] for keys in by_table}  # the fastest of each, which are below the level
+    found = [Network(key, a, 0.5 if key in poor else 0.9, 1.0) for key, a in drawn.items()]
+    good = next(n for n in found if n.key not in poor)
+    named = _of_the_same((Searched(found[:6], good), Searched(found[6:], good)), tables)
+    assert [n.key for n in named] == [next(key for key in keys if key not in poor) for keys in by_table]
+    assert named[0].key != named[1].key
+
+
+async def test_a_network_that_is_shown_twice_is_judged_once() -> None:
+    architecture = SPACE.architecture(np.zeros(len(SPACE.genes), dtype=np.int64))
+    judge, network = Judge(), Network("a", architecture, 0.9, 1.0)
+    assert await _accuracies([network, network], judge) == {"a": accuracy_of(architecture)}
+    assert judge.asked == ["a"]

@@ -22,7 +22,7 @@ from riwoa.bench.contestants import contestants
 from riwoa.bench.experiments import ABLATION, EXPERIMENTS, FRONT, LIMITS, NB201, SECTIONS, Experiment, Target, reached
 from riwoa.bench.front import Reference, bench_front
 from riwoa.bench.functions import Ground, bench_functions
-from riwoa.bench.page import BEGIN, END, rendered, write_page
+from riwoa.bench.page import BEGIN, END, draw, rendered, write_page
 from riwoa.bench.peers import PEERS
 from riwoa.bench.suite import Share, _commit, provenance, results, run_suite
 from riwoa.bench.table import Question, bench_table
@@ -268,6 +268,32 @@ def test_every_kind_is_drawn_as_svg_and_png(found: dict[str, dict[str, Any]], tm
     again = plots.plot_progress(found["free"], tmp_path / "again", "a title")
     assert again[0].read_bytes() == drawn[0].read_bytes()
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn[1::2])
+
+
+def test_a_search_that_found_nothing_has_no_line_and_a_result_of_such_no_picture(
+    found: dict[str, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'riwoa[bench]'")
+
+    def failing(result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+        nothing: dict[str, Any] = {"improvements": [], "times": [], "rows": [], "row": None}
+        searches = [{**s, **nothing} if s["strategy"] in names else s for s in result["searches"]]
+        fronts = {name: [] if name in names else front for name, front in result.get("fronts", {}).items()}
+        return {**result, "searches": searches, "fronts": fronts}
+
+    some = {name: failing(found[name], ("woa",)) for name in ("free", "front")}
+    none = {name: failing(found[name], NAMES) for name in ("free", "front")}
+    assert ">woa (" not in plots.plot_fronts(some["front"], tmp_path / "fronts")[0].read_text()
+    assert plots.plot_progress(some["free"], tmp_path / "progress")
+    pairs = zip(found["free"]["searches"], none["free"]["searches"], strict=True)
+    seldom = {**found["free"], "searches": [without if s["seed"] else s for s, without in pairs]}
+    assert plots.plot_progress(seldom, tmp_path / "seldom")
+    (tmp_path / "r.json").write_text(json.dumps(none["free"]))
+    assert main(["bench", "plot", str(tmp_path / "r.json"), "--out", str(tmp_path / "p")]) == 66
+    assert "nothing was found within the limit; raise --budget" in capsys.readouterr().err
+    with pytest.raises(InputError, match="nothing was found"):
+        plots.plot_fronts(none["front"], tmp_path / "fronts")
+    assert draw(declared(), none, tmp_path / "drawn") == []
 
 
 def test_no_two_lines_look_alike_in_grey() -> None:

@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from riwoa.bench.arena import POPULATION
+from riwoa.bench.contest import DEFAULT_STRATEGIES
 from riwoa.bench.contestants import Contestant
 from riwoa.bench.own import scheduled, screening_of
 from riwoa.bench.paired import compare_all, median_ratio
@@ -60,7 +61,7 @@ class Settings:
     seeds: int = 20
     budget: int = 200
     workers: int = 2
-    strategies: tuple[str, ...] = ("riwoa", "woa", "random")
+    strategies: tuple[str, ...] = tuple(DEFAULT_STRATEGIES.split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,14 @@ class EvaluationFile:
         self._known[version, key] = accuracy
         row = {"oracle_version": version, "key": key, "architecture": dict(architecture), "accuracy": accuracy}
         self._file.append(row)
+
+
+class Accuracies(Protocol):
+    """Whoever tells accuracies."""
+
+    async def accuracy(self, key: str, architecture: Architecture) -> float:
+        """The accuracy of an architecture; NaN where its evaluation failed."""
+        ...
 
 
 class Evaluator:
@@ -261,7 +270,7 @@ class Search:
         self._curve: list[float] = []
         self._repeats = 0
 
-    async def run(self, evaluator: Evaluator, spend: Callable[[], None]) -> Found:
+    async def run(self, evaluator: Accuracies, spend: Callable[[], None]) -> Found:
         """Ask and tell until the budget is spent, or the search only repeats itself."""
         strategy = self._driver.strategy
         schedule = max(1, math.ceil(self._budget / POPULATION))
@@ -296,7 +305,7 @@ class Search:
         )
 
     async def _evaluate(
-        self, rows: Mapping[str, IntArray], keys: Sequence[str], evaluator: Evaluator, spend: Callable[[], None]
+        self, rows: Mapping[str, IntArray], keys: Sequence[str], evaluator: Accuracies, spend: Callable[[], None]
     ) -> set[str]:
         """Evaluate the new ones among a generation, within the budget, counted in slot order; their keys.
 

@@ -54,7 +54,7 @@ def summary(settings: Settings, landscape: Landscape, found: Sequence[Found]) ->
         "rows": [_row(name, landscape, of, settings.budget) for name, of in runs.items()],
         "comparisons": compare_all(finals[ours], {name: finals[name] for name in others}),
         "comparisons_to_best": compare_all(to_best[ours], {name: to_best[name] for name in others}) if known else [],
-        "searches": [{**asdict(f), "reports": _reports(landscape, f)} for f in found],
+        "searches": [asdict(f) for f in found],
     }
 
 
@@ -142,11 +142,6 @@ def _report_after(landscape: Landscape, f: Found, queries: int) -> float:
     """What is told of the winner after so many queries, NaN for nothing."""
     rows = [row for (count, _), row in zip(f.improvements, f.rows, strict=False) if count <= queries]
     return math.nan if not rows or rows[-1] is None else landscape.report(rows[-1])
-
-
-def _reports(landscape: Landscape, f: Found) -> list[float | None]:
-    """What is told of each winner so far."""
-    return [None if row is None else _number(landscape.report(row)) for row in f.rows]
 
 
 def _mean(values: FloatArray) -> float | None:

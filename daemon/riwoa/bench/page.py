@@ -6,6 +6,7 @@ columns.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ def rendered(
 
 
 def draw(experiments: Sequence[Experiment], found: Mapping[str, Result], folder: Path) -> list[Path]:
-    """The pictures of the results, as files in a folder.
+    """The pictures of the results, as files in a folder; none of a result where nothing was found.
 
     Raises:
         UsageError: there is nothing to draw with.
@@ -68,7 +69,8 @@ def draw(experiments: Sequence[Experiment], found: Mapping[str, Result], folder:
     drawn: list[Path] = []
     for e in experiments:
         if e.picture is not None and e.name in found:
-            drawn += _PICTURES[e.picture](found[e.name], folder / e.picture, f"{e.section.title}: {e.title}")
+            with contextlib.suppress(InputError):  # the page's table says so
+                drawn += _PICTURES[e.picture](found[e.name], folder / e.picture, f"{e.section.title}: {e.title}")
     ranked = [found[e.name] for e in experiments if e.ranked and e.name in found]
     if len(ranked) > 1:
         drawn += plot_ranks(ranked, folder / "ranks")

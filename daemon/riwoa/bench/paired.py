@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,6 +72,13 @@ def bootstrap_interval(values: Sequence[float] | Values) -> tuple[float, float] 
     draws = np.random.default_rng(0).integers(len(sample), size=(_RESAMPLES, len(sample)))
     low, high = np.quantile(sample[draws].mean(axis=1), (0.025, 0.975))
     return float(low), float(high)
+
+
+def student_interval(values: Sequence[float]) -> dict[str, float]:
+    """Mean, and where it lies with 95 % by Student's t: anywhere, of one value."""
+    mean, n = float(np.mean(values)), len(values)
+    half = float(stats.t.ppf(0.975, n - 1) * stats.sem(values)) if n > 1 else math.inf
+    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:

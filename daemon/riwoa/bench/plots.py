@@ -71,7 +71,12 @@ def read_result(path: Path) -> Result:
 
 
 def plot_progress(result: Result, out: Path, title: str = "") -> list[Path]:
-    """The best so far against search time, median and quartiles over seeds: riwoa's own, and riwoa beside its peers."""
+    """The best so far against search time, median and quartiles over seeds: riwoa's own, and riwoa beside its peers.
+
+    Raises:
+        InputError: nothing was found.
+    """
+    reached = [s["improvements"] for s in _successful(result)]
     names = [row["strategy"] for row in result["rows"]]
     ours = result["compared"]
     panels = [
@@ -89,29 +94,39 @@ def plot_progress(result: Result, out: Path, title: str = "") -> list[Path]:
             shade = 0.18 if name == ours else 0.1
             axis.fill_between(times, low, high, color=style["color"], alpha=shade, linewidth=0)
             axis.plot(times, middle, label=name, markevery=max(1, _GRID // _MARKS), markersize=5, **style)
-            floor = min(floor, float(np.nanquantile(low, 0.25)))
+            if np.isfinite(low).any():
+                floor = min(floor, float(np.nanquantile(low, 0.25)))
         axis.set_xscale("log")
         axis.set_xlim(times[0], times[-1])
         axis.set_xlabel(_UNITS[result["time_unit"]])
         axis.legend(loc="lower right", fontsize=8, frameon=False, handlelength=3.2)
         if result["best_score"] is not None:
             axis.axhline(result["best_score"], color="#666666", linewidth=0.8, linestyle=":")
-    top = max(float(s["improvements"][-1][1]) for s in result["searches"] if s["improvements"])
-    top = top if result["best_score"] is None else result["best_score"]
+    best = result["best_score"]
+    top = max(float(improvements[-1][1]) for improvements in reached) if best is None else best
+    if math.isinf(floor):  # a quarter of every strategy's searches found nothing
+        floor = min(float(improvements[0][1]) for improvements in reached)
     axes[0].set_ylim(floor, top + 0.03 * (top - floor))
     axes[0].set_ylabel("best so far (median, quartiles)")
     return _saved(figure, out, title)
 
 
 def plot_fronts(result: Result, out: Path, title: str = "") -> list[Path]:
-    """The front of each strategy's median search, over the true one."""
+    """The front of each strategy's median search, over the true one; none where that search found nothing.
+
+    Raises:
+        InputError: nothing was found.
+    """
+    _successful(result)
     figure, (axis,) = _figure(1, 5.6, 4.2)
     settings = result["settings"]
     corner = (settings["reference_load"], settings["reference_value"])
     true = np.array([*result["front"], (corner[0], result["front"][-1][1])])
     axis.fill_between(true[:, 0], corner[1], true[:, 1], step="post", color="#dddddd", linewidth=0, label="true front")
     for name, style in _styles(list(result["fronts"]), result["compared"]).items():
-        points = np.array([*result["fronts"][name], (corner[0], result["fronts"][name][-1][1])])
+        if not (front := result["fronts"][name]):
+            continue
+        points = np.array([*front, (corner[0], front[-1][1])])
         share = next(row["value_mean"] for row in result["rows"] if row["strategy"] == name)
         axis.step(points[:, 0], points[:, 1], where="post", label=f"{name} ({share:.3f})", markersize=4, **style)
     axis.set_xlim(float(true[0, 0]) * 0.95, corner[0])
@@ -200,11 +215,22 @@ def _losses(result: Result, names: Sequence[str]) -> list[float]:
     return [-rows[name]["value_mean"] for name in names]
 
 
+def _successful(result: Result) -> list[Result]:
+    """The searches that found anything.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [s for s in result["searches"] if s["improvements"]]
+    if not found:
+        raise InputError("nothing was found within the limit; raise --budget")
+    return found
+
+
 def _times(result: Result) -> FloatArray:
     """Times from a few queries to the whole budget, evenly on a logarithmic axis."""
     budget = result["ladder"][-1]
-    timed = [s for s in result["searches"] if s["times"]]
-    a_query = max(s["times"][-1] / s["improvements"][-1][0] for s in timed)
+    a_query = max(s["times"][-1] / s["improvements"][-1][0] for s in _successful(result) if s["times"])
     return np.geomspace(a_query * min(_FIRST_QUERIES, budget / 2), a_query * budget, _GRID)
 
 

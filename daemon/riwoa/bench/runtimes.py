@@ -20,16 +20,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
-from riwoa.bench.arena import POPULATION
-from riwoa.bench.embedded import EvaluationFile, Evaluator, Report, Search
+from riwoa.bench.contestants import Contestant
+from riwoa.bench.embedded import Accuracies, EvaluationFile, Evaluator, Report, Search
+from riwoa.bench.own import scheduled, screening_of
+from riwoa.bench.paired import student_interval
 from riwoa.config.schema import Config
 from riwoa.errors import OracleError, TableError
 from riwoa.hardware.build import build_table_in_child
@@ -43,16 +41,13 @@ from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.supernet import supernet_spec
 from riwoa.oracle.workers import pool_settings
 from riwoa.run.task import KeptLatencies
-from riwoa.search.base import SearchParameters
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.space import Space
 from riwoa.search.strategies import make_strategy
 from riwoa.supernet.space import mobilenet_space, ofa_config
-from riwoa.surrogate.screening import Screening
 
 STRATEGY = "riwoa"
-_LEVEL = 0.95
 _REPEATS = 100  # of torch's table
 Architecture = Mapping[str, Any]
 
@@ -90,13 +85,13 @@ class Searched:
 
 @dataclass(slots=True)
 class _Seen:
-    """Accuracies from an evaluator, and what was asked for. Has the face of ``Evaluator``."""
+    """Accuracies from an evaluator, and what was asked for."""
 
-    evaluator: Evaluator
+    evaluator: Accuracies
     found: dict[str, tuple[Architecture, float]] = field(default_factory=dict)
 
     async def accuracy(self, key: str, architecture: Architecture) -> float:
-        """See ``Evaluator.accuracy``."""
+        """See ``Accuracies``."""
         accuracy = await self.evaluator.accuracy(key, architecture)
         if not math.isnan(accuracy):
             self.found[key] = architecture, accuracy
@@ -149,8 +144,7 @@ async def bench_runtimes(
     torch_table, own = tables
     target_ms = auto_target_ms(torch_table, config.oracle.supernet.resolutions)
     try:
-        async with AsyncExitStack() as stack:
-            pool = await stack.enter_async_context(WorkerPool(spec, limits))
+        async with WorkerPool(spec, limits) as pool:
             judge = Evaluator(pool, (await pool.start()).version, file, space)
             places = asyncio.Semaphore(2 * settings.workers)
 
@@ -168,21 +162,24 @@ async def bench_runtimes(
         shown = [network for pair in pairs for network in (*(one.winner for one in pair), *_equals(*pair))]
         shown += [network for both in named for network in both]
         measured_ms = _milliseconds(shown, own)
-        async with AsyncExitStack() as stack:
-            pool = await stack.enter_async_context(WorkerPool(replace(spec, split="test"), limits))
-            tester = Evaluator(pool, (await pool.start()).version, file, space)
-            unique = {network.key: network for network in shown}
-            tested = await asyncio.gather(*(tester.accuracy(key, n.architecture) for key, n in unique.items()))
+        async with WorkerPool(replace(spec, split="test"), limits) as pool:
+            test = await _accuracies(shown, Evaluator(pool, (await pool.start()).version, file, space))
     finally:
         file.close()
-    test = dict(zip(unique, tested, strict=True))
     ratios = [measured_ms[by_torch.key] / measured_ms[by_own.key] for by_torch, by_own in named]
     facts = {"target_ms_of_torch": target_ms, "table_sha256": own.sha256, "torch_table_sha256": torch_table.sha256}
     return summary(settings, pairs, measured_ms, test, ratios, facts)
 
 
+async def _accuracies(networks: Sequence[Network], judge: Accuracies) -> dict[str, float]:
+    """What networks are worth, by key, each asked for once."""
+    unique = {network.key: network.architecture for network in networks}
+    told = await asyncio.gather(*(judge.accuracy(key, architecture) for key, architecture in unique.items()))
+    return dict(zip(unique, told, strict=True))
+
+
 async def _search(
-    space: Space, table: LatencyTable, seed: int, target_ms: float, budget: int, judge: Evaluator, spend: Any
+    space: Space, table: LatencyTable, seed: int, target_ms: float, budget: int, judge: Accuracies, spend: Any
 ) -> Searched:
     """One search with one table.
 
@@ -190,13 +187,11 @@ async def _search(
         OracleError: nothing that it evaluated is within the target.
     """
     latencies = KeptLatencies(space, lambda architecture: table.latency_ms(ofa_config(architecture)))
-    params = SearchParameters(population=POPULATION, generations=max(1, math.ceil(budget / POPULATION)))
+    contestant = Contestant.parse(STRATEGY)
+    params = scheduled(contestant, budget)
     strategy = make_strategy(STRATEGY, space, Objective(target_ms), seed, params, latencies)
-    seen = _Seen(judge)
-    found = await Search(Driver(strategy, guide=Screening(space)), seed, latencies, budget).run(
-        seen,  # type: ignore[arg-type]  # asked for accuracies alone
-        spend,
-    )
+    driver, seen = Driver(strategy, guide=screening_of(contestant, params, space)), _Seen(judge)
+    found = await Search(driver, seed, latencies, budget).run(seen, spend)
     networks = [
         Network(key, architecture, accuracy, table.latency_ms(ofa_config(architecture)))
         for key, (architecture, accuracy) in seen.found.items()
@@ -277,7 +272,7 @@ def summary(
             }
         )
     gains = {
-        split: _interval([row["winners"]["runtime"][split] - row["winners"]["torch"][split] for row in rows])
+        split: student_interval([row["winners"]["runtime"][split] - row["winners"]["torch"][split] for row in rows])
         for split in ("validation", "test")
     }
     at_level = [row["equal_accuracy"]["runtime"]["test"] - row["equal_accuracy"]["torch"]["test"] for row in rows]
@@ -287,7 +282,7 @@ def summary(
         "ratio": ratio[0],
         "ratio_between": ratio[1:],
         "of_the_same_networks": {"ratio": same[0], "ratio_between": same[1:], "ratios": list(of_the_same)},
-        "test_difference_at_equal_accuracy": _interval(at_level),
+        "test_difference_at_equal_accuracy": student_interval(at_level),
         "gain_at_equal_time": gains,
         "rows": rows,
         "settings": {"seeds": settings.seeds, "budget": settings.budget, **facts},
@@ -296,12 +291,5 @@ def summary(
 
 def _ratio(ratios: Sequence[float]) -> list[float]:
     """Geometric mean, and where it lies with 95 %."""
-    logs = _interval([math.log(ratio) for ratio in ratios])
+    logs = student_interval([math.log(ratio) for ratio in ratios])
     return [math.exp(logs[name]) for name in ("mean", "low", "high")]
-
-
-def _interval(values: Sequence[float]) -> dict[str, float]:
-    """Mean, and where it lies with 95 % by Student's t."""
-    mean, n = float(np.mean(values)), len(values)
-    half = float(stats.t.ppf((1 + _LEVEL) / 2, n - 1) * stats.sem(values)) if n > 1 else math.inf
-    return {"mean": mean, "low": mean - half, "high": mean + half}

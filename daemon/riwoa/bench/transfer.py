@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from riwoa.bench.paired import student_interval
 from riwoa.datasets.cifar import Cifar100Task
 from riwoa.datasets.image_file import ImageFileTask
 from riwoa.search.paired import difference_of
@@ -191,9 +191,8 @@ def _difference(ours: BoolArray, theirs: BoolArray) -> dict[str, Any]:
     reach = 1.96 * found.error
     told = {"value": found.value, "over_pictures": [found.value - reach, found.value + reach], "by_seed": by_seed}
     if len(by_seed) > 1:
-        error = float(np.std(by_seed, ddof=1)) / len(by_seed) ** 0.5
-        reach = float(stats.t.ppf(0.975, len(by_seed) - 1)) * error
-        told["over_seeds"] = [found.value - reach, found.value + reach]
+        over_seeds = student_interval(by_seed)
+        told["over_seeds"] = [over_seeds["low"], over_seeds["high"]]
     return told
 
 

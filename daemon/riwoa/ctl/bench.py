@@ -73,7 +73,7 @@ _DESCRIPTIONS = {
     "A column may be FILE:COLUMN of a file beside the table. ratio: the median over seeds of riwoa's best by random's.",
     "front": "Share of the hypervolume of the table's true front, up to --reference, after a budget of unique queries.",
     "functions": "Rotated, shifted ellipsoid, Rosenbrock and Rastrigin; a score of 8 is the optimum. The budget is a "
-    "dimension's.",
+    "dimension's. ratio: how many times as far above the optimum random's best is, the median over seeds and grounds.",
     "predictor": "Best predicted accuracy within the target after a budget of unique queries, population 20, paired "
     "over seeds. RIWOA_DATA names the folder of OFA's files. ratio: the median over seeds of riwoa's best by random's.",
     "suite": "Experiments run as commands of their own; what was finished is kept in --results and not repeated. "

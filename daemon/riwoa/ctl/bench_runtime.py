@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.console.bar import bar
-from riwoa.ctl import Options
+from riwoa.ctl import Options, contest
 from riwoa.ctl.command import Parser, columns, loaded
 from riwoa.limits import whole_cores
 from riwoa.paths import client_state
@@ -19,9 +19,7 @@ def measured(parser: Parser, arguments: list[str], options: Options) -> dict[str
     parser.add_argument("--budget", type=int, default=200, help="unique evaluations of a search (default 200)")
     parser.add_argument("--workers", type=int, default=whole_cores())
     parser.add_argument("--torch-table", type=Path, metavar="FILE", help="measured first where it is missing")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="of onnxruntime (default: as the daemon's)")
-    parser.add_argument("--config", type=Path, metavar="FILE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    contest.add_configuration(parser)
     given = parser.parse_args(arguments)
     if given.seeds < 2 or min(given.budget, given.workers) < 1:
         parser.error("--seeds must be at least 2, --budget and --workers at least 1")

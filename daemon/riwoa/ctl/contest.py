@@ -18,27 +18,26 @@ if TYPE_CHECKING:
     from riwoa.bench.contest import Settings
     from riwoa.bench.table import Question
 
-_CELLS = 2**18
-
 
 def embedded(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     """Strategies on the embedded task."""
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budget", type=int, default=200, help="unique evaluations of a search (default 200)")
     parser.add_argument("--workers", type=int, default=whole_cores())
-    parser.add_argument("--strategies", default="riwoa,woa,random", help="separated by commas; settings after a colon")
+    parser.add_argument("--strategies", help="separated by commas; settings after a colon")
     out_help = "where evaluations are kept (default: bench_embedded.jsonl in the state directory)"
     parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help=out_help)
     add_configuration(parser)
     given = parser.parse_args(arguments)
     if min(given.seeds, given.budget, given.workers) < 1:
         parser.error("--seeds, --budget and --workers must be at least 1")
+    from riwoa.bench.contest import DEFAULT_STRATEGIES
     from riwoa.bench.contestants import BLIND, RACED, contestants
     from riwoa.bench.embedded import Settings, bench_embedded, load_table
 
     config = loaded(given.config, given.set).config
     paths = client_state(options.state)
-    named = contestants(given.strategies)
+    named = contestants(given.strategies or DEFAULT_STRATEGIES)
     if strangers := [c.name for c in named if c.is_peer or c.suffix in (BLIND, RACED)]:
         raise UsageError(f"--strategies: {strangers[0]!r} does not search the embedded task; riwoa's own do")
     strategies = tuple(c.name for c in named)
@@ -126,12 +125,12 @@ def functions(parser: Parser, arguments: list[str], options: Options) -> dict[st
     parser.add_argument("--cells", default="0,16", help=cells_help)
     strategies = "riwoa-unscreened,woa,random,cma-es"
     given, settings = _contest(parser, arguments, budget=100, per=" and dimension", strategies=strategies)
-    from riwoa.bench.functions import FUNCTIONS, Ground, bench_functions
+    from riwoa.bench.functions import FINE_CELLS, FUNCTIONS, Ground, bench_functions
 
     if unknown := [name for name in given.functions.split(",") if name not in FUNCTIONS]:
         raise UsageError(f"--functions: {unknown[0]!r} is none of {', '.join(FUNCTIONS)}")
     dimensions = _whole(parser, "--dimensions", given.dimensions, 2, 1000)
-    cells = [c or _CELLS for c in _whole(parser, "--cells", given.cells, 0, _CELLS)]
+    cells = [c or FINE_CELLS for c in _whole(parser, "--cells", given.cells, 0, FINE_CELLS)]
     if 1 in cells:
         parser.error("--cells: one cell is no choice")
     grounds = tuple(Ground(f, d, c) for c in cells for d in dimensions for f in given.functions.split(","))
@@ -173,7 +172,7 @@ def _question(given: Namespace, **more: Any) -> Question:
 
 
 def _contest(
-    parser: Parser, arguments: list[str], *, budget: int = 200, per: str = "", strategies: str = "riwoa,woa,random"
+    parser: Parser, arguments: list[str], *, budget: int = 200, per: str = "", strategies: str | None = None
 ) -> tuple[Namespace, Settings]:
     """Options of a benchmark whose searches cost next to nothing."""
     parser.add_argument("--seeds", type=int, default=30)
@@ -185,10 +184,10 @@ def _contest(
     given = parser.parse_args(arguments)
     if min(given.seeds, given.budget) < 1:
         parser.error("--seeds and --budget must be at least 1")
-    from riwoa.bench.contest import Settings
+    from riwoa.bench.contest import DEFAULT_STRATEGIES, Settings
     from riwoa.bench.contestants import contestants
 
-    named = tuple(c.name for c in contestants(given.strategies))
+    named = tuple(c.name for c in contestants(given.strategies or DEFAULT_STRATEGIES))
     return given, Settings(seeds=given.seeds, budget=given.budget, strategies=named)
 
 
@@ -220,7 +219,9 @@ def functions_words(found: dict[str, Any]) -> str:
 
 
 def _summary_words(found: dict[str, Any]) -> list[str]:
-    curves = [["median (quartiles) after", *(f"{queries}" for queries in found["ladder"])]]
+    ladder = [f"{queries}" for queries in found["ladder"]]
+    curves, regrets = [["median (quartiles) after", *ladder]], [["regret: mean (95 %) after", *ladder]]
+    reports = [["reported of the best: mean after", *ladder]]
     known = found["best_score"] is not None
     met = ["reported: mean", "sd", "met the best", "after (misses: all)"] if known else []
     ends = [["", "best: mean", "sd", *met, "own ms a query"]]
@@ -228,15 +229,23 @@ def _summary_words(found: dict[str, Any]) -> list[str]:
         steps = zip(row["curve_median"], row["curve_q25"], row["curve_q75"], strict=True)
         curves.append([row["strategy"], *(f"{_digits(m)} ({_digits(low)}-{_digits(high)})" for m, low, high in steps)])
         ends.append([row["strategy"], _digits(row["value_mean"]), _digits(row["value_sd"])])
+        if any(value is not None for value in row["curve_report_mean"]):
+            reports.append([row["strategy"], *map(_digits, row["curve_report_mean"])])
         if known:
+            regret = zip(row["regret_mean"], row["regret_interval"], strict=True)
+            regrets.append([row["strategy"], *(_with_interval(mean, interval) for mean, interval in regret)])
             ends[-1] += [_digits(row["report_mean"]), _digits(row["report_sd"])]
             ends[-1] += [f"{100 * row['reached_best_share']:.0f} %", f"{row['queries_to_best_mean']:.0f} (mean)"]
         ends[-1].append(f"{row['own_ms_a_query']:.1f}")
-    parts = [columns(curves), columns(ends)]
+    parts = [columns(curves), *(columns(rows) for rows in (reports, regrets) if len(rows) > 1), columns(ends)]
     for what, pairs in (("best", found["comparisons"]), ("queries to the best", found["comparisons_to_best"])):
         head = [f"{what}: {found['compared']} against", "won", "tied", "lost", "ahead by (95 %)", "effect", "p", "Holm"]
         parts += [columns([head, *map(_pair, pairs)])] if pairs else []
     return [parts[0], *(f"\n{part}" for part in parts[1:])]
+
+
+def _with_interval(mean: float, interval: tuple[float, float] | None) -> str:
+    return f"{mean:.3g}" + ("" if interval is None else f" ({interval[0]:.3g}-{interval[1]:.3g})")
 
 
 def _pair(c: dict[str, Any]) -> list[str]:
