@@ -16,7 +16,7 @@ from riwoa.hardware.runtime import FLOAT32, INT8
 from riwoa.oracle.onnx_files import IMAGES, LOGITS, OnnxNetwork
 from riwoa.paths import shipped
 from riwoa.supernet.geometry import squeezed_channels
-from riwoa.text import printable
+from riwoa.text import against_float32, printable
 
 _SIZES = re.compile(r"^# -- sizes.*?^# -- end of the sizes.*?$", re.MULTILINE | re.DOTALL)
 _RULE_WIDTH = 120
@@ -90,7 +90,8 @@ class Deployment:
         )
         parts = [title, origin, self._numbers()]
         if self.network is not None:
-            parts += ["## Use", _USING, f"```python\n{self._code()}```"]
+            place = f"DIRECTORY/{self._model}" if self.precision == INT8 else "DIRECTORY"
+            parts += ["## Use", _USING.format(place=place), f"```python\n{self._code()}```"]
         parts += ["## The same in PyTorch", _TORCH, "## Files", self._files()]
         return "\n\n".join(parts) + "\n"
 
@@ -101,6 +102,11 @@ class Deployment:
         side = self.rule.resolution
         shape = ["batch", 3, side, side]
         return {"name": IMAGES, "layout": "NCHW", "dtype": "float32", "shape": shape, "after": "to_floats"}
+
+    @property
+    def _model(self) -> str:
+        """The file that was searched for: that of the latencies."""
+        return "model.int8.onnx" if self.precision == INT8 else "model.onnx"
 
     @property
     def _output(self) -> str:
@@ -116,7 +122,8 @@ class Deployment:
         for split in of:
             if self.int8_accuracies is not None and split in self.int8_accuracies:
                 small = self.int8_accuracies[split]
-                rows.append(f"- model.int8.onnx: accuracy {_percent(small)} {of[split]}, {against_float32(small)}")
+                less = against_float32(small["against_float32"])
+                rows.append(f"- model.int8.onnx: accuracy {_percent(small)} {of[split]}, {less}")
         of_int8 = "model.int8.onnx: " if self.precision == INT8 else ""
         if "latency_ms" in self.notes:
             interval = f" {self.notes['latency_interval']}" if "latency_interval" in self.notes else ""
@@ -150,7 +157,7 @@ class Deployment:
         """The program of README.md."""
         rule, probabilities = self.rule, self._output != LOGITS
         short, crop = rule.shorter_side_px, rule.crop_px
-        lines = [_USE.format(short=short, crop=crop, opened=_OPENED[rule.rules])]
+        lines = [_USE.format(model=self._model, short=short, crop=crop, opened=_OPENED[rule.rules])]
         if self._input["name"] != IMAGES:
             lines.append("    x = np.asarray(picture)")
         else:
@@ -168,12 +175,6 @@ class Deployment:
             lines.append("    p = np.exp(p - p.max()) / np.exp(p - p.max()).sum()")
         lines.append('    print(f"{path}: {labels[p.argmax()]} {100 * p.max():.2f} %")')
         return _IMPORTS.format(ops=", ImageOps" if rule.rules > 1 else "") + "\n".join(lines) + "\n"
-
-
-def against_float32(found: Mapping[str, Any]) -> str:
-    """How far 8 bits are from float32 on the same pictures, in words."""
-    less = found["against_float32"]
-    return f"paired {100 * less['value']:+.2f} ± {100 * less['error']:.2f} against float32"
 
 
 def model_source(config: Mapping[str, Any], resolution: int) -> str:
@@ -215,7 +216,7 @@ def _percent(found: Mapping[str, Any]) -> str:
 
 _USING = """\
 Save this as `use.py` in this directory, then `python use.py PICTURE...`. It needs numpy, onnxruntime and Pillow, and
-not riwoa; `riwoactl classify PICTURE... --model DIRECTORY` does the same with riwoa."""
+not riwoa; `riwoactl classify PICTURE... --model {place}` does the same with riwoa."""
 _TORCH = """\
 ```python
 import model  # this directory's model.py, which needs torch and safetensors
@@ -255,7 +256,7 @@ _OPENED = {
 }
 _USE = """\
 labels = open("labels.txt", encoding="utf-8").read().split("\\n")
-model = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+model = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
 for path in sys.argv[1:]:
 {opened}
     w, h = picture.size
