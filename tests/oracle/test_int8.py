@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,4 +41,6 @@ def test_what_is_timed_is_exported_and_shown_beside_float32(tmp_path: Path) -> N
     readme = (tmp_path / "README.md").read_text()
     assert "model.int8.onnx: latency 1.900 ms" in readme
     assert "this very graph with its weights" in readme
+    assert re.findall(r'InferenceSession\("(.*?)"', readme) == ["model.int8.onnx"]
+    assert "--model DIRECTORY/model.int8.onnx" in readme
     assert "in float32, paired" in int8_words(files.description["int8"])

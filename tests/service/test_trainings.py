@@ -107,3 +107,26 @@ async def test_at_its_end_of_time_a_training_ends_with_what_it_has(
     assert found["steps"] == recipe.steps == epoch_steps  # every picture was met, and no more
     assert "largest" in found["accuracy"]
     assert not unfinished(job.out).exists()
+
+
+async def test_a_training_that_is_paused_at_its_end_of_time_ends_with_what_it_has(
+    parts: DaemonParts, whole: TrainingJob, tmp_path: Path
+) -> None:
+    job = other(whole, tmp_path)
+    parts.pauses.hold("control", "by riwoactl pause")
+    async with asyncio.timeout(60):
+        found = await trained(Trainings(parts.pauses, time.time() + 0.2), job)
+    assert found["steps"] == read_recipe(job.out).steps
+
+
+async def test_who_waits_for_the_end_of_a_pause_waits_through_the_next_one(parts: DaemonParts) -> None:
+    parts.pauses.hold("control", "by riwoactl pause")
+    waiting = asyncio.create_task(parts.pauses.wait_until_over())
+    await asyncio.sleep(0)
+    parts.pauses.release("control")
+    parts.pauses.hold("control", "by riwoactl pause")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    parts.pauses.release("control")
+    await waiting

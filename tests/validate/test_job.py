@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riwoa.ctl import main
+from riwoa.ctl import Options, main
+from riwoa.ctl.validate import _parser, settings
 from riwoa.errors import InputError
 from riwoa.ipc.child import child_environment
 from riwoa.supernet.geometry import Backbone, macs
+from riwoa.supernet.plan import Pictures
 from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.validate.corrupted import UNITS
 from riwoa.validate.corruptions import CORRUPTIONS, SEVERITIES
 from riwoa.validate.job import read_architecture, same_cost
 from riwoa.validate.judging import Counts
-from riwoa.validate.retrain import alone
+from riwoa.validate.retrain import Spec, alone
 from tests.support.cifar_files import small_archive
 from tests.support.official import official_data
 
@@ -94,6 +96,48 @@ def test_the_digits_are_retrained_and_their_views_corrupted(given: list[str], tm
     assert report["task"] == "the embedded digits"
     assert report["networks"]["winner"]["test"]["images"] == 3200
     assert report["corrupted"]["images"] == 3
+
+
+def test_the_smoke_preset_trains_cifar_100_alike_whether_the_command_line_or_the_pictures_name_it(
+    given: list[str], tmp_path: Path
+) -> None:
+    named = {option: given[given.index(option) + 1] for option in ("--data", "--architecture")}
+    told = [word for pair in named.items() for word in pair]
+    specs = []
+    for name, verb in (("named", ["validate", "cifar100"]), ("found", ["validate"])):
+        command = [*verb, *told, "--preset", "smoke", "--device", "cpu", "--no-controls", "--out", str(tmp_path / name)]
+        assert main([*command, "--only", "choose"]) == 0
+        specs.append(Spec.from_json(json.loads((tmp_path / name / "networks" / "winner" / "spec.json").read_text())))
+    assert specs[0].retraining == specs[1].retraining
+    pictures = Pictures(n_classes=100, images=20_000, side_px=32)
+    recipe = specs[1].retraining.recipe(pictures, Backbone(0.25, 100, "imagenet"), 32, "cpu")
+    assert (recipe.batch_images, recipe.learning_rate, recipe.label_smoothing) == (64, 0.1, 0.0)
+    assert (recipe.crop_px, recipe.ema, recipe.optimiser) == (2, 0.99, "sgd")
+    assert (recipe.steps, recipe.warmup_steps) == (4 * 312, 62)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "state"), [("", "state"), ("--architecture FILE", None), ("--supernet riwoa_cifar100_w0.25", None)]
+)
+def test_only_a_job_that_trains_a_supernet_keeps_options_of_that_training(
+    given: list[str], arguments: str, state: str | None
+) -> None:
+    data = ["--data", given[given.index("--data") + 1], "--out", "out", "--device", "cpu"]
+    trains = settings(_parser(True).parse_args(data), Options())
+    assert trains.supernet_options[:4] == ("--width", "0.5", "--stem", "small")
+    named = arguments.replace("FILE", given[given.index("--architecture") + 1]).split()
+    assert settings(_parser(True).parse_args([*data, *named]), Options(state)).supernet_options == ()
+
+
+def test_a_job_that_a_riwoa_of_fewer_settings_began_goes_on(finished: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    begun = json.loads((out / "job.json").read_text())
+    del begun["retraining"]["smoke"]
+    begun["supernet_options"] = ["--width", "None", "--stem", "None", "--resolutions", "", "--seed", "0"]
+    (out / "job.json").write_text(json.dumps(begun))
+    code, data = run("--no-controls", "--out", str(out), "--only", "choose")
+    assert (code, data["only"]) == (0, "choose")
 
 
 def test_a_folder_of_an_earlier_riwoa_is_refused_and_keeps_what_it_came_to(tmp_path: Path, run: Run) -> None:

@@ -29,14 +29,6 @@ with the supernet's own weights. `riwoactl validate cifar100` searches on CIFAR-
 any moment and run again, it continues."""
 # All of it in some minutes on two cores; what it reaches is no result.
 _SMOKE_EPOCHS, _SMOKE_TRAINING_IMAGES, _SMOKE_RECALIBRATION_IMAGES, _SMOKE_IMAGES = 4, 20_000, 2000, 200
-_SMOKE_CIFAR100: dict[str, Any] = {
-    "batch_images": 64,
-    "learning_rate": 0.1,
-    "label_smoothing": 0.0,
-    "crop_px": 2,
-    "ema": 0.99,
-}
-_SMOKE_WARMUP_EPOCHS = 0.2
 _SMOKE_TRAINING = ("--minutes", "1.5", "--batch", "64", "--random", "1", "--threads", "2")
 _SMOKE_SEARCH: dict[str, Any] = {
     "run.generations": 3,
@@ -159,14 +151,17 @@ def settings(given: Namespace, options: Options) -> Settings:
     if state is None and data is None:
         state = client_state(None).directory
     width, stem, resolutions = given.width, given.stem, given.resolutions
+    training: tuple[str, ...] = ()
     if given.cifar100 and (state is None or given.architecture is not None):  # else as the search has them
-        width, stem, resolutions = _supernet(given, smoke)
+        width, stem, resolutions = sizes = _supernet(given, smoke)
+        if given.architecture is None and given.supernet is None:
+            training = _training_options(*sizes, given.seed, smoke)
     return Settings(
         protocol="cifar100" if given.cifar100 else "own",
         data=data,
         supernet=_checkpoint(given.supernet),
         **{name: _absolute(getattr(given, name)) for name in ("table", "corrupted", "frost")},
-        supernet_options=_training_options(width, stem, resolutions, given.seed, smoke) if given.cifar100 else (),
+        supernet_options=training,
         architecture=None if given.architecture is None else read_architecture(given.architecture),
         state=_absolute(state),
         width_mult=width,
@@ -193,11 +188,10 @@ def _retraining(given: Namespace, smoke: bool) -> Retraining:
             epochs=_SMOKE_EPOCHS,
             training_images=_SMOKE_TRAINING_IMAGES,
             recalibration_images=_SMOKE_RECALIBRATION_IMAGES,
-            changes=_SMOKE_CIFAR100 if given.cifar100 else {},
-            warmup_epochs=_SMOKE_WARMUP_EPOCHS if given.cifar100 else None,
+            smoke=True,
         )
     schedule = {name: getattr(given, name) for name in ("epochs", "warmup_epochs") if getattr(given, name) is not None}
-    return replace(usual, **schedule, changes={**usual.changes, **named})
+    return replace(usual, **schedule, changes=named)
 
 
 def _smoke_search(given: Namespace) -> dict[str, Any]:
@@ -216,10 +210,10 @@ def _supernet(given: Namespace, smoke: bool) -> tuple[float, Stem, tuple[int, ..
 
 
 def _training_options(
-    width: float | None, stem: Stem | None, resolutions: tuple[int, ...] | None, seed: int, smoke: bool
+    width: float, stem: Stem, resolutions: tuple[int, ...], seed: int, smoke: bool
 ) -> tuple[str, ...]:
     """Options of ``riwoactl supernet train cifar100``."""
-    sizes = ("--width", str(width), "--stem", str(stem), "--resolutions", ",".join(map(str, resolutions or ())))
+    sizes = ("--width", str(width), "--stem", stem, "--resolutions", ",".join(map(str, resolutions)))
     return (*sizes, "--seed", str(seed), *(_SMOKE_TRAINING if smoke else ()))
 
 

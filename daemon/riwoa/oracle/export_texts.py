@@ -90,7 +90,8 @@ class Deployment:
         )
         parts = [title, origin, self._numbers()]
         if self.network is not None:
-            parts += ["## Use", _USING, f"```python\n{self._code()}```"]
+            place = f"DIRECTORY/{self._model}" if self.precision == INT8 else "DIRECTORY"
+            parts += ["## Use", _USING.format(place=place), f"```python\n{self._code()}```"]
         parts += ["## The same in PyTorch", _TORCH, "## Files", self._files()]
         return "\n\n".join(parts) + "\n"
 
@@ -101,6 +102,11 @@ class Deployment:
         side = self.rule.resolution
         shape = ["batch", 3, side, side]
         return {"name": IMAGES, "layout": "NCHW", "dtype": "float32", "shape": shape, "after": "to_floats"}
+
+    @property
+    def _model(self) -> str:
+        """The file that was searched for: that of the latencies."""
+        return "model.int8.onnx" if self.precision == INT8 else "model.onnx"
 
     @property
     def _output(self) -> str:
@@ -150,7 +156,7 @@ class Deployment:
         """The program of README.md."""
         rule, probabilities = self.rule, self._output != LOGITS
         short, crop = rule.shorter_side_px, rule.crop_px
-        lines = [_USE.format(short=short, crop=crop, opened=_OPENED[rule.rules])]
+        lines = [_USE.format(model=self._model, short=short, crop=crop, opened=_OPENED[rule.rules])]
         if self._input["name"] != IMAGES:
             lines.append("    x = np.asarray(picture)")
         else:
@@ -215,7 +221,7 @@ def _percent(found: Mapping[str, Any]) -> str:
 
 _USING = """\
 Save this as `use.py` in this directory, then `python use.py PICTURE...`. It needs numpy, onnxruntime and Pillow, and
-not riwoa; `riwoactl classify PICTURE... --model DIRECTORY` does the same with riwoa."""
+not riwoa; `riwoactl classify PICTURE... --model {place}` does the same with riwoa."""
 _TORCH = """\
 ```python
 import model  # this directory's model.py, which needs torch and safetensors
@@ -255,7 +261,7 @@ _OPENED = {
 }
 _USE = """\
 labels = open("labels.txt", encoding="utf-8").read().split("\\n")
-model = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+model = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
 for path in sys.argv[1:]:
 {opened}
     w, h = picture.size

@@ -74,7 +74,8 @@ class Pauses:
 
     async def wait_until_over(self) -> None:
         """Wait until nothing holds."""
-        await self._free.wait()
+        while not self._free.is_set():  # whoever waited may wake after the next pause has begun
+            await self._free.wait()
 
     @contextlib.contextmanager
     def applied_to(self, search: Pausable) -> Iterator[None]:

@@ -7,6 +7,7 @@ processor to the same bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from riwoa.ipc.job import JobLeftError, JobOrders, run_job
 from riwoa.log import get_logger
 from riwoa.service.pauses import Pauses
+from riwoa.service.tasks import stop_task
 
 _log = get_logger("training")
 
@@ -24,17 +26,13 @@ class Trainings:
     Args:
         pauses: hold them.
         cut_unix_s: when they are to end with what they have; None: when they are done.
-        now_unix_s: the wall clock.
     """
 
     phase = "training"
 
-    def __init__(
-        self, pauses: Pauses, cut_unix_s: float | None = None, now_unix_s: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, pauses: Pauses, cut_unix_s: float | None = None) -> None:
         self._pauses = pauses
         self._cut_unix_s = cut_unix_s
-        self._now_unix_s = now_unix_s
         self._orders = JobOrders()
 
     def hold(self, held: bool) -> None:
@@ -58,7 +56,8 @@ class Trainings:
         with self._pauses.applied_to(self):
             while True:
                 self._pauses.show()
-                await self._pauses.wait_until_over()
+                with contextlib.suppress(TimeoutError):  # it ends by then with what it has, paused or not
+                    await asyncio.wait_for(self._pauses.wait_until_over(), self._until_cut_s())
                 self._orders = JobOrders()
                 cut = asyncio.create_task(self._cut(self._orders), name="training-cut")
                 try:
@@ -66,18 +65,19 @@ class Trainings:
                 except JobLeftError:
                     _log.info("training_paused", what=what)
                 finally:
-                    cut.cancel()
+                    await stop_task(cut)
 
     def _left_s(self, told_s: float | None) -> float | None:
         """Seconds until it is done, or is to end."""
-        if self._cut_unix_s is None:
-            return told_s
-        cut_s = max(0.0, self._cut_unix_s - self._now_unix_s())
-        return cut_s if told_s is None else min(told_s, cut_s)
+        known_s = [seconds for seconds in (told_s, self._until_cut_s()) if seconds is not None]
+        return min(known_s, default=None)
+
+    def _until_cut_s(self) -> float | None:
+        return None if self._cut_unix_s is None else max(0.0, self._cut_unix_s - time.time())
 
     async def _cut(self, orders: JobOrders) -> None:
         """Order the end when it is time."""
-        if self._cut_unix_s is not None:
-            await asyncio.sleep(max(0.0, self._cut_unix_s - self._now_unix_s()))
+        if (until_s := self._until_cut_s()) is not None:
+            await asyncio.sleep(until_s)
             _log.info("training_cut_short", reason="run.deadline")
             orders.give("finish")

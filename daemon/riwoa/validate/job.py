@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from riwoa.datasets.catalogue import ImageTask
 
 Bar = Callable[[str, str], contextlib.AbstractContextManager[Advance]]
-Role = Literal["winner", "largest", "random", "inherited"]
 
 ROLES: Mapping[str, str] = {
     "winner": "the search's best, retrained",
@@ -176,7 +175,12 @@ class Job:
                 f"{self.out} was begun by an earlier riwoa, which retrained in another way; what it came to stays in "
                 "its report.json: give another --out"
             )
-        before, now = _flat(found), _flat(wanted)
+        # Settings that an earlier riwoa did not know stand at their defaults; options that it kept of a supernet's
+        # training decided nothing where none is trained.
+        usual = Settings(self.settings.protocol, self.settings.data).to_json()
+        before, now = _flat(usual) | _flat(found), _flat(wanted)
+        if not self.settings.supernet_options:
+            before["supernet_options"] = now["supernet_options"]
         changed = [
             f"{k} ({before.get(k)!r} -> {now.get(k)!r})" for k in {**before, **now} if before.get(k) != now.get(k)
         ]
@@ -284,7 +288,7 @@ class Job:
         retraining = self.settings.retraining
         if chosen.is_cifar100:
             retraining = replace(retraining, protocol="cifar100")
-        inherited = ("inherited",) if self._inherits(chosen) else ()
+        inherited = ("inherited",) if self._inherits else ()
         for name in (*chosen.networks, *inherited):
             folder = self._folder(name)
             architecture = chosen.networks["winner" if name == "inherited" else name].architecture
@@ -293,7 +297,8 @@ class Job:
                 folder.path.mkdir(parents=True, exist_ok=True)
                 replace_durably(folder.spec, _json(spec.to_json()))
 
-    def _inherits(self, chosen: Chosen) -> bool:
+    @property
+    def _inherits(self) -> bool:
         s = self.settings
         return s.controls and (s.architecture is None or s.supernet is not None)
 

@@ -27,6 +27,9 @@ CIFAR100 = Recipe(
     start="identity",
 )
 _CIFAR100_WARMUP_EPOCHS = 3.0
+# The same for some minutes on two cores: more steps in an epoch, and an average that follows them.
+_SMOKE_CIFAR100 = replace(CIFAR100, batch_images=64, learning_rate=0.1, label_smoothing=0.0, crop_px=2, ema=0.99)
+_SMOKE_WARMUP_EPOCHS = 0.2
 _CURRICULUM_SHARE = 4  # digits: in one step of so many they grow harder
 
 
@@ -34,13 +37,14 @@ _CURRICULUM_SHARE = 4  # digits: in one step of so many they grow harder
 class Retraining:
     """What is asked of every network alike; ``changes``: fields of the recipe that are named."""
 
-    protocol: Protocol = "own"
+    protocol: Protocol = "own"  # as the command line names it; once the pictures are known, theirs
     epochs: int = 100
     warmup_epochs: float | None = None  # None: as the protocol has it
     changes: Mapping[str, Any] = field(default_factory=dict)
     training_images: int | None = None  # None: all
     recalibration_images: int = 10_000  # most, for BatchNorm statistics of the averaged weights
     seed: int = 0
+    smoke: bool = False  # in minutes: CIFAR-100's protocol with the numbers of a short training
 
     def recipe(self, pictures: Pictures, backbone: Backbone, resolution: int, device: str) -> Recipe:
         """The recipe of one network."""
@@ -51,8 +55,10 @@ class Retraining:
             "resolutions": (resolution,),
             "seed": self.seed,
         }
+        warmup_epochs = self.warmup_epochs
         if self.protocol == "cifar100":
-            base = CIFAR100
+            base, usual = (_SMOKE_CIFAR100, _SMOKE_WARMUP_EPOCHS) if self.smoke else (CIFAR100, _CIFAR100_WARMUP_EPOCHS)
+            warmup_epochs = usual if warmup_epochs is None else warmup_epochs
         else:
             wishes = Wishes(
                 epochs=self.epochs, width_mult=backbone.width_mult, stem=backbone.stem, resolutions=(resolution,)
@@ -62,8 +68,6 @@ class Retraining:
         batch_images = min(recipe.batch_images, pictures.images)
         steps_an_epoch = max(1, pictures.images // batch_images)
         steps = self.epochs * steps_an_epoch
-        warmup_epochs = _CIFAR100_WARMUP_EPOCHS if self.protocol == "cifar100" else None
-        warmup_epochs = warmup_epochs if self.warmup_epochs is None else self.warmup_epochs
         warmup = recipe.warmup_steps if warmup_epochs is None else round(warmup_epochs * steps_an_epoch)
         return replace(
             recipe,

@@ -42,7 +42,7 @@ class Settings:
     stem: Stem | None = None
     resolutions: tuple[int, ...] | None = None
     supernet: str | None = None  # a checkpoint; None: trained here, where one is needed
-    supernet_options: tuple[str, ...] = ()  # of `riwoactl supernet train cifar100`
+    supernet_options: tuple[str, ...] = ()  # of `riwoactl supernet train cifar100`, where it is trained here
     architecture: Mapping[str, Any] | None = None  # instead of a search
     state: str | None = None  # of a finished search, instead of one here
     table: str | None = None  # this device's latency table; None: the search's
