@@ -95,7 +95,7 @@ class NetworkJudged(Event):
 class FinalistsTimed(Event):
     """The winner and what could take its place were timed in the runtime that will run them; or why they were not.
 
-    ``networks`` are objects of ``riwoa.run.finalists.TimedNetwork``, the search's winner first; ``interval`` is the
+    ``networks`` are objects of ``riwoa.hardware.timed.TimedNetwork``, the search's winner first; ``interval`` is the
     latency table's. ``leader`` is the network that took the winner's place, as a generation's row has a leader; None
     where the winner kept it. ``note`` says in a line what people should know of it, if there is something.
     """

@@ -10,6 +10,7 @@ from riwoa_storage.connect import connect_reader, translate
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
     from typing import Any
 
 _OF_RUN = ("run_id", "status", "generations", "digest", "created_unix_s", "provenance")
@@ -19,9 +20,7 @@ _LATEST = (
     "LEFT JOIN generations AS g ON g.run_id = runs.run_id AND g.generation = runs.generations - 1 "
     "ORDER BY runs.run_id DESC LIMIT 1"
 )
-_JUDGED = "SELECT payload FROM events WHERE run_id = ? AND kind = 'network_judged' ORDER BY event_id DESC"
-
-_TIMED = "SELECT payload FROM events WHERE run_id = ? AND kind = 'finalists_timed' ORDER BY event_id DESC"
+_EVENTS = "SELECT payload FROM events WHERE run_id = ? AND kind = ? ORDER BY event_id DESC"
 
 
 def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -47,10 +46,10 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         seen["objective"] = _objective(seen.pop("provenance"))
         for column in ("counters", "leader", "inputs"):
             seen[column] = None if seen[column] is None else json.loads(seen[column])
-        timed = map(json.loads, (payload for (payload,) in connection.execute(_TIMED, (seen["run_id"],))))
+        timed = _newest_first(connection, seen["run_id"], "finalists_timed")
         seen["timed"] = next((event for event in timed if event.get("error") is None), None)
         seen["leader"] = (seen["timed"] or {}).get("leader") or seen["leader"]
-        judged = map(json.loads, (payload for (payload,) in connection.execute(_JUDGED, (seen["run_id"],))))
+        judged = _newest_first(connection, seen["run_id"], "network_judged")
         key = (seen["leader"] or {}).get("architecture_key")
         seen["test"] = next((event for event in judged if event.get("architecture_key") == key), None)
         return seen
@@ -60,6 +59,11 @@ def overview(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         raise JournalCorruptError(f"{path} is damaged ({error}): run riwoactl verify, then restore a backup") from None
     finally:
         connection.close()
+
+
+def _newest_first(connection: sqlite3.Connection, run_id: int, kind: str) -> Iterator[dict[str, Any]]:
+    """Payloads of a run's events of a kind."""
+    return (json.loads(payload) for (payload,) in connection.execute(_EVENTS, (run_id, kind)))
 
 
 def _objective(provenance: str) -> dict[str, Any]:

@@ -104,6 +104,19 @@ def test_other_limits_and_another_metric_are_told_and_what_breaks_a_known_limit_
     assert "No single change fits; some:" in compose(nothing, CHOICES, load_template("compact"))[1]
 
 
+def test_where_no_change_keeps_the_other_limits_those_that_save_most_come_first_as_the_heading_says() -> None:
+    told = replace(situation(1.0), goal=Goal(limits=[(Constraint("parameters", 2e6), 2.1e6)], keeps=lambda _: False))
+    _, prompt = compose(told, CHOICES, load_template("compact"))
+    assert prompt.endswith(
+        "No single change fits; those that save most:\n"
+        '{"stage1.block1.kernel": 3} -0.20 ms\n'
+        '{"stage1.block1.kernel": 7} +0.30 ms\n'
+        '{"stage1.depth": 2} +0.40 ms\n'
+        '{"stage1.block1.expand": 6} +0.50 ms\n'
+        '{"resolution": 32} +2.00 ms'
+    )
+
+
 def test_a_small_model_is_led_into_its_reasoning_and_a_large_one_is_not() -> None:
     assert load_template("compact").lead == "The best change is"
     assert load_template("full").lead == ""
@@ -138,7 +151,7 @@ def test_a_parent_that_is_too_slow_is_to_be_reduced_least_first() -> None:
     assert prompt.endswith('Changes that fit:\n{"stage1.block1.kernel": 3} -0.20 ms')
     _, prompt = compose(situation(9.0), CHOICES, load_template("compact"))
     assert "\nNo single change fits; those that save most:\n" in prompt
-    hopeless = listed_changes(situation(9.0), CHOICES, 2)
+    _, hopeless = listed_changes(situation(9.0), CHOICES, 2)
     assert [patch for patch, _ in hopeless] == [{"stage1.block1.kernel": 3}, {"stage1.block1.kernel": 7}]
 
 

@@ -72,6 +72,18 @@ def test_a_file_with_a_key_that_cannot_change_applies_none_of_it_and_names_the_k
     assert taken[0].run.generations == 11
 
 
+def test_while_there_are_further_limits_the_latency_target_cannot_change_in_a_run(file: Path) -> None:
+    file.write_text("[objective]\nlatency_ms = 4.5\n")
+    reloader = reloader_of(file, 'objective.constraints=["parameters <= 2e6"]')
+    file.write_text("[objective]\nlatency_ms = 3.0\n")
+    with pytest.raises(ConfigError, match=r"objective\.latency_ms cannot change in a run"):  # prompts count on it
+        reloader.reload()
+    assert reloader.take() is None
+    plain = reloader_of(file)
+    file.write_text("[objective]\nlatency_ms = 4.5\n")
+    assert list(plain.reload().live) == ["objective.latency_ms"]
+
+
 def test_a_run_that_stands_on_older_values_of_fixed_keys_still_takes_edits(file: Path) -> None:
     """What a resumed run stands on may differ from the file where the start allowed it; that is no edit."""
     reloader = reloader_of(file)

@@ -100,9 +100,9 @@ _ALLOWED_OF_RIWOA = {
     *(
         "riwoa.service",
         "riwoa.service.limit_text",
-        "riwoa.service.limit_text",
         "riwoa.service.status_check",
         "riwoa.service.status_object",
+        "riwoa.service.timed_status",
     ),
 }
 _ALLOWED_OF_STORAGE = {

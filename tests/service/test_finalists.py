@@ -181,6 +181,8 @@ def test_everybody_shows_the_network_that_took_the_place(ended: Ended, capsys: p
     found = json.loads(capsys.readouterr().out)
     assert found["leader"]["architecture_key"] == ended.keys["small"]
     assert found["timed"]["latency_ms"] == ms
+    assert main(["status", "--json", *at]) in (0, 3)
+    assert json.loads(capsys.readouterr().out)["timed"] == found["timed"]
     assert [row["leader"] for row in found["front"]] == [row["measured_ms"] == ms for row in found["front"]]
 
 

@@ -355,12 +355,12 @@ class Bench:
     async def _listed_row(self, parents: Sequence[Parent]) -> dict[str, Any]:
         patches = []
         for i, parent in enumerate(parents):
-            listed = listed_changes(parent.situation(), parent.choices, self._style.template.options)
+            _, listed = listed_changes(parent.situation(), parent.choices, self._style.template.options)
             patches.append(listed[int(generator(SEED, i, "bench.listed").integers(len(listed)))][0])
         return {"outcomes": [asdict(o) for o in await self._proposer.outcomes(parents, patches)]}
 
     async def _greedy_row(self, parents: Sequence[Parent]) -> dict[str, Any]:
-        patches = [listed_changes(parent.situation(), parent.choices, 1)[0][0] for parent in parents]
+        patches = [listed_changes(parent.situation(), parent.choices, 1)[1][0][0] for parent in parents]
         return {"outcomes": [asdict(o) for o in await self._proposer.outcomes(parents, patches)]}
 
     async def _spiral_row(self, parents: Sequence[Parent]) -> dict[str, Any]:

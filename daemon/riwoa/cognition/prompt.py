@@ -24,6 +24,7 @@ from riwoa_storage.records import RequestRecord
 _OF_A_RUN = ("space", "choices", "goal", "aim", "also")  # the same in every prompt of a run
 Offered = Mapping[str, Sequence[Choice]]
 LatencyAfter = Callable[[Mapping[str, Choice]], float]  # of the parent with this patch, in milliseconds
+ListedChange = tuple[dict[str, Choice], float | None]  # a patch and the milliseconds that it adds, where they are known
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def compose(situation: Situation, choices: Offered, template: Template) -> tuple
         template: the words.
     """
     s = situation
+    heading, changes = listed_changes(s, choices, template.options)
     values = {
         "space": in_words(s.space.name),
         "choices": _choices(s.space),
@@ -115,8 +117,8 @@ def compose(situation: Situation, choices: Offered, template: Template) -> tuple
         "latency": "unknown" if s.latency_ms is None else f"{s.latency_ms:.2f} ms",
         "context": _context(s),
         "layers": "\n".join(_layers(s)),
-        "heading": _heading(s, choices),
-        "options": "\n".join(_options(s, choices, template.options)),
+        "heading": heading,
+        "options": "\n".join(_option(patch, ms) for patch, ms in changes),
         "successes": _told(s.successes, template.memories, s.goal.metric),
         "rejected": _told(s.rejected, template.memories, s.goal.metric),
     }
@@ -227,41 +229,32 @@ def _layers(s: Situation) -> list[str]:
     return lines
 
 
-def listed_changes(s: Situation, choices: Offered, most: int) -> list[tuple[dict[str, Choice], float | None]]:
-    """The (patch, milliseconds) that a prompt lists: changes of one gene that the limits known beforehand let through.
+def listed_changes(s: Situation, choices: Offered, most: int) -> tuple[str, list[ListedChange]]:
+    """The heading and the changes of one gene under it: those that the limits known beforehand let through.
 
-    Those that spend most come first. While nothing comes within the target, the greatest cuts instead. Without a
-    table, some of the offered changes, without milliseconds.
+    Those that spend most come first. While none comes within the limits, the greatest cuts instead. Without a table,
+    some of the changes, without milliseconds.
     """
-    every = [(gene, choice) for gene, offered in choices.items() for choice in offered]
-    single = [(gene, choice) for gene, choice in every if s.goal.keeps is None or s.goal.keeps({gene: choice})] or every
+    keeps, target_ms = s.goal.keeps, s.target_ms
+    every = [{gene: choice} for gene, offered in choices.items() for choice in offered]
+    kept = every if keeps is None else list(filter(keeps, every))
     if s.latency_after is None or s.latency_ms is None:
-        step = max(1, len(single) // most)
-        return [({gene: choice}, None) for gene, choice in single[::step][:most]]
-    after = [(s.latency_after({gene: choice}), gene, choice) for gene, choice in single]
-    fits = [row for row in after if s.target_ms is None or row[0] <= s.target_ms]
-    ranked = sorted(fits, key=lambda row: -row[0]) or sorted(after, key=lambda row: row[0])
-    return [({gene: choice}, ms - s.latency_ms) for ms, gene, choice in ranked[:most]]
+        heading = "Some changes" if keeps is None else "Changes that fit" if kept else "No single change fits; some"
+        listed = kept or every
+        return heading, [(patch, None) for patch in listed[:: max(1, len(listed) // most)][:most]]
+    after = [(s.latency_after(patch), patch) for patch in kept or every]
+    fits = [row for row in after if kept and (target_ms is None or row[0] <= target_ms)]
+    if fits:
+        heading = "Some changes" if keeps is None and target_ms is None else "Changes that fit"
+        ranked = sorted(fits, key=lambda row: -row[0])
+    else:
+        heading = "No single change fits; those that save most"
+        ranked = sorted(after, key=lambda row: row[0])
+    return heading, [(patch, ms - s.latency_ms) for ms, patch in ranked[:most]]
 
 
-def _heading(s: Situation, choices: Offered) -> str:
-    after_ms, keeps, target_ms = s.latency_after, s.goal.keeps, s.target_ms
-    timed = after_ms is not None and s.latency_ms is not None and target_ms is not None
-    if not timed and keeps is None:
-        return "Some changes"
-
-    def fits(patch: dict[str, Choice]) -> bool:
-        in_time = not timed or (after_ms is not None and target_ms is not None and after_ms(patch) <= target_ms)
-        return in_time and (keeps is None or keeps(patch))
-
-    if any(fits({gene: choice}) for gene, offered in choices.items() for choice in offered):
-        return "Changes that fit"
-    return "No single change fits; those that save most" if timed else "No single change fits; some"
-
-
-def _options(s: Situation, choices: Offered, most: int) -> list[str]:
-    rows = listed_changes(s, choices, most)
-    return [in_json(patch) + ("" if ms is None else f" {ms:+.2f} ms") for patch, ms in rows]
+def _option(patch: Mapping[str, Choice], ms: float | None) -> str:
+    return in_json(patch) + ("" if ms is None else f" {ms:+.2f} ms")
 
 
 def _told(memories: Sequence[EarlierPatch], most: int, metric: str) -> str:

@@ -37,7 +37,7 @@ from riwoa.config.kinds.table import TableSettings
 from riwoa.config.strategies import strategy_table
 from riwoa.search.baselines import Whale
 from riwoa.search.bayesian import BayesianSearch
-from riwoa.search.fitness import METRIC_NAME, Constraint
+from riwoa.search.fitness import METRIC_NAME, Constraint, Objective
 from riwoa.search.riwoa import RotationInvariantWhale
 
 
@@ -137,6 +137,21 @@ class ObjectiveSection(Section):
     def limits(self) -> tuple[Constraint, ...]:
         """The limits beside the latency target."""
         return (*map(Constraint.parse, self.constraints), *(device.limit for device in self.devices))
+
+    @property
+    def optimised(self) -> tuple[str, bool]:
+        """The metric, and whether it is to be made smaller."""
+        return self.minimize or self.maximize, self.minimize is not None
+
+    def objective(
+        self, target_ms: float | None, known: frozenset[str] = frozenset({"latency_ms"}), *, as_limit: bool = False
+    ) -> Objective:
+        """What a search looks for under a target, which is the first limit where there are others or ``as_limit``."""
+        metric, lowered = self.optimised
+        limits = self.limits
+        if target_ms is not None and (limits or as_limit):
+            limits = (Constraint("latency_ms", target_ms), *limits)
+        return Objective(target_ms, self.exponent, metric, lowered, limits, known)
 
     def to_json(self) -> dict[str, Any]:
         """As a run's provenance names it: what is as it always was is left out."""

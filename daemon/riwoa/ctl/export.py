@@ -13,7 +13,7 @@ from riwoa.errors import InputError, UsageError
 from riwoa.paths import StatePaths, client_state
 from riwoa.run.front import chosen_run, fastest_equal, read_front
 from riwoa.run.limits import journaled_objective
-from riwoa.text import named_measure, printable
+from riwoa.text import against_float32, named_measure, printable
 from riwoa_storage.reader import JournalReader
 
 _DESCRIPTION = """Write the winner of a run as files that need no riwoa: model.onnx (checked in onnxruntime against
@@ -124,7 +124,7 @@ def render(data: dict[str, Any]) -> str:
 def _against(found: dict[str, Any]) -> str:
     """How far 8 bits are from float32, where this is in 8 bits."""
     less = found.get("against_float32")
-    return "" if less is None else f" ({100 * less['value']:+.2f} ± {100 * less['error']:.2f} against float32, paired)"
+    return "" if less is None else f" ({against_float32(less)})"
 
 
 def _place(paths: StatePaths, run_id: int | None, arch: str) -> tuple[int, int]:

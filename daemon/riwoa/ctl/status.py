@@ -17,6 +17,7 @@ from riwoa.files.lock import holder
 from riwoa.files.ownership import json_object
 from riwoa.paths import StatePaths, client_state
 from riwoa.service.status_check import checked_status
+from riwoa.service.timed_status import timed_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,17 +172,9 @@ def _journaled_test(judged: dict[str, Any]) -> JudgementStatus:
 
 
 def _journaled_timed(timed: dict[str, Any], leader: dict[str, Any]) -> TimedStatus:
-    key = leader.get("architecture_key")
-    network: dict[str, Any] = next((n for n in timed.get("networks", []) if n.get("architecture_key") == key), {})
-    return {
-        "latency_ms": network.get("ms") if network.get("is_clear") else None,
-        "low_ms": network.get("low_ms"),
-        "high_ms": network.get("high_ms"),
-        "predicted_ms": network.get("predicted_ms"),
-        "runtime": timed.get("runtime"),
-        "networks": len(timed.get("networks", [])),
-        "note": timed.get("note") or None,
-    }
+    key, networks = leader.get("architecture_key"), timed.get("networks", [])
+    network: dict[str, Any] = next((n for n in networks if n.get("architecture_key") == key), {})
+    return timed_status(network, timed.get("runtime"), len(networks), timed.get("note"))
 
 
 def _journaled_leader(seen: dict[str, Any]) -> LeaderStatus:

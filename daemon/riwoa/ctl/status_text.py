@@ -6,7 +6,7 @@ import time
 
 from riwoa.hardware.interval import advice, plus_minus
 from riwoa.service.limit_text import further, limit_line, value_words
-from riwoa.text import duration, printable
+from riwoa.text import duration, points, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _test(test: JudgementStatus | None) -> list[tuple[str, str]]:
     text += f" on {test.get('pictures')} pictures" + (f", {views} views each," if views > 1 else "")
     rows = [("test", f"{text} that chose nothing")]
     if fastest := test.get("fastest_equal"):
-        by = f"{100 * fastest['difference']:+.2f} ± {100 * fastest['difference_error']:.2f} points"
+        by = f"{points(fastest['difference'], fastest['difference_error'])} points"
         by += f", p = {fastest['p']:.2g}"
         rows.append(("", f"not told from it, and faster: {fastest['latency_ms']:.3f} ms ({by})"))
     return rows

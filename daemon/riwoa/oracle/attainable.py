@@ -46,7 +46,8 @@ def check_metrics(config: Config, given: frozenset[str] | None) -> None:
         return
     objective = config.objective
     given = given | {device.metric for device in objective.devices}
-    optimised = ("minimize", objective.minimize) if objective.minimize else ("maximize", objective.maximize)
+    metric, lowered = objective.optimised
+    optimised = ("minimize" if lowered else "maximize", metric)
     named = [optimised, *(("constraints", Constraint.parse(text).metric) for text in objective.constraints)]
     unknown = dict.fromkeys(pair for pair in named if pair[1] not in given)
     if unknown:

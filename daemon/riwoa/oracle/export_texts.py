@@ -16,7 +16,7 @@ from riwoa.hardware.runtime import FLOAT32, INT8
 from riwoa.oracle.onnx_files import IMAGES, LOGITS, OnnxNetwork
 from riwoa.paths import shipped
 from riwoa.supernet.geometry import squeezed_channels
-from riwoa.text import printable
+from riwoa.text import against_float32, printable
 
 _SIZES = re.compile(r"^# -- sizes.*?^# -- end of the sizes.*?$", re.MULTILINE | re.DOTALL)
 _RULE_WIDTH = 120
@@ -122,7 +122,8 @@ class Deployment:
         for split in of:
             if self.int8_accuracies is not None and split in self.int8_accuracies:
                 small = self.int8_accuracies[split]
-                rows.append(f"- model.int8.onnx: accuracy {_percent(small)} {of[split]}, {against_float32(small)}")
+                less = against_float32(small["against_float32"])
+                rows.append(f"- model.int8.onnx: accuracy {_percent(small)} {of[split]}, {less}")
         of_int8 = "model.int8.onnx: " if self.precision == INT8 else ""
         if "latency_ms" in self.notes:
             interval = f" {self.notes['latency_interval']}" if "latency_interval" in self.notes else ""
@@ -174,12 +175,6 @@ class Deployment:
             lines.append("    p = np.exp(p - p.max()) / np.exp(p - p.max()).sum()")
         lines.append('    print(f"{path}: {labels[p.argmax()]} {100 * p.max():.2f} %")')
         return _IMPORTS.format(ops=", ImageOps" if rule.rules > 1 else "") + "\n".join(lines) + "\n"
-
-
-def against_float32(found: Mapping[str, Any]) -> str:
-    """How far 8 bits are from float32 on the same pictures, in words."""
-    less = found["against_float32"]
-    return f"paired {100 * less['value']:+.2f} ± {100 * less['error']:.2f} against float32"
 
 
 def model_source(config: Mapping[str, Any], resolution: int) -> str:

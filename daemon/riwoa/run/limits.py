@@ -66,9 +66,4 @@ def journaled_objective(provenance: Mapping[str, Any], target_ms: float | None) 
     """What a run looks for, by its record; only its latency target, and the exponent, may change in a run."""
     given = provenance.get("objective", {})
     section = ObjectiveSection.model_validate({key: given[key] for key in _KEYS if key in given})
-    limits = section.limits
-    if limits and target_ms is not None:
-        limits = (Constraint("latency_ms", target_ms), *limits)
-    return Objective(
-        target_ms, raised=section.minimize or section.maximize, lowered=section.minimize is not None, constraints=limits
-    )
+    return section.objective(target_ms)

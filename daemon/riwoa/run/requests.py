@@ -49,7 +49,9 @@ class RequestComposer:
         self._most_genes = config.cognition.patch_genes
         self._codec = codec
         self._task = task
-        self._objective = task.objective(config)  # its limits cannot change in a run
+        self._objective = task.objective(config)  # while it has limits none of it changes in a run (``may_change``)
+        # Prompts name a target that is known beforehand by themselves.
+        self._limits = self._objective.constraints if task.answers_latency else config.objective.limits
         self._individuals = history
 
     def request(
@@ -111,7 +113,7 @@ class RequestComposer:
             latency_after=after if target_ms is not None else None,  # no target: no latency to speak of
             successes=history.successes,
             rejected=history.rejected,
-            goal=self._goal(parent, metrics, patched, told_ms=target_ms),
+            goal=self._goal(parent, metrics, patched),
         )
 
     def _goal(
@@ -119,12 +121,8 @@ class RequestComposer:
         parent: Mapping[str, Choice],
         metrics: Mapping[str, Any],
         patched: Callable[[Mapping[str, Choice]], Mapping[str, Choice]],
-        *,
-        told_ms: float | None,
     ) -> Goal:
-        """What the run looks for; ``told_ms``: the latency target that the prompt names already."""
-        objective, task = self._objective, self._task
-        limits = [c for c in objective.constraints if told_ms is None or c.metric != "latency_ms" or c.limit != told_ms]
+        objective, task, limits = self._objective, self._task, self._limits
         values = {**task.known_metrics(parent, objective), **metrics} if limits else {}
         before = [c for c in limits if c.metric in objective.known]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from riwoa.config.schema import Config
 from riwoa.search.catalogue import Catalogue
-from riwoa.search.fitness import Constraint, Objective
+from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
 from riwoa.surrogate.gaussian_process import Examples
 
@@ -60,19 +60,9 @@ class SearchTask:
 
     def objective(self, config: Config) -> Objective:
         """The objective of a configuration."""
-        section = config.objective
-        target_ms = self.target_ms(section.latency_ms)
-        limits = section.limits
-        if target_ms is not None and (limits or self.answers_latency):
-            limits = (Constraint("latency_ms", target_ms), *limits)
-        return Objective(
-            target_ms,
-            section.exponent,
-            section.minimize or section.maximize,
-            section.minimize is not None,
-            limits,
-            frozenset({*self.known, *(() if self.answers_latency else ("latency_ms",))}),
-        )
+        target_ms = self.target_ms(config.objective.latency_ms)
+        known = frozenset({*self.known, *(() if self.answers_latency else ("latency_ms",))})
+        return config.objective.objective(target_ms, known, as_limit=self.answers_latency)
 
     def known_metrics(self, architecture: Mapping[str, Any], objective: Objective) -> dict[str, float]:
         """What an objective asks of an architecture that is known before it is evaluated."""

@@ -23,6 +23,7 @@ from riwoa.oracle.kind import FineTuning
 from riwoa.paths import StatePaths
 from riwoa.search.paired import LEVEL
 from riwoa.supernet.job import OnProgress, tell_parent
+from riwoa.text import points
 
 _MOST_THREADS = 4  # more gain little on networks this small
 
@@ -86,7 +87,7 @@ def gain_line(told: Mapping[str, Any]) -> str:
     """One split: before, after, the paired difference with its standard error, and its chance."""
     before, after, gain = (told[name] for name in ("before", "after", "gain"))
     words = f"{100 * before['accuracy']:.2f} % -> {100 * after['accuracy']:.2f} %, "
-    words += f"{100 * gain['value']:+.2f} ± {100 * gain['error']:.2f} points on {told['pictures']:,} pictures"
+    words += f"{points(gain['value'], gain['error'])} points on {told['pictures']:,} pictures"
     chance = f"p = {gain['p']:.2g}"
     return f"{words} ({chance}{'' if gain['p'] < LEVEL else ': may be chance'})"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.run.front import Front, FrontNetwork, read_front
-from riwoa.search.paired import Difference
 from riwoa.service.limit_text import further, limit_line, limits_view
 from riwoa.service.status_object import EqualStatus, JudgementStatus, TimedStatus
-from riwoa.text import measured, named_measure
+from riwoa.service.timed_status import timed_status
+from riwoa.text import measured, named_measure, points
 from riwoa_storage.reader import JournalReader
 
 LEGEND = "± standard error, paired by picture; = cannot be told from the winner"
@@ -56,17 +56,7 @@ def timed_view(front: Front) -> TimedStatus | None:
     finalists = front.finalists
     if finalists is None:
         return None
-    network = finalists.winner
-    return {
-        "latency_ms": network.ms if network.is_clear else None,
-        "low_ms": network.low_ms,
-        "high_ms": network.high_ms,
-        "spread": network.spread,
-        "predicted_ms": network.predicted_ms,
-        "runtime": finalists.runtime,
-        "networks": len(finalists.networks),
-        "note": finalists.note or None,
-    }
+    return timed_status(finalists.winner.to_json(), finalists.runtime, len(finalists.networks), finalists.note)
 
 
 def measured_words(front: Front) -> str:
@@ -149,12 +139,7 @@ def against_cell(network: FrontNetwork) -> str:
     found = network.difference
     if found is None:
         return ""
-    return f"{points(found)}{'' if found.is_clear else '  ='}"
-
-
-def points(difference: Difference) -> str:
-    """A difference of accuracies in percentage points."""
-    return f"{100 * difference.value:+.2f} ± {100 * difference.error:.2f}"
+    return f"{points(found.value, found.error)}{'' if found.is_clear else '  ='}"
 
 
 def int8_words(exported: Mapping[str, Any]) -> str:
@@ -167,7 +152,7 @@ def int8_words(exported: Mapping[str, Any]) -> str:
     exact = found["accuracy"] - less["value"]
     return (
         f"{percent(found['accuracy'])} on the {split} pictures, {percent(exact)} in float32, "
-        f"paired {100 * less['value']:+.2f} ± {100 * less['error']:.2f}"
+        f"paired {points(less['value'], less['error'])}"
     )
 
 
@@ -180,6 +165,6 @@ def fastest_line(front: Front) -> str:
         return "No faster network of the front was found to be as good on the test pictures."
     return (
         f"The fastest that cannot be told from the winner takes {found.point.latency_ms:.3f} ms "
-        f"({points(found.difference)} points, p = {found.difference.p:.2g});\n"
+        f"({points(found.difference.value, found.difference.error)} points, p = {found.difference.p:.2g});\n"
         "`riwoactl export --prefer fastest-equal` writes it."
     )

@@ -320,13 +320,13 @@ class Session:
         """Have the status object tell what the test pictures and the clock said."""
         paths, sources = self._parts.paths, self._board.sources
         front = await patiently(lambda: journaled_front(paths.journal, run_id))
-        sources.test = lambda: test_view(front)
-        sources.timed = lambda: timed_view(front)
+        test, timed = test_view(front), timed_view(front)
+        sources.test = lambda: test
+        sources.timed = lambda: timed
         if front.finalists is not None and front.finalists.leader is not None:
             interval = front.finalists.interval
-            sources.leader = lambda: journaled_leader(
-                front.leader, front.run.provenance, interval, front.tries, front.reached
-            )
+            leader = journaled_leader(front.leader, front.run.provenance, interval, front.tries, front.reached)
+            sources.leader = lambda: leader
 
     def _on_commit(self) -> None:
         self._parts.progress.note()

@@ -205,9 +205,9 @@ class Supervisor:
         sources.evaluations = lambda: found.evaluations
         sources.operators = lambda: found.operators
         sources.leader = lambda: found.leader
-        test = test_view(front)
+        test, timed = test_view(front), timed_view(front)
         sources.test = lambda: test
-        sources.timed = lambda: timed_view(front)
+        sources.timed = lambda: timed
 
     def _is_of_another_night(self, committed_unix_s: float) -> bool:
         """Before this night began; or after now, by a clock that was ahead."""

@@ -16,6 +16,7 @@ from riwoa.run.evaluations import Evaluations
 from riwoa.run.limits import Range, journaled_objective, standings
 from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.provision import Provision
+from riwoa.search.fitness import Objective
 from riwoa.service.governor import Governor
 from riwoa.service.limit_text import limits_view
 from riwoa.service.status import Rate
@@ -84,22 +85,15 @@ def leader_view(conductor: Conductor, latency_interval: float | None) -> LeaderS
     leader = conductor.leader
     if leader is None:
         return None
-    objective = conductor.objective
-    return {
-        "metric": objective.raised,
-        "value": leader.metrics[objective.raised],
-        "accuracy": leader.metrics.get("accuracy"),
-        "accuracy_error": accuracy_error(leader.metrics, conductor.config.oracle.settings.model_dump()),
-        "tries": conductor.history.counters["evaluations"],
-        "images": leader.metrics.get("images"),
-        "latency_ms": leader.metrics["latency_ms"],
-        "latency_interval": latency_interval,
-        "fitness": leader.fitness,
-        "feasible": leader.feasible,
-        "limits": limits_view(standings(objective, leader.metrics, conductor.history.reached)),
-        "architecture_key": leader.individual.architecture_key,
-        "origin": leader.origin,
-    }
+    history = conductor.history
+    return _leader_status(
+        leader.to_json(),
+        conductor.objective,
+        conductor.config.oracle.settings.model_dump(),
+        latency_interval=latency_interval,
+        tries=history.counters["evaluations"],
+        reached=history.reached,
+    )
 
 
 def workers_view(stats: BackendStats) -> list[WorkerStatus]:
@@ -251,12 +245,32 @@ def journaled_leader(
     """A journaled winner; None where there is none."""
     if leader is None:
         return None
-    metrics, objective = leader["metrics"], journaled_objective(provenance, leader["target_ms"])
+    return _leader_status(
+        leader,
+        journaled_objective(provenance, leader["target_ms"]),
+        provenance.get("oracle", {}),
+        latency_interval=latency_interval,
+        tries=tries,
+        reached=reached,
+    )
+
+
+def _leader_status(
+    leader: Mapping[str, Any],
+    objective: Objective,
+    oracle: Mapping[str, Any],
+    *,
+    latency_interval: float | None,
+    tries: int | None,
+    reached: Mapping[str, Range],
+) -> LeaderStatus:
+    """Of a winner as a generation's row has it; ``oracle``: the settings that it was judged with."""
+    metrics = leader["metrics"]
     return {
         "metric": objective.raised,
         "value": metrics[objective.raised],
         "accuracy": metrics.get("accuracy"),
-        "accuracy_error": accuracy_error(metrics, provenance.get("oracle", {})),
+        "accuracy_error": accuracy_error(metrics, oracle),
         "tries": tries,
         "images": metrics.get("images"),
         "latency_ms": metrics["latency_ms"],
