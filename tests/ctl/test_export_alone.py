@@ -372,7 +372,7 @@ def test_the_model_in_8_bits_is_smaller_and_as_accurate_as_it_says(digits: Path)
     assert len(content) < 0.6 * (export / "model.onnx").stat().st_size
     images, labels = load_digits_task().views("test", 24, 1)
     found = described(export)["int8"]["test"]
-    assert found["correct"] == Session(content).correct(images, labels)
+    assert found["correct"] == Session(content).right(images, labels).sum()
     assert abs(found["accuracy"] - reported(export)["accuracy"]) < 0.05
     facts = {entry.key: entry.value for entry in onnx.load(export / "model.int8.onnx").metadata_props}
     assert facts["precision"] == "int8"

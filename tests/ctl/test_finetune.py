@@ -14,7 +14,7 @@ import torch
 from riwoa.ctl import main
 from riwoa.datasets.image_file import ImageFileTask
 from riwoa.oracle.kind import FoundNetwork
-from riwoa.oracle.supernet_export import accuracy, load_exported, winning_net
+from riwoa.oracle.supernet_export import load_exported, right_answers, top_1, winning_net
 from riwoa.oracle.supernet_oracle import build_supernet_oracle
 from riwoa.supernet.finetuning import BestEpoch
 from riwoa.supernet.recipe import Recipe
@@ -84,7 +84,7 @@ def test_the_exported_files_hold_the_weights_that_gained_on_pictures_that_chose_
     assert description["exported"]["test"]["correct"] == told["test"]["after"]["correct"]
     net, resolution = load_exported(tuned / "export")
     views = ImageFileTask.open(tuned / "tiny.npz").views("test", resolution)
-    assert accuracy(net, *views) == told["test"]["after"]
+    assert top_1(right_answers(net, *views)) == told["test"]["after"]
     assert description["journaled"]["metrics"]["accuracy"] == told["validation"]["before"]["accuracy"]
 
 

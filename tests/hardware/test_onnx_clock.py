@@ -16,7 +16,7 @@ from riwoa.hardware.check import check_table
 from riwoa.hardware.drift import measure_drift
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.onnx_clock import CommandClock
-from riwoa.hardware.precision import remarks, worth
+from riwoa.hardware.remarks import remarks
 from riwoa.hardware.runtime import Runtime, runtime_mismatches, spoken
 from riwoa.paths import shipped
 from riwoa.supernet.geometry import Backbone
@@ -91,6 +91,12 @@ def test_a_program_judges_networks(tmp_path: Path) -> None:
     assert len({network.ms for network in found.known}) > 1
 
 
+def test_a_program_is_held_to_the_threads_of_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as where finalists are made to be timed
+    runtime = replace(program("import os; print(os.environ['OMP_NUM_THREADS'])"), threads=3)
+    assert CommandClock(runtime).file_ms(tmp_path / "model.onnx") == 3.0
+
+
 def test_a_table_in_8_bits_says_so_and_what_they_are_worth(table: LatencyTable, tmp_path: Path) -> None:
     path, runtime = tmp_path / "latency_lut.json", Runtime("onnxruntime", networks=10, precision="int8")
     build.build_table(path, BACKBONE, (24,), runtime, repeats=2, sessions=0)
@@ -104,7 +110,8 @@ def test_a_table_in_8_bits_says_so_and_what_they_are_worth(table: LatencyTable, 
     with pytest.raises(TableError, match=r"'float32' is not 'int8'.*riwoactl lut build"):
         obtain.known_table(path, wanted)
     for ratio, word in ((1.4, "slower, and less accurate"), (1.01, "no gain"), (0.7, "faster")):
-        assert word in worth(replace(found, notes={"int8_over_float32": ratio}))
+        (line,) = remarks(replace(found, notes={"int8_over_float32": ratio}))
+        assert word in line
     with pytest.raises(UsageError, match="int8 is measured in onnxruntime alone"):
         build.build_table(path, BACKBONE, (24,), replace(runtime, name="torch"))
 

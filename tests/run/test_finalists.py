@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from riwoa.hardware.timed import TimedNetwork
-from riwoa.run.finalists import Challenger, challengers, chosen, limit_ms, next_in_line, note_of
+from riwoa.run.finalists import accuracy_decides, chosen, limit_ms, next_in_line, note_of, runners_up
 from riwoa.run.history import Best
 from riwoa.search.fitness import Constraint, Objective
 from tests.ctl.support import individual
 
 TARGET_MS, INTERVAL = 2.0, 0.05
+WITHIN = Objective(TARGET_MS)
 
 
 def timed(key: str, ms: float, *, predicted_ms: float | None = None, spread: float = 0.01) -> TimedNetwork:
@@ -21,21 +22,22 @@ def timed(key: str, ms: float, *, predicted_ms: float | None = None, spread: flo
     return TimedNetwork(key, (0, 0), predicted_ms or ms, ms, low_ms, high_ms, spread, "sha")
 
 
-def front(*rows: tuple[str, float, float]) -> list[Challenger]:
-    return [(0, individual(slot, row)) for slot, row in enumerate(rows)]
+def front(*rows: tuple[str, float, float], objective: Objective = WITHIN) -> list[Best]:
+    return [Best.of(0, individual(slot, row), objective) for slot, row in enumerate(rows)]
 
 
-def keys(found: list[Challenger]) -> list[str]:
-    return [one.architecture_key for _, one in found]
+def keys(found: list[Best]) -> list[str]:
+    return [one.individual.architecture_key for one in found]
 
 
 def test_those_within_the_target_are_next_best_first_and_no_other_where_the_winner_is() -> None:
-    rows = front(("slow", 0.95, 2.4), ("small", 0.7, 0.5), ("winner", 0.9, 1.9), ("near", 0.8, 1.2))
-    within = Best(0, rows[2][1], 0.9, True, TARGET_MS)
-    assert keys(challengers(within, rows, Objective(TARGET_MS))) == ["near", "small"]
-    assert keys(challengers(within, rows, Objective(None))) == ["slow", "near", "small"]
-    beyond = Best(0, rows[0][1], 0.79, False, 0.4)
-    assert keys(challengers(beyond, rows, Objective(0.4)))[0] == "small"  # the fittest of those that miss
+    points = (("slow", 0.95, 2.4), ("small", 0.7, 0.5), ("winner", 0.9, 1.9), ("near", 0.8, 1.2))
+    rows = front(*points)
+    assert keys(runners_up(rows[2], rows)) == ["near", "small"]
+    rows = front(*points, objective=Objective(None))
+    assert keys(runners_up(rows[2], rows)) == ["slow", "near", "small"]
+    rows = front(*points, objective=Objective(0.4))
+    assert keys(runners_up(rows[0], rows))[0] == "small"  # the fittest of those that miss
 
 
 def test_where_files_in_8_bits_were_judged_the_most_accurate_within_the_limit_wins() -> None:
@@ -48,13 +50,25 @@ def test_where_files_in_8_bits_were_judged_the_most_accurate_within_the_limit_wi
     assert "names 86.00 % of the validation pictures, another of the 4 finalists 87.00 %" in note_of(
         networks, found, TARGET_MS, INTERVAL
     )
+    busy = [replace(networks[0], spread=0.2), *networks[1:]]
+    assert chosen(busy, most_ms, by_accuracy=True) is busy[0]
     assert TimedNetwork.from_json(networks[0].to_json()) == networks[0]
 
 
+def test_accuracy_decides_only_where_the_winner_keeps_the_limits() -> None:
+    """Where nothing does, the most accurate would be the one that is the furthest beyond them."""
+    near, far = front(("near", 0.8, 1.0), ("far", 0.95, 9.0), objective=Objective(0.9))
+    assert not near.feasible
+    assert near.rank > far.rank
+    assert not accuracy_decides(near, Objective(0.9))
+    assert accuracy_decides(Best.of(0, near.individual, WITHIN), WITHIN)
+    assert not accuracy_decides(replace(near, feasible=True), Objective(TARGET_MS, raised="f1"))
+
+
 def test_every_limit_of_the_objective_is_kept() -> None:
-    rows = front(("winner", 0.9, 1.9), ("near", 0.8, 1.2))
     least = Objective(TARGET_MS, constraints=(Constraint("latency_ms", TARGET_MS), Constraint("accuracy", 0.85, True)))
-    assert keys(challengers(Best(0, rows[0][1], 0.9, True, TARGET_MS), rows, least)) == []
+    rows = front(("winner", 0.9, 1.9), ("near", 0.8, 1.2), objective=least)
+    assert keys(runners_up(rows[0], rows)) == []
 
 
 @pytest.mark.parametrize(

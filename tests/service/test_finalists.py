@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,18 @@ from riwoa.oracle.kind import FoundNetwork
 from riwoa.oracle.supernet import SupernetKind
 from riwoa.run.history import Best
 from riwoa.run.journal import RunJournal
-from riwoa.search.fitness import Objective
-from riwoa.service.finalists import Contest, time_finalists
+from riwoa.search.fitness import Constraint, Objective
+from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.service.finalists import EndedSearch, time_finalists
 from riwoa.supernet.space import mobilenet_space
 from riwoa.supernet.spec import SupernetSpec
 from riwoa_storage.events import FinalistsTimed
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import IndividualRecord
 from riwoa_storage.replay import verify
 from riwoa_storage.writer import JournalWriter
 from tests.bench.support import a_table
-from tests.ctl.support import individual, write_journal
+from tests.ctl.support import Point, individual, write_journal
 from tests.service.test_service import SMALL, command, run, status
 from tests.service.test_service import state as state
 from tests.service.test_service import table as table
@@ -68,6 +70,12 @@ def deployed(found: Mapping[str, Any]) -> DeployedNetwork:
     return SupernetKind().deployed(FoundNetwork(SPEC.to_json(), found, {}, {}))
 
 
+def sized(slot: int, point: Point, parameters: float, found: Mapping[str, Any] | None = None) -> IndividualRecord:
+    """An evaluated network of so many parameters."""
+    plain = individual(slot, point, found)
+    return replace(plain, metrics={**plain.metrics, "parameters": parameters})
+
+
 @dataclass(frozen=True)
 class Ended:
     """A run at its end, whose table says half of what networks take.
@@ -91,12 +99,17 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     made = {name: architecture(*sizes) for name, (_, *sizes) in SIZES.items()}
     networks = [deployed(found) for _, found in made.values()]
     true = time_deployed(networks, [0.1] * len(networks), IN_ONNXRUNTIME, runtime_of(IN_ONNXRUNTIME))
+    predicted_ms = {name: time.ms / 2 for name, time in zip(made, true, strict=True)}
     rows = tuple(
-        individual(slot, (made[name][0], SIZES[name][0], time.ms / 2), made[name][1])
-        for slot, (name, time) in enumerate(zip(made, true, strict=True))
+        sized(slot, (made[name][0], SIZES[name][0], predicted_ms[name]), 1e6, made[name][1])
+        for slot, name in enumerate(made)
     )
+    # Better than "middle" in accuracy and latency, and beyond a limit: it takes nobody's place, nor keeps it from it.
+    beyond = ("beyond", 0.85, (predicted_ms["middle"] + predicted_ms["small"]) / 2)
+    rows += (sized(len(rows), beyond, 9e6),)
     sha256 = LatencyTable.load(state / "latency_lut.json").sha256
-    write_journal(state / "journal.db", [rows], oracle=SPEC.to_json(), oracle_version="v", latency_table_sha256=sha256)
+    provenance: dict[str, Any] = {"oracle": SPEC.to_json(), "oracle_version": "v", "latency_table_sha256": sha256}
+    write_journal(state / "journal.db", [rows], **provenance, objective={"constraints": ["parameters <= 2e6"]})
     target_ms = 1.2 * true[0].ms / 2  # all are within it, as the table has it
     winner = Best(0, rows[0], 0.9, True, target_ms)
     found = [asyncio.run(end(state, winner, target_ms)) for _ in range(2)]
@@ -104,9 +117,22 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 
 
 async def end(state: Path, winner: Best, target_ms: float) -> Mapping[str, Any]:
+    limits = (Constraint("latency_ms", target_ms), Constraint("parameters", 2e6))
+    objective = Objective(target_ms, constraints=limits)
     async with await JournalWriter.open(state / "journal.db") as writer:
         run = RunJournal(writer, state / "journal.db", 1)
-        return await time_finalists(Contest(run, winner, Objective(target_ms), 0.02, most=2), lambda words: None)
+        search = EndedSearch(run, winner, front(run, objective), objective, 0.02, most=2)
+        return await time_finalists(search, lambda words: None)
+
+
+def front(run: RunJournal, objective: Objective) -> Sequence[ParetoPoint]:
+    """As the search has it at its end."""
+    archive = ParetoArchive()
+    with run.reader() as reader:
+        for generation, found in reader.individuals(run.run_id):
+            origin = (generation, found.slot)
+            archive.add(ParetoPoint(found.architecture_key, *objective.standing(found.metrics), origin))
+    return archive.front()
 
 
 def events(state: Path) -> list[FinalistsTimed]:
@@ -119,7 +145,7 @@ def test_by_a_table_that_says_half_the_winner_gives_way_to_the_one_that_keeps_th
     assert ended.first["architecture_key"] == ended.keys["small"]
     assert ended.second["architecture_key"] == ended.keys["small"]
     by_key = {network["architecture_key"]: network for network in event.networks}
-    assert list(by_key) == list(ended.keys.values())  # the last only when the first two had missed
+    assert list(by_key) == list(ended.keys.values())  # by every limit; the last only when the first two had missed
     small, large = (by_key[ended.keys[name]] for name in ("small", "large"))
     assert small["ms"] < ended.target_ms < large["ms"]
     assert large["ms"] == pytest.approx(2 * large["predicted_ms"], rel=0.2)
@@ -198,7 +224,7 @@ def test_a_program_that_is_the_runtime_times_the_file(tmp_path: Path) -> None:
 
 def test_an_oracle_without_networks_is_not_timed_and_nothing_is_said_of_it(tmp_path: Path) -> None:
     replace(a_table(), settings=IN_ONNXRUNTIME).save(tmp_path / "latency_lut.json")
-    row = individual(0, ("a", 0.9, 1.0))
+    row = sized(0, ("a", 0.9, 1.0), 1e6)
     write_journal(tmp_path / "journal.db", [(row,)], oracle={"kind": "table", "path": "gone"})
     found = asyncio.run(end(tmp_path, Best(0, row, 0.9, True, 2.0), 2.0))
     assert found["architecture_key"] == "a"
@@ -206,9 +232,19 @@ def test_an_oracle_without_networks_is_not_timed_and_nothing_is_said_of_it(tmp_p
 
 
 def test_what_cannot_be_timed_is_journaled_with_its_reason_and_the_winner_stays(tmp_path: Path) -> None:
-    row = individual(0, ("a", 0.9, 1.0))
+    row = sized(0, ("a", 0.9, 1.0), 1e6)
     write_journal(tmp_path / "journal.db", [(row,)], oracle=SPEC.to_json())
     found = asyncio.run(end(tmp_path, Best(0, row, 0.9, True, 2.0), 2.0))  # there is no table any more
     assert found["architecture_key"] == "a"
     (event,) = events(tmp_path)
     assert "latency_lut.json" in str(event.error)
+
+
+def test_a_process_that_cannot_be_started_is_such_a_reason_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = sized(0, ("a", 0.9, 1.0), 1e6)
+    write_journal(tmp_path / "journal.db", [(row,)], oracle=SPEC.to_json())
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    found = asyncio.run(end(tmp_path, Best(0, row, 0.9, True, 2.0), 2.0))
+    assert found["architecture_key"] == "a"
+    (event,) = events(tmp_path)
+    assert "gone" in str(event.error)

@@ -20,8 +20,8 @@ from riwoa.hardware.build import SESSIONS, build_table_in_child
 from riwoa.hardware.drift import Drift
 from riwoa.hardware.interval import advice
 from riwoa.hardware.lut import LatencyTable, is_table
-from riwoa.hardware.precision import remarks
 from riwoa.hardware.process import ProgressCallback
+from riwoa.hardware.remarks import remarks
 from riwoa.hardware.runtime import PRECISIONS, RUNTIMES, TORCH, Settings, configured_runtime, spoken
 from riwoa.hardware.target import auto_target_ms
 from riwoa.paths import StatePaths, client_state, daemon_state

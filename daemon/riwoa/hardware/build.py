@@ -23,9 +23,9 @@ from riwoa.hardware.calibration import FEATURES, Calibration, KnownNetwork
 from riwoa.hardware.drift import ROUNDS as DRIFT_ROUNDS
 from riwoa.hardware.drift import TOLERANCE
 from riwoa.hardware.lut import MOST_BATCH, LatencyTable
-from riwoa.hardware.precision import INT8_WORTH, int8_over_float32
 from riwoa.hardware.probe import library_versions, notes, probe, sensors
 from riwoa.hardware.process import BuildProgress, ProgressCallback, run_child
+from riwoa.hardware.remarks import INT8_WORTH
 from riwoa.hardware.runtime import COMMAND, FLOAT32, INT8, ONNXRUNTIME, TORCH, Runtime, Settings
 from riwoa.ipc.child import die_with_parent, watch_stdin
 from riwoa.ipc.job import answer, report
@@ -113,9 +113,12 @@ def _notes_after(
 ) -> dict[str, Any]:
     """Clocks and temperatures at the end, and what 8 bits are worth where the table is of them."""
     from riwoa.hardware import bench
+    from riwoa.hardware.stand import int8_over_float32
 
-    worth = {INT8_WORTH: round(int8_over_float32(configs, backbone, runtime), 3)} if runtime.precision == INT8 else {}
-    return {**worth, "sensors_after": sensors(card=bench.card(settings.compute))}
+    after: dict[str, Any] = {"sensors_after": sensors(card=bench.card(settings.compute))}
+    if runtime.precision == INT8:
+        after[INT8_WORTH] = round(int8_over_float32(configs, backbone, runtime, settings.batch_size), 3)
+    return after
 
 
 def _check_runtime(runtime: Runtime, compute: str, regime: str | None) -> None:

@@ -22,7 +22,6 @@ _LEAST_ROUNDS = 2 * PARTS
 _MOST_CALLS_OF_TORCH = 100
 _MOST_VISITS = 36
 _CALLS = 3  # of a program, which counts its repeats itself
-_VISIT_MS, _VISIT_RUNS = 30.0, 8  # of a visit, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,10 @@ def _rounds(runtime: Runtime, expected_ms: Sequence[float]) -> int:
     """As many as fit into a minute, within bounds."""
     if runtime.name == COMMAND:
         return _CALLS
-    of_torch = runtime.name == TORCH
-    round_ms = sum(ms if of_torch else max(_VISIT_MS, _VISIT_RUNS * ms) for ms in expected_ms)
-    most = _MOST_CALLS_OF_TORCH if of_torch else _MOST_VISITS
+    if runtime.name == TORCH:
+        most, round_ms = _MOST_CALLS_OF_TORCH, sum(expected_ms)
+    else:
+        from riwoa.hardware.onnx_clock import expected_visit_ms
+
+        most, round_ms = _MOST_VISITS, sum(map(expected_visit_ms, expected_ms))
     return max(_LEAST_ROUNDS, min(most, round(_BUDGET_MS / max(round_ms, 1.0))))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from riwoa.hardware.lut import LatencyTable
 
+UNKNOWN_INTERVAL = 0.10  # taken for a table's that has none
 _WIDE = 0.10  # a quiet machine's are half of this
 
 

@@ -29,6 +29,7 @@ import onnxruntime
 from riwoa.errors import TableError
 from riwoa.hardware.bench import operator_modules, operator_shapes, subnets
 from riwoa.hardware.runtime import CPU_PROVIDER, FLOAT32, INT8, Runtime
+from riwoa.ipc.child import thread_variables
 from riwoa.supernet.geometry import Backbone, Operator
 from riwoa.supernet.onnx_graph import module_graph, subnet_graph
 from riwoa.supernet.onnx_int8 import in_int8
@@ -113,8 +114,17 @@ def visit_ms(model: bytes | Path, shape: Sequence[int], runtime: Runtime) -> lis
         return (now_ns() - start_ns) / 1e6
 
     once_ms = min(run_ms() for _ in range(_WARM_RUNS))
-    runs = round(_VISIT_MS / max(once_ms, 1e-4))
-    return [run_ms() for _ in range(max(_LEAST_RUNS, min(_MOST_RUNS, runs)))]
+    return [run_ms() for _ in range(_runs(once_ms))]
+
+
+def expected_visit_ms(once_ms: float) -> float:
+    """About how long a visit runs a file that takes so long, warming up included; its session's opening is not."""
+    return (_WARM_RUNS + _runs(once_ms)) * once_ms
+
+
+def _runs(once_ms: float) -> int:
+    """Of a visit, once it is warm."""
+    return max(_LEAST_RUNS, min(_MOST_RUNS, round(_VISIT_MS / max(once_ms, 1e-4))))
 
 
 def operator_items(operators: Sequence[Operator], batch_size: int, precision: str = FLOAT32) -> list[OnnxItem]:
@@ -158,6 +168,8 @@ class CommandClock:
         self._arguments = shlex.split(runtime.command)
         self._timeout_s = runtime.timeout_s
         self._retries = runtime.retries
+        # Where finalists are made, it is one thread as in the export; the program has those of the table.
+        self._environment = {**os.environ, **thread_variables(runtime.threads)}
 
     def __call__(self, item: OnnxItem) -> float:
         """Milliseconds of a network, as the program says.
@@ -194,6 +206,7 @@ class CommandClock:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
+                env=self._environment,
                 start_new_session=True,
             )
         except OSError as error:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from riwoa.hardware import bench
 from riwoa.hardware.onnx_clock import CommandClock, OnnxClock, network_items, operator_items
 from riwoa.hardware.process import ProgressCallback, throttled
-from riwoa.hardware.runtime import COMMAND, TORCH, Runtime, Settings
+from riwoa.hardware.runtime import COMMAND, FLOAT32, INT8, TORCH, Runtime, Settings
 from riwoa.supernet.geometry import Backbone, Operator
 from riwoa.supernet.space import OfaConfig
 
 MOST_VISITS = 12  # a repeat in onnxruntime is a visit of up to forty runs
+_COMPARED, _COMPARED_VISITS = 6, 5  # networks in 8 bits and in float32, and visits of each
 _CALLS = 2  # rounds of a program: it takes seconds a network, and counts its repeats itself
 
 
@@ -53,3 +56,14 @@ def measure_here(
         precision = runtime.precision
         files = operator_items(ops, batch, precision), network_items(configs, backbone, batch, precision)
         return bench.measure(*files, samples, onnx_clock, saved, throttled(progress))
+
+
+def int8_over_float32(configs: Sequence[OfaConfig], backbone: Backbone, runtime: Runtime, batch_size: int) -> float:
+    """How many times as long as in float32 networks take in 8 bits here: the median of some, spread over the given."""
+    some = configs[:: max(1, len(configs) // _COMPARED)][:_COMPARED]
+    items = [item for precision in (INT8, FLOAT32) for item in network_items(some, backbone, batch_size, precision)]
+    samples = bench.Samples.empty(0, len(items), _COMPARED_VISITS, 1)
+    with bench.thread_count(runtime.threads):
+        bench.measure([], items, samples, OnnxClock(runtime))
+    small_ms, large_ms = bench.undisturbed_ms(samples.networks).reshape(2, -1)
+    return float(np.median(small_ms / large_ms))

@@ -62,7 +62,6 @@ class Finalists:
     Attributes:
         networks: the search's winner first.
         runtime: in which they were timed, in words.
-        target_ms: the latency target; None without one.
         interval: of the latency table, as a share; None where it has none.
         leader: the network that took the winner's place; None where the winner kept it.
         note: what people should know of it, in a line; "" where that is nothing.
@@ -70,7 +69,6 @@ class Finalists:
 
     networks: tuple[TimedNetwork, ...]
     runtime: str
-    target_ms: float | None
     interval: float | None
     leader: Json | None = None
     note: str = ""
@@ -98,4 +96,4 @@ def read_finalists(reader: JournalReader, run_id: int) -> Finalists | None:
         return None
     event = timed[-1]
     networks = tuple(map(TimedNetwork.from_json, event.networks))
-    return Finalists(networks, event.runtime, event.target_ms, event.interval, event.leader, event.note)
+    return Finalists(networks, event.runtime, event.interval, event.leader, event.note)

@@ -32,6 +32,11 @@ def child_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """What holds the numeric libraries of a process to a number of threads, in its environment."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
+
+
 def child_environment(threads: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment for ``child_command``: this process's, with numeric libraries held to ``threads`` threads.
 
@@ -40,11 +45,10 @@ def child_environment(threads: int, extra: Mapping[str, str] | None = None) -> d
     """
     roots = [str(Path(str(package.__file__)).resolve().parent.parent) for package in (riwoa, riwoa_storage)]
     path = [*roots, *filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    held = dict.fromkeys(_THREAD_VARIABLES, str(threads))
     # A test's failpoint is one process's: a child has its own.
     failpoint = {"RIWOA_FAILPOINT": os.environ.get("RIWOA_CHILD_FAILPOINT", "")}
     imports = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
-    return {**os.environ, **held, **failpoint, **imports, **(extra or {})}
+    return {**os.environ, **thread_variables(threads), **failpoint, **imports, **(extra or {})}
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:

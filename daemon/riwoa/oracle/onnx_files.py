@@ -183,7 +183,3 @@ class Session:
         """Which standardised pictures it names rightly."""
         starts = range(0, len(labels), batch)
         return np.concatenate([self.run(images[i : i + batch]).argmax(1) == labels[i : i + batch] for i in starts])
-
-    def correct(self, images: Images, labels: IntArray) -> int:
-        """How many of them."""
-        return int(self.right(images, labels).sum())

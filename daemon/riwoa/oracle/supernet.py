@@ -16,9 +16,9 @@ from riwoa.hardware.accelerator import probe_accelerator
 from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import backbone_of, known_table, obtain_table
-from riwoa.hardware.precision import remarks
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.hardware.process import ProgressCallback
+from riwoa.hardware.remarks import remarks
 from riwoa.hardware.target import auto_target_ms
 from riwoa.ipc.job import Orders, RunJob
 from riwoa.limits import memory

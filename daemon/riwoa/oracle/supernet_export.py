@@ -70,11 +70,12 @@ def export_subnet(found: FoundNetwork, form: ExportForm) -> NetworkFiles:
     in_int8 = found.precision == INT8
     small = subnet.in_int8() if form.int8 or (in_int8 and form.onnx) else None
     timed = small if in_int8 else network
+    right = subnet.right()
     deployment = Deployment(
         class_names=class_names(task, spec.n_classes),
         rule=subnet.rule,
-        accuracies=subnet.accuracies(),
-        int8_accuracies=None if small is None else subnet.accuracies_in_8_bits(small),
+        accuracies={split: top_1(answers) for split, answers in right.items()},
+        int8_accuracies=None if small is None else subnet.accuracies_in_8_bits(small, right),
         network=network,
         notes={**found.notes, "weights_licence": weights_licence(spec)},
         is_timed=timed is not None and timed.sha256 == found.notes.get("latency_measured_sha256"),
@@ -159,12 +160,7 @@ def with_finetuned_weights(net: nn.Module, file: Path) -> nn.Module:
     return net.eval()
 
 
-def accuracy(net: nn.Module, images: Images, labels: IntArray) -> dict[str, Any]:
-    """Top-1 of a model in batches: {"accuracy", "correct", "images"}."""
-    return _share(int(_right(net, images, labels).sum()), len(images))
-
-
-def _right(net: nn.Module, images: Images, labels: IntArray) -> BoolArray:
+def right_answers(net: nn.Module, images: Images, labels: IntArray) -> BoolArray:
     """Which pictures a model names rightly."""
     found = []
     with torch.inference_mode():
@@ -172,6 +168,12 @@ def _right(net: nn.Module, images: Images, labels: IntArray) -> BoolArray:
             logits = net(torch.from_numpy(images[start : start + _BATCH_IMAGES]))
             found.append(logits.argmax(1).numpy() == labels[start : start + _BATCH_IMAGES])
     return np.concatenate(found)
+
+
+def top_1(right: BoolArray) -> dict[str, Any]:
+    """Top-1 accuracy of a model's answers: {"accuracy", "correct", "images"}."""
+    correct = int(right.sum())
+    return {"accuracy": correct / len(right), "correct": correct, "images": len(right)}
 
 
 def class_names(task: ImageTask, n_classes: int) -> tuple[str, ...]:
@@ -218,17 +220,18 @@ class _Subnet:
     def rule(self) -> Preprocessing:
         return self.task.preprocessing(self.config.r)
 
-    def accuracies(self) -> dict[str, dict[str, Any]]:
-        return {s: accuracy(self.net, *self._views(s)) for s in _JUDGED if s in self.task.splits}
+    def right(self) -> dict[Split, BoolArray]:
+        """Which pictures it names rightly, a split each."""
+        return {split: right_answers(self.net, *self._views(split)) for split in _JUDGED if split in self.task.splits}
 
-    def accuracies_in_8_bits(self, network: OnnxNetwork) -> dict[str, dict[str, Any]]:
-        """Of a network that takes standardised images, and how far they are from float32's on the same pictures."""
+    def accuracies_in_8_bits(self, network: OnnxNetwork, right: Mapping[Split, BoolArray]) -> dict[str, dict[str, Any]]:
+        """Of a network that takes standardised images, and how far they are from those of the answers in float32."""
         found: dict[str, dict[str, Any]] = {}
-        for split in (split for split in _JUDGED if split in self.task.splits):
-            exact, small = _right(self.net, *self._views(split)), self.right_in_onnxruntime(network, split)
+        for split, exact in right.items():
+            small = self.right_in_onnxruntime(network, split)
             pictures = len(self.task.labels(split))  # each of them in some views, which are no pictures of their own
-            less = asdict(difference_of(*(right.reshape(-1, pictures).T for right in (small, exact))))
-            found[split] = {**_share(int(small.sum()), len(small)), "against_float32": less}
+            less = asdict(difference_of(*(answers.reshape(-1, pictures).T for answers in (small, exact))))
+            found[split] = {**top_1(small), "against_float32": less}
         return found
 
     def right_in_onnxruntime(self, network: OnnxNetwork, split: Split) -> BoolArray:
@@ -325,7 +328,3 @@ def _formed(network: OnnxNetwork, form: ExportForm) -> OnnxNetwork:
     """The network with what is asked for around it."""
     network = with_preprocessing(network) if form.preprocessing else network
     return with_softmax(network) if form.softmax else network
-
-
-def _share(correct: int, images: int) -> dict[str, Any]:
-    return {"accuracy": correct / images, "correct": correct, "images": images}

@@ -20,7 +20,7 @@ from riwoa.datasets.arrays import Split
 from riwoa.datasets.catalogue import check_every_split, task_of
 from riwoa.ipc.job import Orders
 from riwoa.oracle.kind import FineTuning, FoundNetwork
-from riwoa.oracle.supernet_export import winning_net
+from riwoa.oracle.supernet_export import top_1, winning_net
 from riwoa.search.paired import Difference, difference_of
 from riwoa.supernet.batches import steps_per_epoch
 from riwoa.supernet.finetuning import TEACHER_SHARE, BestEpoch, FineTuner, answers, averaged
@@ -126,15 +126,11 @@ def _judged(before: nn.Module, after: nn.Module, task: ImageTask, spec: Supernet
         right = [answers(net.cpu(), images, labels, device) for net in (before, after)]
         views = [a.reshape(-1, pictures).T for a in right]
         told[split] = {
-            **{name: _share(a) for name, a in zip(("before", "after"), right, strict=True)},
+            **{name: top_1(a) for name, a in zip(("before", "after"), right, strict=True)},
             "gain": _gain(difference_of(views[1], views[0])),
             "pictures": pictures,
         }
     return told
-
-
-def _share(right: Any) -> dict[str, Any]:
-    return {"accuracy": float(right.mean()), "correct": int(right.sum()), "images": len(right)}
 
 
 def _gain(difference: Difference) -> Mapping[str, float]:

@@ -10,48 +10,50 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from riwoa.hardware.interval import UNKNOWN_INTERVAL
 from riwoa.hardware.timed import BUSY, TimedNetwork
 from riwoa.run.history import Best
 from riwoa.search.fitness import Objective
-from riwoa_storage.records import IndividualRecord
-
-_UNKNOWN_INTERVAL = 0.10  # of a table that has none
-
-Challenger = tuple[int, IndividualRecord]  # a network of the front, and the generation in which it was found
 
 
 def limit_ms(target_ms: float | None, interval: float | None) -> float | None:
     """The most that a winner may take; None without a target."""
-    return None if target_ms is None else target_ms * (1 + (_UNKNOWN_INTERVAL if interval is None else interval))
+    return None if target_ms is None else target_ms * (1 + (UNKNOWN_INTERVAL if interval is None else interval))
 
 
-def challengers(winner: Best, front: Iterable[Challenger], objective: Objective) -> list[Challenger]:
+def runners_up(winner: Best, front: Iterable[Best]) -> list[Best]:
     """Networks that could take the winner's place, best first: within the limits, where the winner is."""
-    others = [c for c in front if c[1].architecture_key != winner.individual.architecture_key]
-    standings = [objective.standing(individual.metrics) for _, individual in others]
-    values, loads = ([standing[i] for standing in standings] for i in (0, 1))
-    within = objective.feasible(loads)
-    return [others[i] for i in objective.ranking(values, loads) if within[i] or not winner.feasible]
+    others = (n for n in front if n.individual.architecture_key != winner.individual.architecture_key)
+    able = [network for network in others if network.feasible or not winner.feasible]
+    return sorted(able, key=lambda network: network.rank, reverse=True)
+
+
+def accuracy_decides(winner: Best, objective: Objective) -> bool:
+    """Whether of files that were judged in 8 bits the most accurate wins.
+
+    Not where the search's winner is beyond a limit: so are the others then, and the furthest may be the most accurate.
+    """
+    return winner.feasible and objective.raised == "accuracy" and not objective.lowered
 
 
 def chosen(timed: Sequence[TimedNetwork], most_ms: float | None, *, by_accuracy: bool = False) -> TimedNetwork:
-    """The first that keeps the limit; the very first where none does, there is none, or the clock was unsteady.
+    """The first that keeps the limit, if there is one; the very first where none does, or the clock was unsteady.
 
     Args:
         timed: the search's winner, then the others, best first.
         most_ms: the limit.
-        by_accuracy: the most accurate instead, where files were judged; the first of those that are alike.
+        by_accuracy: the most accurate that does, where files were judged; the first of those that are alike.
     """
     first = timed[0]
+    if not first.is_clear:
+        return first
     able = list(timed)
-    if most_ms is not None and first.is_clear:
+    if most_ms is not None:
         able = [network for network in timed if network.is_clear and network.ms <= most_ms] or [first]
     return max(able, key=lambda network: network.accuracy or 0.0) if by_accuracy else able[0]
 
 
-def next_in_line(
-    timed: Sequence[TimedNetwork], untimed: Iterable[Challenger], most_ms: float | None
-) -> list[Challenger]:
+def next_in_line(timed: Sequence[TimedNetwork], untimed: Iterable[Best], most_ms: float | None) -> list[Best]:
     """Of the others those that would keep the limit if the table erred with them as it did with those timed.
 
     Empty where one of those timed keeps it, or the clock was unsteady.
@@ -60,7 +62,7 @@ def next_in_line(
     if most_ms is None or not timed[0].is_clear or any(network.ms <= most_ms for network in clear):
         return []
     factor = median(network.ms / network.predicted_ms for network in clear)
-    return [c for c in untimed if c[1].metrics["latency_ms"] * factor <= most_ms]
+    return [network for network in untimed if network.metrics["latency_ms"] * factor <= most_ms]
 
 
 def note_of(

@@ -32,13 +32,20 @@ KEPT = 16_384  # individuals whose metrics are held from one generation to the n
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best individual of a run under an objective: within the target as soon as any individual was."""
+    """The best individual of a run under an objective, within the target as soon as any was; or a runner-up."""
 
     generation: int
     individual: IndividualRecord
     fitness: float
     feasible: bool
     target_ms: float | None
+
+    @classmethod
+    def of(cls, generation: int, individual: IndividualRecord, objective: Objective) -> Best:
+        """An individual that was evaluated in full, judged by an objective."""
+        value, load = objective.standing(individual.metrics)
+        fitness, feasible = float(objective.fitness(value, load)), bool(objective.feasible(load))
+        return cls(generation, individual, fitness, feasible, objective.latency_target_ms)
 
     @property
     def rank(self) -> tuple[bool, float, float]:
@@ -192,10 +199,8 @@ def _best_of(reader: JournalReader, run_id: int, identities: Iterable[Identity],
 
 def _better(best: Best | None, generation: int, i: IndividualRecord, objective: Objective) -> Best:
     """An individual if it is better than the best so far; among equals the faster, then the first."""
-    value, load = objective.standing(i.metrics)
-    feasible, fitness = bool(objective.feasible(load)), float(objective.fitness(value, load))
-    challenger = Best(generation, i, fitness, feasible, objective.latency_target_ms)
-    return challenger if best is None or challenger.rank > best.rank else best
+    other = Best.of(generation, i, objective)
+    return other if best is None or other.rank > best.rank else best
 
 
 def genotype_of(individual: IndividualRecord) -> FloatArray:

@@ -23,7 +23,7 @@ from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import EvaluationRequest, Evaluations
 from riwoa.run.journal import RunJournal
 from riwoa.run.judging import Judges, judge_networks, unjudged
-from riwoa.service.finalists import Contest, time_finalists
+from riwoa.service.finalists import EndedSearch, time_finalists
 from riwoa.service.finetuning import finetuned, usual_threads
 from riwoa.service.logs import log_export_line
 from riwoa.service.parts import DaemonParts
@@ -118,9 +118,10 @@ async def measured_winner(
     winner, most = conductor.leader, conductor.config.run.finalists
     if winner is None or most == 0 or problem.measured is None:
         return None if winner is None else winner.to_json()
-    contest = Contest(
+    search = EndedSearch(
         RunJournal(journal, parts.paths.journal, conductor.run_id),
         winner,
+        conductor.history.archive.front(),
         conductor.objective,
         interval_of(problem.measured, problem.latency_sha256),
         most,
@@ -131,7 +132,7 @@ async def measured_winner(
         parts.progress.note()
         parts.board.change(lambda shown: shown.saying(words))
 
-    return await time_finalists(contest, tell)
+    return await time_finalists(search, tell)
 
 
 def _test_spec(parts: DaemonParts, spec: OracleSpec) -> OracleSpec | None:

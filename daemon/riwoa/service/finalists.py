@@ -12,34 +12,27 @@ from riwoa.hardware.timed import Finalists, TimedNetwork, read_finalists
 from riwoa.ipc.job import run_job
 from riwoa.log import get_logger
 from riwoa.patience import patiently
-from riwoa.run.finalists import (
-    Challenger,
-    challengers,
-    chosen,
-    limit_ms,
-    next_in_line,
-    note_of,
-)
-from riwoa.run.front import read_front
+from riwoa.run.finalists import accuracy_decides, chosen, limit_ms, next_in_line, note_of, runners_up
 from riwoa.run.history import Best
 from riwoa.run.journal import RunJournal
 from riwoa.search.fitness import Objective
+from riwoa.search.pareto import ParetoPoint
 from riwoa_storage.events import FinalistsTimed
 from riwoa_storage.failpoint import failpoint
 from riwoa_storage.records import Json
 
 _log = get_logger("service")
-_PAUSE_S = 5.0
 _SHARE_OF_REST = 0.5  # of what is left before a deadline; the export needs some, too
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
-    """A run at its end, and who is timed.
+class EndedSearch:
+    """A search that is over, and how many of its networks are timed.
 
     Attributes:
-        run: its journal.
+        run: the journal.
         winner: of the search.
+        front: of the search, by its objective.
         objective: of the search.
         interval: of the latency table.
         most: networks that are timed at once.
@@ -48,31 +41,32 @@ class Contest:
 
     run: RunJournal
     winner: Best
+    front: Sequence[ParetoPoint]
     objective: Objective
     interval: float | None
     most: int
     left_s: float | None = None
 
 
-async def time_finalists(contest: Contest, tell: Callable[[str], None]) -> Json:
+async def time_finalists(search: EndedSearch, tell: Callable[[str], None]) -> Json:
     """The winner of a run whose search is over, as a generation's row has it: the search's, or what took its place.
 
     What was journaled is not measured again. Where the run's oracle holds no networks there is nothing to time, and
     nothing is journaled. What fails here takes nothing from what the search has found.
 
     Args:
-        contest: the run.
+        search: that is over.
         tell: told what is done.
     """
-    run, winner = contest.run, contest.winner
-    known, front = await patiently(lambda: _read(run))
+    run, winner = search.run, search.winner
+    known, front = await patiently(lambda: _read(search))
     if known is not None:
         return winner.to_json() if known.leader is None else known.leader
-    others = challengers(winner, front, contest.objective)
+    others = runners_up(winner, front)
     try:
-        async with asyncio.timeout(None if contest.left_s is None else max(0.0, contest.left_s * _SHARE_OF_REST)):
-            runtime, timed = await _timed_in_turns(contest, others, tell)
-    except (RiwoaError, TimeoutError) as failed:
+        async with asyncio.timeout(None if search.left_s is None else max(0.0, search.left_s * _SHARE_OF_REST)):
+            runtime, timed = await _timed_in_turns(search, others, tell)
+    except (RiwoaError, OSError) as failed:
         reason = str(failed) or "the deadline left no time"
         _log.warning("finalists_not_timed", reason=reason)
         await run.writer.put_event(FinalistsTimed(run_id=run.run_id, error=reason))
@@ -80,7 +74,7 @@ async def time_finalists(contest: Contest, tell: Callable[[str], None]) -> Json:
     if not timed:
         return winner.to_json()
     failpoint("finalists.before_journal")
-    event = _event(contest, others, runtime, timed)
+    event = _event(search, others, runtime, timed)
     if event.note:
         _log.warning("finalists_timed", note=event.note)
     await run.writer.put_event(event)
@@ -89,72 +83,57 @@ async def time_finalists(contest: Contest, tell: Callable[[str], None]) -> Json:
 
 
 async def _timed_in_turns(
-    contest: Contest, others: Sequence[Challenger], tell: Callable[[str], None]
+    search: EndedSearch, others: Sequence[Best], tell: Callable[[str], None]
 ) -> tuple[str, list[TimedNetwork]]:
     """The runtime in words, and the times of the winner and of the next; where all miss the target, of later ones too.
 
     No networks where there are none to time.
     """
-    rest = contest.most - 1
-    first = "{}/{}".format(*contest.winner.origin)
-    places = [first, *map(_place, others[:rest])]
-    runtime, timed = await _timed(contest.run, places, tell)
-    if timed and not timed[0].is_clear:  # perhaps something that is over in a moment
-        await asyncio.sleep(_PAUSE_S)
-        runtime, timed = await _timed(contest.run, places, tell)
+    rest = search.most - 1
+    runtime, timed = await _timed(search.run, [search.winner, *others[:rest]], tell)
     if not timed:
         return runtime, []
-    line = next_in_line(timed, others[rest:], limit_ms(contest.objective.latency_target_ms, contest.interval))
+    line = next_in_line(timed, others[rest:], limit_ms(search.objective.latency_target_ms, search.interval))
     if line:
-        timed += (await _timed(contest.run, [_place(c) for c in line[: max(1, rest)]], tell))[1]
+        timed += (await _timed(search.run, line[: max(1, rest)], tell))[1]
     return runtime, timed
 
 
-def _event(
-    contest: Contest, others: Sequence[Challenger], runtime: str, timed: Sequence[TimedNetwork]
-) -> FinalistsTimed:
+def _event(search: EndedSearch, others: Sequence[Best], runtime: str, timed: Sequence[TimedNetwork]) -> FinalistsTimed:
     """What the clock said, and who is the winner by it."""
-    target_ms, interval = contest.objective.latency_target_ms, contest.interval
-    by_accuracy = contest.objective.raised == "accuracy" and not contest.objective.lowered
+    target_ms, interval = search.objective.latency_target_ms, search.interval
+    by_accuracy = accuracy_decides(search.winner, search.objective)
     winner = chosen(timed, limit_ms(target_ms, interval), by_accuracy=by_accuracy)
+    leader = None if winner is timed[0] else next(n for n in others if n.origin == winner.origin).to_json()
     return FinalistsTimed(
-        run_id=contest.run.run_id,
+        run_id=search.run.run_id,
         networks=tuple(network.to_json() for network in timed),
         runtime=runtime,
         target_ms=target_ms,
         interval=interval,
-        leader=None if winner is timed[0] else _leader(contest, winner, others),
+        leader=leader,
         note=note_of(timed, winner, target_ms, interval),
     )
 
 
-def _read(run: RunJournal) -> tuple[Finalists | None, list[Challenger]]:
+def _read(search: EndedSearch) -> tuple[Finalists | None, list[Best]]:
     """What the clock said before, and the front. For a thread."""
-    with run.reader() as reader:
-        front = read_front(reader, reader.run(run.run_id))
-        rows = [(network.point.origin[0], network.individual) for network in front.networks]
-        return read_finalists(reader, run.run_id), rows
+    run_id = search.run.run_id
+    with search.run.reader() as reader:
+        found = [(point.origin[0], reader.individual(run_id, *point.origin)) for point in search.front]
+        known = read_finalists(reader, run_id)
+    return known, [Best.of(at, individual, search.objective) for at, individual in found if individual is not None]
 
 
-async def _timed(run: RunJournal, places: Sequence[str], tell: Callable[[str], None]) -> tuple[str, list[TimedNetwork]]:
+async def _timed(
+    run: RunJournal, networks: Sequence[Best], tell: Callable[[str], None]
+) -> tuple[str, list[TimedNetwork]]:
     """The runtime in words, and the times of networks in a process of their own."""
 
     def told(event: dict[str, Any]) -> None:
-        tell(f"timing {len(places)} finalists: round {event['done']} of {event['total']}")
+        tell(f"timing {len(networks)} finalists: round {event['done']} of {event['total']}")
 
-    tell(f"making {len(places)} finalists to time them")
-    arguments = [str(run.path), str(run.run_id), *places]
+    tell(f"making {len(networks)} finalists to time them")
+    arguments = [str(run.path), str(run.run_id), *("{}/{}".format(*network.origin) for network in networks)]
     found = await run_job("riwoa.service.timing", arguments, 1, "the timing of the finalists", told)
     return found["runtime"], [TimedNetwork.from_json(row) for row in found["networks"]]
-
-
-def _place(challenger: Challenger) -> str:
-    return f"{challenger[0]}/{challenger[1].slot}"
-
-
-def _leader(contest: Contest, network: TimedNetwork, others: Sequence[Challenger]) -> Json:
-    """A network as a generation's row has its leader."""
-    individual = next(i for generation, i in others if (generation, i.slot) == network.origin)
-    value, load = contest.objective.standing(individual.metrics)
-    fitness, feasible = float(contest.objective.fitness(value, load)), bool(contest.objective.feasible(load))
-    return Best(network.origin[0], individual, fitness, feasible, contest.winner.target_ms).to_json()

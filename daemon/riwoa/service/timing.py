@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,16 @@ from typing import Any
 from riwoa.config.loading import from_journal
 from riwoa.export import Place, Winner, found_network, read_winner
 from riwoa.hardware.deployed import DeployedNetwork, time_deployed
+from riwoa.hardware.interval import UNKNOWN_INTERVAL
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.process import BuildProgress
 from riwoa.hardware.runtime import Runtime, Settings, runtime_of, spoken
-from riwoa.hardware.timed import TimedNetwork
+from riwoa.hardware.timed import BUSY, TimedNetwork
 from riwoa.ipc.child import die_with_parent, watch_stdin
 from riwoa.ipc.job import answer, report
 from riwoa.paths import StatePaths
+
+_PAUSE_S = 5.0
 
 
 def time_networks(journal: Path, run_id: int, places: Sequence[Place]) -> dict[str, Any]:
@@ -40,19 +44,22 @@ def time_networks(journal: Path, run_id: int, places: Sequence[Place]) -> dict[s
     predicted_ms = [float(winner.leader["metrics"]["latency_ms"]) for winner in found]
     runtime = _runtime(table.settings, found[0])
     measured = time_deployed(deployed, predicted_ms, table.settings, runtime, _tell)
-    share = 0.0 if table.interval is None else table.interval.between_percent / 100
+    if measured[0].spread > BUSY:  # perhaps something that is over in a moment
+        time.sleep(_PAUSE_S)
+        measured = time_deployed(deployed, predicted_ms, table.settings, runtime, _tell)
+    share = UNKNOWN_INTERVAL if table.interval is None else table.interval.between_percent / 100
     networks = [
         TimedNetwork(
             str(winner.leader["architecture_key"]),
             place,
             ms,
-            time.ms,
-            *time.between(share),
-            time.spread,
+            latency.ms,
+            *latency.between(share),
+            latency.spread,
             net.sha256,
             net.accuracy,
         )
-        for winner, place, ms, time, net in zip(found, places, predicted_ms, measured, deployed, strict=True)
+        for winner, place, ms, latency, net in zip(found, places, predicted_ms, measured, deployed, strict=True)
     ]
     now = replace(table.settings, runtime_version=runtime.version)
     return {"runtime": spoken(now), "networks": [network.to_json() for network in networks]}
