@@ -337,11 +337,12 @@ class RotationInvariantWhale(BayesianSearch):
     def cut(self) -> Cut | None:
         """The last member: what does not beat it is gone after the generation.
 
-        None without elitism, and while a repeat holds a place, which any other phenotype would take.
+        None without elitism, while there are places left, and while a repeat holds one, which any other phenotype would
+        take.
         """
         hashes = self._seen.hash(self.codec.decode(self.population.genotype))
-        distinct = len(np.unique(hashes)) == len(hashes)
-        return self._cut_at(self.population) if self.params.elitism and distinct else None
+        full = len(np.unique(hashes)) == self.params.population
+        return self._cut_at(self.population) if self.params.elitism and full else None
 
     # -- tell ----------------------------------------------------------------------------------------------------------
 
