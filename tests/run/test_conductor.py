@@ -252,7 +252,7 @@ async def test_a_first_generation_that_fails_is_no_reason_to_stop_until_twenty_c
     with JournalReader(path) as reader:
         assert reader.generation_count(1) == 4
     await conduct(path, *JOINT, "search.offspring=4", "run.generations=6")  # mended: nothing stands in its way
-    with pytest.raises(OracleError, match="every evaluation of the search failed.*--new-run"):
+    with pytest.raises(OracleError, match=r"every evaluation of the search failed.*--new-run"):
         await conduct(tmp_path / "short.db", *JOINT, "run.generations=2", oracle={"fail_share": 1.0})
 
 
