@@ -42,6 +42,7 @@ def table_settings(path: Path, *more: str) -> tuple[str, ...]:
         "search.population=6",
         "search.offspring=6",
         "cognition.provider=none",
+        "cognition.lag=1",
         *more,
     )
 
