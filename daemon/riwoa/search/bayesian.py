@@ -207,6 +207,11 @@ class BayesianSearch(PopulationStrategy):
                 out[-1][gene] = choice
         return np.array(out, dtype=np.int64).reshape(-1, len(raw))
 
+    @property
+    def avoids_repeats(self) -> bool:
+        """See ``Strategy.avoids_repeats``."""
+        return True
+
     # -- tell and state ------------------------------------------------------------------------------------------------
 
     def _absorb(self, children: Members, late: Members) -> None:

@@ -145,6 +145,7 @@ class Polish:
     """
 
     name = "polish"
+    avoids_repeats = True
 
     def __init__(
         self,
@@ -188,7 +189,7 @@ class Polish:
         """The best known; the one given until something better was found."""
         return self._leader
 
-    def ask(self) -> list[Proposal]:
+    def ask(self, most: int | None = None) -> list[Proposal]:
         """The next batch. See ``Strategy.ask``; a finished polish cannot be asked."""
         if self._batch is None:
             raise CallOrderError("the polish is finished; take its leader")
