@@ -322,9 +322,8 @@ class Conductor:
             self.ledger.revision = len(revisions) - 1
             self.schedule.plan(self.config.run.deadline, revisions)
             self.history.digest = reader.digest_head(self.run_id)
-            past = resume.PastReader(
-                self.run_id, self.racing, self.screening is not None, self.existing, self.objective, self.revision
-            )
+            newest = self.screening.newest if self.screening is not None else 0
+            past = resume.PastReader(self.run_id, self.racing, newest, self.existing, self.objective, self.revision)
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)

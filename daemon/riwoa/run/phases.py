@@ -13,7 +13,7 @@ from typing import Protocol
 
 from riwoa.config.schema import Config
 from riwoa.run.proposals import Proposals
-from riwoa.run.strategy import search_parameters
+from riwoa.run.strategy import candidates_a_generation, search_parameters
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoArchive
@@ -51,7 +51,7 @@ class Effort:
         """What the polish will take, at the search's pace: it evaluates in full what the search may give up."""
         evaluations, dropped = (self.counters.get(name, 0) for name in ("evaluations", "dropped"))
         in_full = evaluations / max(1, evaluations + dropped) or 1.0
-        return polish_budget(self.config, evaluations) * self.pace_s / (self.config.search.population * in_full)
+        return polish_budget(self.config, evaluations) * self.pace_s / (candidates_a_generation(self.config) * in_full)
 
     @property
     def search_left(self) -> int | None:
@@ -159,7 +159,7 @@ class SearchPhase:
         """See ``Phase.work_s``."""
         rounds = max(0, effort.config.run.generations - self.driver.strategy.generation)
         if effort.search_left is not None:
-            rounds = min(rounds, math.ceil(effort.search_left / effort.config.search.population))
+            rounds = min(rounds, math.ceil(effort.search_left / candidates_a_generation(effort.config)))
         return rounds * effort.pace_s + effort.polish_s
 
     def polish_spent(self, counters: Mapping[str, int]) -> int:
