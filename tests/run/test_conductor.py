@@ -351,8 +351,7 @@ async def test_a_search_that_finds_nothing_new_within_the_target_is_over_and_its
         phases = [g.phase for g in reader.generations(1)]
     assert event.candidates >= 30
     assert phases.count("search") < 100
-    within = {i.architecture_key for i in individuals(whole) if i.metrics["latency_ms"] <= target_ms}
-    assert len(within) == 11
+    assert phases[-1] == "polish"
     for _ in range(3):
         await conduct(parts, *settings, target_ms=target_ms, stop_after=phases.count("search") // 2)
     await conduct(parts, *settings, target_ms=target_ms)

@@ -302,8 +302,10 @@ class Conductor:
             budget=budget,
             start_generation=start_generation,
             latency_of=self._latencies,
+            pairs=self.screening is not None,
         )
-        return PolishPhase(polish, self.history.archive, NoProposals(self.codec), searched)
+        driver = Driver(polish, guide=self.screening, archive=self.history.archive, known=self._latencies)
+        return PolishPhase(polish, driver, NoProposals(self.codec), searched)
 
     # -- resuming ----------------------------------------------------------------------------------------------------
 
@@ -341,8 +343,10 @@ class Conductor:
         if last.phase == "polish":
             assert self.leader is not None
             self._phase = self._polish_phase(self.leader, last.generation + 1, past.searched)  # its snapshot says where
-        strategy = self._phase.driver.strategy
-        strategy.restore(unpack_state(last.state))
+        strategy, state = self._phase.driver.strategy, unpack_state(last.state)
+        strategy.restore(state)
+        if last.phase == "polish" and "pairs" not in state:
+            _log.warning("polish_goes_on_differently", reason="an older version began it; what it evaluated counts")
         # The objective may have changed after this state was committed and before the kill.
         strategy.set_objective(self.objective)
         _log.info("resumed", generation=last.generation + 1, phase=self.phase, digest=self.history.digest[:12])

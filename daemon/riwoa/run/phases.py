@@ -16,7 +16,6 @@ from riwoa.run.proposals import Proposals
 from riwoa.run.strategy import candidates_a_generation, search_parameters
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
-from riwoa.search.pareto import ParetoArchive
 from riwoa.search.polish import BATCH, Polish
 from riwoa_storage.records import Phase as PhaseName
 
@@ -182,15 +181,15 @@ class PolishPhase:
 
     Args:
         polish: around that leader.
-        archive: of the run.
+        driver: of the polish.
         proposals: who fills slots in it: nobody.
         searched: evaluations when it began.
     """
 
     name: PhaseName = "polish"
 
-    def __init__(self, polish: Polish, archive: ParetoArchive, proposals: Proposals, searched: int) -> None:
-        self.driver = Driver(polish, archive=archive)
+    def __init__(self, polish: Polish, driver: Driver, proposals: Proposals, searched: int) -> None:
+        self.driver = driver
         self.proposals = proposals
         self._polish = polish
         self._searched = searched
