@@ -65,8 +65,12 @@ class Run(Section):
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the run")
     generations: Positive = live(200, "generations of search before the polish")
-    evaluations: Positive | None = live(None, "stop searching after this many unique evaluations")
-    polish_evaluations: NotNegative = live(60, "unique evaluations of the polish; 0 for none")
+    evaluations: Positive | None = live(
+        None,
+        "most unique evaluations of search and polish together, which keeps at most a quarter of them; the first "
+        "generation is whole",
+    )
+    polish_evaluations: NotNegative = live(60, "most unique evaluations of the polish; 0 for none")
     deadline: Annotated[str, BeforeValidator(deadline_text), AfterValidator(checked_deadline)] | None = live(
         None, "local time, 07:00 or 2026-01-31T07:00, by which the best answer is polished and exported"
     )

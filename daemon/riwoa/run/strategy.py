@@ -40,10 +40,10 @@ class _Guarded(PopulationStrategy):
 
     plugin: ClassVar[Plugin]
 
-    def ask(self) -> list[Proposal]:
+    def ask(self, most: int | None = None) -> list[Proposal]:
         """See ``Strategy.ask``."""
         with self.plugin.blamed("propose candidates"):
-            return super().ask()
+            return super().ask(most)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy.tell``."""

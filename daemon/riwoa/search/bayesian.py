@@ -149,6 +149,11 @@ class BayesianSearch(PopulationStrategy):
             Pool.of(mutants, "mutate", order[parents]), Pool.of(crossings, "recombine", order[first])
         )
 
+    @property
+    def avoids_repeats(self) -> bool:
+        """See ``Strategy.avoids_repeats``."""
+        return True
+
     # -- tell and state ------------------------------------------------------------------------------------------------
 
     def _absorb(self, children: Members, late: Members) -> None:

@@ -343,12 +343,19 @@ class RotationInvariantWhale(BayesianSearch):
         distinct = len(np.unique(hashes)) == len(hashes)
         return self._cut_at(self.population) if self.params.elitism and distinct else None
 
+    @property
+    def avoids_repeats(self) -> bool:
+        """See ``Strategy.avoids_repeats``."""
+        return self.params.joint or self.params.avoid_duplicates
+
     # -- tell ----------------------------------------------------------------------------------------------------------
 
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
-        self.population = self._survivors(self.population.join(told)) if self.params.elitism else children
+        self.population = (
+            self._survivors(self.population.join(told)) if self.params.elitism else self._replaced(children)
+        )
         elites = self.population.genotype[self._elite_rows()]
         if len(elites) >= 2:  # the covariance of one point would drag the average towards nothing
             self._covariance = (1.0 - NEWEST) * self._covariance + NEWEST * shrunk_covariance(elites)
