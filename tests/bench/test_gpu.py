@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ from riwoa.bench.gpu_page import BEGIN, END, rendered, states
 from riwoa.bench.gpu_plan import TRTEXEC, Command, Measurement, measurements
 from riwoa.ctl import main
 from riwoa.ctl.help import read_page
-from riwoa.errors import InputError
+from riwoa.errors import FullDiskError, InputError
 from riwoa.ipc.child import child_command, child_environment
 
 # A command as riwoa's own are: it keeps its state, killed and run again it continues, and it ends with its parent.
@@ -142,6 +143,24 @@ def test_large_states_are_packed_in_small_files(
     with pytest.raises(InputError, match=r"not what was packed; bring it .* --again big"):
         go_on(places, plan)
     assert go_on(places, plan, again=("big",)).record("big").done
+
+
+def test_a_full_results_folder_is_told_and_costs_nothing(
+    counting: Callable[..., Measurement], places: Places, tmp_path: Path
+) -> None:
+    plan = [counting("big", 3, moves=True, stays=True)]
+    go_on(places, plan, 0.0)
+    (places.work / "big").mkdir(exist_ok=True)
+    (places.work / "big/training.pt").write_bytes(os.urandom(2**21))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    try:
+        with pytest.raises(FullDiskError, match="free some space, or name another --results"):
+            go_on(places, plan)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert go_on(places, plan).record("big").done
+    assert (tmp_path / "log").read_text().split() == ["1", "2", "3"]
 
 
 def test_evidence_of_another_version_or_damaged_is_refused(places: Places, capsys: pytest.CaptureFixture[str]) -> None:

@@ -337,7 +337,7 @@ def _packed(results: Path, folder: Path, record: Record) -> list[list[str]]:
     """Names and hashes of the files that hold a folder."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(folder, folder.name)  # sockets are left out by themselves
+        archive.add(folder, folder.name, filter=_without_temporary)  # sockets are left out by themselves
     packed, parts = buffer.getvalue(), []
     for i, start in enumerate(range(0, len(packed), _PART_BYTES)):
         part = packed[start : start + _PART_BYTES]
@@ -345,6 +345,11 @@ def _packed(results: Path, folder: Path, record: Record) -> list[list[str]]:
         replace_durably(results / name, part)
         parts.append([name, hashlib.sha256(part).hexdigest()])
     return parts
+
+
+def _without_temporary(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """A file as it is; not one that a killed process was writing."""
+    return None if member.name.endswith(".tmp") else member
 
 
 def _unpack(places: Places, record: Record) -> None:
