@@ -176,7 +176,7 @@ def run_slice(
                     worked.append(measurement)
                     _go_on(measurement, evidence, places.work, until_s, facts, tell)
             finally:
-                _put_down(places, worked, evidence)
+                _put_down(places, plan, evidence)
     except OSError as error:
         raise unwritable(error.filename or places.results, error, "name another --results or --work") from error
     return evidence
@@ -311,17 +311,22 @@ def _taken_up(places: Places, plan: Sequence[Measurement], again: Sequence[str])
         link = Path(places.data)
         link.unlink(missing_ok=True)
         link.symlink_to(places.pictures.absolute())
-    for folder in (places.results, places.work):  # the results' key must outlive a kill of the first slice
-        evidence.write(folder)
+    if not (places.results / FILE).exists():
+        evidence.write(places.results)  # its key tells a workplace whose first slice was killed
+    evidence.write(places.work)
     return evidence
 
 
-def _put_down(places: Places, worked: Sequence[Measurement], evidence: Evidence) -> None:
-    """Pack what another machine, or a later measurement, needs of these, and tell in the results what was found."""
-    for measurement in worked:
+def _put_down(places: Places, plan: Sequence[Measurement], evidence: Evidence) -> None:
+    """Pack what another machine, or a later measurement, needs, and tell in the results what was found."""
+    for measurement in plan:
         record, folder = evidence.record(measurement.name), places.work / measurement.name
-        wanted = measurement.stays if record.done else measurement.moves
-        record.parts = _packed(places.results, folder, record) if wanted and folder.exists() else []
+        wanted = folder.exists() and (measurement.stays if record.done else measurement.moves)
+        stem = f"{measurement.name}-{record.slices}"
+        if not wanted:
+            record.parts = []
+        elif not any(name.startswith(f"{stem}.") for name, _ in record.parts):  # not since it was worked on last
+            record.parts = _packed(places.results / stem, folder)
         if record.done and not measurement.stays:
             shutil.rmtree(folder, ignore_errors=True)
     evidence.slices += 1
@@ -333,17 +338,16 @@ def _put_down(places: Places, worked: Sequence[Measurement], evidence: Evidence)
             path.unlink()
 
 
-def _packed(results: Path, folder: Path, record: Record) -> list[list[str]]:
-    """Names and hashes of the files that hold a folder."""
+def _packed(stem: Path, folder: Path) -> list[list[str]]:
+    """Names and hashes of the files that hold a folder, which are written."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.add(folder, folder.name, filter=_without_temporary)  # sockets are left out by themselves
     packed, parts = buffer.getvalue(), []
     for i, start in enumerate(range(0, len(packed), _PART_BYTES)):
-        part = packed[start : start + _PART_BYTES]
-        name = f"{folder.name}-{record.slices}.{i}"
-        replace_durably(results / name, part)
-        parts.append([name, hashlib.sha256(part).hexdigest()])
+        part, path = packed[start : start + _PART_BYTES], Path(f"{stem}.{i}")
+        replace_durably(path, part)
+        parts.append([path.name, hashlib.sha256(part).hexdigest()])
     return parts
 
 
