@@ -27,6 +27,7 @@ from riwoa.search.base import (
     parameter,
 )
 from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.improvement import BestScore, Improvement
 from riwoa.search.rng import generator
 from riwoa.search.seen import Hashes, SeenPhenotypes
 from riwoa.search.space import IntArray, Space
@@ -121,25 +122,36 @@ class BayesianSearch(PopulationStrategy):
     def _promising(self, posterior: Posterior, count: int) -> _Pool:
         """The best of the pool, one after another, each as if those before it had come out as expected."""
         pool = self._drawn()
-        top = posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf
+        improvement = self._improvement(posterior)
         chosen: list[_Pool] = []
         taken = self._seen.hashes
         for _ in range(count):
-            one = self._climb(posterior, pool, top, taken)
+            one = self._climb(posterior, pool, improvement, taken)
             if one is None:  # nothing new is within reach: what was met before costs nothing
                 one = self._uniform(1, taken)
             canonical = self.space.canonical(one.raw)
             taken = np.concatenate((taken, self._seen.hash(canonical)))
             chosen.append(one)
+            if improvement.needs_loads:
+                improvement = improvement.believing(float(posterior.predict(canonical)[0][0]), self._load(canonical[0]))
             posterior = posterior.believe(canonical)
         parts = zip(*((c.raw, c.parents, c.operators) for c in chosen), strict=True)
         return _Pool(*(np.concatenate(part) for part in parts))
 
-    @property
-    def _is_led(self) -> bool:
-        return bool(self.objective.feasible(self._best.latency_ms)[0])
+    def _improvement(self, posterior: Posterior) -> Improvement:
+        """What is to grow: the front's hypervolume in scores above the median's, 0; or the leader's score."""
+        if self.objective.front and self.latency_of is not None:
+            scores = np.array([posterior.score(value) for value in self.population.accuracy.tolist()])
+            return self.objective.staircase(scores, self.population.latency_ms)
+        is_led = bool(self.objective.feasible(self._best.latency_ms)[0])
+        return BestScore(posterior.score(float(self._best.accuracy[0])) if is_led else -np.inf)
 
-    def _climb(self, posterior: Posterior, pool: _Pool, top: float, taken: Hashes) -> _Pool | None:
+    def _load(self, indices: IntArray) -> float:
+        """Of a phenotype, where it is known; none counts as boundless."""
+        found = self.latency_of(indices) if self.latency_of is not None else None
+        return np.inf if found is None else found
+
+    def _climb(self, posterior: Posterior, pool: _Pool, improvement: Improvement, taken: Hashes) -> _Pool | None:
         """The architecture of most expected improvement that climbing from the pool finds; None for no new one."""
         found: tuple[float, _Pool] | None = None
         for _ in range(MOST_STEPS + 1):
@@ -147,7 +159,8 @@ class BayesianSearch(PopulationStrategy):
             new = np.flatnonzero(~np.isin(self._seen.hash(canonical), taken))
             if not len(new):
                 break
-            promise = _log_expected_improvement(*posterior.predict(canonical[new]), top)
+            loads = np.array([self._load(row) for row in canonical[new]]) if improvement.needs_loads else np.empty(0)
+            promise = improvement.log_expected(*posterior.predict(canonical[new]), loads)
             order = np.argsort(-np.round(promise, 9), kind="stable")
             # Loads are asked for one at a time, the most promising first: a table of 46 genes takes a while to sum.
             within = (i for i in order if self._excess(canonical[new[[i]]])[0] == 0.0)
@@ -163,7 +176,8 @@ class BayesianSearch(PopulationStrategy):
 
     def _drawn(self) -> _Pool:
         draw = generator(self.seed, self.generation, "gp.pool")
-        order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)[:ELITES]
+        most = len(self.population) if self.objective.front else ELITES
+        order = self.objective.survivors(self.population.accuracy, self.population.latency_ms, most)
         elites = self.codec.raw_indices(self.population.genotype[order])
         parents = draw.integers(len(order), size=MUTANTS)
         rates = draw.choice([1.0, 2.0, 4.0], size=(MUTANTS, 1))
@@ -213,11 +227,11 @@ class BayesianSearch(PopulationStrategy):
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
         candidates = self.population.join(told)
-        order = self.objective.ranking(candidates.accuracy, candidates.latency_ms)
-        self.population = candidates.take(order[: self.params.population])
+        kept = self.objective.survivors(candidates.accuracy, candidates.latency_ms, self.params.population)
+        self.population = candidates.take(kept)
 
     def _may_have(self, members: int) -> bool:
-        return members <= self._size
+        return members <= self._size or self.objective.front  # a front stays whole
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
@@ -227,18 +241,3 @@ class BayesianSearch(PopulationStrategy):
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._seen.hashes = np.array(snapshot["seen"], dtype=np.uint64)
-
-
-def _log_expected_improvement(means: FloatArray, deviations: FloatArray, top: float) -> FloatArray:
-    """Logarithm of the expected improvement over ``top``, (n,); the mean alone where there is nothing to improve on."""
-    from scipy.special import erfcx, ndtr
-
-    if not np.isfinite(top):
-        return means
-    z = (means - top) / deviations
-    density = -0.5 * z**2 - 0.5 * np.log(2.0 * np.pi)
-    # h(z) = pdf(z) + z cdf(z), and cdf(z) / pdf(z) = sqrt(pi / 2) erfcx(-z / sqrt 2): far below 0 nothing underflows.
-    low = np.minimum(z, 0.0)
-    ratio = np.maximum(1.0 + low * np.sqrt(np.pi / 2.0) * erfcx(-low / np.sqrt(2.0)), 1e-300)
-    high = np.log(np.maximum(np.exp(density) + z * ndtr(z), 1e-300))
-    return np.asarray(np.log(deviations) + np.where(z > 0.0, high, density + np.log(ratio)))
