@@ -8,6 +8,7 @@ import pytest
 from riwoa.search.base import Outcome, SearchInputError
 from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.fitness import Objective
+from riwoa.search.hypervolume import Staircase
 from riwoa.search.space import Gene, IntArray, Space
 from riwoa.surrogate.screening import Screening
 
@@ -26,8 +27,11 @@ def load(indices: IntArray) -> float:
 class Run:
     """One search, told what it asks."""
 
-    def __init__(self, target_ms: float | None, seed: int = 0, space: Space = SPACE) -> None:
-        self.strategy = BayesianSearch(space, Objective(target_ms), seed, BayesianParameters(), load)
+    def __init__(
+        self, target_ms: float | None, seed: int = 0, space: Space = SPACE, *, front: bool = False, most: int = 20
+    ) -> None:
+        objective = Objective(target_ms, front=front)
+        self.strategy = BayesianSearch(space, objective, seed, BayesianParameters(population=most), load)
         self.screening = Screening(space, of_scores=True)
         self.asked: list[tuple[int, ...]] = []
 
@@ -58,12 +62,28 @@ def test_it_meets_the_best_soon_and_asks_nothing_twice_nor_beyond_the_limit(targ
     assert run.strategy.leader.accuracy == pytest.approx(best)  # 49 of 1,024: one search in twenty by chance
 
 
-def test_restored_it_goes_on_as_if_it_had_never_stopped() -> None:
-    whole, first = Run(9.0), Run(9.0)
+def test_of_a_front_it_finds_nearly_all_and_forgets_none_of_it() -> None:
+    run = Run(14.0, front=True, most=4)
+    for _ in range(25):
+        run.step()
+    assert all(load(np.array(row)) <= 14.0 for row in run.asked)
+    every, asked = np.array(list(np.ndindex(4, 4, 4, 4, 4))), np.array(run.asked)
+    whole, found, kept = (
+        Staircase.of(np.array(list(map(accuracy, rows))), np.array(list(map(load, rows))), 14.0, 0.5)
+        for rows in (every, asked, run.strategy.codec.decode(run.strategy.population.genotype))
+    )
+    assert found.area > 0.98 * whole.area  # 101 of 1,024; chance has 0.95
+    assert (len(found.loads), kept.area) == (len(kept.loads), found.area)
+    assert len(found.loads) > 4  # more than the population is to have
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_restored_it_goes_on_as_if_it_had_never_stopped(front: bool) -> None:
+    whole, first = Run(9.0, front=front), Run(9.0, front=front)
     for _ in range(4):
         whole.step()
         first.step()
-    again = Run(9.0)
+    again = Run(9.0, front=front)
     again.strategy.restore(first.strategy.snapshot())
     again.screening, again.asked = first.screening, first.asked
     for run in (whole, again):

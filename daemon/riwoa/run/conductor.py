@@ -299,7 +299,7 @@ class Conductor:
         return SearchPhase(driver, self.proposals)
 
     def _polish_phase(self, best: Best, start_generation: int, searched: int) -> PolishPhase:
-        seed, budget = self.config.run.seed, self.config.run.polish_evaluations
+        seed, budget = self.config.run.seed, self.config.polish_evaluations
         leader = best.as_leader(self.codec, self.objective)
         polish = Polish(
             self._task.space,

@@ -39,7 +39,7 @@ class Effort:
         """What the polish will take, at the search's pace: it evaluates in full what the search may give up."""
         evaluations, dropped = (self.counters.get(name, 0) for name in ("evaluations", "dropped"))
         in_full = evaluations / max(1, evaluations + dropped) or 1.0
-        return self.config.run.polish_evaluations * self.pace_s / (self.config.search.population * in_full)
+        return self.config.polish_evaluations * self.pace_s / (self.config.search.population * in_full)
 
 
 class Phase(Protocol):
@@ -162,7 +162,7 @@ class PolishPhase:
 
     def work_s(self, effort: Effort) -> float:
         """See ``Phase.work_s``."""
-        left = effort.config.run.polish_evaluations - self.polish_spent(effort.counters)
+        left = effort.config.polish_evaluations - self.polish_spent(effort.counters)
         return effort.pace_s / BATCH * max(0, left)
 
     def polish_spent(self, counters: Mapping[str, int]) -> int:
@@ -172,7 +172,7 @@ class PolishPhase:
     def configure(self, config: Config, objective: Objective, p_semantic: float) -> None:
         """See ``Phase.configure``."""
         self._polish.set_objective(objective)
-        self._polish.set_budget(config.run.polish_evaluations)
+        self._polish.set_budget(config.polish_evaluations)
 
     def adapt(self, config: Config, p_semantic: float) -> None:
         """No slot of a polish is semantic."""

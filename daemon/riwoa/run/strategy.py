@@ -90,6 +90,25 @@ def configured_strategy(
         return strategy.value(space, objective, config.run.seed, parameters, known)
 
 
+def check_front(config: Config) -> None:
+    """Refuse a front where nobody can search one.
+
+    Raises:
+        ConfigError: says what to set instead.
+    """
+    if config.objective.kind != "front":
+        return
+    strategy = config.search.strategy
+    if not strategy_named(strategy).value.searches_front:
+        able = ", ".join(name for name, known in STRATEGIES.items() if known.searches_front)
+        raise ConfigError(f"objective.kind = front: search.strategy = {strategy} looks for one network; set {able}")
+    if config.oracle.settings.answers_latency:
+        raise ConfigError(
+            "objective.kind = front: latencies must be known before a network is evaluated, and this oracle answers "
+            "them; set objective.kind = best, and a latency_ms"
+        )
+
+
 def screens(config: Config) -> bool:
     """Whether the configured strategy chooses among drawn children by a predictor."""
     return strategy_named(config.search.strategy).value.screens(search_parameters(config, 0.0))

@@ -255,6 +255,7 @@ class PopulationStrategy(ABC):
         uses_predictor: whether it can choose among drawn children by a predictor learned from the run; its table of
             the configuration then has the key ``predictor``, a file to begin with.
         uses_posterior: whether that predictor is one of scores (``Posterior``).
+        searches_front: whether it looks for a whole front where the objective asks for one.
     """
 
     name: str
@@ -262,6 +263,7 @@ class PopulationStrategy(ABC):
     uses_latency: ClassVar[bool] = False
     uses_predictor: ClassVar[bool] = False
     uses_posterior: ClassVar[bool] = False
+    searches_front: ClassVar[bool] = False
 
     @classmethod
     def screens(cls, params: SearchParameters) -> bool:

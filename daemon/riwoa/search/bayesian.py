@@ -68,6 +68,7 @@ class BayesianSearch(PopulationStrategy):
     uses_latency = True
     uses_predictor = True
     uses_posterior = True
+    searches_front = True
 
     def __init__(
         self,

@@ -52,7 +52,8 @@ def run_view(conductor: Conductor) -> RunStatus:
         "resumed_from": conductor.resumed_from,
         "deadline_unix_s": conductor.deadline_unix_s,
         "polish_spent": conductor.polish_spent,
-        "polish_evaluations": config.run.polish_evaluations,
+        "polish_evaluations": config.polish_evaluations,
+        "hypervolume": conductor.history.hypervolume,
     }
 
 
@@ -226,6 +227,7 @@ def finished_view(
         "digest": last.digest,
         "target_ms": leader["target_ms"] if leader is not None else None,
         "resumed_from": None,
+        "hypervolume": last.counters.get("hypervolume"),
     }
     return FinishedRun(
         run=where,
