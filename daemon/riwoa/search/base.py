@@ -41,6 +41,10 @@ class Posterior(Protocol):
         """The score of a value."""
         ...
 
+    def value(self, score: float) -> float:
+        """The value that has a score."""
+        ...
+
 
 class CallOrderError(RuntimeError):
     """``ask`` and ``tell`` did not alternate."""

@@ -27,6 +27,7 @@ from riwoa.search.base import (
     parameter,
 )
 from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.hypervolume import FrontImprovement
 from riwoa.search.improvement import BestScore, Improvement
 from riwoa.search.rng import generator
 from riwoa.search.seen import Hashes, SeenPhenotypes
@@ -140,10 +141,10 @@ class BayesianSearch(PopulationStrategy):
         return _Pool(*(np.concatenate(part) for part in parts))
 
     def _improvement(self, posterior: Posterior) -> Improvement:
-        """What is to grow: the front's hypervolume in scores above the median's, 0; or the leader's score."""
+        """What is to grow: the front's area where one is wanted and loads are known, else the leader's score."""
         if self.objective.front and self.latency_of is not None:
-            scores = np.array([posterior.score(value) for value in self.population.accuracy.tolist()])
-            return self.objective.staircase(scores, self.population.latency_ms)
+            front = self.objective.staircase(self.population.accuracy, self.population.latency_ms)
+            return FrontImprovement.of(front, posterior.score, posterior.value)
         is_led = bool(self.objective.feasible(self._best.latency_ms)[0])
         return BestScore(posterior.score(float(self._best.accuracy[0])) if is_led else -np.inf)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riwoa.search.hypervolume import Staircase, survivors
+from riwoa.search.hypervolume import Staircase, front_positions, survivors
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -220,8 +220,10 @@ class Objective:
         kept = able[survivors(accuracy[able], latency_ms[able], most, self.limit)]
         return np.concatenate((kept, order[len(able) :]))[: max(most, len(kept))]
 
-    def staircase(self, accuracy: FloatArray, latency_ms: FloatArray, least: float = 0.0) -> Staircase:
-        """The front of some networks up to the limit, where values count above ``least``."""
+    def staircase(self, accuracy: FloatArray, latency_ms: FloatArray) -> Staircase:
+        """The front of some networks up to the limit, above its own least value (beyond the limit the least of all)."""
         assert self.limit is not None
-        inside = self.feasible(latency_ms)
-        return Staircase.of(accuracy[inside], latency_ms[inside], _BEYOND * self.limit, least)
+        inside = self.feasible(latency_ms) & ~np.isnan(accuracy)
+        front = front_positions(accuracy[inside], latency_ms[inside])
+        least = accuracy[inside][front[0]] if len(front) else np.nanmin(accuracy)
+        return Staircase.of(accuracy[inside][front], latency_ms[inside][front], _BEYOND * self.limit, float(least))

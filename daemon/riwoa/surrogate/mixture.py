@@ -209,6 +209,10 @@ class MixtureProcess:
         order = np.argsort(self._values, kind="stable")
         return float(np.interp(value, self._values[order], self._scores[order]))
 
+    def value(self, score: float) -> float:
+        """The value that has a score, by those that are known."""
+        return float(self._value(np.array([score]))[0])
+
     def predict_indices(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of what evaluations would give, each (n,): scores read back as values.
 

@@ -77,6 +77,10 @@ class _OneThread:
         """See ``Posterior.score``."""
         return self._process.score(value)
 
+    def value(self, score: float) -> float:
+        """See ``Posterior.value``."""
+        return self._process.value(score)
+
 
 class Screening:
     """A predictor that grows with its run.
