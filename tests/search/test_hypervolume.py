@@ -6,9 +6,30 @@ import numpy as np
 import pytest
 
 from riwoa.search.fitness import Constraint, FloatArray, Objective
-from riwoa.search.hypervolume import Staircase, front_positions, survivors
+from riwoa.search.hypervolume import Staircase, front_positions, survival_order
+from riwoa.search.improvement import FrontImprovement
+from riwoa.search.space import IntArray
 
 MOST_LOAD, LEAST_VALUE = 10.0, 1.0
+
+
+class Believed:
+    """A posterior of architectures of one gene: means and deviations of scores."""
+
+    count = 0
+
+    def __init__(self, of: dict[int, tuple[float, float]]) -> None:
+        self.of = of
+
+    def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
+        found = np.array([self.of[row[0]] for row in indices])
+        return found[:, 0], found[:, 1]
+
+    def believe(self, indices: IntArray) -> Believed:
+        return self
+
+    def score(self, value: float) -> float:
+        return value
 
 
 def some_networks(seed: int, count: int = 12) -> tuple[FloatArray, FloatArray]:
@@ -38,25 +59,39 @@ def test_area_and_contributions_are_those_of_thin_columns(seed: int) -> None:
 def test_the_expected_improvement_is_the_mean_growth_of_the_area(seed: int) -> None:
     values, loads = some_networks(seed)
     stairs = Staircase.of(values, loads, MOST_LOAD, LEAST_VALUE)
+    known = Believed({0: (2.0, 1.0), 1: (5.5, 0.5), 2: (1.0, 2.0), 3: (4.0, 0.2)})
+    at = (0.3, 4.0, 9.5, 7.7)
+    found = np.exp(FrontImprovement((stairs,), lambda row: at[row[0]], 0).promise(known, np.arange(4)[:, None]))
     quantiles = np.linspace(-6.0, 6.0, 601)
     weights = np.exp(-0.5 * quantiles**2) / np.exp(-0.5 * quantiles**2).sum()
-    for mean, deviation, load in ((2.0, 1.0, 0.3), (5.5, 0.5, 4.0), (1.0, 2.0, 9.5), (4.0, 0.2, 7.7)):
-        grown = [stairs.believing(mean + deviation * q, load).area - stairs.area for q in quantiles]
-        found = stairs.log_expected(np.array([mean]), np.array([deviation]), np.array([load]))
-        assert np.exp(found[0]) == pytest.approx(float(weights @ np.array(grown)), rel=1e-3, abs=1e-9)
+    for row, (mean, deviation) in known.of.items():
+        grown = [stairs.with_network(mean + deviation * q, at[row]).area - stairs.area for q in quantiles]
+        assert found[row] == pytest.approx(float(weights @ np.array(grown)), rel=1e-3, abs=1e-9)
 
 
-def test_without_a_front_the_reference_alone_is_to_be_beaten_and_beyond_it_nothing_is_gained() -> None:
-    stairs = Staircase.of(np.empty(0), np.empty(0), MOST_LOAD, LEAST_VALUE)
-    assert stairs.area == 0.0
-    found = stairs.log_expected(np.full(3, 2.0), np.full(3, 1e-9), np.array([4.0, 10.0, np.inf]))
-    assert np.exp(found).tolist() == pytest.approx([6.0, 0.0, 0.0])
-
-
-def test_far_below_the_front_candidates_are_still_told_apart() -> None:
-    stairs = Staircase(np.array([1.0]), np.array([50.0]), 10.0, 40.0)
-    worse, better = stairs.log_expected(np.array([0.0, 1.0]), np.ones(2), np.array([2.0, 2.0]))
+def test_beyond_the_reference_and_where_no_load_is_known_nothing_is_promised_and_far_below_a_front_little_is() -> None:
+    empty = Staircase.of(np.empty(0), np.empty(0), MOST_LOAD, LEAST_VALUE)
+    assert empty.area == 0.0
+    known = Believed({0: (2.0, 1e-9), 1: (2.0, 1e-9), 2: (2.0, 1e-9)})
+    rows = np.arange(3)[:, None]
+    at = FrontImprovement((empty,), lambda row: (4.0, 10.0, None)[row[0]], 0)
+    assert np.exp(at.promise(known, rows)).tolist() == pytest.approx([6.0, 0.0, 0.0])
+    high = Staircase(np.array([1.0]), np.array([50.0]), 10.0, 40.0)
+    worse, better = FrontImprovement((high,), lambda row: 2.0, 0).promise(
+        Believed({0: (0.0, 1.0), 1: (1.0, 1.0)}), rows[:2]
+    )
     assert -np.inf < worse < better
+
+
+def test_what_is_asked_takes_turns_and_counts_for_the_next() -> None:
+    known = Believed({0: (1.0, 0.1), 1: (-0.5, 0.1)})
+    front = FrontImprovement.of(np.array([-1.0, 0.5]), np.array([1.0, 5.0]), 10.0, lambda row: (6.0, 2.0)[row[0]], 0)
+    assert [stairs.least_value for stairs in front.fronts] == [0.0, -1.0]
+    good, fast = front.promise(known, np.arange(2)[:, None])
+    assert good > fast
+    later = front.believing(known, np.array([[0]]))
+    good, fast = later.promise(known, np.arange(2)[:, None])
+    assert fast > good  # which is believed to be on the front already
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -73,21 +108,21 @@ def test_survivors_are_sorted_by_front_and_the_first_front_stays_whole(seed: int
     while left:
         layers.append({i for i in left if depth(i, left)})
         left -= layers[-1]
-    order = survivors(values, loads, 30, 12.0)
+    order = survival_order(values, loads, 12.0)
     assert sorted(order.tolist()) == list(range(30))
     ranks = [next(n for n, layer in enumerate(layers) if i in layer) for i in order.tolist()]
     assert ranks == sorted(ranks)
     assert set(front_positions(values, loads).tolist()) == layers[0]
-    assert set(survivors(values, loads, 1, 12.0).tolist()) == layers[0]
 
 
 def test_a_population_of_a_front_spans_it_and_what_is_beyond_the_target_comes_last() -> None:
     accuracy = np.array([0.9, 0.5, 0.7, 0.6, np.nan, 0.95])
     latency_ms = np.array([5.0, 1.0, 3.0, 4.0, 1.0, 20.0])
     front = Objective(10.0, front=True)
-    assert set(front.survivors(accuracy, latency_ms, 2).tolist()) == {0, 1, 2}
-    assert front.survivors(accuracy, latency_ms, 9).tolist()[3:] == [3, 5]
-    assert Objective(10.0).survivors(accuracy, latency_ms, 2).tolist() == [0, 2]
+    order = front.survival(accuracy, latency_ms).tolist()
+    assert (set(order[:3]), order[3:]) == ({0, 1, 2}, [3, 5])
+    assert front.front_size(accuracy, latency_ms) == 3
+    assert Objective(10.0).survival(accuracy, latency_ms).tolist() == [0, 2, 3, 1, 5]
     assert front.ranking(accuracy, latency_ms).tolist() == Objective(10.0).ranking(accuracy, latency_ms).tolist()
 
 

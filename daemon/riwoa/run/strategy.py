@@ -99,9 +99,8 @@ def check_front(config: Config) -> None:
     if config.objective.kind != "front":
         return
     strategy = config.search.strategy
-    if not strategy_named(strategy).value.searches_front:
-        able = ", ".join(name for name, known in STRATEGIES.items() if known.searches_front)
-        raise ConfigError(f"objective.kind = front: search.strategy = {strategy} looks for one network; set {able}")
+    if not strategy_named(strategy).value.searches_front(search_parameters(config, 0.0)):
+        raise ConfigError(f"objective.kind = front: search.strategy = {strategy} so looks for one network; set gp")
     if config.oracle.settings.answers_latency:
         raise ConfigError(
             "objective.kind = front: latencies must be known before a network is evaluated, and this oracle answers "
@@ -118,4 +117,5 @@ def screening_of(config: Config, space: Space, prior: Examples | None) -> Screen
     """The predictor that the configured strategy chooses by; None where it uses none."""
     if not screens(config):
         return None
-    return Screening(space, prior, of_scores=strategy_named(config.search.strategy).value.uses_posterior)
+    strategy = strategy_named(config.search.strategy).value
+    return Screening(space, prior, of_scores=strategy.of_scores(search_parameters(config, 0.0)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riwoa.search.hypervolume import Staircase, front_positions, survivors
+from riwoa.search.hypervolume import front_positions, survival_order
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -20,7 +20,6 @@ IntArray = npt.NDArray[np.int64]
 METRIC_NAME = r"[A-Za-z_][A-Za-z0-9_.]{0,63}"
 _CONSTRAINT = re.compile(rf"\s*({METRIC_NAME})\s*(<=|>=)\s*([-+0-9.eE_]+)\s*")
 _MOST_LOAD = 1e9
-_BEYOND = 1.05  # of the limit: so far a front's last network counts, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,22 +207,22 @@ class Objective:
         order = np.lexsort((-fitness, ~self.feasible(latency_ms)))
         return np.asarray(order[np.isfinite(fitness[order])], dtype=np.int64)
 
-    def survivors(self, accuracy: FloatArray, latency_ms: FloatArray, most: int) -> IntArray:
-        """Positions of the ``most`` from which a search goes on, best first; a front stays whole, however many it has.
+    def survival(self, accuracy: FloatArray, latency_ms: FloatArray) -> IntArray:
+        """Positions of the successful entries, in the order in which a search lets them go last.
 
         Shapes (n,) in, (<= n,) out.
         """
         order = self.ranking(accuracy, latency_ms)
         if not self.front or self.limit is None:
-            return order[:most]
-        able = order[self.feasible(latency_ms[order])]
-        kept = able[survivors(accuracy[able], latency_ms[able], most, self.limit)]
-        return np.concatenate((kept, order[len(able) :]))[: max(most, len(kept))]
+            return order
+        within = order[self.feasible(latency_ms[order])]
+        return np.concatenate(
+            (within[survival_order(accuracy[within], latency_ms[within], self.limit)], order[len(within) :])
+        )
 
-    def staircase(self, accuracy: FloatArray, latency_ms: FloatArray) -> Staircase:
-        """The front of some networks up to the limit, above its own least value (beyond the limit the least of all)."""
-        assert self.limit is not None
-        inside = self.feasible(latency_ms) & ~np.isnan(accuracy)
-        front = front_positions(accuracy[inside], latency_ms[inside])
-        least = accuracy[inside][front[0]] if len(front) else np.nanmin(accuracy)
-        return Staircase.of(accuracy[inside][front], latency_ms[inside][front], _BEYOND * self.limit, float(least))
+    def front_size(self, accuracy: FloatArray, latency_ms: FloatArray) -> int:
+        """How many of these entries are a front within the limit; 0 where none is wanted."""
+        if not self.front:
+            return 0
+        within = self.feasible(latency_ms) & ~np.isnan(accuracy)
+        return len(front_positions(accuracy[within], latency_ms[within]))

@@ -1,28 +1,23 @@
 """The area that a front dominates, value to make larger against load to make smaller, and what is expected to join it.
 
-Loads are known before an evaluation, so what a candidate adds has one unknown, its value y: with the front as a
-staircase, a candidate of load l adds the integral over values v from the reference up to y of max(0, x(v) - l), where
-x(v) is the load of the first step above v. x is constant between two levels of the front, so the expectation is exact,
-a sum over these bands: width times what y is expected to have of the band, a difference of two expected improvements
-(of the expected hypervolume improvement of Emmerich, Deutz & Klinkenberg, CEC 2011, the case of one known objective).
+Loads are known before an evaluation, so what a candidate adds has one unknown. With the front as a staircase f, the
+best value at loads up to x, a candidate of load l and value y adds
 
-What is believed are scores, of which values are a growing function. As a line broken at some scores it changes nothing
-but the weight of a band: by its slope there.
+    integral from l to the reference load of max(0, y - f(x)) dx  =  sum over steps of width(l) * max(0, y - level),
+
+whose expectation is a sum of expected improvements, weighted by the widths of the steps beyond l. It is exact (the
+expected hypervolume improvement of Emmerich, Deutz & Klinkenberg, CEC 2011, in the case of one known objective).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from riwoa.search.improvement import FloatArray, log_expected_gain
-
+FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-BREAKS = 12  # of the line from scores to values
-_FLATTEST = 1e-3  # of its mean slope
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +44,11 @@ class Staircase:
         steps = front_positions(values, loads)
         return cls(loads[steps], values[steps], most_load, least_value)
 
+    def with_network(self, value: float, load: float) -> Staircase:
+        """The front with one more network."""
+        values, loads = np.append(self.values, value), np.append(self.loads, load)
+        return Staircase.of(values, loads, self.most_load, self.least_value)
+
     @property
     def area(self) -> float:
         """The hypervolume."""
@@ -61,80 +61,35 @@ class Staircase:
         widths = np.diff(np.append(self.loads, self.most_load))
         return np.asarray(widths * np.diff(self.values, prepend=self.least_value))
 
-    def with_network(self, value: float, load: float) -> Staircase:
-        """The front with one more network."""
-        values, loads = np.append(self.values, value), np.append(self.loads, load)
-        return Staircase.of(values, loads, self.most_load, self.least_value)
+    @property
+    def levels(self) -> FloatArray:
+        """What is to be exceeded, step by step: the reference's value, then the front's, (k + 1,)."""
+        return np.append(self.least_value, self.values)
 
-
-@dataclass(frozen=True, slots=True)
-class FrontImprovement:
-    """The growth of a front's area, by candidates whose scores are believed (an ``Improvement``).
-
-    Attributes:
-        front: in scores.
-        scores: where the line from scores to values is broken, ascending, (m,).
-        slopes: values for a score, above 0, from each of these on, (m,).
-    """
-
-    front: Staircase
-    scores: FloatArray
-    slopes: FloatArray
-    needs_loads: bool = True
-
-    @classmethod
-    def of(
-        cls, front: Staircase, score_of: Callable[[float], float], value_of: Callable[[float], float]
-    ) -> FrontImprovement:
-        """That of a front in values, by the maps between these and scores."""
-        scores = np.array([score_of(value) for value in front.values.tolist()])
-        least = score_of(front.least_value)
-        breaks = np.linspace(least, max(least + 1e-3, scores.max(initial=least)), BREAKS)
-        slopes = np.diff([value_of(score) for score in breaks.tolist()]) / np.diff(breaks)
-        floor = max(_FLATTEST * float(slopes.mean()), 1e-12)  # where values are tied a score is still worth something
-        slopes = np.maximum(np.append(slopes, slopes[-1]), floor)
-        return cls(Staircase.of(scores, front.loads, front.most_load, least), breaks, slopes)
-
-    def log_expected(self, means: FloatArray, deviations: FloatArray, loads: FloatArray) -> FloatArray:
-        """Logarithm of the expected growth by candidates of known loads and normal scores, all (n,)."""
-        front = self.front
-        levels = np.unique(np.concatenate(([front.least_value], front.values, self.scores)))
-        levels = levels[levels >= front.least_value]
-        reaches = np.append(front.loads, front.most_load)[np.searchsorted(front.values, levels, side="right")]
-        slopes = self.slopes[np.maximum(np.searchsorted(self.scores, levels, side="right") - 1, 0)]
-        beyond = log_expected_gain(means[:, None], deviations[:, None], levels[None, :])
-        above = np.column_stack((beyond[:, 1:], np.full(len(beyond), -np.inf)))
-        with np.errstate(divide="ignore"):
-            within = beyond + np.log1p(-np.exp(np.minimum(above - beyond, 0.0)))
-            widths = np.log(np.maximum(reaches[None, :] - loads[:, None], 0.0))
-        return np.asarray(np.logaddexp.reduce(np.log(slopes) + widths + within, axis=1))
-
-    def believing(self, score: float, load: float) -> FrontImprovement:
-        """What it would be, had a network come out so."""
-        return replace(self, front=self.front.with_network(score, load))
+    def widths(self, loads: FloatArray) -> FloatArray:
+        """How much of each step lies beyond some loads, (n,) in, (n, k + 1) out."""
+        edges = np.concatenate(([-np.inf], self.loads, [self.most_load]))
+        return np.maximum(edges[None, 1:] - np.maximum(edges[None, :-1], loads[:, None]), 0.0)
 
 
 def front_positions(values: FloatArray, loads: FloatArray) -> IntArray:
     """Positions of those that no other beats in both, ascending in both; of equals the first. (n,) in, (k,) out."""
     order = np.lexsort((-values, loads))
-    reached = np.maximum.accumulate(np.concatenate(([-np.inf], values[order])))
+    reached = np.maximum.accumulate(np.append(-np.inf, values[order]))
     return np.asarray(order[values[order] > reached[:-1]], dtype=np.int64)
 
 
-def survivors(values: FloatArray, loads: FloatArray, most: int, most_load: float) -> IntArray:
-    """Positions of the networks from which a front is searched on, (n,) in: the whole front, and others up to ``most``.
+def survival_order(values: FloatArray, loads: FloatArray, most_load: float) -> IntArray:
+    """Positions in the order in which networks survive where a front is wanted, (n,) in and out.
 
     Non-dominated sorting (Deb et al., NSGA-II, 2002); within a front the greatest contribution to its hypervolume comes
     first (Beume, Naujoks & Emmerich, SMS-EMOA, 2007).
     """
-    left = np.arange(len(values))
-    found: list[IntArray] = []
-    while len(left) and (not found or sum(map(len, found)) < most):
+    left, fronts = np.arange(len(values)), [np.empty(0, dtype=np.int64)]
+    while len(left):
         front = left[front_positions(values[left], loads[left])]
-        stairs = Staircase(
-            loads[front], values[front], max(most_load, float(loads[front[-1]])), float(values[left].min())
-        )
-        found.append(front[np.argsort(-stairs.contributions, kind="stable")])
+        reference = max(most_load, float(loads[front[-1]])), float(values[left].min())
+        contributions = Staircase(loads[front], values[front], *reference).contributions
+        fronts.append(front[np.argsort(-contributions, kind="stable")])
         left = np.setdiff1d(left, front)
-    order = np.concatenate(found) if found else left
-    return order[: max(most, len(found[0]) if found else 0)]
+    return np.concatenate(fronts)
