@@ -130,8 +130,8 @@ def test_the_load_of_a_front_is_the_latencys_share_while_every_limit_is_kept() -
     limits = (Constraint("latency_ms", 10.0), Constraint("size", 4.0))
     front = Objective(10.0, constraints=limits, known=frozenset({"latency_ms", "size"}), front=True)
     kept = {"accuracy": 0.5, "latency_ms": 2.0, "size": 3.9}
-    assert front.standing(kept) == (0.5, pytest.approx(0.2))
+    assert front.standing(kept) == pytest.approx((0.5, 0.2))
     assert front.known_load(kept) == pytest.approx(0.2)
-    assert front.standing({**kept, "size": 8.0}) == (0.5, pytest.approx(2.0))
+    assert front.standing({**kept, "size": 8.0}) == pytest.approx((0.5, 2.0))
     with pytest.raises(ValueError, match="largest latency of interest"):
         Objective(None, front=True)

@@ -69,7 +69,7 @@ class Staircase:
     def widths(self, loads: FloatArray) -> FloatArray:
         """How much of each step lies beyond some loads, (n,) in, (n, k + 1) out."""
         edges = np.concatenate(([-np.inf], self.loads, [self.most_load]))
-        return np.maximum(edges[None, 1:] - np.maximum(edges[None, :-1], loads[:, None]), 0.0)
+        return np.asarray(np.maximum(edges[None, 1:] - np.maximum(edges[None, :-1], loads[:, None]), 0.0))
 
 
 def front_positions(values: FloatArray, loads: FloatArray) -> IntArray:

@@ -56,11 +56,11 @@ def value_words(leader: LeaderStatus) -> str:
 
 def hypervolume_words(status: StatusObject) -> str:
     """What a search for a front has come to, to follow the number of its networks; empty where none is looked for."""
-    run = status.get("run") or {}
-    found, target_ms = run.get("hypervolume"), run.get("target_ms")
+    run, leader = status.get("run"), status.get("leader")
+    found, target_ms = (run.get("hypervolume"), run.get("target_ms")) if run else (None, None)
     if found is None or target_ms is None:
         return ""
-    metric = (status.get("leader") or {}).get("metric") or "accuracy"
+    metric = (leader.get("metric") if leader else None) or "accuracy"
     return f", {named_measure(metric, found)} on average within each latency up to {target_ms:.3f} ms"
 
 
