@@ -75,7 +75,7 @@ def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path,
 @pytest.mark.parametrize(
     ("more", "hint"),
     [
-        ((*LATENCY, "search.strategy=woa"), "search.strategy = woa looks for one network; set"),
+        ((*LATENCY, "search.strategy=woa"), "search.strategy = woa, as it is set, looks for one network"),
         (("search.strategy=gp",), "there are no latencies here"),
     ],
 )

@@ -90,6 +90,16 @@ def configured_strategy(
         return strategy.value(space, objective, config.run.seed, parameters, known)
 
 
+def candidates_are_joint(config: Config) -> bool:
+    """Whether the configured strategy chooses jointly what it asks at once."""
+    return strategy_named(config.search.strategy).value.of_scores(search_parameters(config, 0.0))
+
+
+def candidates_a_generation(config: Config) -> int:
+    """How many the configured strategy asks at once."""
+    return config.search.offspring if candidates_are_joint(config) else config.search.population
+
+
 def check_front(config: Config) -> None:
     """Refuse a front where nobody can search one.
 
@@ -98,9 +108,11 @@ def check_front(config: Config) -> None:
     """
     if config.objective.kind != "front":
         return
-    strategy = config.search.strategy
-    if not strategy_named(strategy).value.searches_front(search_parameters(config, 0.0)):
-        raise ConfigError(f"objective.kind = front: search.strategy = {strategy} so looks for one network; set gp")
+    if not candidates_are_joint(config):
+        raise ConfigError(
+            f"objective.kind = front: search.strategy = {config.search.strategy}, as it is set, looks for one network; "
+            "set riwoa, or gp"
+        )
     if config.oracle.settings.answers_latency:
         raise ConfigError(
             "objective.kind = front: latencies must be known before a network is evaluated, and this oracle answers "
@@ -117,5 +129,4 @@ def screening_of(config: Config, space: Space, prior: Examples | None) -> Screen
     """The predictor that the configured strategy chooses by; None where it uses none."""
     if not screens(config):
         return None
-    strategy = strategy_named(config.search.strategy).value
-    return Screening(space, prior, of_scores=strategy.of_scores(search_parameters(config, 0.0)))
+    return Screening(space, prior, of_scores=candidates_are_joint(config))

@@ -59,11 +59,6 @@ class BayesianSearch(PopulationStrategy):
         """Always: what is expected is a score."""
         return True
 
-    @classmethod
-    def searches_front(cls, params: SearchParameters) -> bool:
-        """Where it chooses jointly: by the expected growth of the front's area."""
-        return cls.of_scores(params)
-
     def __init__(
         self,
         space: Space,
