@@ -38,7 +38,7 @@ _SETTING = re.compile(r"([a-z_]+)=(\S+)")
 
 _PACKAGE = Path(riwoa.__file__).parent
 _EVERYBODYS = (  # the code of every search: the account, what it asks for, and who answers
-    *(f"bench/{name}.py" for name in ("arena", "front", "functions", "landscape", "predictor", "table")),
+    *(f"bench/{name}.py" for name in ("arena", "front", "functions", "landscape", "predictor", "subnets", "table")),
     *("hardware/ofa_table.py", "oracle/predictor.py", "oracle/table_file.py"),
     *("search/fitness.py", "search/space.py", "supernet/space.py"),
 )
