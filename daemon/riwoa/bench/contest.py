@@ -8,6 +8,7 @@ that was killed, run again, goes on, and another strategy pays for its own searc
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -23,6 +24,7 @@ from riwoa.bench.crew import work
 from riwoa.bench.landscape import Landscape
 from riwoa.bench.own import OwnSearch
 from riwoa.bench.peers import search_by_peer
+from riwoa.bench.whole import WRITERS, search_whole
 from riwoa.files.results import ResultFile
 
 Report = Callable[[int, int], None]
@@ -75,7 +77,10 @@ def search(contestant: Contestant, seed: int, landscape: Landscape, budget: int)
     """
     if contestant.is_peer:
         return search_by_peer(contestant.base, seed, landscape, budget)
-    return OwnSearch(contestant, seed, Arena(landscape, budget)).run()
+    arena = Arena(landscape, budget)
+    if contestant.suffix in WRITERS:
+        return arena.found(contestant.name, seed, asyncio.run(search_whole(arena, seed, contestant.suffix)))
+    return OwnSearch(contestant, seed, arena).run()
 
 
 def search_all(

@@ -158,6 +158,10 @@ class SubnetLandscape(Plain):
         """See ``Landscape``."""
         return self._latency_ms(indices)
 
+    def layers_ms(self, architecture: Architecture) -> Mapping[str, float]:
+        """Latencies of an architecture's blocks."""
+        return self.table.layers_ms(ofa_config(architecture))
+
     def time_of(self, measured: Measured) -> float:
         """See ``Landscape``."""
         assert measured.row is not None

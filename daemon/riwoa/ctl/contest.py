@@ -231,11 +231,26 @@ def _summary_words(found: dict[str, Any]) -> list[str]:
             ends[-1] += [_digits(row["report_mean"]), _digits(row["report_sd"])]
             ends[-1] += [f"{100 * row['reached_best_share']:.0f} %", f"{row['queries_to_best_mean']:.0f} (mean)"]
         ends[-1].append(f"{row['own_ms_a_query']:.1f}")
-    parts = [columns(curves), *(columns(rows) for rows in (reports, regrets) if len(rows) > 1), columns(ends)]
+    parts = [columns(curves), *(columns(rows) for rows in (reports, regrets) if len(rows) > 1)]
+    if found["time_unit"] == "s":
+        parts.append(columns(_by_seconds(found)))
+    parts.append(columns(ends))
     for what, pairs in (("best", found["comparisons"]), ("queries to the best", found["comparisons_to_best"])):
         head = [f"{what}: {found['compared']} against", "won", "tied", "lost", "ahead by (95 %)", "effect", "p", "Holm"]
         parts += [columns([head, *map(_pair, pairs)])] if pairs else []
     return [parts[0], *(f"\n{part}" for part in parts[1:])]
+
+
+def _by_seconds(found: dict[str, Any]) -> list[list[str]]:
+    """The curves against search time, and the time to the best where that is known."""
+    known = found["best_score"] is not None
+    head = ["median (quartiles) after seconds", *(f"{seconds:.3g}" for seconds in found["time_ladder"]), "a search"]
+    rows = [[*head, "to the best: mean"] if known else head]
+    for row in found["rows"]:
+        steps = zip(*(row[f"time_curve_{which}"] for which in ("median", "q25", "q75")), strict=True)
+        rows.append([row["strategy"], *(f"{_digits(m)} ({_digits(low)}-{_digits(high)})" for m, low, high in steps)])
+        rows[-1] += [f"{row['time_mean']:.3g}", *([f"{row['time_to_best_mean']:.3g}"] if known else [])]
+    return rows
 
 
 def _with_interval(mean: float, interval: tuple[float, float] | None) -> str:
