@@ -279,7 +279,7 @@ def test_the_ladder_ends_at_the_budget(budget: int, steps: list[int]) -> None:
 
 
 def made(strategy: str, seed: int, *rows: tuple[int, int]) -> Found:
-    """A search that met rows of the table after so many queries, each of which took a second more than the one before."""
+    """A search that met rows of the table after so many queries, each a second longer than the one before."""
     improvements = tuple((queries, float(VALUE[row])) for queries, row in rows)
     found = tuple(row for _, row in rows)
     times, last = tuple(queries * (queries + 1) / 2 for queries, _ in rows), found[-1] if rows else None

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from riwoa.bench.whole import WRITERS
 from riwoa.search.strategies import STRATEGIES
 
 Kind = Literal["contest", "grounds", "functions"]
@@ -149,7 +150,15 @@ ABLATION = Section(
     "contest",
     "RI-IWOA with one setting changed, on NAS-Bench-201, CIFAR-100.",
 )
-SECTIONS = (NB201, LIMITS, FRONT, PREDICTOR, EMBEDDED, ABLATION, FUNCTIONS)
+MODEL = Section(
+    "Whole searches with the language model",
+    "model,",
+    "contest",
+    "OFA's predictor within a latency on the Note10. All but the first are made by the daemon's own loop with somebody "
+    "who proposes beside: the language model, or on the same path a random draw from what it is offered (placebo) or "
+    "the change that leaves least of the limit unused (greedy). own holds what the model takes.",
+)
+SECTIONS = (NB201, LIMITS, FRONT, PREDICTOR, EMBEDDED, MODEL, ABLATION, FUNCTIONS)
 
 
 def _cells(dataset: str, *more: str) -> tuple[str, ...]:
@@ -270,6 +279,16 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         quick_seeds=3,
         targets=(Target("a share of 0.98", "value_mean", at_least=0.98),),
         picture="fronts",
+    ),
+    Experiment(
+        "model-25",
+        MODEL,
+        "25 ms",
+        "predictor",
+        ("--target", "25"),
+        ("riwoa", *(f"riwoa{writer}" for writer in WRITERS)),
+        seeds=10,
+        budget=400,
     ),
     Experiment(
         "ablation",

@@ -124,14 +124,14 @@ def _contest(rows: Rows) -> list[str]:
 
 
 def _contest_table(result: Result) -> str:
-    known = result["bench"] != "front" and result["best_score"] is not None
+    front, measured = result["bench"] == "front", result["time_unit"] == "s"
+    known = not front and result["best_score"] is not None
     key = "comparisons_to_best" if known else "comparisons"
     against = {c["against"]: c for c in result[key]}
-    measured = result["time_unit"] == "s"
     if known:
         first = ["queries", "95 %", "miss", "valid", "test"]
     else:
-        first = ["valid", "95 %", "test", "time, s"] if measured else ["share", "95 %"]
+        first = ["share" if front else "valid", "95 %", *(["test", "time, s"] if measured else [])]
     table = [["", *first, "own", "effect", "p"]]
     ours = result["compared"]
     for row in result["rows"]:
@@ -141,7 +141,7 @@ def _contest_table(result: Result) -> str:
             numbers += [f"{row['value_mean']:.2f}", _or_blank(row["report_mean"])]
         else:
             low, high = row["value_interval"] or (float("nan"),) * 2
-            digits = 2 if measured else 3
+            digits = 3 if front else 2
             numbers = [f"{row['value_mean']:.{digits}f}", f"{low:.{digits}f}-{high:.{digits}f}"]
             numbers += [_or_blank(row["report_mean"]), f"{row['time_mean']:.0f}"] if measured else []
         c = against.get(row["strategy"])
