@@ -28,7 +28,7 @@ def screening_of(contestant: Contestant, params: SearchParameters, space: Space)
     """A predictor of its own for who chooses by one."""
     strategy = STRATEGIES[contestant.base]
     screens = strategy.screens(params) and contestant.suffix != UNSCREENED
-    return Screening(space, of_scores=strategy.uses_posterior) if screens else None
+    return Screening(space, of_scores=strategy.of_scores(params)) if screens else None
 
 
 class OwnSearch:

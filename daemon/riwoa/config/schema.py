@@ -189,7 +189,12 @@ class Search(Choosing):
     strategy: str = Field(
         "riwoa", description="the optimiser: riwoa, gp, woa, random, or the name of another package's"
     )
-    population: Annotated[int, Field(ge=4, le=10_000)] = Field(20, description="candidates a generation")
+    population: Annotated[int, Field(ge=4, le=10_000)] = Field(
+        20, description="members, from whom children are made; of woa and random the candidates a generation"
+    )
+    offspring: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        4, description="candidates a generation of riwoa and gp, asked at once: with more workers, as many as these"
+    )
     p_semantic: Share = live(0.3, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
