@@ -15,7 +15,7 @@ from riwoa.bench.contestants import Contestant
 from riwoa.bench.landscape import Measured, Plain
 from riwoa.bench.whole import greedy, placebo
 from riwoa.cognition.provider import ScriptedProvider
-from riwoa.errors import ModelError, UsageError
+from riwoa.errors import CognitionError, ModelError, UsageError
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
 from riwoa.supernet.space import mobilenet_space, ofa_config
@@ -87,7 +87,8 @@ def test_the_language_model_is_the_one_that_a_run_would_have(monkeypatch: pytest
         return search(Contestant.parse("riwoa-semantic"), 0, Slope(), 45)
 
     assert with_model(provider=ScriptedProvider("mixed")).queries == 45
-    assert with_model(provider=ScriptedProvider("failing")).queries == 45  # the search goes on without it
+    with pytest.raises(CognitionError, match="no reply of scripted:failing came to anything"):
+        with_model(provider=ScriptedProvider("failing"))
     with pytest.raises(ModelError, match="riwoa-semantic needs a language model: none is here"):
         with_model()
 

@@ -56,7 +56,7 @@ def test_the_gradient_reaches_every_choice_and_no_weight(supernet: Supernet) -> 
     images = torch.randn(6, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(0))
     config = OfaConfig((5,) * N, (4,) * N, (4,) * STAGES, RESOLUTION)
     weights = weights_of(config)
-    RelaxedSupernet(supernet).logits(images, weights).square().sum().backward()
+    RelaxedSupernet(supernet).logits(images, weights).square().sum().backward()  # type: ignore[no-untyped-call]
     for of in (weights.kernels, weights.expansions, weights.depths):
         assert of.grad is not None
         assert bool((of.grad != 0).all())

@@ -79,7 +79,8 @@ def search(contestant: Contestant, seed: int, landscape: Landscape, budget: int)
         return search_by_peer(contestant.base, seed, landscape, budget)
     arena = Arena(landscape, budget)
     if contestant.suffix in WRITERS:
-        return arena.found(contestant.name, seed, asyncio.run(search_whole(arena, seed, contestant.suffix)))
+        whole = search_whole(arena, seed, contestant.suffix, dict(contestant.settings))
+        return arena.found(contestant.name, seed, asyncio.run(whole))
     return OwnSearch(contestant, seed, arena).run()
 
 

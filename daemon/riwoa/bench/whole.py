@@ -12,6 +12,7 @@ candidate a generation later. So a difference is one of what is written, and not
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import tempfile
 import time
@@ -28,10 +29,10 @@ from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.cognition.provider import ProposalProvider, ScriptedProvider
 from riwoa.cognition.spelling import in_json
-from riwoa.config.loading import load
+from riwoa.config.loading import Loaded, load
 from riwoa.config.reload import Reloader
-from riwoa.config.schema import Config, as_json
-from riwoa.errors import ModelError, UsageError
+from riwoa.config.schema import Config, Search, as_json
+from riwoa.errors import CognitionError, ModelError, UsageError
 from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import Evaluations
@@ -39,8 +40,10 @@ from riwoa.run.journal import RunJournal
 from riwoa.run.offers import placebo_patch
 from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import provide
+from riwoa.run.strategy import search_parameters
 from riwoa.run.style import Style, style_of
 from riwoa.run.task import SearchTask
+from riwoa.search.riwoa import RiwoaParameters
 from riwoa.search.rng import generator
 from riwoa.search.space import Choice
 from riwoa_storage.records import ReplyRecord, RequestRecord
@@ -97,9 +100,18 @@ class RuleProvider(ScriptedProvider):
 
     async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
         """See ``ProposalProvider.generate``."""
-        texts = [in_json(self._rule(request)) for request in batch]
-        now = time.time()
-        return [ReplyRecord(r.request_id, "ok", text, None, 1, 0.0, now) for r, text in zip(batch, texts, strict=True)]
+        return [
+            ReplyRecord(
+                request_id=request.request_id,
+                status="ok",
+                text=in_json(self._rule(request)),
+                reason=None,
+                tokens=1,
+                duration_s=0.0,
+                created_unix_s=time.time(),
+            )
+            for request in batch
+        ]
 
 
 def placebo(request: RequestRecord) -> Mapping[str, Choice]:
@@ -128,31 +140,26 @@ def greedy(landscape: Landscape) -> Rule:
     return rule
 
 
-async def search_whole(arena: Arena, seed: int, writer: str) -> int:
+async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[str, Any]) -> int:
     """Search until the budget or the schedule is spent; the generations that it took.
+
+    Args:
+        arena: where.
+        seed: of the run.
+        writer: one of ``WRITERS``.
+        settings: of the strategy, other than the defaults.
 
     Raises:
         UsageError: the landscape is none of milliseconds.
         ModelError: no language model is here.
-        RiwoaError: the model fails for good.
+        CognitionError: it never answered: this would be a search without it.
     """
     landscape, limit = arena.landscape, arena.aim.limit
     layers_ms = getattr(landscape, "layers_ms", None)
     if layers_ms is None or limit is None:
         raise UsageError(f"--strategies: riwoa{writer} searches what has layers and a latency: predictor and embedded")
     space = landscape.space
-    schedule = max(1, math.ceil(arena.budget / POPULATION))
-    given = {
-        "run.seed": seed,
-        "run.generations": schedule,
-        "run.evaluations": arena.budget,
-        "run.polish_evaluations": 0,
-        "search.population": POPULATION,
-        "search.placebo_share": 0.0,
-        "objective.latency_ms": limit,
-        "objective.exponent": arena.aim.exponent,
-    }
-    loaded = load(None, [f"{key}={value}" for key, value in given.items()], {})
+    loaded = _configured(arena, seed, settings)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-whole-")))
         path = folder / "journal.db"
@@ -188,7 +195,32 @@ async def search_whole(arena: Arena, seed: int, writer: str) -> int:
         finally:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
+        stats = queue.stats()
+        if 0 < stats.answered == stats.failed:
+            raise CognitionError(
+                f"no reply of {provider.model} came to anything: {stats.provider.reason or 'see above'}"
+            )
         return conductor.generation
+
+
+def _configured(arena: Arena, seed: int, settings: Mapping[str, Any]) -> Loaded:
+    """The configuration of a run that spends the budget, its schedule as long as that lasts without repeats."""
+    given = {
+        "run.seed": seed,
+        "run.evaluations": arena.budget,
+        "run.polish_evaluations": 0,
+        "search.population": POPULATION,
+        "search.placebo_share": 0.0,
+        "objective.latency_ms": arena.aim.limit,
+        "objective.exponent": arena.aim.exponent,
+    }
+    for name, value in settings.items():
+        given[f"search.{name}" if name in Search.model_fields else f"search.riwoa.{name}"] = value
+    words = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    parameters = search_parameters(load(None, words, {}).config, 0.0)
+    assert isinstance(parameters, RiwoaParameters)
+    at_once = parameters.offspring if parameters.joint else parameters.population
+    return load(None, [*words, f"run.generations={max(1, math.ceil(arena.budget / at_once))}"], {})
 
 
 async def _provider(config: Config, landscape: Landscape, writer: str) -> tuple[ProposalProvider, Style]:

@@ -62,7 +62,7 @@ class RelaxedSupernet:
             for i in range(stage * BLOCKS, (stage + 1) * BLOCKS):
                 x = _run(self._blocks[i], x, weights.kernels[i], weights.expansions[i])
                 outputs.append(x)
-            x = sum(weights.depths[stage, j] * outputs[depth - 1] for j, depth in enumerate(DEPTHS))
+            x = torch.einsum("d,dnchw->nchw", weights.depths[stage], torch.stack([outputs[d - 1] for d in DEPTHS]))
         x = _layer(net.final_expand_layer, x).mean((2, 3), keepdim=True)
         logits: Tensor = net.classifier(net.feature_mix_layer(x).flatten(1))
         return logits
@@ -92,9 +92,13 @@ def _masks(counts: list[int]) -> Tensor:
 def _run(block: _Block, x: Tensor, kernels: Tensor, expansions: Tensor) -> Tensor:
     conv = block.conv
     y = _layer(conv.inverted_bottleneck, x)
-    weight = torch.einsum("k,kcihw->cihw", kernels, block.kernels)
+    # Of a kernel only the part that can meet the picture: small pictures are otherwise the slowest.
+    reach = min(max(KERNELS), 2 * y.shape[-1] - 1)
+    cut = (max(KERNELS) - reach) // 2
+    seen = block.kernels[..., cut : cut + reach, cut : cut + reach]
+    weight = torch.einsum("k,kcihw->cihw", kernels, seen)
     depth = conv.depth_conv
-    y = F.conv2d(y, weight, None, depth.conv.stride, max(KERNELS) // 2, 1, len(weight))
+    y = F.conv2d(y, weight, None, depth.conv.stride, reach // 2, 1, len(weight))
     y = depth.act(_normalised(y, depth.bn)) * (expansions @ block.channels)[:, None, None]
     if conv.use_se:
         fc = depth.se.fc

@@ -32,8 +32,8 @@ from riwoa.search.space import IntArray
 from riwoa.supernet.relaxed import RelaxedSupernet, Weights
 from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig
 
-STEPS = 300
-_BATCH_IMAGES = 128
+STEPS = 200
+_BATCH_IMAGES = 64
 _LEARNING_RATE = 0.05
 _TEMPERATURES = (2.0, 0.5)  # of the Gumbel-softmax, at the beginning and at the end
 _PENALTY = 2.0  # of a latency of twice the target
@@ -129,7 +129,8 @@ def trained(landscape: SubnetLandscape, oracle: SupernetOracle, seed: int, steps
         chosen = int(torch.multinomial(shares.detach(), 1, generator=generator))
         images, labels = oracle.subnets.validation(resolutions[chosen])
         rows = rng.choice(len(labels), min(_BATCH_IMAGES, len(labels)), replace=False)
-        found = net.logits(torch.from_numpy(images[rows]), logits.drawn(temperature, generator))
+        batch = torch.from_numpy(images[rows]).contiguous(memory_format=torch.channels_last)
+        found = net.logits(batch, logits.drawn(temperature, generator))
         loss = F.cross_entropy(found, torch.from_numpy(labels[rows]))
         seen = float(loss.detach())
         baseline = seen if baseline is None else baseline + (1 - _BASELINE_MEMORY) * (seen - baseline)
