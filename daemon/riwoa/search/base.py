@@ -29,6 +29,11 @@ Screen = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> accurac
 class Posterior(Protocol):
     """What a surrogate believes of scores (``riwoa.surrogate.mixture``), which grow with the value."""
 
+    @property
+    def count(self) -> int:
+        """Of evaluations that it knows of, up to some hundreds."""
+        ...
+
     def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
         """Means and standard deviations of canonical indices (n, genes), each (n,)."""
         ...

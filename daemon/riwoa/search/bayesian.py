@@ -41,7 +41,7 @@ LEAST_FIRST = 5
 class BayesianParameters(SearchParameters):
     """Settings of Bayesian optimisation. The population is whom children are made from."""
 
-    first: int = parameter(0, "uniform candidates before anything is expected; 0: one a gene, at least 5", least=0)
+    first: int = parameter(0, "evaluations before anything is expected of others; 0: one a gene, at least 5", least=0)
 
 
 class BayesianSearch(PopulationStrategy):
@@ -83,15 +83,14 @@ class BayesianSearch(PopulationStrategy):
 
     def _chosen(self) -> Pool:
         """What to ask: uniform architectures at first, then the most promising."""
-        if self.posterior is None or not len(self._best):
-            count = self.params.offspring if len(self.population) else self._first
+        count = self.params.offspring
+        if self.posterior is None or not len(self._best) or self.posterior.count < self._first:
             return self._uniform(count, self._seen.hashes)
         top = self.posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf
 
         def acquisition(posterior: Posterior, indices: IntArray) -> npt.NDArray[np.float64]:
             return log_expected_improvement(*posterior.predict(indices), top)
 
-        count = self.params.offspring
         found = self._joint.choose(self._pool(), count, self.posterior, acquisition, self._draws())
         if len(found) == count:
             return found

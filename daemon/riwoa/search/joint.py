@@ -12,6 +12,7 @@ surrogate is wrong.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -34,13 +35,17 @@ Acquisition = Callable[[Posterior, IntArray], FloatArray]  # of canonical indice
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """Architectures that may be asked, most promising first."""
+    """Architectures that may be asked, most promising first; a promise of NaN was not asked for yet."""
 
     pool: Pool
     promise: FloatArray
 
-    def take(self, rows: slice) -> _Ranked:
-        return _Ranked(self.pool.take(np.arange(len(self.pool))[rows]), self.promise[rows])
+    @staticmethod
+    def unknown(pool: Pool) -> _Ranked:
+        return _Ranked(pool, np.full(len(pool), np.nan))
+
+    def join(self, pool: Pool) -> _Ranked:
+        return _Ranked(self.pool.join(pool), np.append(self.promise, np.full(len(pool), np.nan)))
 
 
 class JointChoice:
@@ -78,10 +83,9 @@ class JointChoice:
         chosen: list[Pool] = []
         taken = self._seen.hashes
         for n in range(count):
-            found = self._ranked(_Ranked(pool, np.full(len(pool), np.nan)), taken, posterior, acquisition)
+            found = self._ranked(_Ranked.unknown(pool), taken, posterior, acquisition)
             for _ in range(LATER_ROUNDS if n else ROUNDS):
-                children = self._children(found.pool, next(draws))
-                both = _Ranked(found.pool.join(children), np.append(found.promise, np.full(len(children), np.nan)))
+                both = found.join(self._children(found.pool, next(draws)))
                 found = self._ranked(both, taken, posterior, acquisition)
             if not len(found.pool):
                 break
@@ -100,17 +104,14 @@ class JointChoice:
         rows = np.sort(first)
         rows = rows[~np.isin(hashes[rows], taken)]
         promise = known.promise[rows]
-        unknown = np.isnan(promise)
-        if unknown.any():
-            promise[unknown] = acquisition(posterior, canonical[rows[unknown]])
+        new = np.isnan(promise)
+        if new.any():
+            promise[new] = acquisition(posterior, canonical[rows[new]])
         order = np.argsort(-np.round(promise, 9), kind="stable")[: MOST_LOOKED * WIDTH]
-        within: list[int] = []
-        for i in order:  # loads are asked for one at a time: a table of 46 genes takes a while to sum
-            if self._excess(canonical[rows[[i]]])[0] == 0.0:
-                within.append(i)
-                if len(within) == WIDTH:
-                    break
-        return _Ranked(known.pool.take(rows[within]), promise[within])
+        # Loads are asked for one at a time, of those that may be kept: a table of 46 genes takes a while to sum.
+        within = (i for i in order if not new[i] or self._excess(canonical[rows[[i]]])[0] == 0.0)
+        kept = list(itertools.islice(within, WIDTH))
+        return _Ranked(known.pool.take(rows[kept]), promise[kept])
 
     def _children(self, parents: Pool, draw: np.random.Generator) -> Pool:
         """Of the most promising, each as often as any other."""

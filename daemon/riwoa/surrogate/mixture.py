@@ -60,8 +60,17 @@ class _Part:
 
     def covariance(self, a: FloatArray, b: FloatArray, parameters: FloatArray) -> FloatArray:
         """Between scaled features (n, columns) and (m, columns), (n, m)."""
-        amplitude = parameters[self.amplitude]
-        return np.asarray(np.exp(amplitude) * (a @ b.T) if self.linear else np.exp(amplitude - _squared(a, b)))
+        out = a @ b.T
+        if self.linear:
+            out *= np.exp(parameters[self.amplitude])
+            return np.asarray(out)
+        # The amplitude less the squared distance, in place: this is where a search spends its time.
+        out *= 2.0
+        out -= np.square(a).sum(axis=1)[:, None]
+        out -= np.square(b).sum(axis=1)[None, :]
+        np.minimum(out, 0.0, out=out)
+        out += parameters[self.amplitude]
+        return np.asarray(np.exp(out, out=out))
 
     def variance(self, a: FloatArray, parameters: FloatArray) -> FloatArray:
         """Of each architecture by its scaled features, (n,)."""
@@ -143,8 +152,10 @@ class MixtureKernel:
 
     def covariance(self, a: list[FloatArray], b: list[FloatArray], parameters: FloatArray) -> FloatArray:
         """Between architectures by their scaled columns, (n, m); without noise."""
-        each = [part.covariance(x, y, parameters) for part, x, y in zip(self.parts, a, b, strict=True)]
-        return np.asarray(np.sum(each, axis=0))
+        first, *others = (part.covariance(x, y, parameters) for part, x, y in zip(self.parts, a, b, strict=True))
+        for other in others:
+            first += other
+        return first
 
     def variance(self, a: list[FloatArray], parameters: FloatArray) -> FloatArray:
         """Of each architecture by its scaled columns, (n,); without noise."""
@@ -232,6 +243,11 @@ class MixtureProcess:
         lower = np.linalg.cholesky(covariance + self._noise * np.eye(len(self._scores)))
         inverse = solve_triangular(lower, np.eye(len(lower)), lower=True)
         return _Solution(columns, inverse, inverse.T @ (inverse @ self._scores))
+
+    @property
+    def count(self) -> int:
+        """See ``Posterior.count``; what is only believed does not count."""
+        return len(self._scores)
 
     def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of scores without noise, each (n,)."""
@@ -336,10 +352,6 @@ def _best_and_latest(values: FloatArray, most: int) -> IntArray:
     best = np.argsort(-values, kind="stable")[: most // 2]
     others = np.setdiff1d(np.arange(count), best)
     return np.sort(np.concatenate((best, others[-(most - len(best)) :])))
-
-
-def _squared(a: FloatArray, b: FloatArray) -> FloatArray:
-    return np.asarray(np.maximum(np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None, :] - 2.0 * (a @ b.T), 0.0))
 
 
 def _choices(genes: IntArray, space: Space, height: float = 0.5**0.5) -> Callable[[IntArray], FloatArray]:

@@ -64,6 +64,11 @@ class _OneThread:
     def __init__(self, process: Posterior) -> None:
         self._process = process
 
+    @property
+    def count(self) -> int:
+        """See ``Posterior.count``."""
+        return self._process.count
+
     def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
         """See ``Posterior.predict``."""
         with _one_thread():
