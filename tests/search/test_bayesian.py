@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from riwoa.search import joint
 from riwoa.search.base import Outcome, Proposal, SearchInputError
 from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.codec import Codec
@@ -98,7 +99,11 @@ def test_a_space_that_is_asked_out_is_asked_again(name: str) -> None:
     assert len(set(run.asked)) == 6
 
 
-def test_uniform_architectures_come_first_and_whale_moves_are_among_those_that_are_chosen() -> None:
+def test_uniform_architectures_come_first_and_whale_moves_are_among_those_that_are_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for rounds in ("ROUNDS", "LATER_ROUNDS"):  # what they lead to comes out ahead of them nearly always here
+        monkeypatch.setattr(joint, rounds, 0)
     landscape, codec, screening = hill(MOBILE, 1), Codec(MOBILE, 0), Screening(MOBILE, of_scores=True)
     strategy = RotationInvariantWhale(MOBILE, Objective(7.0), 0, RiwoaParameters(first=12), lambda r: landscape(r)[1])
     operators: list[str] = []
@@ -110,7 +115,7 @@ def test_uniform_architectures_come_first_and_whale_moves_are_among_those_that_a
             operators.append(p.operator)
     assert operators[:12] == ["init"] * 12
     assert {"spiral", "search", "encircle"} & set(operators[12:])
-    assert {"mutate", "climb", "recombine"} & set(operators[12:])
+    assert {"mutate", "recombine"} & set(operators[12:])
 
 
 def test_slots_that_ask_the_model_carry_the_parent_of_what_they_fall_back_to() -> None:
@@ -121,7 +126,7 @@ def test_slots_that_ask_the_model_carry_the_parent_of_what_they_fall_back_to() -
     asking = [p for p in run.proposed if p.operator in ("semantic", "placebo")]
     for p in asking:
         assert p.parent is not None
-        np.testing.assert_array_equal(p.parent_genotype, known[p.parent])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(p.parent_genotype, known[p.parent])
         assert p.fallback in ("mutate", "climb", "recombine", "spiral", "search", "encircle")
     with_parents = [p for p in run.proposed if p.parent is not None]
     assert len(asking) / len(with_parents) == pytest.approx(0.25, abs=0.08)
