@@ -15,7 +15,9 @@ from riwoa.bench.contestants import Contestant
 from riwoa.bench.landscape import Measured, Plain
 from riwoa.bench.whole import greedy, placebo
 from riwoa.cognition.provider import ScriptedProvider
+from riwoa.config.schema import Config
 from riwoa.errors import CognitionError, ModelError, UsageError
+from riwoa.run.style import style_of
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
 from riwoa.supernet.space import mobilenet_space, ofa_config
@@ -71,20 +73,21 @@ def test_a_whole_search_spends_its_budget_and_is_a_function_of_its_seed(
         return await generate(self, batch)
 
     monkeypatch.setattr(whole.RuleProvider, "generate", watched)
-    found = search(Contestant.parse(name), 0, Slope(), 45)
-    assert (found.queries, found.strategy) == (45, name)
+    contestant = Contestant.parse(f"{name}:joint=false,p_semantic=1.0")
+    found = search(contestant, 0, Slope(), 45)
+    assert (found.queries, found.strategy) == (45, contestant.name)
     assert asked
-    assert search(Contestant.parse(name), 0, Slope(), 45) == found
+    assert search(contestant, 0, Slope(), 45) == found
 
 
 def test_the_language_model_is_the_one_that_a_run_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
     def with_model(**found: Any) -> Found:
         async def provide(*_: Any) -> Any:
-            style = whole.style_of(whole.load(None, [], {}).config.cognition)
+            style = style_of(Config().cognition)
             return type("Provision", (), {"provider": None, "reason": "none is here", "style": style, **found})()
 
         monkeypatch.setattr(whole, "provide", provide)
-        return search(Contestant.parse("riwoa-semantic"), 0, Slope(), 45)
+        return search(Contestant.parse("riwoa-semantic:joint=false,p_semantic=1.0"), 0, Slope(), 45)
 
     assert with_model(provider=ScriptedProvider("mixed")).queries == 45
     with pytest.raises(CognitionError, match="no reply of scripted:failing came to anything"):
@@ -97,7 +100,7 @@ def test_greedy_takes_what_leaves_least_unused_and_placebo_anything() -> None:
     slope = Slope()
     smallest = slope.space.architecture(np.zeros(len(slope.space), dtype=np.int64))
     choices = {"resolution": [32, 40], "stage1.block1.kernel": [5, 7], "stage2.depth": [3, 4]}
-    loads = {
+    loads: dict[tuple[str, Any], float] = {
         (gene, choice): TABLE.latency_ms(ofa_config({**smallest, gene: choice}))
         for gene, offered in choices.items()
         for choice in offered

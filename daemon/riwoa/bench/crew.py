@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from riwoa.ipc.child import die_with_parent, thread_variables
+from riwoa.log import configure
 
 Place = TypeVar("Place")
 Job = TypeVar("Job")
@@ -49,6 +50,7 @@ def work(
 def _begin(make: Callable[[], Any]) -> None:
     global _place
     die_with_parent()
+    configure("error", "auto")
     _place = make()
 
 

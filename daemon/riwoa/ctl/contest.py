@@ -12,6 +12,7 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, loaded
 from riwoa.errors import UsageError
 from riwoa.limits import whole_cores
+from riwoa.log import configure
 from riwoa.paths import client_state
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def _contest(
     from riwoa.bench.contest import DEFAULT_STRATEGIES, Settings
     from riwoa.bench.contestants import contestants
 
+    configure("error", "auto")  # whole searches would tell of each generation
     named = tuple(c.name for c in contestants(given.strategies or DEFAULT_STRATEGIES))
     return given, Settings(seeds=given.seeds, budget=given.budget, strategies=named)
 
