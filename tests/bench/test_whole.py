@@ -26,6 +26,13 @@ from riwoa_storage.records import RequestRecord
 from .support import RESOLUTIONS, a_table, accuracy_of
 
 TABLE = a_table()
+SETTINGS = ":joint=false,p_semantic=1.0"
+
+
+@pytest.fixture(autouse=True)
+def small_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that replies join early."""
+    monkeypatch.setattr(whole, "POPULATION", 4)
 
 
 class Slope(Plain):
@@ -73,7 +80,7 @@ def test_a_whole_search_spends_its_budget_and_is_a_function_of_its_seed(
         return await generate(self, batch)
 
     monkeypatch.setattr(whole.RuleProvider, "generate", watched)
-    contestant = Contestant.parse(f"{name}:joint=false,p_semantic=1.0")
+    contestant = Contestant.parse(name + SETTINGS)
     found = search(contestant, 0, Slope(), 45)
     assert (found.queries, found.strategy) == (45, contestant.name)
     assert asked
@@ -87,7 +94,7 @@ def test_the_language_model_is_the_one_that_a_run_would_have(monkeypatch: pytest
             return type("Provision", (), {"provider": None, "reason": "none is here", "style": style, **found})()
 
         monkeypatch.setattr(whole, "provide", provide)
-        return search(Contestant.parse("riwoa-semantic:joint=false,p_semantic=1.0"), 0, Slope(), 45)
+        return search(Contestant.parse("riwoa-semantic" + SETTINGS), 0, Slope(), 45)
 
     assert with_model(provider=ScriptedProvider("mixed")).queries == 45
     with pytest.raises(CognitionError, match="no reply of scripted:failing came to anything"):
