@@ -13,6 +13,7 @@ from riwoa.bench.contestants import Contestant
 from riwoa.bench.embedded import Task, bench_embedded, objective
 from riwoa.bench.own import OwnSearch
 from riwoa.bench.subnets import Evaluation, EvaluationFile, Evaluator, SubnetLandscape
+from riwoa.bench.tasks import open_task
 from riwoa.config.loading import load
 from riwoa.config.schema import Config
 from riwoa.errors import StateDirectoryError
@@ -156,6 +157,15 @@ def test_the_whole_benchmark_evaluates_a_supernet_and_judges_on_the_test_picture
         assert 0 <= winner["test"] <= 100
         assert winner["latency_ms"] <= result["settings"]["target_ms"]
     json.dumps(result, allow_nan=False)
+
+
+async def test_proposals_are_judged_by_the_same_evaluations(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    async with open_task("embedded", config, TABLE, tmp_path / "e.jsonl") as task:
+        architectures = [task.space.architecture(task.space.cardinalities * 0 + choice) for choice in (0, 1)]
+        accuracies = await task.accuracies([*architectures, architectures[0]])
+    assert accuracies[2] == accuracies[0]
+    assert [row["accuracy"] for row in rows_of(tmp_path / "e.jsonl")] == accuracies[:2]
 
 
 def test_a_file_of_an_older_version_goes_on_and_what_has_no_seconds_is_measured_again(tmp_path: Path) -> None:
