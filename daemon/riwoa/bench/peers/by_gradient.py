@@ -34,7 +34,7 @@ from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, Of
 
 STEPS = 200
 _BATCH_IMAGES = 64
-_LEARNING_RATE = 0.05
+_LEARNING_RATE = 0.1
 _TEMPERATURES = (2.0, 0.5)  # of the Gumbel-softmax, at the beginning and at the end
 _PENALTY = 2.0  # of a latency of twice the target
 _BASELINE_MEMORY = 0.9
