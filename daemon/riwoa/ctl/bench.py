@@ -323,7 +323,7 @@ def _transfer_words(found: dict[str, Any]) -> str:
 
 
 _IN_WORDS = {
-    **dict.fromkeys(("table", "front", "predictor"), contest.contest_words),
+    **dict.fromkeys(("embedded", "table", "front", "predictor"), contest.contest_words),
     "functions": contest.functions_words,
     "growth": _growth_words,
     "suite": _suite_words,
