@@ -25,7 +25,7 @@ POLISH_SHARE = 0.25  # of ``run.evaluations``, at most
 
 def polish_budget(config: Config, searched: int) -> int:
     """Evaluations that the polish may spend after a search of so many."""
-    most, wanted = config.run.evaluations, config.run.polish_evaluations
+    most, wanted = config.run.evaluations, config.polish_evaluations
     return wanted if most is None else min(wanted, max(0, most - searched))
 
 
@@ -61,7 +61,7 @@ class Effort:
         most = self.config.run.evaluations
         if most is None:
             return None
-        kept = min(self.config.run.polish_evaluations, int(POLISH_SHARE * most))
+        kept = min(self.config.polish_evaluations, int(POLISH_SHARE * most))
         return max(0, most - kept - self.counters["evaluations"])
 
 

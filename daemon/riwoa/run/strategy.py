@@ -100,6 +100,26 @@ def candidates_a_generation(config: Config) -> int:
     return config.search.offspring if candidates_are_joint(config) else config.search.population
 
 
+def check_front(config: Config) -> None:
+    """Refuse a front where nobody can search one.
+
+    Raises:
+        ConfigError: says what to set instead.
+    """
+    if config.objective.kind != "front":
+        return
+    if not candidates_are_joint(config):
+        raise ConfigError(
+            f"objective.kind = front: search.strategy = {config.search.strategy}, as it is set, looks for one network; "
+            "set riwoa, or gp"
+        )
+    if config.oracle.settings.answers_latency:
+        raise ConfigError(
+            "objective.kind = front: latencies must be known before a network is evaluated, and this oracle answers "
+            "them; set objective.kind = best, and a latency_ms"
+        )
+
+
 def screens(config: Config) -> bool:
     """Whether the configured strategy chooses among drawn children by a predictor."""
     return strategy_named(config.search.strategy).value.screens(search_parameters(config, 0.0))

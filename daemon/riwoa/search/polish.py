@@ -41,7 +41,7 @@ from riwoa.search.base import (
 )
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
-from riwoa.search.joint import log_expected_improvement
+from riwoa.search.improvement import log_expected_improvement
 from riwoa.search.pool import Variation
 from riwoa.search.race import Cut
 from riwoa.search.rng import generator

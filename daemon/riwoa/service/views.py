@@ -55,6 +55,7 @@ def run_view(conductor: Conductor) -> RunStatus:
         "deadline_unix_s": conductor.deadline_unix_s,
         "polish_spent": conductor.polish_spent,
         "polish_evaluations": polish_budget(config, searched),
+        "hypervolume": conductor.history.hypervolume,
     }
 
 
@@ -228,6 +229,7 @@ def finished_view(
         "digest": last.digest,
         "target_ms": leader["target_ms"] if leader is not None else None,
         "resumed_from": None,
+        "hypervolume": last.counters.get("hypervolume"),
     }
     return FinishedRun(
         run=where,
