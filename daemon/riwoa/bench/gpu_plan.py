@@ -97,7 +97,7 @@ _FULL = _Sizes(
     search="oracle.supernet.recalibration_images=2000",
     validate="cifar100",
     model="",
-    loop="run.generations=6 cognition.thinking_tokens=256",
+    loop="run.generations=25 cognition.thinking_tokens=256",
 )
 _REHEARSAL = _Sizes(
     device="cpu",
@@ -108,11 +108,11 @@ _REHEARSAL = _Sizes(
     tensorrt="--networks 10 --sessions 0",
     lut_check="--networks 4 --rounds 5",
     supernet_check="--random 1 --views 1",
-    search="run.generations=1 search.population=4 search.riwoa.screened=1 run.finalists=1 "
+    search="run.generations=1 search.population=4 run.finalists=1 "
     "oracle.supernet.validation_views=1 oracle.supernet.recalibration_images=100",
     validate="--epochs 1 --images 2 --no-controls",
     model="--tiny",
-    loop="run.generations=3 search.p_semantic=1.0 cognition.train=false",
+    loop="run.generations=4 search.p_semantic=1.0 cognition.lag=1 cognition.train=false",
 )
 
 
