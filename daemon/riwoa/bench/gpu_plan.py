@@ -20,6 +20,7 @@ trtexec --onnx="$1" --fp16 --warmUp=500 --duration=3 |
 _RESOLUTIONS = "24,28,32"
 _OF_JUDGE = ("accuracy", "images", "lead", "lead_standard_errors", "random_subnets")
 _OF_BUILD = ("calibration", "interval", "operators", "range_ms", "remarks", "settings", "sha256")
+_OF_TENSORRT = ("calibration", "interval", "operators", "range_ms", "remarks")
 _OF_CHECK = ("disturbance", "interval", "level", "load_average", "networks", "predictors", "repeatability", "rounds")
 _OF_STATUS = ("evaluations", "leader", "operators", "run", "test", "timed")
 _OF_MODEL = ("device", "dtype", "four_bit", "four_bit_reason", "load_s", "memory_bytes", "quantization", "settings",
@@ -171,7 +172,7 @@ def measurements(work: Path, data: str, *, rehearsal: bool) -> tuple[Measurement
             stays=True,
         ),
         Measurement(
-            "tensorrt", (Command("build", CTL, program, _OF_BUILD),), files={Path(script): TRTEXEC}, tool="trtexec"
+            "tensorrt", (Command("build", CTL, program, _OF_TENSORRT),), files={Path(script): TRTEXEC}, tool="trtexec"
         ),
         Measurement(
             "search",
