@@ -30,8 +30,8 @@ Result = dict[str, Any]
 Rows = list[tuple[Experiment, Result]]
 
 
-def write_page(page: Path, text: str) -> None:
-    """Put the generated part between the marks of a page.
+def write_page(page: Path, text: str, begin_mark: str = BEGIN, end_mark: str = END) -> None:
+    """Put a generated part between its marks in a page.
 
     Raises:
         InputError: the page cannot be read, or has no marks.
@@ -40,11 +40,11 @@ def write_page(page: Path, text: str) -> None:
         whole = page.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{page} cannot be read ({error}); name the results page with --page") from None
-    before, begin, rest = whole.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = whole.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     if not (begin and end):
-        raise InputError(f"{page} lacks the lines {BEGIN!r} and {END!r}; put them where the numbers belong")
-    replace_durably(page, f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
+        raise InputError(f"{page} lacks the lines {begin_mark!r} and {end_mark!r}; put them where the numbers belong")
+    replace_durably(page, f"{before}{begin_mark}\n\n{text}\n{end_mark}{after}".encode())
 
 
 def rendered(

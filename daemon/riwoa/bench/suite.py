@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -143,10 +143,10 @@ def _result(share: Share, experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def provenance() -> dict[str, str]:
+def provenance(libraries: Sequence[str] = _LIBRARIES) -> dict[str, str]:
     """The code, the libraries and the machine."""
     commit = _commit(Path(riwoa.__file__).parent)
-    return {"commit": commit, "libraries": ", ".join(map(_with_version, _LIBRARIES)), "machine": _machine()}
+    return {"commit": commit, "libraries": ", ".join(map(_with_version, libraries)), "machine": _machine()}
 
 
 def _commit(package: Path) -> str:

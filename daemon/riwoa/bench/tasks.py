@@ -109,7 +109,7 @@ class EmbeddedTask(_Tabled):
         return self._evaluator.evaluation(key, architecture).accuracy
 
 
-def _data_with(name: str) -> Path | None:
+def data_with(name: str) -> Path | None:
     """The folder that RIWOA_DATA names, or ``../shared/data``: the first that holds a file; None where neither does."""
     places = map(Path, filter(None, [os.environ.get("RIWOA_DATA"), "../shared/data"]))
     return next((place for place in places if (place / name).exists()), None)
@@ -121,7 +121,7 @@ def data_folder() -> Path:
     Raises:
         InputError: nowhere.
     """
-    folder = _data_with("nas-bench-201/accuracy.npz")
+    folder = data_with("nas-bench-201/accuracy.npz")
     if folder is None:
         raise InputError(
             "nas-bench-201/accuracy.npz is needed: RIWOA_DATA names its folder, or it lies in ../shared/data"
@@ -135,7 +135,7 @@ def predictor_folder() -> Path:
     Raises:
         InputError: nowhere.
     """
-    if (folder := _data_with("once-for-all/acc_predictor.pth")) is not None:
+    if (folder := data_with("once-for-all/acc_predictor.pth")) is not None:
         return folder / "once-for-all"
     raise InputError(
         "OFA's acc_predictor.pth and latency_table@note10 are needed: put them into $RIWOA_DATA/once-for-all"
