@@ -60,10 +60,10 @@ def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path,
         problem.check_target(config)
 
 
-def life(state: Path, settings: Sequence[str], failpoint: str) -> int:
+def life(state: Path, settings: Sequence[str], failpoint: str, *arguments: str) -> int:
     """One life of the daemon, which is killed at a failpoint if it comes there; its exit status."""
     process = subprocess.run(
-        command(state, settings=settings),
+        command(state, *arguments, settings=settings),
         env={**child_environment(1), "RIWOA_FAILPOINT": failpoint},
         capture_output=True,
         text=True,

@@ -224,7 +224,12 @@ def difference(old: Config, new: Config) -> Difference:
     return Difference(allowed, refused)
 
 
-_BEFORE: Mapping[str, Any] = {"search.riwoa.screened": 1, "oracle.supernet.data_rules": 1, "run.finalists": 0}
+_BEFORE: Mapping[str, Any] = {
+    "search.riwoa.screened": 1,
+    "oracle.supernet.data_rules": 1,
+    "run.finalists": 0,
+    "search.memory": False,
+}
 
 
 def from_journal(data: Mapping[str, Any], restarted: Mapping[str, Any] | None = None) -> Config:

@@ -75,6 +75,8 @@ def _run(run: RunStatus | None) -> list[tuple[str, str]]:
     total = f" of {run['generations']}" if run.get("generations") and run.get("phase") == "search" else ""
     phase = f", {run['phase']}" if run.get("phase") else ""
     rows = [("run", "; ".join(parts)), ("generation", f"{run.get('generation')}{total}{phase}")]
+    if run.get("memory"):
+        rows.append(("memory", f"began with {run['memory']}"))
     return [*rows, ("digest", str(run["digest"])[:16])] if run.get("digest") else rows
 
 

@@ -295,6 +295,7 @@ class Conductor:
             catalogue=task.catalogue,
             archive=self.history.archive,
             known=self._latencies,
+            start=task.start,
         )
         return SearchPhase(driver, self.proposals)
 

@@ -37,8 +37,8 @@ from riwoa.service.status_object import (
 from riwoa_storage.records import GenerationRecord, RunRecord
 
 
-def run_view(conductor: Conductor) -> RunStatus:
-    """Where the run stands."""
+def run_view(conductor: Conductor, memory: str | None) -> RunStatus:
+    """Where the run stands; ``memory`` says what it knew as it began."""
     config = conductor.config
     return {
         "run_id": conductor.run_id,
@@ -53,6 +53,7 @@ def run_view(conductor: Conductor) -> RunStatus:
         "deadline_unix_s": conductor.deadline_unix_s,
         "polish_spent": conductor.polish_spent,
         "polish_evaluations": config.run.polish_evaluations,
+        "memory": memory,
     }
 
 
