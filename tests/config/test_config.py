@@ -198,7 +198,7 @@ def test_a_difference_tells_live_keys_from_those_that_need_a_new_run() -> None:
     old = load(None, [], {}).config
     new = load(None, ["run.generations=9", "run.seed=4", "objective.latency_ms=2.5"], {}).config
     found = difference(old, new)
-    assert found.live == {"run.generations": (40, 9), "objective.latency_ms": ("auto", 2.5)}
+    assert found.live == {"run.generations": (200, 9), "objective.latency_ms": ("auto", 2.5)}
     assert found.refused == {"run.seed": (0, 4)}
     assert not difference(new, new).live
     assert not difference(new, new).refused

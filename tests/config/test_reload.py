@@ -112,7 +112,7 @@ def test_a_file_that_lost_whole_tables_is_refused_whole_until_they_are_back(file
     assert reloader.error is None
     taken = reloader.take()
     assert taken is not None
-    assert (taken[0].run.generations, taken[0].governor.every_s) == (40, 5.0)
+    assert (taken[0].run.generations, taken[0].governor.every_s) == (200, 5.0)
 
 
 def test_a_pipe_is_read_once_and_a_reload_says_so() -> None:

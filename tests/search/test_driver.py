@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from riwoa.search.base import CallOrderError, Outcome, Proposal, SearchParameters, Strategy
+from riwoa.search.base import CallOrderError, Outcome, Proposal, Strategy
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.driver import Driver, Evaluated, Prediction
 from riwoa.search.fitness import Objective
 from riwoa.search.racing import NO_RACE, Racing
+from riwoa.search.riwoa import RiwoaParameters
 from riwoa.search.space import Gene, IntArray, Space
 from riwoa.search.strategies import make_strategy
 
 SPACE = Space("grid", tuple(Gene(f"g{n}", tuple(range(5))) for n in range(4)))
-PARAMETERS = SearchParameters(population=6, generations=10)
+PARAMETERS = RiwoaParameters(population=6, generations=10, joint=False)
 
 
 class Listening:

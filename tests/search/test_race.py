@@ -77,7 +77,7 @@ def test_with_elitism_giving_up_the_hopeless_leaves_the_search_as_it_was(seed: i
     aim = Objective(6.0)
     landscape = hill(MOBILE, seed)
     codec = Codec(MOBILE, seed)
-    params = SearchParameters(population=10, generations=30)
+    params = RiwoaParameters(population=10, generations=30, joint=False)
     whole, raced = (RotationInvariantWhale(MOBILE, aim, seed, params) for _ in range(2))
     archive, given_up = ParetoArchive(), 0
     for _ in range(30):
@@ -108,7 +108,7 @@ def test_baselines_are_cut_at_their_leader(name: str) -> None:
 
 
 def test_without_elitism_nobody_is_cut() -> None:
-    params = RiwoaParameters(population=6, generations=9, elitism=False)
+    params = RiwoaParameters(population=6, generations=9, joint=False, elitism=False)
     strategy = make_strategy("riwoa", MOBILE, AIM, 0, params)
     advance(strategy, Codec(MOBILE, 0), hill(MOBILE, 1))
     assert strategy.cut is None

@@ -10,7 +10,6 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from riwoa.errors import InputError
-from riwoa.search.base import SearchParameters
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.riwoa import RiwoaParameters, RotationInvariantWhale
@@ -23,7 +22,7 @@ AIM = Objective(7.0)
 
 
 def screened(seed: int = 0, **changes: float) -> RotationInvariantWhale:
-    params = RiwoaParameters(population=8, generations=12, **changes)  # type: ignore[arg-type]
+    params = RiwoaParameters(population=8, generations=12, joint=False, **changes)  # type: ignore[arg-type]
     landscape = hill(MOBILE, 1)
     return RotationInvariantWhale(MOBILE, AIM, seed, params, lambda row: landscape(row)[1])
 
@@ -56,7 +55,8 @@ def test_one_child_a_slot_is_what_it_is_without_a_screen() -> None:
 
 
 def test_a_target_whose_latencies_are_not_known_beforehand_leaves_the_screen_alone() -> None:
-    plain, blind = (RotationInvariantWhale(MOBILE, AIM, 0, SearchParameters(population=8)) for _ in range(2))
+    params = RiwoaParameters(population=8, joint=False)
+    plain, blind = (RotationInvariantWhale(MOBILE, AIM, 0, params) for _ in range(2))
     blind.set_screen(oracle)
     codec = Codec(MOBILE, 0)
     for _ in range(2):

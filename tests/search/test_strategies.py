@@ -30,8 +30,13 @@ SMALL = SearchParameters(population=8, generations=6, p_semantic=0.4)
 AIM = Objective(7.0)
 
 
+def of_slots(name: str, params: SearchParameters) -> SearchParameters:
+    """RI-IWOA with a child a member, which needs no surrogate; what is chosen jointly is tested in test_bayesian."""
+    return dataclasses.replace(RiwoaParameters.of(params), joint=False) if name == "riwoa" else params
+
+
 def fresh(name: str, space: Space = MIXED, params: SearchParameters = SMALL, seed: int = 3) -> PopulationStrategy:
-    strategy = make_strategy(name, space, AIM, seed, params)
+    strategy = make_strategy(name, space, AIM, seed, of_slots(name, params))
     assert isinstance(strategy, PopulationStrategy)
     return strategy
 
@@ -197,7 +202,8 @@ def test_riwoa_asks_only_networks_within_a_target_that_is_free_to_check() -> Non
     def latency_of(indices: IntArray) -> float:
         return landscape(indices)[1]
 
-    strategy = make_strategy("riwoa", MOBILE, Objective(5.4), 5, SearchParameters(generations=8), latency_of)
+    params = of_slots("riwoa", SearchParameters(generations=8))
+    strategy = make_strategy("riwoa", MOBILE, Objective(5.4), 5, params, latency_of)
     codec = Codec(MOBILE, 5)
     drawn = codec.decode(np.random.default_rng(0).random((200, 46)))
     assert np.mean([latency_of(row) <= 5.4 for row in drawn]) < 0.2  # the target is hard to meet by chance
@@ -240,13 +246,14 @@ def test_a_new_objective_judges_the_stored_raw_metrics_again(name: str) -> None:
 
 def test_only_some_settings_change_within_a_run() -> None:
     strategy = fresh("riwoa")
-    strategy.set_parameters(dataclasses.replace(SMALL, generations=99, p_semantic=0.9, placebo_share=0.0))
+    small = of_slots("riwoa", SMALL)
+    strategy.set_parameters(dataclasses.replace(small, generations=99, p_semantic=0.9, placebo_share=0.0))
     assert not strategy.finished
     with pytest.raises(SearchInputError, match="population cannot change"):
-        strategy.set_parameters(dataclasses.replace(SMALL, population=9))
+        strategy.set_parameters(dataclasses.replace(small, population=9))
     strategy.ask()
     with pytest.raises(CallOrderError):
-        strategy.set_parameters(SMALL)
+        strategy.set_parameters(small)
 
 
 def told_with(**changes: object) -> list[Outcome]:
@@ -312,7 +319,7 @@ def test_random_search_is_uniform_over_the_choices() -> None:
 def test_riwoa_climbs_further_than_random_and_woa_on_the_46_gene_space() -> None:
     def reached(name: str, seed: int) -> float:
         landscape, codec = hill(MOBILE, seed), Codec(MOBILE, seed)
-        params = SearchParameters(population=20, generations=10)
+        params = of_slots(name, SearchParameters(population=20, generations=10))
         strategy = make_strategy(name, MOBILE, Objective(8.0), seed, params, lambda row: landscape(row)[1])
         for _ in range(10):
             advance(strategy, codec, landscape)

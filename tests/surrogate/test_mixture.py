@@ -44,7 +44,7 @@ def test_it_learns_which_genes_and_choices_matter_and_ranks_what_it_never_saw() 
     known, unseen = drawn(NOMINAL, 160)[:60], drawn(NOMINAL, 160)[60:]
     learned = MixtureLearner(NOMINAL).learn(known, worth(known))
     kernel = MixtureKernel(NOMINAL)
-    plain = MixtureProcess(kernel, kernel.means, known, normal_scores(worth(known)))
+    plain = MixtureProcess(kernel, kernel.means, known, normal_scores(worth(known)), worth(known))
     ranked, ranked_plain = (
         float(np.corrcoef(process.predict(unseen)[0], worth(unseen))[0, 1]) for process in (learned, plain)
     )

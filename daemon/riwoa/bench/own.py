@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from riwoa.bench.arena import POPULATION, Arena, Found
 from riwoa.bench.contestants import BLIND, RACED, UNSCREENED, Contestant
@@ -11,6 +12,7 @@ from riwoa.errors import UsageError
 from riwoa.search.base import Identity, LatencyOf, Outcome, Proposal, SearchParameters
 from riwoa.search.driver import Driver, Evaluated
 from riwoa.search.racing import Race, Racing
+from riwoa.search.riwoa import RiwoaParameters
 from riwoa.search.space import Space
 from riwoa.search.strategies import STRATEGIES, make_strategy
 from riwoa.surrogate.screening import Screening
@@ -21,14 +23,18 @@ RACE_CONFIDENCE = 0.9  # the default of oracle.rung_confidence
 
 def scheduled(contestant: Contestant, budget: int) -> SearchParameters:
     """The contestant's settings, with a schedule as long as the budget lasts without repeats."""
-    return contestant.parameters(POPULATION, max(1, math.ceil(budget / POPULATION)))
+    params = contestant.parameters(POPULATION, 1)
+    if isinstance(params, RiwoaParameters) and contestant.suffix == UNSCREENED:
+        params = replace(params, joint=False)  # which needs a predictor
+    together = STRATEGIES[contestant.base].of_scores(params)
+    return replace(params, generations=max(1, math.ceil(budget / (params.offspring if together else POPULATION))))
 
 
 def screening_of(contestant: Contestant, params: SearchParameters, space: Space) -> Screening | None:
     """A predictor of its own for who chooses by one."""
     strategy = STRATEGIES[contestant.base]
     screens = strategy.screens(params) and contestant.suffix != UNSCREENED
-    return Screening(space, of_scores=strategy.uses_posterior) if screens else None
+    return Screening(space, of_scores=strategy.of_scores(params)) if screens else None
 
 
 class OwnSearch:

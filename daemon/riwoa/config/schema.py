@@ -64,7 +64,7 @@ class Run(Section):
     """How long to search, and from which seed."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the run")
-    generations: Positive = live(40, "generations of search before the polish")
+    generations: Positive = live(200, "generations of search before the polish")
     evaluations: Positive | None = live(None, "stop searching after this many unique evaluations")
     polish_evaluations: NotNegative = live(60, "unique evaluations of the polish; 0 for none")
     deadline: Annotated[str, BeforeValidator(deadline_text), AfterValidator(checked_deadline)] | None = live(
@@ -189,7 +189,12 @@ class Search(Choosing):
     strategy: str = Field(
         "riwoa", description="the optimiser: riwoa, gp, woa, random, or the name of another package's"
     )
-    population: Annotated[int, Field(ge=4, le=10_000)] = Field(20, description="candidates a generation")
+    population: Annotated[int, Field(ge=4, le=10_000)] = Field(
+        20, description="members, from whom children are made; of woa and random the candidates a generation"
+    )
+    offspring: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        4, description="candidates a generation of riwoa and gp, asked at once: with more workers, as many as these"
+    )
     p_semantic: Share = live(0.3, "share of attacks handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
@@ -352,7 +357,7 @@ class Cognition(Choosing):
         "auto", "auto, smollm2, a hub id (org/name), a directory or a GGUF file; see `riwoactl model`", min_length=1
     )
     script: Literal["good", "mixed", "failing", "slow"] = Field("good", description="how the scripted provider answers")
-    lag: NotNegative = Field(1, description="generations between a request and its reply's joining")
+    lag: NotNegative = Field(4, description="generations between a request and its reply's joining")
     timeout_s: Seconds = live(120.0, "longest wait for the replies of a batch")
     memory_bytes: PositiveBytes = live(6 * 2**30, "resident memory above which the model's process is killed")
     threads: Processes = Field(1, description="threads of the model's process")
@@ -375,7 +380,7 @@ class Cognition(Choosing):
     breaker_rest: Positive = Field(10, description="batches it is left alone for, before one trial")
     train: bool = Field(True, description="learn from successes while the search goes on")
     train_after: Positive = Field(16, description="new successes that start a training")
-    train_lag: Positive = Field(6, description="generations between a training's start and its adapter's swap")
+    train_lag: Positive = Field(24, description="generations between a training's start and its adapter's swap")
     train_timeout_s: Seconds = live(1800.0, "longest training")
     train_batch: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="successes an optimiser step")
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="passes over the successes of a training")

@@ -29,14 +29,22 @@ STRIDES = (2, 2, 2, 1, 2)
 SQUEEZE = (0, 1, 0, 1, 1)
 HARD_SWISH = (0, 0, 1, 1, 1)
 HEAD, FEATURES, CLASSES = 1152, 1536, 1000
+_KERNEL_AT = {kernel: i for i, kernel in enumerate(KERNELS)}
+_EXPANSION_AT = {expansion: i for i, expansion in enumerate(EXPANSIONS)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """What a network of one resolution adds up from, milliseconds."""
 
-    fixed_ms: float  # stem and head
+    stem_ms: float
+    head_ms: float
     blocks_ms: npt.NDArray[np.float64]  # (layers, kernels, expansions)
+    block_ms: list[list[list[float]]]  # the same, for a network by itself
+
+    @property
+    def fixed_ms(self) -> float:
+        return self.stem_ms + self.head_ms
 
 
 class OfaLatencyTable:
@@ -53,7 +61,12 @@ class OfaLatencyTable:
         Raises:
             TableError: no table of this resolution, or no operator of this kind in it.
         """
-        return sum(self.layers_ms(config).values())
+        parts = self._parts(config.r)
+        total_ms = parts.stem_ms  # the order of the sum is the file's: its last bits decide ties
+        for layer, (kernel, expansion) in enumerate(zip(config.ks, config.e, strict=True)):
+            if layer % BLOCKS < config.d[layer // BLOCKS]:
+                total_ms += parts.block_ms[layer][_KERNEL_AT[kernel]][_EXPANSION_AT[expansion]]
+        return total_ms + parts.head_ms
 
     def latencies_ms(self, configs: Sequence[OfaConfig]) -> npt.NDArray[np.float64]:
         """Those of many networks at once, (n,); ``latency_ms`` to the last bits, which the order of the sum decides.
@@ -139,7 +152,7 @@ class OfaLatencyTable:
                 _, *blocks, _ = self.layers_ms(uniform).values()
                 blocks_ms[:, i, j] = blocks
             parts = self.layers_ms(uniform)
-            self._of_resolution[resolution] = _Parts(parts["stem"] + parts["head"], blocks_ms)
+            self._of_resolution[resolution] = _Parts(parts["stem"], parts["head"], blocks_ms, blocks_ms.tolist())
         return self._of_resolution[resolution]
 
     def _file(self, resolution: int) -> Path:

@@ -330,8 +330,8 @@ class Conductor:
             self.ledger.revision = len(revisions) - 1
             self.schedule.plan(self.config.run.deadline, revisions)
             self.history.digest = reader.digest_head(self.run_id)
-            learns, all_failed = self.screening is not None, self.existing.all_failed
-            past = resume.PastReader(self.run_id, self.racing, learns, all_failed, self.objective)
+            newest = self.screening.newest if self.screening is not None else 0
+            past = resume.PastReader(self.run_id, self.racing, newest, self.existing.all_failed, self.objective)
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)

@@ -13,9 +13,10 @@ from riwoa.run.scan import Progress, Scanned, scan
 from riwoa.search.fitness import Objective
 from riwoa.search.race import MOST
 from riwoa.search.racing import Racing
-from riwoa.surrogate.screening import NEWEST
 from riwoa_storage.reader import PAGE_ROWS, JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord
+
+LEAST_READ = 400  # evaluations, for the bounds of races
 
 _T = TypeVar("_T")
 
@@ -48,14 +49,14 @@ class PastReader:
     Attributes:
         run_id: the run.
         racing: what learns of the newest individuals on its rungs.
-        screened: whether a predictor learns of them, too.
+        learned: how many of them a predictor learns of, too, at most.
         barren: whether everything in a generation failed that should not have.
         objective: in force.
     """
 
     run_id: int
     racing: Racing
-    screened: bool
+    learned: int
     barren: Callable[[Sequence[IndividualRecord]], bool]
     objective: Objective
 
@@ -67,7 +68,7 @@ class PastReader:
         return Past(
             last=last,
             scanned=scan(reader, self.run_id, last.generation + 1, self.objective, progress),
-            newest=self._newest(reader) if self.racing.rungs or self.screened else (),
+            newest=self._newest(reader) if self.racing.rungs or self.learned else (),
             recent_s=self._recent_s(reader, last),
             searched=self._searched(reader, last.generation) if last.phase == "polish" else 0,
             barren=self._barren_until(reader, last),
@@ -75,8 +76,8 @@ class PastReader:
 
     def _newest(self, reader: JournalReader) -> list[IndividualRecord]:
         """The newest individuals that were evaluated in full, as many as what learns of them learns from."""
-        limit, rows = NEWEST, reader.newest_fresh(self.run_id, NEWEST)
-        racing = self.racing
+        limit, racing = max(LEAST_READ, self.learned), self.racing
+        rows = reader.newest_fresh(self.run_id, limit)
         while racing.rungs and len(rows) == limit and sum(racing.learns_from(i.metrics) for i in rows) < MOST:
             limit *= 4  # few went through every rung
             rows = reader.newest_fresh(self.run_id, limit)

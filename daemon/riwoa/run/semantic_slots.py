@@ -172,7 +172,7 @@ class SemanticSlots:
         _log.info("requests_withdrawn", generation=generation, requests=count)
 
     def _spiral(self, p: Proposal, **changes: Any) -> Candidate:
-        return candidate(self._codec, p, operator="spiral", **changes)
+        return candidate(self._codec, p, operator=p.fallback, **changes)
 
     def _asked_for(self, p: Proposal, request: RequestRecord) -> Asked:
         assert p.parent is not None

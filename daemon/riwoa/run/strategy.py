@@ -99,4 +99,5 @@ def screening_of(config: Config, space: Space, prior: Examples | None) -> Screen
     """The predictor that the configured strategy chooses by; None where it uses none."""
     if not screens(config):
         return None
-    return Screening(space, prior, of_scores=strategy_named(config.search.strategy).value.uses_posterior)
+    strategy = strategy_named(config.search.strategy).value
+    return Screening(space, prior, of_scores=strategy.of_scores(search_parameters(config, 0.0)))

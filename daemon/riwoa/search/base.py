@@ -18,7 +18,7 @@ from riwoa.search.space import IntArray, Space
 
 OPERATORS = (
     *("init", "encircle", "search", "spiral", "semantic", "placebo", "recombine", "restart", "polish"),
-    "mutate",  # of the baselines alone
+    *("mutate", "climb"),
 )
 Identity = tuple[int, int]  # (generation, slot)
 Snapshot = dict[str, npt.NDArray[np.generic]]
@@ -28,6 +28,11 @@ Screen = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> accurac
 
 class Posterior(Protocol):
     """What a surrogate believes of scores (``riwoa.surrogate.mixture``), which grow with the value."""
+
+    @property
+    def count(self) -> int:
+        """Of evaluations that it knows of, up to some hundreds."""
+        ...
 
     def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
         """Means and standard deviations of canonical indices (n, genes), each (n,)."""
@@ -55,7 +60,8 @@ class Proposal:
     """A candidate to evaluate.
 
     ``genotype`` has shape (D,). ``parent`` names the individual it derives from; for a "semantic" or "placebo" proposal
-    ``parent_genotype`` is that individual's raw vector, to be patched, and ``genotype`` the spiral to fall back to.
+    ``parent_genotype`` is that individual's raw vector, to be patched, and ``genotype`` what to fall back to, made by
+    the operator ``fallback``.
     """
 
     slot: int
@@ -63,6 +69,7 @@ class Proposal:
     genotype: FloatArray
     parent: Identity | None
     parent_genotype: FloatArray | None = None
+    fallback: str = "spiral"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,8 @@ class SearchParameters:
     Only those in ``RUN_CHANGEABLE`` may change while a run goes on.
     """
 
-    population: int = parameter(20, "candidates a generation", least=4)
+    population: int = parameter(20, "members, from whom children are made", least=4)
+    offspring: int = parameter(4, "candidates asked at once by a strategy that chooses them jointly", least=1)
     generations: int = parameter(50, "the schedule of a strategy ends here", least=1)
     p_semantic: float = parameter(0.0, "share of attacks handed to the language model", least=0, most=1)
     placebo_share: float = parameter(0.1, "share of those handed to a uniform sample of its grammar", least=0, most=1)
@@ -254,19 +262,22 @@ class PopulationStrategy(ABC):
         uses_latency: whether it asks for the latencies of networks before they are evaluated.
         uses_predictor: whether it can choose among drawn children by a predictor learned from the run; its table of
             the configuration then has the key ``predictor``, a file to begin with.
-        uses_posterior: whether that predictor is one of scores (``Posterior``).
     """
 
     name: str
     parameters: ClassVar[type[SearchParameters]] = SearchParameters
     uses_latency: ClassVar[bool] = False
     uses_predictor: ClassVar[bool] = False
-    uses_posterior: ClassVar[bool] = False
 
     @classmethod
     def screens(cls, params: SearchParameters) -> bool:
         """Whether, with these settings, it does choose among drawn children by a predictor."""
         return cls.uses_predictor
+
+    @classmethod
+    def of_scores(cls, params: SearchParameters) -> bool:
+        """Whether, with these settings, that predictor is one of scores (``Posterior``)."""
+        return False
 
     def __init__(
         self,

@@ -1,4 +1,9 @@
-"""RI-IWOA: whale optimisation whose moves do not care how the landscape is rotated.
+"""RI-IWOA: whale optimisation whose moves do not care how the landscape is rotated, chosen by what a surrogate expects.
+
+Whale moves, mutants and crossings of the best, and uniform architectures are one pool, from which those are asked of
+which most improvement is expected (``riwoa.search.bayesian``, ``joint = true``). Without ``joint`` every member of the
+population has a slot, for which the most promising of ``screened`` of its own children is asked: the search of earlier
+versions, of which the tables below tell.
 
 What is in and what is out was settled by ablation, each against the rest of the algorithm: 50 (in) and 40 (out) seeds,
 population 20, best feasible accuracy after 200 unique evaluations. OFA's accuracy predictor with its Note10 latency
@@ -63,25 +68,28 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.search import whale
-from riwoa.search.base import LatencyOf, Members, PopulationStrategy, Proposal, SearchParameters, Snapshot, parameter
-from riwoa.search.baselines import WhaleParameters
+from riwoa.search.base import LatencyOf, Members, Proposal, SearchParameters, Snapshot, parameter
+from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.covariance import eigenbasis, shrunk_covariance
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
+from riwoa.search.pool import Pool
 from riwoa.search.race import Cut
 from riwoa.search.rng import generator
-from riwoa.search.seen import SeenPhenotypes
 from riwoa.search.space import IntArray, Space
 
 Children = tuple[FloatArray, npt.NDArray[np.str_], IntArray]  # vectors (n, D), operators and parents' rows (n,)
 _ASKING = ("semantic", "placebo")
+ATTACKS = 0.5  # of the slots, of which ``p_semantic`` is a share
 NEWEST = 0.3  # weight of the newest elite covariance in the moving average
 MOST_REPAIRS = 100  # single-choice steps towards a new phenotype within the target
 
 
 @dataclass(frozen=True, slots=True)
-class RiwoaParameters(WhaleParameters):
+class RiwoaParameters(BayesianParameters):
     """Settings of RI-IWOA beyond those of whale optimisation; the table above says what each is worth."""
 
+    spiral_b: float = parameter(1.0, "shape of the spiral: b in exp(b l) cos(2 pi l)", least=0, most=100)
+    joint: bool = parameter(True, "choose what is asked together, by expected improvement; false: a child a member")
     elite_fraction: float = parameter(0.5, "share of the population that shapes mean and covariance", least=0, most=1)
     basis_every: int = parameter(5, "generations between eigendecompositions", least=1)
     elitism: bool = parameter(True, "parents and children compete for a place")
@@ -91,13 +99,13 @@ class RiwoaParameters(WhaleParameters):
     p_recombine: float = parameter(0.3, "share of geometric moves that cross two elites instead", least=0, most=1)
     screened: int = parameter(
         16,
-        "children drawn a slot, of which a predictor learned from the run chooses; 1 = none",
+        "children drawn a member, of which a predictor learned from the run chooses; 1 = none, but for joint = true",
         least=1,
         most=10_000,  # a generation's children are held in memory at once
     )
 
 
-class RotationInvariantWhale(PopulationStrategy):
+class RotationInvariantWhale(BayesianSearch):
     """Whale optimisation in the eigenbasis of its elites.
 
     Phases: p >= ½ attacks (spiral, or a language-model slot with the spiral as fallback); else |A| >= 1 searches; else
@@ -108,13 +116,17 @@ class RotationInvariantWhale(PopulationStrategy):
     name = "riwoa"
     parameters = RiwoaParameters
     params: RiwoaParameters
-    uses_latency = True
-    uses_predictor = True
 
     @classmethod
     def screens(cls, params: SearchParameters) -> bool:
-        """Where more than one child is drawn for a slot."""
-        return RiwoaParameters.of(params).screened > 1
+        """Where children are chosen jointly, or more than one is drawn for a slot."""
+        given = RiwoaParameters.of(params)
+        return given.joint or given.screened > 1
+
+    @classmethod
+    def of_scores(cls, params: SearchParameters) -> bool:
+        """Where children are chosen jointly."""
+        return RiwoaParameters.of(params).joint
 
     def __init__(
         self,
@@ -128,12 +140,37 @@ class RotationInvariantWhale(PopulationStrategy):
         d = self.codec.dimension
         self._covariance: FloatArray = np.eye(d) / 12.0  # of the uniform distribution
         self._basis: FloatArray = np.eye(d)
-        self._seen = SeenPhenotypes(space)
         self._steppable = np.flatnonzero(space.cardinalities > 1)
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
     def _propose(self) -> list[Proposal]:
+        return self._together() if self.params.joint else self._by_slots()
+
+    def _together(self) -> list[Proposal]:
+        """What is chosen jointly; some of the slots ask the language model for a child of the same parent instead."""
+        chosen = super()._propose()
+        asks, placebo = generator(self.seed, self.generation, "riwoa.asks").random((2, len(chosen)))
+        genotypes = {self.origin(row): genotype for row, genotype in enumerate(self.population.genotype)}
+        out = []
+        for p, ask, other in zip(chosen, asks.tolist(), placebo.tolist(), strict=True):
+            if p.parent is not None and ask < ATTACKS * self.params.p_semantic:
+                operator = "placebo" if other < self.params.placebo_share else "semantic"
+                parent = genotypes[p.parent].copy()
+                p = Proposal(p.slot, operator, p.genotype, p.parent, parent, fallback=p.operator)
+            out.append(p)
+        return out
+
+    def _pool(self) -> Pool:
+        """Whale moves of the whole population beside mutants, crossings and uniform architectures."""
+        pools = []
+        for variant in range(self.params.screened):
+            vectors, operators, parents = self._moves(variant)
+            raw = self.codec.raw_indices(self.codec.reflect(vectors))
+            pools.append(Pool(raw, parents, np.where(np.isin(operators, _ASKING), "spiral", operators)))
+        return super()._pool().join(*pools)
+
+    def _by_slots(self) -> list[Proposal]:
         vectors, operators, parents = self._screened()
         return [
             Proposal(
@@ -199,8 +236,9 @@ class RotationInvariantWhale(PopulationStrategy):
 
     def _moves(self, variant: int) -> Children:
         """Where the members go, by which operator, and from which row of the population. Not yet within the cube."""
-        n, d = self.params.population, self.codec.dimension
+        n, d = len(self.population), self.codec.dimension
         if not len(self._best):  # nothing is known yet, or everything failed
+            n = self.params.population
             start = generator(self.seed, self.generation, "riwoa.init", variant).random((n, d))
             return start, np.full(n, "init"), np.zeros(n, dtype=np.int64)
         draw = generator(self.seed, self.generation, "riwoa.moves", variant).random
@@ -329,7 +367,8 @@ class RotationInvariantWhale(PopulationStrategy):
         order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)
         if not len(order):  # only without elitism: the leader lives on, its population failed
             return np.arange(len(self.population))
-        return order[: max(2, round(self.params.elite_fraction * self.params.population))]
+        size = len(self.population) if self.params.joint else self.params.population
+        return order[: max(2, round(self.params.elite_fraction * size))]
 
     def _elite_mean(self) -> FloatArray:
         rows = self._elite_rows()
@@ -339,19 +378,13 @@ class RotationInvariantWhale(PopulationStrategy):
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
-        state = super().snapshot()
-        return state | {
-            "covariance": self._covariance.copy(),
-            "basis": self._basis.copy(),
-            "seen": self._seen.hashes.copy(),
-        }
+        return super().snapshot() | {"covariance": self._covariance.copy(), "basis": self._basis.copy()}
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._covariance = np.array(snapshot["covariance"], dtype=np.float64)
         self._basis = np.array(snapshot["basis"], dtype=np.float64)
-        self._seen.hashes = np.array(snapshot["seen"], dtype=np.uint64)
 
 
 def _pick(uniform: FloatArray, count: int) -> IntArray:

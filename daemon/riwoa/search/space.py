@@ -141,10 +141,14 @@ class Space:
         out[..., genes] = np.where(active, out[..., genes], INACTIVE)
         return out
 
+    @cached_property
+    def _named(self) -> list[tuple[str, tuple[Choice, ...]]]:
+        return [(gene.name, gene.choices) for gene in self.genes]
+
     def architecture(self, indices: IntArray) -> dict[str, Choice]:
         """The JSON object of one row of indices, shape (G,): active genes only, in declared order."""
-        row = self.canonical(indices)
-        return {g.name: g.choices[int(i)] for g, i in zip(self.genes, row, strict=True) if i >= 0}
+        row = self.canonical(indices).tolist()
+        return {name: choices[i] for (name, choices), i in zip(self._named, row, strict=True) if i >= 0}
 
     def indices(self, architecture: Mapping[str, Any]) -> IntArray:
         """Canonical indices, shape (G,), of an architecture.

@@ -17,6 +17,11 @@ KERNELS = (3, 5, 7)
 EXPANSIONS = (3, 4, 6)
 DEPTHS = (2, 3, 4)
 _MOST_PX = 10**5
+_DEPTHS = [f"stage{s}.depth" for s in range(1, STAGES + 1)]
+_KERNELS, _EXPANSIONS = (
+    [f"stage{s}.block{b}.{what}" for s in range(1, STAGES + 1) for b in range(1, BLOCKS + 1)]
+    for what in ("kernel", "expand")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,9 @@ def mobilenet_space(resolutions: Sequence[int], name: str = "ofa-mobilenetv3") -
 
 def ofa_config(architecture: Mapping[str, Any]) -> OfaConfig:
     """OFA's form of an architecture; blocks beyond a stage's depth take the smallest choice (they do not exist)."""
-    pairs = [(s, b) for s in range(1, STAGES + 1) for b in range(1, BLOCKS + 1)]
     return OfaConfig(
-        ks=tuple(int(architecture.get(f"stage{s}.block{b}.kernel", KERNELS[0])) for s, b in pairs),
-        e=tuple(int(architecture.get(f"stage{s}.block{b}.expand", EXPANSIONS[0])) for s, b in pairs),
-        d=tuple(int(architecture[f"stage{s}.depth"]) for s in range(1, STAGES + 1)),
+        ks=tuple([int(architecture.get(name, KERNELS[0])) for name in _KERNELS]),
+        e=tuple([int(architecture.get(name, EXPANSIONS[0])) for name in _EXPANSIONS]),
+        d=tuple([int(architecture[name]) for name in _DEPTHS]),
         r=int(architecture["resolution"]),
     )

@@ -24,7 +24,8 @@ from riwoa.surrogate.gaussian_process import FEWEST, INTERVAL_SHARE, Examples, S
 from riwoa.surrogate.mixture import MixtureLearner, MixtureProcess
 
 OPTIMISM = 2.0  # 1 finds as much on OFA's predictor and is fooled now and then on NAS-Bench-201
-NEWEST = 400  # evaluations to learn from: a third of a second
+NEWEST = 400  # evaluations that accuracies are learned from: a third of a second
+NEWEST_SCORES = 20_000  # that scores are learned from, the best and the latest of them closely
 FEWEST_SCORES = 4  # a prior says enough of the kernel
 _JUDGED = 200  # of the newest predictions
 
@@ -63,6 +64,11 @@ class _OneThread:
     def __init__(self, process: Posterior) -> None:
         self._process = process
 
+    @property
+    def count(self) -> int:
+        """See ``Posterior.count``."""
+        return self._process.count
+
     def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
         """See ``Posterior.predict``."""
         with _one_thread():
@@ -84,15 +90,19 @@ class Screening:
     Args:
         space: of the run.
         prior: what was known before it began, of the same oracle; the run's own evaluations go first.
-        of_scores: learn scores of ranks (``riwoa.surrogate.mixture``), for a strategy that ``uses_posterior``.
+        of_scores: learn scores of ranks (``riwoa.surrogate.mixture``), for a strategy that chooses by those.
+
+    Attributes:
+        newest: evaluations that are learned from, at most.
     """
 
     def __init__(self, space: Space, prior: Examples | None = None, *, of_scores: bool = False) -> None:
         self._space = space
         self._scores = MixtureLearner(space) if of_scores else None
         self._prior = prior if prior is not None else Examples(space, np.empty((0, len(space)), np.int64), np.empty(0))
-        self._indices: deque[IntArray] = deque(maxlen=NEWEST)
-        self._accuracies: deque[float] = deque(maxlen=NEWEST)
+        self.newest = NEWEST_SCORES if of_scores else NEWEST
+        self._indices: deque[IntArray] = deque(maxlen=self.newest)
+        self._accuracies: deque[float] = deque(maxlen=self.newest)
         self._covered: deque[bool] = deque(maxlen=_JUDGED)
         self._surrogate: Surrogate | MixtureProcess | None = None
         self._from_prior = 0
@@ -109,7 +119,7 @@ class Screening:
         indices = np.array(self._indices, dtype=np.int64).reshape(-1, len(self._space))
         own = {row.tobytes() for row in indices}
         other = [i for i, row in enumerate(self._prior.indices) if row.tobytes() not in own]
-        latest = other[max(0, len(other) - (NEWEST - len(indices))) :]  # a search ends where it is worth knowing
+        latest = other[max(0, len(other) - (self.newest - len(indices))) :]  # a search ends where it is worth knowing
         before = self._prior.rows(np.array(latest, dtype=np.int64))
         self._from_prior = len(before)
         accuracies = np.concatenate((before.accuracies, np.array(self._accuracies)))

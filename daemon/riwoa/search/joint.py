@@ -1,0 +1,140 @@
+"""What is asked together, chosen by what a surrogate expects of it.
+
+Children of every operator are one pool. The most promising of them, new and within the limit as far as that is known,
+have children in turn, for a few rounds: an architecture must often trade one gene against another to stay within a
+limit, which single steps cannot. The best that was met is taken; the next is chosen as if it had come out as expected
+(Ginsbourger et al., "Kriging is well-suited to parallelize optimization", 2010).
+
+Measured on OFA's predictor within 25 ms, mean best after 300 queries: 81.3 by climbs of single steps, 81.9 by these
+rounds (two seeds each). Twice as many rounds of nearly twice as many children were no better: they find out where the
+surrogate is wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from riwoa.search.base import Posterior
+from riwoa.search.fitness import FloatArray
+from riwoa.search.pool import Pool, Variation
+from riwoa.search.seen import Hashes, SeenPhenotypes
+from riwoa.search.space import IntArray, Space
+
+ROUNDS, LATER_ROUNDS = 5, 2  # of children, for the first that is asked and for each after it
+WIDTH, CHILDREN = 20, 150  # of the most promising, and how many children they have together a round
+CROSSED = CHILDREN // 4  # of these by crossing, the others by mutation
+MOST_LOOKED = 10  # times WIDTH so many are looked through for those within the limit
+
+Excess = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> by how much a limit is exceeded, (n,)
+Acquisition = Callable[[Posterior, IntArray], FloatArray]  # of canonical indices (n, G), the more the better, (n,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """Architectures that may be asked, most promising first; a promise of NaN was not asked for yet."""
+
+    pool: Pool
+    promise: FloatArray
+
+    @staticmethod
+    def unknown(pool: Pool) -> _Ranked:
+        return _Ranked(pool, np.full(len(pool), np.nan))
+
+    def join(self, pool: Pool) -> _Ranked:
+        return _Ranked(self.pool.join(pool), np.append(self.promise, np.full(len(pool), np.nan)))
+
+
+class JointChoice:
+    """Chooses what to ask together.
+
+    Args:
+        space: of the architectures.
+        seen: what was met before.
+        excess: by how much a limit is known to be exceeded.
+    """
+
+    def __init__(self, space: Space, seen: SeenPhenotypes, excess: Excess) -> None:
+        self._space = space
+        self._seen = seen
+        self._excess = excess
+        self._variation = Variation(space)
+
+    def choose(
+        self,
+        pool: Pool,
+        count: int,
+        posterior: Posterior,
+        acquisition: Acquisition,
+        draws: Iterator[np.random.Generator],
+    ) -> Pool:
+        """At most ``count`` of the pool and its descendants; fewer where nothing new is within reach and the limit.
+
+        Args:
+            pool: to choose from.
+            count: how many.
+            posterior: what is believed.
+            acquisition: what an architecture promises.
+            draws: a stream a round.
+        """
+        chosen: list[Pool] = []
+        taken = self._seen.hashes
+        for n in range(count):
+            found = self._ranked(_Ranked.unknown(pool), taken, posterior, acquisition)
+            for _ in range(LATER_ROUNDS if n else ROUNDS):
+                both = found.join(self._children(found.pool, next(draws)))
+                found = self._ranked(both, taken, posterior, acquisition)
+            if not len(found.pool):
+                break
+            one = found.pool.take([0])
+            chosen.append(one)
+            canonical = self._space.canonical(one.raw)
+            taken = np.concatenate((taken, self._seen.hash(canonical)))
+            posterior, pool = posterior.believe(canonical), found.pool
+        return chosen[0].join(*chosen[1:]) if chosen else pool.take([])
+
+    def _ranked(self, known: _Ranked, taken: Hashes, posterior: Posterior, acquisition: Acquisition) -> _Ranked:
+        """The ``WIDTH`` most promising that are different, new and within the limit. A promise of NaN is asked for."""
+        canonical = self._space.canonical(known.pool.raw)
+        hashes = self._seen.hash(canonical)
+        _, first = np.unique(hashes, return_index=True)
+        rows = np.sort(first)
+        rows = rows[~np.isin(hashes[rows], taken)]
+        promise = known.promise[rows]
+        new = np.isnan(promise)
+        if new.any():
+            promise[new] = acquisition(posterior, canonical[rows[new]])
+        order = np.argsort(-np.round(promise, 9), kind="stable")[: MOST_LOOKED * WIDTH]
+        # Loads are asked for one at a time, of those that may be kept: a table of 46 genes takes a while to sum.
+        within = (i for i in order if not new[i] or self._excess(canonical[rows[[i]]])[0] == 0.0)
+        kept = list(itertools.islice(within, WIDTH))
+        return _Ranked(known.pool.take(rows[kept]), promise[kept])
+
+    def _children(self, parents: Pool, draw: np.random.Generator) -> Pool:
+        """Of the most promising, each as often as any other."""
+        if not len(parents):
+            return parents
+        rows = draw.integers(len(parents), size=CHILDREN)
+        fathers = draw.integers(len(parents), size=CROSSED)
+        rates = draw.choice([1.0, 2.0, 3.0], size=CHILDREN)
+        raw = self._variation.mutated(draw, parents.raw[rows], rates)
+        raw[:CROSSED] = self._variation.crossed(draw, parents.raw[rows[:CROSSED]], parents.raw[fathers])
+        return Pool.of(raw, "climb", parents.parents[rows])
+
+
+def log_expected_improvement(means: FloatArray, deviations: FloatArray, top: float) -> FloatArray:
+    """Logarithm of the expected improvement over ``top``, (n,); the mean alone where there is nothing to improve on."""
+    from scipy.special import erfcx, ndtr
+
+    if not np.isfinite(top):
+        return means
+    z = (means - top) / deviations
+    density = -0.5 * z**2 - 0.5 * np.log(2.0 * np.pi)
+    # h(z) = pdf(z) + z cdf(z), and cdf(z) / pdf(z) = sqrt(pi / 2) erfcx(-z / sqrt 2): far below 0 nothing underflows.
+    low = np.minimum(z, 0.0)
+    ratio = np.maximum(1.0 + low * np.sqrt(np.pi / 2.0) * erfcx(-low / np.sqrt(2.0)), 1e-300)
+    high = np.log(np.maximum(np.exp(density) + z * ndtr(z), 1e-300))
+    return np.asarray(np.log(deviations) + np.where(z > 0.0, high, density + np.log(ratio)))
