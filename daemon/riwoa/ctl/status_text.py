@@ -103,6 +103,8 @@ def _screening(screening: ScreeningStatus | None) -> list[tuple[str, str]]:
         return []
     text = f"a predictor knows {screening['examples'] + screening['prior']} evaluations; "
     text += f"{100 * covered:.0f} % of its latest {100 * screening['interval']:.0f} % intervals held"
+    if screening.get("related"):
+        text += f"; another oracle's are followed, rank correlation {screening['related']:.2f}"
     return [("screening", text)]
 
 

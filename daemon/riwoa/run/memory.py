@@ -264,8 +264,8 @@ def with_memory(task: SearchTask, memory: Memory) -> SearchTask:
     if file is not None:
         known = {row.tobytes() for row in examples.indices}
         more = file.rows(np.array([row.tobytes() not in known for row in file.indices], dtype=np.bool_))
-        columns = ((more.indices, examples.indices), (more.accuracies, examples.accuracies))
-        examples = Examples(task.space, *map(np.concatenate, columns))
+        accuracies = np.concatenate((more.accuracies, examples.accuracies))
+        examples = Examples(task.space, np.concatenate((more.indices, examples.indices)), accuracies)
     related = tuple(lessons.examples for lessons in memory.related)
     return replace(task, prior=examples, related=related, start=memory.start if len(memory.start) else None)
 

@@ -203,6 +203,7 @@ class ScreeningStatus(TypedDict, total=False):
     prior: Required[int]  # examples from an earlier run's file
     interval: Required[float]  # nominal share of its prediction intervals
     covered: float | None  # share of them that held
+    related: float | None  # rank correlation of what another oracle says, where that is followed
 
 
 class CognitionStatus(TypedDict, total=False):
