@@ -18,7 +18,7 @@ from pathlib import Path
 from riwoa.bench.arena import MOST_REPEATS, POPULATION, Arena, Found
 from riwoa.bench.contestants import Contestant, contestants
 from riwoa.bench.landscape import Landscape
-from riwoa.bench.own import OwnSearch
+from riwoa.bench.own import OwnSearch, remembered_by
 from riwoa.bench.peers import search_by_peer
 from riwoa.files.results import ResultFile
 
@@ -71,7 +71,8 @@ def search(contestant: Contestant, seed: int, landscape: Landscape, budget: int)
     """
     if contestant.is_peer:
         return search_by_peer(contestant.base, seed, landscape, budget)
-    return OwnSearch(contestant, seed, Arena(landscape, budget)).run()
+    known = remembered_by(contestant, seed, landscape, budget)  # before the account is opened
+    return OwnSearch(contestant, seed, Arena(landscape, budget), known).run()
 
 
 def search_all(

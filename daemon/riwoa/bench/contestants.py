@@ -6,6 +6,7 @@
 - ``riwoa-blind``: without the knowledge of constraints; ``riwoa-unscreened``: without the predictor.
 - ``...-raced`` gives candidates up by a cheap measurement, as ``oracle.rungs`` does: each costs its share of a query,
   and one that is given up nothing more.
+- ``...-after`` has searched the ``--after`` landscape before, and remembers it as the daemon would.
 - ``optuna-tpe``, ...: see ``riwoa.bench.peers``.
 - ``own`` stands for every strategy without a suffix, ``peers`` for those peers that search any table.
 """
@@ -26,12 +27,13 @@ from riwoa.errors import UsageError
 from riwoa.search.base import SearchInputError, SearchParameters
 from riwoa.search.strategies import STRATEGIES
 
-BLIND, UNSCREENED, RACED = "-blind", "-unscreened", "-raced"
+BLIND, UNSCREENED, RACED, AFTER = "-blind", "-unscreened", "-raced", "-after"
 GROUPS = {"own": tuple(STRATEGIES), "peers": ("optuna-tpe", "optuna-gp", "catcma", "nsga2")}  # of any landscape
 NAMES = (
     *STRATEGIES,
     *(f"riwoa{suffix}" for suffix in (BLIND, UNSCREENED, RACED)),
     *(f"{name}{RACED}" for name in ("woa", "random")),
+    *(f"{name}{AFTER}" for name in ("riwoa", "gp")),
     *PEERS,
 )
 _SETTING = re.compile(r"([a-z_]+)=(\S+)")
@@ -42,7 +44,7 @@ _EVERYBODYS = (  # the code of every search: the account, what it asks for, and 
     *("hardware/ofa_table.py", "oracle/predictor.py", "oracle/table_file.py"),
     *("search/fitness.py", "search/space.py", "supernet/space.py"),
 )
-_OWN = ("bench/own.py", "search/*.py", "surrogate/*.py")
+_OWN = ("bench/earlier.py", "bench/own.py", "search/*.py", "surrogate/*.py")
 _PEERS = ("bench/peers/*.py",)
 
 
@@ -72,7 +74,7 @@ class Contestant:
             peer_version(plain)
             return cls(name, plain)
         base, suffix = plain, ""
-        for ending in (BLIND, UNSCREENED, RACED):
+        for ending in (BLIND, UNSCREENED, RACED, AFTER):
             if plain.endswith(ending):
                 base, suffix = plain.removesuffix(ending), ending
         one = cls(name, base, suffix, tuple(_settings(name, base, settings)))

@@ -145,7 +145,14 @@ ABLATION = Section(
     "contest",
     "RI-IWOA with one setting changed, on NAS-Bench-201, CIFAR-100.",
 )
-SECTIONS = (NB201, LIMITS, FRONT, PREDICTOR, EMBEDDED, ABLATION, FUNCTIONS)
+MEMORY = Section(
+    "A second task after a first",
+    "",
+    "contest",
+    "With what a search of the same budget found before: another data set's accuracies, or the same predictor's within "
+    "another limit (`-after`). The earlier search's queries are not counted.",
+)
+SECTIONS = (NB201, LIMITS, FRONT, PREDICTOR, MEMORY, EMBEDDED, ABLATION, FUNCTIONS)
 
 
 def _cells(dataset: str, *more: str) -> tuple[str, ...]:
@@ -211,6 +218,19 @@ def _within(target_ms: int) -> Experiment:
     )
 
 
+def _after(dataset: str, first: str) -> Experiment:
+    return Experiment(
+        f"memory-{dataset.lower()}",
+        MEMORY,
+        f"{dataset} after {first}",
+        "table",
+        _cells(dataset, "--after", _DATASETS[first][0]),
+        ("riwoa", "riwoa-after", "gp", "gp-after"),
+        seeds=12,
+        budget=300,
+    )
+
+
 EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(  # first, for it takes longest
         "embedded",
@@ -264,6 +284,18 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         budget=300,
         quick_seeds=3,
         picture="ablation",
+    ),
+    _after("CIFAR-100", "CIFAR-10"),
+    _after("CIFAR-10", "CIFAR-100"),
+    Experiment(
+        "memory-predictor-20",
+        MEMORY,
+        "OFA's predictor, 20 ms after 25 ms",
+        "predictor",
+        ("--target", "20", "--after", "25"),
+        ("riwoa", "riwoa-after"),
+        seeds=10,
+        budget=200,
     ),
     Experiment(
         "functions",

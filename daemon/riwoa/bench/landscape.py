@@ -75,6 +75,16 @@ class Landscape(Protocol):
         """What a search that found nothing is credited with."""
         ...
 
+    @property
+    def earlier(self) -> Landscape | None:
+        """Where somebody who remembers has searched before; of the same space, with no known best."""
+        ...
+
+    @property
+    def earlier_is_same(self) -> bool:
+        """Whether values are the same there."""
+        ...
+
     def score(self) -> Score:
         """A fresh score."""
         ...
@@ -119,6 +129,8 @@ class Plain:
     worst: float = 0.0
     time_unit: str = "queries"
     cheap_cost: float | None = None
+    earlier: Landscape | None = None
+    earlier_is_same: bool = False
 
     def score(self) -> Score:
         """See ``Landscape``."""
