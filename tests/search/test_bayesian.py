@@ -126,7 +126,7 @@ def test_slots_that_ask_the_model_carry_the_parent_of_what_they_fall_back_to() -
     asking = [p for p in run.proposed if p.operator in ("semantic", "placebo")]
     for p in asking:
         assert p.parent is not None
-        np.testing.assert_array_equal(p.parent_genotype, known[p.parent])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(p.parent_genotype, known[p.parent])
         assert p.fallback in ("mutate", "climb", "recombine", "spiral", "search", "encircle")
     with_parents = [p for p in run.proposed if p.parent is not None]
     assert len(asking) / len(with_parents) == pytest.approx(0.25, abs=0.08)

@@ -31,9 +31,9 @@ any moment and run again, it continues."""
 _SMOKE_EPOCHS, _SMOKE_TRAINING_IMAGES, _SMOKE_RECALIBRATION_IMAGES, _SMOKE_IMAGES = 4, 20_000, 2000, 200
 _SMOKE_TRAINING = ("--minutes", "1.5", "--batch", "64", "--random", "1", "--threads", "2")
 _SMOKE_SEARCH: dict[str, Any] = {
-    "run.generations": 3,
+    "run.generations": 8,
     "run.polish_evaluations": 8,
-    "search.population": 10,
+    "search.riwoa.first": 16,
     "oracle.recalibration_images": 400,
     "latency.repeats": 60,
     "cognition.provider": "none",

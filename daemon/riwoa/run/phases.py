@@ -12,7 +12,7 @@ from typing import Protocol
 
 from riwoa.config.schema import Config
 from riwoa.run.proposals import Proposals
-from riwoa.run.strategy import search_parameters
+from riwoa.run.strategy import candidates_a_generation, search_parameters
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoArchive
@@ -39,7 +39,7 @@ class Effort:
         """What the polish will take, at the search's pace: it evaluates in full what the search may give up."""
         evaluations, dropped = (self.counters.get(name, 0) for name in ("evaluations", "dropped"))
         in_full = evaluations / max(1, evaluations + dropped) or 1.0
-        return self.config.run.polish_evaluations * self.pace_s / (self.config.search.population * in_full)
+        return self.config.run.polish_evaluations * self.pace_s / (candidates_a_generation(self.config) * in_full)
 
 
 class Phase(Protocol):

@@ -24,10 +24,11 @@ from riwoa.run.prompt_history import in_order
 from riwoa.run.replies import JoinedReplies, Verdicts, Won, rejections, success
 from riwoa.run.requests import RequestComposer
 from riwoa.run.semantic_slots import SemanticSlots
+from riwoa.run.strategy import candidates_are_joint
 from riwoa.run.style import Style, style_of
 from riwoa.run.task import SearchTask
 from riwoa.search.bandit import semantic_share
-from riwoa.search.base import Proposal
+from riwoa.search.base import GEOMETRIC, Proposal
 from riwoa.search.codec import Codec
 from riwoa_storage.digest import relative_request_id
 from riwoa_storage.reader import JournalReader
@@ -173,8 +174,11 @@ class ModelProposals:
         search = self._reloader.config.search
         if not search.adapt_semantic:
             return search.p_semantic
-        semantic, spiral = (tallies.get(name, Tally()) for name in ("semantic", "spiral"))
-        return semantic_share(semantic.recent, spiral.recent)
+        # A slot that asks the model gives up a spiral; where all is chosen jointly, whatever had been chosen.
+        rivals = GEOMETRIC if candidates_are_joint(self._reloader.config) else ("spiral",)
+        recent = [tallies.get(name, Tally()).recent for name in rivals]
+        rivals_recent = (sum(wins for wins, _ in recent), sum(proposals for _, proposals in recent))
+        return semantic_share(tallies.get("semantic", Tally()).recent, rivals_recent)
 
     async def boundary(self, generation: int) -> TrainingFailure | None:
         """See ``Proposals.boundary``."""

@@ -90,6 +90,16 @@ def configured_strategy(
         return strategy.value(space, objective, config.run.seed, parameters, known)
 
 
+def candidates_are_joint(config: Config) -> bool:
+    """Whether the configured strategy chooses jointly what it asks at once."""
+    return strategy_named(config.search.strategy).value.of_scores(search_parameters(config, 0.0))
+
+
+def candidates_a_generation(config: Config) -> int:
+    """How many the configured strategy asks at once."""
+    return config.search.offspring if candidates_are_joint(config) else config.search.population
+
+
 def screens(config: Config) -> bool:
     """Whether the configured strategy chooses among drawn children by a predictor."""
     return strategy_named(config.search.strategy).value.screens(search_parameters(config, 0.0))
@@ -99,6 +109,4 @@ def screening_of(config: Config, task: SearchTask) -> Screening | None:
     """The predictor that the configured strategy chooses by; None where it uses none."""
     if not screens(config):
         return None
-    strategy = strategy_named(config.search.strategy).value
-    of_scores = strategy.of_scores(search_parameters(config, 0.0))
-    return Screening(task.space, task.prior, related=task.related, of_scores=of_scores)
+    return Screening(task.space, task.prior, related=task.related, of_scores=candidates_are_joint(config))

@@ -16,10 +16,8 @@ from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.race import Cut
 from riwoa.search.space import IntArray, Space
 
-OPERATORS = (
-    *("init", "encircle", "search", "spiral", "semantic", "placebo", "recombine", "restart", "polish"),
-    *("mutate", "climb"),
-)
+GEOMETRIC = ("encircle", "search", "spiral", "recombine", "mutate", "climb")  # make a child of members
+OPERATORS = ("init", *GEOMETRIC, "semantic", "placebo", "restart", "polish")
 Identity = tuple[int, int]  # (generation, slot)
 Snapshot = dict[str, npt.NDArray[np.generic]]
 LatencyOf = Callable[[IntArray], float | None]  # canonical indices (G,) -> ms, None where it is not free to know

@@ -79,6 +79,7 @@ from riwoa.search.space import IntArray, Space
 
 Children = tuple[FloatArray, npt.NDArray[np.str_], IntArray]  # vectors (n, D), operators and parents' rows (n,)
 _ASKING = ("semantic", "placebo")
+MOVES = 8  # of each member, to choose jointly from
 ATTACKS = 0.5  # of the slots, of which ``p_semantic`` is a share
 NEWEST = 0.3  # weight of the newest elite covariance in the moving average
 MOST_REPAIRS = 100  # single-choice steps towards a new phenotype within the target
@@ -99,7 +100,7 @@ class RiwoaParameters(BayesianParameters):
     p_recombine: float = parameter(0.3, "share of geometric moves that cross two elites instead", least=0, most=1)
     screened: int = parameter(
         16,
-        "children drawn a member, of which a predictor learned from the run chooses; 1 = none, but for joint = true",
+        "without joint: children drawn a member, of which a predictor learned from the run chooses; 1 = none",
         least=1,
         most=10_000,  # a generation's children are held in memory at once
     )
@@ -164,7 +165,7 @@ class RotationInvariantWhale(BayesianSearch):
     def _pool(self) -> Pool:
         """Whale moves of the whole population beside mutants, crossings and uniform architectures."""
         pools = []
-        for variant in range(self.params.screened):
+        for variant in range(MOVES):
             vectors, operators, parents = self._moves(variant)
             raw = self.codec.raw_indices(self.codec.reflect(vectors))
             pools.append(Pool(raw, parents, np.where(np.isin(operators, _ASKING), "spiral", operators)))
