@@ -187,7 +187,6 @@ class _Remembering:
         self._runs = runs
         self._task = task
         self._objective = objective
-        self._known_load = task.known_load(objective)
         self._left_out: list[str] = []
 
     def memory(self, oracle_version: str) -> Memory:
@@ -246,12 +245,12 @@ class _Remembering:
         """
         indices = self._task.space.indices(record.architecture)
         known = self._task.known_metrics(record.architecture, self._objective)
-        try:
-            value, load = self._objective.standing({**record.metrics, **known})
-        except (TypeError, ValueError):  # a metric that is no number
+        metrics = {**record.metrics, **known}
+        needed = [metrics.get(name) for name in self._objective.metrics]
+        if record.status != "ok" or not all(isinstance(m, int | float) and math.isfinite(m) for m in needed):
             return None
-        learned = lesson(self._objective, value, load, self._known_load(record.architecture))
-        return (indices, learned, value, load) if record.status == "ok" and math.isfinite(learned) else None
+        value, load = self._objective.standing(metrics)
+        return indices, lesson(self._objective, value, load, self._objective.known_load(known)), value, load
 
 
 def _version(run: RunRecord) -> str:
