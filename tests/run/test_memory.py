@@ -103,7 +103,7 @@ async def test_another_oracle_of_the_space_is_a_hint_if_it_knows_enough(
     assert [(r.oracle_version, len(r.examples)) for r in found.related] == [("older", 6)]
     assert len(found.known.examples) == 0
     assert SPACE.architecture(found.start[0]) == {"width": 16, "op": "conv"}
-    assert found.words == f"6 of run 1 by another oracle, as a hint ({found.sha256[:12]})"
+    assert found.words == f"6 evaluations of run 1 by another oracle, as a hint ({found.sha256[:12]})"
 
 
 async def test_a_begun_run_knows_what_it_knew_whatever_has_come_or_gone_since(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def words(provenance: Mapping[str, Any]) -> str:
     parts = []
     if count := provenance["evaluations"]:
         parts.append(f"{_count(count)} of {_runs(provenance['runs'])}")
-    parts += [f"{r['evaluations']} of {_runs(r['runs'])} by another oracle, as a hint" for r in provenance["related"]]
+    for other in provenance["related"]:
+        parts.append(f"{_count(other['evaluations'])} of {_runs(other['runs'])} by another oracle, as a hint")
     return f"{'; '.join(parts)} ({provenance['sha256'][:12]})"
 
 

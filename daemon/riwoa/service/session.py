@@ -125,7 +125,7 @@ class Session:
             pool, version = await self._start_pool(stack, problem, provision)
             await checking
             prior = prior_examples(self._parts.config.search.predictor, problem.space)
-            memory = await patiently(lambda: self._remember(unfinished, problem, version))
+            memory = await self._remember(unfinished, problem, version)
             inputs = RunInputs(problem, version, provision, prior, memory)
             run_id = await begin_or_continue(self._journal, unfinished, self._parts.config, inputs)
             search = await self._start_search(group, stack, inputs, pool, run_id)
@@ -201,18 +201,23 @@ class Session:
             _log.warning("no_language_model", state=provision.state, reason=provision.reason)
         return provision
 
-    def _remember(self, unfinished: UnfinishedRun | None, problem: Problem, version: str) -> Memory | None:
-        """What the run knows of earlier runs; as it was when it began."""
+    async def _remember(self, unfinished: UnfinishedRun | None, problem: Problem, version: str) -> Memory | None:
+        """What the run knows of earlier runs, as it did when it began; shown."""
         run = unfinished.run if unfinished is not None else None
-        config = self._parts.config
+        config, journal = self._parts.config, self._parts.paths.journal
         if run is None and not (config.search.memory and screens(config)):
             return None
         task = search_task(problem, config)
-        with JournalReader(self._parts.paths.journal) as reader:
-            memory = memory_of(reader, run, task, task.objective(config), version)
+
+        def look() -> Memory | None:
+            with JournalReader(journal) as reader:
+                return memory_of(reader, run, task, task.objective(config), version)
+
+        memory = await patiently(look)
         if memory is not None:
             told = {"left_out": list(memory.left_out)} if memory.left_out else {}
             _log.info("remembered", evaluations=memory.words, **told)
+            self._board.show("starting", f"begins with {memory.words}")
         return memory
 
     async def _start_pool(
