@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STATE ?= .riwoa
 RESULTS ?= .bench
+EVIDENCE ?= .gpu
 ARGS ?=
 JOBS ?= 2
 SUITE = $(BIN)/riwoactl bench suite --results $(RESULTS) --jobs $(JOBS) --figures $(RESULTS)/figures \
@@ -12,7 +13,7 @@ SHARED := -n $(JOBS) --dist worksteal
 FUZZED := tests/service/test_control.py tests/cognition/test_parse.py tests/config/test_config.py tests/config/test_hours.py \
 	tests/config/test_reload.py
 
-.PHONY: run test test-slow test-crash test-systemd test-gpu bench bench-quick check lint clean
+.PHONY: run test test-slow test-crash test-systemd test-gpu bench bench-quick gpu-evidence check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -48,6 +49,11 @@ bench: $(VENV)/.installed-bench
 
 bench-quick: $(VENV)/.installed-bench
 	$(SUITE) --quick $(ARGS)
+
+# What only a GPU can show, the next eight minutes of it; again until all is done. ARGS=--status tells how far it is.
+# EVIDENCE is committed, and the page. Needs CIFAR-100 where RIWOA_DATA says, else in ../shared/data.
+gpu-evidence: $(VENV)/.installed-run
+	@$(BIN)/riwoactl bench gpu --results $(EVIDENCE) --page daemon/riwoa/data/handbook/results.md $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

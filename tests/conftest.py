@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
 
+from riwoa.bench.gpu_model import write_tokenizer
 from riwoa.cognition.fetch import pull
 from riwoa.cognition.models import EMBEDDED, EMBEDDED_DIRECTORY, check_directory, choose
 from riwoa.cognition.protocol import ModelSpec
@@ -21,11 +21,6 @@ from riwoa.errors import RiwoaError
 # Each test has a time limit of its own (pyproject.toml). One on each example would only see how busy the machine is.
 hypothesis.settings.register_profile("riwoa", deadline=None)
 hypothesis.settings.load_profile("riwoa")
-
-_CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -126,21 +121,4 @@ def _copy_tokenizer(source: Path) -> Callable[[Path], int]:
     return save
 
 
-def train_tokenizer(directory: Path) -> int:
-    """A byte-level BPE of a few hundred tokens: any text can be written in it."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator(["stage1.block1.kernel: 7 expand: 6 depth too slow accuracy latency ms"] * 8, trainer)
-    make: Any = PreTrainedTokenizerFast
-    fast = make(tokenizer_object=tokenizer, bos_token=special[1], eos_token=special[2], pad_token=special[2])
-    fast.chat_template = _CHAT_TEMPLATE
-    fast.save_pretrained(directory)
-    return len(fast)
+train_tokenizer = write_tokenizer

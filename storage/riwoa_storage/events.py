@@ -74,6 +74,13 @@ class SpaceExhausted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConverged(Event):
+    """The search is over: its last ``candidates`` in a row brought nothing new within the target."""
+
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WinnerConfirmed(Event):
     """The winner was evaluated once more, in the precision that is exported."""
 
@@ -192,6 +199,7 @@ KINDS: Mapping[str, type[Event]] = {
     "config_applied": ConfigApplied,
     "deadline": DeadlineReached,
     "space_exhausted": SpaceExhausted,
+    "search_converged": SearchConverged,
     "winner_confirmed": WinnerConfirmed,
     "network_judged": NetworkJudged,
     "finalists_timed": FinalistsTimed,

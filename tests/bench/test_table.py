@@ -295,10 +295,11 @@ def test_the_ladder_ends_at_the_budget(budget: int, steps: list[int]) -> None:
 
 
 def made(strategy: str, seed: int, *rows: tuple[int, int]) -> Found:
-    """A search that met rows of the table after so many queries."""
+    """A search that met rows of the table after so many queries, each a second longer than the one before."""
     improvements = tuple((queries, float(VALUE[row])) for queries, row in rows)
     found = tuple(row for _, row in rows)
-    return Found(strategy, seed, 100, 0, 0, 5, improvements, found[-1] if rows else None, rows=found)
+    times, last = tuple(queries * (queries + 1) / 2 for queries, _ in rows), found[-1] if rows else None
+    return Found(strategy, seed, 100, 0, 0, 5, improvements, last, rows=found, times=times, time=5050.0)
 
 
 def test_the_summary_counts_queries_to_the_best_and_reports_what_no_search_saw(table: Path) -> None:
@@ -316,6 +317,11 @@ def test_the_summary_counts_queries_to_the_best_and_reports_what_no_search_saw(t
     assert (random["reached_best_share"], random["queries_to_best_median"]) == (0.0, None)
     assert (riwoa["missed"], riwoa["queries_to_best_mean"]) == (1, pytest.approx((30 + 50 + 100) / 3))
     assert (random["missed"], random["queries_to_best_mean"]) == (3, 100.0)
+    assert riwoa["time_to_best_mean"] == pytest.approx((465 + 1275 + 5050) / 3)
+    assert (random["time_to_best_mean"], random["time_mean"]) == (5050.0, 5050.0)
+    assert result["time_ladder"] == pytest.approx([505, 1010, 2525, 5050])
+    assert riwoa["time_curve_q75"] == [67.0, 67.0, 67.0, 67.0]
+    assert riwoa["time_curve_median"] == [50.0, 50.0, 67.0, 67.0]
     [to_best] = result["comparisons_to_best"]
     assert (to_best["wins"], to_best["ties"], to_best["mean_difference"]) == (2, 1, pytest.approx(40.0))
     assert riwoa["regret_mean"] == pytest.approx([17.0, 17.0, 17.0 / 3, 17.0 / 3])

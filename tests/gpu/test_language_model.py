@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from riwoa.bench.gpu_model import write_model
 from riwoa.cognition.models import choose
 from riwoa.cognition.parse import offered_patch
 from riwoa.cognition.protocol import GenerationSettings
 from riwoa.cognition.training import held_out_losses
 from riwoa.cognition.writer import ModelWriter
 from tests.cognition.test_language_model import ask, examples, job
-from tests.conftest import train_tokenizer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,34 +32,8 @@ REQUESTS = tuple(ask(i) for i in range(8))
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelWriter:
     """Nanbeige4-3B's shape: 32 layers of 2,560, grouped attention, a vocabulary of its size."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     directory = tmp_path_factory.mktemp("model")
-    tokens = train_tokenizer(directory)
-    config = LlamaConfig(
-        vocab_size=166_144,
-        hidden_size=2560,
-        intermediate_size=10_496,
-        num_hidden_layers=32,
-        num_attention_heads=20,
-        num_key_value_heads=4,
-        head_dim=128,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
-    assert tokens <= config.vocab_size
-    with torch.random.fork_rng(), torch.device("cuda"):
-        torch.manual_seed(0)
-        torch.set_default_dtype(torch.bfloat16)
-        try:
-            whole = LlamaForCausalLM(config)
-        finally:
-            torch.set_default_dtype(torch.float32)
-    whole.save_pretrained(directory)
-    del whole
+    write_model(directory)
     torch.cuda.empty_cache()
     spec = choose(str(directory)).spec
     assert (spec.device, spec.quantization, spec.dtype) == ("cuda", "nf4", "bfloat16")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from riwoa.cognition.provider import ScriptedProvider
@@ -21,6 +22,7 @@ from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.surrogate.screening import Screening
 from riwoa_storage.errors import JournalCorruptError
+from riwoa_storage.events import SearchConverged
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
@@ -293,13 +295,69 @@ async def test_an_evaluation_stored_but_never_committed_is_used_again_and_counts
     assert await conduct(path, oracle={"fail_share": 1.0}) == digest
 
 
-async def test_a_run_stops_at_its_evaluation_budget(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    await conduct(path, "run.evaluations=10", "run.polish_evaluations=0")
+async def counted(path: Path) -> int:
     with JournalReader(path) as reader:
         last = reader.last_generation(1)
     assert last is not None
-    assert 10 <= last.counters["evaluations"] <= 12
+    return int(last.counters["evaluations"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("run.polish_evaluations=0",),
+        ("run.polish_evaluations=0", *SEMANTIC, "cognition.lag=2"),
+        ("search.strategy=woa",),
+    ],
+    ids=["search alone", "replies join late", "polished"],
+)
+async def test_a_run_spends_its_budget_of_evaluations_and_no_more(settings: tuple[str, ...], tmp_path: Path) -> None:
+    def raised(file: Path, reloader: Reloader) -> Any:
+        def edit(conductor: Any) -> None:
+            if conductor.generation == 4 and "26" not in file.read_text():
+                file.write_text("[run]\nevaluations = 26\n")
+                reloader.reload()
+
+        return edit
+
+    whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
+    for path, kills in ((whole, None), (parts, 2)):
+        file, overrides = path.with_suffix(".toml"), (*SMALL, *settings, "run.generations=30")
+        file.write_text("[run]\nevaluations = 33\n")
+        while not (path.exists() and path is parts and compare(whole, parts).same):
+            reloader = Reloader(load(file, overrides, {}), overrides)
+            if path.exists():
+                with JournalReader(path) as reader:
+                    reloader.continue_from(from_journal(reader.config_revisions(1)[-1].config))
+            await conduct(path, reloader=reloader, at_commit=raised(file, reloader), stop_after=kills)
+            if kills is None:
+                break
+    assert await counted(whole) == 26
+    assert (settings[-1] == "search.strategy=woa") == any(i.operator == "polish" for i in individuals(whole))
+
+
+async def test_a_search_that_finds_nothing_new_within_the_target_is_over_and_its_leader_polished(
+    tmp_path: Path,
+) -> None:
+    """Nobody can count what is within a target in a space of many billions; this one holds eleven networks."""
+    least = SPACE.architecture(np.zeros(len(SPACE), dtype=np.int64))
+    target_ms = latency_ms(least) + 0.025  # one block may expand more
+    whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
+    settings = ("run.generations=400",)
+    await conduct(whole, *settings, target_ms=target_ms)
+    with JournalReader(whole) as reader:
+        (event,) = reader.events(1, SearchConverged)
+        phases = [g.phase for g in reader.generations(1)]
+    assert event.candidates >= 30
+    assert phases.count("search") < 100
+    assert phases[-1] == "polish"
+    for _ in range(3):
+        await conduct(parts, *settings, target_ms=target_ms, stop_after=phases.count("search") // 2)
+    await conduct(parts, *settings, target_ms=target_ms)
+    found = compare(whole, parts)
+    assert found.same, found.message
+    with JournalReader(parts) as reader:
+        assert len(list(reader.events(1, SearchConverged))) == 1
 
 
 @pytest.mark.parametrize("settings", [(), ("search.strategy=woa",)], ids=["riwoa", "woa"])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from riwoa.config.loading import load
-from riwoa.errors import InfeasibleTargetError
+from riwoa.errors import ConfigError, InfeasibleTargetError
 from riwoa.ipc.child import child_environment
 from riwoa.run.problem import load_problem
 from riwoa_storage.events import RunResumed, SpaceExhausted
@@ -45,6 +45,18 @@ def table_settings(path: Path, *more: str) -> tuple[str, ...]:
     )
 
 
+LATENCY = ("oracle.table.latency=latency.npz:phone_ms", "oracle.table.report=test")
+SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
+RACED = (
+    *LATENCY,
+    "oracle.table.low_fidelity=early",
+    'oracle.rungs=["low_fidelity"]',
+    "run.generations=12",
+    "search.population=10",
+)
+FRONT = (*LATENCY, "objective.kind=front", "objective.latency_ms=9.0", "search.strategy=gp", "run.generations=12")
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     np.savez(tmp_path / "cells.npz", ops=OPS, acc=ACCURACY, test=ACCURACY - 1, early=0.7 * ACCURACY)
@@ -58,6 +70,21 @@ def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path,
     problem = asyncio.run(load_problem(config, tmp_path / "unused.json"))
     with pytest.raises(InfeasibleTargetError, match=r"out of reach: the space attains 1\.000 to 16\.000 ms"):
         problem.check_target(config)
+
+
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [
+        ((*LATENCY, "search.strategy=woa"), "search.strategy = woa, as it is set, looks for one network"),
+        (("search.strategy=gp",), "there are no latencies here"),
+    ],
+)
+def test_a_front_that_nobody_can_search_is_refused_with_what_to_set(
+    table: Path, tmp_path: Path, more: Sequence[str], hint: str
+) -> None:
+    config = load(None, [*table_settings(table), "objective.kind=front", *more], {}).config
+    with pytest.raises(ConfigError, match=hint):
+        asyncio.run(load_problem(config, tmp_path / "unused.json"))
 
 
 def life(state: Path, settings: Sequence[str], failpoint: str, *arguments: str) -> int:
@@ -74,22 +101,10 @@ def life(state: Path, settings: Sequence[str], failpoint: str, *arguments: str) 
     return process.returncode
 
 
-LATENCY = ("oracle.table.latency=latency.npz:phone_ms", "oracle.table.report=test")
-SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
-RACED = (
-    *LATENCY,
-    "oracle.table.low_fidelity=early",
-    'oracle.rungs=["low_fidelity"]',
-    "run.generations=12",
-    "search.population=10",
-)
-BAYESIAN = (*LATENCY, "objective.latency_ms=9.0", "search.strategy=gp", "run.generations=12")
-
-
 @pytest.mark.parametrize(
     "more",
-    [LATENCY, SCRIPTED, RACED, BAYESIAN],
-    ids=["latency, geometric", "no latency, scripted", "low fidelity first", "bayesian"],
+    [LATENCY, SCRIPTED, RACED, FRONT],
+    ids=["latency, geometric", "no latency, scripted", "low fidelity first", "bayesian, of a front"],
 )
 def test_killed_and_continued_it_ends_in_the_uninterrupted_digest(
     table: Path, tmp_path: Path, more: Sequence[str]
@@ -103,7 +118,9 @@ def test_killed_and_continued_it_ends_in_the_uninterrupted_digest(
     found = compare(whole / "journal.db", state / "journal.db")
     assert found.same, found.message
     assert verify(state / "journal.db").ok
-    assert (status(state)["evaluations"]["dropped"] > 0) == (more is RACED)
+    seen = status(state)
+    assert (seen["evaluations"]["dropped"] > 0) == (more is RACED)
+    assert (seen["run"]["hypervolume"] is not None) == (more is FRONT)
 
 
 def test_a_predictor_of_an_earlier_run_screens_from_the_start_and_must_stay_the_same(
@@ -303,7 +320,12 @@ def test_a_search_ends_when_everything_within_the_target_is_evaluated_and_says_s
     within = int((ms <= 4.0).sum()) if limits == WITHIN else 27
     assert exhausted(whole) == [within]
     assert len(set(evaluated(whole))) >= (within if limits != RACED[2:4] else 1)
-    assert "all that exists within the target is evaluated" in status(whole)["message"]
+    where = " within the target" if limits == WITHIN else ""
+    assert f"every architecture{where} has been evaluated: the run is finished" in status(whole)["message"]
+    with JournalReader(whole / "journal.db") as reader:
+        last = reader.last_generation(1)
+    assert last is not None
+    assert any(not i.cache_hit for i in last.individuals)  # nothing is asked beyond what there was to find
 
 
 @pytest.mark.parametrize("limits", [(), ("oracle.table.latency=ms", "objective.latency_ms=30.0")])

@@ -25,6 +25,7 @@ from riwoa_storage.events import (
     NetworkJudged,
     RequestsWithdrawn,
     RunResumed,
+    SearchConverged,
     SpaceExhausted,
     TrainingFailed,
     UnknownEvent,
@@ -62,6 +63,7 @@ STORED: list[tuple[Event, str, str]] = [
         '{"deadline":"07:00","phase":"search"}',
     ),
     (SpaceExhausted(**AT, architectures=9, phase="polish"), "space_exhausted", '{"architectures":9,"phase":"polish"}'),
+    (SearchConverged(**AT, candidates=100), "search_converged", '{"candidates":100}'),
     (
         WinnerConfirmed(**AT, architecture_key="k", oracle_version="v", metrics={"accuracy": 0.5}, error=None),
         "winner_confirmed",

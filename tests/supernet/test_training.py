@@ -269,6 +269,14 @@ def test_weights_that_diverged_are_not_written(cifar: Cifar100Task) -> None:
         trainer.averaged_weights()
 
 
+def test_a_training_that_diverges_ends_at_once(cifar: Cifar100Task, tmp_path: Path) -> None:
+    steps: list[int] = []
+    recipe = replace(SMALL, learning_rate=1e9, warmup_steps=0, steps=40)
+    with pytest.raises(InputError, match=r"diverged by step .* lower the learning rate"):
+        train_supernet(recipe, tmp_path / "net.safetensors", task=cifar, progress=lambda p: steps.append(p.step))
+    assert len(steps) < 39
+
+
 # --- ranks -----------------------------------------------------------------------------------------------------------
 
 

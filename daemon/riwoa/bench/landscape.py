@@ -16,7 +16,7 @@ class Measured:
 
     value: float
     load: float
-    row: int | None = None  # of the table that knows it
+    row: int | None = None  # of the table that knows it; elsewhere what names it to ``Landscape.report``
 
 
 class Score(Protocol):
@@ -107,6 +107,11 @@ class Landscape(Protocol):
         ...
 
     @property
+    def own_time_counts(self) -> bool:
+        """Whether a search's own computing takes its time as well, as it does where measurements are made for real."""
+        ...
+
+    @property
     def cheap_cost(self) -> float | None:
         """What a cheap measurement costs, in queries; None where there are none."""
         ...
@@ -128,6 +133,7 @@ class Plain:
     best: float | None = None
     worst: float = 0.0
     time_unit: str = "queries"
+    own_time_counts: bool = False
     cheap_cost: float | None = None
     earlier: Landscape | None = None
     earlier_is_same: bool = False

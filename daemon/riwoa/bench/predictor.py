@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,10 @@ class PredictorLandscape(Plain):
         """See ``Landscape``; one at a time, since the last bits depend on the size of a batch."""
         (accuracy,) = self._predictor.accuracies([ofa_config(self.space.architecture(indices))])
         return Measured(100.0 * float(accuracy), self.free_load(indices))
+
+    def layers_ms(self, architecture: Mapping[str, Any]) -> Mapping[str, float]:
+        """Latencies of an architecture's blocks."""
+        return self._table.layers_ms(ofa_config(architecture))
 
     def free_load(self, indices: IntArray) -> float:
         """See ``Landscape``."""

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -76,7 +76,8 @@ def run_suite(share: Share, jobs: int, progress: Progress = lambda done, total, 
         UsageError: an experiment is named that there is not.
         StateLockedError: another suite works on these results.
     """
-    places = {"data": str(data_folder()), "table": str(shipped("latency_lut.json"))}
+    results = str(share.results.absolute())
+    places = {"data": str(data_folder()), "table": str(shipped("latency_lut.json")), "results": results}
     experiments, failed = share.experiments, {}
     share.folder.mkdir(parents=True, exist_ok=True)
     with _locked(share.results):
@@ -142,10 +143,10 @@ def _result(share: Share, experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def provenance() -> dict[str, str]:
+def provenance(libraries: Sequence[str] = _LIBRARIES) -> dict[str, str]:
     """The code, the libraries and the machine."""
     commit = _commit(Path(riwoa.__file__).parent)
-    return {"commit": commit, "libraries": ", ".join(map(_with_version, _LIBRARIES)), "machine": _machine()}
+    return {"commit": commit, "libraries": ", ".join(map(_with_version, libraries)), "machine": _machine()}
 
 
 def _commit(package: Path) -> str:

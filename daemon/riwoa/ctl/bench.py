@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from riwoa.console.bar import bar, say
-from riwoa.ctl import Options, bench_runtime, contest
+from riwoa.ctl import Options, bench_gpu, bench_runtime, contest
 from riwoa.ctl.command import Parser, columns, loaded, subverb
 from riwoa.limits import whole_cores
 from riwoa.paths import client_state, daemon_state
@@ -30,6 +30,7 @@ _KNOWN = {
     "overlap": "evaluation and generation at the same time against alternating them",
     "runtime": "searches with onnxruntime's latencies against searches with eager torch's",
     "transfer": "a supernet for new classes, from one of other classes against from scratch",
+    "gpu": "the next minutes of what only a GPU can show (make gpu-evidence)",
 }
 
 
@@ -53,6 +54,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "overlap": _overlap,
         "runtime": bench_runtime.measured,
         "transfer": _transfer,
+        "gpu": bench_gpu.measured,
     }
     found = runs[name](Parser(f"bench {name}", description=_DESCRIPTIONS[name]), arguments[1:], options)
     words = _IN_WORDS.get(name)
@@ -87,6 +89,8 @@ _DESCRIPTIONS = {
     "the median over rounds; its bound is (Te + Tm) / max(Te, Tm).",
     "transfer": "Twenty classes of CIFAR-100, 50 pictures each, from a supernet of the other eighty against from "
     "scratch, at equal steps. ratio: the largest subnet's mean test accuracy by that from scratch.",
+    "gpu": "riwoa's own commands on CIFAR-100, a slice of minutes at a time; each takes up what the one before left. "
+    "ratio: the share of the measurements that are done.",
 }
 
 
@@ -319,11 +323,12 @@ def _transfer_words(found: dict[str, Any]) -> str:
 
 
 _IN_WORDS = {
-    **dict.fromkeys(("table", "front", "predictor"), contest.contest_words),
+    **dict.fromkeys(("embedded", "table", "front", "predictor"), contest.contest_words),
     "functions": contest.functions_words,
     "growth": _growth_words,
     "suite": _suite_words,
     "plot": _plot_words,
     "runtime": bench_runtime.in_words,
     "transfer": _transfer_words,
+    "gpu": bench_gpu.in_words,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from riwoa.hardware.interval import advice, plus_minus
-from riwoa.service.limit_text import further, limit_line, value_words
+from riwoa.service.limit_text import further, hypervolume_words, limit_line, value_words
 from riwoa.text import duration, points, printable
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ def render(status: StatusObject) -> str:
     rows += _leader(status.get("leader"), run.get("target_ms") if run else None)
     rows += _timed(status.get("timed"))
     if status.get("pareto"):
-        rows.append(("pareto", f"{status['pareto']} networks (riwoactl pareto)"))
+        rows.append(("pareto", f"{status['pareto']} networks{hypervolume_words(status)} (riwoactl pareto)"))
     rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
     rows += _without_model(status.get("cognition"))
     rows += _proposals(status.get("proposals"))

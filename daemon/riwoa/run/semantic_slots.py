@@ -84,6 +84,13 @@ class SemanticSlots:
         self._left_replies: Mapping[str, ReplyRecord] = {}
         self._recovered: Mapping[str, ReplyRecord] = {}  # to requests that have yet to join
 
+    def reserved(self, generation: int) -> int:
+        """Evaluations that the requests under way will take: their replies', and one of each generation before these.
+
+        Reserved in each generation, so that a budget of evaluations is kept to whatever is written.
+        """
+        return sum(map(len, self._due.values())) + max(self._due, default=generation) - generation
+
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def begin(self, generation: int, proposals: Sequence[Proposal], *, writes: bool) -> dict[int, Candidate]:

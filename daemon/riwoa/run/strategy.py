@@ -40,10 +40,10 @@ class _Guarded(PopulationStrategy):
 
     plugin: ClassVar[Plugin]
 
-    def ask(self) -> list[Proposal]:
+    def ask(self, most: int | None = None) -> list[Proposal]:
         """See ``Strategy.ask``."""
         with self.plugin.blamed("propose candidates"):
-            return super().ask()
+            return super().ask(most)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy.tell``."""
@@ -98,6 +98,26 @@ def candidates_are_joint(config: Config) -> bool:
 def candidates_a_generation(config: Config) -> int:
     """How many the configured strategy asks at once."""
     return config.search.offspring if candidates_are_joint(config) else config.search.population
+
+
+def check_front(config: Config) -> None:
+    """Refuse a front where nobody can search one.
+
+    Raises:
+        ConfigError: says what to set instead.
+    """
+    if config.objective.kind != "front":
+        return
+    if not candidates_are_joint(config):
+        raise ConfigError(
+            f"objective.kind = front: search.strategy = {config.search.strategy}, as it is set, looks for one network; "
+            "set riwoa, or gp"
+        )
+    if config.oracle.settings.answers_latency:
+        raise ConfigError(
+            "objective.kind = front: latencies must be known before a network is evaluated, and this oracle answers "
+            "them; set objective.kind = best, and a latency_ms"
+        )
 
 
 def screens(config: Config) -> bool:

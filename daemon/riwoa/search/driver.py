@@ -94,15 +94,15 @@ class Driver:
         """The strategy's, between genotypes and choices."""
         return self.strategy.codec
 
-    def ask(self) -> list[Proposal]:
-        """The candidates of the next generation; may take a second, since it draws and screens many children.
+    def ask(self, most: int | None = None) -> list[Proposal]:
+        """The candidates of the next generation, at most so many; may take a second, as many children are screened.
 
         Raises:
             CallOrderError: asked already; tell first.
         """
         if self.guide is not None:
             self.guide.guide(self.strategy)
-        proposals = self.strategy.ask()
+        proposals = self.strategy.ask(most)
         if self._start is not None and self.strategy.generation == 0:
             proposals = self._begun(self._start, proposals)
         return proposals if self._catalogue is None else self._moved(self._catalogue, proposals)

@@ -26,6 +26,7 @@ from riwoa.service.front_view import (
     LEGEND,
     against_cell,
     fastest_line,
+    front_line,
     int8_words,
     limit_lines,
     measured_cell,
@@ -205,8 +206,9 @@ def _show_front(front: Front, interval: float | None) -> None:
         mark = "  <- winner" if network.is_winner else ""
         latency = f"{network.point.latency_ms:8.3f} ms{plus_minus(interval)}"
         print(f"  {latency}{cells}{value_cell(front, network):>12}{mark}")
-    if told := fastest_line(front):
-        print(told)
+    for told in (fastest_line(front), front_line(front)):
+        if told:
+            print(told)
 
 
 def architecture_line(architecture: Mapping[str, Any]) -> str:

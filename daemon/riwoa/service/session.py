@@ -139,7 +139,7 @@ class Session:
             await confirm_winner(self._parts, self._journal, run_id, problem.exact_spec, winner)
         await self._show_judged(run_id)
         await self._journal.finish_run(run_id)
-        why = "all that exists within the target is evaluated: " if conductor.exhausted else ""
+        why = f"{conductor.endings.reason}: " if conductor.endings.reason else ""
         finished = f"{why}the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
         told = await export_winner(self._parts)
         told = await finetune_winner(self._parts, conductor.schedule.due_unix_s) or told

@@ -50,6 +50,7 @@ class RunStatus(TypedDict, total=False):
     deadline_unix_s: float | None
     polish_spent: int | None  # evaluations of the polish so far
     polish_evaluations: int | None  # that it may spend
+    hypervolume: float | None  # where a front is looked for: the mean of the best value within each latency
     memory: str | None  # what it knew of earlier runs as it began; None for nothing
 
 

@@ -480,14 +480,32 @@ def train_supernet(
     state_path = unfinished(out)
     trainer = Trainer(recipe, task, device, source=None if state_path.exists() else source)
     out.parent.mkdir(parents=True, exist_ok=True)
-    train(trainer, state_path, progress=progress, save_every_steps=save_every_steps, orders=orders)
+    told = _while_finite(state_path, progress)
+    train(trainer, state_path, progress=told, save_every_steps=save_every_steps, orders=orders)
     done = replace(recipe, steps=trainer.steps)
     weights = trainer.averaged_weights()
-    told = {"recipe": json.dumps(asdict(done)), "data": task.sha256}
-    write_safetensors(weights, out, {**told, **(notes(weights, done) if notes is not None else {})})
+    facts = {"recipe": json.dumps(asdict(done)), "data": task.sha256}
+    write_safetensors(weights, out, {**facts, **(notes(weights, done) if notes is not None else {})})
     with contextlib.suppress(FileNotFoundError):
         state_path.unlink()
     return out
+
+
+def _while_finite(
+    state_path: Path, progress: Callable[[TrainingProgress], None] | None
+) -> Callable[[TrainingProgress], None]:
+    """Hands progress on, and ends a training whose loss is no number any more: the rest of it would be in vain."""
+
+    def told(p: TrainingProgress) -> None:
+        if not math.isfinite(p.loss_largest + p.loss_distilled):
+            raise InputError(
+                f"training diverged by step {p.step}: its loss is no number any more; lower the learning rate, or add "
+                f"warm-up, and delete {state_path}"
+            )
+        if progress is not None:
+            progress(p)
+
+    return told
 
 
 def write_safetensors(weights: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
