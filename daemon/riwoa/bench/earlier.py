@@ -38,7 +38,7 @@ def remembered(landscape: Landscape, known: Mapping[str, Measured]) -> Remembere
     indices = np.array(rows, dtype=np.int64).reshape(-1, len(landscape.space))
     values = np.array([known[key].value for key in keys], dtype=np.float64)
     loads = np.array([landscape.free_load(row) for row in indices], dtype=np.float64)
-    start = indices[landscape.aim.ranking(values, loads)[:START]]
+    start = indices[landscape.aim.survival(values, loads)[:START]]
     examples = Examples(landscape.space, indices, values)
     if landscape.earlier_is_same:
         return Remembered(prior=examples, start=start)

@@ -234,7 +234,7 @@ class _Remembering:
         columns = [np.array([row[k] for row in rows], dtype=np.float64) for k in (1, 2, 3)]
         space = self._task.space
         indices = np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, len(space))
-        order = self._objective.ranking(columns[1], columns[2])[:START]
+        order = self._objective.survival(columns[1], columns[2])[:START]
         lessons = Lessons(oracle_version, tuple(r.run_id for r in runs), Examples(space, indices, columns[0]))
         return lessons, indices[order]
 
