@@ -271,7 +271,7 @@ def with_memory(task: SearchTask, memory: Memory) -> SearchTask:
 
 
 def _text(values: npt.NDArray[Any], dtype: str) -> str:
-    return base64.b64encode(zlib.compress(values.astype(dtype).tobytes(), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(values.astype(dtype).tobytes())).decode("ascii")
 
 
 def _array(text: str, dtype: str) -> npt.NDArray[Any]:
