@@ -87,7 +87,7 @@ class Conductor:
         self.codec = Codec(task.space, config.run.seed)
         self.history = History(task.objective(config))
         self.racing = Racing([*map(str, config.oracle.rungs)], config.oracle.rung_confidence, config.run.seed)
-        self.screening = screening_of(config, task.space, task.prior)
+        self.screening = screening_of(config, task)
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
         self.proposals: Proposals = NoProposals(self.codec)
@@ -288,6 +288,7 @@ class Conductor:
             catalogue=task.catalogue,
             archive=self.history.archive,
             known=self._latencies,
+            start=task.start,
         )
         return SearchPhase(driver, self.proposals)
 
