@@ -233,6 +233,15 @@ _BEFORE: Mapping[str, Any] = {
 }
 
 
+_SINCE_JOINT = "search.riwoa.joint"  # the version that first knew this key changed these defaults:
+_BEFORE_JOINT: Mapping[str, Any] = {"run.generations": 40, "cognition.lag": 1, "cognition.train_lag": 6}
+
+
+def former_defaults(begun_with: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Defaults that are others today, of the version that began a run, by the configuration that it journaled."""
+    return {} if _SINCE_JOINT in keys_in_journal(begun_with) else _BEFORE_JOINT
+
+
 def from_journal(data: Mapping[str, Any], restarted: Mapping[str, Any] | None = None) -> Config:
     """A journaled configuration read back; keys that this version no longer knows are left out.
 

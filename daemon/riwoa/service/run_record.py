@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
-from riwoa.config.loading import INFERRED, Loaded, difference, from_journal, keys_in_journal
-from riwoa.config.reload import Reloader, with_keys
+from riwoa.config.loading import INFERRED, Loaded, difference, former_defaults, from_journal, keys_in_journal
+from riwoa.config.reload import Reloader, with_defaults, with_keys
 from riwoa.config.schema import Config, as_json, may_restart, value_of
 from riwoa.errors import ConfigError, TableError
 from riwoa.hardware.probe import library_versions
@@ -53,11 +53,11 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
         run = reader.latest_run()
         if run is None or run.status != "running":
             return None
-        journaled = reader.config_revisions(run.run_id)[-1].config
-    in_force = from_journal(journaled)
+        revisions = reader.config_revisions(run.run_id)
+    # Where nobody asked for it, a run begun before there was such a key, or such a default, goes on as it was.
+    begun_with, former = keys_in_journal(revisions[0].config), former_defaults(revisions[0].config)
+    in_force, loaded = from_journal(revisions[-1].config), with_defaults(loaded, former)
     refused = difference(in_force, loaded.config).refused
-    # Where nobody asked for it, a run begun before there was such a key goes on as it was.
-    begun_with = keys_in_journal(journaled)
     refused = {
         key: pair
         for key, pair in refused.items()
@@ -69,7 +69,7 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
         raise ConfigError(
             f"run {run.run_id} cannot continue with another {', '.join(names)}; change it back or use --new-run"
         )
-    reloader.continue_from(with_keys(in_force, loaded.config, restarted))
+    reloader.continue_from(with_keys(in_force, loaded.config, restarted), loaded.config, former)
     return UnfinishedRun(run, {key: value_of(loaded.config, key) for key in restarted})
 
 
