@@ -89,10 +89,10 @@ def test_a_front_that_nobody_can_search_is_refused_with_what_to_set(
         asyncio.run(load_problem(config, tmp_path / "unused.json"))
 
 
-def life(state: Path, settings: Sequence[str], failpoint: str) -> int:
+def life(state: Path, settings: Sequence[str], failpoint: str, *arguments: str) -> int:
     """One life of the daemon, which is killed at a failpoint if it comes there; its exit status."""
     process = subprocess.run(
-        command(state, settings=settings),
+        command(state, *arguments, settings=settings),
         env={**child_environment(1), "RIWOA_FAILPOINT": failpoint},
         capture_output=True,
         text=True,

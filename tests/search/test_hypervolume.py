@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from riwoa.search.base import Members
 from riwoa.search.fitness import Constraint, FloatArray, Objective
 from riwoa.search.hypervolume import Staircase, front_positions, survival_order
 from riwoa.search.improvement import FrontImprovement
@@ -29,7 +30,7 @@ class Believed:
         return self
 
     def score(self, value: float) -> float:
-        return value
+        return max(value, -2.0)
 
 
 def some_networks(seed: int, count: int = 12) -> tuple[FloatArray, FloatArray]:
@@ -85,8 +86,10 @@ def test_beyond_the_reference_and_where_no_load_is_known_nothing_is_promised_and
 
 def test_what_is_asked_takes_turns_and_counts_for_the_next() -> None:
     known = Believed({0: (1.0, 0.1), 1: (-0.5, 0.1)})
-    front = FrontImprovement.of(np.array([-1.0, 0.5]), np.array([1.0, 5.0]), 10.0, lambda row: (6.0, 2.0)[row[0]], 0)
-    assert [stairs.least_value for stairs in front.fronts] == [0.0, -1.0]
+    members = Members(np.empty((3, 1)), np.array([-1.0, 0.5, 2.0]), np.array([1.0, 5.0, 11.0]), np.zeros((3, 2), int))
+    front = FrontImprovement.of(members, 10.0, known, lambda row: (6.0, 2.0)[row[0]], 0)
+    assert [stairs.least_value for stairs in front.fronts] == [0.0, -2.0]
+    assert front.fronts[1].values.tolist() == [-1.0, 0.5]  # what is beyond the limit is not on it
     good, fast = front.promise(known, np.arange(2)[:, None])
     assert good > fast
     later = front.believing(known, np.array([[0]]))

@@ -227,6 +227,7 @@ def difference(old: Config, new: Config) -> Difference:
 _BEFORE: Mapping[str, Any] = {
     "search.riwoa.screened": 1,
     "search.riwoa.joint": False,
+    "search.memory": False,
     "oracle.supernet.data_rules": 1,
     "run.finalists": 0,
 }

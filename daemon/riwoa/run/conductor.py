@@ -88,7 +88,7 @@ class Conductor:
         self.codec = Codec(task.space, config.run.seed)
         self.history = History(task.objective(config))
         self.racing = Racing([*map(str, config.oracle.rungs)], config.oracle.rung_confidence, config.run.seed)
-        self.screening = screening_of(config, task.space, task.prior)
+        self.screening = screening_of(config, task)
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
         self.proposals: Proposals = NoProposals(self.codec)
@@ -289,6 +289,7 @@ class Conductor:
             catalogue=task.catalogue,
             archive=self.history.archive,
             known=self._latencies,
+            start=task.start,
         )
         return SearchPhase(driver, self.proposals)
 
@@ -330,7 +331,8 @@ class Conductor:
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)
-            self.endings.restore(reader, self.objective)
+            if self.phase == "polish":
+                self.endings.restore(reader, self.objective)
             self.proposals.restore(reader, self.generation, searching=self.phase == "search")
 
     def _stand_on(self, reader: JournalReader, past: resume.Past) -> None:

@@ -97,13 +97,10 @@ class BayesianSearch(PopulationStrategy):
 
     def _acquisition(self, posterior: Posterior) -> Acquisition:
         """What is to grow: the front's area where one is wanted and loads are known, else the leader's score."""
-        members = self.population
-        if self.objective.front and self.latency_of is not None:
-            within = self.objective.feasible(members.latency_ms) & np.isfinite(members.accuracy)
-            scores = np.array([posterior.score(value) for value in members.accuracy[within].tolist()])
+        limit = self.objective.limit
+        if self.objective.front and limit is not None and self.latency_of is not None:
             asked = self.generation * self.params.offspring
-            assert self.objective.limit is not None, "a front has one"
-            return FrontImprovement.of(scores, members.latency_ms[within], self.objective.limit, self.latency_of, asked)
+            return FrontImprovement.of(self.population, limit, posterior, self.latency_of, asked)
         return BestImprovement(posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf)
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from riwoa.search.base import LatencyOf, Posterior
+from riwoa.search.base import LatencyOf, Members, Posterior
 from riwoa.search.fitness import FloatArray
 from riwoa.search.hypervolume import Staircase
 from riwoa.search.space import IntArray
@@ -36,13 +36,12 @@ class BestImprovement:
 class FrontImprovement:
     """Of a front's area in scores, where loads are known (an ``Acquisition``).
 
-    The area needs a value above which it counts, and none suits alone: above the median's score fast networks are never
-    looked for where the fast ones are the worse ones; above the front's least the fast ones take most of a search, for
-    scores of ranks lie far apart where few are. So what is asked takes turns. Measured, 300 queries of NAS-Bench-201
-    (CIFAR-100), share of the hypervolume, and 200 queries of OFA's predictor, best within 15 ms: see ``search.turns``.
+    The area needs a score above which it counts, and none suits alone: above the median's, fast networks are never
+    looked for where to be fast is to be worse; above the worst, they take most of a search, for scores of ranks lie far
+    apart where there are few. So what is asked takes turns between both. REPORT
 
     Attributes:
-        fronts: the same, above each of these.
+        fronts: the same one, above each of these.
         load_of: a load, None where nobody knows it: nothing is then expected.
         turn: how many were asked before.
     """
@@ -53,12 +52,13 @@ class FrontImprovement:
 
     @classmethod
     def of(
-        cls, scores: FloatArray, loads: FloatArray, most_load: float, load_of: LatencyOf, turn: int
+        cls, members: Members, most_load: float, posterior: Posterior, load_of: LatencyOf, turn: int
     ) -> FrontImprovement:
-        """That of a front of networks, up to a load."""
-        fastest = scores[np.lexsort((-scores, loads))[:1]]
-        least = min(MEDIAN, *fastest.tolist()) if len(fastest) else MEDIAN
-        fronts = (Staircase.of(scores, loads, BEYOND * most_load, reference) for reference in (MEDIAN, least))
+        """That of the front of some individuals, up to a load."""
+        known = members.take(np.flatnonzero(np.isfinite(members.accuracy) & (members.latency_ms <= most_load)))
+        scores = np.array([posterior.score(value) for value in known.accuracy.tolist()])
+        references = MEDIAN, posterior.score(-np.inf)
+        fronts = (Staircase.of(scores, known.latency_ms, BEYOND * most_load, reference) for reference in references)
         return cls(tuple(fronts), load_of, turn)
 
     def promise(self, posterior: Posterior, indices: IntArray) -> FloatArray:

@@ -14,10 +14,11 @@ from riwoa.config.schema import Config, as_json, may_restart, value_of
 from riwoa.errors import ConfigError, TableError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.kind import Problem
+from riwoa.run.memory import Memory
 from riwoa.run.provision import Provision
 from riwoa.run.task import target_ms
 from riwoa.surrogate.gaussian_process import Examples
-from riwoa_storage.events import CognitionProvided, RunResumed
+from riwoa_storage.events import CognitionProvided, MemoryInherited, RunResumed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import RunRecord
 from riwoa_storage.writer import JournalWriter
@@ -39,6 +40,7 @@ class RunInputs:
     oracle_version: str
     provision: Provision
     prior: Examples | None
+    memory: Memory | None = None
 
 
 def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> UnfinishedRun | None:
@@ -88,6 +90,8 @@ async def begin_or_continue(
         _require_same(unfinished.run, inputs)
         changed = {key: list(v) if isinstance(v, tuple) else v for key, v in unfinished.restarted.items()}
         await journal.put_event(RunResumed(run_id=run_id, restarted=changed))
+    if inputs.memory is not None and not inputs.memory.is_journaled:
+        await journal.put_event(MemoryInherited(run_id=run_id, content=inputs.memory.to_json()))
     await journal.put_event(CognitionProvided(run_id=run_id, **inputs.provision.event()))
     return run_id
 
@@ -131,6 +135,7 @@ def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:
         # What evaluates fewer architectures in full, where there is something.
         **({"race": race} if config.oracle.rungs else {}),
         **({"prior_sha256": inputs.prior.sha256} if inputs.prior is not None else {}),
+        **({"memory": inputs.memory.provenance()} if inputs.memory is not None else {}),
     }
 
 
