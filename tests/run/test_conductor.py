@@ -322,7 +322,7 @@ async def counted(path: Path) -> int:
     "settings",
     [
         ("run.polish_evaluations=0",),
-        ("run.polish_evaluations=0", *SEMANTIC, "cognition.lag=2"),
+        ("run.polish_evaluations=0", *JOINT, "search.offspring=4", *SEMANTIC, "cognition.lag=2"),
         ("search.strategy=woa",),
     ],
     ids=["search alone", "replies join late", "polished"],
@@ -330,7 +330,7 @@ async def counted(path: Path) -> int:
 async def test_a_run_spends_its_budget_of_evaluations_and_no_more(settings: tuple[str, ...], tmp_path: Path) -> None:
     def raised(file: Path, reloader: Reloader) -> Any:
         def edit(conductor: Any) -> None:
-            if conductor.generation == 3 and "26" not in file.read_text():
+            if conductor.generation == 4 and "26" not in file.read_text():
                 file.write_text("[run]\nevaluations = 26\n")
                 reloader.reload()
 
