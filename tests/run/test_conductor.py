@@ -383,7 +383,7 @@ async def test_a_bare_driver_asks_what_the_conductor_asked(settings: tuple[str, 
     changes = (*SMALL, "search.population=8", "run.generations=8", "run.polish_evaluations=0", *settings)
     await conduct(path, *changes)
     config = load(None, list(changes), {}).config
-    guide = screening_of(config, SearchTask(SPACE, latency_ms, 4.5))
+    guide = screening_of(config, SearchTask(SPACE, latency_ms, None))
     latency_of = KeptLatencies(SPACE, latency_ms)
     strategy = configured_strategy(config, SPACE, Objective(4.5), 0.0, latency_of)
     driver = Driver(strategy, guide=guide)
