@@ -17,7 +17,7 @@ from riwoa.config.reload import Reloader
 from riwoa.errors import OracleError
 from riwoa.run.ledger import evaluated
 from riwoa.run.strategy import configured_strategy, screening_of
-from riwoa.run.task import KeptLatencies
+from riwoa.run.task import KeptLatencies, SearchTask
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa_storage.errors import JournalCorruptError
@@ -383,7 +383,7 @@ async def test_a_bare_driver_asks_what_the_conductor_asked(settings: tuple[str, 
     changes = (*SMALL, "search.population=8", "run.generations=8", "run.polish_evaluations=0", *settings)
     await conduct(path, *changes)
     config = load(None, list(changes), {}).config
-    guide = screening_of(config, SPACE, None)
+    guide = screening_of(config, SearchTask(SPACE, latency_ms, None))
     latency_of = KeptLatencies(SPACE, latency_ms)
     strategy = configured_strategy(config, SPACE, Objective(4.5), 0.0, latency_of)
     driver = Driver(strategy, guide=guide)
