@@ -207,6 +207,7 @@ def test_the_full_plan_is_of_cifar_100_on_the_gpu_and_its_program_that_of_the_ha
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(900)
 def test_a_rehearsal_killed_in_mid_slice_goes_on_to_the_end_and_writes_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
