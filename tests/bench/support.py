@@ -70,3 +70,21 @@ def accuracy_of(architecture: Mapping[str, Any]) -> float:
     size = sum(float(value) for name, value in architecture.items() if name != "resolution")
     noise = int(hashlib.sha256(repr(sorted(architecture.items())).encode()).hexdigest()[:6], 16) / 2**24
     return 0.4 + size / 1000 + float(architecture["resolution"]) / 400 + 0.02 * noise
+
+
+class FakeOracle:
+    """An ``Oracle`` by ``accuracy_of``; some evaluations fail."""
+
+    def __init__(self, version: str, fail_every: int = 0) -> None:
+        self.version = version
+        self._fail_every = fail_every
+        self._asked = 0
+
+    def evaluate(self, architecture: Mapping[str, Any]) -> Mapping[str, float]:
+        self._asked += 1
+        if self._fail_every and self._asked % self._fail_every == 0:
+            raise ValueError("logits that are not finite")
+        return {"accuracy": accuracy_of(architecture)}
+
+    def evaluate_at(self, rung: str, architecture: Mapping[str, Any]) -> Mapping[str, float]:
+        raise NotImplementedError

@@ -22,7 +22,7 @@ from tests.support.official import official_data
 OPS = np.array(list(itertools.product(range(4), repeat=4)))
 VALUE = 50.0 + OPS.sum(axis=1) + (OPS[:, 0] == OPS[:, 1]) * 0.5
 LOAD = 1.0 + (OPS**1.5).sum(axis=1)
-PEERS_OF_TABLES = [name for name in PEERS if name != "ofa-evolution"]
+PEERS_OF_TABLES = [name for name in PEERS if name not in ("ofa-evolution", "gumbel")]
 
 
 @pytest.fixture
@@ -48,8 +48,9 @@ def test_settings_follow_a_colon_and_commas_divide_both_them_and_the_strategies(
     assert [c.name for c in named] == ["riwoa:screened=1,elitism=false", "woa", "riwoa:p_recombine=0.5", "riwoa"]
     assert dict(named[0].settings) == {"screened": 1, "elitism": False}
     params = scheduled(named[2], 100)
-    assert (params.population, params.generations) == (20, 5)
+    assert (params.population, params.offspring, params.generations) == (20, 4, 25)
     assert getattr(params, "p_recombine") == 0.5  # noqa: B009
+    assert scheduled(contestants("riwoa:joint=false")[0], 100).generations == 5  # a child a member
 
 
 def test_a_group_stands_for_its_members() -> None:
@@ -103,7 +104,7 @@ def test_a_kept_search_is_as_old_as_the_code_that_decides_it(
             stream.write("\n")
         return search_key(Contestant.parse(name), landscape, 20) != before
 
-    deciding = ["arena", "front", "functions", "landscape", "predictor", "table"]
+    deciding = ["arena", "front", "functions", "landscape", "predictor", "subnets", "table"]
     assert all(changed(f"bench/{module}.py") for module in deciding)
     assert all(map(changed, ["hardware/ofa_table.py", "oracle/predictor.py", "oracle/table_file.py"]))
     assert all(map(changed, ["search/fitness.py", "search/space.py", "supernet/space.py"]))

@@ -1,153 +1,123 @@
-import asyncio
 import json
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from riwoa.bench.embedded import (
-    EvaluationFile,
-    Evaluator,
-    Found,
-    Settings,
-    bench_embedded,
-    objective,
-    search_all,
-    summary,
-)
+from riwoa.bench.arena import Arena, Found
+from riwoa.bench.contest import Settings, search_all
+from riwoa.bench.contestants import Contestant
+from riwoa.bench.embedded import Task, bench_embedded, objective
+from riwoa.bench.own import OwnSearch
+from riwoa.bench.subnets import Evaluation, EvaluationFile, Evaluator, SubnetLandscape
+from riwoa.bench.tasks import open_task
 from riwoa.config.loading import load
 from riwoa.config.schema import Config
 from riwoa.errors import StateDirectoryError
 from riwoa.hardware.target import auto_target_ms
 from riwoa.search.fitness import Objective
-from riwoa.search.space import Space
-from riwoa.supernet.space import mobilenet_space, ofa_config
+from riwoa.supernet.space import ofa_config
 
-from .support import RESOLUTIONS, FakeBackend, a_table, accuracy_of
+from .support import BACKBONE, RESOLUTIONS, FakeOracle, a_table
 
 TABLE = a_table()
-SPACE = mobilenet_space(RESOLUTIONS)
 AIM = Objective(auto_target_ms(TABLE))
 
 
-async def run(settings: Settings, backend: FakeBackend, out: Path, space: Space = SPACE) -> tuple[list[Found], int]:
+def landscape_of(out: Path, fail_every: int = 0) -> SubnetLandscape:
     file = EvaluationFile(out)
-    try:
-        evaluator = Evaluator(backend, "fake", file, space)
-        return await search_all(settings, space, AIM, TABLE, evaluator), evaluator.measured
-    finally:
-        file.close()
+    oracles = FakeOracle("validation", fail_every), FakeOracle("test")
+    evaluator, judge = (Evaluator(lambda oracle=oracle: oracle, file) for oracle in oracles)  # type: ignore[misc]
+    return SubnetLandscape(evaluator, judge, TABLE, AIM, RESOLUTIONS)
 
 
-async def test_every_search_spends_exactly_its_budget_of_distinct_architectures(tmp_path: Path) -> None:
-    settings = Settings(seeds=2, budget=50, workers=2)
-    backend = FakeBackend()
-    found, measured = await run(settings, backend, tmp_path / "e.jsonl")
-    assert [(f.strategy, f.seed) for f in found] == [(s, i) for s in settings.strategies for i in range(2)]
-    assert {f.evaluations for f in found} == {50}
-    assert len(set(backend.asked)) == len(backend.asked) == measured <= 6 * 50
-    assert all(len(f.curve) == 2 and list(f.curve) == sorted(f.curve) for f in found)
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-async def test_the_best_is_the_most_accurate_within_the_target(tmp_path: Path) -> None:
-    (found,), _ = await run(Settings(1, 60, 1, ("random",)), FakeBackend(), tmp_path / "e.jsonl")
-    assert found.architecture is not None
-    rows = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
-    feasible = [r for r in rows if bool(AIM.feasible(TABLE.latency_ms(ofa_config(r["architecture"]))))]
-    assert 0 < len(feasible) < len(rows) == 60
-    assert found.fitness == found.accuracy == max(r["accuracy"] for r in feasible) == accuracy_of(found.architecture)
+def searches(landscape: SubnetLandscape, strategies: tuple[str, ...], seeds: int, budget: int) -> list[Found]:
+    return search_all(Settings(seeds, budget, strategies), landscape, None)
 
 
-async def test_run_again_it_measures_nothing_and_finds_the_same(tmp_path: Path) -> None:
-    settings, out = Settings(2, 40, 2), tmp_path / "e.jsonl"
-    first, _ = await run(settings, FakeBackend(), out)
-    with out.open("a") as stream:
-        stream.write('{"oracle_version": "fake", "ke')  # cut by a kill
-    again, measured = await run(settings, FakeBackend(), out)
-    assert measured == 0
-    assert again == first
+def test_the_best_is_the_most_accurate_within_the_target(tmp_path: Path) -> None:
+    landscape = landscape_of(tmp_path / "e.jsonl")
+    [found] = searches(landscape, ("random",), 1, 60)
+    rows = rows_of(tmp_path / "e.jsonl")
+    within = [r for r in rows if bool(AIM.feasible(TABLE.latency_ms(ofa_config(r["architecture"]))))]
+    assert 0 < len(within) < len(rows) == found.queries == 60
+    best = max(within, key=lambda r: r["accuracy"])
+    assert found.improvements[-1][1] == 100 * best["accuracy"]
+    assert found.row is not None
+    indices = landscape.indices(found.row)
+    assert landscape.space.architecture(indices) == best["architecture"]
+    assert landscape.report(found.row) == pytest.approx(100 * best["accuracy"])
 
 
-async def test_what_an_interrupt_cancels_is_not_kept(tmp_path: Path) -> None:
+def test_every_architecture_has_a_number(tmp_path: Path) -> None:
+    landscape = landscape_of(tmp_path / "e.jsonl")
+    space = landscape.space
+    drawn = space.canonical(np.random.default_rng(0).integers(0, space.cardinalities, (200, len(space))))
+    numbers = [landscape.number(row) for row in drawn]
+    assert len(set(numbers)) == len({space.key(row) for row in drawn})
+    assert all((landscape.indices(number) == row).all() for number, row in zip(numbers, drawn, strict=True))
+
+
+def test_what_one_strategy_evaluated_is_free_of_work_but_not_of_queries_or_seconds(tmp_path: Path) -> None:
     out = tmp_path / "e.jsonl"
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.create_task(run(Settings(1, 40, 1, ("random",)), FakeBackend(cancel_after=10), out))
-    assert 0 < len(out.read_text().splitlines()) <= 10
+    first = landscape_of(out)
+    once = searches(first, ("riwoa", "random"), 2, 40)
+    with out.open("a") as stream:
+        stream.write('{"oracle_version": "validation", "ke')  # cut by a kill
+    again = landscape_of(out)
+    repeated = searches(again, ("riwoa", "random"), 2, 40)
+    assert (first.evaluator.measured, again.evaluator.measured) == (len(rows_of_whole(out)), 0)
+    assert [f.queries for f in repeated] == [f.queries for f in once] == [40] * 4
+    assert [f.improvements for f in repeated] == [f.improvements for f in once]
+    for f in repeated:
+        measured_s = f.time - f.own_s
+        assert measured_s == pytest.approx(sum(kept_seconds(out, again, f)), rel=1e-6)
+        assert list(f.times) == sorted(f.times)
+        assert f.times[-1] <= f.time
 
 
-async def test_a_failed_evaluation_is_spent_but_tried_again_next_time(tmp_path: Path) -> None:
-    (found,), _ = await run(Settings(1, 40, 1, ("woa",)), FakeBackend(fail_every=4), tmp_path / "e.jsonl")
-    assert found.evaluations == 40
-    assert len((tmp_path / "e.jsonl").read_text().splitlines()) == 30
-    assert found.fitness > 0
+def rows_of_whole(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines() if line.endswith("}")]
 
 
-async def test_a_search_that_only_repeats_itself_ends(tmp_path: Path) -> None:
-    settings = Settings(1, 200, 1, ("random",))
-    tiny = Space("tiny", tuple(g for g in SPACE.genes))
-    file = EvaluationFile(tmp_path / "e.jsonl")
-    from riwoa.bench.embedded import Search
-    from riwoa.run.task import KeptLatencies
-    from riwoa.search.base import Outcome, SearchParameters
-    from riwoa.search.driver import Driver
-    from riwoa.search.strategies import make_strategy
-
-    class Stuck:
-        """Asks one architecture for ever."""
-
-        def __init__(self) -> None:
-            self._real = make_strategy("random", tiny, AIM, 0, SearchParameters(population=4))
-            self._proposals = self._real.ask()
-            self.generation, self.name = 0, "random"
-            self.codec, self.objective = self._real.codec, AIM
-
-        def ask(self) -> list[object]:
-            return [type(p)(p.slot, p.operator, self._proposals[0].genotype, None) for p in self._proposals]
-
-        def tell(self, outcomes: list[Outcome]) -> None:
-            self.generation += 1
-
-    search = Search(Driver(Stuck()), 0, KeptLatencies(tiny, lambda a: TABLE.latency_ms(ofa_config(a))), settings.budget)  # type: ignore[arg-type]
-    found = await search.run(Evaluator(FakeBackend(), "fake", file, tiny), lambda: None)
-    file.close()
-    assert found.evaluations == 1
-    assert found.repeats > 100
+def kept_seconds(out: Path, landscape: SubnetLandscape, f: Found) -> list[float]:
+    """What the evaluations of a search took, told apart from those of others by searching again."""
+    arena = Arena(landscape, 40)
+    OwnSearch(Contestant.parse(f.strategy), f.seed, arena).run()
+    return [row["seconds"] for row in rows_of_whole(out) if row["key"] in arena.known]
 
 
-def made(strategy: str, seed: int, fitness: float) -> Found:
-    found = None if fitness == 0 else fitness
-    return Found(strategy, seed, fitness, found, found, "k", {} if found else None, 200, 10, 0, (fitness,))
+def test_a_failed_evaluation_is_a_query_and_is_tried_again_next_time(tmp_path: Path) -> None:
+    [found] = searches(landscape_of(tmp_path / "e.jsonl", fail_every=4), ("woa",), 1, 40)
+    assert (found.queries, found.failed) == (40, 10)
+    assert len(rows_of(tmp_path / "e.jsonl")) == 30
 
 
-def test_the_summary_pairs_by_seed_and_names_its_tests() -> None:
-    settings = Settings(seeds=8)
-    gains = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.0, -0.005]
-    found = [made("riwoa", i, 0.7 + g) for i, g in enumerate(gains)]
-    found += [made(s, i, 0.7) for s in ("woa", "random") for i in range(8)]
-    result = summary(settings, found, [0.6] * 24, {})
-    (woa, random) = result["comparisons"]
-    assert (woa["wins"], woa["ties"], woa["losses"]) == (6, 1, 1)
-    assert woa == {**random, "against": "woa"}
-    assert random["wilcoxon_p_one_sided_better"] < 0.05
-    assert random["wilcoxon_p_one_sided_better"] < random["wilcoxon_p_two_sided"]
-    assert result["ratio"] == pytest.approx((0.7 + 0.025) / 0.7)
-    assert [row["test_accuracy_mean"] for row in result["rows"]] == [pytest.approx(0.6)] * 3
-    json.dumps(result, allow_nan=False)
+@pytest.mark.parametrize("peer", ["optuna-tpe", "catcma", "nsga2"])
+def test_peers_take_part_and_know_the_latency(peer: str, tmp_path: Path) -> None:
+    pytest.importorskip({"optuna-tpe": "optuna", "catcma": "cmaes", "nsga2": "pymoo"}[peer])
+    [found] = searches(landscape_of(tmp_path / "e.jsonl"), (peer,), 1, 25)
+    assert found.queries == 25
+    latencies = [TABLE.latency_ms(ofa_config(row["architecture"])) for row in rows_of(tmp_path / "e.jsonl")]
+    assert max(latencies) <= AIM.limit  # type: ignore[operator]
 
 
-def test_equal_searches_differ_with_probability_one() -> None:
-    found = [made(s, i, 0.7) for s in ("riwoa", "random") for i in range(3)]
-    result = summary(Settings(3, strategies=("riwoa", "random")), found, [None] * 6, {})
-    assert result["comparisons"][0]["wilcoxon_p_two_sided"] == 1.0
-    assert result["ratio"] == 1.0
-
-
-def test_a_search_that_met_no_target_counts_as_nothing_found() -> None:
-    found = [made("riwoa", 0, 0.7), made("random", 0, 0.0)]
-    result = summary(Settings(1, strategies=("riwoa", "random")), found, [0.6, None], {})
-    assert result["ratio"] is None
-    assert result["comparisons"][0]["wins"] == 1
-    json.dumps(result, allow_nan=False)
+def test_side_by_side_they_find_the_same_as_one_after_the_other(tmp_path: Path) -> None:
+    settings = Settings(2, 30, ("riwoa", "random"))
+    alone = search_all(settings, landscape_of(tmp_path / "a.jsonl"), None)
+    make = partial(landscape_of, tmp_path / "b.jsonl")
+    told: list[tuple[int, int]] = []
+    both = search_all(settings, make(), tmp_path / "s.jsonl", lambda *n: told.append(n), make=make, workers=2)
+    assert [(f.strategy, f.seed, f.improvements) for f in both] == [(f.strategy, f.seed, f.improvements) for f in alone]
+    assert told == [(n, 4) for n in range(5)]
+    assert search_all(settings, make(), tmp_path / "s.jsonl") == both
 
 
 def test_the_automatic_target_lies_within_reach_and_a_named_one_is_taken() -> None:
@@ -163,41 +133,52 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         EvaluationFile(tmp_path / "blocked" / "e.jsonl")
 
 
-async def test_the_whole_benchmark_runs_on_real_workers_and_judges_on_the_test_split(tmp_path: Path) -> None:
+def tiny_config(folder: Path) -> Config:
+    """A supernet of random weights, judged on few pictures."""
     from riwoa.supernet.network import build_network
     from riwoa.supernet.training import write_safetensors
 
-    from .support import BACKBONE
-
     weights = {k: v.contiguous() for k, v in build_network(BACKBONE).state_dict().items()}
-    write_safetensors(weights, tmp_path / "net.safetensors", {})
-    overrides = [f"oracle.supernet.checkpoint={tmp_path / 'net.safetensors'}", "oracle.supernet.validation_views=1"]
-    config = load(
-        None, [*overrides, "oracle.supernet.recalibration_images=50", "oracle.supernet.dtype=float32"], {}
-    ).config
-    settings = Settings(seeds=1, budget=3, workers=1, strategies=("riwoa", "random"))
-    out = tmp_path / "e.jsonl"
-    result = await bench_embedded(settings, config, TABLE, out)
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len({row["oracle_version"] for row in rows}) == 2  # validation and test never mix
-    assert result["settings"]["measured_now"] == len(
-        [r for r in rows if r["oracle_version"] == rows[0]["oracle_version"]]
-    )
-    found = [s for s in result["searches"] if s["fitness"] > 0]
-    assert all(0 <= s["test_accuracy"] <= 1 for s in found)
+    write_safetensors(weights, folder / "net.safetensors", {})
+    few = {"checkpoint": folder / "net.safetensors", "validation_views": 1, "recalibration_images": 50}
+    given = [f"oracle.supernet.{name}={value}" for name, value in {**few, "dtype": "float32"}.items()]
+    return load(None, given, {}).config
 
 
-def test_a_file_of_before_there_was_one_kind_of_result_file_is_read_and_goes_on(tmp_path: Path) -> None:
+def test_the_whole_benchmark_evaluates_a_supernet_and_judges_on_the_test_pictures(tmp_path: Path) -> None:
+    task = Task(tiny_config(tmp_path), TABLE, tmp_path / "e.jsonl")
+    result = bench_embedded(Settings(1, 3, ("riwoa", "random")), task)
+    versions = {row["oracle_version"] for row in rows_of(task.evaluations)}
+    assert len(versions) == 2  # validation and test never mix
+    assert result["time_unit"] == "s"
+    assert [row["strategy"] for row in result["rows"]] == ["riwoa", "random"]
+    assert result["winners"]
+    for winner in result["winners"]:
+        assert 0 <= winner["test"] <= 100
+        assert winner["latency_ms"] <= result["settings"]["target_ms"]
+    json.dumps(result, allow_nan=False)
+
+
+async def test_proposals_are_judged_by_the_same_evaluations(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    async with open_task("embedded", config, TABLE, tmp_path / "e.jsonl") as task:
+        architectures = [task.space.architecture(task.space.cardinalities * 0 + choice) for choice in (0, 1)]
+        accuracies = await task.accuracies([*architectures, architectures[0]])
+    assert accuracies[2] == accuracies[0]
+    assert [row["accuracy"] for row in rows_of(tmp_path / "e.jsonl")] == accuracies[:2]
+
+
+def test_a_file_of_an_older_version_goes_on_and_what_has_no_seconds_is_measured_again(tmp_path: Path) -> None:
     out = tmp_path / "e.jsonl"
     before = (
         '{"oracle_version": "v", "key": "k", "architecture": {"a": 1}, "accuracy": 0.5}\n{"oracle_version": "v", "ke'
     )
     out.write_text(before)
     file = EvaluationFile(out)
-    assert file.get("v", "k") == 0.5
-    file.put("v", "l", {"a": 2}, 0.75)
+    assert file.get("v", "k") is None
+    file.put("v", "l", {"a": 2}, Evaluation(0.75, 0.1))
     file.close()
     assert out.read_text().startswith(before + "\n")
     file = EvaluationFile(out)
-    assert (file.get("v", "k"), file.get("v", "l"), file.get("w", "k")) == (0.5, 0.75, None)
+    assert (file.get("v", "l"), file.get("w", "l")) == (Evaluation(0.75, 0.1), None)
     file.close()

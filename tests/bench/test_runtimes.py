@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from riwoa.bench.embedded import Architecture
 from riwoa.bench.runtimes import Network, Searched, Settings, _accuracies, _of_the_same, _search, summary
+from riwoa.bench.subnets import EvaluationFile, Evaluator, SubnetLandscape
 from riwoa.ctl.bench_runtime import in_words
 from riwoa.hardware.lut import LatencyTable
+from riwoa.search.fitness import Objective
 from riwoa.supernet.space import mobilenet_space, ofa_config
 
-from .support import RESOLUTIONS, a_table, accuracy_of
+from .support import RESOLUTIONS, FakeOracle, a_table, accuracy_of
 
 SPACE = mobilenet_space(RESOLUTIONS)
 
@@ -52,15 +54,8 @@ def test_searches_that_found_the_same_differ_by_nothing() -> None:
     assert found["test_difference_at_equal_accuracy"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
 
 
-class Judge:
-    """Accuracy by the architecture; remembers whom it was asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    async def accuracy(self, key: str, architecture: Architecture) -> float:
-        self.asked.append(key)
-        return accuracy_of(architecture)
+def evaluator(folder: Path) -> Evaluator:
+    return Evaluator(lambda: FakeOracle("validation"), EvaluationFile(folder / "e.jsonl"))
 
 
 def opposite(table: LatencyTable) -> LatencyTable:
@@ -69,14 +64,15 @@ def opposite(table: LatencyTable) -> LatencyTable:
     return dataclasses.replace(table, entries=entries)
 
 
-async def test_a_search_keeps_all_that_it_evaluated_and_its_best_within_the_target() -> None:
-    judge, table = Judge(), a_table()
-    found = await _search(SPACE, table, 0, 0.8, 30, judge, lambda: None)
-    assert sorted(n.key for n in found.networks) == sorted(judge.asked)
-    assert len(judge.asked) == 30
+def test_a_search_keeps_all_that_it_evaluated_and_its_best_within_the_target(tmp_path: Path) -> None:
+    judge, table = evaluator(tmp_path), a_table()
+    landscape = SubnetLandscape(judge, judge, a_table(), Objective(1.0), RESOLUTIONS)
+    found = _search(30, landscape, (table, 0, 0.8))
+    assert len({n.key for n in found.networks}) == len(found.networks) == judge.measured == 30
     within = [n for n in found.networks if n.predicted_ms <= 0.8]
     assert found.winner == max(within, key=lambda n: n.accuracy)
     assert all(n.predicted_ms == table.latency_ms(ofa_config(n.architecture)) for n in found.networks)
+    assert all(n.accuracy == pytest.approx(accuracy_of(n.architecture)) for n in found.networks)
 
 
 def test_each_table_names_its_own_fastest_of_what_both_searches_evaluated() -> None:
@@ -94,8 +90,8 @@ def test_each_table_names_its_own_fastest_of_what_both_searches_evaluated() -> N
     assert named[0].key != named[1].key
 
 
-async def test_a_network_that_is_shown_twice_is_judged_once() -> None:
+def test_a_network_that_is_shown_twice_is_judged_once(tmp_path: Path) -> None:
     architecture = SPACE.architecture(np.zeros(len(SPACE.genes), dtype=np.int64))
-    judge, network = Judge(), Network("a", architecture, 0.9, 1.0)
-    assert await _accuracies([network, network], judge) == {"a": accuracy_of(architecture)}
-    assert judge.asked == ["a"]
+    judge, network = evaluator(tmp_path), Network("a", architecture, 0.9, 1.0)
+    assert _accuracies([network, network], judge) == {"a": accuracy_of(architecture)}
+    assert judge.measured == 1

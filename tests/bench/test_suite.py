@@ -87,7 +87,7 @@ def test_who_is_declared_can_take_part(experiment: Experiment) -> None:
         pytest.skip("a peer is not installed (pip install 'riwoa[bench]')")
     assert [c.name for c in contestants(",".join(experiment.strategies))] == list(experiment.strategies)
     assert experiment.section in SECTIONS
-    assert "{" not in " ".join(experiment.command({"data": "D", "table": "T"}, 3))
+    assert "{" not in " ".join(experiment.command({"data": "D", "table": "T", "results": "R"}, 3))
 
 
 def test_names_are_different_and_the_quick_share_is_a_part() -> None:

@@ -14,7 +14,7 @@ from riwoa.bench.contest import SearchFile, Settings
 from riwoa.bench.contestants import Contestant
 from riwoa.bench.landscape import Landscape
 from riwoa.bench.measures import ladder, summary
-from riwoa.bench.own import OwnSearch
+from riwoa.bench.own import OwnSearch, remembered_by
 from riwoa.bench.table import Constraint, Question, TableLandscape, bench_table
 from riwoa.errors import InputError, StateDirectoryError, UsageError
 from riwoa.search.space import IntArray
@@ -98,6 +98,22 @@ def test_a_race_looks_at_more_architectures_for_the_same_budget(tmp_path: Path, 
 def test_who_races_needs_something_cheap(table: Path) -> None:
     with pytest.raises(UsageError, match="name them with --low-fidelity"):
         searched("riwoa-raced", 0, TableLandscape(table, QUESTION), 25)
+
+
+def test_who_remembers_an_earlier_search_begins_with_its_best(tmp_path: Path) -> None:
+    related = 2 * VALUE + np.cos(np.arange(1024.0))
+    np.savez(tmp_path / "t.npz", ops=OPS, value=VALUE, other=related)
+    for column, same in (("other", False), ("value", True)):
+        question = dataclasses.replace(QUESTION, report=None, after=column)
+        landscape = TableLandscape(tmp_path / "t.npz", question)
+        known = remembered_by(Contestant.parse("gp-after"), 0, landscape, 30)
+        assert known.start is not None
+        assert ((known.prior is not None), len(known.related)) == (same, 0 if same else 1)
+        warm, cold = (searched(name, 0, landscape, 30) for name in ("gp-after", "gp"))
+        assert warm.improvements[0][1] > cold.improvements[0][1]
+        assert warm.queries <= cold.queries
+    with pytest.raises(UsageError, match="say what with --after"):
+        searched("gp-after", 0, TableLandscape(tmp_path / "t.npz", dataclasses.replace(QUESTION, report=None)), 30)
 
 
 def test_queries_are_counted_in_slot_order_and_repeats_are_free(table: Path) -> None:
@@ -279,10 +295,11 @@ def test_the_ladder_ends_at_the_budget(budget: int, steps: list[int]) -> None:
 
 
 def made(strategy: str, seed: int, *rows: tuple[int, int]) -> Found:
-    """A search that met rows of the table after so many queries."""
+    """A search that met rows of the table after so many queries, each a second longer than the one before."""
     improvements = tuple((queries, float(VALUE[row])) for queries, row in rows)
     found = tuple(row for _, row in rows)
-    return Found(strategy, seed, 100, 0, 0, 5, improvements, found[-1] if rows else None, rows=found)
+    times, last = tuple(queries * (queries + 1) / 2 for queries, _ in rows), found[-1] if rows else None
+    return Found(strategy, seed, 100, 0, 0, 5, improvements, last, rows=found, times=times, time=5050.0)
 
 
 def test_the_summary_counts_queries_to_the_best_and_reports_what_no_search_saw(table: Path) -> None:
@@ -300,6 +317,11 @@ def test_the_summary_counts_queries_to_the_best_and_reports_what_no_search_saw(t
     assert (random["reached_best_share"], random["queries_to_best_median"]) == (0.0, None)
     assert (riwoa["missed"], riwoa["queries_to_best_mean"]) == (1, pytest.approx((30 + 50 + 100) / 3))
     assert (random["missed"], random["queries_to_best_mean"]) == (3, 100.0)
+    assert riwoa["time_to_best_mean"] == pytest.approx((465 + 1275 + 5050) / 3)
+    assert (random["time_to_best_mean"], random["time_mean"]) == (5050.0, 5050.0)
+    assert result["time_ladder"] == pytest.approx([505, 1010, 2525, 5050])
+    assert riwoa["time_curve_q75"] == [67.0, 67.0, 67.0, 67.0]
+    assert riwoa["time_curve_median"] == [50.0, 50.0, 67.0, 67.0]
     [to_best] = result["comparisons_to_best"]
     assert (to_best["wins"], to_best["ties"], to_best["mean_difference"]) == (2, 1, pytest.approx(40.0))
     assert riwoa["regret_mean"] == pytest.approx([17.0, 17.0, 17.0 / 3, 17.0 / 3])

@@ -328,3 +328,6 @@ def test_the_fastest_network_that_cannot_be_told_from_the_winner_is_exported_if_
     assert "76.00 % ± 6.00 on 50 pictures that chose nothing" in capsys.readouterr().out
     found = described(tmp_path / "export-0-1")
     assert (found["architecture"], found["test"]["accuracy"]) == ({"a": 1}, 0.76)
+    assert main(["export", "--state", str(tmp_path), "--within", "1.2ms", "--out", str(tmp_path / "within")]) == 0
+    assert described(tmp_path / "within") == found
+    assert main([*asked, "--within", "1.2ms"]) == 64

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,82 @@ def test_a_faster_network_beyond_another_limit_is_no_substitute(
     judged(tmp_path, {"good": list(range(80)), "quick": list(range(3, 80))})
     assert main(["pareto", "--json", "--state", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)["test"]["fastest_equal"] is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "key"),
+    [
+        (["--within", "2ms"], "good"),
+        (["--within", "900000us"], "slow"),  # any latency: the most accurate
+        (["--within", "1.8999ms"], "fast"),  # not the winner, which takes 1.9 ms
+        (["--prefer", "accuracy=0.7,latency=0.3"], "good"),
+        (["--prefer", "latency=20,accuracy=1"], "fast"),
+        (["--prefer", "accuracy=20,latency=1"], "slow"),
+        (["--within", "2ms", "--prefer", "accuracy=20,latency=1"], "good"),
+    ],
+)
+def test_a_run_answers_within_another_latency_and_by_weights(
+    wish: list[str], key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_journal(tmp_path / "journal.db", [_FIRST, _SECOND])
+    assert main(["pareto", *wish, "--json", "--state", str(tmp_path)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["network"]["architecture_key"], data["attainable_ms"]) == (key, [1.0, 5.0])
+
+
+def test_another_network_keeps_the_further_limits_also_where_it_is_off_the_front(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"large": (0.9, 1.0, 9), "small": (0.7, 1.5, 3), "slow": (0.8, 3.0, 4)}  # value, ms, size
+    group = tuple(
+        replace(one, metrics={**one.metrics, "size": size})
+        for one, size in (
+            (individual(n, (key, value, ms)), size) for n, (key, (value, ms, size)) in enumerate(rows.items())
+        )
+    )
+    write_journal(tmp_path / "journal.db", [group], objective={"constraints": ["size <= 5"]})
+    assert main(["pareto", "--within", "2ms", "--json", "--state", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["network"]["architecture_key"] == "small"
+    assert main(["pareto", "--within", "1.2ms", "--state", str(tmp_path)]) == 66
+    assert "the fastest of those that keep its further limits takes 1.500 ms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wish", "code", "hint"),
+    [
+        (["--within", "0.5ms"], 66, "takes 1.000 ms (60.00 %), the best 5.000 ms (90.00 %); name a latency from 1.000"),
+        (["--within", "12"], 64, "needs a time with its unit"),
+        (["--prefer", "fastest"], 64, "needs two weights above 0, such as accuracy=0.7,latency=0.3"),
+        (["--prefer", "accuracy=1"], 64, "needs two weights"),
+        (["--prefer", "top_1=1,latency=1"], 66, "run 1 raises accuracy"),
+    ],
+)
+def test_what_no_network_answers_is_said_with_what_is_attainable(
+    wish: list[str], code: int, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_journal(tmp_path / "journal.db", [_FIRST, _SECOND])
+    assert main(["pareto", *wish, "--state", str(tmp_path)]) == code
+    assert hint in capsys.readouterr().err
+
+
+def test_what_test_pictures_say_of_another_network_comes_first_and_silence_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_journal(tmp_path / "journal.db", [_FIRST, _SECOND])
+    asked = ["pareto", "--within", "1.5ms", "--state", str(tmp_path)]
+    assert main(asked) == 0
+    out = capsys.readouterr().out
+    assert "which has not ended" in out
+    assert "not known: a run judges its front" in out
+    judged(tmp_path, {"good": range(80)})
+    assert main(asked) == 0
+    assert "not known: it was not judged with the front" in capsys.readouterr().out
+    judged(tmp_path, {"fast": range(60)})
+    assert main(asked) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1].startswith("test        60.00 % ± 4.")
+    assert lines[2].startswith("less the run's winner: -20.00")
+    assert "`riwoactl export --within 1.5ms` writes it." in lines
 
 
 def test_where_no_network_was_judged_it_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

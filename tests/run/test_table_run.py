@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from riwoa.config.loading import load
-from riwoa.errors import InfeasibleTargetError
+from riwoa.errors import ConfigError, InfeasibleTargetError
 from riwoa.ipc.child import child_environment
 from riwoa.run.problem import load_problem
 from riwoa_storage.events import RunResumed, SpaceExhausted
@@ -40,9 +40,23 @@ def table_settings(path: Path, *more: str) -> tuple[str, ...]:
         "run.generations=5",
         "run.polish_evaluations=12",
         "search.population=6",
+        "search.offspring=6",
         "cognition.provider=none",
+        "cognition.lag=1",
         *more,
     )
+
+
+LATENCY = ("oracle.table.latency=latency.npz:phone_ms", "oracle.table.report=test")
+SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
+RACED = (
+    *LATENCY,
+    "oracle.table.low_fidelity=early",
+    'oracle.rungs=["low_fidelity"]',
+    "run.generations=12",
+    "search.population=10",
+)
+FRONT = (*LATENCY, "objective.kind=front", "objective.latency_ms=9.0", "search.strategy=gp", "run.generations=12")
 
 
 @pytest.fixture
@@ -60,10 +74,25 @@ def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path,
         problem.check_target(config)
 
 
-def life(state: Path, settings: Sequence[str], failpoint: str) -> int:
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [
+        ((*LATENCY, "search.strategy=woa"), "search.strategy = woa, as it is set, looks for one network"),
+        (("search.strategy=gp",), "there are no latencies here"),
+    ],
+)
+def test_a_front_that_nobody_can_search_is_refused_with_what_to_set(
+    table: Path, tmp_path: Path, more: Sequence[str], hint: str
+) -> None:
+    config = load(None, [*table_settings(table), "objective.kind=front", *more], {}).config
+    with pytest.raises(ConfigError, match=hint):
+        asyncio.run(load_problem(config, tmp_path / "unused.json"))
+
+
+def life(state: Path, settings: Sequence[str], failpoint: str, *arguments: str) -> int:
     """One life of the daemon, which is killed at a failpoint if it comes there; its exit status."""
     process = subprocess.run(
-        command(state, settings=settings),
+        command(state, *arguments, settings=settings),
         env={**child_environment(1), "RIWOA_FAILPOINT": failpoint},
         capture_output=True,
         text=True,
@@ -74,22 +103,10 @@ def life(state: Path, settings: Sequence[str], failpoint: str) -> int:
     return process.returncode
 
 
-LATENCY = ("oracle.table.latency=latency.npz:phone_ms", "oracle.table.report=test")
-SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
-RACED = (
-    *LATENCY,
-    "oracle.table.low_fidelity=early",
-    'oracle.rungs=["low_fidelity"]',
-    "run.generations=12",
-    "search.population=10",
-)
-BAYESIAN = (*LATENCY, "objective.latency_ms=9.0", "search.strategy=gp", "run.generations=12")
-
-
 @pytest.mark.parametrize(
     "more",
-    [LATENCY, SCRIPTED, RACED, BAYESIAN],
-    ids=["latency, geometric", "no latency, scripted", "low fidelity first", "bayesian"],
+    [LATENCY, SCRIPTED, RACED, FRONT],
+    ids=["latency, geometric", "no latency, scripted", "low fidelity first", "bayesian, of a front"],
 )
 def test_killed_and_continued_it_ends_in_the_uninterrupted_digest(
     table: Path, tmp_path: Path, more: Sequence[str]
@@ -103,7 +120,9 @@ def test_killed_and_continued_it_ends_in_the_uninterrupted_digest(
     found = compare(whole / "journal.db", state / "journal.db")
     assert found.same, found.message
     assert verify(state / "journal.db").ok
-    assert (status(state)["evaluations"]["dropped"] > 0) == (more is RACED)
+    seen = status(state)
+    assert (seen["evaluations"]["dropped"] > 0) == (more is RACED)
+    assert (seen["run"]["hypervolume"] is not None) == (more is FRONT)
 
 
 def test_a_predictor_of_an_earlier_run_screens_from_the_start_and_must_stay_the_same(
@@ -253,7 +272,7 @@ def test_a_target_below_the_fastest_row_is_refused_with_the_range(table: Path, t
 def test_nas_bench_201_is_searched_from_one_line_more(tmp_path: Path) -> None:
     file = official_data("nas-bench-201/accuracy.npz")
     settings = (
-        *table_settings(file, "run.generations=10", "run.polish_evaluations=0", "search.population=20"),
+        *table_settings(file, "run.generations=10", "run.polish_evaluations=0", "search.offspring=20"),
         "oracle.table.accuracy=c100_val200",
         "oracle.table.report=c100_test200",
     )
@@ -303,7 +322,12 @@ def test_a_search_ends_when_everything_within_the_target_is_evaluated_and_says_s
     within = int((ms <= 4.0).sum()) if limits == WITHIN else 27
     assert exhausted(whole) == [within]
     assert len(set(evaluated(whole))) >= (within if limits != RACED[2:4] else 1)
-    assert "all that exists within the target is evaluated" in status(whole)["message"]
+    where = " within the target" if limits == WITHIN else ""
+    assert f"every architecture{where} has been evaluated: the run is finished" in status(whole)["message"]
+    with JournalReader(whole / "journal.db") as reader:
+        last = reader.last_generation(1)
+    assert last is not None
+    assert any(not i.cache_hit for i in last.individuals)  # nothing is asked beyond what there was to find
 
 
 @pytest.mark.parametrize("limits", [(), ("oracle.table.latency=ms", "objective.latency_ms=30.0")])
@@ -342,8 +366,9 @@ def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had
 ) -> None:
     """What its journal says of the configuration is put back into the form of before."""
     old_keys = (f"oracle.table={table}", "oracle.table_accuracy=acc")
-    strategy = ("search.elitism=false", "search.screened=2")
-    settings = (*old_keys, *strategy, *(s for s in table_settings(table) if not s.startswith("oracle.table.")))
+    strategy = ("search.elitism=false", "search.screened=2", "search.riwoa.joint=false")  # which was all there was
+    newer = ("oracle.table.", "search.offspring")
+    settings = (*old_keys, *strategy, *(s for s in table_settings(table) if not s.startswith(newer)))
     whole, state = tmp_path / "whole", tmp_path / "state"
     assert life(whole, settings, "") == 0
     assert life(state, settings, "conductor.evaluated:3") == -signal.SIGKILL
@@ -355,7 +380,8 @@ def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had
         config["oracle"] |= {f"table_{name}": value for name, value in tables["table"].items()}
         config["oracle"] |= {"predictor": None, "latency_tables": None}
         config["search"] |= config["search"].pop("riwoa")
-        del config["search"]["spiral_b"], config["search"]["woa"]
+        for later in ("spiral_b", "joint", "first", "offspring", "gp", "woa"):
+            del config["search"][later]
         db.execute("UPDATE config_revisions SET config = ?", (json.dumps(config),))
     db.close()
     reseal(state / "journal.db")

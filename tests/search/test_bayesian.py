@@ -10,6 +10,7 @@ from riwoa.search.base import Outcome, Proposal, SearchInputError
 from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
+from riwoa.search.hypervolume import Staircase
 from riwoa.search.riwoa import RiwoaParameters, RotationInvariantWhale
 from riwoa.search.space import Gene, IntArray, Space
 from riwoa.surrogate.screening import Screening
@@ -31,15 +32,23 @@ class Run:
     """One search, told what it asks."""
 
     def __init__(
-        self, name: str, target_ms: float | None = None, seed: int = 0, space: Space = SPACE, **settings: float
+        self,
+        name: str,
+        target_ms: float | None = None,
+        seed: int = 0,
+        space: Space = SPACE,
+        *,
+        front: bool = False,
+        **settings: float,
     ) -> None:
         params: BayesianParameters
+        objective = Objective(target_ms, front=front)
         if name == "gp":
             params = BayesianParameters(**settings)  # type: ignore[arg-type]
-            self.strategy = BayesianSearch(space, Objective(target_ms), seed, params, load)
+            self.strategy = BayesianSearch(space, objective, seed, params, load)
         else:
             params = RiwoaParameters(**settings)  # type: ignore[arg-type]
-            self.strategy = RotationInvariantWhale(space, Objective(target_ms), seed, params, load)
+            self.strategy = RotationInvariantWhale(space, objective, seed, params, load)
         self.screening = Screening(space, of_scores=True)
         self.asked: list[tuple[int, ...]] = []
         self.proposed: list[Proposal] = []
@@ -77,12 +86,31 @@ def test_it_meets_the_best_soon_and_asks_nothing_twice_nor_beyond_the_limit(name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_restored_it_goes_on_as_if_it_had_never_stopped(name: str) -> None:
-    whole, first = Run(name, 9.0), Run(name, 9.0)
+def test_of_a_front_it_asks_from_end_to_end_and_forgets_none_of_it(name: str) -> None:
+    run = Run(name, 14.0, front=True, population=4)
+    for _ in range(12):
+        run.step()
+    assert len(set(run.asked)) == 12 * 4
+    assert all(load(np.array(row)) <= 14.0 for row in run.asked)
+    asked = np.array(run.asked)
+    found, kept = (
+        Staircase.of(np.array(list(map(accuracy, rows))), np.array(list(map(load, rows))), 14.0, 0.5)
+        for rows in (asked, run.strategy.codec.decode(run.strategy.population.genotype))
+    )
+    assert found.loads[0] <= 4.0  # 2 in 100 of all are
+    assert found.loads[-1] == 13.0
+    assert (len(found.loads), found.area) == (len(kept.loads), kept.area)
+    assert len(found.loads) > 4  # more than the population is to have
+
+
+@pytest.mark.parametrize("front", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_restored_it_goes_on_as_if_it_had_never_stopped(name: str, front: bool) -> None:
+    whole, first = Run(name, 9.0, front=front), Run(name, 9.0, front=front)
     for _ in range(4):
         whole.step()
         first.step()
-    again = Run(name, 9.0)
+    again = Run(name, 9.0, front=front)
     again.strategy.restore(first.strategy.snapshot())
     again.screening, again.asked = first.screening, first.asked
     for run in (whole, again):

@@ -13,6 +13,7 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import BATCH, Polish
 from riwoa.search.space import Space
+from riwoa.surrogate.mixture import MixtureLearner, MixtureProcess
 from tests.search.support import MIXED, MOBILE, Landscape, advance, hill, outcomes, random_indices, same, spaces
 
 SEED = 4
@@ -26,6 +27,7 @@ def polish(
     budget: int = 40,
     start: int = 0,
     latency_of: LatencyOf | None = None,
+    pairs: bool = False,
 ) -> Polish:
     (indices,) = random_indices(space, start)
     accuracy, latency_ms = landscape(indices)
@@ -37,7 +39,9 @@ def polish(
         fitness=float(objective.fitness(accuracy, latency_ms)),
         origin=(9, 2),
     )
-    return Polish(space, objective, SEED, leader, budget=budget, start_generation=10, latency_of=latency_of)
+    return Polish(
+        space, objective, SEED, leader, budget=budget, start_generation=10, latency_of=latency_of, pairs=pairs
+    )
 
 
 def finish(p: Polish, codec: Codec, landscape: Landscape) -> list[int]:
@@ -95,10 +99,13 @@ def test_with_budget_enough_it_ends_where_no_single_change_is_better(space: Spac
             assert landscape(codec.decode(vector[None, :])[0])[0] <= end.accuracy
 
 
+@pytest.mark.parametrize("pairs", [False, True], ids=["single changes", "pairs, as believed"])
 @pytest.mark.parametrize("space", [MIXED, MOBILE], ids=["mixed", "mobile"])
-def test_restored_at_any_batch_it_goes_on_bit_for_bit(space: Space) -> None:
+def test_restored_at_any_batch_it_goes_on_bit_for_bit(space: Space, pairs: bool) -> None:
     landscape, codec = hill(space), Codec(space, SEED)
-    whole = polish(space, landscape, budget=60)
+    posterior = believed(space, landscape) if pairs else None
+    whole = polish(space, landscape, budget=24, pairs=pairs)
+    whole.set_posterior(posterior)
     snapshots, asks = [whole.snapshot()], []
     while not whole.finished:
         proposals = whole.ask()
@@ -106,10 +113,11 @@ def test_restored_at_any_batch_it_goes_on_bit_for_bit(space: Space) -> None:
         asks.append(proposals)
         whole.tell(outcomes(proposals, codec, landscape))
         snapshots.append(whole.snapshot())
-    assert len(asks) >= 4
+    assert len(asks) >= 3
     for at, snapshot in enumerate(snapshots):
-        resumed = polish(space, landscape, budget=60, start=7)  # another start: the snapshot holds its own
+        resumed = polish(space, landscape, budget=24, start=7, pairs=pairs)  # another start: the snapshot holds its own
         resumed.restore(snapshot)
+        resumed.set_posterior(posterior)
         generation = at // 2
         while not resumed.finished:
             assert resumed.generation == 10 + generation
@@ -143,12 +151,46 @@ def test_a_leader_that_misses_the_target_may_be_replaced_by_one_that_meets_it_th
     assert accuracy > 0
 
 
-def test_the_first_simplex_reaches_beyond_the_phenotype_it_starts_from() -> None:
-    p, codec = polish(MOBILE, hill(MOBILE)), Codec(MOBILE, SEED)
-    start = p.leader.indices
-    corners = [codec.decode(q.genotype[None, :])[0] for q in p.ask()]
-    assert len(corners) == 2
-    assert all(np.any(c != start) for c in corners)
+def believed(space: Space, landscape: Landscape, examples: int = 60) -> MixtureProcess:
+    """What is believed of a landscape after some evaluations."""
+    indices = random_indices(space, 100, examples)
+    return MixtureLearner(space).learn(indices, np.array([landscape(row)[0] for row in indices]))
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_the_most_promising_are_asked_first(pairs: bool) -> None:
+    landscape, codec, gained = hill(MOBILE), Codec(MOBILE, SEED), {True: 0.0, False: 0.0}
+    posterior = believed(MOBILE, landscape)
+    for believes in gained:
+        for start in range(5):
+            p = polish(MOBILE, landscape, budget=12, start=start, pairs=pairs)
+            before = p.leader.accuracy
+            p.set_posterior(posterior if believes else None)
+            finish(p, codec, landscape)
+            gained[believes] += p.leader.accuracy - before
+    assert gained[True] > 1.3 * gained[False]
+
+
+def test_pairs_of_changes_go_on_where_no_single_change_is_better() -> None:
+    landscape, codec = hill(MIXED), Codec(MIXED, SEED)
+    single, pairs = (polish(MIXED, landscape, budget=3000, pairs=pairs) for pairs in (False, True))
+    asked = [sum(finish(p, codec, landscape)) for p in (single, pairs)]
+    assert asked[1] > asked[0]
+    assert pairs.leader.accuracy >= single.leader.accuracy
+
+
+def test_a_polish_that_an_older_version_began_goes_on_around_its_leader() -> None:
+    landscape, codec = hill(MOBILE), Codec(MOBILE, SEED)
+    begun = polish(MOBILE, landscape, budget=40)
+    for _ in range(3):
+        advance(begun, codec, landscape)
+    snapshot = begun.snapshot()
+    del snapshot["pairs"]  # as older versions stored it
+    resumed = polish(MOBILE, landscape, budget=40, start=7, pairs=True)
+    resumed.restore(snapshot)
+    assert resumed.leader.origin == begun.leader.origin
+    assert sum(finish(resumed, codec, landscape)) <= 40 - 3 * BATCH  # what it had asked counts
+    assert resumed.leader.accuracy >= begun.leader.accuracy
 
 
 def test_batches_are_bounded_and_numbered_on_from_the_search() -> None:

@@ -22,9 +22,11 @@ from riwoa_storage.events import (
     Event,
     FinalistsTimed,
     LatencyDrift,
+    MemoryInherited,
     NetworkJudged,
     RequestsWithdrawn,
     RunResumed,
+    SearchConverged,
     SpaceExhausted,
     TrainingFailed,
     UnknownEvent,
@@ -55,6 +57,7 @@ STORED: list[tuple[Event, str, str]] = [
         "cognition",
         '{"directory":"/m","model":"m@1","reason":"found","state":"model"}',
     ),
+    (MemoryInherited(**AT, content={"start": [[0, 1]]}), "memory", '{"content":{"start":[[0,1]]}}'),
     (ConfigApplied(**AT, changed={"run.generations": [3, 4]}), "config_applied", '{"run.generations":[3,4]}'),
     (
         DeadlineReached(**AT, deadline="07:00", phase="search"),
@@ -62,6 +65,7 @@ STORED: list[tuple[Event, str, str]] = [
         '{"deadline":"07:00","phase":"search"}',
     ),
     (SpaceExhausted(**AT, architectures=9, phase="polish"), "space_exhausted", '{"architectures":9,"phase":"polish"}'),
+    (SearchConverged(**AT, candidates=100), "search_converged", '{"candidates":100}'),
     (
         WinnerConfirmed(**AT, architecture_key="k", oracle_version="v", metrics={"accuracy": 0.5}, error=None),
         "winner_confirmed",

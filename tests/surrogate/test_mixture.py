@@ -71,6 +71,30 @@ def test_what_is_believed_is_expected_and_makes_sure() -> None:
     assert sure < unsure
 
 
+def test_believing_is_learning_what_is_expected() -> None:
+    """The factor that grows says what one that is computed anew says."""
+    known, new, probe = np.split(drawn(MIXED, 60), [30, 33])
+    kernel, scores = MixtureKernel(MIXED), normal_scores(worth(known))
+    process = MixtureProcess(kernel, kernel.means, known, scores, worth(known))
+    joined = np.concatenate((known, new))
+    expected = np.concatenate((scores, process.predict(new)[0]))
+    anew = MixtureProcess(kernel, kernel.means, joined, expected, expected)
+    grown = process.believe(new[:1]).believe(new[1:])
+    assert grown.count == len(known)
+    for found, wanted in zip(grown.predict(probe), anew.predict(probe), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+
+def test_a_gene_of_very_many_choices_is_a_number() -> None:
+    space = Space("real", tuple(Gene(f"x{i}", tuple(range(100_000))) for i in range(2)))
+    kernel = MixtureKernel(space)
+    assert [part.shape for part in kernel.features(drawn(space, 3))] == [(3, 2)]
+    known = drawn(space, 60)
+    values = -np.square(known / 1e5 - 0.5).sum(axis=1)
+    means, _ = MixtureLearner(space).learn(known[:40], values[:40]).predict(known[40:])
+    assert np.corrcoef(means, values[40:])[0, 1] > 0.9
+
+
 @pytest.mark.parametrize("count", [7, 55, EXACT + 30])
 def test_a_process_does_not_depend_on_those_learned_before_it(count: int) -> None:
     known = drawn(NOMINAL, count)

@@ -26,7 +26,7 @@ _MOST_REFUSED = 50  # budgets that it may spend on what is known to be beyond th
 class Found:
     """One search; ``improvements`` are (queries so far, score), each better than the one before.
 
-    ``times`` (in the landscape's unit) and ``rows`` (of the table) belong to the improvements, one each.
+    ``times`` (in the landscape's unit) and ``rows`` (see ``Measured``) belong to the improvements, one each.
     """
 
     strategy: str
@@ -36,11 +36,12 @@ class Found:
     repeats: int
     generations: int
     improvements: tuple[tuple[int, float], ...]
-    row: int | None  # of the table, of the last improvement
+    row: int | None  # of the last improvement
     given_up: int = 0  # of the queries: after a cheap measurement
     times: tuple[float, ...] = ()
     rows: tuple[int | None, ...] = ()
     own_s: float = field(default=0.0, compare=False)  # of the search's own computing
+    time: float = field(default=0.0, compare=False)  # of the whole search, in the landscape's unit
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Found:
@@ -164,11 +165,19 @@ class Arena:
         score = self._score.take(measured)
         if score is not None:
             self._improvements.append((math.ceil(self.spent), score))
-            self._times.append(self._time)
+            self._times.append(self._time_with(self._own_s()))
             self._rows.append(measured.row)
+
+    def _own_s(self) -> float:
+        """What the search itself computed so far."""
+        return time.perf_counter() - self._started_s - self._measuring_s
+
+    def _time_with(self, own_s: float) -> float:
+        return self._time + (own_s if self.landscape.own_time_counts else 0.0)
 
     def found(self, strategy: str, seed: int, generations: int) -> Found:
         """What came of the search."""
+        own_s = self._own_s()
         return Found(
             strategy=strategy,
             seed=seed,
@@ -181,5 +190,6 @@ class Arena:
             given_up=len(self.given_up),
             times=tuple(self._times),
             rows=tuple(self._rows),
-            own_s=time.perf_counter() - self._started_s - self._measuring_s,
+            own_s=own_s,
+            time=self._time_with(own_s),
         )

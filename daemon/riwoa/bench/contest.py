@@ -8,21 +8,27 @@ that was killed, run again, goes on, and another strategy pays for its own searc
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 from riwoa.bench.arena import MOST_REPEATS, POPULATION, Arena, Found
 from riwoa.bench.contestants import Contestant, contestants
+from riwoa.bench.crew import work
 from riwoa.bench.landscape import Landscape
-from riwoa.bench.own import OwnSearch
+from riwoa.bench.own import OwnSearch, remembered_by
 from riwoa.bench.peers import search_by_peer
+from riwoa.bench.whole import WRITERS, search_whole
 from riwoa.files.results import ResultFile
 
 Report = Callable[[int, int], None]
+Job = tuple[Contestant, int]  # with the seed
 DEFAULT_STRATEGIES = "riwoa,woa,random"
 
 
@@ -71,13 +77,32 @@ def search(contestant: Contestant, seed: int, landscape: Landscape, budget: int)
     """
     if contestant.is_peer:
         return search_by_peer(contestant.base, seed, landscape, budget)
-    return OwnSearch(contestant, seed, Arena(landscape, budget)).run()
+    known = remembered_by(contestant, seed, landscape, budget)  # before the account is opened
+    arena = Arena(landscape, budget)
+    if contestant.suffix in WRITERS:
+        whole = search_whole(arena, seed, contestant.suffix, dict(contestant.settings))
+        return arena.found(contestant.name, seed, asyncio.run(whole))
+    return OwnSearch(contestant, seed, arena, known).run()
 
 
 def search_all(
-    settings: Settings, landscape: Landscape, out: Path | None, progress: Report = lambda done, total: None
+    settings: Settings,
+    landscape: Landscape,
+    out: Path | None,
+    progress: Report = lambda done, total: None,
+    *,
+    make: Callable[[], Landscape] | None = None,
+    workers: int = 1,
 ) -> list[Found]:
     """Every (strategy, seed), by strategy, then seed; those that ``out`` holds are not searched again.
+
+    Args:
+        settings: who, and how long.
+        landscape: where.
+        out: file of finished searches.
+        progress: told of each.
+        make: the landscape anew, in a process; needed for more workers than one.
+        workers: searches at once.
 
     Raises:
         UsageError: a contestant cannot take part here.
@@ -85,23 +110,32 @@ def search_all(
     """
     file = SearchFile(out) if out is not None else None
     named = contestants(",".join(settings.strategies))
-    pairs = [(c, seed) for c in named for seed in range(settings.seeds)]
     keys = {c.name: search_key(c, landscape, settings.budget) for c in named}
-    found = []
+    found: dict[tuple[str, int], Found] = {}
     try:
-        for done, (contestant, seed) in enumerate(pairs):
-            progress(done, len(pairs))
-            one = file.get(keys[contestant.name], contestant.name, seed) if file is not None else None
-            if one is None:
-                one = search(contestant, seed, landscape, settings.budget)
-                if file is not None:
-                    file.put(keys[contestant.name], one)
-            found.append(one)
+        left: list[Job] = []
+        for seed, contestant in product(range(settings.seeds), named):
+            kept = file.get(keys[contestant.name], contestant.name, seed) if file is not None else None
+            if kept is None:
+                left.append((contestant, seed))
+            else:
+                found[contestant.name, seed] = kept
+        total = settings.seeds * len(named)
+        progress(len(found), total)
+        here = make if make is not None and workers > 1 else lambda: landscape
+        for (contestant, seed), one in work(here, partial(_do, settings.budget), left, workers):
+            found[contestant.name, seed] = one
+            if file is not None:
+                file.put(keys[contestant.name], one)
+            progress(len(found), total)
     finally:
         if file is not None:
             file.close()
-    progress(len(pairs), len(pairs))
-    return found
+    return [found[c.name, seed] for c in named for seed in range(settings.seeds)]
+
+
+def _do(budget: int, landscape: Landscape, job: Job) -> Found:
+    return search(*job, landscape, budget)
 
 
 def search_key(contestant: Contestant, landscape: Landscape, budget: int) -> str:

@@ -6,6 +6,8 @@
 - ``riwoa-blind``: without the knowledge of constraints; ``riwoa-unscreened``: without the predictor.
 - ``...-raced`` gives candidates up by a cheap measurement, as ``oracle.rungs`` does: each costs its share of a query,
   and one that is given up nothing more.
+- ``...-after`` has searched the ``--after`` landscape before, and remembers it as the daemon would.
+- ``riwoa-semantic``, ``riwoa-placebo``, ``riwoa-greedy``: whole searches with a writer beside, ``riwoa.bench.whole``.
 - ``optuna-tpe``, ...: see ``riwoa.bench.peers``.
 - ``own`` stands for every strategy without a suffix, ``peers`` for those peers that search any table.
 """
@@ -22,28 +24,32 @@ from typing import Any
 
 import riwoa
 from riwoa.bench.peers import PEERS, peer_version
+from riwoa.bench.whole import WRITERS
 from riwoa.errors import UsageError
 from riwoa.search.base import SearchInputError, SearchParameters
 from riwoa.search.strategies import STRATEGIES
 
-BLIND, UNSCREENED, RACED = "-blind", "-unscreened", "-raced"
+BLIND, UNSCREENED, RACED, AFTER = "-blind", "-unscreened", "-raced", "-after"
 GROUPS = {"own": tuple(STRATEGIES), "peers": ("optuna-tpe", "optuna-gp", "catcma", "nsga2")}  # of any landscape
 NAMES = (
     *STRATEGIES,
     *(f"riwoa{suffix}" for suffix in (BLIND, UNSCREENED, RACED)),
     *(f"{name}{RACED}" for name in ("woa", "random")),
+    *(f"{name}{AFTER}" for name in ("riwoa", "gp")),
+    *(f"riwoa{suffix}" for suffix in WRITERS),
     *PEERS,
 )
 _SETTING = re.compile(r"([a-z_]+)=(\S+)")
 
 _PACKAGE = Path(riwoa.__file__).parent
 _EVERYBODYS = (  # the code of every search: the account, what it asks for, and who answers
-    *(f"bench/{name}.py" for name in ("arena", "front", "functions", "landscape", "predictor", "table")),
+    *(f"bench/{name}.py" for name in ("arena", "front", "functions", "landscape", "predictor", "subnets", "table")),
     *("hardware/ofa_table.py", "oracle/predictor.py", "oracle/table_file.py"),
     *("search/fitness.py", "search/space.py", "supernet/space.py"),
 )
-_OWN = ("bench/own.py", "search/*.py", "surrogate/*.py")
+_OWN = ("bench/earlier.py", "bench/own.py", "search/*.py", "surrogate/*.py")
 _PEERS = ("bench/peers/*.py",)
+_WHOLE = ("bench/whole.py", "cognition/*.py", "run/*.py", "data/prompts/*.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Contestant:
             peer_version(plain)
             return cls(name, plain)
         base, suffix = plain, ""
-        for ending in (BLIND, UNSCREENED, RACED):
+        for ending in (BLIND, UNSCREENED, RACED, AFTER, *WRITERS):
             if plain.endswith(ending):
                 base, suffix = plain.removesuffix(ending), ending
         one = cls(name, base, suffix, tuple(_settings(name, base, settings)))
@@ -101,7 +107,7 @@ class Contestant:
         """Changes whenever its code or the arena's does; with a peer's library, too."""
         if self.is_peer:
             return f"{peer_version(self.base)} {_sha256_of(*_EVERYBODYS, *_PEERS)}"
-        return _sha256_of(*_EVERYBODYS, *_OWN)
+        return _sha256_of(*_EVERYBODYS, *_OWN, *(_WHOLE if self.suffix in WRITERS else ()))
 
 
 def own_strategy(name: str) -> bool:

@@ -24,6 +24,7 @@ from riwoa.bench.landscape import Measured
 from riwoa.bench.measures import summary
 from riwoa.bench.table import Question, TableLandscape
 from riwoa.errors import InputError
+from riwoa.search.fitness import Objective
 
 Point = tuple[float, float]  # load and value
 
@@ -103,6 +104,7 @@ class FrontLandscape(TableLandscape):
         if not self.whole.points:
             raise InputError(f"{path}: no row lies within the reference; raise its load or lower its value")
         self.best, self.worst = 1.0, 0.0
+        self.aim = Objective(reference.load, front=True)
 
     @property
     def key(self) -> str:

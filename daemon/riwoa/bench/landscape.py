@@ -16,7 +16,7 @@ class Measured:
 
     value: float
     load: float
-    row: int | None = None  # of the table that knows it
+    row: int | None = None  # of the table that knows it; elsewhere what names it to ``Landscape.report``
 
 
 class Score(Protocol):
@@ -75,6 +75,16 @@ class Landscape(Protocol):
         """What a search that found nothing is credited with."""
         ...
 
+    @property
+    def earlier(self) -> Landscape | None:
+        """Where somebody who remembers has searched before; of the same space, with no known best."""
+        ...
+
+    @property
+    def earlier_is_same(self) -> bool:
+        """Whether values are the same there."""
+        ...
+
     def score(self) -> Score:
         """A fresh score."""
         ...
@@ -94,6 +104,11 @@ class Landscape(Protocol):
 
     def time_of(self, measured: Measured) -> float:
         """What a full measurement takes, in ``time_unit``."""
+        ...
+
+    @property
+    def own_time_counts(self) -> bool:
+        """Whether a search's own computing takes its time as well, as it does where measurements are made for real."""
         ...
 
     @property
@@ -118,7 +133,10 @@ class Plain:
     best: float | None = None
     worst: float = 0.0
     time_unit: str = "queries"
+    own_time_counts: bool = False
     cheap_cost: float | None = None
+    earlier: Landscape | None = None
+    earlier_is_same: bool = False
 
     def score(self) -> Score:
         """See ``Landscape``."""

@@ -70,7 +70,8 @@ def draw(experiments: Sequence[Experiment], found: Mapping[str, Result], folder:
     for e in experiments:
         if e.picture is not None and e.name in found:
             with contextlib.suppress(InputError):  # the page's table says so
-                drawn += _PICTURES[e.picture](found[e.name], folder / e.picture, f"{e.section.title}: {e.title}")
+                title = f"{e.section.title}: {e.title}"
+                drawn += _PICTURES[e.picture](found[e.name], folder / f"{e.picture}-{e.name}", title)
     ranked = [found[e.name] for e in experiments if e.ranked and e.name in found]
     if len(ranked) > 1:
         drawn += plot_ranks(ranked, folder / "ranks")
@@ -123,11 +124,15 @@ def _contest(rows: Rows) -> list[str]:
 
 
 def _contest_table(result: Result) -> str:
-    known = result["bench"] != "front" and result["best_score"] is not None
+    front, measured = result["bench"] == "front", result["time_unit"] == "s"
+    known = not front and result["best_score"] is not None
     key = "comparisons_to_best" if known else "comparisons"
     against = {c["against"]: c for c in result[key]}
-    first = ["queries", "95 %", "miss"] if known else ["share", "95 %"]
-    table = [["", *first, "valid", "test", "own", "effect", "p"] if known else ["", *first, "own", "effect", "p"]]
+    if known:
+        first = ["queries", "95 %", "miss", "valid", "test"]
+    else:
+        first = ["share" if front else "valid", "95 %", *(["test", "time, s"] if measured else [])]
+    table = [["", *first, "own", "effect", "p"]]
     ours = result["compared"]
     for row in result["rows"]:
         if known:
@@ -136,7 +141,9 @@ def _contest_table(result: Result) -> str:
             numbers += [f"{row['value_mean']:.2f}", _or_blank(row["report_mean"])]
         else:
             low, high = row["value_interval"] or (float("nan"),) * 2
-            numbers = [f"{row['value_mean']:.3f}", f"{low:.3f}-{high:.3f}"]
+            digits = 3 if front else 2
+            numbers = [f"{row['value_mean']:.{digits}f}", f"{low:.{digits}f}-{high:.{digits}f}"]
+            numbers += [_or_blank(row["report_mean"]), f"{row['time_mean']:.0f}"] if measured else []
         c = against.get(row["strategy"])
         pair = ["", ""] if c is None else [f"{c['rank_biserial']:+.2f}", _p(c["wilcoxon_p_holm"])]
         name = row["strategy"].removeprefix(f"{ours}:")
@@ -188,23 +195,6 @@ def _functions(rows: Rows) -> list[str]:
     return parts
 
 
-def _embedded(rows: Rows) -> list[str]:
-    parts = []
-    for e, result in rows:
-        against = {c["against"]: c for c in result["comparisons"]}
-        table = [["", "best", "sd", "test", "won", "lost", "effect", "p"]]
-        for row in result["rows"]:
-            c = against.get(row["strategy"])
-            pair = [""] * 4
-            if c is not None:
-                pair = [str(c["wins"]), str(c["losses"]), f"{c['rank_biserial']:+.2f}", _p(c["wilcoxon_p_holm"])]
-            numbers = [_percent(row["mean"]), _percent(row["sd"]), _percent(row["test_accuracy_mean"])]
-            table.append([row["strategy"], *numbers, *pair])
-        target, seeds = result["settings"]["target_ms"], result["settings"]["seeds"]
-        parts += [f"Seeds: {seeds}, target {target:.3f} ms", f"```\n{_command(e, result)}\n```", _block(table)]
-    return parts
-
-
 def _ranks(there: Rows) -> list[str]:
     ranked = [r for e, r in there if e.ranked]
     if len(ranked) < 2:
@@ -218,12 +208,12 @@ def _ranks(there: Rows) -> list[str]:
     return ["### Ranks", says, _block(table)]
 
 
-_SECTIONS = {"contest": _contest, "grounds": _grounds, "functions": _functions, "embedded": _embedded}
+_SECTIONS = {"contest": _contest, "grounds": _grounds, "functions": _functions}
 
 
 def _command(e: Experiment, result: Result) -> str:
     """As a user would type it for the same seeds, in lines that fit."""
-    places = {"data": "$RIWOA_DATA", "table": "latency_lut.json"}
+    places = {"data": "$RIWOA_DATA", "table": "latency_lut.json", "results": ".bench"}
     words = ["riwoactl", "bench", *e.command(places, result["settings"]["seeds"])]
     lines, line = [], ""
     for word in (w if w.startswith("$") else shlex.quote(w) for w in words):
@@ -268,7 +258,3 @@ def _p(p: float) -> str:
 
 def _or_blank(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"

@@ -228,10 +228,9 @@ def _successful(result: Result) -> list[Result]:
 
 
 def _times(result: Result) -> FloatArray:
-    """Times from a few queries to the whole budget, evenly on a logarithmic axis."""
-    budget = result["ladder"][-1]
-    a_query = max(s["times"][-1] / s["improvements"][-1][0] for s in _successful(result) if s["times"])
-    return np.geomspace(a_query * min(_FIRST_QUERIES, budget / 2), a_query * budget, _GRID)
+    """Times from those of a few queries to the longest search's, evenly on a logarithmic axis."""
+    longest, budget = result["time_ladder"][-1], result["ladder"][-1]
+    return np.geomspace(longest * min(_FIRST_QUERIES / budget, 0.5), longest, _GRID)
 
 
 def _quartiles(searches: Sequence[Result], times: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -20,14 +20,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from riwoa.bench.arena import Arena
+from riwoa.bench.contest import Report
 from riwoa.bench.contestants import Contestant
-from riwoa.bench.embedded import Accuracies, EvaluationFile, Evaluator, Report, Search
-from riwoa.bench.own import scheduled, screening_of
+from riwoa.bench.crew import work
+from riwoa.bench.embedded import Task
+from riwoa.bench.own import OwnSearch
 from riwoa.bench.paired import student_interval
+from riwoa.bench.subnets import Evaluator, SubnetLandscape
 from riwoa.config.schema import Config
 from riwoa.errors import OracleError, TableError
 from riwoa.hardware.build import build_table_in_child
@@ -37,15 +42,8 @@ from riwoa.hardware.onnx_clock import network_items
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.runtime import TORCH, Runtime, runtime_of
 from riwoa.hardware.target import auto_target_ms
-from riwoa.oracle.pool import WorkerPool
-from riwoa.oracle.supernet import supernet_spec
-from riwoa.oracle.workers import pool_settings
-from riwoa.run.task import KeptLatencies
-from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
-from riwoa.search.space import Space
-from riwoa.search.strategies import make_strategy
-from riwoa.supernet.space import mobilenet_space, ofa_config
+from riwoa.supernet.space import ofa_config
 
 STRATEGY = "riwoa"
 _REPEATS = 100  # of torch's table
@@ -83,21 +81,6 @@ class Searched:
         return min((n for n in self.networks if n.accuracy >= accuracy), key=lambda n: n.predicted_ms)
 
 
-@dataclass(slots=True)
-class _Seen:
-    """Accuracies from an evaluator, and what was asked for."""
-
-    evaluator: Accuracies
-    found: dict[str, tuple[Architecture, float]] = field(default_factory=dict)
-
-    async def accuracy(self, key: str, architecture: Architecture) -> float:
-        """See ``Accuracies``."""
-        accuracy = await self.evaluator.accuracy(key, architecture)
-        if not math.isnan(accuracy):
-            self.found[key] = architecture, accuracy
-        return accuracy
-
-
 async def torch_table(path: Path, own: LatencyTable, progress: ProgressCallback | None = None) -> LatencyTable:
     """Eager torch's table of the same networks on this device; measured where there is none.
 
@@ -113,7 +96,10 @@ async def torch_table(path: Path, own: LatencyTable, progress: ProgressCallback 
     return table
 
 
-async def bench_runtimes(
+Search = tuple[LatencyTable, int, float]  # seed and target
+
+
+def bench_runtimes(
     settings: Settings,
     config: Config,
     tables: tuple[LatencyTable, LatencyTable],
@@ -127,78 +113,61 @@ async def bench_runtimes(
         config: of the oracle.
         tables: torch's, and that of the runtime in which everything is timed.
         out: file of evaluations, which are not repeated.
-        progress: told of each evaluation.
+        progress: told of each search.
 
     Raises:
         RiwoaError: the oracle cannot be made, or ``out`` cannot be written.
     """
-    space, spec = mobilenet_space(config.oracle.supernet.resolutions), supernet_spec(config.oracle)
-    limits = replace(pool_settings(config.oracle), workers=settings.workers)
-    spent, file = 0, EvaluationFile(out)
-
-    def spend() -> None:
-        nonlocal spent
-        spent += 1
-        progress(spent, 2 * settings.seeds * settings.budget)
-
     torch_table, own = tables
     target_ms = auto_target_ms(torch_table, config.oracle.supernet.resolutions)
-    try:
-        async with WorkerPool(spec, limits) as pool:
-            judge = Evaluator(pool, (await pool.start()).version, file, space)
-            places = asyncio.Semaphore(2 * settings.workers)
+    task, seeds, done = Task(config, own, out), range(settings.seeds), 0
 
-            async def search(table: LatencyTable, seed: int, most_ms: float) -> Searched:
-                async with places:
-                    return await _search(space, table, seed, most_ms, settings.budget, judge, spend)
+    def searched(wanted: Sequence[Search]) -> list[Searched]:
+        nonlocal done
+        found = {}
+        for (_, seed, _), one in work(task.landscape, partial(_search, settings.budget), wanted, settings.workers):
+            found[seed] = one
+            progress(done := done + 1, 2 * settings.seeds)
+        return [found[seed] for seed in seeds]
 
-            with_torch = await asyncio.gather(*(search(torch_table, s, target_ms) for s in range(settings.seeds)))
-            winners_ms = _milliseconds([one.winner for one in with_torch], own)
-            with_own = await asyncio.gather(
-                *(search(own, s, winners_ms[one.winner.key]) for s, one in enumerate(with_torch))
-            )
-        pairs = list(zip(with_torch, with_own, strict=True))
-        named = [_of_the_same(pair, tables) for pair in pairs]
-        shown = [network for pair in pairs for network in (*(one.winner for one in pair), *_equals(*pair))]
-        shown += [network for both in named for network in both]
-        measured_ms = _milliseconds(shown, own)
-        async with WorkerPool(replace(spec, split="test"), limits) as pool:
-            test = await _accuracies(shown, Evaluator(pool, (await pool.start()).version, file, space))
-    finally:
-        file.close()
+    with_torch = searched([(torch_table, seed, target_ms) for seed in seeds])
+    winners_ms = _milliseconds([one.winner for one in with_torch], own)
+    with_own = searched([(own, seed, winners_ms[one.winner.key]) for seed, one in zip(seeds, with_torch, strict=True)])
+    pairs = list(zip(with_torch, with_own, strict=True))
+    named = [_of_the_same(pair, tables) for pair in pairs]
+    shown = [network for pair in pairs for network in (*(one.winner for one in pair), *_equals(*pair))]
+    shown += [network for both in named for network in both]
+    measured_ms = _milliseconds(shown, own)
+    test = _accuracies(shown, task.landscape().judge)
     ratios = [measured_ms[by_torch.key] / measured_ms[by_own.key] for by_torch, by_own in named]
     facts = {"target_ms_of_torch": target_ms, "table_sha256": own.sha256, "torch_table_sha256": torch_table.sha256}
     return summary(settings, pairs, measured_ms, test, ratios, facts)
 
 
-async def _accuracies(networks: Sequence[Network], judge: Accuracies) -> dict[str, float]:
-    """What networks are worth, by key, each asked for once."""
+def _accuracies(networks: Sequence[Network], judge: Evaluator) -> dict[str, float]:
+    """What networks are worth, by key."""
     unique = {network.key: network.architecture for network in networks}
-    told = await asyncio.gather(*(judge.accuracy(key, architecture) for key, architecture in unique.items()))
-    return dict(zip(unique, told, strict=True))
+    return {key: judge.evaluation(key, architecture).accuracy for key, architecture in unique.items()}
 
 
-async def _search(
-    space: Space, table: LatencyTable, seed: int, target_ms: float, budget: int, judge: Accuracies, spend: Any
-) -> Searched:
-    """One search with one table.
+def _search(budget: int, of: SubnetLandscape, search: Search) -> Searched:
+    """One search with one table; ``of`` says how accurate a network is.
 
     Raises:
         OracleError: nothing that it evaluated is within the target.
     """
-    latencies = KeptLatencies(space, lambda architecture: table.latency_ms(ofa_config(architecture)))
-    contestant = Contestant.parse(STRATEGY)
-    params = scheduled(contestant, budget)
-    strategy = make_strategy(STRATEGY, space, Objective(target_ms), seed, params, latencies)
-    driver, seen = Driver(strategy, guide=screening_of(contestant, params, space)), _Seen(judge)
-    found = await Search(driver, seed, latencies, budget).run(seen, spend)
-    networks = [
-        Network(key, architecture, accuracy, table.latency_ms(ofa_config(architecture)))
-        for key, (architecture, accuracy) in seen.found.items()
-    ]
-    if found.key is None:
+    table, seed, target_ms = search
+    place = SubnetLandscape(of.evaluator, of.judge, table, Objective(target_ms), of.resolutions)
+    arena = Arena(place, budget)
+    found = OwnSearch(Contestant.parse(STRATEGY), seed, arena).run()
+    if found.row is None:
         raise OracleError(f"nothing within {target_ms:.3f} ms was found by seed {seed}; evaluate more")
-    return Searched(networks, next(network for network in networks if network.key == found.key))
+    networks = {
+        m.row: Network(key, place.space.architecture(place.indices(m.row)), m.value / 100.0, m.load)
+        for key, m in arena.known.items()
+        if m.row is not None and not math.isnan(m.value)
+    }
+    return Searched(list(networks.values()), networks[found.row])
 
 
 def _equals(one: Searched, other: Searched) -> tuple[Network, Network]:

@@ -76,7 +76,8 @@ def run_suite(share: Share, jobs: int, progress: Progress = lambda done, total, 
         UsageError: an experiment is named that there is not.
         StateLockedError: another suite works on these results.
     """
-    places = {"data": str(data_folder()), "table": str(shipped("latency_lut.json"))}
+    results = str(share.results.absolute())
+    places = {"data": str(data_folder()), "table": str(shipped("latency_lut.json")), "results": results}
     experiments, failed = share.experiments, {}
     share.folder.mkdir(parents=True, exist_ok=True)
     with _locked(share.results):

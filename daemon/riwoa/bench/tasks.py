@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from riwoa.bench.embedded import EvaluationFile, Evaluator, objective
+from riwoa.bench import embedded
+from riwoa.bench.subnets import SubnetLandscape
 from riwoa.config.schema import Config
 from riwoa.errors import InputError
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.ofa_table import OfaLatencyTable
-from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.predictor import AccuracyPredictor
-from riwoa.oracle.supernet import supernet_spec
-from riwoa.oracle.workers import pool_settings
 from riwoa.search.fitness import Objective
 from riwoa.search.space import Space
 from riwoa.supernet.space import mobilenet_space, ofa_config
@@ -96,18 +93,20 @@ class EmbeddedTask(_Tabled):
     parents_at: tuple[int, ...] = (2, 4, 6, 8)
     parents_a_search = 50
 
-    def __init__(self, config: Config, table: LatencyTable, evaluator: Evaluator) -> None:
-        super().__init__(table)
-        self._evaluator = evaluator
-        self.space = mobilenet_space(config.oracle.supernet.resolutions)
-        self.aim = objective(config, table)
-        self.facts: Mapping[str, Any] = {"target_ms": self.aim.latency_target_ms, "latency_table_sha256": table.sha256}
+    def __init__(self, landscape: SubnetLandscape) -> None:
+        super().__init__(landscape.table)
+        self._evaluator = landscape.evaluator
+        self.space, self.aim = landscape.space, landscape.aim
+        sha256 = landscape.table.sha256
+        self.facts: Mapping[str, Any] = {"target_ms": self.aim.latency_target_ms, "latency_table_sha256": sha256}
 
     async def accuracies(self, architectures: Sequence[Architecture]) -> list[float]:
         """See ``Task.accuracies``."""
-        keys = [self.space.key(self.space.indices(a)) for a in architectures]
-        rows = zip(keys, architectures, strict=True)
-        return list(await asyncio.gather(*(self._evaluator.accuracy(key, a) for key, a in rows)))
+        return await asyncio.to_thread(lambda: [self._accuracy(a) for a in architectures])
+
+    def _accuracy(self, architecture: Architecture) -> float:
+        key = self.space.key(self.space.indices(architecture))
+        return self._evaluator.evaluation(key, architecture).accuracy
 
 
 def data_with(name: str) -> Path | None:
@@ -144,7 +143,7 @@ def predictor_folder() -> Path:
 
 
 @asynccontextmanager
-async def open_task(name: str, config: Config, table: LatencyTable, out: Path, workers: int = 1) -> AsyncIterator[Task]:
+async def open_task(name: str, config: Config, table: LatencyTable, out: Path) -> AsyncIterator[Task]:
     """A task, ready to be asked; evaluations of the supernet are kept in ``out``.
 
     Raises:
@@ -160,14 +159,4 @@ async def open_task(name: str, config: Config, table: LatencyTable, out: Path, w
         return
     if name != "embedded":
         raise InputError(f"no task {name!r}; there are predictor and embedded")
-    file = EvaluationFile(out)
-    try:
-        async with AsyncExitStack() as stack:
-            limits = replace(pool_settings(config.oracle), workers=workers)
-            pool = await stack.enter_async_context(WorkerPool(supernet_spec(config.oracle), limits))
-            version = (await pool.start()).version
-            yield EmbeddedTask(
-                config, table, Evaluator(pool, version, file, mobilenet_space(config.oracle.supernet.resolutions))
-            )
-    finally:
-        file.close()
+    yield EmbeddedTask(embedded.Task(config, table, out).landscape())

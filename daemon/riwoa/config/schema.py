@@ -65,8 +65,12 @@ class Run(Section):
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the run")
     generations: Positive = live(200, "generations of search before the polish")
-    evaluations: Positive | None = live(None, "stop searching after this many unique evaluations")
-    polish_evaluations: NotNegative = live(60, "unique evaluations of the polish; 0 for none")
+    evaluations: Positive | None = live(
+        None,
+        "most unique evaluations of search and polish together, which keeps at most a quarter of them; the first "
+        "generation is whole",
+    )
+    polish_evaluations: NotNegative = live(60, "most unique evaluations of the polish; 0 for none")
     deadline: Annotated[str, BeforeValidator(deadline_text), AfterValidator(checked_deadline)] | None = live(
         None, "local time, 07:00 or 2026-01-31T07:00, by which the best answer is polished and exported"
     )
@@ -114,10 +118,15 @@ class OtherDevice(Section):
 class ObjectiveSection(Section):
     """What to look for."""
 
+    kind: Literal["best", "front"] = Field(
+        "best",
+        description="best = the best network within the limits; front = the best within every latency up to the "
+        "target: `riwoactl export --within` then answers any",
+    )
     latency_ms: Literal["auto", "none"] | Annotated[float, Field(gt=0, le=1e9)] = live(
         "auto",
         "latency target of one image in milliseconds; auto = the geometric mean of the attainable range (of a table: "
-        "the median; of a command: none); none = no target",
+        "the median; of a command: none; of a front: the whole range); none = no target",
     )
     exponent: Annotated[float, Field(ge=-100, lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
     maximize: Metric = Field("accuracy", description="the metric to raise, of those that the oracle gives")
@@ -151,7 +160,8 @@ class ObjectiveSection(Section):
         limits = self.limits
         if target_ms is not None and (limits or as_limit):
             limits = (Constraint("latency_ms", target_ms), *limits)
-        return Objective(target_ms, self.exponent, metric, lowered, limits, known)
+        front = self.kind == "front" and target_ms is not None  # None: of a journal without a generation
+        return Objective(target_ms, self.exponent, metric, lowered, limits, known, front)
 
     def to_json(self) -> dict[str, Any]:
         """As a run's provenance names it: what is as it always was is left out."""
@@ -162,6 +172,8 @@ class ObjectiveSection(Section):
     def _is_one_objective(self) -> ObjectiveSection:
         if self.minimize is not None and self.maximize != "accuracy":
             raise ValueError("objective.maximize and objective.minimize are both given; leave one out")
+        if self.kind == "front" and self.latency_ms == "none":
+            raise ValueError('objective.latency_ms: a front has an end; "auto" is the whole range')
         names = [device.name for device in self.devices]
         if len(set(names)) != len(names):
             raise ValueError(f"objective.devices: two have the same name, of {', '.join(names)}")
@@ -195,9 +207,14 @@ class Search(Choosing):
     offspring: Annotated[int, Field(ge=1, le=10_000)] = Field(
         4, description="candidates a generation of riwoa and gp, asked at once: with more workers, as many as these"
     )
-    p_semantic: Share = live(0.3, "share of attacks handed to the language model")
+    p_semantic: Share = live(0.3, "share of attacks, half of all moves, handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
+    memory: bool = Field(
+        True,
+        description="begin with what earlier runs of this state directory evaluated: the same oracle's as knowledge, "
+        "another's of the same space as a hint",
+    )
     riwoa: RiwoaSettings = RiwoaSettings()
     gp: BayesianSettings = BayesianSettings()
     woa: WhaleSettings = WhaleSettings()
@@ -462,6 +479,11 @@ class Config(Section):
     governor: Governor = Governor()
     control: Control = Control()
     log: Log = Log()
+
+    @property
+    def polish_evaluations(self) -> int:
+        """Of the polish in force: a front has no one network to polish."""
+        return 0 if self.objective.kind == "front" else self.run.polish_evaluations
 
 
 def leaves(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riwoa.console.bar import bar
 from riwoa.ctl import Options, contest
 from riwoa.ctl.command import Parser, columns, loaded
 from riwoa.limits import whole_cores
 from riwoa.paths import client_state
+
+if TYPE_CHECKING:
+    from riwoa.hardware.lut import LatencyTable
 
 
 def measured(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
@@ -30,18 +33,16 @@ def measured(parser: Parser, arguments: list[str], options: Options) -> dict[str
     paths = client_state(options.state)
     settings = Settings(given.seeds, given.budget, given.workers)
 
-    async def measure() -> dict[str, Any]:
+    async def both() -> tuple[LatencyTable, LatencyTable]:
         own = await load_table(given.table, paths.latency_table, config)
         with bar("measuring torch", "round") as advance:
             beside = given.torch_table or paths.state / "bench_torch_table.json"
-            of_torch = await torch_table(beside, own, lambda p: advance(p.done, p.total, ""))
-        with bar("evaluating", "subnet") as advance:
-            out = paths.state / "bench_embedded.jsonl"
-            return await bench_runtimes(
-                settings, config, (of_torch, own), out, lambda done, total: advance(done, total, "")
-            )
+            return await torch_table(beside, own, lambda p: advance(p.done, p.total, "")), own
 
-    return asyncio.run(measure())
+    tables = asyncio.run(both())
+    with bar("searching", "search") as advance:
+        out = paths.state / "bench_embedded.jsonl"
+        return bench_runtimes(settings, config, tables, out, lambda done, total: advance(done, total, ""))
 
 
 def in_words(found: dict[str, Any]) -> str:

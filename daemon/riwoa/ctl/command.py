@@ -6,6 +6,7 @@ import argparse
 import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _MOST_CHARACTERS = 4_000
 _CONFIG = "riwoa.toml"
 _MAX_RESOLUTION_PX = 4096
+_UNITS_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001}
+_MOST_MS = 1e9
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,6 +58,22 @@ def pixels(text: str) -> tuple[int, ...]:
     if not 0 < sizes[0] <= sizes[-1] <= _MAX_RESOLUTION_PX:
         raise argparse.ArgumentTypeError(f"needs pixels from 1 to {_MAX_RESOLUTION_PX}, not {text!r}")
     return sizes
+
+
+def milliseconds(text: str) -> float:
+    """Milliseconds of a time with its unit: an argument's type.
+
+    Raises:
+        ArgumentTypeError: something else, or out of all bounds.
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zµ]*)", text.strip().lower().replace("μ", "µ"))
+    unit = match.group(2) if match else ""
+    if match is None or unit not in _UNITS_MS:
+        raise argparse.ArgumentTypeError(f"needs a time with its unit, such as 20ms or 0.5ms, not {printable(text)!r}")
+    found = float(match.group(1)) * _UNITS_MS[unit]
+    if not 0 < found <= _MOST_MS:
+        raise argparse.ArgumentTypeError(f"needs more than 0 ms and at most {_MOST_MS:g}, not {printable(text)!r}")
+    return found
 
 
 def subverb(verb: str, arguments: list[str], known: dict[str, str]) -> str:

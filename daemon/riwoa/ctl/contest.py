@@ -12,6 +12,7 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, loaded
 from riwoa.errors import UsageError
 from riwoa.limits import whole_cores
+from riwoa.log import configure
 from riwoa.paths import client_state
 
 if TYPE_CHECKING:
@@ -21,35 +22,23 @@ if TYPE_CHECKING:
 
 def embedded(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     """Strategies on the embedded task."""
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--budget", type=int, default=200, help="unique evaluations of a search (default 200)")
-    parser.add_argument("--workers", type=int, default=whole_cores())
-    parser.add_argument("--strategies", help="separated by commas; settings after a colon")
-    out_help = "where evaluations are kept (default: bench_embedded.jsonl in the state directory)"
-    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help=out_help)
+    parser.add_argument("--workers", type=int, default=whole_cores(), help="searches at once (default: the cores)")
+    kept = "where evaluations are kept (default: bench_embedded.jsonl in the state directory)"
+    parser.add_argument("--evaluations", type=Path, metavar="FILE.jsonl", help=kept)
     add_configuration(parser)
-    given = parser.parse_args(arguments)
-    if min(given.seeds, given.budget, given.workers) < 1:
-        parser.error("--seeds, --budget and --workers must be at least 1")
-    from riwoa.bench.contest import DEFAULT_STRATEGIES
-    from riwoa.bench.contestants import BLIND, RACED, contestants
-    from riwoa.bench.embedded import Settings, bench_embedded, load_table
+    given, settings = _contest(parser, arguments, seeds=20)
+    if given.workers < 1:
+        parser.error("--workers must be at least 1")
+    from riwoa.bench.embedded import Task, bench_embedded, load_table
 
     config = loaded(given.config, given.set).config
     paths = client_state(options.state)
-    named = contestants(given.strategies or DEFAULT_STRATEGIES)
-    if strangers := [c.name for c in named if c.is_peer or c.suffix in (BLIND, RACED)]:
-        raise UsageError(f"--strategies: {strangers[0]!r} does not search the embedded task; riwoa's own do")
-    strategies = tuple(c.name for c in named)
-    settings = Settings(seeds=given.seeds, budget=given.budget, workers=given.workers, strategies=strategies)
-    out = given.out or paths.state / "bench_embedded.jsonl"
-
-    async def measure() -> dict[str, Any]:
-        table = await load_table(given.table, paths.latency_table, config)
-        with bar("evaluating", "subnet") as advance:
-            return await bench_embedded(settings, config, table, out, lambda done, total: advance(done, total, ""))
-
-    return asyncio.run(measure())
+    table = asyncio.run(load_table(given.table, paths.latency_table, config))
+    task = Task(config, table, given.evaluations or paths.state / "bench_embedded.jsonl")
+    with bar("searching", "search") as advance:
+        return bench_embedded(
+            settings, task, workers=given.workers, out=given.out, progress=lambda d, t: advance(d, t, "")
+        )
 
 
 def table(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
@@ -59,6 +48,8 @@ def table(parser: Parser, arguments: list[str], options: Options) -> dict[str, A
     parser.add_argument("--constraint", action="append", default=[], metavar="COLUMN<=X", help=constraint)
     parser.add_argument("--low-fidelity", metavar="COLUMN", help="cheap measurements, for strategies that race")
     parser.add_argument("--low-fidelity-cost", type=float, metavar="X", help="what one costs, in queries")
+    after = "a search that remembers (riwoa-after, gp-after) has maximised this column before"
+    parser.add_argument("--after", metavar="COLUMN", help=after)
     given, settings = _contest(parser, arguments)
     if (given.low_fidelity is None) != (given.low_fidelity_cost is None):
         parser.error("--low-fidelity and --low-fidelity-cost belong together")
@@ -68,7 +59,11 @@ def table(parser: Parser, arguments: list[str], options: Options) -> dict[str, A
 
     limits = tuple(Constraint.parse(text) for text in given.constraint)
     question = _question(
-        given, constraints=limits, low_fidelity=given.low_fidelity, low_fidelity_cost=given.low_fidelity_cost
+        given,
+        constraints=limits,
+        low_fidelity=given.low_fidelity,
+        low_fidelity_cost=given.low_fidelity_cost,
+        after=given.after,
     )
     with bar("searching", "search") as advance:
         return bench_table(
@@ -105,15 +100,22 @@ def front(parser: Parser, arguments: list[str], options: Options) -> dict[str, A
 def predictor(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     """Strategies on OFA's predictor."""
     parser.add_argument("--target", type=float, default=25.0, metavar="MS", help="latency on the Note10 (default 25)")
+    after = "a search that remembers (riwoa-after, gp-after) has searched within this target before"
+    parser.add_argument("--after", type=float, metavar="MS", help=after)
     given, settings = _contest(parser, arguments)
-    if not 0 < given.target < float("inf"):
-        parser.error("--target must be above 0")
+    if not 0 < min(given.target, given.after or 1.0) <= max(given.target, given.after or 1.0) < float("inf"):
+        parser.error("--target and --after must be above 0")
     from riwoa.bench.predictor import bench_predictor
     from riwoa.bench.tasks import predictor_folder
 
     with bar("searching", "search") as advance:
         return bench_predictor(
-            settings, predictor_folder(), given.target, out=given.out, progress=lambda d, t: advance(d, t, "")
+            settings,
+            predictor_folder(),
+            given.target,
+            after_ms=given.after,
+            out=given.out,
+            progress=lambda d, t: advance(d, t, ""),
         )
 
 
@@ -172,10 +174,16 @@ def _question(given: Namespace, **more: Any) -> Question:
 
 
 def _contest(
-    parser: Parser, arguments: list[str], *, budget: int = 200, per: str = "", strategies: str | None = None
+    parser: Parser,
+    arguments: list[str],
+    *,
+    seeds: int = 30,
+    budget: int = 200,
+    per: str = "",
+    strategies: str | None = None,
 ) -> tuple[Namespace, Settings]:
-    """Options of a benchmark whose searches cost next to nothing."""
-    parser.add_argument("--seeds", type=int, default=30)
+    """Options of every contest."""
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"default {seeds}")
     parser.add_argument(
         "--budget", type=int, default=budget, help=f"unique queries of a search{per} (default {budget})"
     )
@@ -187,6 +195,7 @@ def _contest(
     from riwoa.bench.contest import DEFAULT_STRATEGIES, Settings
     from riwoa.bench.contestants import contestants
 
+    configure("error", "auto")  # whole searches would tell of each generation
     named = tuple(c.name for c in contestants(given.strategies or DEFAULT_STRATEGIES))
     return given, Settings(seeds=given.seeds, budget=given.budget, strategies=named)
 
@@ -237,11 +246,26 @@ def _summary_words(found: dict[str, Any]) -> list[str]:
             ends[-1] += [_digits(row["report_mean"]), _digits(row["report_sd"])]
             ends[-1] += [f"{100 * row['reached_best_share']:.0f} %", f"{row['queries_to_best_mean']:.0f} (mean)"]
         ends[-1].append(f"{row['own_ms_a_query']:.1f}")
-    parts = [columns(curves), *(columns(rows) for rows in (reports, regrets) if len(rows) > 1), columns(ends)]
+    parts = [columns(curves), *(columns(rows) for rows in (reports, regrets) if len(rows) > 1)]
+    if found["time_unit"] == "s":
+        parts.append(columns(_by_seconds(found)))
+    parts.append(columns(ends))
     for what, pairs in (("best", found["comparisons"]), ("queries to the best", found["comparisons_to_best"])):
         head = [f"{what}: {found['compared']} against", "won", "tied", "lost", "ahead by (95 %)", "effect", "p", "Holm"]
         parts += [columns([head, *map(_pair, pairs)])] if pairs else []
     return [parts[0], *(f"\n{part}" for part in parts[1:])]
+
+
+def _by_seconds(found: dict[str, Any]) -> list[list[str]]:
+    """The curves against search time, and the time to the best where that is known."""
+    known = found["best_score"] is not None
+    head = ["median (quartiles) after seconds", *(f"{seconds:.3g}" for seconds in found["time_ladder"]), "a search"]
+    rows = [[*head, "to the best: mean"] if known else head]
+    for row in found["rows"]:
+        steps = zip(*(row[f"time_curve_{which}"] for which in ("median", "q25", "q75")), strict=True)
+        rows.append([row["strategy"], *(f"{_digits(m)} ({_digits(low)}-{_digits(high)})" for m, low, high in steps)])
+        rows[-1] += [f"{row['time_mean']:.3g}", *([f"{row['time_to_best_mean']:.3g}"] if known else [])]
+    return rows
 
 
 def _with_interval(mean: float, interval: tuple[float, float] | None) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
 from riwoa.console.bar import bar
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
+from riwoa.ctl.wanted import WEIGHTS, add_within, weighed
 from riwoa.errors import InputError, UsageError
 from riwoa.paths import StatePaths, client_state
 from riwoa.run.front import chosen_run, fastest_equal, read_front
 from riwoa.run.limits import journaled_objective
+from riwoa.run.preference import Preference, chosen_network
 from riwoa.text import against_float32, named_measure, printable
 from riwoa_storage.reader import JournalReader
 
@@ -20,6 +23,7 @@ _DESCRIPTION = """Write the winner of a run as files that need no riwoa: model.o
 torch), model.safetensors with model.py (plain PyTorch), labels.txt, preprocess.json, a README.md with a program that
 uses them, architecture.json and provenance.json. Reads the journal; the daemon may run. An older export in the same
 place is replaced, whole; other files that lie in it stay. riwoactl help export tells more."""
+WINNER, FASTEST_EQUAL = "winner", "fastest-equal"
 _INSIDE = ("preprocessing", "softmax")
 _PLACE = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _MOST_NAME_CHARACTERS = 200
@@ -37,12 +41,18 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         raise UsageError(f"--with takes {', '.join(_INSIDE)}, not {printable(min(unknown), _MOST_NAME_CHARACTERS)!r}")
     if given.no_onnx and (inside or given.int8):
         raise UsageError(f"--no-onnx leaves out what {'--with' if inside else '--int8'} is about; name one of them")
-    if given.arch is not None and given.prefer != "winner":
-        raise UsageError("--arch and --prefer both name a network; leave one out")
+    weights = given.prefer if isinstance(given.prefer, dict) else {}
+    wish = Preference(given.within, weights)
+    if given.arch is not None and (wish or given.prefer != WINNER):
+        raise UsageError("--arch, --within and --prefer all name a network; leave --arch out, or the others")
+    if given.prefer == FASTEST_EQUAL and wish:
+        raise UsageError(f"--prefer {FASTEST_EQUAL} is as good as the winner within the run's own target; no --within")
     paths = client_state(options.state)
     place = None if given.arch is None else _place(paths, given.run, given.arch)
-    if given.prefer == "fastest-equal":
+    if given.prefer == FASTEST_EQUAL:
         place = fastest_equal(paths.journal, given.run).point.origin
+    elif wish:
+        place = chosen_network(paths.journal, given.run, wish).point.origin
     out = given.out or (paths.export if place is None else paths.export.with_name(f"export-{place[0]}-{place[1]}"))
     from riwoa.export import export_run  # torch: only once the command line is known to be right
     from riwoa.oracle.kind import ExportForm
@@ -73,11 +83,14 @@ def _parser(verb: str) -> Parser:
         metavar="N|GENERATION/SLOT|KEY",
         help="another network than the winner: row N of riwoactl pareto, a place as its last column tells, or a key",
     )
+    add_within(parser)
     add(
         "--prefer",
-        choices=("winner", "fastest-equal"),
-        default="winner",
-        help="fastest-equal: the fastest network that cannot be told from the winner on the test pictures",
+        type=_preference,
+        default=WINNER,
+        metavar=f"{WINNER}|{FASTEST_EQUAL}|{WEIGHTS}",
+        help=f"{FASTEST_EQUAL}: the fastest network that cannot be told from the winner on the test pictures; weights: "
+        "the nearest to the best accuracy and the least latency",
     )
     add(
         "--with",
@@ -90,6 +103,15 @@ def _parser(verb: str) -> Parser:
     add("--inherited", action="store_true", help="with the supernet's weights, also where the winner was fine-tuned")
     add("--no-onnx", action="store_true", help="leave model.onnx out")
     return parser
+
+
+def _preference(text: str) -> str | dict[str, float]:
+    if text in (WINNER, FASTEST_EQUAL):
+        return text
+    try:
+        return weighed(text)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"takes {WINNER}, {FASTEST_EQUAL} or weights: {error}") from None
 
 
 def render(data: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import sys
 from argparse import ArgumentTypeError, Namespace
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from riwoa.console.bar import bar
 from riwoa.ctl import Options
-from riwoa.ctl.command import Parser, emit
+from riwoa.ctl.command import Parser, emit, milliseconds
 from riwoa.errors import InputError, UsageError
 from riwoa.files.ownership import irregular, unwritable
 from riwoa.limits import memory, usable_cores
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("onnxruntime", "torch")  # what else there is needs a program: [latency] is edited then
 _MARK = "# Written by `riwoactl init` "  # and a hash of what follows, so that an edited file is told from it
-_UNITS_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001}
-_MOST_MS = 1e9
 _SHOWN = 5
 _TABLE_S = 180.0  # to measure this device
 # Of runs on the embedded digits: pixels that a core judges a second at width 0.25, and how many subnets a search tries.
@@ -114,16 +111,7 @@ def latency_ms(text: str) -> float | str:
     Raises:
         ArgumentTypeError: it is neither.
     """
-    if text == "auto":
-        return text
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zµ]*)", text.strip().lower().replace("μ", "µ"))
-    unit = match.group(2) if match else ""
-    if match is None or unit not in _UNITS_MS:
-        raise ArgumentTypeError(f"needs a time with its unit, such as 20ms or 0.5ms, or auto, not {printable(text)!r}")
-    found = float(match.group(1)) * _UNITS_MS[unit]
-    if not 0 < found <= _MOST_MS:
-        raise ArgumentTypeError(f"needs more than 0 ms and at most {_MOST_MS:g}, not {printable(text)!r}")
-    return found
+    return text if text == "auto" else milliseconds(text)
 
 
 def _minutes(text: str) -> float:

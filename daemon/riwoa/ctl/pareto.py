@@ -6,10 +6,12 @@ from typing import Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
+from riwoa.ctl.wanted import PREFER_HELP, WEIGHTS, add_within, wanted_view, wanted_words, weighed
 from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.oracle.protocol import accuracy_error
 from riwoa.paths import client_state
 from riwoa.run.front import Front, FrontNetwork, chosen_run, read_front
+from riwoa.run.preference import Preference, preferred
 from riwoa.service.front_view import (
     LEGEND,
     against_cell,
@@ -32,19 +34,27 @@ from riwoa_storage.reader import JournalReader
 _DESCRIPTION = """The networks that no other of the run beats in both accuracy and latency, fastest first. A star marks
 the leader: the best within every limit, as soon as one is. Once the run has ended, the accuracies on test
 pictures come first, which chose nothing, and how far each is from the leader's on the same pictures; those that cannot
-be told apart are marked. Read from the journal; the daemon need not run."""
+be told apart are marked. --within and --prefer name the one network that is wanted instead; any run answers, whatever
+it looked for. Read from the journal; the daemon need not run."""
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
     """Print the front."""
     parser = Parser(verb, description=_DESCRIPTION)
     parser.add_argument("--run", type=int, metavar="ID", help="the run (default: the latest)")
+    add_within(parser)
+    parser.add_argument("--prefer", type=weighed, default={}, metavar=WEIGHTS, help=PREFER_HELP)
     given = parser.parse_args(arguments)
     paths = client_state(options.state)
     with JournalReader(paths.journal) as reader:
         front = read_front(reader, chosen_run(reader, given.run))
     interval = interval_of(paths.latency_table, front.run.provenance.get("latency_table_sha256"))
-    emit(options, to_json(front, interval), render(front, interval))
+    if wish := Preference(given.within, given.prefer):
+        network = preferred(front, wish)
+        found = {**wanted_view(front, wish), "latency_interval": interval, "network": _row(network)}
+        emit(options, found, wanted_words(front, wish, network, interval, given.run))
+    else:
+        emit(options, to_json(front, interval), render(front, interval))
     return 0
 
 

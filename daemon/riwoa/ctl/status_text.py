@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from riwoa.hardware.interval import advice, plus_minus
-from riwoa.service.limit_text import further, limit_line, value_words
+from riwoa.service.limit_text import further, hypervolume_words, limit_line, value_words
 from riwoa.text import duration, points, printable
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ def render(status: StatusObject) -> str:
     rows += _leader(status.get("leader"), run.get("target_ms") if run else None)
     rows += _timed(status.get("timed"))
     if status.get("pareto"):
-        rows.append(("pareto", f"{status['pareto']} networks (riwoactl pareto)"))
+        rows.append(("pareto", f"{status['pareto']} networks{hypervolume_words(status)} (riwoactl pareto)"))
     rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
     rows += _without_model(status.get("cognition"))
     rows += _proposals(status.get("proposals"))
@@ -75,6 +75,8 @@ def _run(run: RunStatus | None) -> list[tuple[str, str]]:
     total = f" of {run['generations']}" if run.get("generations") and run.get("phase") == "search" else ""
     phase = f", {run['phase']}" if run.get("phase") else ""
     rows = [("run", "; ".join(parts)), ("generation", f"{run.get('generation')}{total}{phase}")]
+    if run.get("memory"):
+        rows.append(("memory", f"began with {run['memory']}"))
     return [*rows, ("digest", str(run["digest"])[:16])] if run.get("digest") else rows
 
 
@@ -101,6 +103,8 @@ def _screening(screening: ScreeningStatus | None) -> list[tuple[str, str]]:
         return []
     text = f"a predictor knows {screening['examples'] + screening['prior']} evaluations; "
     text += f"{100 * covered:.0f} % of its latest {100 * screening['interval']:.0f} % intervals held"
+    if screening.get("related"):
+        text += f"; another oracle's are followed, rank correlation {screening['related']:.2f}"
     return [("screening", text)]
 
 

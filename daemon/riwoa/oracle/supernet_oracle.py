@@ -44,6 +44,11 @@ class SupernetOracle:
         """Hash of everything that decides an accuracy."""
         return self._version
 
+    @property
+    def subnets(self) -> SubnetEvaluator:
+        """Who evaluates."""
+        return self._evaluator
+
     def evaluate(self, architecture: Mapping[str, Any]) -> Metrics:
         """Accuracy, MACs and parameters of one architecture; independent of what was evaluated before."""
         return cast("Metrics", self._evaluator.evaluate(architecture))

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import Config
+from riwoa.errors import OracleError
 from riwoa.log import get_logger
 from riwoa.patience import patiently
 from riwoa.run import resume
 from riwoa.run.deadline import Schedule
+from riwoa.run.endings import Endings
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.existing import Existing
 from riwoa.run.generation import GenerationRunner
@@ -26,7 +28,7 @@ from riwoa.run.history import Best, History, unpack_state
 from riwoa.run.journal import RunJournal
 from riwoa.run.ledger import Ledger, evaluated
 from riwoa.run.lora_schedule import LoraSchedule
-from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase
+from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase, polish_budget
 from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, model_proposals
 from riwoa.run.scan import Progress, scan
 from riwoa.run.strategy import configured_strategy, screening_of
@@ -36,7 +38,7 @@ from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
 from riwoa.search.racing import Racing
-from riwoa_storage.events import ConfigApplied, DeadlineReached, SpaceExhausted
+from riwoa_storage.events import ConfigApplied, DeadlineReached
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Phase as PhaseName
 
@@ -85,9 +87,8 @@ class Conductor:
         self.run_id = journal.run_id
         self.codec = Codec(task.space, config.run.seed)
         self.history = History(task.objective(config))
-        self.existing = Existing(task.catalogue, self.codec, evaluations)
         self.racing = Racing([*map(str, config.oracle.rungs)], config.oracle.rung_confidence, config.run.seed)
-        self.screening = screening_of(config, task.space, task.prior)
+        self.screening = screening_of(config, task)
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
         self.proposals: Proposals = NoProposals(self.codec)
@@ -95,12 +96,13 @@ class Conductor:
             self.proposals = model_proposals(
                 model, journal, task, self.codec, history=self.history, known=evaluations.known, reloader=reloader
             )
-        self._generations = GenerationRunner(journal, task, evaluations, self.history, self.existing, self.ledger)
         self._latencies = KeptLatencies(task.space, task.known_load(self.objective))
+        self.existing = Existing(task.catalogue, self.codec, evaluations, self._latencies)
+        self.endings = Endings(journal, self.existing)
+        self._generations = GenerationRunner(journal, task, evaluations, self.history, self.existing, self.ledger)
         if task.catalogue is not None and self.objective.constraints:
             task.catalogue.judge_by(self._latencies)
         self._phase: Phase = self._search_phase()
-        self.exhausted = False  # nothing is left to find
         self.resumed_from: int | None = None
         self.running = asyncio.Event()
         self.running.set()  # cleared by a pause
@@ -182,7 +184,7 @@ class Conductor:
         return max(0.0, left_s - self.config.run.deadline_margin_s)
 
     def _effort(self) -> Effort:
-        return Effort(self.config, self.history.counters, self.schedule.pace_s)
+        return Effort(self.config, self.history.counters, self.schedule.pace_s, self.existing.idle)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -190,12 +192,12 @@ class Conductor:
         """Resume where the journal ends, search, polish; a deadline, or a space that holds no more, may end it before.
 
         Raises:
-            OracleError: a whole generation failed; nothing of it is committed.
+            OracleError: everything fails; nothing of the generation under way is committed.
         """
         await self.restore()
         while True:
             await self._let_run()
-            if await self._used_up():
+            if await self.endings.used_up(self.objective, self.history.counters, self.generation, self.phase):
                 return
             await self._move_on()
             if self._phase.finished and not self._late:
@@ -203,10 +205,10 @@ class Conductor:
             if self._phase.finished or self.cut_in_s() == 0.0:
                 break
             self._phase.adapt(self.config, self.p_semantic)
-            started_s = time.monotonic()
+            started_s, left = time.monotonic(), self._phase.left(self._effort())
             try:
                 async with asyncio.timeout(self.cut_in_s()) as cut:
-                    await self._generations.run(self._phase, started_s, cut, late=self._late)
+                    await self._generations.run(self._phase, started_s, cut, left=left, late=self._late)
             except TimeoutError:
                 if not cut.expired():
                     raise
@@ -232,26 +234,17 @@ class Conductor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.running.wait(), min(_SLICE_S, self.cut_in_s() or _SLICE_S))
 
-    async def _used_up(self) -> bool:
-        """Whether nothing is left to find; then that is journaled."""
-        members = await self.existing.used_up(self.objective, self.history.counters)
-        if members is None:
-            return False
-        self.exhausted = True
-        event = SpaceExhausted(run_id=self.run_id, generation=self.generation, architectures=members, phase=self.phase)
-        await self._journal.writer.put_event(event)
-        _log.info("space_exhausted", architectures=members, phase=self.phase, generation=self.generation)
-        return True
-
     async def _move_on(self) -> None:
         """Begin the polish, if the search is over or must end to leave it time."""
         effort = self._effort()
-        over = self._phase.is_over(effort)
-        if not over and self._phase.is_late(effort, self.cut_in_s()):
-            over = self._late = True
-        if not over:
-            return
-        assert self.leader is not None, "a generation in which every evaluation failed is never committed"
+        if not self._phase.is_over(effort):
+            self._late = self._phase.is_late(effort, self.cut_in_s())
+            if not self._late:
+                return
+        if self.leader is None:
+            raise OracleError("every evaluation of the search failed; mend it and start again with --new-run")
+        if self._phase.has_converged(effort):
+            await self.endings.converged(self.objective, self.generation)
         await self._phase.proposals.stop()
         self._phase = self._polish_phase(self.leader, self.generation, self.history.counters["evaluations"])
         self.schedule.generation_s = []
@@ -282,6 +275,7 @@ class Conductor:
 
         if objective != self.objective:
             await patiently(judge)
+        self.existing.idle = 0
         self._phase.configure(config, objective, self.p_semantic)
         self._hooks.on_config(config)
 
@@ -295,11 +289,12 @@ class Conductor:
             catalogue=task.catalogue,
             archive=self.history.archive,
             known=self._latencies,
+            start=task.start,
         )
         return SearchPhase(driver, self.proposals)
 
     def _polish_phase(self, best: Best, start_generation: int, searched: int) -> PolishPhase:
-        seed, budget = self.config.run.seed, self.config.run.polish_evaluations
+        seed, budget = self.config.run.seed, polish_budget(self.config, searched)
         leader = best.as_leader(self.codec, self.objective)
         polish = Polish(
             self._task.space,
@@ -309,8 +304,10 @@ class Conductor:
             budget=budget,
             start_generation=start_generation,
             latency_of=self._latencies,
+            pairs=self.screening is not None,
         )
-        return PolishPhase(polish, self.history.archive, NoProposals(self.codec), searched)
+        driver = Driver(polish, guide=self.screening, archive=self.history.archive, known=self._latencies)
+        return PolishPhase(polish, driver, NoProposals(self.codec), searched)
 
     # -- resuming ----------------------------------------------------------------------------------------------------
 
@@ -330,25 +327,29 @@ class Conductor:
             self.schedule.plan(self.config.run.deadline, revisions)
             self.history.digest = reader.digest_head(self.run_id)
             newest = self.screening.newest if self.screening is not None else 0
-            past = resume.PastReader(self.run_id, self.racing, newest, self.existing.all_failed, self.objective)
+            past = resume.PastReader(self.run_id, self.racing, newest, self.existing, self.objective, self.revision)
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)
+            if self.phase == "polish":
+                self.endings.restore(reader, self.objective)
             self.proposals.restore(reader, self.generation, searching=self.phase == "search")
 
     def _stand_on(self, reader: JournalReader, past: resume.Past) -> None:
         last = past.last
         self.resumed_from = last.generation
         self.history.restore(reader, last, past.scanned)
-        self.existing.restore(reader, past.scanned, last.individuals)
+        self.existing.restore(reader, past.scanned, past.idle)
         self._phase.driver.learn(evaluated(i, self.objective) for i in past.newest)
         self._generations.barren = past.barren
         self.schedule.generation_s = list(past.recent_s)
         if last.phase == "polish":
             assert self.leader is not None
             self._phase = self._polish_phase(self.leader, last.generation + 1, past.searched)  # its snapshot says where
-        strategy = self._phase.driver.strategy
-        strategy.restore(unpack_state(last.state))
+        strategy, state = self._phase.driver.strategy, unpack_state(last.state)
+        strategy.restore(state)
+        if last.phase == "polish" and "pairs" not in state:
+            _log.warning("polish_goes_on_differently", reason="an older version began it; what it evaluated counts")
         # The objective may have changed after this state was committed and before the kill.
         strategy.set_objective(self.objective)
         _log.info("resumed", generation=last.generation + 1, phase=self.phase, digest=self.history.digest[:12])

@@ -1,6 +1,7 @@
 """What a space really holds, where that can be counted: a run goes on among what exists, and ends when nothing is left.
 
-Everything follows from committed individuals, so a resumed run decides the same.
+Where nobody can count what is within a target, a search that avoids repeats tells: it has converged when it proposes
+nothing new any more. Everything follows from committed individuals, so a resumed run decides the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from riwoa.patience import patiently
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.scan import Scanned
+from riwoa.search.base import LatencyOf
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
@@ -25,31 +27,44 @@ class Existing:
         catalogue: of the space; None where it holds every combination of its choices, or nobody can count them.
         codec: of the run.
         evaluations: of the run.
+        load_of: what an architecture's load is known to be at least, before it is evaluated.
+
+    Attributes:
+        idle: candidates of the last generations in a row that brought nothing new within the target.
     """
 
-    def __init__(self, catalogue: Catalogue | None, codec: Codec, evaluations: Evaluations) -> None:
+    def __init__(self, catalogue: Catalogue | None, codec: Codec, evaluations: Evaluations, load_of: LatencyOf) -> None:
+        self.idle = 0
         self._catalogue = catalogue
         self._codec = codec
         self._evaluations = evaluations
-        self._stale = False  # the last generation brought nothing new
+        self._load_of = load_of
 
-    def committed(self, individuals: Sequence[IndividualRecord]) -> None:
+    def committed(self, individuals: Sequence[IndividualRecord], objective: Objective) -> None:
         """Take note of the last committed generation."""
-        self._stale = all(i.cache_hit for i in individuals)
+        self.idle = self.idle + len(individuals) if self.is_idle(individuals, objective) else 0
         if self._catalogue is not None:
             for i in individuals:
                 if i.status == "ok":
                     self._catalogue.evaluated(i.architecture_key)
 
-    def restore(self, reader: JournalReader, scanned: Scanned, last: Sequence[IndividualRecord]) -> None:
-        """Stand where the last generation, of these individuals, was committed.
+    def restore(self, reader: JournalReader, scanned: Scanned, idle: int) -> None:
+        """Stand where the last generation was committed, after so many idle candidates.
 
         The architectures that were evaluated are read only where they are counted.
         """
         if self._catalogue is not None:
             for key in reader.by_place.architecture_keys(scanned.architecture_ids):
                 self._catalogue.evaluated(key)
-        self.committed(last)
+        self.idle = idle
+
+    def is_idle(self, individuals: Iterable[IndividualRecord], objective: Objective) -> bool:
+        """Whether all of a generation was known before, or known to be beyond the target."""
+        return all(i.cache_hit or self._is_beyond(i, objective) for i in individuals)
+
+    def _is_beyond(self, i: IndividualRecord, objective: Objective) -> bool:
+        load = self._load_of(self._codec.space.indices(i.architecture))
+        return load is not None and not bool(objective.feasible(load))
 
     def barren(self, outcomes: Iterable[tuple[Mapping[str, Any], str | None]]) -> bool:
         """Whether all of a generation failed, by architectures and errors, and something should not have: it exists."""
@@ -64,13 +79,11 @@ class Existing:
         return self.barren((i.architecture, i.error if i.status == "failed" else None) for i in individuals)
 
     async def used_up(self, objective: Objective, counters: Mapping[str, int]) -> int | None:
-        """How many architectures exist within the target, if all of them are in committed generations; else None.
-
-        Looked into only after a generation that brought nothing new: it costs a search nothing that still finds.
-        """
+        """How many architectures exist within the target, if all of them are in committed generations; else None."""
         catalogue = self._catalogue
-        if catalogue is None or not self._stale:
-            return None
+        if catalogue is None:
+            size = self._codec.space.size
+            return size if counters["evaluations"] >= size else None
         left = catalogue.left(objective)
         if len(left) > counters["dropped"] + counters["failures"]:
             return None

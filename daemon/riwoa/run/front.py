@@ -54,6 +54,7 @@ class Front:
         tries: evaluations in full, of which the winner is the best.
         leader: the winner: as the last generation has it, or the network that took its place.
         networks: the front.
+        able: the front of those networks alone that keep every limit but the latency target.
         test: the winner's accuracy on pictures that chose nothing; None where it was not judged.
         untested: why it was not judged; None where it was, or nobody tried.
         objective: what the run looks for.
@@ -65,6 +66,7 @@ class Front:
     tries: int
     leader: Json | None
     networks: tuple[FrontNetwork, ...]
+    able: tuple[FrontNetwork, ...]
     test: Accuracy | None
     untested: str | None
     objective: Objective
@@ -138,7 +140,7 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
     finalists = read_finalists(reader, run.run_id)
     leader = last.leader if last is not None else None
     objective = journaled_objective(run.provenance, (leader or {}).get("target_ms"))
-    archive, reached, known = ParetoArchive(), ReachedRanges(), dict[str, IndividualRecord]()
+    archive, able, reached, known = ParetoArchive(), ParetoArchive(), ReachedRanges(), dict[str, IndividualRecord]()
     for generation, individual in reader.individuals(run.run_id):
         value, cost = objective.value(individual.metrics), individual.metrics.get("latency_ms")
         if individual.status != "ok" or math.isnan(value) or cost is None:
@@ -146,7 +148,8 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
         reached.take(objective, individual.metrics)
         cost = cost or objective.standing(individual.metrics)[1]  # 0: nobody knows latencies; then the limits' shares
         point = ParetoPoint(individual.architecture_key, value, cost, (generation, individual.slot))
-        if archive.add(point):
+        others = (s.met for s in standings(objective, individual.metrics) if s.limit.metric != "latency_ms")
+        if archive.add(point) | (all(others) and able.add(point)):
             known[point.key] = individual
     if finalists is not None and finalists.leader is not None:
         leader = finalists.leader
@@ -168,6 +171,7 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
         tries=int(last.counters.get("evaluations", 0)) if last is not None else 0,
         leader=leader,
         networks=tuple(map(network, archive.front())),
+        able=tuple(map(network, able.front())),
         test=None if winner is None else accuracy_of(winner),
         untested=errors[-1] if winner is None and errors else None,
         objective=objective,

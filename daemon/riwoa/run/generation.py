@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from riwoa_storage.events import Event, TrainingFailed
 from riwoa_storage.failpoint import failpoint
 
 BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
+FIRST_FAILURES = 20  # or so many candidates in a row, while nothing has succeeded yet
 
 
 class GenerationRunner:
@@ -56,13 +58,14 @@ class GenerationRunner:
         self._existing = existing
         self._ledger = ledger
 
-    async def run(self, phase: Phase, started_s: float, cut: asyncio.Timeout, *, late: bool) -> None:
+    async def run(self, phase: Phase, started_s: float, cut: asyncio.Timeout, *, left: int | None, late: bool) -> None:
         """Run the phase's next generation and commit it.
 
         Args:
             phase: the one under way.
             started_s: monotonic clock.
             cut: may end it until its evaluations are there; what follows is the matter of a moment.
+            left: evaluations that it may take; None for any number.
             late: whether the deadline has ended the search before it, which is to be journaled.
 
         Raises:
@@ -72,7 +75,9 @@ class GenerationRunner:
         generation, objective = driver.strategy.generation, self._history.objective
         target_ms = self._task.prompt_target_ms(objective.latency_target_ms)
         failure = await proposals.boundary(generation)
-        asked = await asyncio.to_thread(driver.ask)  # may draw and screen many children
+        free = None if left is None else max(1, left - proposals.reserved(generation))
+        asked = await asyncio.to_thread(driver.ask, free)  # may draw and screen many children
+        for_replies = None if free is None else free - len(asked)
         await self._recall(p.parent for p in asked)
         race = driver.race()
         async with self._evaluations.round(race) as work:
@@ -82,7 +87,7 @@ class GenerationRunner:
                 await self._recall(c.parent for c in new)
                 await work.add([self._wanted(race, c) for c in new])
 
-            candidates, joined = await proposals.candidates(generation, asked, begin, target_ms)
+            candidates, joined = await proposals.candidates(generation, asked, begin, target_ms, for_replies)
         cut.reschedule(None)
         failpoint("conductor.evaluated")
         outcomes = work.outcomes([c.key for c in candidates])
@@ -98,7 +103,7 @@ class GenerationRunner:
         commit = Commit(generation, phase.name, individuals, joined, inputs, state, started_s)
         await self._ledger.commit(commit, verdicts.rejected, verdicts.entries, events)
         await proposals.committed(generation, individuals, joined, verdicts)
-        self._existing.committed(individuals)
+        self._existing.committed(individuals, objective)
 
     def _inputs(
         self, generation: int, failure: TrainingFailure | None, *, late: bool
@@ -138,11 +143,12 @@ class GenerationRunner:
         """Stop, committing nothing, when it is the oracle that fails and not the candidates.
 
         A candidate may fail for ever, and a polish often asks one at a time, so a barren generation is journaled like
-        any other; but not the first, and not one after the other.
+        any other; but not one after the other, and fewer of them while nothing has succeeded.
         """
         failed = [(c.architecture, e.error) for c, e in zip(candidates, outcomes, strict=True)]
         self.barren = self.barren + 1 if self._existing.barren(failed) else 0
-        if self.barren and (self._history.best is None or self.barren >= BARREN_GENERATIONS):
+        first = math.ceil(FIRST_FAILURES / len(candidates))
+        if self.barren >= (first if self._history.best is None else BARREN_GENERATIONS):
             raise OracleError(
                 f"every evaluation of generation {generation} failed, first: {outcomes[0].error}; mend it and start "
                 "again, nothing is lost"

@@ -21,6 +21,7 @@ from riwoa.run.scan import Scanned
 from riwoa.search.base import Leader
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.hypervolume import Staircase
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.reader import JournalReader
@@ -109,6 +110,19 @@ class History:
         self.reached = ReachedRanges()  # of the limited metrics
         # None where it was not evaluated in full.
         self._metrics: OrderedDict[Identity, Mapping[str, Any] | None] = OrderedDict()
+
+    @property
+    def hypervolume(self) -> float | None:
+        """The front's, as the mean of the best value within each latency up to the target; None where none is wanted.
+
+        That is its area above 0, by the target. Of a metric that is to be lowered nobody knows where 0 is: None.
+        """
+        objective = self.objective
+        if not objective.front or objective.lowered or objective.limit is None:
+            return None
+        points = self.archive.front()
+        values, loads = np.array([p.accuracy for p in points]), np.array([p.latency_ms for p in points])
+        return Staircase.of(values, loads, objective.limit, 0.0).area / objective.limit
 
     def absorb(self, generation: int, individuals: Iterable[IndividualRecord]) -> None:
         """Take in the individuals of a generation that is about to be committed."""

@@ -140,6 +140,7 @@ class Ledger:
             evaluations=record.counters["evaluations"],
             **{raised: leader.metrics[raised] if leader else None},
             latency_ms=leader.metrics["latency_ms"] if leader else None,
+            **self._hypervolume(),
             digest=digest[:12],
         )
 
@@ -154,13 +155,22 @@ class Ledger:
             phase=c.phase,
             config_revision=self.revision,
             state=pack_state(c.state),
-            counters={**self._counters(c.individuals, c.joined), "operators": tallies_to_json(tallies)},
+            counters={
+                **self._counters(c.individuals, c.joined),
+                "operators": tallies_to_json(tallies),
+                **self._hypervolume(),
+            },
             leader=leader.to_json() if leader is not None else None,
             inputs={"failed": failed, "rejected": dict(rejected), **c.inputs},
             individuals=tuple(c.individuals),
             joined_requests=c.joined.request_ids,
             duration_s=time.monotonic() - c.started_s,
         )
+
+    def _hypervolume(self) -> dict[str, float]:
+        """What a search for a front has come to; nothing of any other."""
+        found = self._history.hypervolume
+        return {} if found is None else {"hypervolume": found}
 
     def _child(self, i: IndividualRecord) -> Child:
         return Child(i.operator, self.gain(i), self.won(i), i.cache_hit)

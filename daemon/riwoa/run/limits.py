@@ -10,7 +10,7 @@ from riwoa.config.schema import ObjectiveSection
 from riwoa.search.fitness import Constraint, Objective
 
 Range = tuple[float, float]  # least and greatest
-_KEYS = ("maximize", "minimize", "constraints", "devices")
+_KEYS = ("kind", "maximize", "minimize", "constraints", "devices")
 
 
 @dataclass(frozen=True, slots=True)

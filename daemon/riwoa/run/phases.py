@@ -6,6 +6,7 @@ conductor's loop does not know which of them it is in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,9 +16,17 @@ from riwoa.run.proposals import Proposals
 from riwoa.run.strategy import candidates_a_generation, search_parameters
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
-from riwoa.search.pareto import ParetoArchive
 from riwoa.search.polish import BATCH, Polish
 from riwoa_storage.records import Phase as PhaseName
+
+IDLE_POPULATIONS = 5  # so many times its population in a row, and nothing new: a search has converged
+POLISH_SHARE = 0.25  # of ``run.evaluations``, at most
+
+
+def polish_budget(config: Config, searched: int) -> int:
+    """Evaluations that the polish may spend after a search of so many."""
+    most, wanted = config.run.evaluations, config.polish_evaluations
+    return wanted if most is None else min(wanted, max(0, most - searched))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +37,32 @@ class Effort:
         config: in force.
         counters: totals of the committed generations.
         pace_s: seconds a generation takes.
+        idle: candidates in a row, up to the last, that brought nothing new within the target.
     """
 
     config: Config
     counters: Mapping[str, int]
     pace_s: float
+    idle: int
 
     @property
     def polish_s(self) -> float:
         """What the polish will take, at the search's pace: it evaluates in full what the search may give up."""
         evaluations, dropped = (self.counters.get(name, 0) for name in ("evaluations", "dropped"))
         in_full = evaluations / max(1, evaluations + dropped) or 1.0
-        return self.config.run.polish_evaluations * self.pace_s / (candidates_a_generation(self.config) * in_full)
+        return polish_budget(self.config, evaluations) * self.pace_s / (candidates_a_generation(self.config) * in_full)
+
+    @property
+    def search_left(self) -> int | None:
+        """Evaluations that the search may still spend, not below 0; None for any number.
+
+        What the polish is to have is kept for it, at most a quarter of all.
+        """
+        most = self.config.run.evaluations
+        if most is None:
+            return None
+        kept = min(self.config.polish_evaluations, int(POLISH_SHARE * most))
+        return max(0, most - kept - self.counters["evaluations"])
 
 
 class Phase(Protocol):
@@ -62,6 +85,14 @@ class Phase(Protocol):
 
     def is_over(self, effort: Effort) -> bool:
         """Whether the next phase is to begin."""
+        ...
+
+    def left(self, effort: Effort) -> int | None:
+        """Evaluations that the next generation may take; None for as many as it asks."""
+        ...
+
+    def has_converged(self, effort: Effort) -> bool:
+        """Whether it is over since its strategy proposes nothing new any more."""
         ...
 
     def is_late(self, effort: Effort, left_s: float | None) -> bool:
@@ -102,8 +133,22 @@ class SearchPhase:
 
     def is_over(self, effort: Effort) -> bool:
         """See ``Phase.is_over``."""
-        limit = effort.config.run.evaluations
-        return self.driver.strategy.finished or (limit is not None and effort.counters["evaluations"] >= limit)
+        return self.driver.strategy.finished or effort.search_left == 0 or self.has_converged(effort)
+
+    def left(self, effort: Effort) -> int | None:
+        """See ``Phase.left``; the first generation is whole, for a strategy begins with it."""
+        return None if self.driver.strategy.generation == 0 else effort.search_left
+
+    def has_converged(self, effort: Effort) -> bool:
+        """See ``Phase.has_converged``; while nothing within the target is known, whatever is proposed is new."""
+        strategy = self.driver.strategy
+        leader = strategy.leader
+        return (
+            strategy.avoids_repeats
+            and effort.idle >= IDLE_POPULATIONS * effort.config.search.population
+            and leader is not None
+            and bool(strategy.objective.feasible(leader.latency_ms))
+        )
 
     def is_late(self, effort: Effort, left_s: float | None) -> bool:
         """See ``Phase.is_late``."""
@@ -112,6 +157,8 @@ class SearchPhase:
     def work_s(self, effort: Effort) -> float:
         """See ``Phase.work_s``."""
         rounds = max(0, effort.config.run.generations - self.driver.strategy.generation)
+        if effort.search_left is not None:
+            rounds = min(rounds, math.ceil(effort.search_left / candidates_a_generation(effort.config)))
         return rounds * effort.pace_s + effort.polish_s
 
     def polish_spent(self, counters: Mapping[str, int]) -> int:
@@ -134,15 +181,15 @@ class PolishPhase:
 
     Args:
         polish: around that leader.
-        archive: of the run.
+        driver: of the polish.
         proposals: who fills slots in it: nobody.
         searched: evaluations when it began.
     """
 
     name: PhaseName = "polish"
 
-    def __init__(self, polish: Polish, archive: ParetoArchive, proposals: Proposals, searched: int) -> None:
-        self.driver = Driver(polish, archive=archive)
+    def __init__(self, polish: Polish, driver: Driver, proposals: Proposals, searched: int) -> None:
+        self.driver = driver
         self.proposals = proposals
         self._polish = polish
         self._searched = searched
@@ -156,13 +203,21 @@ class PolishPhase:
         """Nothing follows."""
         return False
 
+    def left(self, effort: Effort) -> int | None:
+        """The polish keeps to a budget of its own."""
+        return None
+
+    def has_converged(self, effort: Effort) -> bool:
+        """It is finished then, and not over."""
+        return False
+
     def is_late(self, effort: Effort, left_s: float | None) -> bool:
         """Nothing follows that needs time."""
         return False
 
     def work_s(self, effort: Effort) -> float:
         """See ``Phase.work_s``."""
-        left = effort.config.run.polish_evaluations - self.polish_spent(effort.counters)
+        left = polish_budget(effort.config, self._searched) - self.polish_spent(effort.counters)
         return effort.pace_s / BATCH * max(0, left)
 
     def polish_spent(self, counters: Mapping[str, int]) -> int:
@@ -172,7 +227,7 @@ class PolishPhase:
     def configure(self, config: Config, objective: Objective, p_semantic: float) -> None:
         """See ``Phase.configure``."""
         self._polish.set_objective(objective)
-        self._polish.set_budget(config.run.polish_evaluations)
+        self._polish.set_budget(polish_budget(config, self._searched))
 
     def adapt(self, config: Config, p_semantic: float) -> None:
         """No slot of a polish is semantic."""

@@ -12,6 +12,7 @@ from riwoa.config.schema import Config
 from riwoa.oracle.attainable import check_metrics, unattainable
 from riwoa.oracle.kind import Refusals
 from riwoa.oracle.kinds import kind_named
+from riwoa.run.strategy import check_front
 from riwoa.search.space import Space
 from riwoa.surrogate.screening import prior_examples
 
@@ -29,6 +30,7 @@ def refusals(config: Config, latency_table: Path) -> list[str]:
         oracle = kind_named(config.oracle.kind)
         with oracle.blamed("check a configuration"):
             refused.ask(check_metrics, config, oracle.value.metrics)
+            refused.ask(check_front, config)
             for device in config.objective.devices:
                 found = refused.ask(oracle.value.device_latency, device.table, config)
                 if found is not None:

@@ -11,17 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from riwoa.config.schema import Config
+from riwoa.errors import ConfigError
 from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.attainable import check_metrics
 from riwoa.oracle.kind import OracleKind, Problem
 from riwoa.oracle.kinds import kind_named
+from riwoa.run.memory import Memory, with_memory
+from riwoa.run.strategy import check_front
 from riwoa.run.task import SearchTask
 from riwoa.surrogate.gaussian_process import Examples
 
 
-def search_task(problem: Problem, config: Config, prior: Examples | None = None) -> SearchTask:
-    """What a conductor must know of a problem; ``prior`` is what the screening predictor knows beforehand."""
-    return SearchTask(
+def search_task(
+    problem: Problem, config: Config, prior: Examples | None = None, memory: Memory | None = None
+) -> SearchTask:
+    """What a conductor must know of a problem; ``prior``, of a file, and ``memory`` are what is known beforehand."""
+    task = SearchTask(
         space=problem.space,
         latency_ms=problem.latency_of,
         auto_target_ms=problem.auto_target_ms,
@@ -31,6 +36,7 @@ def search_task(problem: Problem, config: Config, prior: Examples | None = None)
         known=problem.known,
         answers_latency=config.oracle.settings.answers_latency,
     )
+    return task if memory is None else with_memory(task, memory)
 
 
 async def load_problem(config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:
@@ -47,8 +53,9 @@ async def load_problem(config: Config, latency_table: Path, progress: ProgressCa
     oracle = kind_named(config.oracle.kind)
     with oracle.blamed("pose its problem"):
         check_metrics(config, oracle.value.metrics)
+        check_front(config)
         problem = await oracle.value.problem(config, latency_table, progress)
-        return with_devices(problem, oracle.value, config)
+        return _of_front(with_devices(problem, oracle.value, config), config)
 
 
 def with_devices(problem: Problem, kind: OracleKind, config: Config) -> Problem:
@@ -68,3 +75,18 @@ def with_devices(problem: Problem, kind: OracleKind, config: Config) -> Problem:
         known={**problem.known, **{name: device.latency_of for name, device in devices.items()}},
         latency_sha256=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
     )
+
+
+def _of_front(problem: Problem, config: Config) -> Problem:
+    """The problem, in which "auto" means the whole range of latencies where a front is looked for.
+
+    Raises:
+        ConfigError: there are no latencies.
+    """
+    if config.objective.kind != "front":
+        return problem
+    if problem.auto_target_ms is None:
+        raise ConfigError(
+            "objective.kind = front: there are no latencies here; name some, or set objective.kind = best"
+        )
+    return replace(problem, auto_target_ms=problem.range_ms[1])

@@ -61,10 +61,17 @@ class Proposals(Protocol):
         """Before a generation asks: wait for the adapter that is due; why there is none, if its training failed."""
         ...
 
+    def reserved(self, generation: int) -> int:
+        """Evaluations of a budget that belong to replies under way, before a generation asks."""
+        ...
+
     async def candidates(
-        self, generation: int, proposals: Sequence[Proposal], begin: Begin, target_ms: float | None
+        self, generation: int, proposals: Sequence[Proposal], begin: Begin, target_ms: float | None, left: int | None
     ) -> tuple[list[Candidate], JoinedReplies]:
-        """All candidates of a generation, by slot; each is begun as soon as it is known, while the model writes."""
+        """All candidates of a generation, by slot; each is begun as soon as it is known, while the model writes.
+
+        ``left``: evaluations for replies to what is asked now that may join later; None for any number.
+        """
         ...
 
     async def judge(
@@ -112,8 +119,12 @@ class NoProposals:
         """No adapter is ever due."""
         return None
 
+    def reserved(self, generation: int) -> int:
+        """No reply is under way."""
+        return 0
+
     async def candidates(
-        self, generation: int, proposals: Sequence[Proposal], begin: Begin, target_ms: float | None
+        self, generation: int, proposals: Sequence[Proposal], begin: Begin, target_ms: float | None, left: int | None
     ) -> tuple[list[Candidate], JoinedReplies]:
         """The strategy's proposals as they are."""
         found = [candidate(self._codec, p) for p in proposals]
@@ -185,13 +196,19 @@ class ModelProposals:
         reason = await self.learning.boundary(generation)
         return None if reason is None else TrainingFailure(reason, self.learning.failed_s)
 
+    def reserved(self, generation: int) -> int:
+        """See ``Proposals.reserved``."""
+        return self._slots.reserved(generation)
+
     async def candidates(
-        self, generation: int, proposals: Sequence[Proposal], begin: Begin, target_ms: float | None
+        self, generation: int, proposals: Sequence[Proposal], begin: Begin, target_ms: float | None, left: int | None
     ) -> tuple[list[Candidate], JoinedReplies]:
         """See ``Proposals.candidates``."""
-        config = self._reloader.config
-        # What would join beyond the search is not asked for.
-        joins = generation + config.cognition.lag < config.run.generations
+        config, lag = self._reloader.config, self._reloader.config.cognition.lag
+        # What would join beyond the search is not asked for: each reply that joins later is an evaluation, and needs a
+        # generation, which asks for one more at least.
+        extra = sum(p.operator == "semantic" for p in proposals) + lag if lag else 0
+        joins = generation + lag < config.run.generations and (left is None or extra <= left)
         writes = joins and self.learning.writes(generation)
         slots = await patiently(partial(self._slots.begin, generation, proposals, writes=writes))
         await begin(slots.values())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from riwoa.run.deadline import PACE_GENERATIONS
+from riwoa.run.existing import Existing
 from riwoa.run.scan import Progress, Scanned, scan
 from riwoa.search.fitness import Objective
 from riwoa.search.race import MOST
@@ -32,6 +33,7 @@ class Past:
         recent_s: durations of the phase's last generations.
         searched: evaluations when the search ended, if it has.
         barren: generations in a row, up to the last, in which everything failed.
+        idle: candidates of those, up to the last, in which nothing was new since something was configured.
     """
 
     last: GenerationRecord
@@ -40,6 +42,7 @@ class Past:
     recent_s: Sequence[float]
     searched: int
     barren: int
+    idle: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,17 @@ class PastReader:
         run_id: the run.
         racing: what learns of the newest individuals on its rungs.
         learned: how many of them a predictor learns of, too, at most.
-        barren: whether everything in a generation failed that should not have.
+        existing: says which generations failed, or were idle.
         objective: in force.
+        revision: of the configuration in force.
     """
 
     run_id: int
     racing: Racing
     learned: int
-    barren: Callable[[Sequence[IndividualRecord]], bool]
+    existing: Existing
     objective: Objective
+    revision: int
 
     def read(self, reader: JournalReader, progress: Progress) -> Past | None:
         """The past; None before the first commit."""
@@ -71,7 +76,8 @@ class PastReader:
             newest=self._newest(reader) if self.racing.rungs or self.learned else (),
             recent_s=self._recent_s(reader, last),
             searched=self._searched(reader, last.generation) if last.phase == "polish" else 0,
-            barren=self._barren_until(reader, last),
+            barren=self._barren(reader, last),
+            idle=self._idle(reader, last),
         )
 
     def _newest(self, reader: JournalReader) -> list[IndividualRecord]:
@@ -100,14 +106,23 @@ class PastReader:
             end = start
         return 0
 
-    def _barren_until(self, reader: JournalReader, last: GenerationRecord) -> int:
-        barren, generation = 0, last
-        while self.barren(generation.individuals):
-            barren += 1
-            if generation.generation == 0:
-                break
-            generation = reader.generation(self.run_id, generation.generation - 1)
-        return barren
+    def _barren(self, reader: JournalReader, last: GenerationRecord) -> int:
+        of_last = itertools.takewhile(
+            lambda g: self.existing.all_failed(g.individuals), self._newest_first(reader, last)
+        )
+        return sum(1 for _ in of_last)
+
+    def _idle(self, reader: JournalReader, last: GenerationRecord) -> int:
+        def is_idle(g: GenerationRecord) -> bool:
+            return g.config_revision == self.revision and self.existing.is_idle(g.individuals, self.objective)
+
+        return sum(len(g.individuals) for g in itertools.takewhile(is_idle, self._newest_first(reader, last)))
+
+    def _newest_first(self, reader: JournalReader, last: GenerationRecord) -> Iterator[GenerationRecord]:
+        """The generations up to the last, read as they are asked for."""
+        yield last
+        for generation in reversed(range(last.generation)):
+            yield reader.generation(self.run_id, generation)
 
 
 async def in_thread(work: Callable[[Progress], _T], progress: Progress) -> _T:

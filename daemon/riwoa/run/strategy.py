@@ -10,11 +10,11 @@ from riwoa.config.extended import plugin_of
 from riwoa.config.schema import Config
 from riwoa.errors import ConfigError
 from riwoa.plugins import Named, Plugin
+from riwoa.run.task import SearchTask
 from riwoa.search.base import LatencyOf, Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
 from riwoa.search.fitness import Objective
 from riwoa.search.space import Space
 from riwoa.search.strategies import STRATEGIES
-from riwoa.surrogate.gaussian_process import Examples
 from riwoa.surrogate.screening import Screening
 
 
@@ -40,10 +40,10 @@ class _Guarded(PopulationStrategy):
 
     plugin: ClassVar[Plugin]
 
-    def ask(self) -> list[Proposal]:
+    def ask(self, most: int | None = None) -> list[Proposal]:
         """See ``Strategy.ask``."""
         with self.plugin.blamed("propose candidates"):
-            return super().ask()
+            return super().ask(most)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy.tell``."""
@@ -100,13 +100,33 @@ def candidates_a_generation(config: Config) -> int:
     return config.search.offspring if candidates_are_joint(config) else config.search.population
 
 
+def check_front(config: Config) -> None:
+    """Refuse a front where nobody can search one.
+
+    Raises:
+        ConfigError: says what to set instead.
+    """
+    if config.objective.kind != "front":
+        return
+    if not candidates_are_joint(config):
+        raise ConfigError(
+            f"objective.kind = front: search.strategy = {config.search.strategy}, as it is set, looks for one network; "
+            "set riwoa, or gp"
+        )
+    if config.oracle.settings.answers_latency:
+        raise ConfigError(
+            "objective.kind = front: latencies must be known before a network is evaluated, and this oracle answers "
+            "them; set objective.kind = best, and a latency_ms"
+        )
+
+
 def screens(config: Config) -> bool:
     """Whether the configured strategy chooses among drawn children by a predictor."""
     return strategy_named(config.search.strategy).value.screens(search_parameters(config, 0.0))
 
 
-def screening_of(config: Config, space: Space, prior: Examples | None) -> Screening | None:
+def screening_of(config: Config, task: SearchTask) -> Screening | None:
     """The predictor that the configured strategy chooses by; None where it uses none."""
     if not screens(config):
         return None
-    return Screening(space, prior, of_scores=candidates_are_joint(config))
+    return Screening(task.space, task.prior, related=task.related, of_scores=candidates_are_joint(config))

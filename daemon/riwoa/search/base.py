@@ -169,8 +169,13 @@ class Strategy(Protocol):
         """What a newcomer must beat to change the search in any way; None where every newcomer may."""
         ...
 
-    def ask(self) -> list[Proposal]:
-        """The candidates of this generation, slots 0, 1, ...
+    @property
+    def avoids_repeats(self) -> bool:
+        """Whether what was evaluated is proposed again only where nothing new within the limit was found."""
+        ...
+
+    def ask(self, most: int | None = None) -> list[Proposal]:
+        """The candidates of this generation, slots 0, 1, ...; the first ``most`` of them, for there is a budget.
 
         Raises:
             CallOrderError: asked already; tell first.
@@ -304,7 +309,14 @@ class PopulationStrategy(ABC):
 
     @abstractmethod
     def _absorb(self, children: Members, late: Members) -> None:
-        """Make the next population from the outcomes of the asked slots and of late joiners."""
+        """Make the next population from the outcomes of the asked slots and of late joiners.
+
+        Of a generation that a budget cut short, only the first slots were asked.
+        """
+
+    def _replaced(self, children: Members) -> Members:
+        """The population with children in the places of its first members."""
+        return children.join(self.population.take(np.arange(len(children), max(len(children), len(self.population)))))
 
     @property
     def finished(self) -> bool:
@@ -345,6 +357,11 @@ class PopulationStrategy(ABC):
         """See ``Strategy.cut``."""
         return None
 
+    @property
+    def avoids_repeats(self) -> bool:
+        """See ``Strategy.avoids_repeats``."""
+        return False
+
     def _cut_at(self, members: Members) -> Cut | None:
         """The last of these members, if all of them were evaluated."""
         order = self.objective.ranking(members.accuracy, members.latency_ms)
@@ -368,11 +385,11 @@ class PopulationStrategy(ABC):
         loads = [self.latency_of(row) for row in indices]
         return np.array([0.0 if load is None else max(0.0, load - limit) for load in loads])
 
-    def ask(self) -> list[Proposal]:
+    def ask(self, most: int | None = None) -> list[Proposal]:
         """See ``Strategy.ask``."""
         if self._asked:
             raise CallOrderError("asked twice; tell the outcomes of the first ask before asking again")
-        proposals = self._propose()
+        proposals = self._propose()[:most]
         self._asked = len(proposals)
         return proposals
 

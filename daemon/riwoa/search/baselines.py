@@ -32,7 +32,7 @@ class RandomSearch(PopulationStrategy):
         return self._cut_at(self._best)
 
     def _absorb(self, children: Members, late: Members) -> None:
-        self.population = children
+        self.population = self._replaced(children)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Whale(PopulationStrategy):
         return self._cut_at(self._best)
 
     def _absorb(self, children: Members, late: Members) -> None:
-        self.population = children
+        self.population = self._replaced(children)
 
 
 class RegularisedEvolution(PopulationStrategy):

@@ -25,7 +25,8 @@ from riwoa.search.base import (
     parameter,
 )
 from riwoa.search.fitness import Objective
-from riwoa.search.joint import JointChoice, log_expected_improvement
+from riwoa.search.improvement import BestImprovement, FrontImprovement
+from riwoa.search.joint import Acquisition, JointChoice
 from riwoa.search.pool import Pool, Variation
 from riwoa.search.rng import generator
 from riwoa.search.seen import Hashes, SeenPhenotypes
@@ -86,17 +87,21 @@ class BayesianSearch(PopulationStrategy):
         count = self.params.offspring
         if self.posterior is None or not len(self._best) or self.posterior.count < self._first:
             return self._uniform(count, self._seen.hashes)
-        top = self.posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf
-
-        def acquisition(posterior: Posterior, indices: IntArray) -> npt.NDArray[np.float64]:
-            return log_expected_improvement(*posterior.predict(indices), top)
-
+        acquisition = self._acquisition(self.posterior)
         found = self._joint.choose(self._pool(), count, self.posterior, acquisition, self._draws())
         if len(found) == count:
             return found
         # Nothing new is within reach: what was met before costs nothing.
         hashes = self._seen.hash(self.space.canonical(found.raw))
         return found.join(self._uniform(count - len(found), np.concatenate((self._seen.hashes, hashes))))
+
+    def _acquisition(self, posterior: Posterior) -> Acquisition:
+        """What is to grow: the front's area where one is wanted and loads are known, else the leader's score."""
+        limit = self.objective.limit
+        if self.objective.front and limit is not None and self.latency_of is not None:
+            asked = self.generation * self.params.offspring
+            return FrontImprovement.of(self.population, limit, posterior, self.latency_of, asked)
+        return BestImprovement(posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf)
 
     @property
     def _first(self) -> int:
@@ -137,7 +142,8 @@ class BayesianSearch(PopulationStrategy):
     def _pool(self) -> Pool:
         """Architectures to choose from."""
         draw = generator(self.seed, self.generation, "gp.pool")
-        order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)[:ELITES]
+        order = self.objective.survival(self.population.accuracy, self.population.latency_ms)
+        order = order if self.objective.front else order[:ELITES]  # a front is searched along all of it
         elites = self.codec.raw_indices(self.population.genotype[order])
         uniform = self._variation.uniform(draw, UNIFORM)
         parents = draw.integers(len(order), size=MUTANTS)
@@ -149,17 +155,26 @@ class BayesianSearch(PopulationStrategy):
             Pool.of(mutants, "mutate", order[parents]), Pool.of(crossings, "recombine", order[first])
         )
 
+    @property
+    def avoids_repeats(self) -> bool:
+        """See ``Strategy.avoids_repeats``."""
+        return True
+
     # -- tell and state ------------------------------------------------------------------------------------------------
 
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
         candidates = self.population.join(told)
-        order = self.objective.ranking(candidates.accuracy, candidates.latency_ms)
-        self.population = candidates.take(order[: self.params.population])
+        order = self.objective.survival(candidates.accuracy, candidates.latency_ms)
+        self.population = candidates.take(order[: self._room(candidates)])
+
+    def _room(self, candidates: Members) -> int:
+        """How many of them survive: a front stays whole, however many it has."""
+        return max(self.params.population, self.objective.front_size(candidates.accuracy, candidates.latency_ms))
 
     def _may_have(self, members: int) -> bool:
-        return members <= self._size
+        return members <= self._size or self.objective.front
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""

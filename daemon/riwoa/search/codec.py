@@ -39,8 +39,6 @@ class Codec:
         widths = np.where(self._nominal, cards, 1)
         self._start = np.concatenate(([0], np.cumsum(widths)))
         self.dimension = int(self._start[-1])
-        # One step of a whole choice is 1 / bins of a coordinate (for a logit, the way from a rival's to the choice's).
-        self.bins: FloatArray = np.repeat(np.where(self._nominal, 1.0 / (CHOSEN - OTHERS), cards), widths)
         self._ordered_genes = np.flatnonzero(~self._nominal)
         self._ordered_columns = self._start[self._ordered_genes]
         self._ordered_cards = cards[self._ordered_genes]

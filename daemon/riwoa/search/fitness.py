@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from riwoa.search.hypervolume import front_positions, survival_order
+
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -72,6 +74,9 @@ class Objective:
     target then is one, the load is the greatest share of a limit that a network uses, and the limit is 1. A search
     knows of a network these two numbers, and calls them accuracy and latency.
 
+    Of a front every trade between value and latency up to the target is wanted, not one network. Its load is the
+    latency, or the share of the target that it takes; that of a further limit only where that is not kept.
+
     Args:
         latency_target_ms: the target, None for none.
         exponent: w beyond the limit, negative. −1 makes a network that is 10 % too slow lose 9 % of its accuracy;
@@ -80,9 +85,11 @@ class Objective:
         lowered: whether that metric is to be made smaller; the value is then its negative.
         constraints: limits of metrics.
         known: the metrics that are known of an architecture before it is evaluated.
+        front: whether a front is wanted; the target is then the largest latency of interest.
 
     Raises:
-        ValueError: a target that is not positive and finite, or an exponent that is not negative and finite.
+        ValueError: a target that is not positive and finite, an exponent that is not negative and finite, or a front
+            without a target.
     """
 
     latency_target_ms: float | None
@@ -91,6 +98,7 @@ class Objective:
     lowered: bool = False
     constraints: tuple[Constraint, ...] = ()
     known: frozenset[str] = frozenset({"latency_ms"})
+    front: bool = False
 
     def __post_init__(self) -> None:
         target = self.latency_target_ms
@@ -98,6 +106,8 @@ class Objective:
             raise ValueError(f"latency_target_ms must be positive and finite, got {target!r}")
         if not (np.isfinite(self.exponent) and self.exponent < 0):
             raise ValueError(f"exponent must be negative and finite, got {self.exponent!r}")
+        if self.front and target is None:
+            raise ValueError("a front needs latency_target_ms, the largest latency of interest")
 
     @property
     def limit(self) -> float | None:
@@ -134,14 +144,22 @@ class Objective:
         """Value and load of an evaluated network; NaN where a metric is not there."""
         if not self.constraints:
             return self.value(metrics), float(metrics.get("latency_ms", math.nan))
-        loads = [c.load(float(metrics.get(c.metric, math.nan))) for c in self.constraints]
-        return self.value(metrics), max(loads)
+        loads = {c: c.load(float(metrics.get(c.metric, math.nan))) for c in self.constraints}
+        return self.value(metrics), self._joined(loads)
 
     def known_load(self, metrics: Mapping[str, float]) -> float | None:
         """Load by what is known before an evaluation; None where nothing is. The load itself may only be greater."""
         if not self.constraints:
             return metrics.get("latency_ms")
-        return max((c.load(metrics[c.metric]) for c in self.constraints if c.metric in self.known), default=None)
+        loads = {c: c.load(metrics[c.metric]) for c in self.constraints if c.metric in self.known}
+        return self._joined(loads) if loads else None
+
+    def _joined(self, loads: Mapping[Constraint, float]) -> float:
+        """One load of several limits': the greatest; of a front the latency's, while every limit is kept."""
+        greatest = max(loads.values())
+        if not self.front or greatest > 1.0 or self.latency_target_ms is None:
+            return greatest
+        return loads.get(Constraint("latency_ms", self.latency_target_ms), greatest)
 
     @property
     def version(self) -> str:
@@ -188,3 +206,23 @@ class Objective:
         fitness = self.fitness(accuracy, latency_ms)
         order = np.lexsort((-fitness, ~self.feasible(latency_ms)))
         return np.asarray(order[np.isfinite(fitness[order])], dtype=np.int64)
+
+    def survival(self, accuracy: FloatArray, latency_ms: FloatArray) -> IntArray:
+        """Positions of the successful entries, in the order in which a search lets them go last.
+
+        Shapes (n,) in, (<= n,) out.
+        """
+        order = self.ranking(accuracy, latency_ms)
+        if not self.front or self.limit is None:
+            return order
+        within = order[self.feasible(latency_ms[order])]
+        return np.concatenate(
+            (within[survival_order(accuracy[within], latency_ms[within], self.limit)], order[len(within) :])
+        )
+
+    def front_size(self, accuracy: FloatArray, latency_ms: FloatArray) -> int:
+        """How many of these entries are a front within the limit; 0 where none is wanted."""
+        if not self.front:
+            return 0
+        within = self.feasible(latency_ms) & ~np.isnan(accuracy)
+        return len(front_positions(accuracy[within], latency_ms[within]))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -30,7 +31,18 @@ CROSSED = CHILDREN // 4  # of these by crossing, the others by mutation
 MOST_LOOKED = 10  # times WIDTH so many are looked through for those within the limit
 
 Excess = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> by how much a limit is exceeded, (n,)
-Acquisition = Callable[[Posterior, IntArray], FloatArray]  # of canonical indices (n, G), the more the better, (n,)
+
+
+class Acquisition(Protocol):
+    """What architectures promise (``riwoa.search.improvement``)."""
+
+    def promise(self, posterior: Posterior, indices: IntArray) -> FloatArray:
+        """Of canonical indices (n, G), the more the better, (n,)."""
+        ...
+
+    def believing(self, posterior: Posterior, indices: IntArray) -> Acquisition:
+        """What the next is chosen by, once an architecture (1, G) is and counts as what is expected of it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,7 @@ class JointChoice:
             chosen.append(one)
             canonical = self._space.canonical(one.raw)
             taken = np.concatenate((taken, self._seen.hash(canonical)))
+            acquisition = acquisition.believing(posterior, canonical)
             posterior, pool = posterior.believe(canonical), found.pool
         return chosen[0].join(*chosen[1:]) if chosen else pool.take([])
 
@@ -106,7 +119,7 @@ class JointChoice:
         promise = known.promise[rows]
         new = np.isnan(promise)
         if new.any():
-            promise[new] = acquisition(posterior, canonical[rows[new]])
+            promise[new] = acquisition.promise(posterior, canonical[rows[new]])
         order = np.argsort(-np.round(promise, 9), kind="stable")[: MOST_LOOKED * WIDTH]
         # Loads are asked for one at a time, of those that may be kept: a table of 46 genes takes a while to sum.
         within = (i for i in order if not new[i] or self._excess(canonical[rows[[i]]])[0] == 0.0)
@@ -123,18 +136,3 @@ class JointChoice:
         raw = self._variation.mutated(draw, parents.raw[rows], rates)
         raw[:CROSSED] = self._variation.crossed(draw, parents.raw[rows[:CROSSED]], parents.raw[fathers])
         return Pool.of(raw, "climb", parents.parents[rows])
-
-
-def log_expected_improvement(means: FloatArray, deviations: FloatArray, top: float) -> FloatArray:
-    """Logarithm of the expected improvement over ``top``, (n,); the mean alone where there is nothing to improve on."""
-    from scipy.special import erfcx, ndtr
-
-    if not np.isfinite(top):
-        return means
-    z = (means - top) / deviations
-    density = -0.5 * z**2 - 0.5 * np.log(2.0 * np.pi)
-    # h(z) = pdf(z) + z cdf(z), and cdf(z) / pdf(z) = sqrt(pi / 2) erfcx(-z / sqrt 2): far below 0 nothing underflows.
-    low = np.minimum(z, 0.0)
-    ratio = np.maximum(1.0 + low * np.sqrt(np.pi / 2.0) * erfcx(-low / np.sqrt(2.0)), 1e-300)
-    high = np.log(np.maximum(np.exp(density) + z * ndtr(z), 1e-300))
-    return np.asarray(np.log(deviations) + np.where(z > 0.0, high, density + np.log(ratio)))

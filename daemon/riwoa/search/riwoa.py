@@ -337,18 +337,27 @@ class RotationInvariantWhale(BayesianSearch):
     def cut(self) -> Cut | None:
         """The last member: what does not beat it is gone after the generation.
 
-        None without elitism, and while a repeat holds a place, which any other phenotype would take.
+        None without elitism, while there are places left, and while a repeat holds one, which any other phenotype would
+        take.
         """
         hashes = self._seen.hash(self.codec.decode(self.population.genotype))
-        distinct = len(np.unique(hashes)) == len(hashes)
-        return self._cut_at(self.population) if self.params.elitism and distinct else None
+        full = len(np.unique(hashes)) == self.params.population
+        keeps_best = self.params.elitism and not self.objective.front  # a front has room for whatever widens it
+        return self._cut_at(self.population) if keeps_best and full else None
+
+    @property
+    def avoids_repeats(self) -> bool:
+        """See ``Strategy.avoids_repeats``."""
+        return self.params.joint or self.params.avoid_duplicates
 
     # -- tell ----------------------------------------------------------------------------------------------------------
 
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
-        self.population = self._survivors(self.population.join(told)) if self.params.elitism else children
+        self.population = (
+            self._survivors(self.population.join(told)) if self.params.elitism else self._replaced(children)
+        )
         elites = self.population.genotype[self._elite_rows()]
         if len(elites) >= 2:  # the covariance of one point would drag the average towards nothing
             self._covariance = (1.0 - NEWEST) * self._covariance + NEWEST * shrunk_covariance(elites)
@@ -357,11 +366,11 @@ class RotationInvariantWhale(BayesianSearch):
 
     def _survivors(self, candidates: Members) -> Members:
         """The best ``population`` candidates of different phenotypes, best first; repeats and failures fill up."""
-        order = self.objective.ranking(candidates.accuracy, candidates.latency_ms)
+        order = self.objective.survival(candidates.accuracy, candidates.latency_ms)
         phenotypes = self.codec.decode(candidates.genotype[order])
         distinct = order[np.sort(np.unique(self._seen.hash(phenotypes), return_index=True)[1])]
         others = np.setdiff1d(np.arange(len(candidates)), distinct)
-        return candidates.take(np.concatenate((distinct, others))[: self.params.population])
+        return candidates.take(np.concatenate((distinct, others))[: self._room(candidates)])
 
     def _elite_rows(self) -> IntArray:
         """Rows of the best ``elite_fraction`` of the population, best first; failures only where all members are."""

@@ -156,6 +156,13 @@ def int8_words(exported: Mapping[str, Any]) -> str:
     )
 
 
+def front_line(front: Front) -> str:
+    """How another latency is answered, where a front was looked for."""
+    if not front.objective.front:
+        return ""
+    return "Any latency has its network: `riwoactl export --within TIME` writes it."
+
+
 def fastest_line(front: Front) -> str:
     """Which network gives the winner's accuracy for the least time; empty where nothing was judged."""
     if front.test is None:

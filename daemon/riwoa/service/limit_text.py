@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from riwoa.run.limits import LimitStanding
-    from riwoa.service.status_object import LeaderStatus, LimitStatus
+    from riwoa.service.status_object import LeaderStatus, LimitStatus, StatusObject
 
 VERDICTS = {True: "met", False: "NOT met", None: "not known"}
 
@@ -52,6 +52,16 @@ def value_words(leader: LeaderStatus) -> str:
     metric = leader.get("metric") or "accuracy"
     value = leader.get("value") if leader.get("value") is not None else leader.get("accuracy")
     return "" if value is None else named_measure(metric, value)
+
+
+def hypervolume_words(status: StatusObject) -> str:
+    """What a search for a front has come to, to follow the number of its networks; empty where none is looked for."""
+    run, leader = status.get("run"), status.get("leader")
+    found, target_ms = (run.get("hypervolume"), run.get("target_ms")) if run else (None, None)
+    if found is None or target_ms is None:
+        return ""
+    metric = (leader.get("metric") if leader else None) or "accuracy"
+    return f", {named_measure(metric, found)} on average within each latency up to {target_ms:.3f} ms"
 
 
 def missed_words(rows: Sequence[LimitStatus]) -> str:

@@ -15,7 +15,7 @@ from riwoa import __version__
 from riwoa.clock import redated
 from riwoa.hardware.interval import plus_minus
 from riwoa.patience import BestEffort
-from riwoa.service.limit_text import further, missed_words, value_words
+from riwoa.service.limit_text import further, hypervolume_words, missed_words, value_words
 from riwoa.service.state import DaemonState, State
 from riwoa.service.status_object import (
     CognitionStatus,
@@ -193,6 +193,8 @@ def one_line(status: StatusObject) -> str:
         interval = plus_minus(leader.get("latency_interval"))
         at = f" at {leader['latency_ms']:.3f}{target} ms{interval}" if leader["latency_ms"] else ""
         parts.append(f"leader {_accuracy(status, leader)}{at}{mark}")
+    if front := hypervolume_words(status):
+        parts.append(f"front of {status.get('pareto')}{front}")
     if status.get("message") and status["state"] in ("running", "polishing"):  # what is done beside it, or after
         parts.append(str(status["message"]))
     time_left_s = status.get("time_left_s")

@@ -15,6 +15,7 @@ from riwoa.run.credit import OperatorSeconds, Tallies, credit_rows, tallies_from
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.limits import Range, journaled_objective, standings
 from riwoa.run.lora_schedule import LoraSchedule
+from riwoa.run.phases import polish_budget
 from riwoa.run.provision import Provision
 from riwoa.search.fitness import Objective
 from riwoa.service.governor import Governor
@@ -37,9 +38,10 @@ from riwoa.service.status_object import (
 from riwoa_storage.records import GenerationRecord, RunRecord
 
 
-def run_view(conductor: Conductor) -> RunStatus:
-    """Where the run stands."""
+def run_view(conductor: Conductor, memory: str | None) -> RunStatus:
+    """Where the run stands; ``memory`` says what it knew as it began."""
     config = conductor.config
+    searched = conductor.history.counters["evaluations"] - conductor.polish_spent
     return {
         "run_id": conductor.run_id,
         "seed": config.run.seed,
@@ -52,7 +54,9 @@ def run_view(conductor: Conductor) -> RunStatus:
         "resumed_from": conductor.resumed_from,
         "deadline_unix_s": conductor.deadline_unix_s,
         "polish_spent": conductor.polish_spent,
-        "polish_evaluations": config.run.polish_evaluations,
+        "polish_evaluations": polish_budget(config, searched),
+        "hypervolume": conductor.history.hypervolume,
+        "memory": memory,
     }
 
 
@@ -226,6 +230,7 @@ def finished_view(
         "digest": last.digest,
         "target_ms": leader["target_ms"] if leader is not None else None,
         "resumed_from": None,
+        "hypervolume": last.counters.get("hypervolume"),
     }
     return FinishedRun(
         run=where,

@@ -91,7 +91,7 @@ class SubnetEvaluator:
         device: str = "cpu",
     ) -> None:
         _check_images(recalibration_images, validation)
-        self._supernet = supernet
+        self.supernet = supernet
         self._recalibration = recalibration_images
         self._validation = validation
         self._precision: Precision = dtype
@@ -114,6 +114,10 @@ class SubnetEvaluator:
     def resolutions(self) -> tuple[int, ...]:
         """Input sizes that can be evaluated, pixels, ascending."""
         return tuple(sorted(set(self._recalibration) & set(self._validation)))
+
+    def validation(self, resolution: int) -> tuple[Images, IntArray]:
+        """The images that judge at a resolution, and their labels."""
+        return self._validation[resolution]
 
     def settings(self) -> dict[str, Any]:
         """Everything besides weights and images that decides the last bits of a result, as a JSON object."""
@@ -166,8 +170,8 @@ class SubnetEvaluator:
             accuracy=correct / len(labels),
             correct=correct,
             images=len(labels),
-            macs=geometry.macs(config, self._supernet.backbone),
-            parameters=geometry.parameters(config, self._supernet.backbone),
+            macs=geometry.macs(config, self.supernet.backbone),
+            parameters=geometry.parameters(config, self.supernet.backbone),
         )
         return evaluation, right
 
@@ -189,7 +193,7 @@ class SubnetEvaluator:
         """
         config = checked_config(config)
         self._check_resolution(config.r)
-        net = self._supernet.get_net_for_config(config)
+        net = self.supernet.get_net_for_config(config)
         norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
         with torch.inference_mode(), exact_arithmetic():
             statistics = self._recalibrate_exactly(config)
@@ -245,7 +249,7 @@ class SubnetEvaluator:
 
     def _layers_in(self, dtype: torch.dtype) -> SupernetLayers:
         kernels = best_kernels(self._device, dtype)
-        return SupernetLayers(self._supernet.network, self._supernet.backbone, kernels, dtype, self._device)
+        return SupernetLayers(self.supernet.network, self.supernet.backbone, kernels, dtype, self._device)
 
     def _recalibration_groups(self, resolution: int) -> Iterator[Tensor]:
         whole_batches = max(1, self._batch_images(resolution) // RECALIBRATION_BATCH_IMAGES)
@@ -274,7 +278,7 @@ class SubnetEvaluator:
         if self._batch_size is not None:
             return self._batch_size
         total = len(self._validation[resolution][0])
-        most = max(1, self._widest_bytes // (_widest(self._supernet.backbone, resolution) * self._dtype.itemsize))
+        most = max(1, self._widest_bytes // (_widest(self.supernet.backbone, resolution) * self._dtype.itemsize))
         return math.ceil(total / math.ceil(total / most))  # equal groups: each size is a set of kernels to generate
 
     def _check_resolution(self, resolution: int) -> None:

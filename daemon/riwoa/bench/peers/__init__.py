@@ -7,7 +7,8 @@ for all of them, and so is whatever is known to be beyond the limit. A suggestio
 - is ranked behind all that are within by ``cma-es`` and ``catcma``, by its excess (Deb's rule: they rank only);
 - is moved to within by random single choices for ``optuna-tpe`` and ``optuna-gp``, as RI-IWOA moves its children, and
   told where it came to lie: told with a violation instead, near a tight limit they see thousands for one query;
-- is drawn again by ``ofa-evolution``, as OFA's own code does.
+- is drawn again by ``ofa-evolution``, as OFA's own code does;
+- is brought within by ``gumbel``, which is no library's: see ``by_gradient``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ PEERS: Mapping[str, Peer] = {
     "cma-es": Peer("cmaes", "by_cmaes", "cma_es"),
     "nsga2": Peer("pymoo", "by_pymoo", "nsga2", fronts=True),
     "ofa-evolution": Peer("ofa", "by_ofa", "evolution"),
+    "gumbel": Peer("torch", "by_gradient", "gumbel"),
 }
 
 

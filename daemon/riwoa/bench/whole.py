@@ -1,0 +1,237 @@
+"""Whole searches as the daemon makes them, conductor and journal included, with somebody who proposes beside.
+
+- ``riwoa-semantic``: the language model of this machine, asked and trained as in a run.
+- ``riwoa-placebo``: in its place a uniform draw from what is offered.
+- ``riwoa-greedy``: in its place the change on offer that leaves least of the limit unused; while none comes within it,
+  the one that saves most. A block that a change adds counts as the smallest.
+
+All go the same way: the same share of slots asks at the same moment, with the same offer, and a reply joins as an extra
+candidate a generation later. So a difference is one of what is written, and not of how many candidates there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riwoa.bench.arena import POPULATION, Arena, SearchOver
+from riwoa.bench.landscape import Landscape
+from riwoa.cognition.adapters import AdapterFiles, journaled
+from riwoa.cognition.proposal_queue import ProposalQueue
+from riwoa.cognition.provider import ProposalProvider, ScriptedProvider
+from riwoa.cognition.spelling import in_json
+from riwoa.config.loading import Loaded, load
+from riwoa.config.reload import Reloader
+from riwoa.config.schema import Config, Search, as_json
+from riwoa.errors import CognitionError, ModelError, UsageError
+from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
+from riwoa.run.conductor import Conductor
+from riwoa.run.evaluations import Evaluations
+from riwoa.run.journal import RunJournal
+from riwoa.run.offers import placebo_patch
+from riwoa.run.proposals import LanguageModel
+from riwoa.run.provision import provide
+from riwoa.run.strategy import search_parameters
+from riwoa.run.style import Style, style_of
+from riwoa.run.task import SearchTask
+from riwoa.search.riwoa import RiwoaParameters
+from riwoa.search.rng import generator
+from riwoa.search.space import Choice
+from riwoa_storage.records import ReplyRecord, RequestRecord
+from riwoa_storage.writer import JournalWriter
+
+SEMANTIC, PLACEBO, GREEDY = "-semantic", "-placebo", "-greedy"
+WRITERS = (SEMANTIC, PLACEBO, GREEDY)
+
+Rule = Callable[[RequestRecord], Mapping[str, Choice]]
+
+
+class ArenaBackend:
+    """An ``EvaluationBackend`` that queries an arena; what is beyond its budget fails."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+
+    async def start(self) -> OracleInfo:
+        """See ``EvaluationBackend``."""
+        return OracleInfo(version="arena", threads=1, load_s=0.0)
+
+    async def submit(
+        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None
+    ) -> asyncio.Future[EvaluationResult]:
+        """See ``EvaluationBackend``."""
+        future: asyncio.Future[EvaluationResult] = asyncio.get_running_loop().create_future()
+        try:  # here and now: the order of queries is that of submissions
+            value = self._arena.query(self._arena.space.indices(architecture)).value / 100.0
+        except SearchOver:
+            value = math.nan
+        ok = not math.isnan(value)
+        metrics = {"accuracy": value} if ok else {}
+        future.set_result(EvaluationResult(job_id, "ok" if ok else "failed", metrics, None if ok else "no value", 1, 0))
+        return future
+
+    def cancel(self, job_id: str) -> bool:
+        """See ``EvaluationBackend``."""
+        return False
+
+    def stats(self) -> BackendStats:
+        """See ``EvaluationBackend``."""
+        raise NotImplementedError("nobody looks at the workers of an arena")
+
+    async def close(self) -> None:
+        """See ``EvaluationBackend``."""
+
+
+class RuleProvider(ScriptedProvider):
+    """Answers by a rule, and does not learn."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__("good")
+        self._rule = rule
+
+    async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
+        """See ``ProposalProvider.generate``."""
+        return [
+            ReplyRecord(
+                request_id=request.request_id,
+                status="ok",
+                text=in_json(self._rule(request)),
+                reason=None,
+                tokens=1,
+                duration_s=0.0,
+                created_unix_s=time.time(),
+            )
+            for request in batch
+        ]
+
+
+def placebo(request: RequestRecord) -> Mapping[str, Choice]:
+    """A uniform draw from what is offered."""
+    offered, most = request.parameters["choices"], request.parameters["most_genes"]
+    return placebo_patch(offered, most, generator(request.seed, 0, "bench.placebo"))
+
+
+def greedy(landscape: Landscape) -> Rule:
+    """The single change that leaves least of the limit unused."""
+    space, limit = landscape.space, landscape.aim.limit
+    assert limit is not None
+
+    def load_after(architecture: Mapping[str, Choice], patch: Mapping[str, Choice]) -> float:
+        changed = {**architecture, **patch}
+        indices = [g.choices.index(changed[g.name]) if g.name in changed else 0 for g in space.genes]
+        return landscape.free_load(space.canonical(np.array(indices, dtype=np.int64))) or 0.0
+
+    def rule(request: RequestRecord) -> Mapping[str, Choice]:
+        parent = request.parameters["parent"]
+        every = [{gene: choice} for gene, offered in request.parameters["choices"].items() for choice in offered]
+        after = [(load_after(parent, patch), patch) for patch in every]
+        fits = [row for row in after if row[0] <= limit]
+        return max(fits, key=lambda row: row[0])[1] if fits else min(after, key=lambda row: row[0])[1]
+
+    return rule
+
+
+async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[str, Any]) -> int:
+    """Search until the budget or the schedule is spent; the generations that it took.
+
+    Args:
+        arena: where.
+        seed: of the run.
+        writer: one of ``WRITERS``.
+        settings: of the strategy, other than the defaults.
+
+    Raises:
+        UsageError: the landscape is none of milliseconds.
+        ModelError: no language model is here.
+        CognitionError: it never answered: this would be a search without it.
+    """
+    landscape, limit = arena.landscape, arena.aim.limit
+    layers_ms = getattr(landscape, "layers_ms", None)
+    if layers_ms is None or limit is None:
+        raise UsageError(f"--strategies: riwoa{writer} searches what has layers and a latency: predictor and embedded")
+    space = landscape.space
+    loaded = _configured(arena, seed, settings)
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-whole-")))
+        path = folder / "journal.db"
+        provider, style = await _provider(loaded.config, landscape, writer)
+        stack.push_async_callback(provider.close)
+        journal = await JournalWriter.open(path)
+        stack.push_async_callback(journal.close)
+        cognition = loaded.config.cognition
+        queue = ProposalQueue(
+            provider,
+            journal,
+            lag=cognition.lag,
+            timeout_s=lambda: cognition.timeout_s,
+            train_timeout_s=lambda: cognition.train_timeout_s,
+            adapters=AdapterFiles(folder / "adapters", journaled(path)),
+        )
+        run_id = await journal.begin_run({"seed": seed}, as_json(loaded.config))
+        conductor = Conductor(
+            journal=RunJournal(journal, path, run_id),
+            task=SearchTask(
+                space=space,
+                latency_ms=lambda a: landscape.free_load(space.indices(a)) or 0.0,
+                auto_target_ms=limit,
+                layer_ms=layers_ms,
+            ),
+            evaluations=Evaluations(ArenaBackend(arena), journal, path, "arena", run_id=run_id),
+            reloader=Reloader(loaded, []),
+            model=LanguageModel(queue, style),
+        )
+        answering = asyncio.create_task(queue.run(), name="proposals")
+        try:
+            await conductor.run()
+        finally:
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+        stats = queue.stats()
+        if 0 < stats.answered == stats.failed:
+            raise CognitionError(
+                f"no reply of {provider.model} came to anything: {stats.provider.reason or 'see above'}"
+            )
+        return conductor.generation
+
+
+def _configured(arena: Arena, seed: int, settings: Mapping[str, Any]) -> Loaded:
+    """The configuration of a run that spends the budget, its schedule as long as that lasts without repeats."""
+    given = {
+        "run.seed": seed,
+        "run.evaluations": arena.budget,
+        "run.polish_evaluations": 0,
+        "search.population": POPULATION,
+        "search.placebo_share": 0.0,
+        "objective.latency_ms": arena.aim.limit,
+        "objective.exponent": arena.aim.exponent,
+    }
+    for name, value in settings.items():
+        given[f"search.{name}" if name in Search.model_fields else f"search.riwoa.{name}"] = value
+    words = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    parameters = search_parameters(load(None, words, {}).config, 0.0)
+    assert isinstance(parameters, RiwoaParameters)
+    at_once = parameters.offspring if parameters.joint else parameters.population
+    return load(None, [*words, f"run.generations={max(1, math.ceil(arena.budget / at_once))}"], {})
+
+
+async def _provider(config: Config, landscape: Landscape, writer: str) -> tuple[ProposalProvider, Style]:
+    """Who writes, and how.
+
+    Raises:
+        ModelError: no language model is here.
+    """
+    if writer != SEMANTIC:
+        return RuleProvider(placebo if writer == PLACEBO else greedy(landscape)), style_of(config.cognition)
+    found = await provide(lambda: config.cognition, None, lambda _: None)
+    if found.provider is None:
+        raise ModelError(f"--strategies: riwoa{SEMANTIC} needs a language model: {found.reason}")
+    return found.provider, found.style

@@ -1,0 +1,91 @@
+"""What architectures promise: the expected improvement of the best, or of a front, by what is believed of scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from riwoa.search.base import LatencyOf, Members, Posterior
+from riwoa.search.fitness import FloatArray
+from riwoa.search.hypervolume import Staircase
+from riwoa.search.space import IntArray
+
+BEYOND = 1.05  # of the largest load of interest: so far a front's last network counts, too
+MEDIAN = 0.0  # its score
+
+
+@dataclass(frozen=True, slots=True)
+class BestImprovement:
+    """Of the best score (an ``Acquisition``); the mean alone counts while there is none to improve on (−inf)."""
+
+    top: float
+
+    def promise(self, posterior: Posterior, indices: IntArray) -> FloatArray:
+        """See ``Acquisition``: the logarithm of the expected improvement."""
+        means, deviations = posterior.predict(indices)
+        return log_expected_improvement(means, deviations, self.top) if np.isfinite(self.top) else means
+
+    def believing(self, posterior: Posterior, indices: IntArray) -> BestImprovement:
+        """The same: what is only believed is no better than what is known."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FrontImprovement:
+    """Of a front's area in scores, where loads are known (an ``Acquisition``).
+
+    The area needs a score above which it counts, and none suits alone: above the median's, fast networks are never
+    looked for where to be fast is to be worse; above the worst, they take most of a search, for scores of ranks lie far
+    apart where there are few. So what is asked takes turns between both. REPORT
+
+    Attributes:
+        fronts: the same one, above each of these.
+        load_of: a load, None where nobody knows it: nothing is then expected.
+        turn: how many were asked before.
+    """
+
+    fronts: tuple[Staircase, ...]
+    load_of: LatencyOf
+    turn: int
+
+    @classmethod
+    def of(
+        cls, members: Members, most_load: float, posterior: Posterior, load_of: LatencyOf, turn: int
+    ) -> FrontImprovement:
+        """That of the front of some individuals, up to a load."""
+        known = members.take(np.flatnonzero(np.isfinite(members.accuracy) & (members.latency_ms <= most_load)))
+        scores = np.array([posterior.score(value) for value in known.accuracy.tolist()])
+        references = MEDIAN, posterior.score(-np.inf)
+        fronts = (Staircase.of(scores, known.latency_ms, BEYOND * most_load, reference) for reference in references)
+        return cls(tuple(fronts), load_of, turn)
+
+    def promise(self, posterior: Posterior, indices: IntArray) -> FloatArray:
+        """See ``Acquisition``: the logarithm of the area's expected growth, exact for known loads."""
+        known = (self.load_of(row) for row in indices)
+        loads = np.array([np.inf if load is None else load for load in known])
+        front = self.fronts[self.turn % len(self.fronts)]
+        means, deviations = posterior.predict(indices)
+        gains = log_expected_improvement(means[:, None], deviations[:, None], front.levels)
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.logaddexp.reduce(np.log(front.widths(loads)) + gains, axis=1))
+
+    def believing(self, posterior: Posterior, indices: IntArray) -> FrontImprovement:
+        """With the architecture on the front, if it is expected there."""
+        expected, load = float(posterior.predict(indices)[0][0]), self.load_of(indices[0])
+        fronts = tuple(f if load is None else f.with_network(expected, load) for f in self.fronts)
+        return replace(self, fronts=fronts, turn=self.turn + 1)
+
+
+def log_expected_improvement(means: FloatArray, deviations: FloatArray, level: npt.ArrayLike) -> FloatArray:
+    """Logarithm of what a normal variable is expected to exceed a level by; arrays that broadcast."""
+    from scipy.special import erfcx, ndtr
+
+    z = (means - np.asarray(level)) / deviations
+    density = -0.5 * z**2 - 0.5 * np.log(2.0 * np.pi)
+    # h(z) = pdf(z) + z cdf(z), and cdf(z) / pdf(z) = sqrt(pi / 2) erfcx(-z / sqrt 2): far below 0 nothing underflows.
+    low = np.minimum(z, 0.0)
+    ratio = np.maximum(1.0 + low * np.sqrt(np.pi / 2.0) * erfcx(-low / np.sqrt(2.0)), 1e-300)
+    high = np.log(np.maximum(np.exp(density) + z * ndtr(z), 1e-300))
+    return np.asarray(np.log(deviations) + np.where(z > 0.0, high, density + np.log(ratio)))
