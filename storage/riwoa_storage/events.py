@@ -41,6 +41,16 @@ class CognitionProvided(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryInherited(Event):
+    """What a run knew as it began of evaluations of earlier runs; ``content`` is what its provenance has the hash of.
+
+    Written down, because later the journal holds more evaluations, and may no longer hold those.
+    """
+
+    content: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigApplied(Event):
     """A configuration revision came into force; ``changed``: dotted key -> [old, new]."""
 
@@ -185,6 +195,7 @@ class UnknownEvent(Event):
 KINDS: Mapping[str, type[Event]] = {
     "resumed": RunResumed,
     "cognition": CognitionProvided,
+    "memory": MemoryInherited,
     "config_applied": ConfigApplied,
     "deadline": DeadlineReached,
     "space_exhausted": SpaceExhausted,

@@ -7,11 +7,11 @@ writer from folding its log. Committed generations never change, so nothing is t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 from riwoa_storage.checked import CheckedTables
-from riwoa_storage.errors import JournalCorruptError, JournalMissingError
+from riwoa_storage.errors import JournalCorruptError, JournalMissingError, RowDamagedError
 from riwoa_storage.events import Event
 from riwoa_storage.integrity import Integrity
 from riwoa_storage.lookup import KeyLookup
@@ -35,6 +35,7 @@ E = TypeVar("E", bound=Event)
 
 PAGE_ROWS = 256  # rows read per statement where a table is streamed
 PAGE_GENERATIONS = 16  # whose individuals are read per statement
+_OF_ORACLE = "WHERE oracle_id = (SELECT text_id FROM texts WHERE text = ?) AND architecture_id"
 _OF_GENERATION = "WHERE run_id = ? AND generation = ? ORDER BY slot"
 
 
@@ -186,16 +187,38 @@ class JournalReader:
 
     # -- evaluations -----------------------------------------------------------------------------------------------
 
-    def evaluations(self, oracle_version: str) -> Iterator[EvaluationRecord]:
-        """Stored evaluations of an oracle, in the order in which their architectures were first seen."""
-        rest = (
-            "WHERE oracle_id = (SELECT text_id FROM texts WHERE text = ?) AND architecture_id > ? "
-            "ORDER BY architecture_id LIMIT ?"
-        )
+    def evaluations(
+        self, oracle_version: str, on_damage: Callable[[RowDamagedError], None] | None = None
+    ) -> Iterator[EvaluationRecord]:
+        """Stored evaluations of an oracle, in the order in which their architectures were first seen.
+
+        With ``on_damage`` those that are damaged are told there and left out: they are but a cache.
+        """
+        page = f"SELECT architecture_id FROM evaluations {_OF_ORACLE} > ? ORDER BY architecture_id LIMIT ?"
         after = 0
-        while rows := self._tables.with_architectures("evaluations", rest, oracle_version, after, PAGE_ROWS):
-            yield from map(self._tables.evaluation, rows)
-            after = rows[-1]["architecture_id"]
+        while numbers := [number for (number,) in self._tables.rows(page, oracle_version, after, PAGE_ROWS)]:
+            after = numbers[-1]
+            try:
+                yield from self._evaluations(oracle_version, numbers[0], after)
+            except RowDamagedError:
+                if on_damage is None:
+                    raise
+                yield from self._intact_evaluations(oracle_version, numbers, on_damage)
+
+    def _evaluations(self, oracle_version: str, first: int, last: int) -> list[EvaluationRecord]:
+        """Those of architectures in a range of numbers."""
+        rest = f"{_OF_ORACLE} BETWEEN ? AND ? ORDER BY architecture_id"
+        rows = self._tables.with_architectures("evaluations", rest, oracle_version, first, last)
+        return list(map(self._tables.evaluation, rows))
+
+    def _intact_evaluations(
+        self, oracle_version: str, numbers: Sequence[int], on_damage: Callable[[RowDamagedError], None]
+    ) -> Iterator[EvaluationRecord]:
+        for number in numbers:
+            try:
+                yield from self._evaluations(oracle_version, number, number)
+            except RowDamagedError as error:
+                on_damage(error)
 
     # -- cognition -------------------------------------------------------------------------------------------------
 

@@ -48,8 +48,9 @@ def test_settings_follow_a_colon_and_commas_divide_both_them_and_the_strategies(
     assert [c.name for c in named] == ["riwoa:screened=1,elitism=false", "woa", "riwoa:p_recombine=0.5", "riwoa"]
     assert dict(named[0].settings) == {"screened": 1, "elitism": False}
     params = scheduled(named[2], 100)
-    assert (params.population, params.generations) == (20, 5)
+    assert (params.population, params.offspring, params.generations) == (20, 4, 25)
     assert getattr(params, "p_recombine") == 0.5  # noqa: B009
+    assert scheduled(contestants("riwoa:joint=false")[0], 100).generations == 5  # a child a member
 
 
 def test_a_group_stands_for_its_members() -> None:

@@ -25,7 +25,7 @@ PASSED = Passed(
     digest="a",
 )
 SMALL = (
-    "search.population=5",
+    "search.offspring=5",
     "search.p_semantic=1.0",
     "search.placebo_share=0.0",
     "oracle.supernet.recalibration_images=100",

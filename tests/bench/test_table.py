@@ -14,7 +14,7 @@ from riwoa.bench.contest import SearchFile, Settings
 from riwoa.bench.contestants import Contestant
 from riwoa.bench.landscape import Landscape
 from riwoa.bench.measures import ladder, summary
-from riwoa.bench.own import OwnSearch
+from riwoa.bench.own import OwnSearch, remembered_by
 from riwoa.bench.table import Constraint, Question, TableLandscape, bench_table
 from riwoa.errors import InputError, StateDirectoryError, UsageError
 from riwoa.search.space import IntArray
@@ -98,6 +98,22 @@ def test_a_race_looks_at_more_architectures_for_the_same_budget(tmp_path: Path, 
 def test_who_races_needs_something_cheap(table: Path) -> None:
     with pytest.raises(UsageError, match="name them with --low-fidelity"):
         searched("riwoa-raced", 0, TableLandscape(table, QUESTION), 25)
+
+
+def test_who_remembers_an_earlier_search_begins_with_its_best(tmp_path: Path) -> None:
+    related = 2 * VALUE + np.cos(np.arange(1024.0))
+    np.savez(tmp_path / "t.npz", ops=OPS, value=VALUE, other=related)
+    for column, same in (("other", False), ("value", True)):
+        question = dataclasses.replace(QUESTION, report=None, after=column)
+        landscape = TableLandscape(tmp_path / "t.npz", question)
+        known = remembered_by(Contestant.parse("gp-after"), 0, landscape, 30)
+        assert known.start is not None
+        assert ((known.prior is not None), len(known.related)) == (same, 0 if same else 1)
+        warm, cold = (searched(name, 0, landscape, 30) for name in ("gp-after", "gp"))
+        assert warm.improvements[0][1] > cold.improvements[0][1]
+        assert warm.queries <= cold.queries
+    with pytest.raises(UsageError, match="say what with --after"):
+        searched("gp-after", 0, TableLandscape(tmp_path / "t.npz", dataclasses.replace(QUESTION, report=None)), 30)
 
 
 def test_queries_are_counted_in_slot_order_and_repeats_are_free(table: Path) -> None:

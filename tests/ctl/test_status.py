@@ -64,10 +64,11 @@ def test_why_no_model_writes_is_shown(state: str) -> None:
 
 def test_what_was_given_up_and_how_the_predictor_does_are_shown() -> None:
     counts = {"unique": 80, "cache_hits": 2, "failed": 0, "dropped": 31, "audited": 4, "missed": 1}
-    screening = {"examples": 60, "prior": 400, "interval": 0.9, "covered": 0.87}
+    screening = {"examples": 60, "prior": 400, "interval": 0.9, "covered": 0.87, "related": 0.931}
     text = render(status_object(evaluations=counts, screening=screening))
     assert "31 candidates given up on a lower rung; 1 of 4 tested would have mattered" in text
-    assert "a predictor knows 460 evaluations; 87 % of its latest 90 % intervals held" in text
+    assert "a predictor knows 460 evaluations; 87 % of its latest 90 % intervals held; another oracle's are" in text
+    assert "are followed, rank correlation 0.93" in text
     quiet = render(status_object(evaluations={**counts, "dropped": 0}, screening={**screening, "covered": None}))
     assert "given up" not in quiet
     assert "predictor" not in quiet

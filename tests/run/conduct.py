@@ -27,7 +27,9 @@ from riwoa_storage.records import GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 
 SPACE = mobilenet_space((24, 32, 40))
+# The search by slots asks the model from the second generation on, whatever its oracle answers.
 SMALL = (
+    "search.riwoa.joint=false",
     "search.population=6",
     "run.generations=4",
     "run.polish_evaluations=10",
@@ -36,6 +38,8 @@ SMALL = (
     "cognition.lag=0",
     "cognition.train_lag=2",
 )
+# The search as it is by default: candidates chosen jointly, from the third generation on.
+JOINT = ("search.riwoa.joint=true", "search.offspring=6", "search.riwoa.first=12")
 
 
 class StopHere(Exception):

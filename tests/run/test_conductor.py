@@ -16,18 +16,17 @@ from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
 from riwoa.errors import OracleError
 from riwoa.run.ledger import evaluated
-from riwoa.run.strategy import configured_strategy, screens
-from riwoa.run.task import KeptLatencies
+from riwoa.run.strategy import configured_strategy, screening_of
+from riwoa.run.task import KeptLatencies, SearchTask
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
-from riwoa.surrogate.screening import Screening
 from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.events import SearchConverged
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
-from tests.run.conduct import SMALL, SPACE, StopHere, conduct, gain_over_parent, latency_ms
+from tests.run.conduct import JOINT, SMALL, SPACE, StopHere, conduct, gain_over_parent, latency_ms
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SEMANTIC = ("cognition.provider=scripted", "search.p_semantic=0.9")
@@ -59,9 +58,10 @@ async def test_a_run_ends_with_a_leader_within_the_target_and_a_whole_chain(tmp_
     assert last.leader["metrics"]["accuracy"] == max(feasible)
 
 
-@pytest.mark.parametrize("strategy", ["riwoa", "woa", "random"])
+@pytest.mark.parametrize("strategy", ["joint", "riwoa", "woa", "random"])
 async def test_stopped_after_every_commit_a_run_reaches_the_same_digest(tmp_path: Path, strategy: str) -> None:
-    settings = (f"search.strategy={strategy}", *SEMANTIC, "cognition.script=mixed", "cognition.lag=2")
+    kind = (*JOINT, "run.generations=8") if strategy == "joint" else (f"search.strategy={strategy}",)
+    settings = (*kind, *SEMANTIC, "cognition.script=mixed", "cognition.lag=2")
     whole = await conduct(tmp_path / "whole.db", *settings)
     parts = tmp_path / "parts.db"
     for _ in range(40):
@@ -69,6 +69,9 @@ async def test_stopped_after_every_commit_a_run_reaches_the_same_digest(tmp_path
         if with_stop == whole:
             break
     assert compare(tmp_path / "whole.db", parts).same, compare(tmp_path / "whole.db", parts).message
+    made_by = {i.operator for i in individuals(parts)}
+    assert ("semantic" in made_by) == (strategy in ("joint", "riwoa"))
+    assert ("climb" in made_by) == (strategy == "joint")
 
 
 async def test_failures_and_repeats_of_failures_are_the_same_after_every_kill(tmp_path: Path) -> None:
@@ -237,9 +240,22 @@ async def test_a_failed_candidate_is_journaled_and_the_search_goes_on(tmp_path: 
 async def test_when_everything_fails_nothing_is_committed_and_the_reason_is_said(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with pytest.raises(OracleError, match="as it was told to"):
-        await conduct(path, oracle={"fail_share": 1.0})
+        await conduct(path, "search.population=20", oracle={"fail_share": 1.0})
     with JournalReader(path) as reader:
         assert reader.generation_count(1) == 0
+
+
+async def test_a_first_generation_that_fails_is_no_reason_to_stop_until_twenty_candidates_failed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal.db"
+    with pytest.raises(OracleError, match="every evaluation of generation 4 failed"):
+        await conduct(path, *JOINT, "search.offspring=4", oracle={"fail_share": 1.0})
+    with JournalReader(path) as reader:
+        assert reader.generation_count(1) == 4
+    await conduct(path, *JOINT, "search.offspring=4", "run.generations=6")  # mended: nothing stands in its way
+    with pytest.raises(OracleError, match=r"every evaluation of the search failed.*--new-run"):
+        await conduct(tmp_path / "short.db", *JOINT, "run.generations=2", oracle={"fail_share": 1.0})
 
 
 async def test_a_reload_applies_at_the_next_boundary_and_is_journaled(tmp_path: Path) -> None:
@@ -360,17 +376,17 @@ async def test_a_search_that_finds_nothing_new_within_the_target_is_over_and_its
         assert len(list(reader.events(1, SearchConverged))) == 1
 
 
-@pytest.mark.parametrize("settings", [(), ("search.strategy=woa",)], ids=["riwoa", "woa"])
+@pytest.mark.parametrize("settings", [JOINT, (), ("search.strategy=woa",)], ids=["joint", "riwoa", "woa"])
 async def test_a_bare_driver_asks_what_the_conductor_asked(settings: tuple[str, ...], tmp_path: Path) -> None:
     """So a benchmark that drives a strategy judges what the daemon runs."""
     path = tmp_path / "journal.db"
     changes = (*SMALL, "search.population=8", "run.generations=8", "run.polish_evaluations=0", *settings)
     await conduct(path, *changes)
     config = load(None, list(changes), {}).config
-    screened = Screening(SPACE) if screens(config) else None
+    guide = screening_of(config, SearchTask(SPACE, latency_ms, None))
     latency_of = KeptLatencies(SPACE, latency_ms)
     strategy = configured_strategy(config, SPACE, Objective(4.5), 0.0, latency_of)
-    driver = Driver(strategy, guide=screened)
+    driver = Driver(strategy, guide=guide)
     with JournalReader(path) as reader:
         generations = list(reader.generations(1))
     assert len(generations) == 8

@@ -27,7 +27,7 @@ from riwoa.service.views import operators_view
 from riwoa_storage.events import TrainingFailed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
-from tests.run.conduct import conduct, gain_over_parent
+from tests.run.conduct import JOINT, conduct, gain_over_parent
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SETTINGS = (
@@ -187,9 +187,10 @@ async def test_the_language_models_seconds_hold_its_trainings_failed_ones_too(tm
     assert whole["semantic"] == pytest.approx(spent + failed + sum(lasted))
 
 
-async def test_the_bandit_moves_the_share_by_committed_wins_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [(), JOINT], ids=["by slots", "joint"])
+async def test_the_bandit_moves_the_share_by_committed_wins_alone(tmp_path: Path, kind: tuple[str, ...]) -> None:
     shares: dict[str, list[float]] = {"whole": [], "parts": []}
-    settings = (*SETTINGS, "search.adapt_semantic=true", "run.generations=10", "run.polish_evaluations=0")
+    settings = (*SETTINGS, *kind, "search.adapt_semantic=true", "run.generations=10", "run.polish_evaluations=0")
     digests = [
         await conduct(tmp_path / "whole.db", *settings, at_commit=lambda c: shares["whole"].append(c.p_semantic))
     ]

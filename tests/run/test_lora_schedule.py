@@ -20,7 +20,7 @@ from riwoa_storage.events import AdapterRejected, AdapterUnusable, TrainingFaile
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, GenerationRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
-from tests.run.conduct import SMALL, StopHere, conduct
+from tests.run.conduct import JOINT, SMALL, StopHere, conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 # A target that nothing misses: about half of all changes help, so there is much to learn from.
@@ -240,8 +240,11 @@ async def test_killed_before_every_commit_it_learns_the_same(
 ) -> None:
     """Among them the commit that triggers a training, and the one of the generation that swaps its adapter in."""
     settings = [f"cognition.lag={lag}", f"cognition.train_lag={train_lag}"]
+    generations = {0: 10, 1: 12, 3: 14}[lag]
+    if lag == 3:
+        settings += [*JOINT, "search.offspring=12"]  # of which five ask
     if lag != 1:
-        settings.append("run.generations=10")
+        settings.append(f"run.generations={generations}")
         whole = tmp_path / "another.db"
         await run(whole, *settings)
     parts, trained = tmp_path / "parts.db", Counter[int]()
@@ -260,7 +263,7 @@ async def test_killed_before_every_commit_it_learns_the_same(
     assert found.same, found.message
     assert told(parts) == told(whole)
     assert adapters(parts)
-    assert len(killed) == (12 if lag == 1 else 10)
+    assert len(killed) == generations
 
 
 async def test_killed_within_every_training_it_trains_again_and_learns_the_same(tmp_path: Path, whole: Path) -> None:

@@ -12,7 +12,7 @@ from riwoa.run.evaluations import version_at
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord
 from riwoa_storage.replay import compare, verify
-from tests.run.conduct import conduct
+from tests.run.conduct import JOINT, conduct
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 RACED = ("oracle.rungs=[50,400]", "search.population=10", "run.generations=12", "search.riwoa.screened=1")
@@ -81,7 +81,10 @@ def _front(path: Path) -> set[tuple[float, float]]:
     return {p for p in points if not any(q[0] >= p[0] and q[1] <= p[1] and q != p for q in points)}
 
 
-@pytest.mark.parametrize("settings", [(), SEMANTIC, ("search.riwoa.screened=4",), ("search.strategy=random",)])
+@pytest.mark.parametrize(
+    "settings",
+    [(), SEMANTIC, ("search.riwoa.screened=4",), ("search.strategy=random",), (*JOINT, "search.offspring=10")],
+)
 async def test_killed_after_every_commit_it_gives_up_the_same(tmp_path: Path, settings: tuple[str, ...]) -> None:
     whole = await conduct(tmp_path / "whole.db", *RACED, *settings)
     parts = tmp_path / "parts.db"

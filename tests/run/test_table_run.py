@@ -40,7 +40,9 @@ def table_settings(path: Path, *more: str) -> tuple[str, ...]:
         "run.generations=5",
         "run.polish_evaluations=12",
         "search.population=6",
+        "search.offspring=6",
         "cognition.provider=none",
+        "cognition.lag=1",
         *more,
     )
 
@@ -87,10 +89,10 @@ def test_a_front_that_nobody_can_search_is_refused_with_what_to_set(
         asyncio.run(load_problem(config, tmp_path / "unused.json"))
 
 
-def life(state: Path, settings: Sequence[str], failpoint: str) -> int:
+def life(state: Path, settings: Sequence[str], failpoint: str, *arguments: str) -> int:
     """One life of the daemon, which is killed at a failpoint if it comes there; its exit status."""
     process = subprocess.run(
-        command(state, settings=settings),
+        command(state, *arguments, settings=settings),
         env={**child_environment(1), "RIWOA_FAILPOINT": failpoint},
         capture_output=True,
         text=True,
@@ -270,7 +272,7 @@ def test_a_target_below_the_fastest_row_is_refused_with_the_range(table: Path, t
 def test_nas_bench_201_is_searched_from_one_line_more(tmp_path: Path) -> None:
     file = official_data("nas-bench-201/accuracy.npz")
     settings = (
-        *table_settings(file, "run.generations=10", "run.polish_evaluations=0", "search.population=20"),
+        *table_settings(file, "run.generations=10", "run.polish_evaluations=0", "search.offspring=20"),
         "oracle.table.accuracy=c100_val200",
         "oracle.table.report=c100_test200",
     )
@@ -364,8 +366,9 @@ def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had
 ) -> None:
     """What its journal says of the configuration is put back into the form of before."""
     old_keys = (f"oracle.table={table}", "oracle.table_accuracy=acc")
-    strategy = ("search.elitism=false", "search.screened=2")
-    settings = (*old_keys, *strategy, *(s for s in table_settings(table) if not s.startswith("oracle.table.")))
+    strategy = ("search.elitism=false", "search.screened=2", "search.riwoa.joint=false")  # which was all there was
+    newer = ("oracle.table.", "search.offspring")
+    settings = (*old_keys, *strategy, *(s for s in table_settings(table) if not s.startswith(newer)))
     whole, state = tmp_path / "whole", tmp_path / "state"
     assert life(whole, settings, "") == 0
     assert life(state, settings, "conductor.evaluated:3") == -signal.SIGKILL
@@ -377,7 +380,8 @@ def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had
         config["oracle"] |= {f"table_{name}": value for name, value in tables["table"].items()}
         config["oracle"] |= {"predictor": None, "latency_tables": None}
         config["search"] |= config["search"].pop("riwoa")
-        del config["search"]["spiral_b"], config["search"]["woa"]
+        for later in ("spiral_b", "joint", "first", "offspring", "gp", "woa"):
+            del config["search"][later]
         db.execute("UPDATE config_revisions SET config = ?", (json.dumps(config),))
     db.close()
     reseal(state / "journal.db")

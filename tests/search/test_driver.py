@@ -107,3 +107,17 @@ def test_ask_and_tell_alternate() -> None:
     d.ask()
     with pytest.raises(CallOrderError, match="asked twice"):
         d.ask()
+
+
+def test_half_of_the_first_generation_are_those_to_start_with_the_others_explore() -> None:
+    start = np.array([[4, 4, 4, 4], [4, 4, 4, 3], [3, 4, 4, 4], [0, 0, 0, 0]])
+    d, plain = driver(start=start), driver()
+    proposals, others = d.ask(), plain.ask()
+    assert d.codec.decode(np.stack([p.genotype for p in proposals[:3]])).tolist() == start[:3].tolist()
+    assert [(p.slot, p.operator, p.parent) for p in proposals] == [(slot, "init", None) for slot in range(6)]
+    for p, other in zip(proposals[3:], others[3:], strict=True):
+        assert p.genotype.tolist() == other.genotype.tolist()
+    d.tell([evaluated(d, p) for p in proposals])
+    assert d.strategy.leader is not None
+    assert d.strategy.leader.indices.tolist() == [4, 4, 4, 4]
+    assert not np.array_equal(d.codec.decode(np.stack([p.genotype for p in d.ask()]))[:3], start[:3])

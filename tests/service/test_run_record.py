@@ -34,3 +34,31 @@ async def test_a_run_goes_on_with_what_was_inferred_when_it_began(tmp_path: Path
     typed = [*settings, "oracle.supernet.n_classes=4"]
     with pytest.raises(ConfigError, match="n_classes"):
         find_unfinished(tmp_path / "journal.db", load(None, typed, {}), Reloader(load(None, typed, {}), typed))
+
+
+async def test_a_run_goes_on_with_the_defaults_of_the_version_that_began_it(tmp_path: Path) -> None:
+    file, journal = tmp_path / "riwoa.toml", tmp_path / "journal.db"
+    file.write_text("")
+    old = as_json(load(None, ["run.generations=40", "cognition.lag=1", "cognition.train_lag=6"], {}).config)
+    del old["search"]["riwoa"]["joint"]
+    writer = await JournalWriter.open(journal)
+    await writer.begin_run({}, old)
+    await writer.close()
+
+    now = load(file, [], {})
+    reloader = Reloader(now, [])
+    assert find_unfinished(journal, now, reloader) is not None
+    assert reloader.take() is None  # nothing is to change
+    file.write_text("[run]\nseed = 0\n")
+    reloader.reload()  # nor where the file is edited
+    assert reloader.take() is None
+    kept = reloader.config
+    assert (kept.run.generations, kept.cognition.lag, kept.cognition.train_lag) == (40, 1, 6)
+    assert not kept.search.riwoa.joint
+    file.write_text("[run]\ngenerations = 60\n")
+    reloader.reload()
+    assert reloader.take() is not None
+    assert reloader.config.run.generations == 60
+
+    with pytest.raises(ConfigError, match=r"cognition\.lag \(1 -> 4\)"):  # which somebody asks for
+        find_unfinished(journal, load(file, ["cognition.lag=4"], {}), Reloader(now, []))

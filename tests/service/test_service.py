@@ -40,6 +40,8 @@ SMALL = (
     "run.finalists=0",
     "oracle.workers=1",
     "search.population=6",
+    "search.offspring=6",
+    "search.riwoa.first=6",
     "search.p_semantic=0.5",
     "cognition.provider=scripted",
     "cognition.script=mixed",
@@ -162,8 +164,10 @@ def one_line(text: str) -> str:
 LEARNS = (
     *SMALL,
     "run.generations=6",
+    "search.offspring=8",  # half of them ask
+    "search.riwoa.first=8",
     "objective.latency_ms=1000",  # nothing misses it: half of all changes help
-    "search.p_semantic=0.9",
+    "search.p_semantic=1.0",
     "cognition.script=good",
     "cognition.train_after=2",
     "cognition.train_lag=2",

@@ -22,6 +22,7 @@ from riwoa_storage.events import (
     Event,
     FinalistsTimed,
     LatencyDrift,
+    MemoryInherited,
     NetworkJudged,
     RequestsWithdrawn,
     RunResumed,
@@ -56,6 +57,7 @@ STORED: list[tuple[Event, str, str]] = [
         "cognition",
         '{"directory":"/m","model":"m@1","reason":"found","state":"model"}',
     ),
+    (MemoryInherited(**AT, content={"start": [[0, 1]]}), "memory", '{"content":{"start":[[0,1]]}}'),
     (ConfigApplied(**AT, changed={"run.generations": [3, 4]}), "config_applied", '{"run.generations":[3,4]}'),
     (
         DeadlineReached(**AT, deadline="07:00", phase="search"),

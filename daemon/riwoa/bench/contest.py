@@ -22,7 +22,7 @@ from riwoa.bench.arena import MOST_REPEATS, POPULATION, Arena, Found
 from riwoa.bench.contestants import Contestant, contestants
 from riwoa.bench.crew import work
 from riwoa.bench.landscape import Landscape
-from riwoa.bench.own import OwnSearch
+from riwoa.bench.own import OwnSearch, remembered_by
 from riwoa.bench.peers import search_by_peer
 from riwoa.bench.whole import WRITERS, search_whole
 from riwoa.files.results import ResultFile
@@ -77,11 +77,12 @@ def search(contestant: Contestant, seed: int, landscape: Landscape, budget: int)
     """
     if contestant.is_peer:
         return search_by_peer(contestant.base, seed, landscape, budget)
+    known = remembered_by(contestant, seed, landscape, budget)  # before the account is opened
     arena = Arena(landscape, budget)
     if contestant.suffix in WRITERS:
         whole = search_whole(arena, seed, contestant.suffix, dict(contestant.settings))
         return arena.found(contestant.name, seed, asyncio.run(whole))
-    return OwnSearch(contestant, seed, arena).run()
+    return OwnSearch(contestant, seed, arena, known).run()
 
 
 def search_all(

@@ -6,6 +6,7 @@
 - ``riwoa-blind``: without the knowledge of constraints; ``riwoa-unscreened``: without the predictor.
 - ``...-raced`` gives candidates up by a cheap measurement, as ``oracle.rungs`` does: each costs its share of a query,
   and one that is given up nothing more.
+- ``...-after`` has searched the ``--after`` landscape before, and remembers it as the daemon would.
 - ``riwoa-semantic``, ``riwoa-placebo``, ``riwoa-greedy``: whole searches with a writer beside, ``riwoa.bench.whole``.
 - ``optuna-tpe``, ...: see ``riwoa.bench.peers``.
 - ``own`` stands for every strategy without a suffix, ``peers`` for those peers that search any table.
@@ -28,12 +29,13 @@ from riwoa.errors import UsageError
 from riwoa.search.base import SearchInputError, SearchParameters
 from riwoa.search.strategies import STRATEGIES
 
-BLIND, UNSCREENED, RACED = "-blind", "-unscreened", "-raced"
+BLIND, UNSCREENED, RACED, AFTER = "-blind", "-unscreened", "-raced", "-after"
 GROUPS = {"own": tuple(STRATEGIES), "peers": ("optuna-tpe", "optuna-gp", "catcma", "nsga2")}  # of any landscape
 NAMES = (
     *STRATEGIES,
     *(f"riwoa{suffix}" for suffix in (BLIND, UNSCREENED, RACED)),
     *(f"{name}{RACED}" for name in ("woa", "random")),
+    *(f"{name}{AFTER}" for name in ("riwoa", "gp")),
     *(f"riwoa{suffix}" for suffix in WRITERS),
     *PEERS,
 )
@@ -45,7 +47,7 @@ _EVERYBODYS = (  # the code of every search: the account, what it asks for, and 
     *("hardware/ofa_table.py", "oracle/predictor.py", "oracle/table_file.py"),
     *("search/fitness.py", "search/space.py", "supernet/space.py"),
 )
-_OWN = ("bench/own.py", "search/*.py", "surrogate/*.py")
+_OWN = ("bench/earlier.py", "bench/own.py", "search/*.py", "surrogate/*.py")
 _PEERS = ("bench/peers/*.py",)
 _WHOLE = ("bench/whole.py", "cognition/*.py", "run/*.py", "data/prompts/*.json")
 
@@ -76,7 +78,7 @@ class Contestant:
             peer_version(plain)
             return cls(name, plain)
         base, suffix = plain, ""
-        for ending in (BLIND, UNSCREENED, RACED, *WRITERS):
+        for ending in (BLIND, UNSCREENED, RACED, AFTER, *WRITERS):
             if plain.endswith(ending):
                 base, suffix = plain.removesuffix(ending), ending
         one = cls(name, base, suffix, tuple(_settings(name, base, settings)))

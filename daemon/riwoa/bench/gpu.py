@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from riwoa.bench.gpu_plan import CTL, Command, Measurement
 from riwoa.bench.suite import provenance
@@ -165,9 +165,8 @@ def run_slice(
         with _locked(places.work):
             evidence = _taken_up(places, plan, again)
             facts = {**provenance(_LIBRARIES), "card": machine}
-            for measurement in plan:
-                if _tool_lacks(measurement):
-                    evidence.record(measurement.name).failed = lacks(measurement, evidence)
+            for left_out in filter(_tool_lacks, plan):
+                evidence.record(left_out.name).failed = lacks(left_out, evidence)
             worked: list[Measurement] = []
             try:
                 while (measurement := next((m for m in due(plan, evidence) if m not in worked), None)) is not None:
@@ -243,7 +242,7 @@ def _run(command: Command, until_s: float) -> dict[str, Any] | str | None:
     options = ("--child", "--json") if command.module == CTL else ()
     line = child_command(command.module, *options, *command.arguments)
     with tempfile.TemporaryFile() as out:
-        shown = out if command.module == CTL else _STDERR
+        shown: IO[bytes] | int = out if command.module == CTL else _STDERR
         # Its standard input is held open: it ends with this process, however that ends. A session of its own: what a
         # terminal interrupts is this process, which then ends the command.
         process = subprocess.Popen(

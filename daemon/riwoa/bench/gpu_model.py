@@ -14,7 +14,7 @@ from riwoa.cognition.models import check_directory
 from riwoa.errors import ModelError
 from riwoa.ipc.child import die_with_parent
 
-SHAPE: dict[str, int] = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 166_144,
     "hidden_size": 2560,
     "intermediate_size": 10_496,
@@ -23,7 +23,7 @@ SHAPE: dict[str, int] = {
     "num_key_value_heads": 4,
     "head_dim": 128,
 }
-_TINY = {
+_TINY: dict[str, Any] = {
     "vocab_size": 400,
     "hidden_size": 32,
     "intermediate_size": 64,

@@ -20,6 +20,7 @@ trtexec --onnx="$1" --fp16 --warmUp=500 --duration=3 |
 _RESOLUTIONS = "24,28,32"
 _OF_JUDGE = ("accuracy", "images", "lead", "lead_standard_errors", "random_subnets")
 _OF_BUILD = ("calibration", "interval", "operators", "range_ms", "remarks", "settings", "sha256")
+_OF_TENSORRT = ("calibration", "interval", "operators", "range_ms", "remarks")
 _OF_CHECK = ("disturbance", "interval", "level", "load_average", "networks", "predictors", "repeatability", "rounds")
 _OF_STATUS = ("evaluations", "leader", "operators", "run", "test", "timed")
 _OF_MODEL = ("device", "dtype", "four_bit", "four_bit_reason", "load_s", "memory_bytes", "quantization", "settings",
@@ -97,7 +98,7 @@ _FULL = _Sizes(
     search="oracle.supernet.recalibration_images=2000",
     validate="cifar100",
     model="",
-    loop="run.generations=6 cognition.thinking_tokens=256",
+    loop="run.generations=25 cognition.thinking_tokens=256",
 )
 _REHEARSAL = _Sizes(
     device="cpu",
@@ -108,11 +109,11 @@ _REHEARSAL = _Sizes(
     tensorrt="--networks 10 --sessions 0",
     lut_check="--networks 4 --rounds 5",
     supernet_check="--random 1 --views 1",
-    search="run.generations=1 search.population=4 search.riwoa.screened=1 run.finalists=1 "
+    search="run.generations=1 search.population=4 run.finalists=1 "
     "oracle.supernet.validation_views=1 oracle.supernet.recalibration_images=100",
     validate="--epochs 1 --images 2 --no-controls",
     model="--tiny",
-    loop="run.generations=3 search.p_semantic=1.0 cognition.train=false",
+    loop="run.generations=4 search.p_semantic=1.0 cognition.lag=1 cognition.train=false",
 )
 
 
@@ -171,7 +172,7 @@ def measurements(work: Path, data: str, *, rehearsal: bool) -> tuple[Measurement
             stays=True,
         ),
         Measurement(
-            "tensorrt", (Command("build", CTL, program, _OF_BUILD),), files={Path(script): TRTEXEC}, tool="trtexec"
+            "tensorrt", (Command("build", CTL, program, _OF_TENSORRT),), files={Path(script): TRTEXEC}, tool="trtexec"
         ),
         Measurement(
             "search",

@@ -120,7 +120,12 @@ def bench_growth(evaluations: int = 50_000, *, progress: Report = lambda done, t
 
 async def search(journal_path: Path, evaluations: int, say: Callable[[dict[str, Any]], None]) -> None:
     """Search until that many evaluations were made, and say at each step how large everything is."""
-    settings = (f"search.population={POPULATION}", f"run.evaluations={evaluations}", "run.polish_evaluations=0")
+    settings = (
+        f"search.population={POPULATION}",
+        f"search.offspring={POPULATION}",
+        f"run.evaluations={evaluations}",
+        "run.polish_evaluations=0",
+    )
     loaded = load(None, [*settings, f"run.generations={evaluations}", "cognition.provider=none"], {})
     reloader = Reloader(loaded, [])
     every, told = max(1, evaluations // _STEPS), 0

@@ -75,6 +75,16 @@ class Landscape(Protocol):
         """What a search that found nothing is credited with."""
         ...
 
+    @property
+    def earlier(self) -> Landscape | None:
+        """Where somebody who remembers has searched before; of the same space, with no known best."""
+        ...
+
+    @property
+    def earlier_is_same(self) -> bool:
+        """Whether values are the same there."""
+        ...
+
     def score(self) -> Score:
         """A fresh score."""
         ...
@@ -125,6 +135,8 @@ class Plain:
     time_unit: str = "queries"
     own_time_counts: bool = False
     cheap_cost: float | None = None
+    earlier: Landscape | None = None
+    earlier_is_same: bool = False
 
     def score(self) -> Score:
         """See ``Landscape``."""

@@ -89,7 +89,7 @@ def ways(cores: int) -> tuple[Way, Way, Way]:
 async def bench_overlap(
     table: LatencyTable,
     *,
-    generations: int = 8,
+    generations: int = 40,
     repeats: int = 3,
     file: Path | None = None,
     overrides: Sequence[str] = (),
@@ -131,6 +131,7 @@ def _settings(base: Config, way: Way, seed: int, generations: int) -> list[str]:
     return [
         f"run.seed={seed}",
         f"run.generations={max(base.run.generations, generations + 2)}",
+        f"search.riwoa.first={base.search.offspring}",  # a generation's: what is drawn at random asks nothing
         f"oracle.workers={way.workers}",
         "oracle.threads=1",
         f"cognition.threads={way.threads}",

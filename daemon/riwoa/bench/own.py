@@ -6,8 +6,9 @@ import math
 from dataclasses import replace
 
 from riwoa.bench.arena import POPULATION, Arena, Found
-from riwoa.bench.contestants import BLIND, RACED, UNSCREENED, Contestant
-from riwoa.bench.landscape import Measured
+from riwoa.bench.contestants import AFTER, BLIND, RACED, UNSCREENED, Contestant
+from riwoa.bench.earlier import Remembered, remembered
+from riwoa.bench.landscape import Landscape, Measured
 from riwoa.errors import UsageError
 from riwoa.search.base import Identity, LatencyOf, Outcome, Proposal, SearchParameters
 from riwoa.search.driver import Driver, Evaluated
@@ -30,11 +31,31 @@ def scheduled(contestant: Contestant, budget: int) -> SearchParameters:
     return replace(params, generations=max(1, math.ceil(budget / (params.offspring if together else POPULATION))))
 
 
-def screening_of(contestant: Contestant, params: SearchParameters, space: Space) -> Screening | None:
+def screening_of(
+    contestant: Contestant, params: SearchParameters, space: Space, known: Remembered | None = None
+) -> Screening | None:
     """A predictor of its own for who chooses by one."""
     strategy = STRATEGIES[contestant.base]
     screens = strategy.screens(params) and contestant.suffix != UNSCREENED
-    return Screening(space, of_scores=strategy.of_scores(params)) if screens else None
+    if not screens:
+        return None
+    known = known or Remembered()
+    return Screening(space, known.prior, related=known.related, of_scores=strategy.of_scores(params))
+
+
+def remembered_by(contestant: Contestant, seed: int, landscape: Landscape, budget: int) -> Remembered:
+    """What the contestant has found on the earlier landscape, if it remembers any.
+
+    Raises:
+        UsageError: it should, and there is none.
+    """
+    if contestant.suffix != AFTER:
+        return Remembered()
+    if landscape.earlier is None:
+        raise UsageError(f"--strategies: {contestant.name} has searched before; say what with --after")
+    before = Arena(landscape.earlier, budget)
+    OwnSearch(replace(contestant, suffix=""), seed, before).run()
+    return remembered(landscape, before.known)
 
 
 class OwnSearch:
@@ -44,7 +65,7 @@ class OwnSearch:
         UsageError: it is to race where nothing is cheap.
     """
 
-    def __init__(self, contestant: Contestant, seed: int, arena: Arena) -> None:
+    def __init__(self, contestant: Contestant, seed: int, arena: Arena, known: Remembered | None = None) -> None:
         landscape = arena.landscape
         if contestant.suffix == RACED and landscape.cheap_cost is None:
             what = "races by cheap measurements; name them with --low-fidelity"
@@ -52,13 +73,15 @@ class OwnSearch:
         constrained = landscape.aim.limit is not None
         free: LatencyOf | None = landscape.free_load if constrained and contestant.suffix != BLIND else None
         params = scheduled(contestant, arena.budget)
+        known = known or Remembered()
         self._arena = arena
         self._contestant = contestant
         self._seed = seed
         self._driver = Driver(
             make_strategy(contestant.base, landscape.space, landscape.aim, seed, params, free),
-            guide=screening_of(contestant, params, landscape.space),
+            guide=screening_of(contestant, params, landscape.space, known),
             racing=Racing([_CHEAP], RACE_CONFIDENCE, seed) if contestant.suffix == RACED else None,
+            start=known.start,
         )
         self._cheap: dict[str, float] = {}  # cheap measurements, paid once an architecture
         self._fitness: dict[Identity, float] = {}  # of everybody who was measured, to be beaten by children

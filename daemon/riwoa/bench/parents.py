@@ -1,4 +1,7 @@
-"""Parents as a search meets them: members of RI-IWOA's population at several generations, on seeds of their own."""
+"""Parents as a search meets them: members of RI-IWOA's population at several generations, on seeds of their own.
+
+The search is the one by slots (``joint = false``): its spirals are what the model's proposals are compared with.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ import numpy as np
 from riwoa.bench.tasks import Task
 from riwoa.cognition.prompt import EarlierPatch, Situation
 from riwoa.run.offers import offered_choices
-from riwoa.search.base import Outcome, SearchParameters
+from riwoa.search.base import Outcome
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
-from riwoa.search.riwoa import RotationInvariantWhale
+from riwoa.search.riwoa import RiwoaParameters, RotationInvariantWhale
 from riwoa.search.rng import generator
 from riwoa.search.space import Choice
 
@@ -86,7 +89,7 @@ async def collect_parents(task: Task, seeds: Sequence[int], generations: Sequenc
 
 
 async def _of_one_search(task: Task, seed: int, generations: Sequence[int]) -> list[Parent]:
-    params = SearchParameters(population=POPULATION, generations=max(generations) + 1)
+    params = RiwoaParameters(population=POPULATION, generations=max(generations) + 1, joint=False)
     strategy = RotationInvariantWhale(
         task.space, task.aim, seed, params, lambda indices: task.latency_ms(task.space.architecture(indices))
     )

@@ -33,19 +33,22 @@ class PredictorLandscape(Plain):
     Args:
         folder: of OFA's published files.
         target_ms: what no winner may exceed.
+        after_ms: within what somebody who remembers has searched before.
 
     Raises:
         RiwoaError: a file is missing or damaged.
     """
 
-    def __init__(self, folder: Path, target_ms: float = PREDICTOR_TARGET_MS) -> None:
+    def __init__(self, folder: Path, target_ms: float = PREDICTOR_TARGET_MS, after_ms: float | None = None) -> None:
         self._predictor = AccuracyPredictor.load(folder / "acc_predictor.pth")
         self._table = OfaLatencyTable(folder / "latency_table@note10")
         self._latencies_ms: dict[bytes, float] = {}  # a search asks for the same ones again and again
         self.space: Space = mobilenet_space(PREDICTOR_RESOLUTIONS_PX)
         self.aim = Objective(target_ms)
         contents = [file.read_bytes() for pattern in FILES for file in sorted(folder.glob(pattern))]
-        self.key = hashlib.sha256(json.dumps(target_ms).encode() + b"".join(contents)).hexdigest()
+        self.key = hashlib.sha256(json.dumps([target_ms, after_ms]).encode() + b"".join(contents)).hexdigest()
+        if after_ms is not None:
+            self.earlier, self.earlier_is_same = PredictorLandscape(folder, after_ms), True
 
     def measure(self, indices: IntArray) -> Measured:
         """See ``Landscape``; one at a time, since the last bits depend on the size of a batch."""
@@ -69,6 +72,7 @@ def bench_predictor(
     folder: Path,
     target_ms: float = PREDICTOR_TARGET_MS,
     *,
+    after_ms: float | None = None,
     out: Path | None = None,
     progress: Report = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -77,9 +81,9 @@ def bench_predictor(
     Raises:
         RiwoaError: a file is missing or damaged, or ``out`` cannot be written.
     """
-    landscape = PredictorLandscape(folder, target_ms)
+    landscape = PredictorLandscape(folder, target_ms, after_ms)
     found = search_all(settings, landscape, out, progress)
-    facts = {"target_ms": target_ms, "device": "note10", "population": POPULATION}
+    facts = {"target_ms": target_ms, "after_ms": after_ms, "device": "note10", "population": POPULATION}
     return {
         "bench": "predictor",
         **summary(settings, landscape, found),

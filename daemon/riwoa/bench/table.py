@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ class Question:
     seconds: str | None = None  # what a query takes
     epochs: float | None = None  # where no column has seconds
     loads: tuple[str, ...] = ()  # more columns to read
+    after: str | None = None  # what somebody who remembers has maximised before
 
 
 class TableLandscape(Plain):
@@ -109,6 +110,11 @@ class TableLandscape(Plain):
             limits = ", ".join(map(str, question.constraints))
             raise InputError(f"{path}: no row meets {limits}; raise a limit")
         self.best = float(np.nanmax(self._judged))
+
+        if question.after is not None:
+            self.earlier = TableLandscape(path, replace(question, maximize=question.after, after=None), join)
+            self.earlier.best = None  # a search there is not over when it is met
+            self.earlier_is_same = question.after == question.maximize
 
     @property
     def space(self) -> Space:

@@ -227,9 +227,19 @@ def difference(old: Config, new: Config) -> Difference:
 _BEFORE: Mapping[str, Any] = {
     "search.riwoa.screened": 1,
     "search.riwoa.joint": False,
+    "search.memory": False,
     "oracle.supernet.data_rules": 1,
     "run.finalists": 0,
 }
+
+
+_SINCE_JOINT = "search.riwoa.joint"  # the version that first knew this key changed these defaults:
+_BEFORE_JOINT: Mapping[str, Any] = {"run.generations": 40, "cognition.lag": 1, "cognition.train_lag": 6}
+
+
+def former_defaults(begun_with: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Defaults that are others today, of the version that began a run, by the configuration that it journaled."""
+    return {} if _SINCE_JOINT in keys_in_journal(begun_with) else _BEFORE_JOINT
 
 
 def from_journal(data: Mapping[str, Any], restarted: Mapping[str, Any] | None = None) -> Config:

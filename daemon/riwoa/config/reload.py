@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from watchfiles import awatch
@@ -45,6 +47,7 @@ class Reloader:
         self._tables = _tables(loaded)
         self._piped = loaded.source is not None and loaded.source.piped
         self._pending: Config | None = None
+        self._former: Mapping[str, Any] = {}
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -52,9 +55,20 @@ class Reloader:
         """What the file says now, boundary or not: for what decides no result, and must end a pause."""
         return self._pending or self.config
 
-    def continue_from(self, in_force: Config) -> None:
-        """Stand on what a resumed run used last; what the daemon was started with waits for the boundary."""
-        self._pending = self._pending or self.config
+    def continue_from(
+        self, in_force: Config, started: Config | None = None, former: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Stand on what a resumed run used last; what the daemon was started with waits for the boundary.
+
+        Args:
+            in_force: what the run used last.
+            started: what the daemon was started with, with the run's defaults; None: as it was loaded.
+            former: defaults of the version that began the run, where they are others today.
+        """
+        self._started = started or self._started
+        self._former = former
+        asked = self._pending or started or self.config
+        self._pending = with_keys(in_force, asked, difference(in_force, asked).live)
         self.config = in_force
 
     def reload(self) -> Difference:
@@ -75,7 +89,7 @@ class Reloader:
     def _read(self) -> Loaded:
         if self._piped:
             raise ConfigError(f"{self.file} was a pipe and is read once; name a file to change keys in a run")
-        return load(self.file, self._overrides)
+        return with_defaults(load(self.file, self._overrides), self._former)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -185,6 +199,15 @@ def with_keys(old: Config, new: Config, keys: Iterable[str]) -> Config:
     for key in keys:
         changed = _with_value(changed, key.split("."), value_of(new, key))
     return changed
+
+
+def with_defaults(loaded: Loaded, defaults: Mapping[str, Any]) -> Loaded:
+    """What was loaded, with these values where nobody says anything."""
+    config = loaded.config
+    for key, value in defaults.items():
+        if loaded.origin.get(key, "default") == "default":
+            config = _with_value(config, key.split("."), value)
+    return replace(loaded, config=config)
 
 
 def _with_value(model: Model, path: Sequence[str], value: object) -> Model:

@@ -207,9 +207,14 @@ class Search(Choosing):
     offspring: Annotated[int, Field(ge=1, le=10_000)] = Field(
         4, description="candidates a generation of riwoa and gp, asked at once: with more workers, as many as these"
     )
-    p_semantic: Share = live(0.3, "share of attacks handed to the language model")
+    p_semantic: Share = live(0.3, "share of attacks, half of all moves, handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
+    memory: bool = Field(
+        True,
+        description="begin with what earlier runs of this state directory evaluated: the same oracle's as knowledge, "
+        "another's of the same space as a hint",
+    )
     riwoa: RiwoaSettings = RiwoaSettings()
     gp: BayesianSettings = BayesianSettings()
     woa: WhaleSettings = WhaleSettings()

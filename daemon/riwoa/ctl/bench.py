@@ -67,8 +67,8 @@ _DESCRIPTIONS = {
     "eval": "ratio: the fastest setting against OFA's extraction, recalibration and evaluation.",
     "status": "ratio: the slower of running and stopped, against `python -c pass`.",
     "resume": "A search is killed and started again. ratio: start to first new evaluation by the imports' own time.",
-    "growth": "46 genes, population 20, a landscape in place of the workers. ratio: the worse of journal and memory by "
-    "its target; at most 1 where both are met.",
+    "growth": "46 genes, 20 evaluations a generation, a landscape in place of the workers. ratio: the worse of journal "
+    "and memory by its target; at most 1 where both are met.",
     "embedded": "Best feasible fitness after a budget of unique evaluations, paired over seeds. ratio: the median over "
     "seeds of riwoa's best by random search's. Evaluations are kept in --out: killed and run again, it continues.",
     "table": "Best value within the constraints after a budget of unique queries, population 20, paired over seeds. "
@@ -267,7 +267,7 @@ def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[s
 
 
 def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
-    parser.add_argument("--generations", type=int, default=8, help="timed, after the first (default 8)")
+    parser.add_argument("--generations", type=int, default=40, help="timed, after the first (default 40)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of the three ways (default 3)")
     contest.add_configuration(parser)
     given = parser.parse_args(arguments)

@@ -45,10 +45,9 @@ def measured(parser: Parser, arguments: list[str], options: Options) -> dict[str
     from riwoa.bench.page import write_page
 
     work = Path(os.path.realpath(given.work or Path(tempfile.gettempdir(), f"riwoa-gpu-{os.getuid()}")))
-    places = Places(given.results, work, None)
-    if not given.status:
-        card = _card(given.rehearse)
-        places = Places(given.results, work, None if given.rehearse else _pictures(given.data))
+    card = "" if given.status else _card(given.rehearse)
+    pictures = None if given.status or given.rehearse else _pictures(given.data)
+    places = Places(given.results, work, pictures)
     plan = measurements(work, places.data, rehearsal=given.rehearse)
     if unknown := [name for name in given.again if name not in [m.name for m in plan]]:
         parser.error(f"--again: no measurement {unknown[0]!r}; there are {', '.join(m.name for m in plan)}")

@@ -48,6 +48,8 @@ def table(parser: Parser, arguments: list[str], options: Options) -> dict[str, A
     parser.add_argument("--constraint", action="append", default=[], metavar="COLUMN<=X", help=constraint)
     parser.add_argument("--low-fidelity", metavar="COLUMN", help="cheap measurements, for strategies that race")
     parser.add_argument("--low-fidelity-cost", type=float, metavar="X", help="what one costs, in queries")
+    after = "a search that remembers (riwoa-after, gp-after) has maximised this column before"
+    parser.add_argument("--after", metavar="COLUMN", help=after)
     given, settings = _contest(parser, arguments)
     if (given.low_fidelity is None) != (given.low_fidelity_cost is None):
         parser.error("--low-fidelity and --low-fidelity-cost belong together")
@@ -57,7 +59,11 @@ def table(parser: Parser, arguments: list[str], options: Options) -> dict[str, A
 
     limits = tuple(Constraint.parse(text) for text in given.constraint)
     question = _question(
-        given, constraints=limits, low_fidelity=given.low_fidelity, low_fidelity_cost=given.low_fidelity_cost
+        given,
+        constraints=limits,
+        low_fidelity=given.low_fidelity,
+        low_fidelity_cost=given.low_fidelity_cost,
+        after=given.after,
     )
     with bar("searching", "search") as advance:
         return bench_table(
@@ -94,15 +100,22 @@ def front(parser: Parser, arguments: list[str], options: Options) -> dict[str, A
 def predictor(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     """Strategies on OFA's predictor."""
     parser.add_argument("--target", type=float, default=25.0, metavar="MS", help="latency on the Note10 (default 25)")
+    after = "a search that remembers (riwoa-after, gp-after) has searched within this target before"
+    parser.add_argument("--after", type=float, metavar="MS", help=after)
     given, settings = _contest(parser, arguments)
-    if not 0 < given.target < float("inf"):
-        parser.error("--target must be above 0")
+    if not 0 < min(given.target, given.after or 1.0) <= max(given.target, given.after or 1.0) < float("inf"):
+        parser.error("--target and --after must be above 0")
     from riwoa.bench.predictor import bench_predictor
     from riwoa.bench.tasks import predictor_folder
 
     with bar("searching", "search") as advance:
         return bench_predictor(
-            settings, predictor_folder(), given.target, out=given.out, progress=lambda d, t: advance(d, t, "")
+            settings,
+            predictor_folder(),
+            given.target,
+            after_ms=given.after,
+            out=given.out,
+            progress=lambda d, t: advance(d, t, ""),
         )
 
 

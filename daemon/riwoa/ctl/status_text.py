@@ -75,6 +75,8 @@ def _run(run: RunStatus | None) -> list[tuple[str, str]]:
     total = f" of {run['generations']}" if run.get("generations") and run.get("phase") == "search" else ""
     phase = f", {run['phase']}" if run.get("phase") else ""
     rows = [("run", "; ".join(parts)), ("generation", f"{run.get('generation')}{total}{phase}")]
+    if run.get("memory"):
+        rows.append(("memory", f"began with {run['memory']}"))
     return [*rows, ("digest", str(run["digest"])[:16])] if run.get("digest") else rows
 
 
@@ -101,6 +103,8 @@ def _screening(screening: ScreeningStatus | None) -> list[tuple[str, str]]:
         return []
     text = f"a predictor knows {screening['examples'] + screening['prior']} evaluations; "
     text += f"{100 * covered:.0f} % of its latest {100 * screening['interval']:.0f} % intervals held"
+    if screening.get("related"):
+        text += f"; another oracle's are followed, rank correlation {screening['related']:.2f}"
     return [("screening", text)]
 
 

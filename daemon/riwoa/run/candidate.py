@@ -23,7 +23,7 @@ class Candidate:
     key: str
     architecture: Mapping[str, Any]
     request_id: str | None = None
-    error: str | None = None  # why a semantic slot, or a placebo's, fell back to the spiral
+    error: str | None = None  # why a semantic slot, or a placebo's, fell back to a geometric move
 
 
 def candidate(codec: Codec, p: Proposal, **changes: Any) -> Candidate:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import Config
+from riwoa.errors import OracleError
 from riwoa.log import get_logger
 from riwoa.patience import patiently
 from riwoa.run import resume
@@ -87,7 +88,7 @@ class Conductor:
         self.codec = Codec(task.space, config.run.seed)
         self.history = History(task.objective(config))
         self.racing = Racing([*map(str, config.oracle.rungs)], config.oracle.rung_confidence, config.run.seed)
-        self.screening = screening_of(config, task.space, task.prior)
+        self.screening = screening_of(config, task)
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
         self.proposals: Proposals = NoProposals(self.codec)
@@ -191,7 +192,7 @@ class Conductor:
         """Resume where the journal ends, search, polish; a deadline, or a space that holds no more, may end it before.
 
         Raises:
-            OracleError: a whole generation failed; nothing of it is committed.
+            OracleError: everything fails; nothing of the generation under way is committed.
         """
         await self.restore()
         while True:
@@ -236,14 +237,14 @@ class Conductor:
     async def _move_on(self) -> None:
         """Begin the polish, if the search is over or must end to leave it time."""
         effort = self._effort()
-        over = self._phase.is_over(effort)
-        if not over and self._phase.is_late(effort, self.cut_in_s()):
-            over = self._late = True
-        if not over:
-            return
+        if not self._phase.is_over(effort):
+            self._late = self._phase.is_late(effort, self.cut_in_s())
+            if not self._late:
+                return
+        if self.leader is None:
+            raise OracleError("every evaluation of the search failed; mend it and start again with --new-run")
         if self._phase.has_converged(effort):
             await self.endings.converged(self.objective, self.generation)
-        assert self.leader is not None, "a generation in which every evaluation failed is never committed"
         await self._phase.proposals.stop()
         self._phase = self._polish_phase(self.leader, self.generation, self.history.counters["evaluations"])
         self.schedule.generation_s = []
@@ -288,6 +289,7 @@ class Conductor:
             catalogue=task.catalogue,
             archive=self.history.archive,
             known=self._latencies,
+            start=task.start,
         )
         return SearchPhase(driver, self.proposals)
 
@@ -329,7 +331,8 @@ class Conductor:
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)
-            self.endings.restore(reader, self.objective)
+            if self.phase == "polish":
+                self.endings.restore(reader, self.objective)
             self.proposals.restore(reader, self.generation, searching=self.phase == "search")
 
     def _stand_on(self, reader: JournalReader, past: resume.Past) -> None:

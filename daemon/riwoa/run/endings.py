@@ -32,7 +32,7 @@ class Endings:
         self._existing = existing
 
     def restore(self, reader: JournalReader, objective: Objective) -> None:
-        """Stand where the journal ends: what an earlier life said of the search is not said again."""
+        """Stand in the polish: what an earlier life said of the search is not said again."""
         if any(True for _ in reader.events(self._journal.run_id, SearchConverged)):
             self.reason = _converged(objective)
 

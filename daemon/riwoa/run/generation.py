@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from riwoa_storage.events import Event, TrainingFailed
 from riwoa_storage.failpoint import failpoint
 
 BARREN_GENERATIONS = 10  # in a row without one success: the oracle is broken
+FIRST_FAILURES = 20  # or so many candidates in a row, while nothing has succeeded yet
 
 
 class GenerationRunner:
@@ -141,11 +143,12 @@ class GenerationRunner:
         """Stop, committing nothing, when it is the oracle that fails and not the candidates.
 
         A candidate may fail for ever, and a polish often asks one at a time, so a barren generation is journaled like
-        any other; but not the first, and not one after the other.
+        any other; but not one after the other, and fewer of them while nothing has succeeded.
         """
         failed = [(c.architecture, e.error) for c, e in zip(candidates, outcomes, strict=True)]
         self.barren = self.barren + 1 if self._existing.barren(failed) else 0
-        if self.barren and (self._history.best is None or self.barren >= BARREN_GENERATIONS):
+        first = math.ceil(FIRST_FAILURES / len(candidates))
+        if self.barren >= (first if self._history.best is None else BARREN_GENERATIONS):
             raise OracleError(
                 f"every evaluation of generation {generation} failed, first: {outcomes[0].error}; mend it and start "
                 "again, nothing is lost"

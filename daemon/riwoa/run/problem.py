@@ -16,14 +16,17 @@ from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.attainable import check_metrics
 from riwoa.oracle.kind import OracleKind, Problem
 from riwoa.oracle.kinds import kind_named
+from riwoa.run.memory import Memory, with_memory
 from riwoa.run.strategy import check_front
 from riwoa.run.task import SearchTask
 from riwoa.surrogate.gaussian_process import Examples
 
 
-def search_task(problem: Problem, config: Config, prior: Examples | None = None) -> SearchTask:
-    """What a conductor must know of a problem; ``prior`` is what the screening predictor knows beforehand."""
-    return SearchTask(
+def search_task(
+    problem: Problem, config: Config, prior: Examples | None = None, memory: Memory | None = None
+) -> SearchTask:
+    """What a conductor must know of a problem; ``prior``, of a file, and ``memory`` are what is known beforehand."""
+    task = SearchTask(
         space=problem.space,
         latency_ms=problem.latency_of,
         auto_target_ms=problem.auto_target_ms,
@@ -33,6 +36,7 @@ def search_task(problem: Problem, config: Config, prior: Examples | None = None)
         known=problem.known,
         answers_latency=config.oracle.settings.answers_latency,
     )
+    return task if memory is None else with_memory(task, memory)
 
 
 async def load_problem(config: Config, latency_table: Path, progress: ProgressCallback | None = None) -> Problem:

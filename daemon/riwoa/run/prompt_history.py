@@ -52,7 +52,7 @@ class PromptHistory:
 
         Args:
             rejected: ("generation/slot" of the request, reason), in order.
-            individuals: what came of these requests; a spiral, or nothing, where the reply held no patch.
+            individuals: what came of these requests; a geometric move, or nothing, where the reply held no patch.
             parents: the architectures that they showed; none where no reply was written, of which there is nothing to
                 remember.
         """

@@ -44,7 +44,7 @@ class Asked:
     request: RequestRecord
     parent: Identity
     genotype: FloatArray  # the parent's
-    proposal: Proposal | None  # whose slot waits for the reply; None where the slot spiralled and the reply joins
+    proposal: Proposal | None  # whose slot waits for the reply; None where the slot fell back and the reply joins
 
 
 class SemanticSlots:
@@ -101,7 +101,7 @@ class SemanticSlots:
         semantic = [p for p in proposals if p.operator == "semantic"]
         slots = {p.slot: candidate(self._codec, p) for p in proposals if p.operator not in ("semantic", "placebo")}
         if self._lag > 0 or not writes:
-            slots |= {p.slot: self._spiral(p) for p in semantic}
+            slots |= {p.slot: self._fallback(p) for p in semantic}
         placebos = [p for p in proposals if p.operator == "placebo"]
         changes = {p.slot: single_changes(self._codec, parent_genotype(p)) for p in placebos}
         taken = {c.key for c in slots.values()} | self._known_of(changes.values())
@@ -152,7 +152,7 @@ class SemanticSlots:
             self._due.setdefault(generation + self._lag, []).extend(batch)
             await self._proposal_queue.submit([asked.request for asked in batch])
         mute = [p for p, request in zip(semantic, requests, strict=True) if request is None]
-        return {p.slot: self._spiral(p) for p in mute if p.slot not in begun}
+        return {p.slot: self._fallback(p) for p in mute if p.slot not in begun}
 
     async def _settle(self, fresh: Sequence[RequestRecord]) -> Sequence[RequestRecord]:
         """The batch to send: what an earlier life journaled for this generation, if that is what is asked now."""
@@ -178,7 +178,7 @@ class SemanticSlots:
         await self._journal.writer.withdraw_requests(self._journal.run_id, generation, events=[event])
         _log.info("requests_withdrawn", generation=generation, requests=count)
 
-    def _spiral(self, p: Proposal, **changes: Any) -> Candidate:
+    def _fallback(self, p: Proposal, **changes: Any) -> Candidate:
         return candidate(self._codec, p, operator=p.fallback, **changes)
 
     def _asked_for(self, p: Proposal, request: RequestRecord) -> Asked:
@@ -191,7 +191,7 @@ class SemanticSlots:
         try:
             patch = placebo_patch(offered, self._most_genes, rng)
         except PatchError as error:
-            return self._spiral(p, error=str(error))
+            return self._fallback(p, error=str(error))
         return candidate(self._codec, p, genotype=self._codec.patch(parent_genotype(p), patch))
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class SemanticSlots:
                 rejected[relative_request_id(reply.request_id)] = str(error)
                 _log.info("reply_unusable", request=reply.request_id, reason=str(error))
                 if asked.proposal is not None:
-                    candidates.append(self._spiral(asked.proposal, request_id=reply.request_id, error=str(error)))
+                    candidates.append(self._fallback(asked.proposal, request_id=reply.request_id, error=str(error)))
                 continue
             slot = next(free) if asked.proposal is None else asked.proposal.slot
             proposal = Proposal(slot, "semantic", asked.genotype, asked.parent, asked.genotype)
@@ -246,12 +246,12 @@ class SemanticSlots:
         self._unsent = [batches[g] for g in sorted(batches)]
 
     def _asked_before(self, reader: JournalReader, request: RequestRecord) -> Asked:
-        spiral = reader.individual(self._journal.run_id, request.generation, request.slot)
-        assert spiral is not None
-        assert spiral.parent is not None
-        parent = reader.individual(self._journal.run_id, *spiral.parent)
+        fallback = reader.individual(self._journal.run_id, request.generation, request.slot)
+        assert fallback is not None
+        assert fallback.parent is not None
+        parent = reader.individual(self._journal.run_id, *fallback.parent)
         assert parent is not None
-        return Asked(request, spiral.parent, genotype_of(parent), None)
+        return Asked(request, fallback.parent, genotype_of(parent), None)
 
     async def resend(self) -> None:
         """Hand over the stored replies, and send the batches again, whole, that a killed daemon left without."""

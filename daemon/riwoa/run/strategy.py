@@ -10,11 +10,11 @@ from riwoa.config.extended import plugin_of
 from riwoa.config.schema import Config
 from riwoa.errors import ConfigError
 from riwoa.plugins import Named, Plugin
+from riwoa.run.task import SearchTask
 from riwoa.search.base import LatencyOf, Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
 from riwoa.search.fitness import Objective
 from riwoa.search.space import Space
 from riwoa.search.strategies import STRATEGIES
-from riwoa.surrogate.gaussian_process import Examples
 from riwoa.surrogate.screening import Screening
 
 
@@ -125,8 +125,8 @@ def screens(config: Config) -> bool:
     return strategy_named(config.search.strategy).value.screens(search_parameters(config, 0.0))
 
 
-def screening_of(config: Config, space: Space, prior: Examples | None) -> Screening | None:
+def screening_of(config: Config, task: SearchTask) -> Screening | None:
     """The predictor that the configured strategy chooses by; None where it uses none."""
     if not screens(config):
         return None
-    return Screening(space, prior, of_scores=candidates_are_joint(config))
+    return Screening(task.space, task.prior, related=task.related, of_scores=candidates_are_joint(config))

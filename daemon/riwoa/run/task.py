@@ -33,6 +33,8 @@ class SearchTask:
         layer_ms: latency of an architecture's layers, for prompts; {} where only the sum is known.
         catalogue: the architectures that exist, where they can be counted; of this conductor alone.
         prior: what the screening predictor knows beforehand.
+        related: what other oracles of the space say, by one each.
+        start: whom a run begins with, of what is known beforehand, canonical indices (n, genes).
         known: further metrics of an architecture that are free to ask, by name.
         answers_latency: whether latencies are among what an evaluation gives, instead.
     """
@@ -43,6 +45,8 @@ class SearchTask:
     layer_ms: LayerMs = lambda _: {}
     catalogue: Catalogue | None = None
     prior: Examples | None = None
+    related: tuple[Examples, ...] = ()
+    start: IntArray | None = None
     known: Mapping[str, MetricOf] = field(default_factory=dict)
     answers_latency: bool = False
 

@@ -1,12 +1,13 @@
 """How much of the attack the language model gets: a deterministic rule on discounted, committed win counts.
 
-Each of two operators, k = semantic and spiral, has won W_k of its N_k proposals, where every generation multiplies both
-by ``DISCOUNT`` before it adds its own. With a uniform Beta(1, 1) prior the posterior mean of its win rate is
+Each of two rivals, k = semantic and what a semantic slot gives up (spirals; any geometric move where candidates are
+chosen jointly), has won W_k of its N_k proposals, where every generation multiplies both by ``DISCOUNT`` before it adds
+its own. With a uniform Beta(1, 1) prior the posterior mean of its win rate is
 
     m_k = (W_k + 1) / (N_k + 2),
 
-and the share of the attack is m_semantic / (m_semantic + m_spiral), kept within [``LEAST``, ``MOST``] so that neither
-operator falls silent and both go on being measured. Nothing is drawn: the same counts give the same share.
+and the share of the attack is m_semantic / (m_semantic + m_geometric), kept within [``LEAST``, ``MOST``] so that
+neither falls silent and both go on being measured. Nothing is drawn: the same counts give the same share.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ DISCOUNT = 0.95  # half of the evidence is forgotten in 14 generations: what pay
 LEAST, MOST = 0.05, 0.95
 
 
-def semantic_share(semantic: tuple[float, float], spiral: tuple[float, float]) -> float:
-    """The share of attacks that go to the language model, from discounted (wins, proposals) of both operators.
+def semantic_share(semantic: tuple[float, float], geometric: tuple[float, float]) -> float:
+    """The share of attacks that go to the language model, from discounted (wins, proposals) of both.
 
     Raises:
         ValueError: counts are negative, or there are more wins than proposals.
     """
-    model, geometry = _posterior_mean(*semantic), _posterior_mean(*spiral)
+    model, geometry = _posterior_mean(*semantic), _posterior_mean(*geometric)
     return min(MOST, max(LEAST, model / (model + geometry)))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from riwoa.search.base import LatencyOf, Outcome, Proposal, Strategy
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.codec import Codec
-from riwoa.search.fitness import FloatArray
+from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.search.race import EliminationThreshold
 from riwoa.search.racing import NO_RACE, Race, Racing
@@ -67,6 +67,7 @@ class Driver:
         catalogue: the architectures that exist, to which proposals are moved where they would nearly all fail.
         archive: takes in every success; the front that a candidate must reach.
         known: what a latency is known to be at least, before an evaluation; None where it is known to be itself.
+        start: whom half of the first generation is, of what was known before, canonical indices (n, genes).
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Driver:
         catalogue: Catalogue | None = None,
         archive: ParetoArchive | None = None,
         known: LatencyOf | None = None,
+        start: IntArray | None = None,
     ) -> None:
         self.strategy = strategy
         self.guide = guide
@@ -85,6 +87,7 @@ class Driver:
         self.archive = archive if archive is not None else ParetoArchive()
         self._catalogue = catalogue
         self._known = known
+        self._start = start
 
     @property
     def codec(self) -> Codec:
@@ -100,7 +103,15 @@ class Driver:
         if self.guide is not None:
             self.guide.guide(self.strategy)
         proposals = self.strategy.ask(most)
+        if self._start is not None and self.strategy.generation == 0:
+            proposals = self._begun(self._start, proposals)
         return proposals if self._catalogue is None else self._moved(self._catalogue, proposals)
+
+    def _begun(self, start: IntArray, proposals: list[Proposal]) -> list[Proposal]:
+        """The first candidates, up to half of which are those to start with: the others explore."""
+        genotypes = self.codec.encode(start[: (len(proposals) + 1) // 2])
+        known = [Proposal(slot, "init", genotype, None) for slot, genotype in enumerate(genotypes)]
+        return [*known, *proposals[len(known) :]]
 
     def _moved(self, catalogue: Catalogue, proposals: list[Proposal]) -> list[Proposal]:
         """Proposals, moved to what exists in a sparse space; and in any, while not one that exists was proposed."""
@@ -158,7 +169,11 @@ class Driver:
         """What the guide learns of a success: its accuracy, less what a latency costs that was not known beforehand."""
         if self._known is None:
             return o.accuracy
-        objective, known = self.strategy.objective, self._known(indices)
-        if known == o.latency_ms:
-            return o.accuracy
-        return objective.value_of(float(objective.fitness(o.accuracy, o.latency_ms)), 0.0 if known is None else known)
+        return lesson(self.strategy.objective, o.accuracy, o.latency_ms, self._known(indices))
+
+
+def lesson(objective: Objective, value: float, load: float, known_load: float | None) -> float:
+    """What a predictor learns of an evaluation: its value, less what a load costs that was not known beforehand."""
+    if known_load == load:
+        return value
+    return objective.value_of(float(objective.fitness(value, load)), 0.0 if known_load is None else known_load)

@@ -337,12 +337,13 @@ class RotationInvariantWhale(BayesianSearch):
     def cut(self) -> Cut | None:
         """The last member: what does not beat it is gone after the generation.
 
-        None without elitism, and while a repeat holds a place, which any other phenotype would take.
+        None without elitism, while there are places left, and while a repeat holds one, which any other phenotype would
+        take.
         """
         hashes = self._seen.hash(self.codec.decode(self.population.genotype))
-        distinct = len(np.unique(hashes)) == len(hashes)
+        full = len(np.unique(hashes)) == self.params.population
         keeps_best = self.params.elitism and not self.objective.front  # a front has room for whatever widens it
-        return self._cut_at(self.population) if keeps_best and distinct else None
+        return self._cut_at(self.population) if keeps_best and full else None
 
     @property
     def avoids_repeats(self) -> bool:

@@ -19,6 +19,7 @@ from riwoa.oracle.kinds import measures_device
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import StatePaths, connect
 from riwoa.run.front import Front, read_front
+from riwoa.run.memory import words
 from riwoa.service.ending import exported_digest
 from riwoa.service.finetuning import finetuned, gain_line
 from riwoa.service.front_view import (
@@ -61,6 +62,8 @@ def progress_lines(status: StatusObject) -> list[str]:
         done, total = steps(run)
         filled = min(_BAR_WIDTH, round(_BAR_WIDTH * done / max(1, total)))
         lines.append(f"  {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {run['phase']} {done} of {total}")
+        if run.get("memory"):
+            lines.append(f"  began with {run['memory']}")
     lines += [f"  {worker_line(w)}" for w in status.get("workers") or []]
     proposals = status.get("proposals")
     if proposals:
@@ -137,6 +140,8 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     print(f"\nRun {run.run_id} finished after {last.generation + 1} generations: "
           f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache"
           + (f", {counters['dropped']} given up early." if counters.get("dropped") else "."))  # fmt: skip
+    if memory := run.provenance.get("memory"):
+        print(f"It began with {words(memory)}.")
     measured = measures_device(str(run.provenance.get("oracle", {}).get("kind")))
     used = paths.latency_table, run.provenance.get("latency_table_sha256")
     interval = interval_of(*used) if measured else None

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from riwoa import __version__
-from riwoa.config.loading import INFERRED, Loaded, difference, from_journal, keys_in_journal
-from riwoa.config.reload import Reloader, with_keys
+from riwoa.config.loading import INFERRED, Loaded, difference, former_defaults, from_journal, keys_in_journal
+from riwoa.config.reload import Reloader, with_defaults, with_keys
 from riwoa.config.schema import Config, as_json, may_restart, value_of
 from riwoa.errors import ConfigError, TableError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.kind import Problem
+from riwoa.run.memory import Memory
 from riwoa.run.provision import Provision
 from riwoa.run.task import target_ms
 from riwoa.surrogate.gaussian_process import Examples
-from riwoa_storage.events import CognitionProvided, RunResumed
+from riwoa_storage.events import CognitionProvided, MemoryInherited, RunResumed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import RunRecord
 from riwoa_storage.writer import JournalWriter
@@ -39,6 +40,7 @@ class RunInputs:
     oracle_version: str
     provision: Provision
     prior: Examples | None
+    memory: Memory | None = None
 
 
 def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> UnfinishedRun | None:
@@ -51,11 +53,11 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
         run = reader.latest_run()
         if run is None or run.status != "running":
             return None
-        journaled = reader.config_revisions(run.run_id)[-1].config
-    in_force = from_journal(journaled)
+        revisions = reader.config_revisions(run.run_id)
+    # Where nobody asked for it, a run begun before there was such a key, or such a default, goes on as it was.
+    begun_with, former = keys_in_journal(revisions[0].config), former_defaults(revisions[0].config)
+    in_force, loaded = from_journal(revisions[-1].config), with_defaults(loaded, former)
     refused = difference(in_force, loaded.config).refused
-    # Where nobody asked for it, a run begun before there was such a key goes on as it was.
-    begun_with = keys_in_journal(journaled)
     refused = {
         key: pair
         for key, pair in refused.items()
@@ -67,7 +69,7 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
         raise ConfigError(
             f"run {run.run_id} cannot continue with another {', '.join(names)}; change it back or use --new-run"
         )
-    reloader.continue_from(with_keys(in_force, loaded.config, restarted))
+    reloader.continue_from(with_keys(in_force, loaded.config, restarted), loaded.config, former)
     return UnfinishedRun(run, {key: value_of(loaded.config, key) for key in restarted})
 
 
@@ -88,6 +90,8 @@ async def begin_or_continue(
         _require_same(unfinished.run, inputs)
         changed = {key: list(v) if isinstance(v, tuple) else v for key, v in unfinished.restarted.items()}
         await journal.put_event(RunResumed(run_id=run_id, restarted=changed))
+    if inputs.memory is not None and not inputs.memory.is_journaled:
+        await journal.put_event(MemoryInherited(run_id=run_id, content=inputs.memory.to_json()))
     await journal.put_event(CognitionProvided(run_id=run_id, **inputs.provision.event()))
     return run_id
 
@@ -131,6 +135,7 @@ def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:
         # What evaluates fewer architectures in full, where there is something.
         **({"race": race} if config.oracle.rungs else {}),
         **({"prior_sha256": inputs.prior.sha256} if inputs.prior is not None else {}),
+        **({"memory": inputs.memory.provenance()} if inputs.memory is not None else {}),
     }
 
 

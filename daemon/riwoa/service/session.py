@@ -27,9 +27,11 @@ from riwoa.run.credit import OperatorSeconds
 from riwoa.run.deadline import training_cut_unix_s
 from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.journal import RunJournal
+from riwoa.run.memory import Memory, memory_of
 from riwoa.run.problem import load_problem, search_task
 from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
+from riwoa.run.strategy import screens
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import confirm_winner, export_winner, finetune_winner, judge_front, measured_winner
 from riwoa.service.front_view import journaled_front, test_view, timed_view
@@ -54,6 +56,7 @@ from riwoa.service.views import (
     workers_view,
 )
 from riwoa.surrogate.screening import prior_examples
+from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
@@ -122,7 +125,8 @@ class Session:
             pool, version = await self._start_pool(stack, problem, provision)
             await checking
             prior = prior_examples(self._parts.config.search.predictor, problem.space)
-            inputs = RunInputs(problem, version, provision, prior)
+            memory = await self._remember(unfinished, problem, version)
+            inputs = RunInputs(problem, version, provision, prior, memory)
             run_id = await begin_or_continue(self._journal, unfinished, self._parts.config, inputs)
             search = await self._start_search(group, stack, inputs, pool, run_id)
             self._attend(group, stack, search)
@@ -197,6 +201,25 @@ class Session:
             _log.warning("no_language_model", state=provision.state, reason=provision.reason)
         return provision
 
+    async def _remember(self, unfinished: UnfinishedRun | None, problem: Problem, version: str) -> Memory | None:
+        """What the run knows of earlier runs, as it did when it began; shown."""
+        run = unfinished.run if unfinished is not None else None
+        config, journal = self._parts.config, self._parts.paths.journal
+        if run is None and not (config.search.memory and screens(config)):
+            return None
+        task = search_task(problem, config)
+
+        def look() -> Memory | None:
+            with JournalReader(journal) as reader:
+                return memory_of(reader, run, task, task.objective(config), version)
+
+        memory = await patiently(look)
+        if memory is not None:
+            told = {"left_out": list(memory.left_out)} if memory.left_out else {}
+            _log.info("remembered", evaluations=memory.words, **told)
+            self._board.show("starting", f"begins with {memory.words}")
+        return memory
+
     async def _start_pool(
         self, stack: contextlib.AsyncExitStack, problem: Problem, provision: Provision
     ) -> tuple[WorkerPool, str]:
@@ -224,7 +247,7 @@ class Session:
         """Restore a conductor from the journal; from here on what pauses the search holds it."""
         parts, problem = self._parts, inputs.problem
         proposal_queue = self._start_proposals(group, stack, inputs.provision)
-        task = search_task(problem, parts.config, inputs.prior)
+        task = search_task(problem, parts.config, inputs.prior, inputs.memory)
         evaluations = Evaluations(
             pool,
             self._journal,
@@ -306,7 +329,8 @@ class Session:
         latency_interval = interval_of(self._parts.paths.latency_table, problem.latency_sha256)
         self._board.show("running")
         sources = self._board.sources
-        sources.run = lambda: run_view(conductor)
+        memory = search.inputs.memory.words if search.inputs.memory is not None else None
+        sources.run = lambda: run_view(conductor, memory)
         sources.evaluations = lambda: evaluations_view(conductor, search.evaluations, self._rate)
         sources.time_left_s = conductor.time_left_s
         sources.leader = lambda: leader_view(conductor, latency_interval)

@@ -51,6 +51,7 @@ class RunStatus(TypedDict, total=False):
     polish_spent: int | None  # evaluations of the polish so far
     polish_evaluations: int | None  # that it may spend
     hypervolume: float | None  # where a front is looked for: the mean of the best value within each latency
+    memory: str | None  # what it knew of earlier runs as it began; None for nothing
 
 
 class EvaluationsStatus(TypedDict, total=False):
@@ -203,6 +204,7 @@ class ScreeningStatus(TypedDict, total=False):
     prior: Required[int]  # examples from an earlier run's file
     interval: Required[float]  # nominal share of its prediction intervals
     covered: float | None  # share of them that held
+    related: float | None  # rank correlation of what another oracle says, where that is followed
 
 
 class CognitionStatus(TypedDict, total=False):

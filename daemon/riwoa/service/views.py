@@ -38,8 +38,8 @@ from riwoa.service.status_object import (
 from riwoa_storage.records import GenerationRecord, RunRecord
 
 
-def run_view(conductor: Conductor) -> RunStatus:
-    """Where the run stands."""
+def run_view(conductor: Conductor, memory: str | None) -> RunStatus:
+    """Where the run stands; ``memory`` says what it knew as it began."""
     config = conductor.config
     searched = conductor.history.counters["evaluations"] - conductor.polish_spent
     return {
@@ -56,6 +56,7 @@ def run_view(conductor: Conductor) -> RunStatus:
         "polish_spent": conductor.polish_spent,
         "polish_evaluations": polish_budget(config, searched),
         "hypervolume": conductor.history.hypervolume,
+        "memory": memory,
     }
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -203,6 +204,27 @@ class _Solution:
     weights: FloatArray
 
 
+class Trend(Protocol):
+    """What is expected of scores without any of them; to be learned from."""
+
+    @property
+    def count(self) -> int:
+        """Evaluations that it comes from."""
+        ...
+
+    @property
+    def correlation(self) -> float:
+        """Of ranks, with the examples that it was judged by."""
+        ...
+
+    def scores(self, indices: IntArray) -> FloatArray:
+        """Of canonical indices (n, genes), (n,)."""
+        ...
+
+
+TrendOf = Callable[[IntArray, FloatArray], Trend | None]  # canonical indices (n, genes) and values (n,)
+
+
 class MixtureProcess:
     """What is believed of scores, given some architectures' own.
 
@@ -213,6 +235,7 @@ class MixtureProcess:
         scores: normal scores of their ranks, (n,).
         values: what the scores are of, (n,).
         solution: of them, and of others that are believed; None to solve it when it is first asked for.
+        trend: from which the scores depart; None for 0.
     """
 
     def __init__(
@@ -223,6 +246,7 @@ class MixtureProcess:
         scores: FloatArray,
         values: FloatArray,
         solution: _Solution | None = None,
+        trend: Trend | None = None,
     ) -> None:
         self._kernel = kernel
         self._parameters = parameters
@@ -231,6 +255,7 @@ class MixtureProcess:
         self._values = values
         self._noise = float(np.exp(parameters[kernel.noise])) + _JITTER
         self._given = solution
+        self._trend = trend
 
     @cached_property
     def _solution(self) -> _Solution:
@@ -242,12 +267,12 @@ class MixtureProcess:
         covariance = self._kernel.covariance(columns, columns, self._parameters)
         lower = np.linalg.cholesky(covariance + self._noise * np.eye(len(self._scores)))
         inverse = solve_triangular(lower, np.eye(len(lower)), lower=True)
-        return _Solution(columns, inverse, inverse.T @ (inverse @ self._scores))
+        return _Solution(columns, inverse, inverse.T @ (inverse @ _apart(self._scores, self._indices, self._trend)))
 
     @property
     def count(self) -> int:
         """See ``Posterior.count``; what is only believed does not count."""
-        return len(self._scores)
+        return len(self._scores) + (self._trend.count if self._trend is not None else 0)
 
     def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of scores without noise, each (n,)."""
@@ -256,7 +281,18 @@ class MixtureProcess:
         between = self._kernel.covariance(columns, known.columns, self._parameters)
         explained = np.square(between @ known.inverse.T).sum(axis=1)
         variance = np.maximum(self._kernel.variance(columns, self._parameters) - explained, 1e-9)
-        return between @ known.weights, np.sqrt(variance)
+        return self._expected(indices, between), np.sqrt(variance)
+
+    def mean(self, indices: IntArray) -> FloatArray:
+        """Of ``predict``, the means alone."""
+        known = self._solution
+        columns = self._kernel.scaled(indices, self._parameters)
+        return self._expected(indices, self._kernel.covariance(columns, known.columns, self._parameters))
+
+    def _expected(self, indices: IntArray, between: FloatArray) -> FloatArray:
+        """Means by the covariances with what is known, (n, known)."""
+        departure = between @ self._solution.weights
+        return np.asarray(departure if self._trend is None else departure + self._trend.scores(indices))
 
     def believe(self, indices: IntArray) -> MixtureProcess:
         """As if architectures (n, genes) had been evaluated and were what is expected of them (kriging believer).
@@ -272,7 +308,8 @@ class MixtureProcess:
         inverse = np.block([[known.inverse, above], [-corner @ across @ known.inverse, corner]])
         joined = [np.concatenate(pair) for pair in zip(known.columns, columns, strict=True)]
         solution = _Solution(joined, inverse, np.concatenate((known.weights, np.zeros(len(indices)))))
-        return MixtureProcess(self._kernel, self._parameters, self._indices, self._scores, self._values, solution)
+        told = self._indices, self._scores, self._values
+        return MixtureProcess(self._kernel, self._parameters, *told, solution, self._trend)
 
     def score(self, value: float) -> float:
         """The score of a value, by those that are known."""
@@ -306,26 +343,36 @@ class MixtureLearner:
 
     Args:
         space: of the examples.
+        trend_of: tells from some examples what their scores depart from; asked when weights are learned.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, trend_of: TrendOf = lambda indices, values: None) -> None:
         self._kernel = MixtureKernel(space)
+        self._trend_of = trend_of
         self._fitted: tuple[bytes, FloatArray] | None = None  # of which examples, and their parameters
+        self.trend: Trend | None = None  # of the process that was learned last
 
     def learn(self, indices: IntArray, values: FloatArray) -> MixtureProcess:
         """A process of canonical indices (n, genes) and values (n,), oldest first; of many the best and latest."""
         kept = _best_and_latest(values, EXACT)
         known_at = _last_fit(len(values))
-        parameters = self._parameters(indices[:known_at], values[:known_at])
-        return MixtureProcess(self._kernel, parameters, indices[kept], normal_scores(values[kept]), values[kept])
+        self.trend = trend = self._trend_of(indices[:known_at], values[:known_at])
+        parameters = self._parameters(indices[:known_at], values[:known_at], trend)
+        known = indices[kept], normal_scores(values[kept]), values[kept]
+        return MixtureProcess(self._kernel, parameters, *known, trend=trend)
 
-    def _parameters(self, indices: IntArray, values: FloatArray) -> FloatArray:
+    def _parameters(self, indices: IntArray, values: FloatArray, trend: Trend | None) -> FloatArray:
         chosen = _best_and_latest(values, FITTED)
         indices, values = indices[chosen], values[chosen]
         content = indices.tobytes() + values.tobytes()
         if self._fitted is None or self._fitted[0] != content:
-            self._fitted = content, self._kernel.fit(indices, normal_scores(values))
+            self._fitted = content, self._kernel.fit(indices, _apart(normal_scores(values), indices, trend))
         return self._fitted[1]
+
+
+def _apart(scores: FloatArray, indices: IntArray, trend: Trend | None) -> FloatArray:
+    """By how much scores depart from a trend."""
+    return scores if trend is None else scores - trend.scores(indices)
 
 
 def normal_scores(values: FloatArray) -> FloatArray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from riwoa.search.fitness import FloatArray
 from riwoa.search.space import IntArray, Space
 from riwoa.surrogate.gaussian_process import FEWEST, INTERVAL_SHARE, Examples, Surrogate, covers, learn
 from riwoa.surrogate.mixture import MixtureLearner, MixtureProcess
+from riwoa.surrogate.related import RelatedOracles
 
 OPTIMISM = 2.0  # 1 finds as much on OFA's predictor and is fooled now and then on NAS-Bench-201
 NEWEST = 400  # evaluations that accuracies are learned from: a third of a second
@@ -90,15 +92,23 @@ class Screening:
     Args:
         space: of the run.
         prior: what was known before it began, of the same oracle; the run's own evaluations go first.
+        related: what other oracles of the space say, by one each; only scores of ranks make use of it.
         of_scores: learn scores of ranks (``riwoa.surrogate.mixture``), for a strategy that chooses by those.
 
     Attributes:
         newest: evaluations that are learned from, at most.
     """
 
-    def __init__(self, space: Space, prior: Examples | None = None, *, of_scores: bool = False) -> None:
+    def __init__(
+        self,
+        space: Space,
+        prior: Examples | None = None,
+        *,
+        related: Sequence[Examples] = (),
+        of_scores: bool = False,
+    ) -> None:
         self._space = space
-        self._scores = MixtureLearner(space) if of_scores else None
+        self._scores = MixtureLearner(space, RelatedOracles(space, related).trend) if of_scores else None
         self._prior = prior if prior is not None else Examples(space, np.empty((0, len(space)), np.int64), np.empty(0))
         self.newest = NEWEST_SCORES if of_scores else NEWEST
         self._indices: deque[IntArray] = deque(maxlen=self.newest)
@@ -163,4 +173,6 @@ class Screening:
         """How it does: evaluations that it knows, and the share of its newest intervals that held."""
         share = sum(self._covered) / len(self._covered) if self._covered else None
         known = {"examples": len(self._accuracies), "prior": self._from_prior}
-        return {**known, "interval": INTERVAL_SHARE, "covered": share}
+        trend = self._scores.trend if self._scores is not None else None
+        followed = {"related": trend.correlation} if trend is not None else {}
+        return {**known, "interval": INTERVAL_SHARE, "covered": share, **followed}
