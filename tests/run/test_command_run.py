@@ -112,7 +112,10 @@ def test_killed_and_continued_it_ends_in_the_same_digest_within_every_limit(
 def checks(folder: Path) -> None:
     """What ``riwoactl check`` says of architectures that keep the limits, miss one, or are not known."""
     state = folder / "killed"
-    (folder / "wide.json").write_text('{"depth": 4, "width": 64, "act": "relu"}')
+    with JournalReader(state / "journal.db") as reader:
+        met = [i.architecture for _, i in reader.individuals(1)]
+    every = ({"depth": depth, "width": width, "act": "relu"} for depth in (4, 3) for width in range(64, 0, -8))
+    (folder / "wide.json").write_text(json.dumps(next(one for one in every if one not in met)))
     unknown = ctl(state, "check", str(folder / "wide.json"))
     assert unknown.returncode == 3
     assert "energy_mj <= 9 mJ    -  not known" in unknown.stdout

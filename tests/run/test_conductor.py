@@ -248,12 +248,12 @@ async def test_when_everything_fails_nothing_is_committed_and_the_reason_is_said
 async def test_a_first_generation_that_fails_is_no_reason_to_stop_until_twenty_candidates_failed(
     tmp_path: Path,
 ) -> None:
-    path = tmp_path / "journal.db"
+    path, few = tmp_path / "journal.db", (*JOINT, "search.offspring=4", "run.generations=6")
     with pytest.raises(OracleError, match="every evaluation of generation 4 failed"):
-        await conduct(path, *JOINT, "search.offspring=4", oracle={"fail_share": 1.0})
+        await conduct(path, *few, oracle={"fail_share": 1.0})
     with JournalReader(path) as reader:
         assert reader.generation_count(1) == 4
-    await conduct(path, *JOINT, "search.offspring=4", "run.generations=6")  # mended: nothing stands in its way
+    await conduct(path, *few)  # mended: nothing stands in its way
     with pytest.raises(OracleError, match=r"every evaluation of the search failed.*--new-run"):
         await conduct(tmp_path / "short.db", *JOINT, "run.generations=2", oracle={"fail_share": 1.0})
 
@@ -322,7 +322,7 @@ async def counted(path: Path) -> int:
     "settings",
     [
         ("run.polish_evaluations=0",),
-        ("run.polish_evaluations=0", *SEMANTIC, "cognition.lag=2"),
+        ("run.polish_evaluations=0", *JOINT, "search.offspring=4", *SEMANTIC, "cognition.lag=2"),
         ("search.strategy=woa",),
     ],
     ids=["search alone", "replies join late", "polished"],

@@ -163,7 +163,8 @@ def one_line(text: str) -> str:
 
 LEARNS = (
     *SMALL,
-    "run.generations=6",
+    "run.generations=8",
+    "search.placebo_share=0",
     "search.offspring=8",  # half of them ask
     "search.riwoa.first=8",
     "objective.latency_ms=1000",  # nothing misses it: half of all changes help

@@ -84,9 +84,11 @@ class Existing:
         if catalogue is None:
             size = self._codec.space.size
             return size if counters["evaluations"] >= size else None
-        left = catalogue.left(objective)
+        members, left = int(catalogue.members(objective).sum()), catalogue.left(objective)
+        if members == 0:  # nothing is within: what comes nearest is still to be found
+            return None
         if len(left) > counters["dropped"] + counters["failures"]:
             return None
         keys = [catalogue.key(int(row)) for row in left]  # given up early, or failed
         known = await patiently(lambda: self._evaluations.known(keys)) if keys else keys
-        return int(catalogue.members(objective).sum()) if len(known) == len(keys) else None
+        return members if len(known) == len(keys) else None
