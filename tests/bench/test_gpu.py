@@ -207,6 +207,7 @@ def test_the_full_plan_is_of_cifar_100_on_the_gpu_and_its_program_that_of_the_ha
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(900)
 def test_a_rehearsal_killed_in_mid_slice_goes_on_to_the_end_and_writes_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,7 +226,8 @@ def test_a_rehearsal_killed_in_mid_slice_goes_on_to_the_end_and_writes_the_page(
     assert {name for name, state in done.items() if state == "done"} == set(done) - {"tensorrt"}, done
     records = json.loads((results / "evidence.json").read_text())["records"]
     assert (records["supernet"]["slices"], records["table"]["slices"]) == (1, 2)
-    assert records["model"]["found"]["status"]["operators"]["semantic"]["valid"] > 0
+    assert records["model"]["found"]["check"]["tokens_per_s_batch"] > 0
+    assert records["model"]["found"]["status"]["evaluations"]["unique"] > 0
     assert [path.name for path in sorted(results.iterdir())] == [
         "evidence.json", "search-1.0", "supernet-1.0", "table-2.0"
     ]  # fmt: skip

@@ -133,7 +133,10 @@ class SearchPhase:
 
     def is_over(self, effort: Effort) -> bool:
         """See ``Phase.is_over``."""
-        return self.driver.strategy.finished or effort.search_left == 0 or self.has_converged(effort)
+        strategy, left = self.driver.strategy, effort.search_left
+        # Less is left than replies under way will take only where a budget was made smaller.
+        spent = left is not None and left <= self.proposals.reserved(strategy.generation)
+        return spent or strategy.finished or self.has_converged(effort)
 
     def left(self, effort: Effort) -> int | None:
         """See ``Phase.left``; the first generation is whole, for a strategy begins with it."""
