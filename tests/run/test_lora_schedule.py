@@ -240,7 +240,7 @@ async def test_killed_before_every_commit_it_learns_the_same(
 ) -> None:
     """Among them the commit that triggers a training, and the one of the generation that swaps its adapter in."""
     settings = [f"cognition.lag={lag}", f"cognition.train_lag={train_lag}"]
-    generations = {0: 10, 1: 12, 3: 11}[lag]
+    generations = {0: 10, 1: 12, 3: 14}[lag]
     if lag == 3:
         settings += [*JOINT, "search.offspring=12"]  # of which five ask
     if lag != 1:

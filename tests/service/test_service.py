@@ -170,7 +170,7 @@ LEARNS = (
     "objective.latency_ms=1000",  # nothing misses it: half of all changes help
     "search.p_semantic=1.0",
     "cognition.script=good",
-    "cognition.train_after=2",
+    "cognition.train_after=1",  # few of the elites' neighbours win
     "cognition.train_lag=2",
 )
 
