@@ -35,6 +35,7 @@ from riwoa.search.space import IntArray, Space
 ELITES = 10  # of the best, from which children are made
 UNIFORM, MUTANTS, CROSSINGS = 200, 300, 150  # architectures to choose from
 MOST_DRAWS = 20  # times so many uniform architectures are looked through for those within a limit
+MOST_STEPPED = 20  # of them are stepped to within it where too few are
 LEAST_FIRST = 5
 
 
@@ -124,9 +125,21 @@ class BayesianSearch(PopulationStrategy):
         new = first[~np.isin(self._seen.hash(canonical[first]), taken)]
         within = (i for i in new if self._excess(canonical[[i]])[0] == 0.0)
         chosen = [drawn[i] for i in itertools.islice(within, count)]
-        while len(chosen) < count:  # the space is asked out, or the limit is hard to meet
-            chosen.append(self._stepped_within(drawn[len(chosen)]))
+        chosen += self._stepped(drawn, count - len(chosen), taken)
         return Pool.of(np.stack(chosen), "init")
+
+    def _stepped(self, drawn: IntArray, count: int, taken: Hashes) -> list[IntArray]:
+        """Architectures stepped to within a limit that is hard to meet, new ones first."""
+        new: list[IntArray] = []
+        old: list[IntArray] = []
+        for raw in drawn[: max(count, MOST_STEPPED) if count else 0]:
+            one = self._stepped_within(raw)
+            (met,) = self._seen.hash(self.space.canonical(one[None, :]))
+            (old if met in taken else new).append(one)
+            taken = np.append(taken, met)
+            if len(new) == count:
+                break
+        return [*new, *old][:count]
 
     def _stepped_within(self, raw: IntArray) -> IntArray:
         """Stepped by single choices to where the limit is exceeded least."""
