@@ -212,6 +212,7 @@ def _go_on(
     record.failed = None
     if facts not in record.provenance:
         record.provenance.append(facts)
+    evidence.write(work)
     tell(f"{measurement.name}: slice {record.slices}")
     for path, content in measurement.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
