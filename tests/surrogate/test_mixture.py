@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from riwoa.search.fitness import FloatArray
 from riwoa.search.space import Gene, IntArray, Space
-from riwoa.surrogate.mixture import EXACT, MixtureKernel, MixtureLearner, MixtureProcess, normal_scores
+from riwoa.surrogate.mixture import EXACT, MixtureKernel, MixtureLearner, MixtureProcess, mean_ranks, normal_scores
 
 NOMINAL = Space("nominal", tuple(Gene(f"op{i}", tuple("abcde"), "nominal") for i in range(6)))
 MIXED = Space(
@@ -59,6 +60,11 @@ def test_values_are_read_back_from_scores_and_go_on_beyond_the_best() -> None:
     assert np.corrcoef(means, values)[0, 1] > 0.95
     assert (deviations > 0).all()
     assert process.score(float(values.max())) == pytest.approx(float(normal_scores(values).max()))
+
+
+def test_equals_share_their_mean_rank() -> None:
+    values = np.random.default_rng(3).integers(0, 6, 40).astype(np.float64)
+    np.testing.assert_array_equal(mean_ranks(values), rankdata(values))
 
 
 def test_what_is_believed_is_expected_and_makes_sure() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from riwoa.search.fitness import FloatArray
 from riwoa.search.space import IntArray, Space
 from riwoa.surrogate.gaussian_process import Examples
-from riwoa.surrogate.mixture import MixtureLearner, MixtureProcess, Trend, normal_scores
+from riwoa.surrogate.mixture import MixtureLearner, MixtureProcess, Trend, mean_ranks, normal_scores
 
 FEWEST = 5  # own evaluations
 LEAST = 0.7  # rank correlation
@@ -68,15 +68,13 @@ class RelatedOracles:
 
     def trend(self, indices: IntArray, values: FloatArray) -> Trend | None:
         """What the one says that predicts these values (n,) of canonical indices (n, genes) best; None if none does."""
-        from scipy.stats import rankdata
-
         if len(values) < FEWEST:
             return None
         least = max(LEAST, CHANCE_SD / float(np.sqrt(len(values) - 1)))
-        ranks, best = rankdata(values), None
+        ranks, best = mean_ranks(values), None
         for process in self._processes:
             means = process.mean(indices)
-            found = _correlation(rankdata(np.round(means, 9)), ranks)
+            found = _correlation(mean_ranks(np.round(means, 9)), ranks)
             if found > least:
                 least, best = found, (process, means)
         return _scaled(*best, normal_scores(values), least) if best is not None else None
