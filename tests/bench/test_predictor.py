@@ -69,4 +69,4 @@ def test_the_verb_says_it_in_words_and_in_json(
 
 def test_a_target_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "predictor", "--target", "0"]) == 64
-    assert "--target must be above 0" in capsys.readouterr().err
+    assert "--target and --after must be above 0" in capsys.readouterr().err

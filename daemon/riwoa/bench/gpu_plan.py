@@ -98,7 +98,7 @@ _FULL = _Sizes(
     search="oracle.supernet.recalibration_images=2000",
     validate="cifar100",
     model="",
-    loop="run.generations=25 cognition.thinking_tokens=256",
+    loop="run.generations=25 search.riwoa.first=8 cognition.thinking_tokens=256",
 )
 _REHEARSAL = _Sizes(
     device="cpu",
@@ -113,7 +113,7 @@ _REHEARSAL = _Sizes(
     "oracle.supernet.validation_views=1 oracle.supernet.recalibration_images=100",
     validate="--epochs 1 --images 2 --no-controls",
     model="--tiny",
-    loop="run.generations=4 search.p_semantic=1.0 cognition.lag=1 cognition.train=false",
+    loop="run.generations=4 search.riwoa.first=4 search.p_semantic=1.0 cognition.lag=1 cognition.train=false",
 )
 
 
