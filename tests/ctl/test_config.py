@@ -84,7 +84,7 @@ def test_diff_says_which_keys_apply_when(tmp_path: Path, capsys: pytest.CaptureF
     journal_with(tmp_path, Config())
     edited = "[run]\ngenerations = 50\nseed = 3\n[oracle]\nworkers = 4\n"
     assert diff(tmp_path, edited, capsys) == {
-        "next generation": {"run.generations": [40, 50]},
+        "next generation": {"run.generations": [200, 50]},
         "restart": {"oracle.workers": ["auto", 4]},
         "new run": {"run.seed": [0, 3]},
     }

@@ -148,4 +148,4 @@ async def test_predictions_are_journaled_beside_what_came_of_them(tmp_path: Path
     assert all(i.metrics["predicted_sd"] > 0 for i in later)
     errors = [abs(i.metrics["accuracy"] - i.metrics["predicted"]) for i in later]
     assert sum(errors) / len(errors) < 0.03
-    assert not any("predicted" in i.metrics for g, i in individuals(path) if g < 2 or i.operator == "polish")
+    assert not any("predicted" in i.metrics for g, i in individuals(path) if g < 2)

@@ -380,6 +380,7 @@ def test_a_run_that_an_older_version_began_with_flat_keys_continues_as_if_it_had
         config["oracle"] |= {f"table_{name}": value for name, value in tables["table"].items()}
         config["oracle"] |= {"predictor": None, "latency_tables": None}
         config["search"] |= config["search"].pop("riwoa")
+        config["cognition"]["train_lag"] = 6  # the default of then
         for later in ("spiral_b", "joint", "first", "offspring", "gp", "woa"):
             del config["search"][later]
         db.execute("UPDATE config_revisions SET config = ?", (json.dumps(config),))
