@@ -165,3 +165,33 @@ def test_another_strategys_snapshot_is_refused() -> None:
     snapshot = Run("gp").strategy.snapshot() | {"strategy": np.array("woa")}
     with pytest.raises(SearchInputError, match="a snapshot of woa cannot continue as gp"):
         Run("gp").strategy.restore(snapshot)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_better_ones_fail_uniform_ones_find_back_and_the_search_goes_on(name: str) -> None:
+    """Failures teach a surrogate nothing: it expects most beyond the border, again and again."""
+    run = Run(name, first=8)
+    failed, barren, longest = 0, 0, 0
+    for _ in range(30):
+        run.screening.guide(run.strategy)
+        outcomes = []
+        for p in run.strategy.ask():
+            indices = run.strategy.codec.decode(p.genotype[None, :])[0]
+            fails = indices.sum() > 9
+            value = np.nan if fails else accuracy(indices)
+            outcomes.append(Outcome(p.slot, p.operator, p.genotype, value, load(indices), p.parent))
+            if not fails:
+                run.screening.tell(indices, value, None)
+        run.strategy.tell(outcomes)
+        none = all(np.isnan(o.accuracy) for o in outcomes)
+        failed, barren = failed + none, barren + 1 if none else 0
+        longest = max(longest, barren)
+    assert failed > 3
+    assert longest < 5
+
+
+def test_few_within_a_limit_are_each_asked_once_before_any_again() -> None:
+    run = Run("gp", 3.0, offspring=8, first=40)  # 21 cells of a sum of 2 at most
+    for _ in range(3):
+        run.step()
+    assert len(set(run.asked)) >= 20

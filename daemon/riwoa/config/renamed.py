@@ -25,6 +25,7 @@ RENAMED: Mapping[str, str] = {
     "oracle.latency_tables": "oracle.predictor.latency_tables",
     "oracle.resolutions": "oracle.supernet.resolutions",
     **{f"search.{name}": f"search.riwoa.{name}" for name in _RIWOA},
+    "search.gp.offspring": "search.offspring",
 }
 _OF_A_PREDICTOR = {"oracle.resolutions": "oracle.predictor.resolutions"}  # the one key that two kinds shared
 

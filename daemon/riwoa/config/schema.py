@@ -202,10 +202,12 @@ class Search(Choosing):
         "riwoa", description="the optimiser: riwoa, gp, woa, random, or the name of another package's"
     )
     population: Annotated[int, Field(ge=4, le=10_000)] = Field(
-        20, description="members, from whom children are made; of woa and random the candidates a generation"
+        20,
+        description="members, from whom children are made; without joint choice also the candidates a generation",
     )
     offspring: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        4, description="candidates a generation of riwoa and gp, asked at once: with more workers, as many as these"
+        4,
+        description="candidates that riwoa and gp ask at once; set it to the workers where there are more",
     )
     p_semantic: Share = live(0.3, "share of attacks, half of all moves, handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")

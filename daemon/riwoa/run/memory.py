@@ -1,8 +1,9 @@
 """What a new run knows from the earlier runs of its journal, pinned so that a resumed run knows exactly the same.
 
-An accuracy depends on neither target nor device: every evaluation of the same oracle is knowledge, whichever run made
-it. It counts as none of this run's. Evaluations by another oracle of the same space (other pictures, another
-resolution, a newer library) are a hint, which is followed while it predicts (``riwoa.surrogate.related``).
+An accuracy depends on neither target nor device: an evaluation of the same oracle is knowledge, whichever run made it
+(the newest 5,000 are). It counts as none of this run's. Evaluations by another oracle of the same space (other
+pictures, another resolution, a newer library) are a hint, which is followed while it predicts
+(``riwoa.surrogate.related``).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from riwoa_storage.records import EvaluationRecord, Json, RunRecord
 MOST = 5000  # evaluations of an oracle that are remembered, the newest
 MOST_RELATED = 3  # other oracles, those of the most evaluations
 FEWEST_RELATED = 10  # evaluations of one that are worth a look
-START = 10  # of the best that are known, whom a run begins with
+START = 10  # of the best that are known, of whom half of the first generation are
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,12 @@ class Lessons:
     def to_json(self) -> dict[str, Any]:
         """As the journal keeps it."""
         found = self.examples
-        return {**self.said(), "indices": _text(found.indices, "<i2"), "values": _text(found.accuracies, "<f8")}
+        return {**self.said(), "indices": _text(found.indices, "<i4"), "values": _text(found.accuracies, "<f8")}
 
     @classmethod
     def from_json(cls, space: Space, data: Mapping[str, Any]) -> Lessons:
         """What ``to_json`` gave."""
-        indices = _array(data["indices"], "<i2").astype(np.int64).reshape(-1, len(space))
+        indices = _array(data["indices"], "<i4").astype(np.int64).reshape(-1, len(space))
         examples = Examples(space, indices, _array(data["values"], "<f8").astype(np.float64))
         return cls(str(data["oracle_version"]), tuple(data["runs"]), examples)
 

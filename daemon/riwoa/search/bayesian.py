@@ -36,14 +36,16 @@ ELITES = 10  # of the best, from which children are made
 UNIFORM, MUTANTS, CROSSINGS = 200, 300, 150  # architectures to choose from
 MOST_DRAWS = 20  # times so many uniform architectures are looked through for those within a limit
 MOST_STEPPED = 20  # of them are stepped to within it where too few are
-LEAST_FIRST = 5
+LEAST_FIRST, MOST_FIRST = 5, 200
 
 
 @dataclass(frozen=True, slots=True)
 class BayesianParameters(SearchParameters):
     """Settings of Bayesian optimisation. The population is whom children are made from."""
 
-    first: int = parameter(0, "evaluations before anything is expected of others; 0: one a gene, at least 5", least=0)
+    first: int = parameter(
+        0, "evaluations before anything is expected of others; 0: one a gene, 5 to 200", least=0, most=400
+    )
 
 
 class BayesianSearch(PopulationStrategy):
@@ -72,6 +74,9 @@ class BayesianSearch(PopulationStrategy):
         self._seen = SeenPhenotypes(space)
         self._variation = Variation(space)
         self._joint = JointChoice(space, self._seen, self._excess)
+        # Whether everything failed that was asked last. A failure teaches no surrogate anything, which would go on to
+        # expect most beyond the border where networks fail: uniform ones in between find back.
+        self._failed = False
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
@@ -86,7 +91,8 @@ class BayesianSearch(PopulationStrategy):
     def _chosen(self) -> Pool:
         """What to ask: uniform architectures at first, then the most promising."""
         count = self.params.offspring
-        if self.posterior is None or not len(self._best) or self.posterior.count < self._first:
+        unknown = self.posterior is None or not len(self._best) or self.posterior.count < self._first
+        if self.posterior is None or unknown or self._failed:
             return self._uniform(count, self._seen.hashes)
         acquisition = self._acquisition(self.posterior)
         found = self._joint.choose(self._pool(), count, self.posterior, acquisition, self._draws())
@@ -106,7 +112,7 @@ class BayesianSearch(PopulationStrategy):
 
     @property
     def _first(self) -> int:
-        return self.params.first or max(LEAST_FIRST, len(self.space))
+        return self.params.first or min(max(LEAST_FIRST, len(self.space)), MOST_FIRST)
 
     @property
     def _is_led(self) -> bool:
@@ -125,14 +131,16 @@ class BayesianSearch(PopulationStrategy):
         new = first[~np.isin(self._seen.hash(canonical[first]), taken)]
         within = (i for i in new if self._excess(canonical[[i]])[0] == 0.0)
         chosen = [drawn[i] for i in itertools.islice(within, count)]
-        chosen += self._stepped(drawn, count - len(chosen), taken)
+        if len(chosen) < count:
+            met = self._seen.hash(self.space.canonical(np.array(chosen, dtype=np.int64).reshape(-1, len(self.space))))
+            chosen += self._stepped(drawn, count - len(chosen), np.concatenate((taken, met)))
         return Pool.of(np.stack(chosen), "init")
 
     def _stepped(self, drawn: IntArray, count: int, taken: Hashes) -> list[IntArray]:
         """Architectures stepped to within a limit that is hard to meet, new ones first."""
         new: list[IntArray] = []
         old: list[IntArray] = []
-        for raw in drawn[: max(count, MOST_STEPPED) if count else 0]:
+        for raw in drawn[: max(count, MOST_STEPPED)]:
             one = self._stepped_within(raw)
             (met,) = self._seen.hash(self.space.canonical(one[None, :]))
             (old if met in taken else new).append(one)
@@ -178,6 +186,7 @@ class BayesianSearch(PopulationStrategy):
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
+        self._failed = bool(np.isnan(told.accuracy).all())
         candidates = self.population.join(told)
         order = self.objective.survival(candidates.accuracy, candidates.latency_ms)
         self.population = candidates.take(order[: self._room(candidates)])
@@ -191,9 +200,11 @@ class BayesianSearch(PopulationStrategy):
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
-        return super().snapshot() | {"seen": self._seen.hashes.copy()}
+        failed = {"failed": np.array(True)} if self._failed else {}
+        return super().snapshot() | {"seen": self._seen.hashes.copy()} | failed
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._seen.hashes = np.array(snapshot["seen"], dtype=np.uint64)
+        self._failed = "failed" in snapshot

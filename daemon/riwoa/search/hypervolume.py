@@ -1,4 +1,4 @@
-"""The area that a front dominates, value to make larger against load to make smaller, and what is expected to join it.
+"""The area that a front dominates, value to make larger against load to make smaller, and what a candidate adds.
 
 Loads are known before an evaluation, so what a candidate adds has one unknown. With the front as a staircase f, the
 best value at loads up to x, a candidate of load l and value y adds

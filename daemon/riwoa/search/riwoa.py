@@ -93,7 +93,7 @@ class RiwoaParameters(BayesianParameters):
     joint: bool = parameter(True, "choose what is asked together, by expected improvement; false: a child a member")
     elite_fraction: float = parameter(0.5, "share of the population that shapes mean and covariance", least=0, most=1)
     basis_every: int = parameter(5, "generations between eigendecompositions", least=1)
-    elitism: bool = parameter(True, "parents and children compete for a place")
+    elitism: bool = parameter(True, "parents and children compete for a place, as always with joint = true")
     avoid_duplicates: bool = parameter(True, "step away from architectures evaluated before")
     signed_spiral: bool = parameter(True, "the spiral keeps the sign of the distance")
     rotated_encircle: bool = parameter(True, "encircle in the eigenbasis too")
@@ -355,9 +355,9 @@ class RotationInvariantWhale(BayesianSearch):
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
-        self.population = (
-            self._survivors(self.population.join(told)) if self.params.elitism else self._replaced(children)
-        )
+        self._failed = self.params.joint and bool(np.isnan(told.accuracy).all())
+        keeps_best = self.params.elitism or self.params.joint
+        self.population = self._survivors(self.population.join(told)) if keeps_best else self._replaced(children)
         elites = self.population.genotype[self._elite_rows()]
         if len(elites) >= 2:  # the covariance of one point would drag the average towards nothing
             self._covariance = (1.0 - NEWEST) * self._covariance + NEWEST * shrunk_covariance(elites)

@@ -350,16 +350,24 @@ class MixtureLearner:
         self._kernel = MixtureKernel(space)
         self._trend_of = trend_of
         self._fitted: tuple[bytes, FloatArray] | None = None  # of which examples, and their parameters
+        self._judged: tuple[bytes, Trend | None] | None = None  # of which examples, and what they depart from
         self.trend: Trend | None = None  # of the process that was learned last
 
     def learn(self, indices: IntArray, values: FloatArray) -> MixtureProcess:
         """A process of canonical indices (n, genes) and values (n,), oldest first; of many the best and latest."""
         kept = _best_and_latest(values, EXACT)
         known_at = _last_fit(len(values))
-        self.trend = trend = self._trend_of(indices[:known_at], values[:known_at])
+        self.trend = trend = self._judged_trend(indices[:known_at], values[:known_at])
         parameters = self._parameters(indices[:known_at], values[:known_at], trend)
         known = indices[kept], normal_scores(values[kept]), values[kept]
         return MixtureProcess(self._kernel, parameters, *known, trend=trend)
+
+    def _judged_trend(self, indices: IntArray, values: FloatArray) -> Trend | None:
+        """What these depart from; judged once, for that takes long where many are known."""
+        content = indices.tobytes() + values.tobytes()
+        if self._judged is None or self._judged[0] != content:
+            self._judged = content, self._trend_of(indices, values)
+        return self._judged[1]
 
     def _parameters(self, indices: IntArray, values: FloatArray, trend: Trend | None) -> FloatArray:
         chosen = _best_and_latest(values, FITTED)
