@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from riwoa.bench.gpu_model import write_tokenizer
 from riwoa.cognition.fetch import pull
@@ -21,6 +22,14 @@ from riwoa.errors import RiwoaError
 # Each test has a time limit of its own (pyproject.toml). One on each example would only see how busy the machine is.
 hypothesis.settings.register_profile("riwoa", deadline=None)
 hypothesis.settings.load_profile("riwoa")
+
+
+@pytest.fixture(autouse=True)
+def logging_that_ends_with_its_test() -> Iterator[None]:
+    """A verb that a test calls may set up logging to a stream that pytest closes after the test."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)
