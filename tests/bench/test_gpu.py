@@ -225,11 +225,13 @@ def test_a_rehearsal_killed_in_mid_slice_goes_on_to_the_end_and_writes_the_page(
     done = {name: state for name, state, _ in told["states"]}
     assert {name for name, state in done.items() if state == "done"} == set(done) - {"tensorrt"}, done
     records = json.loads((results / "evidence.json").read_text())["records"]
-    assert (records["supernet"]["slices"], records["table"]["slices"]) == (1, 2)
+    again = records["table"]["slices"]  # whether the killed one counts depends on when the kill came
+    assert records["supernet"]["slices"] == 1
+    assert again in (1, 2)
     assert records["model"]["found"]["check"]["tokens_per_s_batch"] > 0
     assert records["model"]["found"]["status"]["evaluations"]["unique"] > 0
     assert [path.name for path in sorted(results.iterdir())] == [
-        "evidence.json", "search-1.0", "supernet-1.0", "table-2.0"
+        "evidence.json", "search-1.0", "supernet-1.0", f"table-{again}.0"
     ]  # fmt: skip
     written = page.read_text()
     assert "no results" in written
