@@ -27,8 +27,8 @@ from typing import IO, Any
 
 from riwoa.bench.gpu_plan import CTL, Command, Measurement
 from riwoa.bench.suite import provenance
-from riwoa.errors import InputError, StateLockedError
-from riwoa.files.lock import Lock
+from riwoa.errors import InputError
+from riwoa.files.lock import lock_of
 from riwoa.files.ownership import json_object, output_directory, unwritable
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.parsing import parse_json
@@ -162,7 +162,7 @@ def run_slice(
     try:
         for folder in (places.results, places.work):
             folder.mkdir(parents=True, exist_ok=True)
-        with _locked(places.work):
+        with lock_of(places.work, "measures in", "--work"):
             evidence = _taken_up(places, plan, again)
             facts = {**provenance(_LIBRARIES), "card": machine}
             for left_out in filter(_tool_lacks, plan):
@@ -380,17 +380,3 @@ def _unpack(places: Places, record: Record) -> None:
 
 def _is_workplace(folder: Path) -> bool:
     return all(path.name.startswith(".") for path in folder.iterdir()) or (folder / FILE).exists()
-
-
-def _locked(work: Path) -> Lock:
-    """The lock of a workplace.
-
-    Raises:
-        StateLockedError: another process has it.
-    """
-    lock = Lock(work / ".lock")
-    if lock.take():
-        return lock
-    owner = lock.owner
-    lock.close()
-    raise StateLockedError(f"process {owner} already measures in {work}; wait for it, or name another --work")

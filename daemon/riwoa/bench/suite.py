@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import riwoa
 from riwoa.bench.experiments import EXPERIMENTS, Experiment
 from riwoa.bench.tasks import data_folder
-from riwoa.errors import StateLockedError, UsageError
-from riwoa.files.lock import Lock
+from riwoa.errors import UsageError
+from riwoa.files.lock import lock_of
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.limits import whole_cores
 from riwoa.paths import shipped
@@ -80,7 +80,7 @@ def run_suite(share: Share, jobs: int, progress: Progress = lambda done, total, 
     places = {"data": str(data_folder()), "table": str(shipped("latency_lut.json")), "results": results}
     experiments, failed = share.experiments, {}
     share.folder.mkdir(parents=True, exist_ok=True)
-    with _locked(share.results):
+    with lock_of(share.results, "measures into", "--results"):
         held, holds = os.pipe()  # the commands' standard input: they end as soon as nobody holds its other end
         with open(held, "rb") as stdin, ThreadPoolExecutor(jobs) as pool, open(holds, "wb"):
             running = {pool.submit(_run, share, e, places, stdin): e for e in experiments}
@@ -93,20 +93,6 @@ def run_suite(share: Share, jobs: int, progress: Progress = lambda done, total, 
                 pool.shutdown(wait=False, cancel_futures=True)  # what runs ends with the pipe, before the pool waits
                 raise
     return failed
-
-
-def _locked(results: Path) -> Lock:
-    """The lock of a suite's results.
-
-    Raises:
-        StateLockedError: another suite has it.
-    """
-    lock = Lock(results / ".lock")
-    if lock.take():
-        return lock
-    owner = lock.owner
-    lock.close()
-    raise StateLockedError(f"process {owner} already measures into {results}; wait for it, or name another --results")
 
 
 def _run(share: Share, experiment: Experiment, places: dict[str, str], stdin: BinaryIO) -> str | None:

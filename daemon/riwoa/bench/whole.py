@@ -31,7 +31,7 @@ from riwoa.cognition.provider import ProposalProvider, ScriptedProvider
 from riwoa.cognition.spelling import in_json
 from riwoa.config.loading import Loaded, load
 from riwoa.config.reload import Reloader
-from riwoa.config.schema import Config, Search, as_json
+from riwoa.config.schema import Cognition, Config, Search, as_json
 from riwoa.errors import CognitionError, ModelError, UsageError
 from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
 from riwoa.run.conductor import Conductor
@@ -167,15 +167,7 @@ async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[s
         stack.push_async_callback(provider.close)
         journal = await JournalWriter.open(path)
         stack.push_async_callback(journal.close)
-        cognition = loaded.config.cognition
-        queue = ProposalQueue(
-            provider,
-            journal,
-            lag=cognition.lag,
-            timeout_s=lambda: cognition.timeout_s,
-            train_timeout_s=lambda: cognition.train_timeout_s,
-            adapters=AdapterFiles(folder / "adapters", journaled(path)),
-        )
+        queue = _queue(provider, journal, loaded.config.cognition, AdapterFiles(folder / "adapters", journaled(path)))
         run_id = await journal.begin_run({"seed": seed}, as_json(loaded.config))
         conductor = Conductor(
             journal=RunJournal(journal, path, run_id),
@@ -201,6 +193,20 @@ async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[s
                 f"no reply of {provider.model} came to anything: {stats.provider.reason or 'see above'}"
             )
         return conductor.generation
+
+
+def _queue(
+    provider: ProposalProvider, journal: JournalWriter, cognition: Cognition, adapters: AdapterFiles
+) -> ProposalQueue:
+    """Between the writer and the search, as the daemon has it."""
+    return ProposalQueue(
+        provider,
+        journal,
+        lag=cognition.lag,
+        timeout_s=lambda: cognition.timeout_s,
+        train_timeout_s=lambda: cognition.train_timeout_s,
+        adapters=adapters,
+    )
 
 
 def _configured(arena: Arena, seed: int, settings: Mapping[str, Any]) -> Loaded:

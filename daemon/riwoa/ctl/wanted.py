@@ -66,9 +66,14 @@ def wanted_words(
         ("measured", _measured_words(network, wish)),
         ("found by", "{}, generation {}, slot {}".format(network.individual.operator, *network.point.origin)),
     ]
-    notes = ["It is the run's winner."] if network.is_winner else []
+    notes = []
+    if network.is_winner:
+        notes.append("It leads the run so far." if so_far else "It is the run's winner.")
     if wish.within_ms is not None and network.point.accuracy >= front.able[-1].point.accuracy:
         notes.append("No slower network of the run is better.")
+    searched_ms = front.objective.latency_target_ms
+    if wish.within_ms is not None and searched_ms is not None and wish.within_ms > searched_ms:
+        notes.append(f"The run searched within {searched_ms:g} ms: beyond that a better one may well exist.")
     lines = [
         f"The {what} {wish}, of run {front.run.run_id}{so_far}",
         columns([[f"  {name}", words] for name, words in rows if words]),

@@ -18,6 +18,7 @@ from riwoa_storage.fault import file_system
 TYPE_CHECKING = False  # recognised by mypy; spares the import of typing
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from riwoa.paths import StatePaths
 
@@ -109,6 +110,25 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def lock_of(folder: Path, doing: str, option: str) -> Lock:
+    """The lock of a folder in which one process works at a time, held.
+
+    Args:
+        folder: the lock's file is ``.lock`` in it.
+        doing: what the other process does there, for its error.
+        option: of the command line, by which another folder is named.
+
+    Raises:
+        StateLockedError: another process has it.
+    """
+    lock = Lock(folder / ".lock")
+    if lock.take():
+        return lock
+    owner = lock.owner
+    lock.close()
+    raise StateLockedError(f"process {owner} already {doing} {folder}; wait for it, or name another {option}")
 
 
 def locked(paths: StatePaths) -> Lock:

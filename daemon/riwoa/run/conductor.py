@@ -248,7 +248,8 @@ class Conductor:
         await self._phase.proposals.stop()
         self._phase = self._polish_phase(self.leader, self.generation, self.history.counters["evaluations"])
         self.schedule.generation_s = []
-        _log.info("polish_begins", leader=self.leader.fitness, deadline=self._late)
+        if not self._phase.finished:  # a front, or a spent budget, has none
+            _log.info("polish_begins", leader=self.leader.fitness, deadline=self._late)
 
     # -- configuration -----------------------------------------------------------------------------------------------
 

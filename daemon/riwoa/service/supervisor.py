@@ -194,7 +194,9 @@ class Supervisor:
             if exported_digest(self._parts.paths) != last.digest:
                 not_exported = await export_winner(self._parts)
             not_exported = await finetune_winner(self._parts) or not_exported
-        self._board.show("finished", not_exported or f"run {run.run_id} is finished; --new-run starts another")
+        said = not_exported or f"run {run.run_id} is finished; --new-run starts another"
+        _log.info("finished_before", run=run.run_id, message=said)
+        self._board.show("finished", said)
         return True
 
     def _show_finished(self, run: RunRecord, last: GenerationRecord) -> None:
