@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from riwoa.config.outcome import changes_words
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import Config
 from riwoa.errors import OracleError
@@ -38,7 +39,7 @@ from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
 from riwoa.search.racing import Racing
-from riwoa_storage.events import ConfigApplied, DeadlineReached
+from riwoa_storage.events import ConfigApplied, ConfigRefused, DeadlineReached
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Phase as PhaseName
 
@@ -254,6 +255,12 @@ class Conductor:
     # -- configuration -----------------------------------------------------------------------------------------------
 
     async def _apply_reload(self) -> None:
+        if (refusal := self._reloader.take_refusal()) is not None:
+            refused = {key: list(pair) for key, pair in refusal.refused.items()}
+            refusing = ConfigRefused(
+                run_id=self.run_id, generation=self.generation, reason=refusal.sentence, refused=refused
+            )
+            await self._journal.writer.put_event(refusing)
         taken = self._reloader.take()
         if taken is None:
             return
@@ -264,7 +271,7 @@ class Conductor:
         event = ConfigApplied(run_id=self.run_id, generation=self.generation, changed=changed)
         await self._journal.writer.put_event(event)
         self.schedule.plan(config.run.deadline, await patiently(self._journal.config_revisions))
-        _log.info("config_applied", revision=self.revision, keys=sorted(changed))
+        _log.info("config_applied", revision=self.revision, changed=changes_words(found.live))
 
     async def _configure(self, config: Config) -> None:
         objective = self._task.objective(config)

@@ -222,6 +222,8 @@ class ConfigStatus(TypedDict, total=False):
     revision: int | None
     error: str | None  # why the file, as it is now, was refused
     restart_keys: list[str] | None  # changed in the file, and cannot change in a run
+    outcome: str | None  # what the last reading of the file came to, in a sentence; None while it asked for nothing
+    waiting: str | None  # changes that apply at the next generation, in words
 
 
 class GovernorStatus(TypedDict, total=False):
