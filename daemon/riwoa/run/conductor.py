@@ -39,7 +39,7 @@ from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
 from riwoa.search.racing import Racing
-from riwoa_storage.events import ConfigApplied, ConfigRefused, DeadlineReached
+from riwoa_storage.events import ConfigApplied, DeadlineReached
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Phase as PhaseName
 
@@ -255,12 +255,7 @@ class Conductor:
     # -- configuration -----------------------------------------------------------------------------------------------
 
     async def _apply_reload(self) -> None:
-        if (refusal := self._reloader.take_refusal()) is not None:
-            refused = {key: list(pair) for key, pair in refusal.refused.items()}
-            refusing = ConfigRefused(
-                run_id=self.run_id, generation=self.generation, reason=refusal.sentence, refused=refused
-            )
-            await self._journal.writer.put_event(refusing)
+        await self.ledger.put_refusal(self.generation)
         taken = self._reloader.take()
         if taken is None:
             return

@@ -50,6 +50,7 @@ def run_view(conductor: Conductor, memory: str | None) -> RunStatus:
         "phase": conductor.phase,
         "generation": conductor.generation,
         "generations": config.run.generations,
+        "most_evaluations": config.run.evaluations,
         "digest": conductor.history.digest,
         "target_ms": conductor.objective.latency_target_ms,
         "resumed_from": conductor.resumed_from,
