@@ -93,6 +93,19 @@ def test_a_partial_reload_applies_the_rest_of_such_a_file_and_says_both(file: Pa
     assert reloader.take_refusal() is None
 
 
+async def test_the_watcher_does_not_undo_what_a_partial_reload_said_of_the_same_writing(file: Path) -> None:
+    reloader = reloader_of(file)
+    watch = await watching(reloader)
+    file.write_text("[run]\ngenerations = 11\nseed = 5\n")
+    await reloader.reload_aside(partial=True)
+    await asyncio.sleep(1.0)  # longer than the watcher waits for a file to be whole
+    assert reloader.error is None
+    assert "refused: run.seed 0 → 5 (needs --new-run)" in reloader.outcome.sentence
+    file.write_text("[run]\ngenerations = 12\nseed = 5\n")
+    await until("error", reloader)
+    watch.cancel()
+
+
 def test_no_part_of_a_file_that_lost_a_table_applies(file: Path) -> None:
     file.write_text("[run]\ngenerations = 10\n[governor]\nevery_s = 9.0\n")
     reloader = reloader_of(file)

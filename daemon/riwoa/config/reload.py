@@ -28,6 +28,7 @@ _log = get_logger("reload")
 _SETTLED_S = 0.3  # a file that nobody touched for so long is whole
 _MOST_LOOKS = 20
 Model = TypeVar("Model", bound=BaseModel)
+_Stamp = tuple[int, int, int]  # tells one writing of a file from another
 
 
 class Reloader:
@@ -50,6 +51,7 @@ class Reloader:
         self._pending: Config | None = None
         self._former: Mapping[str, Any] = {}
         self._refusal: Outcome | None = None  # that nobody has journaled yet
+        self._read_stamp: _Stamp | None = None  # of the file as it was when it was read last
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -104,6 +106,7 @@ class Reloader:
     def _read(self) -> Loaded:
         if self._piped:
             raise ConfigError(f"{self.file} was a pipe and is read once; name a file to change keys in a run")
+        self._read_stamp = self._stamp()
         return with_defaults(load(self.file, self._overrides), self._former)
 
     @contextlib.contextmanager
@@ -181,19 +184,21 @@ class Reloader:
         ):
             if any(Path(path).name == name for _, path in changes) or self._is_link():
                 await self._settled()
-                await self.try_reload()
+                if self._stamp() != self._read_stamp:  # else somebody asked for it meanwhile, and was told
+                    await self.try_reload()
 
     async def _settled(self) -> None:
         """Wait while somebody is still writing: a number that is cut short is a number, too."""
-        seen: tuple[int, int, int] | None = None
+        seen: _Stamp | None = None
         for _ in range(_MOST_LOOKS):
             before, seen = seen, self._stamp()
             if seen == before:
                 return
             await asyncio.sleep(_SETTLED_S)
 
-    def _stamp(self) -> tuple[int, int, int]:
-        assert self.file is not None
+    def _stamp(self) -> _Stamp:
+        if self.file is None:
+            return (0, 0, 0)
         try:
             found = self.file.stat()
         except OSError:

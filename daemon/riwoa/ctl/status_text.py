@@ -87,6 +87,8 @@ def _now(status: StatusObject) -> Rows:
     if status["state"] == "unhealthy":  # that is what is wrong
         return []
     parts = [message] if message else []
+    if status["state"] == "exporting" and not message:
+        parts = ["the winner's files are written"]
     if status.get("alive") and run and status["state"] in ("running", "polishing") and not message:
         parts = [_doing(status, run)]
     return [("now" if status.get("alive") else "", "; ".join(parts))] if parts else []
@@ -196,7 +198,7 @@ def _progress(status: StatusObject) -> Rows:
     rows = []
     if run:
         parts = [_bounds(status, run)]
-        if counts and counts.get("per_s") and status.get("alive"):
+        if counts and counts.get("per_s") and status.get("alive") and not _is_over(status):
             parts.append(f"{counts['per_s']:.1f} a second")
         if status.get("pareto"):
             parts.append(f"{status['pareto']} networks on the front{hypervolume_words(status)}")
@@ -212,6 +214,8 @@ def _bounds(status: StatusObject, run: RunStatus) -> str:
     unique = counts["unique"] if counts else None
     if status["state"] == "finished":
         return f"{unique} evaluations in {run['generation']} generations" if unique is not None else "done"
+    if _is_over(status) and unique is not None:
+        return f"search and polish are done: {unique} evaluations in {run['generation']} generations"
     done, total, unit = steps(status)
     if unit == "evaluations" and run["phase"] == "polish" and not run.get("most_evaluations"):
         return f"polish: {done} of at most {total} evaluations; {unique} in all"
@@ -220,6 +224,13 @@ def _bounds(status: StatusObject, run: RunStatus) -> str:
         return f"{done} of {total} evaluations{share}, generation {run['generation']}"
     generations = f"generation {done}" + (f" of {total}{share}" if run.get("generations") else "")
     return generations if unique is None else f"{generations}, {unique} evaluations"
+
+
+def _is_over(status: StatusObject) -> bool:
+    """Whether search and polish are over, and the winner is judged, timed or exported."""
+    run = status.get("run")
+    done, total, _ = steps(status)
+    return status["state"] == "exporting" or bool(run and run["phase"] == "polish" and done >= total > 0)
 
 
 def _improvement(status: StatusObject) -> Rows:

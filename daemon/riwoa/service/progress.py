@@ -53,7 +53,7 @@ def time_left_words(status: StatusObject) -> str:
     """How long the work under way takes yet; "unknown" where nobody can tell."""
     left_s, state = status.get("time_left_s"), status["state"]
     if left_s is None:
-        return "unknown" + ("; it begins with the first generations" if _begins(status) else "")
+        return "unknown" + (" until the first generation is done" if _begins(status) else "")
     return f"about {duration(left_s)} {_TIMED.get(state, '' if status.get('message') else _SEARCHED)}".rstrip()
 
 
