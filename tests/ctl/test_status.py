@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from riwoa.ctl import main
 from riwoa.ctl.ask import SilentError, ask
 from riwoa.ctl.status import collect, exit_code
+from riwoa.ctl.status_detail import detail_rows
 from riwoa.ctl.status_text import render
 from riwoa.errors import ControlError
 from riwoa.paths import StatePaths
@@ -46,6 +47,10 @@ OPERATORS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def detailed(status: StatusObject) -> str:
+    return render(status, detail_rows(status))
+
+
 def test_a_running_daemon_is_asked(tmp_path: Path) -> None:
     with daemon(tmp_path, {"ok": True, "status": status_object()}) as requests:
         status = collect(StatePaths(tmp_path))
@@ -65,13 +70,11 @@ def test_why_no_model_writes_is_shown(state: str) -> None:
 def test_what_was_given_up_and_how_the_predictor_does_are_shown() -> None:
     counts = {"unique": 80, "cache_hits": 2, "failed": 0, "dropped": 31, "audited": 4, "missed": 1}
     screening = {"examples": 60, "prior": 400, "interval": 0.9, "covered": 0.87, "related": 0.931}
-    text = render(status_object(evaluations=counts, screening=screening), verbose=True)
+    text = detailed(status_object(evaluations=counts, screening=screening))
     assert "31 candidates given up on a lower rung; 1 of 4 tested would have mattered" in text
     assert "a predictor knows 460 evaluations; 87 % of its latest 90 % intervals held; another oracle's are" in text
     assert "are followed, rank correlation 0.93" in text
-    quiet = render(
-        status_object(evaluations={**counts, "dropped": 0}, screening={**screening, "covered": None}), verbose=True
-    )
+    quiet = detailed(status_object(evaluations={**counts, "dropped": 0}, screening={**screening, "covered": None}))
     assert "given up" not in quiet
     assert "predictor" not in quiet
 
@@ -239,7 +242,7 @@ def test_no_status_of_odd_fields_is_more_than_a_reader_can_take(odd: dict[str, A
     for alive in (True, False):
         shown: StatusObject = {**checked, "alive": alive}
         for columns in (None, 5, 40):
-            text = render(shown, verbose=True, columns=columns)
+            text = render(shown, detail_rows(shown), columns=columns)
             assert all(line.isprintable() for line in text.splitlines())
         json.dumps(shown)
         exit_code(shown["state"])
@@ -306,14 +309,15 @@ def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
 )
 def test_every_shape_of_status_is_readable(changes: dict[str, Any]) -> None:
     for columns in (None, 40):
-        text = render({**status_object(**changes), "alive": True}, verbose=True, columns=columns)
+        status: StatusObject = {**status_object(**changes), "alive": True}
+        text = render(status, detail_rows(status), columns=columns)
         assert all(line[13:14].strip() and line[12] == " " for line in text.splitlines())
         assert all(len(line) <= (columns or 2000) for line in text.splitlines())
         assert "None" not in text
 
 
 def test_the_language_model_its_adapter_and_each_operators_credit_are_shown() -> None:
-    text = render({**status_object(proposals=PROPOSALS, operators=OPERATORS), "alive": True}, verbose=True)
+    text = detailed({**status_object(proposals=PROPOSALS, operators=OPERATORS), "alive": True})
     assert "smollm2@1234 (breaker open, 4 batches left: killed by signal 9), lag 1: 40 answered, 1 waiting" in text
     assert "93 % busy, 61 tokens a second, 2 restarts" in text
     assert "abababababab, since generation 12; trainings: 2 accepted, 1 rejected, 0 failed" in text
@@ -342,7 +346,7 @@ def test_what_people_ask_stands_in_the_order_in_which_they_ask_and_the_inner_lif
     assert "time left    about 55 s of search and polish; then the winner is judged, timed and exported" in lines
     assert any("the language model: breaker open, 4 batches left: killed by signal 9" in line for line in lines)
     assert not any(word in "\n".join(lines) for word in ("credit", "adapter  ", "digest", "oracle-0", "revision"))
-    more = render(status, verbose=True)
+    more = detailed(status)
     assert all(f"\n{name}" in more for name in ("credit", "adapter", "digest", "workers", "run"))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ import pytest
 from riwoa.config.loading import load
 from riwoa.paths import StatePaths
 from riwoa.run.deadline import Schedule
-from riwoa.service import countdown
 from riwoa.service.countdown import Countdown
 from riwoa.service.parts import start_command
 from riwoa.service.status import StatusBoard
@@ -15,7 +15,7 @@ from riwoa.service.status import StatusBoard
 
 def test_the_time_left_follows_the_pace_and_is_unknown_before_it_and_beyond_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
-    monkeypatch.setattr(countdown.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
     work = Countdown()
     work.told(0, 10)
     assert work.left_s() is None

@@ -59,8 +59,14 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     else:
         from riwoa.ctl.status_text import render
 
-        print(render(status, verbose=verbose, columns=_columns()))
+        print(render(status, _details(status) if verbose else (), columns=_columns()))
     return exit_code(status["state"])
+
+
+def _details(status: StatusObject) -> list[tuple[str, str]]:
+    from riwoa.ctl.status_detail import detail_rows
+
+    return detail_rows(status)
 
 
 def _columns() -> int | None:

@@ -38,21 +38,17 @@ _TROUBLED = ("breaker open", "unavailable")  # states of a language model that i
 _ENDED_AT = {"killed": "after"}  # its last sign of life; others said goodbye
 
 
-def render(status: StatusObject, *, verbose: bool = False, columns: int | None = None) -> str:
+def render(status: StatusObject, more: Sequence[tuple[str, str]] = (), *, columns: int | None = None) -> str:
     """The status as aligned lines.
 
     Args:
         status: the object.
-        verbose: also what only an engineer asks.
+        more: rows to follow those for everybody.
         columns: of the terminal, into which long rows are broken; None leaves each row a line.
     """
     rows = [("state", _state(status)), *_now(status), *_best(status), *_latency(status)]
     rows += [*_progress(status), *_improvement(status), *_wrong(status), *_next(status)]
-    if verbose:
-        from riwoa.ctl.status_detail import detail_rows
-
-        rows += detail_rows(status)
-    rows.append(("files", str(status.get("state_directory"))))
+    rows += [*more, ("files", str(status.get("state_directory")))]
     lines = [f"{name:<{_NAME_COLUMNS}}{printable(value, _MOST_CHARACTERS)}" for name, value in rows]
     return "\n".join(lines if columns is None else [part for line in lines for part in _broken(line, columns)])
 
