@@ -35,6 +35,7 @@ from riwoa.run.strategy import screens
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import confirm_winner, export_winner, finetune_winner, judge_front, measured_winner
 from riwoa.service.front_view import journaled_front, test_view, timed_view
+from riwoa.service.leader_watch import LeaderWatch
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
@@ -311,6 +312,11 @@ class Session:
         self._parts.pauses.apply()
         _start_beside(group, stack, _count_seconds(seconds, search.conductor), "seconds")
         _start_beside(group, stack, self._proof.keep_proving(), "verify")
+        watched = LeaderWatch(
+            self._parts.paths.journal, search.run_id, lambda: search.conductor.leader, search.conductor.objective.raised
+        )
+        self._board.sources.improvement = lambda: watched.found
+        _start_beside(group, stack, watched.watch(), "leader")
         if search.inputs.problem.measured is not None:
             watch = DriftWatch(
                 search.inputs.problem.measured,
