@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 from riwoa_storage.checked import CheckedTables
 from riwoa_storage.errors import JournalCorruptError, JournalMissingError, RowDamagedError
 from riwoa_storage.events import Event
+from riwoa_storage.history import History
 from riwoa_storage.integrity import Integrity
 from riwoa_storage.lookup import KeyLookup
 from riwoa_storage.places import PlaceLookup
@@ -43,7 +44,7 @@ class JournalReader:
     """A read-only view of the journal at ``path``.
 
     ``by_key`` finds what the journal knows of architectures, ``by_place`` what it knows of single individuals,
-    ``seconds`` adds up how long things took, ``integrity`` checks the whole.
+    ``history`` what people ask of a run, ``seconds`` adds up how long things took, ``integrity`` checks the whole.
 
     Raises:
         JournalMissingError: there is no journal.
@@ -57,6 +58,7 @@ class JournalReader:
         self.name = self._tables.name
         self.by_key = KeyLookup(self._tables)
         self.by_place = PlaceLookup(self._tables)
+        self.history = History(self._tables)
         self.seconds = SpentSeconds(self._tables)
         self.integrity = Integrity(self._tables)
 
