@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from riwoa_storage.checked import CheckedTables
 from riwoa_storage.digest import relative_request_id
@@ -28,6 +28,7 @@ from riwoa_storage.shared import key_hash
 from riwoa_storage.tables import Values
 
 Place = tuple[int, int]  # (generation, slot)
+Limit = tuple[str, float, bool]  # metric, what it must not exceed, and whether it is rather what it must reach
 Verdict = Literal["waiting", "late", "rejected", "won"]
 
 _HEX_DIGITS = 16  # of a key's hash
@@ -285,18 +286,21 @@ class History:
         )
         return [(generation, slot) for generation, slot in self._tables.rows(sql, run_id, place[0], *place)]
 
-    def fitter(self, run_id: int, fitness_version: str, fitness: float) -> Iterator[dict[str, Any]]:
-        """Metrics of each architecture of a run that is fitter, under one objective; NOT checked."""
-        sql = (
-            "SELECT metrics FROM individuals WHERE run_id = ? AND status = 'ok' AND fitness > ? "
-            "AND fitness_version_id = (SELECT text_id FROM texts WHERE text = ?) GROUP BY architecture_id"
-        )
-        return (json.loads(metrics) for (metrics,) in self._tables.rows(sql, run_id, fitness, fitness_version))
+    def rank(self, run_id: int, individual: IndividualRecord, limits: Sequence[Limit]) -> tuple[int, int]:
+        """Its rank by fitness among a run's architectures within all limits, and how many those are; NOT checked.
 
-    def architectures_evaluated(self, run_id: int) -> int:
-        """How many architectures a run knows in full; NOT checked."""
-        sql = "SELECT count(DISTINCT architecture_id) FROM individuals WHERE run_id = ? AND status = 'ok'"
-        return int(self._tables.rows(sql, run_id)[0][0])
+        Only what was judged under the same objective is counted.
+        """
+        within = "".join(f" AND json_extract(metrics, ?) {'>=' if least else '<='} ?" for _, _, least in limits)
+        bounds = [value for name, bound, _ in limits for value in (f'$."{name}"', bound)]
+        sql = (
+            "SELECT count(DISTINCT CASE WHEN fitness > ? THEN architecture_id END), count(DISTINCT architecture_id) "
+            "FROM individuals NOT INDEXED WHERE run_id = ? AND status = 'ok' "
+            f"AND fitness_version_id = (SELECT text_id FROM texts WHERE text = ?){within}"
+        )
+        given = (individual.fitness, run_id, individual.fitness_version, *bounds)
+        ((fitter, within_limits),) = self._tables.rows(sql, *given)
+        return int(fitter) + 1, int(within_limits)
 
     # -- individuals by name ---------------------------------------------------------------------------------------
 
