@@ -129,8 +129,8 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     if status["state"] != "finished":
         print(f"{status['state']}: {status.get('message') or one_line(status)}")
         print(f"journal: {paths.journal}")
-        if status["state"] == "stopped":
-            print(f"nothing committed is lost; this goes on: {status.get('go_on')}")
+        if status["state"] in ("stopped", "killed"):
+            print(f"nothing committed is lost; this goes on: {status.get('go_on') or f'riwoad --state {paths.state}'}")
         return
     with JournalReader(paths.journal) as reader:
         run = reader.latest_run()
@@ -286,8 +286,8 @@ def _show_last(paths: StatePaths) -> int:
     last = checked_status(json_object(paths.status))
     if last is None:
         raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue")
-    if last["state"] not in ("finished", "unhealthy"):
-        last = {**last, "state": "stopped", "message": "the daemon is gone; start again to continue"}
+    if last["state"] not in ("finished", "unhealthy", "stopped"):
+        last = {**last, "state": "killed", "message": "the daemon was killed while we looked on"}
     show_end(last, paths)
     return {"finished": 0, "unhealthy": 4}.get(last["state"], 3)
 
