@@ -18,6 +18,7 @@ TOPICS = {
     "latency": "the table of this device: build, check, drift",
     "recovery": "what survives what, backup, verify, exit codes",
     "status": "what riwoactl status says; every field of its object",
+    "alerts": "being told when something happens, by a command or a webhook",
     "validate": "what a winner is worth: retrained, tested, corrupted",
     "benches": "the benchmarks, and how to run them",
     "results": "every measured number, with its command",
