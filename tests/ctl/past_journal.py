@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -99,6 +100,7 @@ def generation(
         "inputs": {},
         "individuals": individuals,
         "duration_s": 20.0,
+        "committed_unix_s": time.time() + 20.0 * (number + 1),
         **more,
     }
     return GenerationRecord(**values)

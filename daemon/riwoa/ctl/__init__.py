@@ -57,6 +57,16 @@ VERBS = {
     "help": ("help", "the handbook: a list of its topics, or one page"),
 }
 
+# What people try first -> the verb that does it, where spelling would suggest another.
+_MEANT = {
+    **dict.fromkeys(("list", "ls", "history"), "runs"),
+    **dict.fromkeys(("best", "candidate", "info"), "show"),
+    **dict.fromkeys(("explain", "lineage", "blame"), "why"),
+    **dict.fromkeys(("watch", "top", "ps"), "status"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **{"diff": "compare", "front": "pareto", "journal": "events", "csv": "dump", "start": "run"},
+}
+
 EXIT_CODES = """\
 exit codes:
    0  done; of status: running or finished
@@ -179,7 +189,7 @@ Both of the first may stand before or after the verb; riwoactl VERB --help tells
 def _nearest(verb: str) -> str:
     import difflib
 
-    found = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.4)
+    found = [_MEANT[verb]] if verb in _MEANT else difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else f"; verbs are {', '.join(VERBS)}"
 
 

@@ -19,7 +19,7 @@ _DESCRIPTION = """What the language model wrote, oldest first: what it changed, 
 it, and what it gained over its parent. One request, by its id as `riwoactl show` prints it, is shown whole."""
 _VERDICTS = ("won", "rejected", "waiting", "late")
 _LAST = 10
-_REASONING_LINES = 4
+_LINES = 4  # of what was written
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -93,9 +93,9 @@ def _head(summary: RunSummary, found: Sequence[JudgedReply], counters: Mapping[s
 
 def _short(reply: JudgedReply, children: Mapping[Place, PlacedIndividual]) -> str:
     rows = [("changed", _changed(reply, children)), ("model", model_words(reply)), ("asked", _asked_words(reply))]
-    reasoning = reasoning_of(reply)
+    wrote = reasoning_of(reply) or ("" if reply.reply is None else reply.reply.text)
     lines = [_line(reply), facts(rows)]
-    return "\n".join([*lines, *([quoted(reasoning, "  ", _REASONING_LINES)] if reasoning else [])])
+    return "\n".join([*lines, *([quoted(wrote, "  ", _LINES)] if wrote.strip() else [])])
 
 
 def _whole(reply: JudgedReply, children: Mapping[Place, PlacedIndividual]) -> str:
