@@ -67,20 +67,6 @@ _MEANT = {
     **{"diff": "compare", "front": "pareto", "journal": "events", "csv": "dump", "start": "run"},
 }
 
-EXIT_CODES = """\
-exit codes:
-   0  done; of status: running or finished
-   3  status: stopped, or no run here; verify --against: the histories differ;
-      check: a limit is not met, or not known
-   4  status: unhealthy
-  64  the command line is wrong                 71  the oracle fails
-  65  the journal is damaged                    72  the latency table is missing, damaged or another device's
-  66  an input file is missing or damaged       73  the state directory cannot be written
-  68  no architecture meets the latency target  74  reading or writing failed, the disk is full
-  69  no daemon, or no systemd, answers         75  another process holds the state directory
-  70  a bug                                     76  the journal is of another version
- 130  interrupted; 141  the reader has gone     77  the daemon refused; 78  the configuration is invalid"""
-
 INTERRUPTED, BROKEN_PIPE = 130, 141
 _IO_ERROR, _BUG = 74, 70
 _MOST_CHARACTERS = 4000
@@ -167,7 +153,7 @@ def usage() -> str:
     """What ``riwoactl --help`` prints."""
     from textwrap import fill
 
-    from riwoa.ctl.help import TOPICS
+    from riwoa.ctl.help import TOPICS, exit_codes
 
     verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items())
     return f"""\
@@ -183,7 +169,8 @@ Both of the first may stand before or after the verb; riwoactl VERB --help tells
 
 {fill(f"handbook, by riwoactl help TOPIC: {', '.join(TOPICS)}", 80)}
 
-{EXIT_CODES}"""
+exit codes, of riwoad too:
+{exit_codes()}"""
 
 
 def _nearest(verb: str) -> str:
