@@ -37,7 +37,7 @@ class LogPlace:
 
     Attributes:
         kind: "file", "journald", "terminal", or "none".
-        name: the file, the unit or process, or the terminal.
+        name: the file, the unit, or the terminal.
     """
 
     kind: str
@@ -78,7 +78,7 @@ def log_place(paths: StatePaths) -> LogPlace:
     if noted is not None and os.path.isfile(noted):
         return LogPlace("file", noted)
     if paths.directory == os.path.realpath(SYSTEM_STATE):
-        return LogPlace("journald", "riwoa")
+        return LogPlace("journald", _UNITS[0])
     return LogPlace("none", "" if noted is None else noted)
 
 
@@ -97,22 +97,23 @@ def _of_process(pid: int) -> LogPlace:
     try:
         name = os.readlink(f"/proc/{pid}/fd/2")
         kind = os.stat(f"/proc/{pid}/fd/2").st_mode
-    except OSError:
-        return LogPlace("journald", str(pid)) if _is_unit(pid) else LogPlace("none", f"process {pid}")
+    except OSError:  # another user's
+        name, kind = f"process {pid}", 0
     if stat.S_ISREG(kind):
         return LogPlace("file", name)
-    if _is_unit(pid):
-        return LogPlace("journald", str(pid))
+    if unit := _unit_of(pid):
+        return LogPlace("journald", unit)
     return LogPlace("terminal" if stat.S_ISCHR(kind) and name != os.devnull else "none", name)
 
 
-def _is_unit(pid: int) -> bool:
-    """Whether a process runs in a service of systemd, so that its output is in the system's journal."""
+def _unit_of(pid: int) -> str | None:
+    """The service of systemd that a process runs in, so that its output is in the system's journal."""
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8") as stream:
-            return any(unit in stream.read() for unit in _UNITS)
+            groups = stream.read()
     except OSError:
-        return False
+        return None
+    return next((unit for unit in _UNITS if f"/{unit}" in groups), None)
 
 
 def _where_it_went(place: LogPlace, paths: StatePaths) -> str:
@@ -164,8 +165,8 @@ def _show_journald(place: LogPlace, last: int, since_unix_s: float | None, *, fo
     program = shutil.which("journalctl")
     if program is None:
         raise ServiceManagerError("the daemon logs to systemd's journal, and no journalctl is here to read it")
-    match = [f"_PID={place.name}"] if place.name.isdigit() else [word for unit in _UNITS for word in ("-u", unit)]
-    command = [program, "--no-pager", "-o", "json" if as_json and follow else "cat", "-n", str(last), *match]
+    units = [word for unit in _UNITS for word in ("-u", unit)]  # by day and by night it is the one state
+    command = [program, "--no-pager", "-o", "json" if as_json and follow else "cat", "-n", str(last), *units]
     command += [] if since_unix_s is None else ["--since", f"@{since_unix_s:.0f}"]
     if follow:
         sys.stdout.flush()
