@@ -116,7 +116,7 @@ def test_a_candidate_goes_by_its_place_its_name_its_key_or_a_word(
         (["dump", "--parquet", "-"], 64, "the name of a file"),
         (["dump", "--csv", "/nowhere/x.csv"], 73, "name another file"),
         (["list"], 64, "did you mean 'runs'?"),
-        (["top"], 64, "did you mean 'status'?"),
+        (["top"], 64, "did you mean 'watch'?"),
         (["shwo"], 64, "did you mean 'show'?"),
     ],
 )

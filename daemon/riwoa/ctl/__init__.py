@@ -63,7 +63,7 @@ _MEANT = {
     **dict.fromkeys(("list", "ls", "history"), "runs"),
     **dict.fromkeys(("best", "candidate", "info"), "show"),
     **dict.fromkeys(("explain", "lineage", "blame"), "why"),
-    **dict.fromkeys(("watch", "top", "ps"), "status"),
+    **dict.fromkeys(("top", "live"), "watch"),
     **dict.fromkeys(("log", "tail"), "logs"),
     **{"diff": "compare", "front": "pareto", "journal": "events", "csv": "dump", "start": "run"},
 }
