@@ -317,6 +317,9 @@ def test_logs_come_from_the_file_that_the_daemon_noted_or_it_is_said_where_they_
     (tmp_path / "lock").write_text(f"1\nlog={log}\n")
     assert told(capsys, tmp_path, "logs", "--last", "2").splitlines() == ["\\x1b[31msecond", "\ufffd third"]
     assert as_json(capsys, tmp_path, "logs")["lines"][0] == "first"
+    structured = {"timestamp": "2026-11-28T14:02:22Z", "level": "info", "room": "conductor", "event": "committed"}
+    log.write_text(json.dumps({**structured, "latency_ms": 0.10930365748155563}) + "\n")
+    assert told(capsys, tmp_path, "logs").endswith("  info  conductor  committed  latency_ms 0.109304\n")
     log.unlink()
     assert "which is gone" in told(capsys, tmp_path, "logs", code=66)
 

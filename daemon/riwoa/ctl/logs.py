@@ -11,15 +11,17 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
-from riwoa.ctl.screen import counted, since
+from riwoa.ctl.screen import counted, moment, paragraph, since
 from riwoa.errors import InputError, ServiceManagerError
 from riwoa.files.lock import holder
+from riwoa.parsing import parse_json_object
 from riwoa.paths import SYSTEM_STATE, StatePaths, client_state
-from riwoa.text import printable
+from riwoa.text import number, printable
 
 _DESCRIPTION = """What the daemon of the state directory logged: the file that its standard error goes to, or the
 system's journal where systemd runs it. Where neither has it, that is said, with what keeps it the next time."""
@@ -61,7 +63,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         with open(place.name, "rb") as stream:
             lines = _last_lines(stream, given.last)
             if not given.follow:
-                emit(options, {"source": place.kind, "name": place.name, "lines": lines}, "\n".join(lines))
+                data = {"source": place.kind, "name": place.name, "lines": lines}
+                emit(options, data, "\n".join(map(_readable, lines)))
                 return 0
             _follow(stream, lines, options)
     except OSError as error:
@@ -83,10 +86,16 @@ def log_place(paths: StatePaths) -> LogPlace:
 
 
 def noted_log(paths: StatePaths) -> str | None:
-    """The log file that the last daemon noted in its lock file; None where it noted none."""
+    """The log file that the last daemon noted in its lock file; None where it noted none.
+
+    Raises:
+        InputError: this user may not look.
+    """
     try:
         with open(paths.name("lock"), encoding="utf-8", errors="surrogateescape") as stream:
             lines = stream.read(8192).split("\n")
+    except PermissionError:
+        raise InputError(f"cannot read {paths.directory}: run as the daemon's user or in its group") from None
     except OSError:
         return None
     return next((line[4:] for line in lines if line.startswith("log=/")), None)
@@ -140,12 +149,28 @@ def _safe(line: bytes) -> str:
     return printable(line.decode(errors="replace"), _MOST_LINE_CHARACTERS)
 
 
+def _readable(line: str) -> str:
+    """A line for people: one that is a JSON object as when, how grave, what, and its facts."""
+    try:
+        facts = parse_json_object(line)
+        when = moment(datetime.fromisoformat(facts.pop("timestamp")).timestamp())
+        head = f"{when}  {facts.pop('level')}  {facts.pop('room', '')}  {facts.pop('event')}"
+    except (ValueError, KeyError, TypeError):  # another program's, or half of one
+        return paragraph(line, "  ", "")
+    said = ", ".join(f"{name} {_fact(value)}" for name, value in facts.items())
+    return paragraph(printable(f"{head}  {said}", _MOST_LINE_CHARACTERS), "  ", "")
+
+
+def _fact(value: object) -> str:
+    return number(value) if isinstance(value, float) else str(value)
+
+
 def _follow(stream: BinaryIO, lines: list[str], options: Options) -> None:
     """Print lines as they are written, a JSON object each where that is wanted."""
     pending = b""
     while True:
         for line in lines:
-            print(json.dumps({"line": line}) if options.json else line)
+            print(json.dumps({"line": line}) if options.json else _readable(line))
         sys.stdout.flush()
         *whole, pending = (pending + stream.read()).split(b"\n")
         lines = [_safe(line) for line in whole]
@@ -178,5 +203,9 @@ def _show_journald(place: LogPlace, last: int, since_unix_s: float | None, *, fo
     if done.returncode:
         raise ServiceManagerError(f"journalctl refused: {printable(done.stderr.decode(errors='replace'), 300)}")
     lines = [_safe(line) for line in done.stdout.splitlines()]
-    emit(Options(json=as_json), {"source": "journald", "name": place.name, "lines": lines}, "\n".join(lines))
+    emit(
+        Options(json=as_json),
+        {"source": "journald", "name": place.name, "lines": lines},
+        "\n".join(map(_readable, lines)),
+    )
     return 0
