@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from riwoa_storage.events import RunResumed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
 
-from .past_journal import REASONING, SHA256, write_past
+from .past_journal import REASONING, SHA256, generation, made, request, write_past
 from .support import held_lock
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -234,6 +235,26 @@ def test_replies_have_a_verdict_and_what_was_written(past: Path, capsys: pytest.
     assert found[0]["gain"] == pytest.approx(0.03)
     assert [r["request_id"] for r in as_json(capsys, past, "replies", "--verdict", "rejected")["replies"]] == ["2/1/1"]
     assert as_json(capsys, past, "replies", "1/0")["prompt"].startswith("Target 2.00 ms")
+
+
+def test_a_reply_waits_for_its_generation_or_comes_to_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def write() -> None:
+        async with await JournalWriter.open(tmp_path / "journal.db") as journal:
+            await journal.begin_run({"seed": 0, "model": "m"}, {})
+            one = made(0, "init", {"depth": 2}, 0.5, 1.0)
+            asked = [replace(request(slot), request_id=f"1/0/{slot}", run_id=1, generation=0) for slot in (0, 1)]
+            await journal.put_requests([replace(asked[0], join_generation=9), replace(asked[1], join_generation=1)])
+            for number in range(2):
+                await journal.commit_generation(generation(1, number, (one,), (number, one)))
+
+    asyncio.run(write())
+    found = as_json(capsys, tmp_path, "replies")["replies"]
+    assert [(r["verdict"], r["status"], r["text"]) for r in found] == [("waiting", None, None), ("late", None, None)]
+    text = told(capsys, tmp_path, "replies")
+    assert "1/0/0  waiting for generation 9" in text
+    assert "no answer yet" in text
 
 
 def test_events_are_chosen_by_kind_time_and_run_and_followed(
