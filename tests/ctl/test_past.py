@@ -19,6 +19,7 @@ import pytest
 
 from riwoa.ctl import main
 from riwoa.ctl.help import read_page
+from riwoa.service.candidate_text import changes, gene_lines
 from riwoa.service.logs import standard_error_file
 from riwoa_storage.events import RunResumed
 from riwoa_storage.reader import JournalReader
@@ -224,6 +225,19 @@ def test_candidates_are_compared_on_the_same_test_pictures_and_runs_by_their_set
     runs = as_json(capsys, past, "compare", "1", "2")
     assert runs["settings"] == {"run.seed": [1, 0]}
     assert not runs["same_digest"]
+
+
+def test_genes_of_any_space_are_told_in_words() -> None:
+    assert gene_lines(
+        {"op_0_1": "none", "tail.width": 8, "tail.act": "\x1b[31mrelu", "a.block2.x": 1, "a.block1.x": 2}
+    ) == [
+        ("op_0_1", "none"),
+        ("tail", "width 8; act \\x1b[31mrelu"),
+        ("a", "x 2, 1"),
+    ]
+    assert changes({"depth": 3, "skip": 1, "a.x": 2}, {"depth": 4, "a.x": 2, "act": "silu", "b.k": 5, "b.e": 6}) == [
+        "depth 3 → 4", "new act silu", "new b k 5, e 6", "no skip",
+    ]  # fmt: skip
 
 
 def test_replies_have_a_verdict_and_what_was_written(past: Path, capsys: pytest.CaptureFixture[str]) -> None:
