@@ -478,9 +478,7 @@ AlertKind = Literal["finished", "unhealthy", "held", "stalled", "drift", "leader
 class Alerts(Section):
     """Whom to tell, and of what; the journal knows what was told."""
 
-    command: str | None = live(
-        None, "told with the text on its standard input, such as `apprise ntfy://my-topic`; no shell", min_length=1
-    )
+    command: str | None = live(None, "a command that gets the text on its standard input; no shell", min_length=1)
     webhook_file: str | None = live(
         None,
         "a file whose first line is an http(s) address to which JSON is posted: Slack's, Mattermost's, Discord's, your "

@@ -19,8 +19,9 @@ from pathlib import Path
 from riwoa.config.schema import Alerts
 from riwoa.errors import RiwoaError
 from riwoa.log import get_logger
+from riwoa.service.limit_text import value_words
 from riwoa.service.progress import improvement_words
-from riwoa.service.status import StatusBoard, one_line
+from riwoa.service.status import StatusBoard
 from riwoa.service.status_object import StatusObject
 from riwoa.text import printable
 from riwoa_storage.errors import StorageError
@@ -80,7 +81,7 @@ class Occurrences:
         run_id = run["run_id"] if run else None
         since = int(status.get("state_since_unix_s") or 0)
         if state == "finished":
-            yield Alert("finished", f"{run_id} finished", f"the search is finished: {one_line(status)}", run_id)
+            yield Alert("finished", f"{run_id} finished", f"the search is finished: {_best_words(status)}", run_id)
         if state == "unhealthy":
             reason = printable(status.get("message") or "no reason is known")
             yield Alert("unhealthy", f"{run_id} unhealthy {since}", f"the search cannot go on: {reason}", run_id)
@@ -104,12 +105,23 @@ class Occurrences:
             self._led = origin, counts["unique"]
         found = status.get("improvement")
         if leader["feasible"] and found and origin and found["generation"] == origin[0]:
-            text = f"a better network: {improvement_words(found, leader, 'now')}; {one_line(status)}"
+            text = f"{improvement_words(found, leader, 'a better network')}; now {_best_words(status)}"
             yield Alert("leader", f"{run_id} leader {origin[0]}/{origin[1]}", text, run_id)
         idle = counts["unique"] - self._led[1]
         if status["state"] == "running" and idle >= self._settings().stalled_evaluations:
-            text = f"nothing better for {idle:,} evaluations: {one_line(status)}"
+            text = f"nothing better for {idle:,} evaluations than {_best_words(status)}"
             yield Alert("stalled", f"{run_id} stalled {origin}", text, run_id)
+
+
+def _best_words(status: StatusObject) -> str:
+    """The best network so far, on pictures that chose nothing where they were asked."""
+    leader, counts, test = status.get("leader"), status.get("evaluations"), status.get("test") or {}
+    if not leader:
+        return "no network was found"
+    found = test.get("accuracy")
+    value = value_words(leader) if found is None else f"{100 * found:.2f} % on test"
+    at = f" at {leader['latency_ms']:.3f} ms" if leader["latency_ms"] else ""
+    return f"{value}{at}" + (f", after {counts['unique']:,} evaluations" if counts else "")
 
 
 class Alerter:
