@@ -57,6 +57,7 @@ VERBS = {
     "config": ("config", "show the configuration, or check a file"),
     "validate": ("validate", "search, retrain the winner from scratch, test it, also under corruptions"),
     "bench": ("bench", "benchmarks, by name; `riwoactl help benches` tells of each"),
+    "completion": ("completion", "a script that has bash, zsh or fish complete these command lines"),
     "help": ("help", "the handbook: a list of its topics, or one page"),
 }
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from riwoa.ctl import Options
-from riwoa.ctl.command import Parser, emit, loaded, subverb
+from riwoa.ctl.command import Parser, default_config, emit, loaded, subverb
 from riwoa.ctl.past import opened
 from riwoa.ctl.screen import facts, moment, paragraph
 from riwoa.errors import ConfigError
@@ -30,10 +30,10 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 
 def _test(arguments: list[str], options: Options) -> int:
     parser = Parser("alerts test", description="Runs as this user; a service runs as its own, in its own sandbox.")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the file (default: $RIWOA_CONFIG, or none)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the file (default: $RIWOA_CONFIG, ./riwoa.toml)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     given = parser.parse_args(arguments)
-    settings = loaded(given.config, given.set).config.alerts
+    settings = loaded(given.config or default_config(), given.set).config.alerts
     found = asyncio.run(send_test(settings, client_state(options.state).directory))
     if not found:
         raise ConfigError("nobody is told: set alerts.command or alerts.webhook_file (`riwoactl help alerts`)")
