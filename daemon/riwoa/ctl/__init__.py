@@ -61,6 +61,16 @@ VERBS = {
     "help": ("help", "the handbook: a list of its topics, or one page"),
 }
 
+# What people try first -> the verb that does it, where spelling would suggest another.
+_MEANT = {
+    **dict.fromkeys(("list", "ls", "history"), "runs"),
+    **dict.fromkeys(("best", "candidate", "info"), "show"),
+    **dict.fromkeys(("explain", "lineage", "blame"), "why"),
+    **dict.fromkeys(("top", "live"), "watch"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **{"diff": "compare", "front": "pareto", "journal": "events", "csv": "dump", "start": "run"},
+}
+
 INTERRUPTED, BROKEN_PIPE = 130, 141
 _IO_ERROR, _BUG = 74, 70
 _MOST_CHARACTERS = 4000
@@ -149,7 +159,7 @@ def usage() -> str:
 
     from riwoa.ctl.help import TOPICS, exit_codes
 
-    verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<12}{what}" for verb, (_, what) in VERBS.items())
     return f"""\
 usage: riwoactl [--state DIR] [--json] VERB ...
 
@@ -170,7 +180,7 @@ exit codes, of riwoad too:
 def _nearest(verb: str) -> str:
     import difflib
 
-    found = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.4)
+    found = [_MEANT[verb]] if verb in _MEANT else difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else f"; verbs are {', '.join(VERBS)}"
 
 

@@ -17,6 +17,7 @@ TOPICS = {
     "model": "the language model: which one, how it proposes and learns",
     "latency": "the table of this device: build, check, drift",
     "recovery": "what survives what, backup, verify, exit codes",
+    "history": "runs, candidates and where they came from, replies, logs",
     "status": "what riwoactl status says; every field of its object",
     "alerts": "being told when something happens, by a command or a webhook",
     "validate": "what a winner is worth: retrained, tested, corrupted",
