@@ -31,7 +31,7 @@ Place = tuple[int, int]  # (generation, slot)
 Limit = tuple[str, float, bool]  # metric, what it must not exceed, and whether it is rather what it must reach
 Verdict = Literal["waiting", "late", "rejected", "won"]
 
-_HEX_DIGITS = 16  # of a key's hash
+ALL_BITS = (1 << 64) - 1
 _PAGE_ROWS = 1024  # read per statement where a table is streamed
 _ANCESTRY = """
 WITH RECURSIVE ancestry (depth, at_generation, at_slot) AS (
@@ -46,7 +46,7 @@ SELECT at_generation, at_slot FROM ancestry ORDER BY depth"""
 
 def architecture_name(architecture_key: str) -> str:
     """The 16 hexadecimal digits that an architecture goes by; any unambiguous prefix finds it."""
-    return f"{key_hash(architecture_key) & (1 << 64) - 1:016x}"
+    return f"{key_hash(architecture_key) & ALL_BITS:016x}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,41 +302,6 @@ class History:
         ((fitter, within_limits),) = self._tables.rows(sql, *given)
         return int(fitter) + 1, int(within_limits)
 
-    # -- individuals by name ---------------------------------------------------------------------------------------
-
-    def named(self, run_id: int, prefix: str, limit: int = 9) -> list[PlacedIndividual]:
-        """The first individual of each architecture whose name begins so, by name, in lower-case hexadecimal."""
-        low, high = (_signed(prefix.ljust(_HEX_DIGITS, filling)) for filling in "0f")
-        return self._first_of(run_id, "key_hash BETWEEN ? AND ?", (low, high), limit)
-
-    def keyed(self, run_id: int, prefix: str, limit: int = 9) -> list[PlacedIndividual]:
-        """The first individual of each architecture whose key begins so, by name; an exact one comes alone."""
-        exact = self._first_of(run_id, "key_hash = ? AND architecture_key = ?", (key_hash(prefix), prefix), 1)
-        above = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        return exact or self._first_of(run_id, "architecture_key >= ? AND architecture_key < ?", (prefix, above), limit)
-
-    def nearest_named(self, run_id: int, prefix: str) -> PlacedIndividual | None:
-        """The individual whose architecture's name shares most of its beginning with this; None in an empty run."""
-        for length in range(len(prefix), 0, -1):
-            if found := self.named(run_id, prefix[:length], 1):
-                return found[0]
-        return next(iter(self.individuals(run_id, limit=1)), None)
-
-    def _first_of(
-        self, run_id: int, condition: str, parameters: tuple[object, ...], limit: int
-    ) -> list[PlacedIndividual]:
-        # The run's own, by index: another run, or an evaluation alone, may know the architecture too.
-        first = (
-            "(SELECT generation || '/' || slot FROM individuals WHERE run_id = ? AND "
-            "architecture_id = architectures.architecture_id ORDER BY status != 'ok', individual_id LIMIT 1)"
-        )
-        sql = (
-            f"SELECT place FROM (SELECT {first} AS place FROM architectures WHERE {condition} ORDER BY key_hash) "
-            "WHERE place IS NOT NULL LIMIT ?"
-        )
-        rows = self._tables.rows(sql, run_id, *parameters, limit)
-        return self.individuals_at(run_id, [_place(text) for (text,) in rows])
-
     # -- the language model ----------------------------------------------------------------------------------------
 
     def replies(self, run_id: int, *, newest: int | None = None) -> list[JudgedReply]:
@@ -357,11 +322,11 @@ class History:
         rest = "JOIN requests USING (request_id) WHERE run_id = ? AND generation BETWEEN ? AND ?"
         found = self._tables.records(ReplyRecord, rest, run_id, first, last)
         replies = {reply.request_id: reply for reply in found}
-        joined = self._joined(run_id, min(r.join_generation for r in requests))
+        rejected = self._rejected(run_id, min(r.join_generation for r in requests))
         children = self._children_of_requests(run_id, first)
-        return [self._verdict(request, replies.get(request.request_id), joined, children) for request in requests]
+        return [self._verdict(request, replies.get(request.request_id), rejected, children) for request in requests]
 
-    def _joined(self, run_id: int, start: int) -> dict[int, Json]:
+    def _rejected(self, run_id: int, start: int) -> dict[int, Json]:
         """What the search rejected, by generation committed: "generation/slot" of the request -> reason."""
         of_run = "FROM generations WHERE run_id = ? AND generation >= ?"
         rows = self._tables.rows(f"SELECT generation, json_extract(inputs, '$.rejected') {of_run}", run_id, start)
@@ -383,13 +348,13 @@ class History:
     def _verdict(
         request: RequestRecord,
         reply: ReplyRecord | None,
-        joined: dict[int, Json],
+        rejected: dict[int, Json],
         children: dict[str, tuple[Place, float | None]],
     ) -> JudgedReply:
         child, gain = children.get(request.request_id, (None, None))
-        reason = joined.get(request.join_generation, {}).get(relative_request_id(request.request_id))
+        reason = rejected.get(request.join_generation, {}).get(relative_request_id(request.request_id))
         verdict: Verdict
-        if request.join_generation not in joined:
+        if request.join_generation not in rejected:
             verdict = "waiting"
         elif reason is not None:
             verdict = "rejected"
@@ -417,13 +382,3 @@ class History:
         given = (after, since_unix_s, run_id, run_id, *kinds, -1 if newest is None else newest)
         rows = self._tables.select("events", rest, *given)
         return [JournaledEvent(row["event_id"], self._tables.event(row)) for row in reversed(rows)]
-
-
-def _signed(digits: str) -> int:
-    number = int(digits, 16)
-    return number - (1 << 64) if number >> 63 else number
-
-
-def _place(text: str) -> Place:
-    generation, slot = map(int, text.split("/"))
-    return generation, slot
