@@ -75,8 +75,8 @@ def _faster(report: Report) -> str:
         return ""
     saved = 1 - fastest.latency_ms / w.latency_ms
     return (
-        f"A network that cannot be told from the winner takes {words.milliseconds(fastest.latency_ms)}, "
-        f"{100 * saved:.0f} % less: `riwoactl export --run {report.run_id} --arch {fastest.place}` writes it."
+        f"A network that cannot be told from the winner {words.basis(report)} takes "
+        f"{words.milliseconds(fastest.latency_ms)}, {100 * saved:.0f} % less: `riwoactl export --run {report.run_id} --arch {fastest.place}` writes it."
     )
 
 
@@ -159,7 +159,7 @@ def _model(report: Report) -> str:
         return f"{said}; {best.operator} does in {_rate(best)}, which is clearly more: a run without it may be as good."
     if chance is not None and chance.proposals:
         verdict = "clearly more than" if model.low > chance.high else "not to be told from"
-        return f"{said}, {verdict} chance with the same grammar ({_rate(chance)})."
+        return f"{said}: {verdict} chance with the same grammar, which does in {_rate(chance)}."
     return f"{said}; no proposals were left to chance, so there is no saying whether that is much."
 
 
@@ -180,6 +180,4 @@ def _random(report: Report) -> str:
             f"Random search would be {words.difference(report.aim, ahead).lstrip('+')} behind after as many "
             "evaluations: the search paid."
         )
-    return (
-        "Random search would have come as far with as many evaluations: the space or the target leaves little to find."
-    )
+    return "Random search would have come as far with as many evaluations: there was little to find within the limits."

@@ -8,12 +8,14 @@ from html import escape
 
 from riwoa.paths import shipped
 from riwoa.report import charts, words
-from riwoa.report.facts import Change, Report, Winner
+from riwoa.report.facts import Change, Report, Training, Winner
 from riwoa.text import duration, measured, printable
 
 START = "<!doctype html>\n<!-- riwoa report -->"
 _MOST_TEXT = 4_000
 _CHANGES_TOLD = 6
+_NO_PARENT = "It has no parent: it was drawn at random."
+_LONG_CELL = 24  # letters, beyond which a cell of a table is broken into lines
 _KINDS = ("training", "reload", "incident", "end")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # of a page that loads nothing and runs nothing
 
@@ -71,8 +73,13 @@ def _figure(chart: str, caption: str, keys: Iterable[tuple[str, str]] = (), kind
 
 def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top = "".join(f"<th>{text(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
+
+
+def _cell(found: str) -> str:
+    kind = ' class="long"' if len(found) > _LONG_CELL else ""
+    return f"<td{kind}>{text(found)}</td>"
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> str:
@@ -122,9 +129,7 @@ def _winner(report: Report) -> str:
         _figure(charts.layers(w.layers), told, keys, "wide"),
         _layer_table(w),
         "<h3>Beside its parent</h3>",
-        _changes(
-            w.from_parent, "It has no parent: it was drawn at random." if w.ancestors == 0 else "Nothing differs."
-        ),
+        _changes(w.from_parent, _NO_PARENT if w.ancestors == 0 else "Nothing differs."),
         "<h3>Beside the largest network of the space</h3>",
         largest,
     )
@@ -151,7 +156,8 @@ def _layer_table(w: Winner) -> str:
         (layer.name, f"{layer.ms:.4f} ms", "" if layer.kernel is None else str(layer.kernel), str(layer.expand or ""))
         for layer in w.layers
     ]
-    return f"<details><summary>The layers as a table</summary>{_rows(('layer', 'time', 'kernel', 'expansion'), rows)}</details>"
+    table = _rows(("layer", "time", "kernel", "expansion"), rows)
+    return f"<details><summary>The layers as a table</summary>{table}</details>"
 
 
 def _changes(changes: Sequence[Change], none: str) -> str:
@@ -168,7 +174,7 @@ def _alike(report: Report) -> str:
     if report.winner is None:
         return ""
     rows = [words.alike_row(report, point) for point in report.alike]
-    table = _rows(("network", "latency", "accuracy", "less the winner"), rows) if rows else ""
+    table = _rows(words.ALIKE_HEAD, rows) if rows else ""
     how = "`riwoactl export --arch NETWORK` writes any of them." if rows else ""
     return _section("As good as the winner", _p(words.alternatives(report)), table, _p(how, "soft"))
 
@@ -241,6 +247,7 @@ def _origin(report: Report) -> str:
         "<h3>Who brought the gain</h3>",
         chart,
         _credit(report),
+        _p(words.glossary(report), "soft"),
     )
 
 
@@ -265,11 +272,8 @@ def _learning(report: Report) -> str:
     found = report.learning
     if not found.model and not found.requests:
         return ""
-    told = f"{found.model or 'A script'} was asked {found.requests:,} times; {found.successes:,} of its networks were fitter than their parents."
-    trainings = "".join(
-        f"<li>{text(words.training(t))}<ul>{''.join(f'<li>{text(r)}</li>' for r in t.reasons)}</ul></li>"
-        for t in found.trainings
-    )
+    told = words.asked(found)
+    trainings = "".join(map(_training, found.trainings))
     return _section(
         "What the language model did",
         _p(told),
@@ -279,6 +283,11 @@ def _learning(report: Report) -> str:
         "".join(_p(f"A training failed: {reason}") for reason in found.failed),
         _samples(report),
     )
+
+
+def _training(found: Training) -> str:
+    reasons = "".join(f"<li>{text(reason)}</li>" for reason in found.reasons)
+    return f"<li>{text(words.training(found))}<ul>{reasons}</ul></li>"
 
 
 def _samples(report: Report) -> str:

@@ -198,8 +198,8 @@ class _Reading:
         found, count = [], len(self._columns.values)
         if count > min(MOST_CLOUD, MOST_MAPPED):
             found.append(
-                f"Of {count:,} evaluated networks the charts show {MOST_CLOUD:,}, evenly spread over the run; the front "
-                "and the curve of the best are complete."
+                f"Of {count:,} evaluated networks the charts show {MOST_CLOUD:,}, evenly spread over the run; "
+                "the front and the curve of the best are complete."
             )
         if count > MOST_SAMPLED:
             found.append(f"The linear model of the genes was learned from {MOST_SAMPLED:,} of them.")

@@ -17,7 +17,7 @@ from riwoa.text import printable
 
 # A chart is as wide as a phone and grows with its column: its letters stay legible on both.
 WIDTH, HEIGHT = 440, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 26, 40
 _TICKS = 5
 _LETTER = 6.2  # user units of a letter, for the room that a label needs
 Number = Callable[[float], str]
@@ -141,7 +141,7 @@ class Plot:
             (left, y), (right, _) = self.at(self._x.low, value), self.at(self._x.high, value)
             self._add("path", "", {"class": "grid", "d": f"M{left:.1f} {y:.1f}H{right:.1f}"})
             self.text(left - 5, y + 4, self._y.spoken(value), "end")
-        self.text(self._left + 5, _TOP + 11, self._y.label, kind="label")
+        self.text(4, 14, self._y.label, kind="label")
         self._frame_below()
 
     def _frame_below(self) -> None:
@@ -189,13 +189,14 @@ def strip(title: str, bars: Sequence[Bar], height: int = 110) -> str:
 
 
 def _name_runs(root: ElementTree.Element, bars: Sequence[Bar], unit: float, height: int) -> None:
-    """Write each name once, below the middle of the bars in a row that share it, where there is room."""
+    """Write each name once, below the middle of the bars in a row that share it, where there is room; else its last word."""
     x = start = 1.0
     for index, bar in enumerate(bars):
         x += bar.length * unit
         if index + 1 < len(bars) and bars[index + 1].name == bar.name:
             continue
-        if x - start >= _LETTER * len(bar.name):
+        words = bar.name if x - start >= _LETTER * len(bar.name) else bar.name.rpartition(" ")[2]
+        if x - start >= _LETTER * len(words):
             where = {"class": "tick", "x": f"{(x + start) / 2:.1f}", "y": f"{height - 4}", "text-anchor": "middle"}
-            ElementTree.SubElement(root, "text", where).text = printable(bar.name, 40)
+            ElementTree.SubElement(root, "text", where).text = printable(words, 40)
         start = x

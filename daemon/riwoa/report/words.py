@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import time
 
-from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Report, Training, Winner
+from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, Training, Winner
 from riwoa.text import duration, measured, named_measure
 
 NO_VALUE = "unknown"
+ALIKE_HEAD = ("network", "latency", "value", "less the winner")
+OPERATORS = {
+    "init": "drawn at random",
+    "spiral": "a whale's move around the best",
+    "encircle": "a whale's move towards the best",
+    "search": "a whale's move towards another network",
+    "recombine": "a crossing of two of the best",
+    "mutate": "one of the best with a few choices drawn anew",
+    "climb": "a few single steps from one of the best, where the surrogate expects most",
+    "restart": "drawn at random in the place of one that was stuck",
+    "polish": "a neighbour of the winner, tried at the end",
+    "semantic": "a change that the language model proposed",
+    "placebo": "a change drawn by chance in the place of the language model's",
+}
 
 
 def value(aim: Aim, found: float) -> str:
@@ -109,14 +123,18 @@ def since(report: Report) -> str:
     return f"Since {moment(s.unix_s)}: {s.evaluations:,} evaluations in {duration(s.working_s)}; {gone}."
 
 
+def basis(report: Report) -> str:
+    """By what networks are compared with the winner."""
+    return "on the same test pictures" if _tested(report) else "by validation"
+
+
 def alternatives(report: Report) -> str:
     """How many networks cannot be told from the winner, and by what that is judged."""
-    basis = "on the same test pictures" if report.winner is not None and _tested(report) else "by validation"
     count = len(report.alike)
     if count == 0:
-        return f"No other network of the front was found to be as good {basis}."
+        return f"No other network of the front was found to be as good {basis(report)}."
     few = "One other network of the front" if count == 1 else f"{count} other networks of the front"
-    return f"{few} cannot be told from the winner {basis}."
+    return f"{few} cannot be told from the winner {basis(report)}."
 
 
 def _tested(report: Report) -> bool:
@@ -149,19 +167,22 @@ def answers(report: Report, winner: Winner) -> list[tuple[str, str, str]]:
         why = winner.untested or "no test pictures have judged it yet"
         sure = judged(report.aim, winner.validation), f"on validation, which chose it ({why}). {alternatives(report)}"
     kept = "It keeps every limit." if winner.within else "It does NOT keep every limit: no network did."
-    steps = f"{winner.ancestors:,} steps from a network drawn at random" if winner.ancestors else "drawn at random"
-    origin = f"{steps}; found by {winner.operator} at {winner.place}. {_credit(report)}"
+    steps, origin = "a random draw", f"nothing that the search tried later beat it. {_credit(report)}"
+    if winner.ancestors:
+        steps = f"{winner.ancestors:,} step{'s' if winner.ancestors > 1 else ''} of search"
+        made = OPERATORS.get(winner.operator, "")
+        origin = f"from a network drawn at random; the last was {winner.operator}, {made}. {_credit(report)}"
     size = latency(winner) if winner.latency_ms is not None else winner.name
     return [
         (
             "What to deploy",
-            f"Network {winner.name}",
-            f"`riwoactl export --run {report.run_id}` writes its files. {kept}",
+            winner.name,
+            f"this network; `riwoactl export --run {report.run_id}` writes its files. {kept}",
         ),
         ("How good, how sure", *sure),
         ("How fast", size, f"{latency_source(report)}."),
         ("What it cost", f"{report.cost.evaluations:,} evaluations, {duration(report.cost.working_s)}", _paid(report)),
-        ("What it came from", winner.operator or NO_VALUE, origin),
+        ("What it came from", steps, origin),
     ]
 
 
@@ -187,3 +208,18 @@ def training(found: Training) -> str:
     if found.held_out_before is not None and found.held_out_after is not None:
         held = f", loss on what was held out {found.held_out_before:.3f} → {found.held_out_after:.3f}"
     return f"generation {found.generation:,}: {found.examples} examples{took}{held}; {verdict}"
+
+
+def asked(found: Learning) -> str:
+    """How often the language model was asked, and what came of it."""
+    who = found.model or "A script in the model's place"
+    return (
+        f"{who} was asked {found.requests:,} times; {found.successes:,} of its networks were fitter than their parents."
+    )
+
+
+def glossary(report: Report) -> str:
+    """What the operators of this run do."""
+    names = dict.fromkeys(c.operator for c in report.operators)
+    told = [f"{name}: {OPERATORS[name]}" for name in names if name in OPERATORS]
+    return f"{'; '.join(told)}." if told else ""
