@@ -76,7 +76,8 @@ def _faster(report: Report) -> str:
     saved = 1 - fastest.latency_ms / w.latency_ms
     return (
         f"A network that cannot be told from the winner {words.basis(report)} takes "
-        f"{words.milliseconds(fastest.latency_ms)}, {100 * saved:.0f} % less: `riwoactl export --run {report.run_id} --arch {fastest.place}` writes it."
+        f"{words.milliseconds(fastest.latency_ms)}, {100 * saved:.0f} % less: "
+        f"`riwoactl export --run {report.run_id} --arch {fastest.place}` writes it."
     )
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from riwoa.report.facts import GeneShare, Shadow, Visited
 from riwoa.search.fitness import FloatArray
 from riwoa.search.rng import generator
-from riwoa.search.space import IntArray, Space
+from riwoa.search.space import Gene, IntArray, Space
 from riwoa_storage.records import Json
 
 _RIDGE = 1.0
@@ -176,10 +176,16 @@ def gene_shares(sample: Sample | None, chosen: Json) -> tuple[GeneShare, ...]:
         for choice in np.unique(indices[:, number]):
             here = indices[:, number] == choice
             explained += float(here.mean()) * float(values[here].mean() - values.mean()) ** 2
-        ends = {gene.choices[-1]: "largest", gene.choices[0]: "smallest"} if gene.kind == "ordered" else {}
-        value = chosen.get(gene.name)
-        shares.append(GeneShare(gene.name, explained / total if total else 0.0, value, ends.get(value, "")))
+        share = explained / total if total else 0.0
+        shares.append(GeneShare(gene.name, share, chosen.get(gene.name), _end(gene, chosen.get(gene.name))))
     return tuple(sorted(shares, key=lambda s: -s.share)[:_GENES_TOLD])
+
+
+def _end(gene: Gene, value: Any) -> str:
+    """Which end of an ordered gene's range a choice is; "" where it is none."""
+    if gene.kind != "ordered" or value is None:
+        return ""
+    return "largest" if value == gene.choices[-1] else "smallest" if value == gene.choices[0] else ""
 
 
 def visited_map(sample: Sample | None, winner: Json, of: int) -> Visited | None:

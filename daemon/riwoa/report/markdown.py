@@ -79,10 +79,8 @@ def _alike(report: Report) -> list[str]:
 def _course(report: Report) -> list[str]:
     told = [f"It cost {words.cost(report)}, in {report.cost.generations:,} generations."]
     if report.shadow.source and report.shadow.middle:
-        reached = words.value(report.aim, report.shadow.middle[-1])
-        told.append(
-            f"Random search: about {reached} after {report.shadow.evaluations[-1]:,} evaluations, {report.shadow.source}."
-        )
+        reached, after = words.value(report.aim, report.shadow.middle[-1]), report.shadow.evaluations[-1]
+        told.append(f"Random search: about {reached} after {after:,} evaluations, {report.shadow.source}.")
     told += [f"evaluation {i.evaluations:,}: {i.words}" for i in report.incidents]
     return _list("How the search went", (*told, *report.remarks))
 

@@ -189,7 +189,7 @@ def strip(title: str, bars: Sequence[Bar], height: int = 110) -> str:
 
 
 def _name_runs(root: ElementTree.Element, bars: Sequence[Bar], unit: float, height: int) -> None:
-    """Write each name once, below the middle of the bars in a row that share it, where there is room; else its last word."""
+    """Write each name once, below the bars in a row that share it; its last word alone where there is little room."""
     x = start = 1.0
     for index, bar in enumerate(bars):
         x += bar.length * unit

@@ -7,7 +7,7 @@ from typing import Any
 
 from riwoa.errors import TableError
 from riwoa.hardware.lut import LatencyTable
-from riwoa.oracle.protocol import accuracy_error
+from riwoa.oracle.protocol import accuracy_error, views_of
 from riwoa.report.facts import Ancestor, Change, FrontPoint, Judged, Layer, Timed, Winner
 from riwoa.report.landscape import largest, same_space
 from riwoa.run.front import Front, FrontNetwork
@@ -72,7 +72,8 @@ def validated(front: Front, metrics: Json) -> Judged:
     value = -value if front.objective.lowered else value
     spec = front.run.provenance.get("oracle", {})
     error = accuracy_error(metrics, spec) if front.objective.raised == "accuracy" else None
-    return Judged(value, error, metrics.get("images"))
+    images = metrics.get("images")
+    return Judged(value, error, None if images is None else int(images) // views_of(spec))
 
 
 def _tested(front: Front, metrics: Json) -> Judged | None:

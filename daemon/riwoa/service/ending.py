@@ -1,4 +1,4 @@
-"""The end of a run: its winner confirmed, judged on test pictures, exported, on request trained on, and all of it reported."""
+"""The end of a run: its winner confirmed, judged on test pictures, exported, on request trained on; and the report."""
 
 from __future__ import annotations
 
