@@ -305,7 +305,7 @@ def _landscape(report: Report) -> str:
     if not seen and not matters:
         return ""
     of = report.visited.of if report.visited is not None else 0
-    told = f"{of:,} evaluated networks by their genes (principal components): near is alike."
+    told = f"The {of:,} candidates by their genes (principal components): near is alike."
     return _section(
         "Where it looked, and what matters",
         '<div class="charts">',

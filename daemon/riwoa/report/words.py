@@ -8,7 +8,7 @@ from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report
 from riwoa.text import duration, measured, named_measure
 
 NO_VALUE = "unknown"
-ALIKE_HEAD = ("network", "latency", "value", "less the winner")
+ALIKE_HEAD = ("network", "latency", "value", "beyond the winner")
 OPERATORS = {
     "init": "drawn at random",
     "spiral": "a whale's move around the best",
@@ -40,12 +40,12 @@ def difference(aim: Aim, less: float, error: float | None = None) -> str:
     """A difference of two values, in points where they are accuracies."""
     if not aim.is_accuracy:
         return f"{less:+.4g}"
-    return f"{100 * less:+.2f} points" + ("" if error is None else f" ± {100 * error:.2f}")
+    return f"{100 * less:+.2f}{'' if error is None else f' ± {100 * error:.2f}'} points"
 
 
 def percent(share: float) -> str:
     """A share; a small one with two digits, so that it does not read as none."""
-    return f"{100 * share:.2g} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+    return f"{100 * share:.2g} %" if 1e-6 < share < 0.1 else f"{100 * share:.0f} %"
 
 
 def milliseconds(ms: float) -> str:
