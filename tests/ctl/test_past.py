@@ -116,7 +116,7 @@ def test_a_candidate_goes_by_its_place_its_name_its_key_or_a_word(
         (["dump", "--parquet", "-"], 64, "the name of a file"),
         (["dump", "--csv", "/nowhere/x.csv"], 73, "name another file"),
         (["list"], 64, "did you mean 'runs'?"),
-        (["top"], 64, "did you mean 'status'?"),
+        (["top"], 64, "did you mean 'watch'?"),
         (["shwo"], 64, "did you mean 'show'?"),
     ],
 )
@@ -317,6 +317,9 @@ def test_logs_come_from_the_file_that_the_daemon_noted_or_it_is_said_where_they_
     (tmp_path / "lock").write_text(f"1\nlog={log}\n")
     assert told(capsys, tmp_path, "logs", "--last", "2").splitlines() == ["\\x1b[31msecond", "\ufffd third"]
     assert as_json(capsys, tmp_path, "logs")["lines"][0] == "first"
+    structured = {"timestamp": "2026-11-28T14:02:22Z", "level": "info", "room": "conductor", "event": "committed"}
+    log.write_text(json.dumps({**structured, "latency_ms": 0.10930365748155563}) + "\n")
+    assert told(capsys, tmp_path, "logs").endswith("  info  conductor  committed  latency_ms 0.109304\n")
     log.unlink()
     assert "which is gone" in told(capsys, tmp_path, "logs", code=66)
 

@@ -37,6 +37,7 @@ VERBS = {
     "compare": ("compare", "two candidates side by side, or two runs"),
     "replies": ("replies", "what the language model wrote, and what came of it"),
     "events": ("events", "what happened to the runs; --follow waits for more"),
+    "doctor": ("doctor", "whether machine, configuration and state are fit for a search; what mends them"),
     "logs": ("logs", "what the daemon logged, or where that is"),
     "dump": ("dump", "every candidate as CSV or Parquet"),
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
@@ -64,7 +65,7 @@ _MEANT = {
     **dict.fromkeys(("list", "ls", "history"), "runs"),
     **dict.fromkeys(("best", "candidate", "info"), "show"),
     **dict.fromkeys(("explain", "lineage", "blame"), "why"),
-    **dict.fromkeys(("watch", "top", "ps"), "status"),
+    **dict.fromkeys(("top", "live"), "watch"),
     **dict.fromkeys(("log", "tail"), "logs"),
     **{"diff": "compare", "front": "pareto", "journal": "events", "csv": "dump", "start": "run"},
 }

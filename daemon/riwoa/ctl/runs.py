@@ -10,8 +10,7 @@ from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.past import opened
 from riwoa.ctl.screen import moment, paragraph, table
 from riwoa.files.lock import holder
-from riwoa.run.limits import journaled_objective
-from riwoa.service.candidate_view import RunView, latency_words, read_run_view, value_words
+from riwoa.service.candidate_view import RunView, latency_words, read_run_view, run_objective, value_words
 from riwoa.text import duration, printable
 from riwoa_storage.history import RunSummary
 from riwoa_storage.reader import JournalReader
@@ -44,12 +43,11 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 
 def purpose(summary: RunSummary) -> str:
     """What a run looks for, on what: ``accuracy within 0.135 ms, digits``."""
-    provenance, leader = summary.record.provenance, summary.leader or {}
-    objective = journaled_objective(provenance, leader.get("target_ms"))
+    objective = run_objective(summary)
     limits = [f"{c.metric} {'>=' if c.at_least else '<='} {c.limit:g}" for c in objective.constraints]
     if not limits and objective.latency_target_ms is not None:
         limits = [f"within {objective.latency_target_ms:.3f} ms"]
-    oracle = provenance.get("oracle", {})
+    oracle = summary.record.provenance.get("oracle", {})
     what = f"{'least ' if objective.lowered else ''}{objective.raised}{' (a front)' if objective.front else ''}"
     on = oracle.get("data") or oracle.get("kind") or ""
     return printable(", ".join(filter(None, (" ".join([what, " and ".join(limits)]).strip(), str(on)))), 120)
