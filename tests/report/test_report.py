@@ -8,6 +8,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -75,7 +76,8 @@ def _individual(rng: np.random.Generator, number: int, slot: int, best: Json | N
 
 
 async def _write(path: Path) -> None:
-    rng, best = np.random.default_rng(3), None
+    rng = np.random.default_rng(3)
+    best: dict[str, Any] | None = None
     tally = {"proposals": 40, "valid": 40, "repeats": 0, "wins": 4, "gain": 0.1}
     async with await JournalWriter.open(path) as journal:
         provenance = {"seed": 5, "space": SPACE.to_json(), "objective": {"latency_ms": 6.0}, "strategy": EVIL}
