@@ -93,7 +93,7 @@ class Winner:
         architecture: as journaled.
         layers: in order, where the table gives their milliseconds.
         from_parent: what differs from its parent.
-        from_largest: what differs from the largest network of the space.
+        from_largest: what differs from the largest network of the space; None where the space is not known.
         descent: from its first ancestor to itself; of a long one the first and the last.
         ancestors: how many there are.
         note: what people should know of the timing; "" for nothing.
@@ -113,7 +113,7 @@ class Winner:
     architecture: Json
     layers: tuple[Layer, ...]
     from_parent: tuple[Change, ...]
-    from_largest: tuple[Change, ...]
+    from_largest: tuple[Change, ...] | None
     descent: tuple[Ancestor, ...]
     ancestors: int
     note: str

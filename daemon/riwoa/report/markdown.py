@@ -64,8 +64,10 @@ def _winner(report: Report, winner: Winner) -> list[str]:
         f"validation {words.validated(report, winner)}; test {test}",
         f"latency {words.latency(winner)}, {words.latency_source(report)}",
         f"beside its parent: {'; '.join(map(words.change, winner.from_parent)) or 'nothing differs'}",
-        f"beside the largest network: {'; '.join(map(words.change, winner.from_largest)) or 'nothing differs'}",
     ]
+    if winner.from_largest is not None:
+        changes = "; ".join(map(words.change, winner.from_largest))
+        rows.append(f"beside the largest network of the space: {changes or 'nothing differs'}")
     layers = [(layer.name, f"{layer.ms:.4f} ms") for layer in winner.layers]
     return [*_list("The winner", rows), *(["", *_table(("layer", "time"), layers)] if layers else [])]
 

@@ -122,7 +122,10 @@ def _winner(report: Report) -> str:
         return ""
     keys = [("k3", "kernel 3"), ("k5", "kernel 5"), ("k7", "kernel 7"), ("rest", "stem and head")]
     told = "Each block as wide as its share of the latency, as high as its expansion."
-    largest = _changes(w.from_largest, "It is the largest network of the space.")
+    largest = ""
+    if w.from_largest is not None:
+        changes = _changes(w.from_largest, "It is the largest network of the space.")
+        largest = f"<h3>Beside the largest network of the space</h3>{changes}"
     return _section(
         "The winner",
         _pairs(_winner_rows(report, w)),
@@ -130,7 +133,6 @@ def _winner(report: Report) -> str:
         _layer_table(w),
         "<h3>Beside its parent</h3>",
         _changes(w.from_parent, _NO_PARENT if w.ancestors == 0 else "Nothing differs."),
-        "<h3>Beside the largest network of the space</h3>",
         largest,
     )
 

@@ -93,10 +93,10 @@ def changes_between(before: Json, after: Json) -> tuple[Change, ...]:
     return tuple(Change(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n))
 
 
-def _from_largest(space: Any, architecture: Json) -> tuple[Change, ...]:
+def _from_largest(space: Any, architecture: Json) -> tuple[Change, ...] | None:
     known = same_space(space)
     if known is None:
-        return ()
+        return None
     most = largest(known)
     return tuple(c for c in changes_between(most, architecture) if c.gene in most)
 
