@@ -37,6 +37,7 @@ VERBS = {
     "compare": ("compare", "two candidates side by side, or two runs"),
     "replies": ("replies", "what the language model wrote, and what came of it"),
     "events": ("events", "what happened to the runs; --follow waits for more"),
+    "alerts": ("alerts", "try how you are told of what happens, and what was told"),
     "doctor": ("doctor", "whether machine, configuration and state are fit for a search; what mends them"),
     "logs": ("logs", "what the daemon logged, or where that is"),
     "dump": ("dump", "every candidate as CSV or Parquet"),
@@ -57,6 +58,7 @@ VERBS = {
     "config": ("config", "show the configuration, or check a file"),
     "validate": ("validate", "search, retrain the winner from scratch, test it, also under corruptions"),
     "bench": ("bench", "benchmarks, by name; `riwoactl help benches` tells of each"),
+    "completion": ("completion", "a script that has bash, zsh or fish complete these command lines"),
     "help": ("help", "the handbook: a list of its topics, or one page"),
 }
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from riwoa.ctl import Options
-from riwoa.ctl.command import Parser, emit, loaded
+from riwoa.ctl.command import Parser, default_config, emit, loaded
 from riwoa.ctl.screen import paragraph
 from riwoa.paths import client_state
 
@@ -25,7 +24,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     parser.add_argument("--config", type=Path, metavar="FILE", help="the file (default: $RIWOA_CONFIG, ./riwoa.toml)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     given = parser.parse_args(arguments)
-    config = loaded(given.config or _default_file(), given.set).config
+    config = loaded(given.config or default_config(), given.set).config
     from riwoa.service.doctor import Patient, examined
 
     found = [
@@ -35,13 +34,6 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     counts = {level: sum(row["level"] == level for row in found) for level in _MARKS}
     emit(options, {"checks": found, "counts": counts}, render(found, counts))
     return _FAILED if counts["fail"] else 0
-
-
-def _default_file() -> Path | None:
-    named = os.environ.get("RIWOA_CONFIG")
-    if named:
-        return Path(named)
-    return Path("riwoa.toml") if Path("riwoa.toml").is_file() else None
 
 
 def render(found: list[dict[str, Any]], counts: dict[str, int]) -> str:
