@@ -158,6 +158,8 @@ def _front_point(front: Front, network: FrontNetwork, chosen: Judged | None) -> 
         if value.error is not None and chosen.error is not None:  # unpaired: too wide rather than too narrow
             error = (value.error**2 + chosen.error**2) ** 0.5
             alike = abs(less) <= _ALIKE_ERRORS * error
+    within = front.keeps_limits(network)
+    wanted = within or front.leader is None or not front.leader["feasible"]  # beyond the limits it is no alternative
     return FrontPoint(
         place="{}/{}".format(*network.point.origin),
         value=value,
@@ -166,7 +168,7 @@ def _front_point(front: Front, network: FrontNetwork, chosen: Judged | None) -> 
         test=None if network.test is None else _judged(network.test),
         less=less,
         less_error=error,
-        alike=alike,
-        within=front.keeps_limits(network),
+        alike=alike and wanted,
+        within=within,
         is_winner=network.is_winner,
     )
