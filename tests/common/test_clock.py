@@ -47,9 +47,9 @@ def test_a_deadline_of_the_day_is_none_of_a_year_ago_when_the_clock_is_set(
 ) -> None:
     machine = Machine()
     monkeypatch.setattr("riwoa.run.deadline.redated", machine.wall.redated)
-    deadline = Deadline("07:00", machine.now_unix_s())
+    deadline = Deadline("deadline", "07:00", machine.now_unix_s())
     machine.passed_s, machine.ahead_s = 60.0, machine.ahead_s + step_s
     assert 0 < deadline.due_unix_s - (machine.now_unix_s() - 60.0) <= 25 * 3600
     assert f"{datetime.fromtimestamp(deadline.due_unix_s):%H:%M}" == "07:00"
-    dated = Deadline("2027-06-01T07:00+00:00", machine.now_unix_s())
+    dated = Deadline("deadline", "2027-06-01T07:00+00:00", machine.now_unix_s())
     assert dated.due_unix_s == datetime(2027, 6, 1, 7, tzinfo=UTC).timestamp()

@@ -76,6 +76,26 @@ async def test_the_search_ends_in_time_for_its_polish_and_the_journal_says_why(t
     assert clock.read() <= datetime.fromisoformat(settings[2].partition("=")[2]).timestamp()
 
 
+async def test_a_duration_counts_from_the_beginning_of_the_run_however_often_it_is_resumed(tmp_path: Path) -> None:
+    path, clock = tmp_path / "journal.db", Clock()
+    settings = (*ENDLESS, "run.duration_s=600.0", "run.polish_evaluations=12")
+    began = clock.read()
+    await conduct(path, *settings, stop_after=3, at_commit=clock.tick, now_unix_s=clock.read)
+    await conduct(path, *settings, at_commit=clock.tick, now_unix_s=clock.read)
+    assert [g.phase for g in generations(path)].count("search") == 6  # as with a deadline ten minutes away
+    assert clock.read() <= began + 600.0
+
+
+async def test_the_earlier_of_duration_and_deadline_counts_and_names_itself(tmp_path: Path) -> None:
+    path, clock = tmp_path / "journal.db", Clock()
+    settings = (*ENDLESS, "run.duration_s=600.0")
+    await conduct(path, *settings, clock.deadline(60), stop_after=1, now_unix_s=clock.read)
+    assert overdue(path, clock.read() + 500.0) is None
+    late = overdue(path, clock.read() + 600.0)
+    assert late is not None
+    assert late.deadline.setting == "run.duration_s=600.0"
+
+
 async def test_a_deadline_that_is_far_changes_no_digest(tmp_path: Path) -> None:
     clock = Clock()
     free = await conduct(tmp_path / "free.db")

@@ -74,8 +74,11 @@ class Run(Section):
     deadline: Annotated[str, BeforeValidator(deadline_text), AfterValidator(checked_deadline)] | None = live(
         None, "local time, 07:00 or 2026-01-31T07:00, by which the best answer is polished and exported"
     )
+    duration_s: Seconds | None = live(
+        None, "seconds after the run begins by which the same is to be done; with a deadline, the earlier"
+    )
     deadline_margin_s: Annotated[float, Field(ge=0.0, le=1e8)] = live(
-        120.0, "kept before the deadline to confirm and export the winner"
+        120.0, "kept before either to confirm and export the winner"
     )
     finalists: Annotated[int, Field(ge=0, le=50)] = restart(
         5,

@@ -218,7 +218,7 @@ class Conductor:
             self.schedule.took(time.monotonic() - started_s)
             self._hooks.on_commit()
         event = DeadlineReached(
-            run_id=self.run_id, generation=self.generation, deadline=self.config.run.deadline, phase=self.phase
+            run_id=self.run_id, generation=self.generation, deadline=self.schedule.wanted, phase=self.phase
         )
         await self._journal.writer.put_event(event)
         _log.info("deadline_reached", phase=self.phase, generation=self.generation)
@@ -264,7 +264,7 @@ class Conductor:
         await self._configure(config)
         event = ConfigApplied(run_id=self.run_id, generation=self.generation, changed=changed)
         await self._journal.writer.put_event(event)
-        self.schedule.plan(config.run.deadline, await patiently(self._journal.config_revisions))
+        self.schedule.plan(config.run, await patiently(self._journal.config_revisions))
         _log.info("config_applied", revision=self.revision, changed=changes_words(found.live))
 
     async def _configure(self, config: Config) -> None:
@@ -326,7 +326,7 @@ class Conductor:
         with self._journal.reader() as reader:
             revisions = reader.config_revisions(self.run_id)
             self.ledger.revision = len(revisions) - 1
-            self.schedule.plan(self.config.run.deadline, revisions)
+            self.schedule.plan(self.config.run, revisions)
             self.history.digest = reader.digest_head(self.run_id)
             newest = self.screening.newest if self.screening is not None else 0
             past = resume.PastReader(self.run_id, self.racing, newest, self.existing, self.objective, self.revision)

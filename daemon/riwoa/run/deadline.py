@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from riwoa.clock import redated
 from riwoa.config.hours import deadline_unix_s
@@ -15,41 +16,65 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ConfigRevisionRecord, RunRecord
 
 PACE_GENERATIONS = 10  # whose durations tell the pace
+_ENDS = ("deadline", "duration_s")  # keys of [run]
 _PAUSED_RATIO = 4.0  # to the median
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A configured deadline, and when it was configured."""
+    """A configured end of a run, and when it was configured.
 
-    wanted: str
+    Attributes:
+        key: of ``[run]``.
+        wanted: its value: a local time, or seconds.
+        since_unix_s: when it came into force.
+    """
+
+    key: str
+    wanted: str | float
     since_unix_s: float
 
     @property
     def due_unix_s(self) -> float:
         """The moment that it means now: a clock that was set since makes a time of day another moment."""
-        return deadline_unix_s(self.wanted, redated(self.since_unix_s))
+        since_unix_s = redated(self.since_unix_s)
+        if isinstance(self.wanted, str):
+            return deadline_unix_s(self.wanted, since_unix_s)
+        return since_unix_s + self.wanted
+
+    @property
+    def setting(self) -> str:
+        """As ``--set`` takes it."""
+        return f"run.{self.key}={self.wanted}"
+
+    def __str__(self) -> str:
+        return self.wanted if isinstance(self.wanted, str) else f"{self.wanted:g} s after the run began, or was told so"
 
 
-def deadline_of(wanted: str | None, revisions: Sequence[ConfigRevisionRecord], now_unix_s: float) -> Deadline | None:
-    """The deadline of a run, None without one.
+def deadline_of(
+    run: Mapping[str, Any], revisions: Sequence[ConfigRevisionRecord], now_unix_s: float
+) -> Deadline | None:
+    """The deadline of a run by its settings, the earlier where it has both kinds; None without one.
 
     A time of day means the first after it was configured, however often the daemon is started since; one that is in no
     revision yet was configured now.
     """
-    if wanted is None:
-        return None
-    since_unix_s = now_unix_s
-    for revision in reversed(revisions):
-        if revision.config["run"].get("deadline") != wanted:
-            break
-        since_unix_s = revision.created_unix_s
-    return Deadline(wanted, since_unix_s)
+    found = []
+    for key in _ENDS:
+        if run.get(key) is None:
+            continue
+        since_unix_s = now_unix_s
+        for revision in reversed(revisions):
+            if revision.config["run"].get(key) != run[key]:
+                break
+            since_unix_s = revision.created_unix_s
+        found.append(Deadline(key, run[key], since_unix_s))
+    return min(found, key=lambda deadline: deadline.due_unix_s, default=None)
 
 
 def training_cut_unix_s(run: Run, now_unix_s: float) -> float | None:
     """When a training before a search is to end with what it has: half of the time to the deadline is the search's."""
-    deadline = deadline_of(run.deadline, [], now_unix_s)
+    deadline = deadline_of(run.model_dump(), [], now_unix_s)
     if deadline is None:
         return None
     return now_unix_s + max(0.0, deadline.due_unix_s - run.deadline_margin_s - now_unix_s) / 2
@@ -70,9 +95,14 @@ class Schedule:
         self._now_unix_s = now_unix_s
         self._deadline: Deadline | None = None
 
-    def plan(self, wanted: str | None, revisions: Sequence[ConfigRevisionRecord]) -> None:
+    def plan(self, run: Run, revisions: Sequence[ConfigRevisionRecord]) -> None:
         """Take the configured deadline, in force since the revision that brought it."""
-        self._deadline = deadline_of(wanted, revisions, self._now_unix_s())
+        self._deadline = deadline_of(run.model_dump(), revisions, self._now_unix_s())
+
+    @property
+    def wanted(self) -> str | None:
+        """The deadline in words; None if nobody asked."""
+        return None if self._deadline is None else str(self._deadline)
 
     @property
     def due_unix_s(self) -> float | None:
@@ -106,7 +136,7 @@ class Overdue:
     """An unfinished run, and the deadline that it has missed."""
 
     run: RunRecord
-    deadline: str
+    deadline: Deadline
 
 
 def overdue(journal: Path, now_unix_s: float, configured: Run | None = None) -> Overdue | None:
@@ -126,9 +156,8 @@ def overdue(journal: Path, now_unix_s: float, configured: Run | None = None) -> 
             revisions = reader.config_revisions(run.run_id)
     except JournalMissingError:
         return None
-    journaled = revisions[-1].config["run"]
-    wanted = journaled.get("deadline") if configured is None else configured.deadline
-    margin_s = journaled.get("deadline_margin_s", 0.0) if configured is None else configured.deadline_margin_s
-    deadline = deadline_of(wanted, revisions, now_unix_s)
-    late = deadline is not None and now_unix_s >= deadline.due_unix_s - margin_s
-    return Overdue(run, str(wanted)) if late else None
+    settings = revisions[-1].config["run"] if configured is None else configured.model_dump()
+    deadline = deadline_of(settings, revisions, now_unix_s)
+    if deadline is None or now_unix_s < deadline.due_unix_s - settings.get("deadline_margin_s", 0.0):
+        return None
+    return Overdue(run, deadline)

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from structlog.contextvars import bind_contextvars
+
 from riwoa.errors import OracleError
 from riwoa.patience import patiently
 from riwoa.run.candidate import Candidate
@@ -73,6 +75,7 @@ class GenerationRunner:
         """
         driver, proposals = phase.driver, phase.proposals
         generation, objective = driver.strategy.generation, self._history.objective
+        bind_contextvars(generation=generation)
         target_ms = self._task.prompt_target_ms(objective.latency_target_ms)
         failure = await proposals.boundary(generation)
         free = None if left is None else max(1, left - proposals.reserved(generation))

@@ -50,7 +50,7 @@ def plan_night(hours: str, paths: StatePaths, loaded: Loaded) -> NightPlan | Non
         overrides = (f"run.deadline={ends:%Y-%m-%dT%H:%M}", *_seed_override(paths, loaded))
         return NightPlan(overrides, began.timestamp() if long_enough else 0.0)
     if late is not None:
-        return NightPlan((f"run.deadline={late.deadline}", f"run.seed={late.run.provenance['seed']}"))
+        return NightPlan((late.deadline.setting, f"run.seed={late.run.provenance['seed']}"))
     return None
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from structlog.contextvars import bind_contextvars
+
 from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.schema import Config
@@ -143,6 +145,7 @@ class Session:
             memory = await self._remember(unfinished, problem, version)
             inputs = RunInputs(problem, version, provision, prior, memory)
             run_id = await begin_or_continue(self._journal, unfinished, self._parts.config, inputs)
+            bind_contextvars(run=run_id)  # in every line of the log from here on, and of the tasks begun from here
             search = await self._start_search(group, stack, inputs, pool, run_id)
             self._attend(group, stack, search)
             conductor = search.conductor

@@ -172,7 +172,7 @@ class Supervisor:
         late = self._overdue()
         if late is None:
             return False
-        event = DeadlineReached(run_id=late.run.run_id, deadline=late.deadline, phase="not searching")
+        event = DeadlineReached(run_id=late.run.run_id, deadline=str(late.deadline), phase="not searching")
         await self._journal.put_event(event)
         await self._journal.finish_run(late.run.run_id)
         self._renew_before_unix_s = 0.0
