@@ -80,7 +80,7 @@ def commands() -> list[tuple[str, ...]]:
     return sorted(found)
 
 
-WITH_SUBVERBS = ("lut", "supernet", "predictor", "table", "model", "service", "config", "validate", "bench")
+WITH_SUBVERBS = ("token", "lut", "supernet", "predictor", "table", "model", "service", "config", "validate", "bench")
 
 
 def test_the_documents_hold_commands() -> None:

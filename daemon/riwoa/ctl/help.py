@@ -18,6 +18,7 @@ TOPICS = {
     "latency": "the table of this device: build, check, drift",
     "recovery": "what survives what, backup, verify, exit codes",
     "status": "every field of the status object",
+    "web": "the page: tokens, REST, live events, metrics",
     "validate": "what a winner is worth: retrained, tested, corrupted",
     "benches": "the benchmarks, and how to run them",
     "results": "every measured number, with its command",
