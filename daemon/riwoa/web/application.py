@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -18,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from riwoa.errors import ConfigError, ControlError, InputError, RiwoaError, UsageError
 from riwoa.web.access import Gate, RefusedError, SafeAnswers
 from riwoa.web.endpoints import PREFIX, Api, Endpoint
+from riwoa.web.fronts import Fronts
 from riwoa.web.journal import Journal
 from riwoa.web.metrics import CONTENT_TYPE, exposition
 from riwoa.web.observer import Observer
@@ -39,12 +42,20 @@ def application(gate: Gate, observer: Observer, journal: Journal) -> Starlette:
         observer: of the daemon.
         journal: of the runs.
     """
-    endpoints = Api(observer, journal).endpoints()
+    fronts = Fronts(journal)
+    endpoints = Api(observer, journal, fronts).endpoints()
     page = _Page(gate, observer, journal, Streams(observer))
     described = JSONResponse(document(endpoints))
 
     async def openapi(request: Request) -> Response:
         return described
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        # A long run's front takes a second to find, so it is looked for before anybody waits for it.
+        warming = asyncio.create_task(observer.read(fronts.warm), name="first-front")
+        yield
+        warming.cancel()
 
     return Starlette(
         routes=[
@@ -56,6 +67,7 @@ def application(gate: Gate, observer: Observer, journal: Journal) -> Starlette:
             Route("/metrics", page.metrics),
             *_static(),
         ],
+        lifespan=lifespan,
         middleware=[Middleware(SafeAnswers)],
         exception_handlers={
             RefusedError: _refused,

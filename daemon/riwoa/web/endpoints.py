@@ -108,12 +108,13 @@ class Api:
     Args:
         observer: of the daemon.
         journal: of the runs.
+        fronts: of them.
     """
 
-    def __init__(self, observer: Observer, journal: Journal) -> None:
+    def __init__(self, observer: Observer, journal: Journal, fronts: Fronts) -> None:
         self._observer = observer
         self._journal = journal
-        self._fronts = Fronts(journal)
+        self._fronts = fronts
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """All of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from riwoa.hardware.timed import read_finalists
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.web.journal import Journal
 from riwoa.web.views import FrontPoint, FrontView, RunView
+from riwoa_storage.errors import StorageError
 from riwoa_storage.events import NetworkJudged
 from riwoa_storage.reader import JournalReader
 
@@ -33,6 +35,12 @@ class Fronts:
         self._kept: dict[int, _Kept] = {}
         self._lock = threading.Lock()
 
+    def warm(self) -> None:
+        """Look for the latest run's front, if there is one; what is wrong with the journal is told to whoever asks."""
+        with suppress(StorageError):
+            if self._journal.exists:
+                self.front(self._journal.run("latest"))
+
     def front(self, run: RunView) -> FrontView:
         """The front of a run as it is now."""
         with self._lock:
@@ -53,12 +61,12 @@ class Fronts:
         return FrontView(tuple(points), evaluated)
 
     def _extend(self, kept: _Kept, run: RunView) -> None:
-        for number, key, found, latency_ms, place in self._journal.outcomes(run, kept.last):
+        for number, architecture, found, latency_ms, place in self._journal.outcomes(run, kept.last):
             kept.last = number
             kept.evaluated += 1
             value = -found if run.lowered else found
             if math.isfinite(value) and math.isfinite(latency_ms):
-                kept.archive.add(ParetoPoint(key, value, latency_ms, place))
+                kept.archive.add(ParetoPoint(str(architecture), value, latency_ms, place))
 
 
 def _said_at_the_end(path: Path, run: RunView) -> _Known:

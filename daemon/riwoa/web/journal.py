@@ -44,16 +44,16 @@ T = TypeVar("T")
 _MOST_ANCESTORS = 200
 _MOST_STEPS = 2_000
 _CANDIDATE = (
-    "individual_id, generation, slot, operator, status, {value}, json_extract(metrics, '$.latency_ms'), fitness, "
+    "generation, slot, operator, status, {value}, json_extract(metrics, '$.latency_ms'), fitness, "
     "cache_hit, parent_generation, parent_slot, request_id, architecture_key"
 )
 _FROM = "FROM individuals JOIN architectures USING (architecture_id)"
-# What a page is sorted by: the expression, and whether the largest comes first. The number of the row breaks ties.
+# What a page is sorted by, what breaks ties, and whether the largest comes first. The first two are an index's.
 _ORDERS = {
-    "newest": ("individual_id", True),
-    "oldest": ("individual_id", False),
-    "best": ("coalesce(fitness, -1e300)", True),
-    "fastest": ("coalesce(json_extract(metrics, '$.latency_ms'), 1e300)", False),
+    "newest": ("generation", "slot", True),
+    "oldest": ("generation", "slot", False),
+    "best": ("coalesce(fitness, -1e300)", "individual_id", True),
+    "fastest": ("coalesce(json_extract(metrics, '$.latency_ms'), 1e300)", "individual_id", False),
 }
 ORDERS = tuple(_ORDERS)
 
@@ -160,21 +160,20 @@ class Journal:
         self, run: RunView, filters: Filters, order: str, limit: int, cursor: Cursor | None
     ) -> Page[Candidate]:
         """Candidates that pass the filters, a page of them."""
-        key, descending = _ORDERS[order]
+        key, tie, descending = _ORDERS[order]
         where, parameters = _conditions(run, filters)
         if cursor is not None:
-            past = "<" if descending else ">"
-            where.append(f"({key} {past} ? OR ({key} = ? AND individual_id {past} ?))")
-            parameters += [cursor.value, cursor.value, cursor.number]
+            where.append(f"({key}, {tie}) {'<' if descending else '>'} (?, ?)")
+            parameters += [cursor.value, cursor.number]
         direction = "DESC" if descending else "ASC"
         sql = (
-            f"SELECT {key}, {_columns(run)} {_FROM} WHERE {' AND '.join(where)} "
-            f"ORDER BY {key} {direction}, individual_id {direction} LIMIT ?"
+            f"SELECT {key}, {tie}, {_columns(run)} {_FROM} WHERE {' AND '.join(where)} "
+            f"ORDER BY {key} {direction}, {tie} {direction} LIMIT ?"
         )
         with self._connected() as db:
             rows = db.execute(sql, (*parameters, limit + 1)).fetchall()
         page = _page(rows, limit, lambda last: Cursor(order, float(last[0]), int(last[1])))
-        return Page(tuple(_candidate(row[1:]) for row in page.items), page.next_cursor)
+        return Page(tuple(_candidate(row[2:]) for row in page.items), page.next_cursor)
 
     def operators(self, run_id: int) -> tuple[str, ...]:
         """The operators that the run's candidates came from."""
@@ -189,17 +188,16 @@ class Journal:
             rows = [db.execute(sql, (run.run_id, *place)).fetchone() for place in places]
         return tuple(_candidate(row) for row in rows if row is not None)
 
-    def outcomes(self, run: RunView, after: int) -> Iterator[tuple[int, str, float, float, tuple[int, int]]]:
-        """(number, architecture key, value, latency, place) of evaluated candidates whose number is above ``after``."""
-        value = _value(run)
-        sql = (
-            f"SELECT individual_id, architecture_key, {value}, json_extract(metrics, '$.latency_ms'), generation, slot "
-            f"{_FROM} WHERE run_id = ? AND individual_id > ? AND status = 'ok' ORDER BY individual_id"
+    def outcomes(self, run: RunView, after: int) -> Iterator[tuple[int, int, float, float, tuple[int, int]]]:
+        """(number, architecture's number, value, latency, place) of evaluated candidates numbered above ``after``."""
+        sql = (  # +run_id: by the number alone, in whose order the rows lie; an index of the run would have them sorted
+            f"SELECT individual_id, architecture_id, {_value(run)}, json_extract(metrics, '$.latency_ms'), generation, "
+            "slot FROM individuals WHERE +run_id = ? AND individual_id > ? AND status = 'ok' ORDER BY individual_id"
         )
         with self._connected() as db:
-            for number, key, found, latency_ms, generation, slot in db.execute(sql, (run.run_id, after)):
+            for number, architecture, found, latency_ms, generation, slot in db.execute(sql, (run.run_id, after)):
                 if found is not None and latency_ms is not None:
-                    yield number, key, found, latency_ms, (generation, slot)
+                    yield number, architecture, found, latency_ms, (generation, slot)
 
     def candidate(self, run: RunView, generation: int, slot: int) -> CandidateDetail:
         """One candidate with its ancestors and the model's words, checked.
@@ -331,7 +329,7 @@ def _conditions(run: RunView, filters: Filters) -> tuple[list[str], list[Any]]:
 
 
 def _candidate(row: Sequence[Any]) -> Candidate:
-    _, generation, slot, operator, status, value, latency_ms, fitness, hit, *parent, request_id, key = row
+    generation, slot, operator, status, value, latency_ms, fitness, hit, *parent, request_id, key = row
     place = None if parent[0] is None else f"{parent[0]}/{parent[1]}"
     return Candidate(
         generation=generation,

@@ -138,12 +138,17 @@ function eventItem(event) {
 
 // -- controls -----------------------------------------------------------------------------------------------------------
 
+let waiting = null; // what was asked for before there was a token
+
 async function carryOut(verb) {
-  if (!token.get()) return askToken();
+  if (!token.get()) { waiting = verb; return askToken(); }
+  if (verb === "stop" && !$("ask-stop").open) return $("ask-stop").showModal();
+  $("ask-stop").close();
   try {
     seen.told = ["good", `${verb}: ${(await control(verb)).message}`];
     setTimeout(() => { seen.told = null; show(); }, 8000);
   } catch (error) {
+    if (error.status === 401) waiting = verb;
     complain(error);
   }
   show();
@@ -156,14 +161,17 @@ function askToken(reason) {
 
 $("pause").addEventListener("click", () => carryOut($("pause").textContent.toLowerCase()));
 $("reload").addEventListener("click", () => carryOut("reload"));
-$("stop").addEventListener("click", () => (token.get() ? $("ask-stop").showModal() : askToken()));
-$("really-stop").addEventListener("click", () => { $("ask-stop").close(); carryOut("stop"); });
-$("token").addEventListener("click", () => askToken());
+$("stop").addEventListener("click", () => carryOut("stop"));
+$("really-stop").addEventListener("click", () => carryOut("stop"));
+$("token").addEventListener("click", () => { waiting = null; askToken(); });
 $("token-forget").addEventListener("click", () => { token.set(""); location.reload(); });
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   token.set($("token-text").value.trim());
-  location.reload();
+  if (!seen.status) return location.reload(); // nothing could be read without it
+  $("ask-token").close();
+  if (waiting && token.get()) carryOut(waiting);
+  waiting = null;
 });
 for (const button of document.querySelectorAll("dialog .close")) button.addEventListener("click", () => button.closest("dialog").close());
 $("run").addEventListener("change", () => choose(seen.runs.find((run) => String(run.run_id) === $("run").value)).catch(complain));

@@ -31,7 +31,8 @@ export class Explorer {
 
   /** New candidates were committed: the list follows where only its beginning is shown. */
   async follow() {
-    if (this.pages <= 1 && !$("candidates").contains(document.activeElement)) await this.load();
+    const busy = document.querySelector("dialog[open]") || $("candidates").contains(document.activeElement);
+    if (this.pages <= 1 && !busy) await this.load();
   }
 
   async load(further = false) {
