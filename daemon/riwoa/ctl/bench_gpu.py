@@ -18,9 +18,9 @@ def measured(parser: Parser, arguments: list[str], options: Options) -> dict[str
     parser.add_argument(
         "--results",
         type=Path,
-        required=True,
+        default=Path(".gpu"),
         metavar="DIR",
-        help="of small files: what was found, and what the next slice needs",
+        help="of small files: what was found, and what the next slice needs (default: .gpu)",
     )
     parser.add_argument("--status", action="store_true", help="tell what is done, next and not measured; run nothing")
     parser.add_argument("--page", type=Path, metavar="FILE", help="the page whose part on GPUs is to be written anew")

@@ -49,10 +49,9 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         raise UsageError(f"--prefer {FASTEST_EQUAL} is as good as the winner within the run's own target; no --within")
     paths = client_state(options.state)
     place = None if given.arch is None else _place(paths, given.run, given.arch)
-    if given.prefer == FASTEST_EQUAL:
-        place = fastest_equal(paths.journal, given.run).point.origin
-    elif wish:
-        place = chosen_network(paths.journal, given.run, wish).point.origin
+    if given.prefer == FASTEST_EQUAL or wish:
+        chose = fastest_equal(paths.journal, given.run) if not wish else chosen_network(paths.journal, given.run, wish)
+        place = None if chose.is_winner else chose.point.origin
     out = given.out or (paths.export if place is None else paths.export.with_name(f"export-{place[0]}-{place[1]}"))
     from riwoa.export import export_run  # torch: only once the command line is known to be right
     from riwoa.oracle.kind import ExportForm

@@ -33,8 +33,8 @@ from riwoa.search.seen import Hashes, SeenPhenotypes
 from riwoa.search.space import IntArray, Space
 
 ELITES = 10  # of the best, from which children are made
-UNIFORM, MUTANTS, CROSSINGS = 200, 300, 150  # architectures to choose from
-MOST_DRAWS = 20  # times so many uniform architectures are looked through for those within a limit
+UNIFORM, MUTANTS, CROSSINGS = 50, 150, 75  # architectures to choose from
+MOST_DRAWN = 4_000  # uniform architectures looked through for those within a limit
 MOST_STEPPED = 20  # of them are stepped to within it where too few are
 LEAST_FIRST, MOST_FIRST = 5, 200
 
@@ -124,7 +124,7 @@ class BayesianSearch(PopulationStrategy):
     def _uniform(self, count: int, taken: Hashes) -> Pool:
         """Uniform architectures, new and within the limit as far as a number of draws finds them."""
         draw = generator(self.seed, self.generation, "gp.uniform")
-        drawn = self._variation.uniform(draw, MOST_DRAWS * UNIFORM)
+        drawn = self._variation.uniform(draw, MOST_DRAWN)
         canonical = self.space.canonical(drawn)
         _, first = np.unique(canonical, axis=0, return_index=True)
         first = np.sort(first)

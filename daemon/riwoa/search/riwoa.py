@@ -79,7 +79,7 @@ from riwoa.search.space import IntArray, Space
 
 Children = tuple[FloatArray, npt.NDArray[np.str_], IntArray]  # vectors (n, D), operators and parents' rows (n,)
 _ASKING = ("semantic", "placebo")
-MOVES = 8  # of each member, to choose jointly from
+MOVES = 4  # of each member, to choose jointly from
 ATTACKS = 0.5  # of the slots, of which ``p_semantic`` is a share
 NEWEST = 0.3  # weight of the newest elite covariance in the moving average
 MOST_REPAIRS = 100  # single-choice steps towards a new phenotype within the target

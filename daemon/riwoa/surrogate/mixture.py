@@ -169,10 +169,11 @@ class MixtureKernel:
         kernels = [part.covariance(x, x, parameters) for part, x in zip(self.parts, scaled, strict=True)]
         noise = float(np.exp(parameters[self.noise]))
         covariance = np.sum(kernels, axis=0) + (noise + _JITTER) * np.eye(len(scores))
-        inverse = np.linalg.inv(covariance)
+        lower = np.linalg.cholesky(covariance)
+        inverse = _inverse_of(lower)
         weights = inverse @ scores
         away = (parameters - self.means) / self.sds
-        log_determinant = float(np.linalg.slogdet(covariance)[1])
+        log_determinant = 2.0 * float(np.log(np.diag(lower)).sum())
         cost = 0.5 * float(scores @ weights) + 0.5 * log_determinant + 0.5 * float(away @ away)
         slope = np.outer(weights, weights) - inverse
         gradient = away / self.sds
@@ -261,12 +262,13 @@ class MixtureProcess:
     def _solution(self) -> _Solution:
         if self._given is not None:
             return self._given
-        from scipy.linalg import solve_triangular
+        from scipy.linalg.lapack import dtrtri
 
         columns = self._kernel.scaled(self._indices, self._parameters)
         covariance = self._kernel.covariance(columns, columns, self._parameters)
         lower = np.linalg.cholesky(covariance + self._noise * np.eye(len(self._scores)))
-        inverse = solve_triangular(lower, np.eye(len(lower)), lower=True)
+        inverse, _ = dtrtri(lower, lower=1)
+        inverse = np.ascontiguousarray(inverse)
         return _Solution(columns, inverse, inverse.T @ (inverse @ _apart(self._scores, self._indices, self._trend)))
 
     @property
@@ -376,6 +378,14 @@ class MixtureLearner:
         if self._fitted is None or self._fitted[0] != content:
             self._fitted = content, self._kernel.fit(indices, _apart(normal_scores(values), indices, trend))
         return self._fitted[1]
+
+
+def _inverse_of(lower: FloatArray) -> FloatArray:
+    """Of the matrix with this lower Cholesky factor (n, n); LAPACK's way takes a third of the time of a general one."""
+    from scipy.linalg.lapack import dpotri
+
+    half, _ = dpotri(lower, lower=1)
+    return np.asarray(half + np.tril(half, -1).T)
 
 
 def _apart(scores: FloatArray, indices: IntArray, trend: Trend | None) -> FloatArray:
