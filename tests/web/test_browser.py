@@ -120,6 +120,12 @@ def test_the_page_shows_explores_and_controls_a_search(paths: StatePaths, state:
         browser.wait_for("document.querySelector('#state').textContent === 'running' && window.same")
         assert asked == ["pause", "resume"]
 
+        browser.evaluate(
+            "document.querySelector('#against').value = '1';"
+            "document.querySelector('#against').dispatchEvent(new Event('change'))"
+        )
+        browser.wait_for("document.querySelectorAll('#front .other').length === 1")
+
         for width in (390, 320):
             browser.show(width)
             assert browser.evaluate("document.documentElement.scrollWidth") == width

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import resource
 import signal
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from riwoa.errors import UsageError
 from riwoa.files.ownership import unwritable
@@ -22,6 +25,7 @@ from riwoa.web.tokens import TokenStore
 _NICENESS = 10  # the search comes first
 _CONNECTIONS = 1_200
 _KEEP_ALIVE_S = 15
+_REQUEST_S = 15.0  # for a request to come whole
 _END_S = 3
 
 
@@ -87,6 +91,29 @@ def _unix_listener(path: Path) -> socket.socket:
     return found
 
 
+class HastyProtocol(H11Protocol):
+    """Closes a connection on which no whole request came in time: uvicorn would wait for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self.loop.call_later(_REQUEST_S, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
+def _allow_connections() -> None:
+    """Have as many files open as there may be connections, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * _CONNECTIONS
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
+
+
 def serve(paths: StatePaths, daemon: Daemon, bound: socket.socket, *, open_reading: bool) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -97,10 +124,12 @@ def serve(paths: StatePaths, daemon: Daemon, bound: socket.socket, *, open_readi
         open_reading: whether this machine may read without a token.
     """
     os.nice(_NICENESS)
+    _allow_connections()
     journal = Journal(paths.journal)
     app = application(Gate(TokenStore(paths), open_reading=open_reading), Observer(daemon, journal), journal)
     config = uvicorn.Config(
         app,
+        http=HastyProtocol,
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -3,12 +3,12 @@
 import { control, get, listen, token } from "./api.js";
 import { drawFront, drawSteps } from "./charts.js";
 import { Explorer, modelWords } from "./explorer.js";
-import { clock, element, measure } from "./format.js";
+import { clock, element, measure, short } from "./format.js";
 import { bestPanel, configPanel, modelPanel, notices, progressPanel, showState, workersPanel } from "./panels.js";
 
 const $ = (id) => document.getElementById(id);
 const EVERY_MS = 2500; // between two looks at what was committed
-const seen = { status: null, run: null, runs: [], steps: [], front: null, cloud: [], lost: null, told: null };
+const seen = { status: null, run: null, runs: [], steps: [], front: null, cloud: [], other: null, lost: null, told: null };
 const explorer = new Explorer(complain);
 let wordsCursor = null;
 
@@ -22,7 +22,7 @@ function show() {
     shown.push(...notices(status));
     const latest = seen.runs[0]?.run_id === seen.run?.run_id ? seen.run : null;
     replace("best", bestPanel(status, latest));
-    replace("progress", progressPanel(status, latest ? lastRise() : null));
+    replace("progress", progressPanel(status, latest, latest ? lastRise() : null));
     replace("workers", workersPanel(status));
     replace("model", modelPanel(status));
     showControls(status);
@@ -39,7 +39,7 @@ function replace(id, ...nodes) {
 function lastRise() {
   const last = seen.steps.filter((step, i, all) => i === 0 || step.value !== all[i - 1].value || step.latency_ms !== all[i - 1].latency_ms).at(-1);
   const total = seen.steps.at(-1)?.evaluations;
-  return last ? `${measure(seen.run.metric, last.value)} at ${clock(last.committed_unix_s)}, ${total - last.evaluations} evaluations ago` : null;
+  return last ? `${measure(seen.run.metric, last.value)} at ${clock(last.committed_unix_s)}, ${short(total - last.evaluations)} evaluations ago` : null;
 }
 
 function showControls(status) {
@@ -51,8 +51,8 @@ function showControls(status) {
 
 function draw() {
   if (!seen.run) return;
-  drawSteps($("steps"), seen.steps, seen.run);
-  if (seen.front) drawFront($("front"), seen.front, seen.cloud, seen.run, (one) => explorer.open(one.generation, one.slot));
+  drawSteps($("steps"), seen.steps, seen.run, seen.other);
+  if (seen.front) drawFront($("front"), seen, (one) => explorer.open(one.generation, one.slot));
 }
 
 function complain(error) {
@@ -73,6 +73,7 @@ async function choose(run) {
   seen.run = run ?? null;
   if (!run) return draw();
   describe(run);
+  offerOthers(run);
   const explored = explorer.choose(run);
   [seen.steps, seen.front] = await Promise.all([get(`runs/${run.run_id}/progress`), get(`runs/${run.run_id}/front`)]);
   draw();
@@ -80,8 +81,25 @@ async function choose(run) {
   await explored;
   const [cloud, events, configs] = await Promise.all([newest(run), get(`runs/${run.run_id}/events`), get(`runs/${run.run_id}/config`), loadWords()]);
   seen.cloud = cloud;
-  $("events").replaceChildren(...events.items.map(eventItem));
+  $("events").replaceChildren(...(events.items.length ? events.items.map(eventItem) : [element("li", { class: "quiet" }, "none yet")]));
   replace("config", configPanel(seen.status ?? {}, configs));
+  draw();
+}
+
+/** Runs to compare with: those that looked for the same metric. */
+function offerOthers(run) {
+  const others = seen.runs.filter((other) => other.run_id !== run.run_id && other.metric === run.metric && other.evaluations);
+  seen.other = null;
+  $("comparing").hidden = !others.length;
+  $("against").replaceChildren(element("option", { value: "" }, "no other"), ...others.map((other) => element("option", { value: other.run_id }, `run ${other.run_id}`)));
+}
+
+async function compare(runId) {
+  const run = seen.runs.find((other) => String(other.run_id) === runId);
+  if (run) {
+    const [steps, front] = await Promise.all([get(`runs/${runId}/progress`), get(`runs/${runId}/front`)]);
+    seen.other = { run, steps, front };
+  } else seen.other = null;
   draw();
 }
 
@@ -175,6 +193,7 @@ $("token-form").addEventListener("submit", (event) => {
 });
 for (const button of document.querySelectorAll("dialog .close")) button.addEventListener("click", () => button.closest("dialog").close());
 $("run").addEventListener("change", () => choose(seen.runs.find((run) => String(run.run_id) === $("run").value)).catch(complain));
+$("against").addEventListener("change", () => compare($("against").value).catch(complain));
 $("more-words").addEventListener("click", () => loadWords(true).catch(complain));
 let width = innerWidth;
 addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; draw(); } });

@@ -3,38 +3,40 @@
 import { clock, element, measure, milliseconds, short } from "./format.js";
 
 const HEIGHT = 250;
-const MARGIN = { top: 14, right: 14, bottom: 34, left: 58 };
+const MARGIN = { top: 14, right: 26, bottom: 34, left: 58 };
 
-/** How the leader rose. `byTime`: over the clock instead of evaluations. */
-export function drawSteps(figure, steps, run, planned) {
-  const shown = steps.filter((step) => step.value !== null && step.evaluations !== null);
+const isKnown = (step) => step.value !== null && step.evaluations !== null;
+
+/** How the leader rose; `other` is a run to compare with, or null. */
+export function drawSteps(figure, steps, run, other) {
+  const shown = steps.filter(isKnown), compared = (other?.steps ?? []).filter(isKnown);
   if (!shown.length) return empty(figure, "nothing was evaluated yet");
   const last = shown.at(-1).evaluations;
   const values = shown.map((step) => step.value);
-  const plot = frame(figure, [0, Math.max(last, 1)], padded(values), {
+  const plot = frame(figure, [0, Math.max(last, compared.at(-1)?.evaluations ?? 1)], padded([...values, ...compared.map((step) => step.value)]), {
     x: "evaluations", y: (value) => measure(run.metric, value, 1), xWord: short,
     label: `Best value over evaluations: ${measure(run.metric, values.at(-1))} after ${short(last)}`,
   });
-  let path = "";
-  shown.forEach((step, i) => {
-    const x = plot.x(step.evaluations), y = plot.y(step.value);
-    path += i ? `H${x}V${y}` : `M${x},${y}`;
-  });
-  plot.svg.append(element("svg:path", { class: "curve", d: path }));
+  if (compared.length) plot.svg.append(stairs(plot, compared.map((step) => [step.evaluations, step.value]), "curve other"));
+  plot.svg.append(stairs(plot, shown.map((step) => [step.evaluations, step.value]), "curve"));
   for (const step of thinned(shown, 80)) {
     const words = `${measure(run.metric, step.value)} at ${milliseconds(step.latency_ms)} after ${short(step.evaluations)} evaluations, ${clock(step.committed_unix_s)}${step.feasible ? "" : ", beyond a limit"}`;
     plot.svg.append(element("svg:circle", { class: step.feasible ? "point" : "cloud", cx: plot.x(step.evaluations), cy: plot.y(step.value), r: 3 }, element("svg:title", {}, words)));
   }
   const gained = shown.length > 1 ? `last improvement after ${short(lastRise(shown).evaluations)} of ${short(last)} evaluations, ${clock(lastRise(shown).committed_unix_s)}` : "one leader so far";
-  figure.append(element("figcaption", {}, gained));
+  const beside = compared.length ? `; dashed: run ${other.run.run_id}, ${measure(other.run.metric, compared.at(-1).value)} after ${short(compared.at(-1).evaluations)}` : "";
+  figure.append(element("figcaption", {}, gained + beside));
 }
 
-/** The front before a cloud of other candidates, with the target; `open` is called with a point's candidate. */
-export function drawFront(figure, front, cloud, run, open) {
-  const points = front.points.filter((point) => point.candidate.latency_ms && point.candidate.value !== null);
+const isPlaced = ({ candidate }) => candidate.latency_ms && candidate.value !== null;
+
+/** The front before a cloud of other candidates, with the target and the front of `other`, a run to compare with. */
+export function drawFront(figure, { front, cloud, run, other }, open) {
+  const points = front.points.filter(isPlaced), compared = (other?.front.points ?? []).filter(isPlaced).map(({ candidate }) => [candidate.latency_ms, candidate.value]);
   if (!points.length) return empty(figure, "no latency is known of any network yet");
   const others = cloud.filter((one) => one.latency_ms && one.value !== null);
-  const xs = points.map((point) => point.candidate.latency_ms), ys = points.map((point) => point.candidate.value);
+  const xs = [...points.map((point) => point.candidate.latency_ms), ...compared.map(([x]) => x)].sort((a, b) => a - b);
+  const ys = [...points.map((point) => point.candidate.value), ...compared.map(([, y]) => y)];
   const yRange = padded([...ys, ...others.map((one) => one.value)]);
   const plot = frame(figure, padded(run.target_ms ? [...xs, run.target_ms] : xs), yRange, {
     x: "latency, ms", y: (value) => measure(run.metric, value, 1), xWord: short,
@@ -48,9 +50,9 @@ export function drawFront(figure, front, cloud, run, open) {
     plot.svg.append(element("svg:line", { class: "target", x1: x, x2: x, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }));
     plot.svg.append(element("svg:text", { class: "target-word", x: x - 5, y: HEIGHT - MARGIN.bottom - 6, "text-anchor": "end" }, "target"));
   }
-  const path = points.map(({ candidate: c }, i) => (i ? `H${plot.x(c.latency_ms)}V${plot.y(c.value)}` : `M${plot.x(c.latency_ms)},${plot.y(c.value)}`)).join("");
-  plot.svg.append(element("svg:path", { class: "curve", d: path }));
-  const keyed = points.length <= 60;
+  if (compared.length) plot.svg.append(stairs(plot, compared, "curve other"));
+  plot.svg.append(stairs(plot, points.map(({ candidate }) => [candidate.latency_ms, candidate.value]), "curve"));
+  const keyed = points.length <= 24; // more would be a long way for whoever goes by the keyboard; the list has them all
   for (const point of [...points].sort((a, b) => a.leader - b.leader)) {
     const c = point.candidate;
     const test = point.test_accuracy === null ? "" : `, ${measure("accuracy", point.test_accuracy)} on test pictures`;
@@ -62,7 +64,13 @@ export function drawFront(figure, front, cloud, run, open) {
       keydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(c); } },
     }, element("svg:title", {}, words)));
   }
-  figure.append(element("figcaption", {}, `${points.length} networks of ${short(front.evaluated)} candidates; ${others.length ? "grey: the newest candidates; " : ""}choose one to see it`));
+  figure.append(element("figcaption", {}, `${points.length} networks of ${short(front.evaluated)} candidates; ${compared.length ? `dashed: run ${other.run.run_id}; ` : ""}${others.length ? "grey: the newest candidates; " : ""}choose one to see it`));
+}
+
+/** A line of stairs through points in data's units. */
+function stairs(plot, points, kind) {
+  const path = points.map(([x, y], i) => (i ? `H${plot.x(x)}V${plot.y(y)}` : `M${plot.x(x)},${plot.y(y)}`)).join("");
+  return element("svg:path", { class: kind, d: path });
 }
 
 function empty(figure, words) {

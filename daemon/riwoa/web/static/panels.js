@@ -58,8 +58,8 @@ function missed(leader) {
   return `not within the limits${over.length ? `: ${over.join("; ")}` : ""}`;
 }
 
-export function progressPanel(status, lastRise) {
-  const run = status.run, counts = status.evaluations;
+export function progressPanel(status, latest, lastRise) {
+  const run = status.run, counts = status.evaluations ?? (latest ? { unique: latest.evaluations } : null);
   if (!run) return element("p", { class: "quiet" }, status.message || "no run was begun");
   const total = run.phase === "search" ? run.generations : run.polish_evaluations;
   const done = run.phase === "search" ? run.generation : run.polish_spent;
@@ -119,5 +119,5 @@ const percent = (share) => (share === null || share === undefined ? "–" : `${(
 
 export function table(heads, rows) {
   const cells = (row, tag) => row.map((cell, i) => element(tag, { ...(i ? { class: "number" } : {}), ...(tag === "th" ? { scope: "col" } : {}) }, cell));
-  return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, cells(heads, "th"))), element("tbody", {}, rows.map((row) => element("tr", {}, cells(row, "td"))))));
+  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `${heads[0]}s, scrollable` }, element("table", {}, element("thead", {}, element("tr", {}, cells(heads, "th"))), element("tbody", {}, rows.map((row) => element("tr", {}, cells(row, "td"))))));
 }
