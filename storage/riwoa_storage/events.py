@@ -58,6 +58,14 @@ class ConfigApplied(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigRefused(Event):
+    """An edited configuration was refused, all of it or its ``refused`` keys: dotted key -> [old, new]."""
+
+    reason: str
+    refused: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlineReached(Event):
     """A deadline ended the run; ``phase`` is the search's, or "not searching"."""
 
@@ -197,6 +205,7 @@ KINDS: Mapping[str, type[Event]] = {
     "cognition": CognitionProvided,
     "memory": MemoryInherited,
     "config_applied": ConfigApplied,
+    "config_refused": ConfigRefused,
     "deadline": DeadlineReached,
     "space_exhausted": SpaceExhausted,
     "search_converged": SearchConverged,

@@ -13,8 +13,11 @@ from typing import Any, TypeVar, overload
 from riwoa_storage.checked import CheckedTables
 from riwoa_storage.errors import JournalCorruptError, JournalMissingError, RowDamagedError
 from riwoa_storage.events import Event
+from riwoa_storage.flat import FlatRows
+from riwoa_storage.history import History
 from riwoa_storage.integrity import Integrity
 from riwoa_storage.lookup import KeyLookup
+from riwoa_storage.names import NameLookup
 from riwoa_storage.places import PlaceLookup
 from riwoa_storage.records import (
     AdapterRecord,
@@ -43,7 +46,8 @@ class JournalReader:
     """A read-only view of the journal at ``path``.
 
     ``by_key`` finds what the journal knows of architectures, ``by_place`` what it knows of single individuals,
-    ``seconds`` adds up how long things took, ``integrity`` checks the whole.
+    ``by_name`` individuals by short names; ``history`` knows what people ask of a run, ``flat`` gives all of it to
+    other programs, ``seconds`` adds up how long things took, ``integrity`` checks the whole.
 
     Raises:
         JournalMissingError: there is no journal.
@@ -57,6 +61,9 @@ class JournalReader:
         self.name = self._tables.name
         self.by_key = KeyLookup(self._tables)
         self.by_place = PlaceLookup(self._tables)
+        self.history = History(self._tables)
+        self.by_name = NameLookup(self._tables, self.history)
+        self.flat = FlatRows(self._tables)
         self.seconds = SpentSeconds(self._tables)
         self.integrity = Integrity(self._tables)
 

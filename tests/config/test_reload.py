@@ -17,7 +17,7 @@ def reloader_of(file: Path, *overrides: str) -> Reloader:
 
 def refusal_of(reloader: Reloader) -> tuple[str | None, tuple[str, ...]]:
     """Why the file was refused, and which of its keys only a restart changes."""
-    return reloader.error, reloader.restart_keys
+    return reloader.error, tuple(reloader.outcome.refused)
 
 
 @pytest.fixture
@@ -59,10 +59,12 @@ def test_a_bad_file_changes_nothing_and_shows_why_until_it_is_mended(file: Path,
 def test_a_file_with_a_key_that_cannot_change_applies_none_of_it_and_names_the_key(file: Path) -> None:
     reloader = reloader_of(file)
     file.write_text("[run]\ngenerations = 11\nseed = 5\n[oracle]\nworkers = 3\n")
-    with pytest.raises(ConfigError, match=r"run\.seed, oracle\.workers cannot change in a run; nothing of it"):
+    with pytest.raises(ConfigError):
         reloader.reload()
-    assert reloader.restart_keys == ("run.seed", "oracle.workers")
-    assert "run.seed" in (reloader.error or "")
+    assert tuple(reloader.outcome.refused) == ("run.seed", "oracle.workers")
+    refused = "refused: run.seed 0 → 5 (needs --new-run), oracle.workers auto → 3 (needs a restart of the daemon)"
+    rest = "nothing of the file was applied, nor run.generations 10 → 11: `riwoactl reload --partial` applies that"
+    assert reloader.error == f"{file}: {refused}; {rest}"
     assert reloader.take() is None
     file.write_text("[run]\ngenerations = 11\n")
     reloader.reload()
@@ -72,16 +74,83 @@ def test_a_file_with_a_key_that_cannot_change_applies_none_of_it_and_names_the_k
     assert taken[0].run.generations == 11
 
 
+def test_a_partial_reload_applies_the_rest_of_such_a_file_and_says_both(file: Path) -> None:
+    reloader = reloader_of(file)
+    file.write_text("[run]\ngenerations = 11\nseed = 5\n")
+    outcome = reloader.reload(partial=True)
+    assert outcome.sentence == (
+        "applies at the next generation: run.generations 10 → 11; refused: run.seed 0 → 5 (needs --new-run)"
+    )
+    assert outcome.told("applied").startswith("applied: run.generations 10 → 11; refused:")
+    with pytest.raises(ConfigError):  # as the watcher reads it again
+        reloader.reload()
+    taken = reloader.take()  # the file still asks for it
+    assert taken is not None
+    assert (taken[0].run.generations, taken[0].run.seed) == (11, 0)
+    told = reloader.take_refusal()
+    assert told is not None
+    assert dict(told.refused) == {"run.seed": (0, 5)}
+    assert reloader.take_refusal() is None
+
+
+async def test_the_watcher_does_not_undo_what_a_partial_reload_said_of_the_same_writing(file: Path) -> None:
+    reloader = reloader_of(file)
+    watch = await watching(reloader)
+    file.write_text("[run]\ngenerations = 11\nseed = 5\n")
+    await reloader.reload_aside(partial=True)
+    await asyncio.sleep(1.0)  # longer than the watcher waits for a file to be whole
+    assert reloader.error is None
+    assert "refused: run.seed 0 → 5 (needs --new-run)" in reloader.outcome.sentence
+    file.write_text("[run]\ngenerations = 12\nseed = 5\n")
+    await until("error", reloader)
+    watch.cancel()
+
+
+def test_no_part_of_a_file_that_lost_a_table_applies(file: Path) -> None:
+    file.write_text("[run]\ngenerations = 10\n[governor]\nevery_s = 9.0\n")
+    reloader = reloader_of(file)
+    file.write_text("[run]\ngenerations = 11\n")
+    with pytest.raises(ConfigError, match=r"refused: \[governor\] is gone from it"):
+        reloader.reload(partial=True)
+    file.write_text("")
+    with pytest.raises(ConfigError, match=r"refused: the file is empty, and had \[governor\], \[run\]"):
+        reloader.reload(partial=True)
+    assert reloader.take() is None
+
+
+def test_what_waits_is_forgotten_when_the_file_no_longer_asks_for_it(file: Path) -> None:
+    reloader = reloader_of(file)
+    file.write_text("[run]\ngenerations = 12\npolish_evaluations = 7\n")
+    reloader.reload()
+    file.write_text("[run]\ngenerations = 10\npolish_evaluations = 7\nseed = 5\n")  # refused, and asks for less
+    with pytest.raises(ConfigError):
+        reloader.reload()
+    assert list(reloader.waiting) == ["run.polish_evaluations"]
+    file.write_text("[run]\ngenerations = 10\n")
+    assert reloader.reload().sentence == "nothing changed: the file asks for what is in force"
+    assert reloader.waiting == {}
+    assert reloader.take() is None
+
+
+def test_a_partial_reload_refuses_what_is_not_valid_without_the_rest(file: Path) -> None:
+    file.write_text('[objective]\nkind = "front"\n')
+    reloader = reloader_of(file)
+    file.write_text('[objective]\nlatency_ms = "none"\n')  # a front has an end
+    with pytest.raises(ConfigError, match="not valid alone"):
+        reloader.reload(partial=True)
+    assert reloader.take() is None
+
+
 def test_while_there_are_further_limits_the_latency_target_cannot_change_in_a_run(file: Path) -> None:
     file.write_text("[objective]\nlatency_ms = 4.5\n")
     reloader = reloader_of(file, 'objective.constraints=["parameters <= 2e6"]')
     file.write_text("[objective]\nlatency_ms = 3.0\n")
-    with pytest.raises(ConfigError, match=r"objective\.latency_ms cannot change in a run"):  # prompts count on it
+    with pytest.raises(ConfigError, match=r"refused: objective\.latency_ms 4\.5 → 3\.0"):  # prompts count on it
         reloader.reload()
     assert reloader.take() is None
     plain = reloader_of(file)
     file.write_text("[objective]\nlatency_ms = 4.5\n")
-    assert list(plain.reload().live) == ["objective.latency_ms"]
+    assert list(plain.reload().accepted) == ["objective.latency_ms"]
 
 
 def test_a_run_that_stands_on_older_values_of_fixed_keys_still_takes_edits(file: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_file_whose_keys_get_their_new_names_while_a_run_goes_on_changes_nothi
         '[oracle]\nkind = "table"\nworkers = 3\ntable = {file = "cells.npz", accuracy = "acc", order = true}\n'
     )
     found = reloader.reload()
-    assert (found.live, found.refused, reloader.error) == ({}, {}, None)
+    assert (found.accepted, found.refused, reloader.error) == ({}, {}, None)
     file.write_text('[oracle]\nkind = "table"\nworkers = 3\n')
     with pytest.raises(ConfigError, match=r"\[oracle\.table\] is gone from it"):
         reloader.reload()

@@ -20,6 +20,13 @@ def test_the_daemon_is_told_and_its_answer_printed(
     assert capsys.readouterr().out == "as you wish\n"
 
 
+def test_a_partial_reload_is_a_request_of_its_own(tmp_path: Path) -> None:
+    with daemon(tmp_path, {"ok": True}) as requests:
+        assert main(["reload", "--partial", "--state", str(tmp_path)]) == 0
+        assert main(["pause", "--partial", "--state", str(tmp_path)]) == 64
+    assert [request["verb"] for request in requests] == ["reload --partial"]
+
+
 @pytest.mark.parametrize("verb", _VERBS)
 def test_without_a_daemon_it_exits_69_and_says_how_to_start_one(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -100,6 +100,7 @@ _ALLOWED_OF_RIWOA = {
     *(
         "riwoa.service",
         "riwoa.service.limit_text",
+        "riwoa.service.progress",
         "riwoa.service.status_check",
         "riwoa.service.status_object",
         "riwoa.service.timed_status",

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from riwoa.ctl import main
 from riwoa.ctl.ask import SilentError, ask
 from riwoa.ctl.status import collect, exit_code
+from riwoa.ctl.status_detail import detail_rows
 from riwoa.ctl.status_text import render
 from riwoa.errors import ControlError
 from riwoa.paths import StatePaths
@@ -46,6 +47,10 @@ OPERATORS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def detailed(status: StatusObject) -> str:
+    return render(status, detail_rows(status))
+
+
 def test_a_running_daemon_is_asked(tmp_path: Path) -> None:
     with daemon(tmp_path, {"ok": True, "status": status_object()}) as requests:
         status = collect(StatePaths(tmp_path))
@@ -65,11 +70,11 @@ def test_why_no_model_writes_is_shown(state: str) -> None:
 def test_what_was_given_up_and_how_the_predictor_does_are_shown() -> None:
     counts = {"unique": 80, "cache_hits": 2, "failed": 0, "dropped": 31, "audited": 4, "missed": 1}
     screening = {"examples": 60, "prior": 400, "interval": 0.9, "covered": 0.87, "related": 0.931}
-    text = render(status_object(evaluations=counts, screening=screening))
+    text = detailed(status_object(evaluations=counts, screening=screening))
     assert "31 candidates given up on a lower rung; 1 of 4 tested would have mattered" in text
     assert "a predictor knows 460 evaluations; 87 % of its latest 90 % intervals held; another oracle's are" in text
     assert "are followed, rank correlation 0.93" in text
-    quiet = render(status_object(evaluations={**counts, "dropped": 0}, screening={**screening, "covered": None}))
+    quiet = detailed(status_object(evaluations={**counts, "dropped": 0}, screening={**screening, "covered": None}))
     assert "given up" not in quiet
     assert "predictor" not in quiet
 
@@ -82,13 +87,14 @@ def test_the_test_pictures_come_before_those_that_chose_the_leader_and_what_is_a
     test = {"accuracy": 0.783, "accuracy_error": 0.0123, "pictures": 400, "views": 8, "fastest_equal": fastest}
     status = checked_status(status_object(leader={**leader, "tries": 130, "images": 3200}, test=test))
     assert status is not None
-    lines = [line.split(None, 1)[-1] for line in render(status).splitlines()]
-    at = lines.index("78.30 % ± 1.23 on 400 pictures, 8 views each, that chose nothing")
-    assert lines[at + 1].endswith("and faster: 1.200 ms (-0.30 ± 0.40 points, p = 0.51)")
-    assert lines[at + 2].startswith("81.00 %, the best of 130 tries on 3200 images, at 1.700 ms")
+    lines = [line[13:] for line in render(status).splitlines()]
+    at = lines.index("78.30 % ± 1.23 on 400 test pictures, 8 views each, that chose nothing")
+    assert lines[at + 1] == "81.00 % on 3200 validation images, the best of 130 tries"
+    assert lines[at + 2].endswith("and faster: 1.200 ms (-0.30 ± 0.40 points, p = 0.51)")
+    assert lines[at + 3] == "1.700 ms, within the target of 1.900 ms"
     assert "leader 78.30 % on test at" in one_line(status)
     assert "leader 81.00 % on validation at" in one_line(status_object(leader={**leader, "images": 3200}))
-    assert "none: they are gone" in render(status_object(test={"reason": "they are gone"}))
+    assert "no test: they are gone" in render(status_object(test={"reason": "they are gone"}))
 
 
 def test_the_journal_alone_tells_what_the_test_pictures_said(tmp_path: Path) -> None:
@@ -107,13 +113,15 @@ def test_the_journal_alone_tells_what_the_test_pictures_said(tmp_path: Path) -> 
 def test_a_state_that_claims_to_run_without_a_daemon_is_that_of_a_killed_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "status.json").write_text(json.dumps(status_object()))
+    (tmp_path / "status.json").write_text(json.dumps(status_object(go_on="riwoad --config /c.toml")))
     (tmp_path / "lock").write_text("123\n")  # left behind by SIGKILL, held by nobody
     assert main(["status", "--state", str(tmp_path)]) == 3
     out = capsys.readouterr().out
+    assert out.startswith("state        killed after 1970-01-01")
     assert "the daemon was killed, or lost power, after" in out
-    assert "start again to continue" in out
-    assert "81.00 % at 1.700 ms" in out
+    assert "while running; nothing committed is lost" in out
+    assert "go on        riwoad --config /c.toml" in out
+    assert "81.00 %" in out
     assert "oracle-0" not in out
 
 
@@ -233,8 +241,9 @@ def test_no_status_of_odd_fields_is_more_than_a_reader_can_take(odd: dict[str, A
         return
     for alive in (True, False):
         shown: StatusObject = {**checked, "alive": alive}
-        text = render(shown)
-        assert all(line.isprintable() for line in text.splitlines())
+        for columns in (None, 5, 40):
+            text = render(shown, detail_rows(shown), columns=columns)
+            assert all(line.isprintable() for line in text.splitlines())
         json.dumps(shown)
         exit_code(shown["state"])
     assert progress_lines(checked)
@@ -253,7 +262,7 @@ def test_where_there_are_no_latencies_none_is_shown() -> None:
         "alive": True,
     }
     assert " ms" not in one_line(shown)
-    assert " ms" not in next(line for line in render(shown).splitlines() if line.startswith("leader"))
+    assert " ms" not in next(line for line in render(shown).splitlines() if line.startswith("best"))
 
 
 def test_a_whole_status_passes_the_check_as_it_is() -> None:
@@ -268,17 +277,17 @@ def test_a_clock_that_was_wrong_makes_no_odd_status(offset_s: float, tmp_path: P
     then = time.time() + offset_s
     (tmp_path / "status.json").write_text(json.dumps(status_object(started_unix_s=then, updated_unix_s=then)))
     status = collect(StatePaths(tmp_path))
-    assert (status["state"], exit_code(status["state"])) == ("stopped", 3)
+    assert (status["state"], exit_code(status["state"])) == ("killed", 3)
     assert "was killed, or lost power" in render(status)
-    assert "-" not in render({**status, "alive": True}).splitlines()[0]
+    assert " -" not in render({**status, "alive": True}).splitlines()[0]
 
 
 def test_the_leaders_accuracy_is_shown_with_its_standard_error_where_images_were_drawn() -> None:
     leader = status_object()["leader"]
     assert leader is not None
     text = render({**status_object(leader={**leader, "accuracy_error": 0.0123}), "alive": True})
-    assert "81.00 % ± 1.23 at 1.700 ms" in text
-    assert "81.00 % at 1.700 ms" in render({**status_object(leader={**leader, "accuracy_error": None}), "alive": True})
+    assert "81.00 % ± 1.23" in text
+    assert "81.00 %\n" in render({**status_object(leader={**leader, "accuracy_error": None}), "alive": True})
 
 
 def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,23 +308,62 @@ def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     ],
 )
 def test_every_shape_of_status_is_readable(changes: dict[str, Any]) -> None:
-    text = render({**status_object(**changes), "alive": True})
-    assert all(line[13:14].strip() and line[12] == " " for line in text.splitlines())
-    assert "None" not in text
+    for columns in (None, 40):
+        status: StatusObject = {**status_object(**changes), "alive": True}
+        text = render(status, detail_rows(status), columns=columns)
+        assert all(line[13:14].strip() and line[12] == " " for line in text.splitlines())
+        assert all(len(line) <= (columns or 2000) for line in text.splitlines())
+        assert "None" not in text
 
 
 def test_the_language_model_its_adapter_and_each_operators_credit_are_shown() -> None:
-    text = render({**status_object(proposals=PROPOSALS, operators=OPERATORS), "alive": True})
+    text = detailed({**status_object(proposals=PROPOSALS, operators=OPERATORS), "alive": True})
     assert "smollm2@1234 (breaker open, 4 batches left: killed by signal 9), lag 1: 40 answered, 1 waiting" in text
     assert "93 % busy, 61 tokens a second, 2 restarts" in text
     assert "abababababab, since generation 12; trainings: 2 accepted, 1 rejected, 0 failed" in text
     assert "damaged, gone or refused, an older one is used: cdcdcdcdcdcd" in text
-    semantic = "semantic  16 of 40 beat the parent: 40 % (26 to 55), mean gain 0.400 %, 0.2000 % a second"
+    semantic = "semantic  16 of 40 beat the parent: 40 % (26 to 55), 0.400 points gained a proposal of 2.00 s"
     assert f"{semantic}; 3 not valid; 2 repeats" in text
     assert text.index("semantic  16") < text.index("spiral    10")  # the most winning first
 
 
 def test_the_config_error_and_the_target_are_shown() -> None:
     text = render({**status_object(), "alive": True})
-    assert "oracle.workers = 0, should be positive" in text
-    assert "81.00 % at 1.700 ms (target 1.900 ms)" in text
+    assert "wrong        configuration, the old one stays: oracle.workers = 0, should be positive" in text
+    assert "1.700 ms, within the target of 1.900 ms" in text
+
+
+def test_what_people_ask_stands_in_the_order_in_which_they_ask_and_the_inner_life_waits_for_verbose() -> None:
+    whole = status_object(proposals=PROPOSALS, operators=OPERATORS, config=None, state_since_unix_s=time.time() - 60)
+    improved = {"generation": 5, "found_unix_s": time.time() - 30, "operator": "climb", "metric": "accuracy"}
+    improved |= {"value": 0.81, "former_value": 0.8088}
+    status: StatusObject = {**whole, "alive": True, "improvement": improved}  # type: ignore[typeddict-item]
+    lines = render(status).splitlines()
+    names = [line[:13].strip() for line in lines if line[:13].strip()]
+    assert names == ["state", "now", "best", "latency", "progress", "time left", "improved", "wrong", "files"]
+    assert lines[0].startswith("state        running for 1 min 00 s, since ")
+    assert "improved     30 s ago: +0.12 points, by a climb (generation 5)" in lines
+    assert "time left    about 55 s of search and polish; then the winner is judged, timed and exported" in lines
+    assert any("the language model: breaker open, 4 batches left: killed by signal 9" in line for line in lines)
+    assert not any(word in "\n".join(lines) for word in ("credit", "adapter  ", "digest", "oracle-0", "revision"))
+    more = detailed(status)
+    assert all(f"\n{name}" in more for name in ("credit", "adapter", "digest", "workers", "run"))
+
+
+def test_the_bound_that_ends_the_run_first_is_its_progress() -> None:
+    run = {**(status_object()["run"] or {}), "generations": 200, "generation": 23, "most_evaluations": 150}
+    status: StatusObject = {**status_object(run=run, evaluations={"unique": 92, "per_s": 4.6}), "alive": True}
+    assert "progress     92 of 150 evaluations (61 %), generation 23; 4.6 a second" in render(status)
+    assert "search 92 of 150 evaluations" in one_line(status)
+    slow: StatusObject = {**status, "run": {**run, "most_evaluations": 9000}}  # type: ignore[typeddict-item]
+    assert "progress     generation 23 of 200 (12 %), 92 evaluations; 4.6 a second" in render(slow)
+    assert "time left    unknown" in render({**slow, "time_left_s": None})
+
+
+def test_the_journal_alone_tells_how_the_leader_was_found(tmp_path: Path) -> None:
+    found = [(individual(0, ("a", 0.75, 1.5)),), (individual(0, ("b", 0.76, 1.5)),)]
+    write_journal(tmp_path / "journal.db", found)
+    status = collect(StatePaths(tmp_path))
+    assert ": +1.00 points, by the first draw (generation 1)" in render(status)
+    assert f"go on        riwoad --state {tmp_path}" in render(status)
+    assert "2 of" not in render(status)

@@ -14,14 +14,14 @@ import pytest
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
-from riwoa.errors import OracleError
+from riwoa.errors import ConfigError, OracleError
 from riwoa.run.ledger import evaluated
 from riwoa.run.strategy import configured_strategy, screening_of
 from riwoa.run.task import KeptLatencies, SearchTask
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa_storage.errors import JournalCorruptError
-from riwoa_storage.events import SearchConverged
+from riwoa_storage.events import ConfigRefused, SearchConverged
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, ReplyRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
@@ -264,12 +264,19 @@ async def test_a_reload_applies_at_the_next_boundary_and_is_journaled(tmp_path: 
     reloader = Reloader(load(file, SMALL, {}), SMALL)
 
     def edit(conductor: Any) -> None:
+        if conductor.generation == 1:
+            file.write_text("[objective]\nlatency_ms = 3.0\n[run]\nseed = 5\n")
+            with pytest.raises(ConfigError):
+                reloader.reload()
         if conductor.generation == 2:
             file.write_text("[objective]\nlatency_ms = 3.0\n")
             reloader.reload()
 
     await conduct(path, reloader=reloader, at_commit=edit)
     with JournalReader(path) as reader:
+        (refused,) = reader.events(1, ConfigRefused)
+        assert (refused.generation, refused.refused) == (1, {"run.seed": [0, 5]})
+        assert "refused: run.seed 0 → 5 (needs --new-run); nothing of the file was applied" in refused.reason
         revisions = reader.config_revisions(1)
         versions = {g.generation: g.individuals[0].fitness_version for g in reader.generations(1)}
         last = reader.last_generation(1)

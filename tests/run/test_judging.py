@@ -17,6 +17,7 @@ from riwoa.run.history import Best
 from riwoa.run.journal import RunJournal
 from riwoa.run.judging import Judges, judge_networks, unjudged
 from riwoa.search.pareto import ParetoPoint
+from riwoa.service.front_view import left_out_line, told_apart
 from riwoa_storage.events import NetworkJudged
 from riwoa_storage.records import IndividualRecord
 from riwoa_storage.writer import JournalWriter
@@ -84,6 +85,9 @@ async def test_the_winner_comes_first_then_the_nearest_and_what_is_journaled_is_
         ("beyond", True),
     ]
     assert fastest_equal(path).point.key == "near"
+    shown = told_apart(found)
+    assert [n.point.key for n in shown] == ["far", "near", "winner"]  # "beyond" is the winner, as far as can be told
+    assert left_out_line(found, shown).startswith("One more network lies closer than the errors can tell")
 
 
 async def test_a_deadline_leaves_time_for_the_winner_alone(tmp_path: Path) -> None:

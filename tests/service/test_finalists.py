@@ -122,7 +122,7 @@ async def end(state: Path, winner: Best, target_ms: float) -> Mapping[str, Any]:
     async with await JournalWriter.open(state / "journal.db") as writer:
         run = RunJournal(writer, state / "journal.db", 1)
         search = EndedSearch(run, winner, front(run, objective), objective, 0.02, most=2)
-        return await time_finalists(search, lambda words: None)
+        return await time_finalists(search, lambda words, done, total: None)
 
 
 def front(run: RunJournal, objective: Objective) -> Sequence[ParetoPoint]:

@@ -9,7 +9,7 @@ from riwoa.config.loading import load
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import as_json
 from riwoa.errors import ConfigError
-from riwoa.service.run_record import find_unfinished
+from riwoa.service.run_record import find_unfinished, settle_new_run
 from riwoa_storage.writer import JournalWriter
 from tests.support.tiny_pictures import CLASSES, tiny_file
 
@@ -62,3 +62,34 @@ async def test_a_run_goes_on_with_the_defaults_of_the_version_that_began_it(tmp_
 
     with pytest.raises(ConfigError, match=r"cognition\.lag \(1 -> 4\)"):  # which somebody asks for
         find_unfinished(journal, load(file, ["cognition.lag=4"], {}), Reloader(now, []))
+
+
+@pytest.mark.parametrize(("asked", "together"), [([], 7), (["search.offspring=5"], 5)])
+async def test_a_new_run_asks_as_many_at_once_as_it_has_workers_and_goes_on_so_with_fewer(
+    tmp_path: Path, asked: list[str], together: int
+) -> None:
+    file, journal = tmp_path / "riwoa.toml", tmp_path / "journal.db"
+    file.write_text("")
+    begun = load(file, ["oracle.workers=7", *asked], {})
+    reloader = Reloader(begun, ["oracle.workers=7", *asked])
+    settle_new_run(begun, reloader)
+    reloader.reload()
+    assert reloader.take() is None  # the file asks for nothing else
+    assert reloader.config.search.offspring == together
+    writer = await JournalWriter.open(journal)
+    await writer.begin_run({}, as_json(reloader.config))
+    await writer.close()
+
+    now = load(file, ["oracle.workers=2", *asked], {})
+    later = Reloader(now, ["oracle.workers=2", *asked])
+    assert find_unfinished(journal, now, later) is not None
+    later.reload()
+    assert later.take() is None
+    assert later.config.search.offspring == together
+
+
+def test_with_few_workers_a_new_run_asks_four_at_once() -> None:
+    loaded = load(None, ["oracle.workers=2"], {})
+    reloader = Reloader(loaded, [])
+    settle_new_run(loaded, reloader)
+    assert reloader.config.search.offspring == 4

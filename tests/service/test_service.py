@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import random
 import shutil
 import signal
@@ -12,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -108,6 +109,21 @@ def daemon(state: Path, *arguments: str, settings: Sequence[str] = SMALL) -> Ite
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def on_a_terminal(state: Path, settings: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+    """A daemon that a person starts by hand, and what it has said on the terminal."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(command(state, settings=settings), env=child_environment(1), stdout=its,
+                               stderr=subprocess.DEVNULL)  # fmt: skip
+    os.close(its)
+    try:
+        yield process, lambda: os.read(ours, 65536).decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def status(state: Path) -> dict[str, Any]:
@@ -293,10 +309,15 @@ def test_a_finished_run_is_reported_and_another_started_on_request(state: Path) 
 
 
 def test_an_unfinished_run_refuses_keys_that_cannot_change_and_names_the_way_out(state: Path) -> None:
-    with daemon(state, settings=[*SMALL, "run.generations=500"]) as process:
-        wait_for(state, evaluating)
+    with on_a_terminal(state, settings=[*SMALL, "run.generations=500"]) as (process, said):
+        seen = wait_for(state, evaluating)
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
+        told = said()
+    assert f"riwoad writes into {state}: journal.db" in told
+    assert f"stopped: stopped on request; start again to continue\r\njournal: {state}/journal.db" in told
+    assert f"this goes on: {seen['go_on']}" in told
+    assert f"--state {state} --set " in seen["go_on"]
     refused = run(state, settings=[*SMALL, "search.population=7"])
     assert refused.returncode == 78
     assert "search.population (6 -> 7)" in one_line(refused.stderr)

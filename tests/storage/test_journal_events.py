@@ -18,6 +18,7 @@ from riwoa_storage.events import (
     AdapterUnusable,
     CognitionProvided,
     ConfigApplied,
+    ConfigRefused,
     DeadlineReached,
     Event,
     FinalistsTimed,
@@ -59,6 +60,11 @@ STORED: list[tuple[Event, str, str]] = [
     ),
     (MemoryInherited(**AT, content={"start": [[0, 1]]}), "memory", '{"content":{"start":[[0,1]]}}'),
     (ConfigApplied(**AT, changed={"run.generations": [3, 4]}), "config_applied", '{"run.generations":[3,4]}'),
+    (
+        ConfigRefused(**AT, reason="r", refused={"run.seed": [0, 5]}),
+        "config_refused",
+        '{"reason":"r","refused":{"run.seed":[0,5]}}',
+    ),
     (
         DeadlineReached(**AT, deadline="07:00", phase="search"),
         "deadline",

@@ -192,6 +192,9 @@ class BayesianSettings(strategy_table(BayesianSearch)):  # type: ignore[misc]
     """Bayesian optimisation by a Gaussian process alone."""
 
 
+OFFSPRING = 4  # candidates asked at once, where there are no more workers
+
+
 class Search(Choosing):
     """Which optimiser: what all strategies have in common, and a table a strategy."""
 
@@ -206,8 +209,9 @@ class Search(Choosing):
         description="members, from whom children are made; without joint choice also the candidates a generation",
     )
     offspring: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        4,
-        description="candidates that riwoa and gp ask at once; set it to the workers where there are more",
+        OFFSPRING,
+        description="candidates that riwoa and gp ask at once; unless set, as many as a new run has workers, where "
+        "these are more",
     )
     p_semantic: Share = live(0.3, "share of attacks, half of all moves, handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")

@@ -30,6 +30,14 @@ VERBS = {
     "verify": ("verify", "check the journal and its digest chain; compare two histories"),
     "backup": ("backup", "copy the journal, consistent and verified, while the daemon goes on"),
     "compact": ("backup", "make the journal of a stopped daemon smaller"),
+    "runs": ("runs", "every search in the journal: what for, how it ended, its best"),
+    "show": ("show", "one candidate: its genes, accuracy, latency, rank, parent, children"),
+    "why": ("why", "where a candidate came from, step by step to its first ancestor"),
+    "compare": ("compare", "two candidates side by side, or two runs"),
+    "replies": ("replies", "what the language model wrote, and what came of it"),
+    "events": ("events", "what happened to the runs; --follow waits for more"),
+    "logs": ("logs", "what the daemon logged, or where that is"),
+    "dump": ("dump", "every candidate as CSV or Parquet"),
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
     "check": ("check", "which limits of the objective an architecture keeps"),
     "export": ("export", "write the winner's files, or another network's"),
@@ -50,20 +58,6 @@ VERBS = {
     "bench": ("bench", "benchmarks, by name; `riwoactl help benches` tells of each"),
     "help": ("help", "the handbook: a list of its topics, or one page"),
 }
-
-EXIT_CODES = """\
-exit codes:
-   0  done; of status: running or finished
-   3  status: stopped, or no run here; verify --against: the histories differ;
-      check: a limit is not met, or not known
-   4  status: unhealthy
-  64  the command line is wrong                 71  the oracle fails
-  65  the journal is damaged                    72  the latency table is missing, damaged or another device's
-  66  an input file is missing or damaged       73  the state directory cannot be written
-  68  no architecture meets the latency target  74  reading or writing failed, the disk is full
-  69  no daemon, or no systemd, answers         75  another process holds the state directory
-  70  a bug                                     76  the journal is of another version
- 130  interrupted; 141  the reader has gone     77  the daemon refused; 78  the configuration is invalid"""
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 _IO_ERROR, _BUG = 74, 70
@@ -151,7 +145,7 @@ def usage() -> str:
     """What ``riwoactl --help`` prints."""
     from textwrap import fill
 
-    from riwoa.ctl.help import TOPICS
+    from riwoa.ctl.help import TOPICS, exit_codes
 
     verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items())
     return f"""\
@@ -167,7 +161,8 @@ Both of the first may stand before or after the verb; riwoactl VERB --help tells
 
 {fill(f"handbook, by riwoactl help TOPIC: {', '.join(TOPICS)}", 80)}
 
-{EXIT_CODES}"""
+exit codes, of riwoad too:
+{exit_codes()}"""
 
 
 def _nearest(verb: str) -> str:

@@ -10,20 +10,31 @@ from riwoa.files.lock import holder
 from riwoa.paths import client_state
 
 _TIMEOUT_S = {"pause": 10.0, "resume": 10.0, "reload": 10.0, "stop": 15.0}  # stopping may take the daemon 10 s
+_MORE = {
+    "reload": "All of it applies at the next generation, or none; says what applies and what was refused, and exits 78 "
+    "where the file was refused. "
+}
 _DONE = {
     "pause": "paused; evaluations under way still finish. `riwoactl resume` goes on",
     "resume": "resumed",
-    "reload": "the configuration is read; what changed applies at the next generation (see riwoactl status)",
+    "reload": "the configuration is read",
     "stop": "stopping; start again to continue where it was",
 }
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
     """Send the verb and print what came of it."""
-    Parser(verb, description=f"{VERBS[verb][1].capitalize()}. Exits 69 where no daemon runs.").parse_args(arguments)
+    parser = Parser(
+        verb, description=f"{VERBS[verb][1].capitalize()}. {_MORE.get(verb, '')}Exits 69 where no daemon runs."
+    )
+    if verb == "reload":
+        parser.add_argument("--partial", action="store_true", help="apply the keys that may change in a run, though "
+                            "the file changes others, too")  # fmt: skip
+    given = parser.parse_args(arguments)
     paths = client_state(options.state)
+    request = f"{verb} --partial" if getattr(given, "partial", False) else verb
     try:
-        answer = ask(paths, verb, _TIMEOUT_S[verb])
+        answer = ask(paths, request, _TIMEOUT_S[verb])
     except DaemonUnavailableError:
         if (process := holder(paths)) is None:
             raise

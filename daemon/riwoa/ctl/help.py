@@ -17,7 +17,7 @@ TOPICS = {
     "model": "the language model: which one, how it proposes and learns",
     "latency": "the table of this device: build, check, drift",
     "recovery": "what survives what, backup, verify, exit codes",
-    "status": "every field of the status object",
+    "status": "what riwoactl status says; every field of its object",
     "web": "the page: tokens, REST, live events, metrics",
     "validate": "what a winner is worth: retrained, tested, corrupted",
     "benches": "the benchmarks, and how to run them",
@@ -49,6 +49,11 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 def topics() -> str:
     """One line a topic."""
     return "\n".join(f"  {name:<15}{what}" for name, what in TOPICS.items())
+
+
+def exit_codes() -> str:
+    """The handbook's table of exit codes, which is the only one."""
+    return read_page("recovery").partition("## Exit codes")[2].split("```")[1].strip("\n")
 
 
 def read_page(topic: str) -> str:

@@ -1,7 +1,7 @@
 """``riwoactl status``: ask the daemon; else what it last wrote; else the journal; else say that nothing is here.
 
-Exits 0 running or finished, 3 stopped or nothing here, 4 unhealthy. It must start in milliseconds, so it imports little
-of the standard library, and that where it is needed.
+Exits 0 running or finished, 3 stopped, killed or nothing here, 4 unhealthy. It must start in milliseconds, so it
+imports little of the standard library, and that where it is needed.
 """
 
 from __future__ import annotations
@@ -23,36 +23,63 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from riwoa.service.status_object import JudgementStatus, LeaderStatus, LimitStatus, StatusObject, TimedStatus
+    from riwoa.service.status_object import (
+        EvaluationsStatus,
+        ImprovementStatus,
+        JudgementStatus,
+        LeaderStatus,
+        LimitStatus,
+        StatusObject,
+        TimedStatus,
+    )
 
 ANSWER_TIMEOUT_S = 1.0
 STOPPED, UNHEALTHY = 3, 4
 _FRESH_S = 45.0  # a daemon whose event loop is free writes status.json every 15 s
 _ENDED = ("finished", "stopped", "unhealthy")  # what a daemon may leave behind in status.json
+KILLED = "killed"  # it left another state behind
 _DESCRIPTION = """Show what the daemon does: over its socket where it runs, else from status.json or the journal.
-Exits 0 running or finished, 3 stopped or no run here, 4 unhealthy. The JSON object holds what the daemon wrote, and
-"source": "daemon", "file", "journal" or "none", and "alive": whether a daemon holds the state directory."""
+Exits 0 running or finished, 3 stopped, killed or no run here, 4 unhealthy. The JSON object holds what the daemon wrote,
+and "source": "daemon", "file", "journal" or "none", and "alive": whether a daemon holds the state directory."""
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
     """Print the status; returns the exit code, which tells its kind."""
-    if arguments:  # --help, or a mistake: the common case never pays for argparse
+    verbose = arguments in (["--verbose"], ["-v"])
+    if arguments and not verbose:  # --help, or a mistake: the common case never pays for argparse
         from riwoa.ctl.command import Parser
 
-        Parser(verb, description=_DESCRIPTION).parse_args(arguments)
+        parser = Parser(verb, description=_DESCRIPTION)
+        parser.add_argument("-v", "--verbose", action="store_true", help="also the search's inner life: credit, "
+                            "screening, model and adapter, workers, governor, digest, revision")  # fmt: skip
+        parser.parse_args(arguments)
     status = collect(client_state(options.state))
     if options.json:
         print(json.dumps(status))
     else:
         from riwoa.ctl.status_text import render
 
-        print(render(status))
+        print(render(status, _details(status) if verbose else (), columns=_columns()))
     return exit_code(status["state"])
 
 
+def _details(status: StatusObject) -> list[tuple[str, str]]:
+    from riwoa.ctl.status_detail import detail_rows
+
+    return detail_rows(status)
+
+
+def _columns() -> int | None:
+    """The width of the terminal; None where standard output is none, and lines stay whole for other programs."""
+    try:
+        return os.get_terminal_size(1).columns or None
+    except OSError:
+        return None
+
+
 def exit_code(state: str) -> int:
-    """The exit code for a state: 0 running or finished, 3 stopped or none, 4 unhealthy."""
-    return {"stopped": STOPPED, "none": STOPPED, "unhealthy": UNHEALTHY}.get(state, 0)
+    """The exit code for a state: 0 running or finished, 3 stopped, killed or none, 4 unhealthy."""
+    return {"stopped": STOPPED, KILLED: STOPPED, "none": STOPPED, "unhealthy": UNHEALTHY}.get(state, 0)
 
 
 def collect(paths: StatePaths) -> StatusObject:
@@ -125,14 +152,14 @@ def _fresh(status: StatusObject) -> bool:
 
 
 def _after_the_daemon(last: StatusObject) -> StatusObject:
-    """The status after its daemon has ended: a search that it calls running has stopped."""
+    """The status after its daemon has ended: one that says goodbye leaves another state behind than a killed one."""
     status: StatusObject = {**last, "source": "file", "alive": False, "workers": [], "time_left_s": None}
     if last["state"] not in _ENDED:
-        status["state"] = "stopped"
-        when = _moment(last.get("updated_unix_s"))  # one that stops, or fails, says so at the end
-        status["message"] = (
-            f"the daemon was killed, or lost power, after {when}; start again to continue: nothing is lost"
-        )
+        status["state"] = KILLED
+        status["state_since_unix_s"] = last.get("updated_unix_s")
+        doing = f" while {last['state']}" + (f" ({last['message']})" if last.get("message") else "")
+        when = _moment(last.get("updated_unix_s"))
+        status["message"] = f"the daemon was killed, or lost power, after {when}{doing}; nothing committed is lost"
     return status
 
 
@@ -157,11 +184,15 @@ def _from_journal(paths: StatePaths) -> StatusObject:
             "phase": seen["phase"],
             "generation": seen["generations"],
             "digest": seen["digest"],
+            "target_ms": (seen["leader"] or {}).get("target_ms"),
         },
+        "evaluations": _journaled_counts(seen["counters"] or {}),
         "leader": _journaled_leader(seen) if seen["leader"] else None,
+        "improvement": _journaled_improvement(seen),
         "test": _journaled_test(seen["test"]) if seen["test"] else None,
         "timed": _journaled_timed(seen["timed"], seen["leader"] or {}) if seen["timed"] else None,
         "message": f"the daemon does not run; the journal's last entry is of {_moment(seen['committed_unix_s'])}",
+        "go_on": f"riwoad --state {paths.directory}",
     }
 
 
@@ -175,6 +206,25 @@ def _journaled_timed(timed: dict[str, Any], leader: dict[str, Any]) -> TimedStat
     key, networks = leader.get("architecture_key"), timed.get("networks", [])
     network: dict[str, Any] = next((n for n in networks if n.get("architecture_key") == key), {})
     return timed_status(network, timed.get("runtime"), len(networks), timed.get("note"))
+
+
+def _journaled_counts(counters: dict[str, Any]) -> EvaluationsStatus | None:
+    if "evaluations" not in counters:
+        return None
+    return {
+        "unique": counters["evaluations"],
+        "cache_hits": counters.get("cache_hits"),
+        "failed": counters.get("failures"),
+        "per_s": 0.0,
+    }
+
+
+def _journaled_improvement(seen: dict[str, Any]) -> ImprovementStatus | None:
+    from riwoa.service.progress import improvement_view
+
+    found, objective = seen["improvement"], seen["objective"]
+    metric = objective.get("minimize") or objective.get("maximize") or "accuracy"
+    return improvement_view(found, found["leader"], metric) if found else None
 
 
 def _journaled_leader(seen: dict[str, Any]) -> LeaderStatus:

@@ -1,4 +1,7 @@
-"""The status object as lines for people. ``riwoactl status`` imports this, so it imports nothing slow to start."""
+"""The status object as lines for people, in the order in which they ask. ``riwoactl status`` imports this: it is quick.
+
+What only an engineer asks is in ``status_detail``, for ``--verbose``.
+"""
 
 from __future__ import annotations
 
@@ -6,245 +9,323 @@ import time
 
 from riwoa.hardware.interval import advice, plus_minus
 from riwoa.service.limit_text import further, hypervolume_words, limit_line, value_words
+from riwoa.service.progress import improvement_words, steps, time_left_words
 from riwoa.text import duration, points, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from riwoa.service.status_object import (
-        CognitionStatus,
         ConfigStatus,
-        EvaluationsStatus,
         JudgementStatus,
         LeaderStatus,
-        LearningStatus,
-        OperatorStatus,
+        LimitStatus,
         ProposalsStatus,
         RunStatus,
-        ScreeningStatus,
         StatusObject,
         TimedStatus,
         WorkerStatus,
     )
 
-_MOST_CHARACTERS = 2000  # of a line
+    Rows = list[tuple[str, str]]  # a name, which is empty where the row goes on, and what there is to say
+
+_MOST_CHARACTERS = 2000  # of a row
+_NAME_COLUMNS = 13
+_LEAST_COLUMNS = 20
+_FAILED_SHARE = 0.1  # of the evaluations, from which on something is wrong
+_TROUBLED = ("breaker open", "unavailable")  # states of a language model that is not asked
+_ENDED_AT = {"killed": "after"}  # its last sign of life; others said goodbye
 
 
-def render(status: StatusObject) -> str:
-    """The status as aligned lines."""
-    run, message, time_left_s = status.get("run"), status.get("message"), status.get("time_left_s")
-    rows = [("state", _state(status))]
-    if message:
-        rows.append(("", message))
-    rows += [("warning", warning) for warning in status.get("warnings") or []]
-    rows += _run(run)
-    rows += _evaluations(status.get("evaluations"))
-    rows += _screening(status.get("screening"))
-    if time_left_s is not None:
-        rows.append(("time left", f"about {duration(time_left_s)}"))
-    rows += _test(status.get("test"))
-    rows += _leader(status.get("leader"), run.get("target_ms") if run else None)
-    rows += _timed(status.get("timed"))
-    if status.get("pareto"):
-        rows.append(("pareto", f"{status['pareto']} networks{hypervolume_words(status)} (riwoactl pareto)"))
-    rows += [(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])]
-    rows += _without_model(status.get("cognition"))
-    rows += _proposals(status.get("proposals"))
-    rows += _operators(status.get("operators"), status.get("leader"))
-    rows += _config(status.get("config"))
-    rows.append(("files", str(status.get("state_directory"))))
-    return "\n".join(f"{name:<13}{printable(value, _MOST_CHARACTERS)}" for name, value in rows)
+def render(status: StatusObject, more: Sequence[tuple[str, str]] = (), *, columns: int | None = None) -> str:
+    """The status as aligned lines.
+
+    Args:
+        status: the object.
+        more: rows to follow those for everybody.
+        columns: of the terminal, into which long rows are broken; None leaves each row a line.
+    """
+    rows = [("state", _state(status)), *_now(status), *_best(status), *_latency(status)]
+    rows += [*_progress(status), *_improvement(status), *_wrong(status), *_next(status)]
+    rows += [*more, ("files", str(status.get("state_directory")))]
+    lines = [f"{name:<{_NAME_COLUMNS}}{printable(value, _MOST_CHARACTERS)}" for name, value in rows]
+    return "\n".join(lines if columns is None else [part for line in lines for part in _broken(line, columns)])
+
+
+def _broken(line: str, columns: int) -> list[str]:
+    """A row in lines of so many columns, each further one below the first's value."""
+    indent = " " * _NAME_COLUMNS if columns >= 2 * _NAME_COLUMNS else ""
+    found, rest = [], line
+    while len(rest) > max(columns, _LEAST_COLUMNS):
+        at = rest.rfind(" ", len(indent) + 1, max(columns, _LEAST_COLUMNS) + 1)
+        if at <= len(indent) or not rest[:at].strip():
+            at = max(columns, _LEAST_COLUMNS)  # a word longer than a line
+        found.append(rest[:at].rstrip())
+        rest = indent + rest[at:].lstrip()
+    return [*found, rest]
 
 
 def _state(status: StatusObject) -> str:
+    state = str(status["state"]) if status["state"] != "none" else "no run here"
+    # A daemon of before tells only when it was started.
+    since = status.get("state_since_unix_s") or (status.get("started_unix_s") if status.get("alive") else None)
+    if since is None:
+        return state
     if not status.get("alive"):
-        return str(status["state"]) if status["state"] != "none" else "no run here"
-    since = status.get("started_unix_s")
-    running = f", for {duration(max(0.0, time.time() - since))}" if since else ""
-    return f"{status['state']} (process {status.get('pid') or 'unknown'}{running})"
+        return f"{state} {_ENDED_AT.get(state, 'at')} {moment(since)}"
+    return f"{state} for {duration(max(0.0, time.time() - since))}, since {moment(since)}"
 
 
-def _run(run: RunStatus | None) -> list[tuple[str, str]]:
-    if not run:
+def _now(status: StatusObject) -> Rows:
+    """What it is doing."""
+    message, run = status.get("message") or "", status.get("run")
+    if status["state"] == "unhealthy":  # that is what is wrong
         return []
-    parts = [f"{run['run_id']}"]
-    if run.get("strategy"):
-        parts.append(f"{run['strategy']}, seed {run.get('seed')}")
-    if run.get("resumed_from") is not None:
-        parts.append(f"resumed at generation {run['resumed_from']}")
-    # The schedule counts generations of the search; the polish comes on top.
-    total = f" of {run['generations']}" if run.get("generations") and run.get("phase") == "search" else ""
-    phase = f", {run['phase']}" if run.get("phase") else ""
-    rows = [("run", "; ".join(parts)), ("generation", f"{run.get('generation')}{total}{phase}")]
-    if run.get("memory"):
-        rows.append(("memory", f"began with {run['memory']}"))
-    return [*rows, ("digest", str(run["digest"])[:16])] if run.get("digest") else rows
+    parts = [message] if message else []
+    if status["state"] == "exporting" and not message:
+        parts = ["the winner's files are written"]
+    if status.get("alive") and run and status["state"] in ("running", "polishing") and not message:
+        parts = [_doing(status, run)]
+    return [("now" if status.get("alive") else "", "; ".join(parts))] if parts else []
 
 
-def _evaluations(counts: EvaluationsStatus | None) -> list[tuple[str, str]]:
-    if not counts:
-        return []
-    text = f"{counts['unique']} unique, {counts.get('cache_hits', 0)} from the cache, {counts.get('failed', 0)} failed"
-    if counts.get("per_s"):
-        text += f"; {counts['per_s']:.1f} a second"
-    if counts.get("queued"):
-        text += f"; {counts['queued']} waiting"
-    rows = [("evaluations", text)]
-    if counts.get("dropped"):
-        audited = counts.get("audited")
-        tested = f"; {counts.get('missed', 0)} of {audited} tested would have mattered" if audited else ""
-        rows.append(("", f"{counts['dropped']} candidates given up on a lower rung{tested}"))
-    return rows
+def _doing(status: StatusObject, run: RunStatus) -> str:
+    workers, proposals = status.get("workers") or [], status.get("proposals")
+    doing = f"{'polish around the leader' if run['phase'] == 'polish' else 'search'}, generation {run['generation']}"
+    if workers:
+        doing += f"; {sum(bool(w.get('job')) for w in workers)} of {len(workers)} workers evaluate"
+    if proposals and proposals.get("state") in ("generating", "training"):
+        doing += f"; the language model {'writes' if proposals['state'] == 'generating' else 'is trained'}"
+    return doing
 
 
-def _screening(screening: ScreeningStatus | None) -> list[tuple[str, str]]:
-    """The row of the predictor that screens children, once it has predicted something."""
-    covered = screening.get("covered") if screening else None
-    if not screening or covered is None:
-        return []
-    text = f"a predictor knows {screening['examples'] + screening['prior']} evaluations; "
-    text += f"{100 * covered:.0f} % of its latest {100 * screening['interval']:.0f} % intervals held"
-    if screening.get("related"):
-        text += f"; another oracle's are followed, rank correlation {screening['related']:.2f}"
-    return [("screening", text)]
+# -- what was found ----------------------------------------------------------------------------------------------------
 
 
-def _test(test: JudgementStatus | None) -> list[tuple[str, str]]:
-    """What pictures that chose nothing say of the winner, and what is as good and faster."""
+def _best(status: StatusObject) -> Rows:
+    """What the best network is worth: on pictures that chose nothing, where they were asked."""
+    test, leader = status.get("test"), status.get("leader")
+    is_judged = bool(test and test.get("accuracy") is not None)
+    rows = _test(test) + _validation(leader, is_judged=is_judged) + _equal(test)
+    return [("" if i else "best", text) for i, text in enumerate(rows)]
+
+
+def _test(test: JudgementStatus | None) -> list[str]:
     if not test:
         return []
     accuracy = test.get("accuracy")
     if accuracy is None:
-        return [("test", f"none: {test['reason']}")] if test.get("reason") else []
+        return [f"no test: {test['reason']}"] if test.get("reason") else []
     error, views = test.get("accuracy_error"), test.get("views") or 1
     text = f"{100 * accuracy:.2f} %" + (f" ± {100 * error:.2f}" if error is not None else "")
-    text += f" on {test.get('pictures')} pictures" + (f", {views} views each," if views > 1 else "")
-    rows = [("test", f"{text} that chose nothing")]
-    if fastest := test.get("fastest_equal"):
-        by = f"{points(fastest['difference'], fastest['difference_error'])} points"
-        by += f", p = {fastest['p']:.2g}"
-        rows.append(("", f"not told from it, and faster: {fastest['latency_ms']:.3f} ms ({by})"))
-    return rows
+    text += f" on {test.get('pictures')} test pictures" + (f", {views} views each," if views > 1 else "")
+    return [f"{text} that chose nothing"]
 
 
-def _timed(timed: TimedStatus | None) -> list[tuple[str, str]]:
+def _equal(test: JudgementStatus | None) -> list[str]:
+    """The fastest network that cannot be told from the best."""
+    fastest = test.get("fastest_equal") if test else None
+    if not fastest:
+        return []
+    by = f"{points(fastest['difference'], fastest['difference_error'])} points, p = {fastest['p']:.2g}"
+    return [f"as good as far as can be told, and faster: {fastest['latency_ms']:.3f} ms ({by})"]
+
+
+def _validation(leader: LeaderStatus | None, *, is_judged: bool) -> list[str]:
+    """What chose the best, named as what it is."""
+    text = value_words(leader) if leader else ""
+    if not leader or not text:
+        return []
+    error, tries, images = leader.get("accuracy_error"), leader.get("tries"), leader.get("images")
+    if error is not None and (leader.get("metric") or "accuracy") == "accuracy":
+        text += f" ± {100 * error:.2f}"
+    if images:
+        text += f" on {images} validation images"
+    if tries:
+        text += f", the best of {tries} tries"
+        text += "" if is_judged or not images else ", so a little too good"
+    return [text]
+
+
+def _latency(status: StatusObject) -> Rows:
+    """The best network's latency by the table and by the clock, against the target; other limits below."""
+    leader, run, timed = status.get("leader"), status.get("run"), status.get("timed")
+    rows: list[str] = []
+    target_ms = run.get("target_ms") if run else None
+    if leader and leader.get("latency_ms"):  # 0: a table without latencies
+        interval = leader.get("latency_interval")
+        rows.append(f"{leader['latency_ms']:.3f} ms{plus_minus(interval)}{_against(leader, target_ms)}")
+    rows += _timed(timed)
+    rows += [limit_line(row) for row in _further(leader)]
+    return [("" if i else "latency", text) for i, text in enumerate(rows)]
+
+
+def _further(leader: LeaderStatus | None) -> Sequence[LimitStatus]:
+    return further(leader.get("limits") or []) if leader else []
+
+
+def _against(leader: LeaderStatus, target_ms: float | None) -> str:
+    if target_ms is None:
+        return ""
+    met = leader.get("feasible") or (leader.get("latency_ms") or 0.0) <= target_ms
+    if met:
+        return f", within the target of {target_ms:.3f} ms"
+    return f", NOT within the target of {target_ms:.3f} ms: no network that is has been found yet"
+
+
+def _timed(timed: TimedStatus | None) -> list[str]:
     """The winner by the clock, beside what the table says."""
     if not timed:
         return []
     ms, note = timed.get("latency_ms"), timed.get("note")
-    words = f"{ms:.3f} ms ({timed.get('low_ms'):.3f} to {timed.get('high_ms'):.3f})" if ms is not None else ""
-    rows = [("measured", f"{words} in {timed.get('runtime')}, as exported")] if words else []
-    return rows + ([("" if rows else "measured", note)] if note else [])
+    words = []
+    if ms is not None:
+        words = [f"{ms:.3f} ms ({timed.get('low_ms'):.3f} to {timed.get('high_ms'):.3f}) measured as exported, in "
+                 f"{timed.get('runtime')}"]  # fmt: skip
+    return [*words, *([note] if note else [])]
 
 
-def _leader(leader: LeaderStatus | None, target_ms: float | None) -> list[tuple[str, str]]:
-    text = value_words(leader) if leader else ""
-    if not leader or not text:
+# -- how far it is -----------------------------------------------------------------------------------------------------
+
+
+def _progress(status: StatusObject) -> Rows:
+    run, counts = status.get("run"), status.get("evaluations")
+    rows = []
+    if run:
+        parts = [_bounds(status, run)]
+        if counts and counts.get("per_s") and status.get("alive") and not _is_over(status):
+            parts.append(f"{counts['per_s']:.1f} a second")
+        if status.get("pareto"):
+            parts.append(f"{status['pareto']} networks on the front{hypervolume_words(status)}")
+        rows.append(("progress", "; ".join(parts)))
+    if status.get("alive") and status["state"] != "finished":
+        rows.append(("time left", time_left_words(status)))
+    return rows
+
+
+def _bounds(status: StatusObject, run: RunStatus) -> str:
+    """How far the run is on the way that ends it first, and what else bounds it."""
+    counts = status.get("evaluations")
+    unique = counts["unique"] if counts else None
+    if status["state"] == "finished":
+        return f"{unique} evaluations in {run['generation']} generations" if unique is not None else "done"
+    if _is_over(status) and unique is not None:
+        return f"search and polish are done: {unique} evaluations in {run['generation']} generations"
+    done, total, unit = steps(status)
+    if unit == "evaluations" and run["phase"] == "polish" and not run.get("most_evaluations"):
+        return f"polish: {done} of at most {total} evaluations; {unique} in all"
+    share = f" ({100 * done / total:.0f} %)" if total else ""
+    if unit == "evaluations":
+        return f"{done} of {total} evaluations{share}, generation {run['generation']}"
+    generations = f"generation {done}" + (f" of {total}{share}" if run.get("generations") else "")
+    return generations if unique is None else f"{generations}, {unique} evaluations"
+
+
+def _is_over(status: StatusObject) -> bool:
+    """Whether search and polish are over, and the winner is judged, timed or exported."""
+    run = status.get("run")
+    done, total, _ = steps(status)
+    return status["state"] == "exporting" or bool(run and run["phase"] == "polish" and done >= total > 0)
+
+
+def _improvement(status: StatusObject) -> Rows:
+    found = status.get("improvement")
+    if not found:
         return []
-    error, interval, origin = leader.get("accuracy_error"), leader.get("latency_interval"), leader.get("origin")
-    if error is not None and (leader.get("metric") or "accuracy") == "accuracy":
-        text += f" ± {100 * error:.2f}"
-    if leader.get("tries"):
-        images = f" on {leader['images']} images" if leader.get("images") else ""
-        text += f", the best of {leader['tries']} tries{images}"
-    if leader.get("latency_ms"):  # 0: a table without latencies
-        text += f"{',' if leader.get('tries') else ''} at {leader['latency_ms']:.3f} ms{plus_minus(interval)}"
-    if target_ms is not None:
-        met = leader.get("feasible") or (leader.get("latency_ms") or 0.0) <= target_ms
-        text += f" (target {target_ms:.3f} ms{'' if met else ', not met yet'})"
-    if origin:
-        text += ", of generation {}, slot {}".format(*origin)
-    rows, wide = [("leader", text)], advice(interval)
-    limits = further(leader.get("limits") or [])
-    rows += [("", wide)] if wide else []
-    return rows + [("" if i else "limits", limit_line(row)) for i, row in enumerate(limits)]
+    ago_s = time.time() - found["found_unix_s"]
+    recent = status.get("alive") and status["state"] != "finished" and ago_s >= 0
+    when = f"{duration(ago_s)} ago" if recent else f"at {moment(found['found_unix_s'])}"
+    return [("improved", improvement_words(found, status.get("leader"), when))]
 
 
-def _worker(worker: WorkerStatus) -> str:
-    text = f"{worker['name']}  {worker['state']}"
-    if worker.get("job"):
-        text += f" for {worker.get('since_s') or 0:.1f} s"
-    text += f"; {worker.get('done', 0)} done"
-    busy_share = worker.get("busy_share")
-    if busy_share is not None:
-        text += f", {100 * busy_share:.0f} % busy"
-    return text + (f", {worker['restarts']} restarts" if worker.get("restarts") else "")
+# -- what is wrong, and what to do -------------------------------------------------------------------------------------
 
 
-def _without_model(cognition: CognitionStatus | None) -> list[tuple[str, str]]:
-    """The row that says why no model writes proposals, where one should."""
-    if not cognition or cognition["state"] not in ("geometric only", "model gone"):
+def _wrong(status: StatusObject) -> Rows:
+    """Everything that a person should look at; "nothing" where a daemon is alive and well."""
+    rows = [str(status.get("message"))] if status["state"] == "unhealthy" and status.get("message") else []
+    rows += [*(status.get("warnings") or []), *_wrong_config(status.get("config")), *_wrong_workers(status)]
+    rows += _wrong_model(status)
+    drift, leader = status.get("latency"), status.get("leader")
+    if drift and drift.get("verdict") == "drifted":
+        affects = f" ({', '.join(drift.get('affects') or [])})" if drift.get("affects") else ""
+        rows.append(
+            f"this device no longer runs as its latency table says{affects}: `riwoactl lut build` measures anew"
+        )
+    if wide := advice(leader.get("latency_interval") if leader else None):
+        rows.append(wide)
+    if "socket" in status and status["socket"] is None and status.get("alive"):
+        rows.append("no control socket: pause, resume, stop and reload do not reach it; see its log")
+    if not rows and status.get("alive"):
+        rows = ["nothing"]
+    return [("" if i else "wrong", text) for i, text in enumerate(rows)]
+
+
+def _wrong_config(config: ConfigStatus | None) -> list[str]:
+    if not config:
         return []
-    return [("model", f"{cognition['state']}: {cognition.get('reason')}")]
+    if config.get("error"):
+        return [f"configuration, the old one stays: {config['error']}"]
+    told = config.get("outcome") if config.get("restart_keys") else None
+    return [f"configuration: {told}"] if told else []
 
 
-def _proposals(proposals: ProposalsStatus | None) -> list[tuple[str, str]]:
-    if not proposals:
-        return []
-    doing = f" ({_doing(proposals)})" if proposals.get("state") else ""
-    counts = f"{proposals['answered']} answered, {proposals['waiting']} waiting"
-    counts += f", {proposals.get('fallbacks', 0)} fallbacks"
-    text = f"{proposals['model']}{doing}, lag {proposals.get('lag')}: {counts}"
-    busy_share, tokens_per_s = proposals.get("busy_share"), proposals.get("tokens_per_s")
-    if busy_share is not None:
-        text += f"; {100 * busy_share:.0f} % busy"
-    if tokens_per_s is not None:
-        text += f", {tokens_per_s:.0f} tokens a second"
-    text += f", {proposals['restarts']} restarts" if proposals.get("restarts") else ""
-    return [("proposals", text), *_learning(proposals.get("learning"))]
+def _wrong_workers(status: StatusObject) -> list[str]:
+    counts, rows = status.get("evaluations"), []
+    failed, unique = (counts.get("failed") or 0, counts["unique"]) if counts else (0, 0)
+    if failed and failed >= _FAILED_SHARE * (failed + unique):
+        rows.append(f"{failed} of {failed + unique} evaluations failed; the log says why")
+    rows += [_restarted(worker) for worker in status.get("workers") or [] if worker.get("restarts")]
+    return rows
 
 
-def _doing(proposals: ProposalsStatus) -> str:
+def _restarted(worker: WorkerStatus) -> str:
+    return f"{worker['name']} was started again {worker['restarts']} times; the log says why, nothing is lost"
+
+
+def _wrong_model(status: StatusObject) -> list[str]:
+    """Why no model writes, where one should; the search goes on without it."""
+    cognition, proposals = status.get("cognition"), status.get("proposals")
+    rows = []
+    if cognition and cognition["state"] in ("geometric only", "model gone"):
+        reason = str(cognition.get("reason"))
+        if not reason.startswith("cognition.provider = none"):  # as it was asked for
+            rows.append(f"{cognition['state']}: {reason}; the search goes on without a language model")
+    if status.get("alive") and proposals and proposals.get("state") in _TROUBLED:
+        rows.append(f"the language model: {model_state(proposals)}; the search goes on without it")
+    learning = proposals.get("learning") if proposals else None
+    if learning and learning.get("unusable"):
+        names = ", ".join(sha256[:12] for sha256 in learning["unusable"] or [])
+        rows.append(f"adapters damaged, gone or refused, an older one is used: {names}")
+    return rows
+
+
+def model_state(proposals: ProposalsStatus) -> str:
+    """What the language model's process does, with the reason where it does nothing."""
     left = f", {proposals['breaker_left']} batches left" if proposals.get("breaker_left") else ""
     reason = f": {proposals['reason']}" if proposals.get("reason") else ""
     return f"{proposals['state']}{left}{reason}"
 
 
-def _learning(learning: LearningStatus | None) -> list[tuple[str, str]]:
-    if not learning:
-        return []
-    adapter, swap, unusable = learning.get("adapter"), learning.get("swap"), learning.get("unusable")
-    text = f"{adapter[:12]}, since generation {learning.get('since_generation')}" if adapter else "none yet"
-    text += f"; trainings: {learning.get('accepted', 0)} accepted, {learning.get('rejected', 0)} rejected"
-    text += f", {learning.get('failed', 0)} failed"
-    if swap is not None:
-        text += f"; one is under way for generation {swap}"
-    else:
-        text += f"; {learning.get('unconsumed', 0)} successes to learn from"
-    rows = [("adapter", text)]
-    if unusable:
-        names = ", ".join(sha256[:12] for sha256 in unusable)
-        rows.append(("", f"damaged, gone or refused, an older one is used: {names}"))
+def _next(status: StatusObject) -> Rows:
+    """What waits, and how to go on."""
+    config = status.get("config")
+    rows = []
+    if config and status.get("alive") and not config.get("error"):
+        if config.get("waiting"):
+            rows.append(("config", f"applies at the next generation: {config['waiting']}"))
+        elif config.get("outcome") and not config.get("restart_keys"):
+            rows.append(("config", str(config["outcome"])))
+    if not status.get("alive") and status["state"] not in ("finished", "none"):
+        rows.append(("go on", status.get("go_on") or f"riwoad --state {status.get('state_directory')}"))
     return rows
 
 
-def _operators(operators: dict[str, OperatorStatus] | None, leader: LeaderStatus | None) -> list[tuple[str, str]]:
-    """A row for each operator's credit, the most winning first."""
-    counted = [(name, row) for name, row in (operators or {}).items() if row["proposals"]]
-    metric = (leader.get("metric") if leader else None) or "accuracy"
-    scale, unit = (100.0, " %") if metric == "accuracy" else (1.0, f" of {metric}")
-    ranked = sorted(counted, key=lambda pair: -pair[1]["win_rate"])
-    return [("credit" if i == 0 else "", _credit(name, row, scale, unit)) for i, (name, row) in enumerate(ranked)]
-
-
-def _credit(name: str, row: OperatorStatus, scale: float, unit: str) -> str:
-    text = f"{name:<9} {row['wins']} of {row['proposals']} beat the parent: {100 * row['win_rate']:.0f} %"
-    text += f" ({100 * row['win_rate_low']:.0f} to {100 * row['win_rate_high']:.0f})"
-    text += f", mean gain {scale * row['mean_gain']:.3f}{unit}"
-    gain_per_s = row.get("gain_per_s")
-    if gain_per_s is not None:
-        text += f", {scale * gain_per_s:.4f}{unit} a second"
-    if row["valid"] < row["proposals"]:
-        text += f"; {row['proposals'] - row['valid']} not valid"
-    return text + (f"; {row['repeats']} repeats" if row.get("repeats") else "")
-
-
-def _config(config: ConfigStatus | None) -> list[tuple[str, str]]:
-    if not config:
-        return []
-    rows = [("config", f"{config.get('file') or 'defaults'}, revision {config.get('revision', 0)}")]
-    if config.get("error"):
-        rows.append(("", f"refused, the old one stays: {config['error']}"))
-    restart_keys = config.get("restart_keys")
-    if restart_keys:
-        rows.append(("", f"cannot change in a run: {', '.join(restart_keys)}"))
-    return rows
+def moment(unix_s: float) -> str:
+    """The local time of day, with the date where it is not today's; "at an unknown time" beyond all calendars."""
+    try:
+        then, now = time.localtime(unix_s), time.localtime()
+    except (OverflowError, ValueError, OSError):  # a year that no calendar has
+        return "an unknown time"
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)

@@ -29,6 +29,8 @@ class BuildProgress:
     def __str__(self) -> str:
         """The work in words: what, how far it is, and what there is to say of it."""
         what, unit = _WORK[self.work]
+        if self.work == "measuring" and self.done >= self.total > 0:
+            return "calibrating the latency table on whole networks, in processes of their own"
         share = f": {unit} {self.done:,} of {self.total:,}" if self.total else ""
         return what + share + (f", {self.words}" if self.words else "")
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from riwoa.config.outcome import changes_words
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import Config
 from riwoa.errors import OracleError
@@ -254,6 +255,7 @@ class Conductor:
     # -- configuration -----------------------------------------------------------------------------------------------
 
     async def _apply_reload(self) -> None:
+        await self.ledger.put_refusal(self.generation)
         taken = self._reloader.take()
         if taken is None:
             return
@@ -264,7 +266,7 @@ class Conductor:
         event = ConfigApplied(run_id=self.run_id, generation=self.generation, changed=changed)
         await self._journal.writer.put_event(event)
         self.schedule.plan(config.run.deadline, await patiently(self._journal.config_revisions))
-        _log.info("config_applied", revision=self.revision, keys=sorted(changed))
+        _log.info("config_applied", revision=self.revision, changed=changes_words(found.live))
 
     async def _configure(self, config: Config) -> None:
         objective = self._task.objective(config)

@@ -15,6 +15,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ConfigRevisionRecord, RunRecord
 
 PACE_GENERATIONS = 10  # whose durations tell the pace
+_PAUSED_RATIO = 4.0  # to the median
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,14 @@ class Schedule:
 
     @property
     def pace_s(self) -> float:
-        """Seconds a generation takes: the median of recent ones, for one may have lasted through a pause."""
-        return statistics.median(self.generation_s) if self.generation_s else 0.0
+        """Seconds a generation takes: the mean of recent ones, which the language model may hold up now and then.
+
+        Without those that took many times as long as most: they lasted through a pause.
+        """
+        if not self.generation_s:
+            return 0.0
+        most_s = _PAUSED_RATIO * statistics.median(self.generation_s)
+        return statistics.fmean(s for s in self.generation_s if s <= most_s)
 
     def took(self, seconds: float) -> None:
         """Take in the duration of a generation; the last ten count."""

@@ -20,7 +20,7 @@ from riwoa.run.task import SearchTask
 from riwoa.search.base import Outcome, Snapshot
 from riwoa.search.driver import Evaluated, Prediction
 from riwoa.search.fitness import Objective
-from riwoa_storage.events import Event
+from riwoa_storage.events import ConfigRefused, Event
 from riwoa_storage.records import (
     BufferEntryRecord,
     ConfigRevisionRecord,
@@ -213,6 +213,17 @@ class Ledger:
                 created_unix_s=time.time(),
             )
         )
+
+    async def put_refusal(self, generation: int) -> None:
+        """Store what was refused of an edited file since the last generation, if something was."""
+        refusal = self._reloader.take_refusal()
+        if refusal is None:
+            return
+        refused = {key: list(pair) for key, pair in refusal.refused.items()}
+        event = ConfigRefused(
+            run_id=self._journal.run_id, generation=generation, reason=refusal.sentence, refused=refused
+        )
+        await self._journal.writer.put_event(event)
 
 
 def evaluated(i: IndividualRecord, objective: Objective) -> Evaluated:

@@ -20,6 +20,7 @@ from riwoa.log import get_logger
 from riwoa.paths import StatePaths
 from riwoa.patience import is_transient
 from riwoa.service.control import ControlServer
+from riwoa.service.logs import standard_error_file
 from riwoa.service.notify import Notifier
 from riwoa.service.parts import DaemonParts
 from riwoa.service.session import Session
@@ -79,8 +80,8 @@ class Daemon:
         control = self._control_server()
         try:
             await control.start()
-            if control.place is not None:
-                self._lock.tell(socket=control.place)  # riwoactl finds it there
+            places = {"socket": control.place, "log": standard_error_file()}  # riwoactl finds them in the lock
+            self._lock.tell(**{name: place for name, place in places.items() if place is not None})
             self.board.sources.socket = lambda: control.place
             self._notifier.ready()
             await self._work(journal)

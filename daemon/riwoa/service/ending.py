@@ -23,6 +23,7 @@ from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import EvaluationRequest, Evaluations
 from riwoa.run.journal import RunJournal
 from riwoa.run.judging import Judges, judge_networks, unjudged
+from riwoa.service.countdown import Countdown
 from riwoa.service.finalists import EndedSearch, time_finalists
 from riwoa.service.finetuning import finetuned, usual_threads
 from riwoa.service.logs import log_export_line
@@ -87,8 +88,12 @@ async def judge_front(parts: DaemonParts, journal: JournalWriter, spec: OracleSp
     if not networks:
         return True
 
+    countdown = Countdown()
+    parts.board.sources.time_left_s = countdown.left_s
+
     def tell(done: int, total: int) -> None:
         parts.progress.note()
+        countdown.told(done, total)
         parts.board.change(lambda shown: shown.saying(f"judging the front on the test pictures: {done} of {total}"))
 
     reason = None
@@ -101,6 +106,7 @@ async def judge_front(parts: DaemonParts, journal: JournalWriter, spec: OracleSp
             await judge_networks(run, judges, networks, left_s=lambda: conductor.schedule.left_s, tell=tell)
     except* RiwoaError as failed:
         reason = str(first_error(failed))
+    parts.board.sources.time_left_s = lambda: None
     if reason is not None:
         key = winner.individual.architecture_key
         await journal.put_event(NetworkJudged(run_id=run.run_id, architecture_key=key, error=reason))
@@ -128,11 +134,18 @@ async def measured_winner(
         conductor.schedule.left_s,
     )
 
-    def tell(words: str) -> None:
+    countdown = Countdown()
+    parts.board.sources.time_left_s = countdown.left_s
+
+    def tell(words: str, done: int, total: int) -> None:
         parts.progress.note()
+        countdown.told(done, total)
         parts.board.change(lambda shown: shown.saying(words))
 
-    return await time_finalists(search, tell)
+    try:
+        return await time_finalists(search, tell)
+    finally:
+        parts.board.sources.time_left_s = lambda: None
 
 
 def _test_spec(parts: DaemonParts, spec: OracleSpec) -> OracleSpec | None:

@@ -21,6 +21,8 @@ from riwoa_storage.events import FinalistsTimed
 from riwoa_storage.failpoint import failpoint
 from riwoa_storage.records import Json
 
+Tell = Callable[[str, int, int], None]  # in words; how much is done, and of how much: 0 where nobody counts
+
 _log = get_logger("service")
 _SHARE_OF_REST = 0.5  # of what is left before a deadline; the export needs some, too
 
@@ -48,7 +50,7 @@ class EndedSearch:
     left_s: float | None = None
 
 
-async def time_finalists(search: EndedSearch, tell: Callable[[str], None]) -> Json:
+async def time_finalists(search: EndedSearch, tell: Tell) -> Json:
     """The winner of a run whose search is over, as a generation's row has it: the search's, or what took its place.
 
     What was journaled is not measured again. Where the run's oracle holds no networks there is nothing to time, and
@@ -82,9 +84,7 @@ async def time_finalists(search: EndedSearch, tell: Callable[[str], None]) -> Js
     return winner.to_json() if event.leader is None else event.leader
 
 
-async def _timed_in_turns(
-    search: EndedSearch, others: Sequence[Best], tell: Callable[[str], None]
-) -> tuple[str, list[TimedNetwork]]:
+async def _timed_in_turns(search: EndedSearch, others: Sequence[Best], tell: Tell) -> tuple[str, list[TimedNetwork]]:
     """The runtime in words, and the times of the winner and of the next; where all miss the target, of later ones too.
 
     No networks where there are none to time.
@@ -125,15 +125,14 @@ def _read(search: EndedSearch) -> tuple[Finalists | None, list[Best]]:
     return known, [Best.of(at, individual, search.objective) for at, individual in found if individual is not None]
 
 
-async def _timed(
-    run: RunJournal, networks: Sequence[Best], tell: Callable[[str], None]
-) -> tuple[str, list[TimedNetwork]]:
+async def _timed(run: RunJournal, networks: Sequence[Best], tell: Tell) -> tuple[str, list[TimedNetwork]]:
     """The runtime in words, and the times of networks in a process of their own."""
 
     def told(event: dict[str, Any]) -> None:
-        tell(f"timing {len(networks)} finalists: round {event['done']} of {event['total']}")
+        done, total = event["done"], event["total"]
+        tell(f"timing {len(networks)} finalists: round {done} of {total}", done, total)
 
-    tell(f"making {len(networks)} finalists to time them")
+    tell(f"making {len(networks)} finalists to time them", 0, 0)
     arguments = [str(run.path), str(run.run_id), *("{}/{}".format(*network.origin) for network in networks)]
     found = await run_job("riwoa.service.timing", arguments, 1, "the timing of the finalists", told)
     return found["runtime"], [TimedNetwork.from_json(row) for row in found["networks"]]

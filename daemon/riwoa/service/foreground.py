@@ -28,17 +28,20 @@ from riwoa.service.front_view import (
     fastest_line,
     front_line,
     int8_words,
+    left_out_line,
     limit_lines,
     measured_cell,
     measured_words,
     test_cell,
     test_words,
+    told_apart,
     validation_words,
     value_cell,
     value_head,
     within_words,
 )
-from riwoa.service.status import one_line, steps
+from riwoa.service.progress import steps
+from riwoa.service.status import one_line
 from riwoa.service.status_check import checked_status
 from riwoa.service.status_object import StatusObject, WorkerStatus
 from riwoa.text import printable
@@ -59,9 +62,9 @@ def progress_lines(status: StatusObject) -> list[str]:
     lines = [f"riwoa · {said}" if said.startswith(status["state"]) else f"riwoa · {status['state']} · {said}"]
     run = status.get("run")
     if run:
-        done, total = steps(run)
+        done, total, unit = steps(status)
         filled = min(_BAR_WIDTH, round(_BAR_WIDTH * done / max(1, total)))
-        lines.append(f"  {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {run['phase']} {done} of {total}")
+        lines.append(f"  {'█' * filled}{'░' * (_BAR_WIDTH - filled)} {run['phase']} {done} of {total} {unit}")
         if run.get("memory"):
             lines.append(f"  began with {run['memory']}")
     lines += [f"  {worker_line(w)}" for w in status.get("workers") or []]
@@ -126,7 +129,7 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
         print(f"{status['state']}: {status.get('message') or one_line(status)}")
         print(f"journal: {paths.journal}")
         if status["state"] == "stopped":
-            print(f"nothing committed is lost; the same command goes on, or: riwoad --foreground --state {paths.state}")
+            print(f"nothing committed is lost; this goes on: {status.get('go_on')}")
         return
     with JournalReader(paths.journal) as reader:
         run = reader.latest_run()
@@ -189,24 +192,25 @@ def _show_winner(front: Front, confirmed: Mapping[str, Any] | None, interval: fl
 
 
 def _show_front(front: Front, interval: float | None) -> None:
-    """Print the front; only what the test pictures tell apart is said to differ."""
-    known, paired = any(map(test_cell, front.networks)), front.test is not None
+    """Print the front; only what the test pictures tell apart is shown."""
+    shown = told_apart(front)
+    known, paired = any(map(test_cell, shown)), front.test is not None
     print("\nPareto front, fastest first" + (f" ({LEGEND})" if paired else ""))
     width = len(plus_minus(interval))
-    timed = any(map(measured_cell, front.networks))
+    timed = any(map(measured_cell, shown))
     heads = (
         (f"{'measured':>10}" if timed else "")
         + (f"{'test':>9}" if known else "")
         + (f"  {'less the winner':<17}" if paired else "")
     )
     print(f"  {'latency':>8}   {'':{width}}{heads}{value_head(front):>12}")
-    for network in front.networks:
+    for network in shown:
         cells = f"{measured_cell(network):>10}" if timed else ""
         cells += (f"{test_cell(network):>9}" if known else "") + (f"  {against_cell(network):<17}" if paired else "")
         mark = "  <- winner" if network.is_winner else ""
         latency = f"{network.point.latency_ms:8.3f} ms{plus_minus(interval)}"
         print(f"  {latency}{cells}{value_cell(front, network):>12}{mark}")
-    for told in (fastest_line(front), front_line(front)):
+    for told in (left_out_line(front, shown), fastest_line(front), front_line(front)):
         if told:
             print(told)
 

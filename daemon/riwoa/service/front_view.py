@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from riwoa.oracle.protocol import accuracy_error
 from riwoa.run.front import Front, FrontNetwork, read_front
 from riwoa.service.limit_text import further, limit_line, limits_view
 from riwoa.service.status_object import EqualStatus, JudgementStatus, TimedStatus
@@ -93,6 +94,44 @@ def value_head(front: Front) -> str:
 def limit_lines(front: Front) -> list[str]:
     """A line each limit beside the latency target, with the winner's value; none where there is no other."""
     return [limit_line(row) for row in further(limits_view(front.limits))]
+
+
+def told_apart(front: Front) -> list[FrontNetwork]:
+    """The networks of a front that are worth a row: each better than the one before by more than its error.
+
+    Of those that cannot be told from the winner there are the winner and the fastest.
+    """
+    kept: list[FrontNetwork] = []
+    fastest = front.fastest_equal
+    for network in front.networks:
+        if network.is_winner or network is fastest:
+            kept.append(network)
+        elif not network.is_equal and (not kept or _is_better(front, network, kept[-1])):
+            kept.append(network)
+    return kept
+
+
+def _is_better(front: Front, network: FrontNetwork, than: FrontNetwork) -> bool:
+    """Whether a network is more accurate than another by more than its standard error; by anything where none is known.
+
+    On the test pictures where both were judged, else on those that chose.
+    """
+    if network.test is not None and than.test is not None:
+        return network.test.value - than.test.value > network.test.error
+    metric = front.objective.raised
+    error = accuracy_error(network.individual.metrics, front.run.provenance.get("oracle", {}))
+    if metric != "accuracy" or error is None:
+        return True
+    return float(network.individual.metrics[metric] - than.individual.metrics[metric]) > error
+
+
+def left_out_line(front: Front, shown: Sequence[FrontNetwork]) -> str:
+    """How many networks of the front are not shown, and why; empty where all are."""
+    count = len(front.networks) - len(shown)
+    if not count:
+        return ""
+    some = "One more network lies" if count == 1 else f"{count} more networks lie"
+    return f"{some} closer than the errors can tell; `riwoactl pareto` lists all {len(front.networks)}."
 
 
 def within_words(front: Front) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,17 @@ def configure_log(config: Config, *, foreground: bool) -> None:
     """Log as configured; in the foreground the progress view owns the terminal and only trouble gets a line."""
     quiet = foreground and config.log.level == "info"
     configure("warning" if quiet else config.log.level, config.log.format)
+
+
+def standard_error_file() -> str | None:
+    """The file that this process logs to; None where that is none: a terminal, a pipe, the system's journal."""
+    try:
+        if not stat.S_ISREG(os.fstat(2).st_mode):
+            return None
+        name = os.readlink("/proc/self/fd/2")
+    except OSError:
+        return None
+    return name if name.isprintable() and os.path.isfile(name) else None
 
 
 class ChildLog:

@@ -82,9 +82,12 @@ def _main(options: argparse.Namespace) -> int:
     configure_log(loaded.config, foreground=options.foreground)
     if loaded.warning is not None:
         _log.warning("config_keys_renamed", reason=loaded.warning)
+    is_watched = sys.stdout.isatty()  # by a person who started it by hand
     try:
         with locked(paths) as lock:
             _log.info("state_directory", path=paths.directory)
+            if is_watched or options.foreground:
+                _say_place(paths)
             if lock.warning is not None:
                 _log.warning("no_flock", reason=lock.warning)
 
@@ -98,7 +101,12 @@ def _main(options: argparse.Namespace) -> int:
                     foreground=options.foreground,
                     renew_before_unix_s=renew_before_unix_s,
                 )
-                return await (_serve_in_foreground(daemon, paths) if options.foreground else daemon.run())
+                if options.foreground:
+                    return await _serve_in_foreground(daemon, paths)
+                code = await daemon.run()
+                if is_watched:
+                    show_end(daemon.board.look(), paths)
+                return code
 
             return asyncio.run(serve())
     except StateLockedError as error:
@@ -107,6 +115,11 @@ def _main(options: argparse.Namespace) -> int:
         if not options.foreground:
             raise
         return asyncio.run(attach(paths))
+
+
+def _say_place(paths: StatePaths) -> None:
+    """Tell a person where everything is written."""
+    print(f"riwoad writes into {paths.directory}: journal.db, status.json, at the end export/", flush=True)
 
 
 def _lacks_task(loaded: Loaded, paths: StatePaths) -> bool:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from riwoa.config.loading import Loaded
 from riwoa.config.reload import Reloader
@@ -53,7 +58,9 @@ class DaemonParts:
             notifier: to systemd.
             foreground: whether somebody looks on at a terminal.
         """
-        board, progress, reloader = StatusBoard(paths.status, paths.state), ProgressClock(), Reloader(loaded, overrides)
+        go_on = start_command(paths, loaded, overrides, foreground=foreground)
+        board = StatusBoard(paths.status, paths.state, go_on)
+        progress, reloader = ProgressClock(), Reloader(loaded, overrides)
         pauses = Pauses(lambda: reloader.newest.governor, paths.state, board, progress)
         heartbeat = Heartbeat(board, notifier, progress, lambda: pauses.holds, lambda: reloader.config)
         board.sources.governor = lambda: governor_view(pauses.governor)
@@ -63,3 +70,16 @@ class DaemonParts:
     def config(self) -> Config:
         """The configuration in force."""
         return self.reloader.config
+
+
+def start_command(paths: StatePaths, loaded: Loaded, overrides: Sequence[str], *, foreground: bool) -> str:
+    """The command line that continues this daemon's run, from any directory; of a service, systemd's."""
+    if os.environ.get("NOTIFY_SOCKET"):
+        return "systemctl start riwoa"
+    beside = Path(sys.executable).with_name("riwoad")
+    program = "riwoad" if shutil.which("riwoad") or not beside.exists() else str(beside)
+    config = [] if loaded.file is None else ["--config", os.path.abspath(loaded.file)]
+    settings = [part for setting in overrides for part in ("--set", setting)]
+    return shlex.join(
+        [program, *(["--foreground"] if foreground else []), "--state", paths.directory, *config, *settings]
+    )

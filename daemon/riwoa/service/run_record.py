@@ -10,10 +10,11 @@ from typing import Any
 from riwoa import __version__
 from riwoa.config.loading import INFERRED, Loaded, difference, former_defaults, from_journal, keys_in_journal
 from riwoa.config.reload import Reloader, with_defaults, with_keys
-from riwoa.config.schema import Config, as_json, may_restart, value_of
+from riwoa.config.schema import OFFSPRING, Config, as_json, may_restart, value_of
 from riwoa.errors import ConfigError, TableError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.kind import Problem
+from riwoa.oracle.workers import worker_count
 from riwoa.run.memory import Memory
 from riwoa.run.provision import Provision
 from riwoa.run.task import target_ms
@@ -55,8 +56,9 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
             return None
         revisions = reader.config_revisions(run.run_id)
     # Where nobody asked for it, a run begun before there was such a key, or such a default, goes on as it was.
-    begun_with, former = keys_in_journal(revisions[0].config), former_defaults(revisions[0].config)
-    in_force, loaded = from_journal(revisions[-1].config), with_defaults(loaded, former)
+    begun_with, in_force = keys_in_journal(revisions[0].config), from_journal(revisions[-1].config)
+    former = {**former_defaults(revisions[0].config), "search.offspring": in_force.search.offspring}
+    loaded = with_defaults(loaded, former)
     refused = difference(in_force, loaded.config).refused
     refused = {
         key: pair
@@ -71,6 +73,16 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
         )
     reloader.continue_from(with_keys(in_force, loaded.config, restarted), loaded.config, former)
     return UnfinishedRun(run, {key: value_of(loaded.config, key) for key in restarted})
+
+
+def settle_new_run(loaded: Loaded, reloader: Reloader) -> None:
+    """Have a run that begins ask as many candidates at once as there are workers, unless somebody named a number.
+
+    One that is asked beside others knows less than one that is asked after them, hence no more than that.
+    """
+    together = {"search.offspring": max(OFFSPRING, worker_count(loaded.config.oracle))}
+    begun = with_defaults(loaded, together).config
+    reloader.continue_from(begun, begun, together)
 
 
 async def begin_or_continue(

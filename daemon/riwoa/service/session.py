@@ -35,10 +35,18 @@ from riwoa.run.strategy import screens
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import confirm_winner, export_winner, finetune_winner, judge_front, measured_winner
 from riwoa.service.front_view import journaled_front, test_view, timed_view
+from riwoa.service.leader_watch import LeaderWatch
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
 from riwoa.service.parts import DaemonParts
 from riwoa.service.proof import JournalProof
-from riwoa.service.run_record import RunInputs, UnfinishedRun, begin_or_continue, find_unfinished, model_directory
+from riwoa.service.run_record import (
+    RunInputs,
+    UnfinishedRun,
+    begin_or_continue,
+    find_unfinished,
+    model_directory,
+    settle_new_run,
+)
 from riwoa.service.state import DaemonState
 from riwoa.service.status import Rate
 from riwoa.service.tasks import stop_task
@@ -161,9 +169,11 @@ class Session:
             self._shown_proof = shown
 
     def _find_unfinished(self) -> UnfinishedRun | None:
-        if self._new_run:
-            return None
-        return find_unfinished(self._parts.paths.journal, self._parts.loaded, self._parts.reloader)
+        parts = self._parts
+        unfinished = None if self._new_run else find_unfinished(parts.paths.journal, parts.loaded, parts.reloader)
+        if unfinished is None:
+            settle_new_run(parts.loaded, parts.reloader)
+        return unfinished
 
     async def _load_problem(self) -> Problem:
         """Load what is searched, which may train a supernet and measure this device; refuse an unattainable target."""
@@ -311,6 +321,11 @@ class Session:
         self._parts.pauses.apply()
         _start_beside(group, stack, _count_seconds(seconds, search.conductor), "seconds")
         _start_beside(group, stack, self._proof.keep_proving(), "verify")
+        watched = LeaderWatch(
+            self._parts.paths.journal, search.run_id, lambda: search.conductor.leader, search.conductor.objective.raised
+        )
+        self._board.sources.improvement = lambda: watched.found
+        _start_beside(group, stack, watched.watch(), "leader")
         if search.inputs.problem.measured is not None:
             watch = DriftWatch(
                 search.inputs.problem.measured,

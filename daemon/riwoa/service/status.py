@@ -16,12 +16,14 @@ from riwoa.clock import redated
 from riwoa.hardware.interval import plus_minus
 from riwoa.patience import BestEffort
 from riwoa.service.limit_text import further, hypervolume_words, missed_words, value_words
+from riwoa.service.progress import steps
 from riwoa.service.state import DaemonState, State
 from riwoa.service.status_object import (
     CognitionStatus,
     ConfigStatus,
     EvaluationsStatus,
     GovernorStatus,
+    ImprovementStatus,
     JudgementStatus,
     LatencyStatus,
     LeaderStatus,
@@ -37,6 +39,7 @@ from riwoa.text import duration
 
 SCHEMA = 1
 _RATE_WINDOW_S = 60.0
+_LEAST_LEFT_S = 1.0
 
 
 class Rate:
@@ -73,6 +76,7 @@ class StatusSources:
     run: Callable[[], RunStatus | None] = _unknown
     time_left_s: Callable[[], float | None] = _unknown
     leader: Callable[[], LeaderStatus | None] = _unknown
+    improvement: Callable[[], ImprovementStatus | None] = _unknown
     timed: Callable[[], TimedStatus | None] = _unknown
     test: Callable[[], JudgementStatus | None] = _unknown
     proposals: Callable[[], ProposalsStatus | None] = _unknown
@@ -95,11 +99,14 @@ class StatusBoard:
     Args:
         path: of status.json.
         state_directory: as it is shown.
+        go_on: the command that continues the run when this daemon has ended.
     """
 
-    def __init__(self, path: Path, state_directory: Path) -> None:
+    def __init__(self, path: Path, state_directory: Path, go_on: str = "") -> None:
         self.sources = StatusSources()
+        self._go_on = go_on
         self._shown = DaemonState("starting")
+        self._since_unix_s = time.time()  # of the state
         self._showing = threading.Lock()  # threads that read or verify the journal tell how far they are
         self._path = path
         self._state_directory = str(state_directory)
@@ -118,7 +125,9 @@ class StatusBoard:
     def change(self, step: Callable[[DaemonState], DaemonState]) -> DaemonState:
         """Replace the state by what ``step`` makes of it, and return that. May be called from any thread."""
         with self._showing:
-            self._shown = step(self._shown)
+            before, self._shown = self._shown, step(self._shown)
+            if before.state != self._shown.state:
+                self._since_unix_s = time.time()
             return self._shown
 
     def withdraw(self, told: DaemonState) -> None:
@@ -128,6 +137,7 @@ class StatusBoard:
     def look(self) -> StatusObject:
         """The status object now."""
         of, shown = self.sources, self._shown
+        left_s = of.time_left_s()
         status: StatusObject = {
             "schema": SCHEMA,
             "version": __version__,
@@ -135,12 +145,16 @@ class StatusBoard:
             "pid": os.getpid(),
             "started_unix_s": redated(self._started_unix_s),
             "state": shown.state,
+            "state_since_unix_s": redated(self._since_unix_s),
+            "go_on": self._go_on or None,
             "message": shown.message,
             "updated_unix_s": time.time(),
             "warnings": of.warnings(),
             "run": of.run(),
-            "time_left_s": of.time_left_s(),
+            # Nobody knows how much longer: what was to be done by now goes on.
+            "time_left_s": None if left_s is None or left_s < _LEAST_LEFT_S else left_s,
             "leader": of.leader(),
+            "improvement": of.improvement(),
             "test": of.test(),
             "timed": of.timed(),
             "proposals": of.proposals(),
@@ -177,13 +191,14 @@ def one_line(status: StatusObject) -> str:
     run, leader, counts = status.get("run"), status.get("leader"), status.get("evaluations")
     if not run or not counts:
         return str(status.get("message") or status["state"])
-    done, total = steps(run)
+    done, total, unit = steps(status)
     paused = [f"paused: {status.get('message')}"] if status["state"] == "paused" else []
     parts = [
         *paused,
-        f"{run['phase']} {done}/{total}",
-        f"{counts['unique']} evaluations ({counts['per_s']:.1f}/s)",
+        f"{run['phase']} {done} of {total} {unit}" + (f", {counts['unique']} evaluations" * (unit == "generations")),
     ]
+    if counts["per_s"]:
+        parts.append(f"{counts['per_s']:.1f} a second")
     if leader:
         limits = leader.get("limits") or []
         missed = missed_words(limits) if further(limits) else "misses the target"
@@ -210,11 +225,3 @@ def _accuracy(status: StatusObject, leader: LeaderStatus) -> str:
     if found is not None:
         return f"{100 * found:.2f} % on test"
     return f"{value_words(leader)}{' on validation' if leader.get('images') else ''}"
-
-
-def steps(run: RunStatus) -> tuple[int, int]:
-    """How far the phase is and how far it goes: generations of the search, evaluations of the polish."""
-    spent, budget = run.get("polish_spent"), run.get("polish_evaluations")
-    if run["phase"] == "polish" and spent is not None and budget is not None:
-        return spent, budget
-    return run["generation"], run.get("generations") or run["generation"]

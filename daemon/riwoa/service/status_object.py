@@ -43,10 +43,11 @@ class RunStatus(TypedDict, total=False):
     strategy: str | None
     phase: Required[str]  # "search" or "polish"
     generation: Required[int]  # the one under way
-    generations: int | None  # of the whole search
+    generations: int | None  # of the whole search, at most
+    most_evaluations: int | None  # of search and polish together; None for any number
     digest: str | None  # of everything committed so far
     target_ms: float | None
-    resumed_from: int | None  # the generation that was the last one committed when the daemon started
+    resumed_from: int | None  # the last one committed when the daemon started: it went on with the next
     deadline_unix_s: float | None
     polish_spent: int | None  # evaluations of the polish so far
     polish_evaluations: int | None  # that it may spend
@@ -95,6 +96,20 @@ class LeaderStatus(TypedDict, total=False):
     limits: list[LimitStatus] | None  # all of them, the latency target among them
     architecture_key: str | None
     origin: tuple[int, int] | None  # generation and slot
+
+
+class ImprovementStatus(TypedDict, total=False):
+    """How the best individual so far was found."""
+
+    generation: Required[int]
+    found_unix_s: Required[float]
+    operator: Required[str]
+    metric: str | None  # that is optimised
+    value: float | None  # of that metric
+    former_value: float | None  # of the leader before; None for the first
+    latency_ms: float | None
+    former_latency_ms: float | None
+    reached_target: bool | None  # which the leader before did not
 
 
 class EqualStatus(TypedDict, total=False):
@@ -222,6 +237,8 @@ class ConfigStatus(TypedDict, total=False):
     revision: int | None
     error: str | None  # why the file, as it is now, was refused
     restart_keys: list[str] | None  # changed in the file, and cannot change in a run
+    outcome: str | None  # what the last reading of the file came to, in a sentence; None while it asked for nothing
+    waiting: str | None  # changes that apply at the next generation, in words
 
 
 class GovernorStatus(TypedDict, total=False):
@@ -267,8 +284,10 @@ class StatusObject(TypedDict, total=False):
     pid: int | None
     started_unix_s: float | None
     updated_unix_s: float | None
-    # riwoa.service.state.State, or "none" where riwoactl finds no run. A reader takes any word: another version of the
-    # daemon may know more of them.
+    state_since_unix_s: float | None
+    go_on: str | None  # the command that continues the run when the daemon has ended
+    # riwoa.service.state.State; riwoactl adds "killed" for a daemon that said no goodbye, and "none" where it finds no
+    # run. A reader takes any word: another version of the daemon may know more of them.
     state: Required[str]
     message: str | None
     warnings: list[str] | None  # what a person should know of the search, though it goes on
@@ -277,6 +296,7 @@ class StatusObject(TypedDict, total=False):
     run: RunStatus | None
     evaluations: EvaluationsStatus | None
     leader: LeaderStatus | None
+    improvement: ImprovementStatus | None
     test: JudgementStatus | None
     timed: TimedStatus | None
     pareto: int | None  # networks on the front

@@ -15,12 +15,14 @@ from riwoa.run.deadline import Overdue, overdue
 from riwoa.service.ending import export_winner, exported_digest, finetune_winner
 from riwoa.service.front_view import journaled_front, test_view, timed_view
 from riwoa.service.parts import DaemonParts
+from riwoa.service.progress import improvement_view
 from riwoa.service.proof import JournalProof
 from riwoa.service.tasks import run_until
 from riwoa.service.views import finished_view
 from riwoa.text import duration
 from riwoa_storage.errors import StorageError
 from riwoa_storage.events import DeadlineReached
+from riwoa_storage.overview import leader_found
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, RunRecord
 from riwoa_storage.writer import JournalWriter
@@ -207,6 +209,9 @@ class Supervisor:
         sources.evaluations = lambda: found.evaluations
         sources.operators = lambda: found.operators
         sources.leader = lambda: found.leader
+        if last.leader is not None and (how := leader_found(self._parts.paths.journal, run.run_id, dict(last.leader))):
+            improvement = improvement_view(how, dict(last.leader), front.objective.raised)
+            sources.improvement = lambda: improvement
         test, timed = test_view(front), timed_view(front)
         sources.test = lambda: test
         sources.timed = lambda: timed

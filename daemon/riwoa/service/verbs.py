@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from riwoa.config.outcome import Outcome
 from riwoa.config.reload import Reloader
 from riwoa.errors import DaemonUnavailableError
 from riwoa.service.control import Handler
@@ -40,6 +41,7 @@ class Verbs:
             "resume": self.resume,
             "stop": self.stop,
             "reload": self.reload,
+            "reload --partial": self.reload_partial,
         }
 
     async def status(self) -> Mapping[str, Any]:
@@ -74,13 +76,20 @@ class Verbs:
         return {"message": "stopping; everything committed stays"}
 
     async def reload(self) -> Mapping[str, Any]:
-        """Read the configuration file again.
+        """Read the configuration file again; all of it applies, or none.
 
         Raises:
             RiwoaError: the file is bad, or changes what a run cannot change; the old configuration stays in force.
         """
-        found = await self._reloader.reload_aside()
-        return {"applied_next_generation": sorted(found.live), "needs_restart": []}  # such a file is refused
+        return _told(await self._reloader.reload_aside())
+
+    async def reload_partial(self) -> Mapping[str, Any]:
+        """Read the configuration file again, and apply what of it may change in a run.
+
+        Raises:
+            RiwoaError: the file is bad; the old configuration stays in force.
+        """
+        return _told(await self._reloader.reload_aside(partial=True))
 
     @property
     def _going_on(self) -> str:
@@ -89,3 +98,11 @@ class Verbs:
     def _require_search(self) -> None:
         if not self._pauses.search_has_begun:
             raise DaemonUnavailableError("the search has not begun yet; try again in a moment")
+
+
+def _told(outcome: Outcome) -> Mapping[str, Any]:
+    return {
+        "message": outcome.sentence,
+        "applied_next_generation": sorted(outcome.accepted),
+        "needs_restart": sorted(outcome.refused),
+    }

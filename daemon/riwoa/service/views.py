@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from riwoa.cognition.proposal_queue import ProposalQueue
+from riwoa.config.outcome import changes_words
 from riwoa.config.reload import Reloader
 from riwoa.hardware.drift import Drift
 from riwoa.oracle.protocol import BackendStats, accuracy_error
@@ -49,6 +50,7 @@ def run_view(conductor: Conductor, memory: str | None) -> RunStatus:
         "phase": conductor.phase,
         "generation": conductor.generation,
         "generations": config.run.generations,
+        "most_evaluations": config.run.evaluations,
         "digest": conductor.history.digest,
         "target_ms": conductor.objective.latency_target_ms,
         "resumed_from": conductor.resumed_from,
@@ -184,12 +186,16 @@ def latency_view(drift: Drift, checked_unix_s: float) -> LatencyStatus:
 
 
 def config_view(conductor: Conductor, reloader: Reloader) -> ConfigStatus:
-    """The configuration in force and what is wrong with its file."""
+    """The configuration in force, what the last reading of its file came to, and what waits for the boundary."""
+    outcome, waiting = reloader.outcome, reloader.waiting
+    told = outcome.accepted or outcome.refused or outcome.error
     return {
         "file": str(reloader.file) if reloader.file else None,
         "revision": conductor.revision,
-        "error": reloader.error,
-        "restart_keys": list(reloader.restart_keys),
+        "error": outcome.error,
+        "restart_keys": list(outcome.refused),
+        "outcome": outcome.told("applies at the next generation" if waiting else "applied") if told else None,
+        "waiting": changes_words(waiting) or None,
     }
 
 

@@ -1,0 +1,186 @@
+"""The rows of ``riwoactl status --verbose``: the search's inner life, for who works on it."""
+
+from __future__ import annotations
+
+from riwoa.ctl.status_text import model_state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from riwoa.ctl.status_text import Rows
+    from riwoa.service.status_object import (
+        ConfigStatus,
+        EvaluationsStatus,
+        GovernorStatus,
+        LatencyStatus,
+        LeaderStatus,
+        LearningStatus,
+        OperatorStatus,
+        ProposalsStatus,
+        ScreeningStatus,
+        StatusObject,
+        WorkerStatus,
+    )
+
+
+def detail_rows(status: StatusObject) -> Rows:
+    """What follows the rows for everybody."""
+    return [
+        *_run(status),
+        *_evaluations(status.get("evaluations")),
+        *_screening(status.get("screening")),
+        *[(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])],
+        *_cognition(status),
+        *_operators(status.get("operators"), status.get("leader")),
+        *_governor(status.get("governor")),
+        *_drift(status.get("latency")),
+        *_config(status.get("config")),
+        *_daemon(status),
+    ]
+
+
+def _run(status: StatusObject) -> Rows:
+    run, leader = status.get("run"), status.get("leader")
+    if not run:
+        return []
+    parts = [f"{run['run_id']}"]
+    if run.get("strategy"):
+        parts.append(f"{run['strategy']}, seed {run.get('seed')}")
+    if (last := run.get("resumed_from")) is not None:
+        parts.append(f"resumed at generation {last + 1}")
+    rows = [("run", "; ".join(parts))]
+    if run.get("memory"):
+        rows.append(("memory", f"began with {run['memory']}"))
+    if leader and (origin := leader.get("origin")):
+        rows.append(("leader", "generation {}, slot {}".format(*origin)))
+    return [*rows, ("digest", str(run["digest"])[:16])] if run.get("digest") else rows
+
+
+def _evaluations(counts: EvaluationsStatus | None) -> Rows:
+    if not counts:
+        return []
+    text = f"{counts['unique']} unique, {counts.get('cache_hits', 0)} from the cache, {counts.get('failed', 0)} failed"
+    if counts.get("queued"):
+        text += f"; {counts['queued']} waiting"
+    rows = [("evaluations", text)]
+    if counts.get("dropped"):
+        audited = counts.get("audited")
+        tested = f"; {counts.get('missed', 0)} of {audited} tested would have mattered" if audited else ""
+        rows.append(("", f"{counts['dropped']} candidates given up on a lower rung{tested}"))
+    return rows
+
+
+def _screening(screening: ScreeningStatus | None) -> Rows:
+    """The predictor that screens children, once it has predicted something."""
+    covered = screening.get("covered") if screening else None
+    if not screening or covered is None:
+        return []
+    text = f"a predictor knows {screening['examples'] + screening['prior']} evaluations; "
+    text += f"{100 * covered:.0f} % of its latest {100 * screening['interval']:.0f} % intervals held"
+    if screening.get("related"):
+        text += f"; another oracle's are followed, rank correlation {screening['related']:.2f}"
+    return [("screening", text)]
+
+
+def _worker(worker: WorkerStatus) -> str:
+    text = f"{worker['name']}  {worker['state']}"
+    if worker.get("job"):
+        text += f" for {worker.get('since_s') or 0:.1f} s"
+    text += f"; {worker.get('done', 0)} done"
+    busy_share = worker.get("busy_share")
+    if busy_share is not None:
+        text += f", {100 * busy_share:.0f} % busy"
+    return text + (f", {worker['restarts']} restarts" if worker.get("restarts") else "")
+
+
+def _cognition(status: StatusObject) -> Rows:
+    cognition, proposals = status.get("cognition"), status.get("proposals")
+    rows = []
+    if cognition and not proposals:
+        rows.append(("model", f"{cognition['state']}: {cognition.get('reason')}"))
+    return rows + (_proposals(proposals) if proposals else [])
+
+
+def _proposals(proposals: ProposalsStatus) -> Rows:
+    doing = f" ({model_state(proposals)})" if proposals.get("state") else ""
+    counts = f"{proposals['answered']} answered, {proposals['waiting']} waiting"
+    counts += f", {proposals.get('fallbacks', 0)} fallbacks"
+    text = f"{proposals['model']}{doing}, lag {proposals.get('lag')}: {counts}"
+    busy_share, tokens_per_s = proposals.get("busy_share"), proposals.get("tokens_per_s")
+    if busy_share is not None:
+        text += f"; {100 * busy_share:.0f} % busy"
+    if tokens_per_s is not None:
+        text += f", {tokens_per_s:.0f} tokens a second"
+    text += f", {proposals['restarts']} restarts" if proposals.get("restarts") else ""
+    return [("proposals", text), *_learning(proposals.get("learning"))]
+
+
+def _learning(learning: LearningStatus | None) -> Rows:
+    if not learning:
+        return []
+    adapter, swap = learning.get("adapter"), learning.get("swap")
+    text = f"{adapter[:12]}, since generation {learning.get('since_generation')}" if adapter else "none yet"
+    text += f"; trainings: {learning.get('accepted', 0)} accepted, {learning.get('rejected', 0)} rejected"
+    text += f", {learning.get('failed', 0)} failed"
+    if swap is not None:
+        text += f"; one is under way for generation {swap}"
+    else:
+        text += f"; {learning.get('unconsumed', 0)} successes to learn from"
+    return [("adapter", text)]
+
+
+def _operators(operators: dict[str, OperatorStatus] | None, leader: LeaderStatus | None) -> Rows:
+    """A row for each operator's credit, the most winning first."""
+    counted = [(name, row) for name, row in (operators or {}).items() if row["proposals"]]
+    metric = (leader.get("metric") if leader else None) or "accuracy"
+    scale, unit = (100.0, "points") if metric == "accuracy" else (1.0, f"of {metric}")
+    ranked = sorted(counted, key=lambda pair: -pair[1]["win_rate"])
+    return [("credit" if i == 0 else "", _credit(name, row, scale, unit)) for i, (name, row) in enumerate(ranked)]
+
+
+def _credit(name: str, row: OperatorStatus, scale: float, unit: str) -> str:
+    """Wins over the parent with their interval, and what a proposal gains on average."""
+    text = f"{name:<9} {row['wins']} of {row['proposals']} beat the parent: {100 * row['win_rate']:.0f} %"
+    text += f" ({100 * row['win_rate_low']:.0f} to {100 * row['win_rate_high']:.0f})"
+    text += f", {scale * row['mean_gain']:.3f} {unit} gained a proposal"
+    seconds = row.get("seconds")
+    if seconds:
+        text += f" of {seconds / row['proposals']:.2f} s"
+    if row["valid"] < row["proposals"]:
+        text += f"; {row['proposals'] - row['valid']} not valid"
+    return text + (f"; {row['repeats']} repeats" if row.get("repeats") else "")
+
+
+def _governor(governor: GovernorStatus | None) -> Rows:
+    """What the machine says of itself, in the units of the governor's keys."""
+    if not governor:
+        return []
+    readings = (governor.get("readings") or {}).items()
+    parts = [f"{name} {_reading(name, value)}" for name, value in readings if value is not None]
+    return [("governor", ", ".join(parts))] if parts else []
+
+
+def _reading(name: str, value: float) -> str:
+    return f"{value / 2**30:.1f} GiB" if name.endswith("_bytes") else f"{value:.2f}"
+
+
+def _drift(drift: LatencyStatus | None) -> Rows:
+    if not drift:
+        return []
+    ratios = {"networks": drift.get("networks"), "operators": drift.get("operators")}
+    told = [f"{name} take {ratio:.3f} of the table's times" for name, ratio in ratios.items() if ratio is not None]
+    return [("table check", "; ".join([drift["verdict"], *told]))]
+
+
+def _config(config: ConfigStatus | None) -> Rows:
+    if not config:
+        return []
+    return [("config", f"{config.get('file') or 'defaults'}, revision {config.get('revision', 0)}")]
+
+
+def _daemon(status: StatusObject) -> Rows:
+    parts = [f"riwoa {status['version']}"] if status.get("version") else []
+    if status.get("alive") and status.get("pid"):
+        parts.append(f"process {status['pid']}")
+    if status.get("socket"):
+        parts.append(f"socket {status['socket']}")
+    return [("daemon", ", ".join(parts))] if parts else []
