@@ -69,6 +69,7 @@ def test_filters_choose_candidates(client: TestClient) -> None:
     fast = found(client, f"{RUN}/individuals", most_ms=10.5, least=0.52)["items"]
     assert [(c["generation"], c["slot"]) for c in fast] == [(3, 0), (2, 0)]
     assert found(client, f"{RUN}/individuals", status="failed")["items"] == []
+    assert one in found(client, f"{RUN}/individuals", name=one["name"][:8])["items"]
 
 
 def test_a_candidate_tells_its_ancestors_what_changed_and_the_model_s_words(client: TestClient) -> None:
@@ -78,6 +79,7 @@ def test_a_candidate_tells_its_ancestors_what_changed_and_the_model_s_words(clie
     assert ancestor["gain"] == pytest.approx(0.51 - 0.502)
     assert "größer" in detail["words"]["prompt"]
     assert '{"kernel":5}' in detail["words"]["text"]
+    assert detail["words"]["verdict"] == "won"
     assert len(found(client, f"{RUN}/individuals/3/1")["ancestors"]) == 3
 
 
@@ -129,6 +131,9 @@ def test_a_broken_journal_is_not_ready_and_says_what_to_do(tmp_path: Path) -> No
         assert "journal.db" in answer.json()["reason"]
         assert client.get("/healthz").status_code == 200
         assert client.get("/api/v1/runs").status_code == 503
+        status = found(client, "/api/v1/status")
+        assert (status["state"], "journal.db" in status["message"]) == ("unhealthy", True)
+        assert client.get("/metrics").status_code == 200
 
 
 def test_prometheus_reads_status_and_journal_with_units(client: TestClient, state: Path) -> None:
@@ -162,6 +167,7 @@ def test_prometheus_reads_status_and_journal_with_units(client: TestClient, stat
         (f"{RUN}/individuals?most_ms=nan", 400),
         (f"{RUN}/individuals?cursor=nonsense", 400),
         (f"{RUN}/individuals?cursor=WyJiZXN0IiwgMS4wLCAxXQ", 400),  # another order's
+        (f"{RUN}/individuals?name=x*", 400),
         (f"{RUN}/individuals?operator={'x' * 201}", 400),
         ("/api/v1/runs/latest/..%2f..%2fjournal.db", 404),
         ("/../../etc/passwd", 404),

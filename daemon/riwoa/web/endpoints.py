@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,7 @@ _FILTERED = (
     Parameter("most_ms", "Greatest latency in milliseconds", _NUMBER),
     Parameter("least", "Least value of the metric", _NUMBER),
     Parameter("most", "Greatest value of the metric", _NUMBER),
+    Parameter("name", "How the name of the architecture begins", {"type": "string", "pattern": "^[0-9a-f]{1,16}$"}),
     Parameter("since_generation", "From this generation on", _INTEGER),
     Parameter("repeats", "Whether candidates known already are told too", {"type": "boolean", "default": False}),
 )
@@ -176,6 +178,7 @@ class Api:
             least=_number(request, "least"),
             most=_number(request, "most"),
             since_generation=_whole(request, "since_generation"),
+            name=_name(request),
             repeats=_one_of(request, "repeats", ("true", "false")) == "true",
         )
         limit, cursor = _paging(request, order)
@@ -229,6 +232,13 @@ def _one_of(request: Request, name: str, words: tuple[str, ...]) -> str | None:
     text = _text(request, name)
     if text is not None and text not in words:
         raise UsageError(f"{name}: choose from {', '.join(words)}")
+    return text
+
+
+def _name(request: Request) -> str | None:
+    text = _text(request, "name")
+    if text is not None and re.fullmatch("[0-9a-f]{1,16}", text) is None:
+        raise UsageError("name: give up to 16 hexadecimal digits")
     return text
 
 

@@ -11,6 +11,7 @@ import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,9 +36,9 @@ from riwoa.web.views import (
 )
 from riwoa_storage.connect import connect_reader, translate
 from riwoa_storage.errors import JournalMissingError
-from riwoa_storage.events import FinalistsTimed
+from riwoa_storage.history import JudgedReply, PlacedIndividual, RunSummary, architecture_name
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import IndividualRecord, RunRecord
+from riwoa_storage.records import IndividualRecord
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ class Journal:
         if not self.exists:
             return ()
         with JournalReader(self._path) as reader:
-            return tuple(_run_view(reader, run) for run in reversed(reader.runs()))
+            return tuple(map(_run_view, reversed(reader.history.runs())))
 
     def run(self, name: str) -> RunView:
         """One run by its number, or the ``latest``.
@@ -104,7 +105,7 @@ class Journal:
             UsageError: it is no number.
         """
         with JournalReader(self._path) as reader:
-            return _run_view(reader, _chosen(reader, name))
+            return _run_view(_chosen(reader, name))
 
     def configs(self, run_id: int) -> tuple[ConfigView, ...]:
         """The run's configurations, oldest first."""
@@ -206,13 +207,16 @@ class Journal:
             JournalMissingError: nothing was committed there.
         """
         with JournalReader(self._path) as reader:
-            individual = reader.individual(run.run_id, generation, slot)
-            if individual is None:
+            line = reader.history.lineage(run.run_id, (generation, slot), _MOST_ANCESTORS)
+            if not line:
                 raise JournalMissingError(f"run {run.run_id} has no candidate {generation}/{slot}")
-            ancestors = tuple(_ancestors(reader, run, individual))
-            words = _words(reader, individual.request_id)
+            individual = line[0].record
+            reply = None if individual.request_id is None else reader.history.reply(individual.request_id)
+            ancestors = tuple(_ancestor(run, parent, child.record) for child, parent in pairwise(line))
         (row,) = self.candidates_at(run, [(generation, slot)])
-        return CandidateDetail(row, individual.metrics, individual.architecture, individual.error, ancestors, words)
+        return CandidateDetail(
+            row, individual.metrics, individual.architecture, individual.error, ancestors, _words(reply)
+        )
 
     # -- cognition and events ----------------------------------------------------------------------------------------
 
@@ -262,22 +266,17 @@ class Journal:
 # -- rows to views -----------------------------------------------------------------------------------------------------
 
 
-def _chosen(reader: JournalReader, name: str) -> RunRecord:
-    if name == "latest":
-        run = reader.latest_run()
-        if run is None:
-            raise JournalMissingError(f"{reader.name} holds no run yet")
-        return run
-    if not name.isdecimal() or len(name) > 18:
+def _chosen(reader: JournalReader, name: str) -> RunSummary:
+    if name != "latest" and not (name.isascii() and name.isdecimal() and len(name) <= 18):
         raise UsageError("a run is a number, or latest")
-    return reader.run(int(name))
+    run = reader.history.latest_run() if name == "latest" else reader.history.run(int(name))
+    if run is None:
+        raise JournalMissingError("there is no run yet" if name == "latest" else f"there is no run {name}")
+    return run
 
 
-def _run_view(reader: JournalReader, run: RunRecord) -> RunView:
-    last = next(reader.generation_summaries(run.run_id, run.generations - 1), None) if run.generations else None
-    leader = last.leader if last is not None else None
-    for timed in reader.events(run.run_id, FinalistsTimed):
-        leader = timed.leader or leader
+def _run_view(summary: RunSummary) -> RunView:
+    run, leader = summary.record, summary.leader
     objective: Objective = journaled_objective(run.provenance, (leader or {}).get("target_ms"))
     return RunView(
         run_id=run.run_id,
@@ -286,10 +285,10 @@ def _run_view(reader: JournalReader, run: RunRecord) -> RunView:
         strategy=run.provenance.get("strategy"),
         oracle=(run.provenance.get("oracle") or {}).get("kind"),
         generations=run.generations,
-        evaluations=last.counters.get("evaluations", 0) if last is not None else 0,
+        evaluations=summary.evaluations,
         digest=run.digest,
         created_unix_s=run.created_unix_s,
-        updated_unix_s=last.committed_unix_s if last is not None else run.created_unix_s,
+        updated_unix_s=summary.ended_unix_s,
         metric=objective.raised,
         lowered=objective.lowered,
         target_ms=(leader or {}).get("target_ms"),
@@ -320,6 +319,7 @@ def _conditions(run: RunView, filters: Filters) -> tuple[list[str], list[Any]]:
         (f"{_value(run)} >= ?", filters.least),
         (f"{_value(run)} <= ?", filters.most),
         ("generation >= ?", filters.since_generation),
+        ("printf('%016x', key_hash) GLOB ? || '*'", filters.name),
     ]
     kept = [(condition, value) for condition, value in given if value is not None]
     where, parameters = [condition for condition, _ in kept], [value for _, value in kept]
@@ -342,29 +342,25 @@ def _candidate(row: Sequence[Any]) -> Candidate:
         repeat=bool(hit),
         parent=place,
         request_id=request_id,
+        name=architecture_name(key),
         architecture_key=key,
     )
 
 
-def _ancestors(reader: JournalReader, run: RunView, child: IndividualRecord) -> Iterator[Ancestor]:
-    """The parent of a candidate, its parent, and so on, each with what its child changed and gained."""
-    for _ in range(_MOST_ANCESTORS):
-        if child.parent is None:
-            return
-        parent = reader.individual(run.run_id, *child.parent)
-        if parent is None:
-            return
-        yield Ancestor(
-            generation=child.parent[0],
-            slot=child.parent[1],
-            operator=parent.operator,
-            value=parent.metrics.get(run.metric),
-            latency_ms=parent.metrics.get("latency_ms"),
-            fitness=parent.fitness,
-            changed=_changes(parent.architecture, child.architecture),
-            gain=None if child.fitness is None or parent.fitness is None else child.fitness - parent.fitness,
-        )
-        child = parent
+def _ancestor(run: RunView, parent: PlacedIndividual, child: IndividualRecord) -> Ancestor:
+    """A parent, with what its child changed and gained."""
+    record = parent.record
+    return Ancestor(
+        generation=parent.generation,
+        slot=record.slot,
+        name=parent.name,
+        operator=record.operator,
+        value=record.metrics.get(run.metric),
+        latency_ms=record.metrics.get("latency_ms"),
+        fitness=record.fitness,
+        changed=_changes(record.architecture, child.architecture),
+        gain=None if child.fitness is None or record.fitness is None else child.fitness - record.fitness,
+    )
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -373,19 +369,19 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
-def _words(reader: JournalReader, request_id: str | None) -> Words | None:
+def _words(judged: JudgedReply | None) -> Words | None:
     """What the model was asked and said; None for a candidate that it did not write."""
-    request = None if request_id is None else reader.request(request_id)
-    if request is None:
+    if judged is None:
         return None
-    reply = reader.reply(request.request_id)
+    request, reply = judged.request, judged.reply
     return Words(
         model=request.model,
         adapter_sha256=request.adapter_sha256,
         prompt=request.prompt,
+        verdict=judged.verdict,
         status=None if reply is None else reply.status,
         text=None if reply is None else reply.text,
-        reason=None if reply is None else reply.reason,
+        reason=judged.reason or (None if reply is None else reply.reason),
         tokens=None if reply is None else reply.tokens,
         duration_s=None if reply is None else reply.duration_s,
     )

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
+from riwoa.errors import RiwoaError
 from riwoa.service.status_object import StatusObject
 from riwoa.web.journal import Journal
 from riwoa.web.views import EventView
@@ -66,7 +67,10 @@ class Observer:
             return self._seen
 
     def _look(self) -> Snapshot:
-        status = self._daemon.status()
+        try:
+            status = self._daemon.status()
+        except (RiwoaError, StorageError) as error:  # told to whoever looks, who may wait for it to mend
+            status = {"state": "unhealthy", "alive": False, "message": str(error)}
         try:
             events = self._journal.events(None, _TAIL).items[::-1] if self._journal.exists else ()
         except StorageError:  # the status says what is wrong with it

@@ -131,7 +131,7 @@ def serve(paths: StatePaths, daemon: Daemon, bound: socket.socket, *, open_readi
         app,
         http=HastyProtocol,
         access_log=False,
-        log_level="warning",
+        log_level="error",
         server_header=False,
         proxy_headers=False,  # who came by a proxy needs a token, whatever the proxy says of him
         limit_concurrency=_CONNECTIONS,

@@ -80,6 +80,7 @@ class Candidate:
     repeat: bool
     parent: str | None
     request_id: str | None
+    name: str  # of its architecture, as riwoactl show takes it
     architecture_key: str
 
 
@@ -89,6 +90,7 @@ class Ancestor:
 
     generation: int
     slot: int
+    name: str
     operator: str
     value: float | None
     latency_ms: float | None
@@ -104,6 +106,7 @@ class Words:
     model: str
     adapter_sha256: str | None
     prompt: str
+    verdict: str  # won, rejected, waiting or late
     status: str | None
     text: str | None
     reason: str | None
@@ -133,6 +136,7 @@ class Filters:
     least: float | None = None
     most: float | None = None
     since_generation: int | None = None
+    name: str | None = None  # the beginning of the architecture's
     repeats: bool = False
 
 

@@ -7,6 +7,7 @@ import { clock, element, measure, short } from "./format.js";
 import { bestPanel, configPanel, modelPanel, notices, progressPanel, showState, workersPanel } from "./panels.js";
 
 const $ = (id) => document.getElementById(id);
+const INTERNAL = new Set(["architecture_key", "oracle_version", "directory", "split", "table_sha256"]); // of an event: for programs
 const EVERY_MS = 2500; // between two looks at what was committed
 const seen = { status: null, run: null, runs: [], steps: [], front: null, cloud: [], other: null, lost: null, told: null };
 const explorer = new Explorer(complain);
@@ -150,7 +151,7 @@ function wordsItem(reply) {
 }
 
 function eventItem(event) {
-  const rest = Object.entries(event.payload ?? {}).filter(([, value]) => value !== null && value !== "" && typeof value !== "object").map(([name, value]) => `${name} ${typeof value === "number" ? Number(value.toPrecision(4)) : value}`);
+  const rest = Object.entries(event.payload ?? {}).filter(([name, value]) => value !== null && value !== "" && typeof value !== "object" && !INTERNAL.has(name)).map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "number" ? Number(value.toPrecision(4)) : value}`);
   return element("li", {}, element("time", { datetime: new Date(1000 * event.created_unix_s).toISOString() }, clock(event.created_unix_s)), `${event.kind.replaceAll("_", " ")}${event.generation === null ? "" : ` at generation ${event.generation}`}`, rest.length ? element("div", { class: "quiet" }, rest.join(" · ")) : null);
 }
 

@@ -39,7 +39,7 @@ export class Explorer {
     if (!this.run) return;
     const filters = Object.fromEntries(new FormData($("filters")));
     const share = isShare(this.run.metric) && filters.least !== "";
-    const wanted = { ...filters, least: share ? Number(filters.least.replace(",", ".")) / 100 : filters.least, most_ms: filters.most_ms.replace(",", ".") };
+    const wanted = { ...filters, least: share ? Number(filters.least.replace(",", ".")) / 100 : filters.least, most_ms: filters.most_ms.replace(",", "."), name: filters.name.trim().toLowerCase() };
     try {
       const page = await get(`runs/${this.run.run_id}/individuals`, { ...wanted, limit: 15, cursor: further ? this.cursor : "" });
       const rows = page.items.map((candidate) => this.row(candidate));
@@ -64,6 +64,7 @@ export class Explorer {
       element("td", { class: "number" }, measure(this.run.metric, candidate.value)),
       element("td", { class: over ? "number over" : "number", title: over ? "beyond the target" : null }, milliseconds(candidate.latency_ms)),
       element("td", { class: "number wide" }, candidate.fitness === null ? "–" : candidate.fitness.toFixed(4)),
+      element("td", { class: "wide" }, element("code", {}, candidate.name.slice(0, 8))),
       element("td", { class: "wide" }, candidate.parent ?? "–"),
       element("td", { class: "wide" }, candidate.status));
   }
@@ -89,7 +90,7 @@ export class Explorer {
       facts([
         ["made by", candidate.operator], ["ended", error ? `${candidate.status}: ${error}` : candidate.status],
         ["fitness", candidate.fitness === null ? null : candidate.fitness.toFixed(5)], ...more.map(([name, value]) => [name, short(value)]),
-        ["architecture", element("code", {}, candidate.architecture_key)],
+        ["name", element("code", {}, candidate.name)], ["more", element("code", {}, `riwoactl why ${candidate.name.slice(0, 8)}`)],
       ]),
       element("details", {}, element("summary", {}, `${Object.keys(architecture).length} genes`), element("pre", { tabindex: 0 }, Object.entries(architecture).map(([gene, value]) => `${gene} = ${value}`).join("\n"))),
       element("h3", {}, "Where it comes from"),
@@ -111,7 +112,7 @@ export class Explorer {
 /** What the model was asked and said. */
 export function modelWords(words) {
   return element("div", {},
-    facts([["model", words.model], ["adapter", words.adapter_sha256?.slice(0, 12)], ["answer", words.status ? `${words.status}${words.reason ? `: ${words.reason}` : ""}, ${words.tokens} tokens in ${words.duration_s.toFixed(1)} s` : "none yet"]]),
+    facts([["model", words.model], ["adapter", words.adapter_sha256?.slice(0, 12)], ["answer", words.status ? `${words.verdict ?? words.status}${words.reason ? `: ${words.reason}` : ""}, ${words.tokens} tokens in ${words.duration_s.toFixed(1)} s` : "none yet"]]),
     words.text ? element("pre", { tabindex: 0 }, words.text) : null,
     element("details", {}, element("summary", {}, "what it was asked"), element("pre", { tabindex: 0 }, words.prompt)));
 }
