@@ -57,8 +57,8 @@ function draw() {
 }
 
 function complain(error) {
-  seen.told = ["bad", error.message];
   if (error.status === 401) askToken(`${error.message}.`);
+  else seen.told = ["bad", error.message];
   show();
 }
 
