@@ -23,6 +23,7 @@ VERBS = {
     "init": ("init", "look at a folder of pictures, and write a configuration for a search on them"),
     "run": ("run", "search as riwoa.toml says, with progress; killed and run again, it continues"),
     "status": ("status", "what the daemon does, or how its last run stands"),
+    "watch": ("watch", "the search on one screen, live: status, best so far, front, workers"),
     "pause": ("control", "start no new evaluations until resumed"),
     "resume": ("control", "go on after a pause"),
     "stop": ("control", "finish the transaction and end the daemon"),
