@@ -18,7 +18,7 @@ from riwoa.paths import StatePaths, client_state
 from riwoa.service.status_object import StatusObject
 
 _TIMEOUT_S = 15.0
-_NEEDED = ("starlette", "uvicorn", "prometheus_client")
+_NEEDED = ("starlette", "uvicorn", "prometheus_client", "jwt")
 _DESCRIPTION = """Serve a page that shows the search and its journal, and controls it, until interrupted. Whoever is on
 this machine may read; to control, and to read from elsewhere, a token is needed: `riwoactl token create`. The daemon
 need not run."""
@@ -35,11 +35,15 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     where.add_argument("--listen", type=_address, metavar="HOST:PORT", help="where to listen (default: 127.0.0.1:8321)")
     where.add_argument("--socket", type=Path, metavar="PATH", help="listen on a Unix socket instead")
     parser.add_argument("--require-token", action="store_true", help="also who is on this machine needs one to read")
+    parser.add_argument("--jwt-key", type=Path, metavar="FILE", help="accept JSON Web Tokens that this key signed")
+    parser.add_argument("--jwt-audience", default="riwoa", metavar="NAME", help="that they must name (default: riwoa)")
     given = parser.parse_args(arguments)
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise UsageError(f"the page needs {', '.join(missing)}; install it with: pip install 'riwoa[web]'")
+    from riwoa.web.jwt import JwtVerifier
     from riwoa.web.server import Place, listener, serve
 
+    jwt = None if given.jwt_key is None else JwtVerifier.read(given.jwt_key, given.jwt_audience)
     paths = client_state(options.state)
     wanted = Place(path=given.socket) if given.socket is not None else Place(*(given.listen or ()))
     with listener(wanted) as bound:
@@ -47,7 +51,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         emit(options, {"page": str(place), "state_directory": paths.directory}, _words(place, paths))
         sys.stdout.flush()  # whoever started it waits for these words
         try:
-            serve(paths, SocketDaemon(paths), bound, open_reading=not given.require_token)
+            serve(paths, SocketDaemon(paths), bound, open_reading=not given.require_token, jwt=jwt)
         finally:
             if given.socket is not None:
                 given.socket.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,7 +21,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from riwoa.web.tokens import CONTROL, TokenStore
+from riwoa.web.tokens import CONTROL, Token
 
 MOST_BODY_BYTES = 16_384  # no request needs one at all
 _MOST_CLIENTS = 4_096  # whose rates are kept
@@ -101,16 +102,23 @@ class RateLimiter:
             self._left.popitem(last=False)
 
 
+class Finder(Protocol):
+    """Knows tokens."""
+
+    def find(self, text: str) -> Token | None:
+        """The token of a text that a client showed; None where it is not good."""
+
+
 class Gate:
     """Decides on each request.
 
     Args:
-        tokens: that are good.
+        finders: who know the tokens that are good, one after another.
         open_reading: whether this machine may read without one.
     """
 
-    def __init__(self, tokens: TokenStore, *, open_reading: bool = True) -> None:
-        self._tokens = tokens
+    def __init__(self, *finders: Finder, open_reading: bool = True) -> None:
+        self._finders = finders
         self._open_reading = open_reading
         self._reading, self._controlling, self._guessing = map(RateLimiter, (READING, CONTROLLING, GUESSING))
 
@@ -135,7 +143,8 @@ class Gate:
         if self._guessing.left(client) < 1.0:
             raise RefusedError(429, "too many wrong tokens; wait a moment", 1.0 / GUESSING.per_s)
         kind, _, text = shown.partition(" ")
-        token = self._tokens.find(text.strip()) if kind.lower() == "bearer" else None
+        found = (finder.find(text.strip()) for finder in self._finders if kind.lower() == "bearer")
+        token = next(filter(None, found), None)
         if token is None:
             self._guessing.spend(client)
             raise RefusedError(401, "this token is wrong, expired or revoked; riwoactl token list shows which are good")

@@ -16,9 +16,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from riwoa.errors import UsageError
 from riwoa.files.ownership import unwritable
 from riwoa.paths import StatePaths
-from riwoa.web.access import Gate, is_loopback
+from riwoa.web.access import Finder, Gate, is_loopback
 from riwoa.web.application import application
 from riwoa.web.journal import Journal
+from riwoa.web.jwt import JwtVerifier
 from riwoa.web.observer import Daemon, Observer
 from riwoa.web.tokens import TokenStore
 
@@ -27,6 +28,7 @@ _CONNECTIONS = 1_200
 _KEEP_ALIVE_S = 15
 _REQUEST_S = 15.0  # for a request to come whole
 _END_S = 3
+_MOST_PATH_BYTES = 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ def listener(place: Place) -> socket.socket:
 
 
 def _unix_listener(path: Path) -> socket.socket:
+    if len(os.fsencode(path)) > _MOST_PATH_BYTES:
+        raise UsageError(f"--socket: a socket's path has at most {_MOST_PATH_BYTES} bytes; choose a shorter one")
     if path.is_socket():
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             if client.connect_ex(str(path)) == 0:
@@ -114,7 +118,9 @@ def _allow_connections() -> None:
         )
 
 
-def serve(paths: StatePaths, daemon: Daemon, bound: socket.socket, *, open_reading: bool) -> None:
+def serve(
+    paths: StatePaths, daemon: Daemon, bound: socket.socket, *, open_reading: bool, jwt: JwtVerifier | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
@@ -122,11 +128,13 @@ def serve(paths: StatePaths, daemon: Daemon, bound: socket.socket, *, open_readi
         daemon: that works there.
         bound: where to listen.
         open_reading: whether this machine may read without a token.
+        jwt: knows tokens of another service.
     """
     os.nice(_NICENESS)
     _allow_connections()
     journal = Journal(paths.journal)
-    app = application(Gate(TokenStore(paths), open_reading=open_reading), Observer(daemon, journal), journal)
+    finders: list[Finder] = [TokenStore(paths), *([] if jwt is None else [jwt])]
+    app = application(Gate(*finders, open_reading=open_reading), Observer(daemon, journal), journal)
     config = uvicorn.Config(
         app,
         http=HastyProtocol,
