@@ -7,7 +7,7 @@ import { clock, element, measure, short } from "./format.js";
 import { bestPanel, configPanel, modelPanel, notices, progressPanel, showState, workersPanel } from "./panels.js";
 
 const $ = (id) => document.getElementById(id);
-const INTERNAL = new Set(["architecture_key", "oracle_version", "directory", "split", "table_sha256"]); // of an event: for programs
+const INTERNAL = new Set(["architecture_key", "oracle_version", "directory", "table_sha256"]); // of an event: for programs
 const EVERY_MS = 2500; // between two looks at what was committed
 const seen = { status: null, run: null, runs: [], steps: [], front: null, cloud: [], other: null, lost: null, told: null };
 const explorer = new Explorer(complain);
@@ -151,8 +151,21 @@ function wordsItem(reply) {
 }
 
 function eventItem(event) {
-  const rest = Object.entries(event.payload ?? {}).filter(([name, value]) => value !== null && value !== "" && typeof value !== "object" && !INTERNAL.has(name)).map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "number" ? Number(value.toPrecision(4)) : value}`);
-  return element("li", {}, element("time", { datetime: new Date(1000 * event.created_unix_s).toISOString() }, clock(event.created_unix_s)), `${event.kind.replaceAll("_", " ")}${event.generation === null ? "" : ` at generation ${event.generation}`}`, rest.length ? element("div", { class: "quiet" }, rest.join(" · ")) : null);
+  const at = event.generation === null ? "" : ` at generation ${event.generation}`;
+  const words = told(event);
+  return element("li", {}, element("time", { datetime: new Date(1000 * event.created_unix_s).toISOString() }, clock(event.created_unix_s)), event.kind.replaceAll("_", " ") + at, words ? element("div", { class: "quiet" }, words) : null);
+}
+
+/** What an event says, in words; of a kind that is not known here, its plain fields. */
+function told({ kind, payload }) {
+  const p = payload ?? {};
+  if (p.error) return p.error;
+  if (kind === "config_applied") return Object.entries(p).map(([key, [old, fresh]]) => `${key} ${JSON.stringify(old)} → ${JSON.stringify(fresh)}`).join(", ");
+  if (kind === "network_judged") return `${measure("accuracy", p.accuracy)} ± ${(100 * (p.accuracy_error ?? 0)).toFixed(2)} on ${short(p.pictures)} ${p.split} pictures`;
+  if (kind === "finalists_timed") return [`${p.networks.length} networks in ${p.runtime}`, p.note].filter(Boolean).join("; ");
+  if (kind === "adapter_accepted" || kind === "adapter_rejected") return [p.sha256.slice(0, 12), ...p.reasons].join("; ");
+  return Object.entries(p).filter(([name, value]) => value !== null && value !== "" && typeof value !== "object" && !INTERNAL.has(name))
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "number" ? short(value) : value}`).join(" · ");
 }
 
 // -- controls -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,9 @@ export class Explorer {
     this.run = null;
     this.cursor = null;
     this.pages = 0;
+    this.asked = 0; // questions, of which only the last one's answer is shown
+    this.answered = 0; // the last of them that was
+    this.shown = ""; // the first page, as it came
     let waiting;
     $("filters").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => this.load(), 250); });
     $("filters").addEventListener("submit", (event) => event.preventDefault());
@@ -31,17 +34,29 @@ export class Explorer {
 
   /** New candidates were committed: the list follows where only its beginning is shown. */
   async follow() {
-    const busy = document.querySelector("dialog[open]") || $("candidates").contains(document.activeElement);
-    if (this.pages <= 1 && !busy) await this.load();
+    if (this.pages <= 1 && !this.isBusy() && this.answered === this.asked) await this.load(false, true);
   }
 
-  async load(further = false) {
+  /** Whether somebody is at the list: rows must not be taken from under a finger. */
+  isBusy() {
+    return document.querySelector("dialog[open]") !== null || $("candidates").contains(document.activeElement);
+  }
+
+  /** Ask for the first page, or the next. `quietly`: nobody asked, so whoever is at the list by then is left alone. */
+  async load(further = false, quietly = false) {
     if (!this.run) return;
+    this.asked += 1;
+    const mine = this.asked;
     const filters = Object.fromEntries(new FormData($("filters")));
     const share = isShare(this.run.metric) && filters.least !== "";
     const wanted = { ...filters, least: share ? Number(filters.least.replace(",", ".")) / 100 : filters.least, most_ms: filters.most_ms.replace(",", "."), name: filters.name.trim().toLowerCase() };
     try {
       const page = await get(`runs/${this.run.run_id}/individuals`, { ...wanted, limit: 15, cursor: further ? this.cursor : "" });
+      if (mine !== this.asked) return; // a later question was asked meanwhile
+      this.answered = mine;
+      const came = JSON.stringify([this.run.run_id, page]);
+      if (!further && (came === this.shown && this.pages === 1 || quietly && this.isBusy())) return;
+      this.shown = further ? this.shown : came;
       const rows = page.items.map((candidate) => this.row(candidate));
       const body = $("candidates").tBodies[0];
       if (further) body.append(...rows); else body.replaceChildren(...rows);
@@ -51,6 +66,7 @@ export class Explorer {
       $("candidates-note").textContent = body.rows.length ? `${body.rows.length} shown` : "no candidate is like that";
       if (further) rows[0]?.querySelector("button").focus({ preventScroll: true });
     } catch (error) {
+      this.answered = mine;
       $("candidates-note").textContent = error.message;
     }
   }
