@@ -6,6 +6,7 @@ TYPE_CHECKING = False  # recognised by mypy; spares slow imports
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LEAST_COLUMNS = 20
 # What a word of a metric's name says of its unit.
 _UNITS = {"ms": "ms", "s": "s", "mj": "mJ", "j": "J", "mw": "mW", "w": "W", "kb": "kB", "mb": "MB", "gb": "GB"}
 
@@ -19,6 +20,23 @@ def printable(text: object, most: int = 500) -> str:
         c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in str(text)[:most]
     )
     return line[:most]
+
+
+def broken(line: str, columns: int, indent: int) -> list[str]:
+    """A line in lines of so many columns, at blanks where there are any, all but the first indented.
+
+    Without the indent where it would take more than half of them; never narrower than 20 columns.
+    """
+    columns = max(columns, _LEAST_COLUMNS)
+    margin = " " * indent if columns >= 2 * indent else ""
+    found, rest = [], line if margin else line.lstrip()
+    while len(rest) > columns:
+        at = rest.rfind(" ", len(margin) + 1, columns + 1)
+        if at <= len(margin) or not rest[:at].strip():
+            at = columns  # a word longer than a line
+        found.append(rest[:at].rstrip())
+        rest = margin + rest[at:].lstrip()
+    return [*found, rest]
 
 
 def duration(seconds: float) -> str:

@@ -151,6 +151,23 @@ class LatencyDrift(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertDue(Event):
+    """Somebody is to be told; ``key`` is the same for the same occurrence."""
+
+    alert: str
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertSent(Event):
+    """Somebody was told, ``by`` these ways."""
+
+    key: str
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestsWithdrawn(Event):
     """So many requests of a generation that is asked anew were taken back."""
 
@@ -213,6 +230,8 @@ KINDS: Mapping[str, type[Event]] = {
     "network_judged": NetworkJudged,
     "finalists_timed": FinalistsTimed,
     "latency_drift": LatencyDrift,
+    "alert_due": AlertDue,
+    "alert_sent": AlertSent,
     "requests_withdrawn": RequestsWithdrawn,
     "training_failed": TrainingFailed,
     "adapter_accepted": AdapterAccepted,

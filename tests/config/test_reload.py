@@ -91,6 +91,11 @@ def test_a_partial_reload_applies_the_rest_of_such_a_file_and_says_both(file: Pa
     assert told is not None
     assert dict(told.refused) == {"run.seed": (0, 5)}
     assert reloader.take_refusal() is None
+    file.write_text("[run]\ngenerations = 11\n[oracle]\nworkers = 3\n")
+    reloader.reload(partial=True)
+    file.write_text("[run]\ngenerations = 11\n")  # a table of refused keys may go as it came
+    reloader.reload()
+    assert reloader.error is None
 
 
 async def test_the_watcher_does_not_undo_what_a_partial_reload_said_of_the_same_writing(file: Path) -> None:

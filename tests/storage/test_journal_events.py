@@ -16,6 +16,8 @@ from riwoa_storage.events import (
     AdapterAccepted,
     AdapterRejected,
     AdapterUnusable,
+    AlertDue,
+    AlertSent,
     CognitionProvided,
     ConfigApplied,
     ConfigRefused,
@@ -96,6 +98,12 @@ STORED: list[tuple[Event, str, str]] = [
         '{"accuracy":0.5,"accuracy_error":0.25,"architecture_key":"k","correct":"gA==","error":null,'
         '"oracle_version":"v","pictures":2,"split":"test","views":1}',
     ),
+    (
+        AlertDue(**AT, alert="held", key="1 held 5", text="t"),
+        "alert_due",
+        '{"alert":"held","key":"1 held 5","text":"t"}',
+    ),
+    (AlertSent(**AT, key="1 held 5", by=("command",)), "alert_sent", '{"by":["command"],"key":"1 held 5"}'),
     (
         LatencyDrift(
             **AT,

@@ -143,7 +143,8 @@ class Reloader:
             _require_valid(self.file, pending)
         self.check(pending)
         self._pending = pending
-        self._tables = _tables(fresh)
+        if not refused:  # a table of refused keys alone may go as it came
+            self._tables = _tables(fresh)
         self._tell(Outcome(accepted, refused, ways_out))
         return self.outcome
 

@@ -472,6 +472,29 @@ class Control(Section):
     )
 
 
+AlertKind = Literal["finished", "unhealthy", "held", "stalled", "drift", "leader"]
+
+
+class Alerts(Section):
+    """Whom to tell, and of what; the journal knows what was told."""
+
+    command: str | None = live(None, "a command that gets the text on its standard input; no shell", min_length=1)
+    webhook_file: str | None = live(
+        None,
+        "a file whose first line is an http(s) address to which JSON is posted: Slack's, Mattermost's, Discord's, your "
+        "own; in a file, for it is a secret and settings are journaled",
+        min_length=1,
+    )
+    on: Annotated[tuple[AlertKind, ...], Field(strict=False)] = live(
+        ("finished", "unhealthy", "held", "stalled", "drift"),
+        "of what: held: it pauses for disk, memory, heat, ...; stalled; drift of the latency table; leader: a better "
+        "network",
+    )
+    stalled_evaluations: Annotated[int, Field(ge=1)] = live(
+        300, "evaluations without a better network that are a stall"
+    )
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -484,6 +507,7 @@ class Config(Section):
     cognition: Cognition = Cognition()
     governor: Governor = Governor()
     control: Control = Control()
+    alerts: Alerts = Alerts()
     log: Log = Log()
 
     @property

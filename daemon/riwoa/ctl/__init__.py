@@ -37,6 +37,8 @@ VERBS = {
     "compare": ("compare", "two candidates side by side, or two runs"),
     "replies": ("replies", "what the language model wrote, and what came of it"),
     "events": ("events", "what happened to the runs; --follow waits for more"),
+    "alerts": ("alerts", "try how you are told of what happens, and what was told"),
+    "doctor": ("doctor", "whether machine, configuration and state are fit for a search; what mends them"),
     "logs": ("logs", "what the daemon logged, or where that is"),
     "dump": ("dump", "every candidate as CSV or Parquet"),
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
@@ -57,7 +59,18 @@ VERBS = {
     "token": ("token", "who may use the page: create, list, revoke"),
     "validate": ("validate", "search, retrain the winner from scratch, test it, also under corruptions"),
     "bench": ("bench", "benchmarks, by name; `riwoactl help benches` tells of each"),
+    "completion": ("completion", "a script that has bash, zsh or fish complete these command lines"),
     "help": ("help", "the handbook: a list of its topics, or one page"),
+}
+
+# What people try first -> the verb that does it, where spelling would suggest another.
+_MEANT = {
+    **dict.fromkeys(("list", "ls", "history"), "runs"),
+    **dict.fromkeys(("best", "candidate", "info"), "show"),
+    **dict.fromkeys(("explain", "lineage", "blame"), "why"),
+    **dict.fromkeys(("top", "live"), "watch"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **{"diff": "compare", "front": "pareto", "journal": "events", "csv": "dump", "start": "run"},
 }
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -148,7 +161,7 @@ def usage() -> str:
 
     from riwoa.ctl.help import TOPICS, exit_codes
 
-    verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<12}{what}" for verb, (_, what) in VERBS.items())
     return f"""\
 usage: riwoactl [--state DIR] [--json] VERB ...
 
@@ -169,7 +182,7 @@ exit codes, of riwoad too:
 def _nearest(verb: str) -> str:
     import difflib
 
-    found = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.4)
+    found = [_MEANT[verb]] if verb in _MEANT else difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.6)
     return f"; did you mean {found[0]!r}?" if found else f"; verbs are {', '.join(VERBS)}"
 
 

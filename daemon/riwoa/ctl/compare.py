@@ -10,7 +10,7 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.past import ARCH_HELP, add_run, candidate, chosen, opened
 from riwoa.ctl.runs import purpose
-from riwoa.ctl.screen import facts, moment, table
+from riwoa.ctl.screen import facts, moment, side_by_side
 from riwoa.errors import UsageError
 from riwoa.service.candidate_text import change_words, changes, operator_words
 from riwoa.service.candidate_view import (
@@ -95,16 +95,14 @@ def _candidates(
         "common_ancestor": None if common is None else list(common.place),
     }
     columns = [_candidate_cells(view, one) for view, one in zip(views, (ours, theirs), strict=True)]
-    head = ["", *(f"{one.generation}/{one.record.slot} of run {one.run_id}" for one in (ours, theirs))]
-    names = dict.fromkeys([*columns[0], *columns[1]])
-    rows = [[name, *(cells.get(name, "") for cells in columns)] for name in names]
+    heads = [f"{one.generation}/{one.record.slot} of run {one.run_id}" for one in (ours, theirs)]
     notes = [
         ("on test", "" if paired is None else f"the second less the first: {difference_words(paired)}"),
         ("validation", "" if paired is not None else _validation_words(views, ours, theirs)),
         ("common", "" if common is None else f"ancestor {common.generation}/{common.record.slot}"),
         ("differ in", change_words(changed, _MOST_CHANGES)),
     ]
-    return data, f"{table(head, [row for row in rows if any(row[1:])])}\n\n{facts(notes, 0)}"
+    return data, f"{side_by_side(heads, columns)}\n\n{facts(notes, 0)}"
 
 
 def _candidate_cells(view: RunView, one: PlacedIndividual) -> dict[str, str]:
@@ -157,9 +155,7 @@ def _runs(reader: JournalReader, first: RunView, second: RunView) -> tuple[dict[
         "settings": differing,
         "same_digest": same,
     }
-    columns = [_run_cells(view) for view in views]
-    rows = [[name, *(cells[name] for cells in columns)] for name in columns[0]]
-    shown = table(["", *(f"run {view.run_id}" for view in views)], [row for row in rows if any(row[1:])])
+    shown = side_by_side([f"run {view.run_id}" for view in views], [_run_cells(view) for view in views])
     lines = [(key, f"{_setting(old)} → {_setting(new)}") for key, (old, new) in differing.items()]
     differ = facts(lines) if lines else "  nothing"
     digest = "The histories are the same, digest for digest." if same else ""
@@ -174,7 +170,7 @@ def _run_cells(view: RunView) -> dict[str, str]:
         "began": moment(summary.record.created_unix_s),
         "looked for": purpose(summary),
         "test": "" if test is None else f"{100 * test.value:.2f} ± {100 * test.error:.2f} %",
-        "best": value_words(view, metrics) if metrics else "none yet",
+        "validation": value_words(view, metrics) if metrics else "none yet",
         "latency": latency_words(view, metrics),
         "found at": "{}/{}".format(leader["generation"], leader["slot"]) if leader else "",
         "evaluations": f"{summary.evaluations:,}",
@@ -205,7 +201,7 @@ def _settings(reader: JournalReader, view: RunView) -> dict[str, Any]:
     """The configuration that a run had last, by dotted keys, and what else its result depends on."""
     found = dict(_dotted("", reader.config_revisions(view.run_id)[-1].config))
     provenance = view.summary.record.provenance
-    return found | {name: provenance[name] for name in ("seed", "oracle_version", "riwoa") if name in provenance}
+    return found | {name: provenance[name] for name in ("oracle_version", "riwoa") if name in provenance}
 
 
 def _dotted(prefix: str, value: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from riwoa.ctl.past import add_run, chosen, opened
 from riwoa.ctl.screen import counted, moment, paragraph, since
 from riwoa.errors import UsageError
 from riwoa.text import number, printable
-from riwoa_storage.events import KINDS, ConfigApplied, FinalistsTimed, NetworkJudged
+from riwoa_storage.events import KINDS, ConfigApplied, ConfigRefused, FinalistsTimed, NetworkJudged
 from riwoa_storage.history import JournaledEvent, architecture_name
 from riwoa_storage.reader import JournalReader
 
@@ -25,6 +25,7 @@ _DESCRIPTION = """What happened to the runs of the journal, oldest first: resume
 ended. --follow goes on with what is journaled next, until interrupted; with --json it prints an object a line."""
 _LOOK_EVERY_S = 1.0
 _MOST_TEXT = 80
+_MOST_SENTENCE = 2000  # characters of what was told in words
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -118,7 +119,10 @@ def event_words(event: JournaledEvent) -> str:
     """What an event says, in a line."""
     found = event.event
     if isinstance(found, ConfigApplied):
-        return "; ".join(f"{printable(key)} {_shown(old)} → {_shown(new)}" for key, (old, new) in found.changed.items())
+        changed = (f"{printable(key)} {_shown(old)} → {_shown(new)}" for key, (old, new) in found.changed.items())
+        return f"applied: {', '.join(changed)}"
+    if isinstance(found, ConfigRefused):
+        return printable(found.reason, _MOST_SENTENCE)
     if isinstance(found, NetworkJudged):
         name = architecture_name(found.architecture_key)[:8]
         if found.accuracy is None:

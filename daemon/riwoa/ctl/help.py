@@ -17,8 +17,10 @@ TOPICS = {
     "model": "the language model: which one, how it proposes and learns",
     "latency": "the table of this device: build, check, drift",
     "recovery": "what survives what, backup, verify, exit codes",
+    "history": "runs, candidates and where they came from, replies, logs",
     "status": "what riwoactl status says; every field of its object",
     "web": "the page: tokens, REST, live events, metrics",
+    "alerts": "being told when something happens, by a command or a webhook",
     "validate": "what a winner is worth: retrained, tested, corrupted",
     "benches": "the benchmarks, and how to run them",
     "results": "every measured number, with its command",
@@ -34,8 +36,15 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         SystemExit: 0 after --help.
     """
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: riwoactl {verb} [TOPIC]\n\n{topics()}")
+        print(f"usage: riwoactl {verb} [TOPIC | --man]\n\n--man prints riwoactl(1), for man -l.\n\n{topics()}")
         raise SystemExit(0)  # as argparse does for the other verbs
+    if arguments == ["--man"]:
+        from riwoa import __version__
+        from riwoa.ctl.shells import manual
+
+        page = manual(__version__)
+        _emit(options, {"man": page}, page)
+        return 0
     if len(arguments) > 1:
         raise UsageError(f"riwoactl help prints one topic at a time, not {' '.join(arguments)!r}")
     if not arguments:

@@ -11,15 +11,17 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
-from riwoa.ctl.screen import counted, since
+from riwoa.ctl.screen import counted, moment, paragraph, since
 from riwoa.errors import InputError, ServiceManagerError
 from riwoa.files.lock import holder
+from riwoa.parsing import parse_json_object
 from riwoa.paths import SYSTEM_STATE, StatePaths, client_state
-from riwoa.text import printable
+from riwoa.text import number, printable
 
 _DESCRIPTION = """What the daemon of the state directory logged: the file that its standard error goes to, or the
 system's journal where systemd runs it. Where neither has it, that is said, with what keeps it the next time."""
@@ -37,7 +39,7 @@ class LogPlace:
 
     Attributes:
         kind: "file", "journald", "terminal", or "none".
-        name: the file, the unit or process, or the terminal.
+        name: the file, the unit, or the terminal.
     """
 
     kind: str
@@ -61,7 +63,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         with open(place.name, "rb") as stream:
             lines = _last_lines(stream, given.last)
             if not given.follow:
-                emit(options, {"source": place.kind, "name": place.name, "lines": lines}, "\n".join(lines))
+                data = {"source": place.kind, "name": place.name, "lines": lines}
+                emit(options, data, "\n".join(map(_readable, lines)))
                 return 0
             _follow(stream, lines, options)
     except OSError as error:
@@ -78,15 +81,21 @@ def log_place(paths: StatePaths) -> LogPlace:
     if noted is not None and os.path.isfile(noted):
         return LogPlace("file", noted)
     if paths.directory == os.path.realpath(SYSTEM_STATE):
-        return LogPlace("journald", "riwoa")
+        return LogPlace("journald", _UNITS[0])
     return LogPlace("none", "" if noted is None else noted)
 
 
 def noted_log(paths: StatePaths) -> str | None:
-    """The log file that the last daemon noted in its lock file; None where it noted none."""
+    """The log file that the last daemon noted in its lock file; None where it noted none.
+
+    Raises:
+        InputError: this user may not look.
+    """
     try:
         with open(paths.name("lock"), encoding="utf-8", errors="surrogateescape") as stream:
             lines = stream.read(8192).split("\n")
+    except PermissionError:
+        raise InputError(f"cannot read {paths.directory}: run as the daemon's user or in its group") from None
     except OSError:
         return None
     return next((line[4:] for line in lines if line.startswith("log=/")), None)
@@ -97,22 +106,23 @@ def _of_process(pid: int) -> LogPlace:
     try:
         name = os.readlink(f"/proc/{pid}/fd/2")
         kind = os.stat(f"/proc/{pid}/fd/2").st_mode
-    except OSError:
-        return LogPlace("journald", str(pid)) if _is_unit(pid) else LogPlace("none", f"process {pid}")
+    except OSError:  # another user's
+        name, kind = f"process {pid}", 0
     if stat.S_ISREG(kind):
         return LogPlace("file", name)
-    if _is_unit(pid):
-        return LogPlace("journald", str(pid))
+    if unit := _unit_of(pid):
+        return LogPlace("journald", unit)
     return LogPlace("terminal" if stat.S_ISCHR(kind) and name != os.devnull else "none", name)
 
 
-def _is_unit(pid: int) -> bool:
-    """Whether a process runs in a service of systemd, so that its output is in the system's journal."""
+def _unit_of(pid: int) -> str | None:
+    """The service of systemd that a process runs in, so that its output is in the system's journal."""
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8") as stream:
-            return any(unit in stream.read() for unit in _UNITS)
+            groups = stream.read()
     except OSError:
-        return False
+        return None
+    return next((unit for unit in _UNITS if f"/{unit}" in groups), None)
 
 
 def _where_it_went(place: LogPlace, paths: StatePaths) -> str:
@@ -139,12 +149,28 @@ def _safe(line: bytes) -> str:
     return printable(line.decode(errors="replace"), _MOST_LINE_CHARACTERS)
 
 
+def _readable(line: str) -> str:
+    """A line for people: one that is a JSON object as when, how grave, what, and its facts."""
+    try:
+        facts = parse_json_object(line)
+        when = moment(datetime.fromisoformat(facts.pop("timestamp")).timestamp())
+        head = f"{when}  {facts.pop('level')}  {facts.pop('room', '')}  {facts.pop('event')}"
+    except (ValueError, KeyError, TypeError):  # another program's, or half of one
+        return paragraph(line, "  ", "")
+    said = ", ".join(f"{name} {_fact(value)}" for name, value in facts.items())
+    return paragraph(printable(f"{head}  {said}", _MOST_LINE_CHARACTERS), "  ", "")
+
+
+def _fact(value: object) -> str:
+    return number(value) if isinstance(value, float) else str(value)
+
+
 def _follow(stream: BinaryIO, lines: list[str], options: Options) -> None:
     """Print lines as they are written, a JSON object each where that is wanted."""
     pending = b""
     while True:
         for line in lines:
-            print(json.dumps({"line": line}) if options.json else line)
+            print(json.dumps({"line": line}) if options.json else _readable(line))
         sys.stdout.flush()
         *whole, pending = (pending + stream.read()).split(b"\n")
         lines = [_safe(line) for line in whole]
@@ -164,8 +190,8 @@ def _show_journald(place: LogPlace, last: int, since_unix_s: float | None, *, fo
     program = shutil.which("journalctl")
     if program is None:
         raise ServiceManagerError("the daemon logs to systemd's journal, and no journalctl is here to read it")
-    match = [f"_PID={place.name}"] if place.name.isdigit() else [word for unit in _UNITS for word in ("-u", unit)]
-    command = [program, "--no-pager", "-o", "json" if as_json and follow else "cat", "-n", str(last), *match]
+    units = [word for unit in _UNITS for word in ("-u", unit)]  # by day and by night it is the one state
+    command = [program, "--no-pager", "-o", "json" if as_json and follow else "cat", "-n", str(last), *units]
     command += [] if since_unix_s is None else ["--since", f"@{since_unix_s:.0f}"]
     if follow:
         sys.stdout.flush()
@@ -177,5 +203,9 @@ def _show_journald(place: LogPlace, last: int, since_unix_s: float | None, *, fo
     if done.returncode:
         raise ServiceManagerError(f"journalctl refused: {printable(done.stderr.decode(errors='replace'), 300)}")
     lines = [_safe(line) for line in done.stdout.splitlines()]
-    emit(Options(json=as_json), {"source": "journald", "name": place.name, "lines": lines}, "\n".join(lines))
+    emit(
+        Options(json=as_json),
+        {"source": "journald", "name": place.name, "lines": lines},
+        "\n".join(map(_readable, lines)),
+    )
     return 0

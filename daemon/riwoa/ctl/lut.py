@@ -113,7 +113,7 @@ def _given(value: _Value | None, otherwise: _Value) -> _Value:
 
 
 def _shown(advance: Advance) -> ProgressCallback:
-    return lambda p: advance(p.done, p.total, "")
+    return lambda p: advance(p.done, p.total, p.words)
 
 
 def _keep(paths: StatePaths, table: Path) -> None:

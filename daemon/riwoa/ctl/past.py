@@ -146,7 +146,7 @@ def _by_name(reader: JournalReader, run: RunSummary, word: str) -> PlacedIndivid
             f"run {run_id} has no candidate {printable(word, 80)!r}; {_near_word(word)}name one as GENERATION/SLOT, by "
             "the beginning of its name, or as best or last"
         )
-    raise InputError(f"run {run_id} has no candidate whose name begins with {word}; the nearest is {_called(nearest)}")
+    raise InputError(f"run {run_id} has no candidate named {word}; the nearest is {_called(nearest)}")
 
 
 def _near_word(word: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.past import add_run, chosen, opened
-from riwoa.ctl.screen import counted, facts, moment, quoted
+from riwoa.ctl.screen import counted, facts, moment, paragraph, quoted
 from riwoa.errors import InputError
 from riwoa.service.candidate_text import change_words, changes, model_words, reasoning_of
 from riwoa.text import duration, printable
@@ -19,7 +19,7 @@ _DESCRIPTION = """What the language model wrote, oldest first: what it changed, 
 it, and what it gained over its parent. One request, by its id as `riwoactl show` prints it, is shown whole."""
 _VERDICTS = ("won", "rejected", "waiting", "late")
 _LAST = 10
-_REASONING_LINES = 4
+_LINES = 4  # of what was written
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -85,23 +85,30 @@ def _head(summary: RunSummary, found: Sequence[JudgedReply], counters: Mapping[s
         why = "its model has answered nothing like that" if model else "it runs without a language model"
         return f"run {number} has no such replies: {why}"
     joined, won = counters.get("replies", 0), counters.get("successes", 0)
-    return f"run {number}: {joined:,} replies joined, {won:,} were fitter than their parents; {len(found)} shown"
+    words = (
+        f"run {number}: {joined:,} replies joined the search; fitter than their parents: {won:,}; shown: {len(found)}"
+    )
+    return paragraph(words, "  ", "")
 
 
 def _short(reply: JudgedReply, children: Mapping[Place, PlacedIndividual]) -> str:
     rows = [("changed", _changed(reply, children)), ("model", model_words(reply)), ("asked", _asked_words(reply))]
-    reasoning = reasoning_of(reply)
-    lines = [f"{reply.request.request_id}  {_verdict_words(reply)}", facts(rows)]
-    return "\n".join([*lines, *([quoted(reasoning, "  ", _REASONING_LINES)] if reasoning else [])])
+    wrote = reasoning_of(reply) or ("" if reply.reply is None else reply.reply.text)
+    lines = [_line(reply), facts(rows)]
+    return "\n".join([*lines, *([quoted(wrote, "  ", _LINES)] if wrote.strip() else [])])
 
 
 def _whole(reply: JudgedReply, children: Mapping[Place, PlacedIndividual]) -> str:
     rows = [("changed", _changed(reply, children)), ("model", model_words(reply)), ("asked", _asked_words(reply))]
     wrote = "" if reply.reply is None else reply.reply.text
-    parts = [f"{reply.request.request_id}  {_verdict_words(reply)}", facts(rows)]
+    parts = [_line(reply), facts(rows)]
     parts += ["  system", quoted(str(reply.request.parameters.get("system", "")), "  ")]
     parts += ["  prompt", quoted(reply.request.prompt, "  "), "  reply", quoted(wrote or "(nothing)", "  ")]
     return "\n".join(parts)
+
+
+def _line(reply: JudgedReply) -> str:
+    return paragraph(f"{reply.request.request_id}  {_verdict_words(reply)}", "  ", "")
 
 
 def _verdict_words(reply: JudgedReply) -> str:

@@ -8,22 +8,22 @@ from typing import Any
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.past import opened
-from riwoa.ctl.screen import moment, table
+from riwoa.ctl.screen import moment, paragraph, table
 from riwoa.files.lock import holder
-from riwoa.run.limits import journaled_objective
-from riwoa.service.candidate_view import RunView, latency_words, read_run_view, value_words
+from riwoa.service.candidate_view import RunView, latency_words, read_run_view, run_objective, value_words
 from riwoa.text import duration, printable
 from riwoa_storage.history import RunSummary
 from riwoa_storage.reader import JournalReader
 
 _DESCRIPTION = """Every search in the journal of the state directory, oldest first: when it began, what it looked for,
-how it ended, its best candidate, how many architectures it evaluated, and how long that took."""
+how it ended, its best candidate (on test pictures, which chose nothing, and on validation), how many architectures it
+evaluated, and how long that took."""
 _ENDINGS = {
     "deadline": "deadline reached",
     "space_exhausted": "everything within the limits was evaluated",
     "search_converged": "nothing new was found any more",
 }
-_HEAD = ("run", "began", "looked for", "state", "best", "latency", "test", "evaluations", "took")
+_HEAD = ("run", "began", "looked for", "state", "test", "validation", "latency", "evaluations", "took")
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -36,18 +36,18 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     found = [_view(view, ending) for view, ending in zip(views, endings, strict=True)]
     rows = [_row(view, ending) for view, ending in zip(views, endings, strict=True)]
     nothing = f"{paths.journal} holds no run yet; start one with riwoad or make run"
-    emit(options, {"journal": str(paths.journal), "runs": found}, table(_HEAD, rows) if rows else nothing)
+    shown = (table(_HEAD, rows) or "\n".join(map(_sentence, rows))) if rows else nothing
+    emit(options, {"journal": str(paths.journal), "runs": found}, shown)
     return 0
 
 
 def purpose(summary: RunSummary) -> str:
     """What a run looks for, on what: ``accuracy within 0.135 ms, digits``."""
-    provenance, leader = summary.record.provenance, summary.leader or {}
-    objective = journaled_objective(provenance, leader.get("target_ms"))
+    objective = run_objective(summary)
     limits = [f"{c.metric} {'>=' if c.at_least else '<='} {c.limit:g}" for c in objective.constraints]
     if not limits and objective.latency_target_ms is not None:
         limits = [f"within {objective.latency_target_ms:.3f} ms"]
-    oracle = provenance.get("oracle", {})
+    oracle = summary.record.provenance.get("oracle", {})
     what = f"{'least ' if objective.lowered else ''}{objective.raised}{' (a front)' if objective.front else ''}"
     on = oracle.get("data") or oracle.get("kind") or ""
     return printable(", ".join(filter(None, (" ".join([what, " and ".join(limits)]).strip(), str(on)))), 120)
@@ -74,12 +74,26 @@ def _row(view: RunView, ending: str) -> list[str]:
         moment(summary.record.created_unix_s),
         purpose(summary),
         ending,
+        "" if test is None else f"{100 * test.value:.2f} ± {100 * test.error:.2f} %",
         value_words(view, metrics) if metrics else "none yet",
         latency_words(view, metrics),
-        "" if test is None else f"{100 * test.value:.2f} ± {100 * test.error:.2f} %",
         f"{summary.evaluations:,}",
         duration(summary.committing_s),
     ]
+
+
+def _sentence(row: list[str]) -> str:
+    """A run where there is no room for a table."""
+    number, began, what, ending, test, validation, latency, evaluations, took = row
+    worth = [
+        f"test {test}" if test else "",
+        f"validation {validation}",
+        latency,
+        f"{evaluations} evaluations in {took}",
+    ]
+    hanging = " " * (len(number) + 2)
+    head = paragraph(f"{began}  {what}: {ending}", hanging, f"{number}  ")
+    return f"{head}\n{paragraph(', '.join(filter(None, worth)), hanging)}"
 
 
 def _view(view: RunView, ending: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from riwoa.console.terminal import Terminal
@@ -18,6 +18,8 @@ from riwoa.text import printable
 _UNLIMITED = 10_000  # of a pipe: one fact is one line, for grep
 _LEAST = 20
 _NARROW = 40
+_UNBROKEN = "\xa0"
+_WITHIN_A_NUMBER = re.compile(r" (?=[±%→=] |%|→|(?:ms|px|s|min|h|points)\b)|(?<=[±→=]) ")
 _UNITS_S = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -44,22 +46,29 @@ def facts(rows: Iterable[tuple[str, str]], indent: int = 2) -> str:
     return "\n".join(lines)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns below their names; columns without a cell are left out. Too wide, it is a paragraph a row."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
+    """Columns below their names; columns without a cell are left out. None where that is too wide."""
     known = [i for i in range(len(head)) if any(row[i] for row in rows)]
     wide = columns([[head[i] for i in known], *([row[i] for i in known] for row in rows)])
-    if max(map(len, wide.splitlines())) <= screen_columns():
-        return wide
-    return "\n\n".join(facts([(head[i], row[i]) for i in known], indent=0) for row in rows)
+    return wide if max(map(len, wide.splitlines())) <= screen_columns() else None
+
+
+def side_by_side(heads: Sequence[str], sides: Sequence[Mapping[str, str]]) -> str:
+    """What is known of several things, a column each; too wide, one below the other."""
+    names = [name for name in dict.fromkeys(name for side in sides for name in side) if any(s.get(name) for s in sides)]
+    found = table(["", *heads], [[name, *(side.get(name, "") for side in sides)] for name in names])
+    below = (f"{head}\n{facts(side.items())}" for head, side in zip(heads, sides, strict=True))
+    return found if found is not None else "\n\n".join(below)
 
 
 def paragraph(text: str, hanging: str = "", first: str | None = None) -> str:
     """A text in lines that fit; ``first`` begins the first, ``hanging`` the others."""
     begin = hanging if first is None else first
+    whole = _WITHIN_A_NUMBER.sub(_UNBROKEN, text)
     broken = textwrap.wrap(
-        text, screen_columns(), initial_indent=begin, subsequent_indent=hanging, break_on_hyphens=False
+        whole, screen_columns(), initial_indent=begin, subsequent_indent=hanging, break_on_hyphens=False
     )
-    return "\n".join(broken) or begin.rstrip()
+    return "\n".join(broken).replace(_UNBROKEN, " ") or begin.rstrip()
 
 
 def moment(unix_s: float) -> str:

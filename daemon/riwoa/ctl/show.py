@@ -7,7 +7,7 @@ from typing import Any
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.past import ARCH_HELP, add_run, candidate, chosen, opened
-from riwoa.ctl.screen import facts, moment
+from riwoa.ctl.screen import facts, moment, paragraph
 from riwoa.service.candidate_text import change_words, changes, gene_lines, operator_words
 from riwoa.service.candidate_view import (
     RunView,
@@ -76,7 +76,14 @@ def _text(
         head += f", the {'winner' if view.summary.record.status == 'finished' else 'leader'}"
     rows = [*_worth(view, found, rank), *_origin(view, found, parent), ("children", _children_words(children))]
     sizes = ", ".join(f"{value} {name}" for name, value in other_metrics(view, record.metrics))
-    return "\n".join([head, facts([*rows, ("size", sizes)]), "  genes", facts(gene_lines(record.architecture), 4)])
+    return "\n".join(
+        [
+            paragraph(head, "  ", ""),
+            facts([*rows, ("size", sizes)]),
+            "  genes",
+            facts(gene_lines(record.architecture), 4),
+        ]
+    )
 
 
 def _worth(view: RunView, found: PlacedIndividual, rank: tuple[int, int] | None) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import time
 from riwoa.hardware.interval import advice, plus_minus
 from riwoa.service.limit_text import further, hypervolume_words, limit_line, value_words
 from riwoa.service.progress import improvement_words, steps, time_left_words
-from riwoa.text import duration, points, printable
+from riwoa.text import broken, duration, points, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _MOST_CHARACTERS = 2000  # of a row
 _NAME_COLUMNS = 13
-_LEAST_COLUMNS = 20
 _FAILED_SHARE = 0.1  # of the evaluations, from which on something is wrong
 _TROUBLED = ("breaker open", "unavailable")  # states of a language model that is not asked
 _ENDED_AT = {"killed": "after"}  # its last sign of life; others said goodbye
@@ -50,20 +49,9 @@ def render(status: StatusObject, more: Sequence[tuple[str, str]] = (), *, column
     rows += [*_progress(status), *_improvement(status), *_wrong(status), *_next(status)]
     rows += [*more, ("files", str(status.get("state_directory")))]
     lines = [f"{name:<{_NAME_COLUMNS}}{printable(value, _MOST_CHARACTERS)}" for name, value in rows]
-    return "\n".join(lines if columns is None else [part for line in lines for part in _broken(line, columns)])
-
-
-def _broken(line: str, columns: int) -> list[str]:
-    """A row in lines of so many columns, each further one below the first's value."""
-    indent = " " * _NAME_COLUMNS if columns >= 2 * _NAME_COLUMNS else ""
-    found, rest = [], line
-    while len(rest) > max(columns, _LEAST_COLUMNS):
-        at = rest.rfind(" ", len(indent) + 1, max(columns, _LEAST_COLUMNS) + 1)
-        if at <= len(indent) or not rest[:at].strip():
-            at = max(columns, _LEAST_COLUMNS)  # a word longer than a line
-        found.append(rest[:at].rstrip())
-        rest = indent + rest[at:].lstrip()
-    return [*found, rest]
+    return "\n".join(
+        lines if columns is None else [part for line in lines for part in broken(line, columns, _NAME_COLUMNS)]
+    )
 
 
 def _state(status: StatusObject) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.past import ARCH_HELP, add_run, candidate, chosen, opened
-from riwoa.ctl.screen import facts, moment, quoted
+from riwoa.ctl.screen import facts, moment, paragraph, quoted
 from riwoa.service.candidate_text import change_words, changes, model_words, operator_words, reasoning_of
 from riwoa.service.candidate_view import RunView, gain_words, individual_view, latency_words, read_run_view, value_words
 from riwoa.text import number, printable
@@ -63,8 +63,8 @@ def _text(
     if len(line) > 1:
         total = gain_words(view, last.record.metrics, first.record.metrics)
         steps = f"{len(line) - 1:,} step{'s' if len(line) > 2 else ''}"
-        head += f"\n{steps} from its first ancestor{': ' + total if total else ''}"
-    blocks = [head]
+        head += f"; {steps} from its first ancestor{': ' + total if total else ''}"
+    blocks = [paragraph(head, "  ", "")]
     for at in range(shown):
         before = line[at - 1].config_revision if at else None
         blocks.append(_step_text(view, line, at, replies))
@@ -92,7 +92,7 @@ def _step_text(view: RunView, line: Sequence[PlacedIndividual], at: int, replies
         rows.append(("gain", gain_words(view, record.metrics, parent.metrics)))
     rows.append(("committed", f"{moment(one.committed_unix_s)}, configuration {one.config_revision}"))
     rows.append(("note", printable(record.error) if record.error else ""))
-    lines = [head]
+    lines = [paragraph(head, "  ", "")]
     reply = replies.get(record.request_id or "")
     if reply is not None:
         rows.append(("model", model_words(reply)))
@@ -108,7 +108,8 @@ def _revision_text(revision: ConfigRevisionRecord | None) -> str:
     if revision is None:
         return "-- another configuration"
     changed = [f"{printable(key, 80)} {_shown(old)} → {_shown(new)}" for key, (old, new) in revision.changed.items()]
-    return f"-- configuration {revision.revision}, from generation {revision.generation} on: {'; '.join(changed)}"
+    begun = f"configuration {revision.revision}, from generation {revision.generation} on"
+    return paragraph(f"{begun}: {'; '.join(changed)}", "   ", "-- ")
 
 
 def _shown(value: Any) -> str:

@@ -12,6 +12,7 @@ import asyncio
 import json
 import math
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ CHECK_ROUNDS = 100
 
 
 LEAST_NETWORKS = 10
+CALIBRATING = "calibrating the table on whole networks"
 SESSIONS = 2  # processes that measure the calibration networks again
 _SESSION_ROUNDS = 40
 _PARTIAL_SCHEMA = 3
@@ -99,7 +101,7 @@ def build_table(
             entries={op.key: bench.timing(row) for op, row in zip(ops, samples.operators, strict=True)},
             notes={**empty.notes, **_notes_after(settings, runtime, configs, backbone)},
         )
-        again = [] if runtime.name == COMMAND else _sessions(path, raw, configs, sessions)
+        again = [] if runtime.name == COMMAND else _sessions(path, raw, configs, sessions, progress)
         table = calibrated(raw, configs, samples.networks, again)
         table.save(path)
     except OSError as error:
@@ -262,16 +264,30 @@ def _usable(raw: LatencyTable, model: Model) -> bool:
     return table.adds_up() and table.range_ms()[0] > 0
 
 
-def _sessions(path: Path, raw: LatencyTable, configs: Sequence[OfaConfig], count: int) -> list[list[float]]:
+def _sessions(
+    path: Path, raw: LatencyTable, configs: Sequence[OfaConfig], count: int, progress: ProgressCallback | None
+) -> list[list[float]]:
     """Milliseconds of the networks in ``count`` processes of their own, one after another."""
     if count == 0:
         return []
+    began_s, found = time.monotonic(), list[list[float]]()
+
+    def tell(p: BuildProgress) -> None:
+        """Of all these processes together."""
+        done, total = len(found) * p.total + p.done, count * p.total
+        left_s = (time.monotonic() - began_s) / done * (total - done) if done else None
+        if progress is not None:
+            progress(BuildProgress(done, total, left_s, words=CALIBRATING))
+
+    tell(BuildProgress(0, 0, None))
     # The child reads which networks and which operators from a table: this one, not calibrated yet.
     unfinished = new_file(path)
     replace(raw, known=tuple(KnownNetwork(config, 1.0) for config in configs)).save(unfinished)
     arguments = ["remeasure", "--table", str(unfinished), "--rounds", str(_SESSION_ROUNDS)]
     try:
-        return [asyncio.run(run_child(arguments, raw.settings.threads))["networks_ms"] for _ in range(count)]
+        while len(found) < count:
+            found.append(asyncio.run(run_child(arguments, raw.settings.threads, tell))["networks_ms"])
+        return found
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -335,7 +351,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         watch_stdin()
 
     def told(p: BuildProgress) -> None:
-        report("progress", done=p.done, total=p.total, left_s=p.left_s)
+        report("progress", done=p.done, total=p.total, left_s=p.left_s, words=p.words)
 
     return answer(lambda: _COMMANDS[options.command](options, progress=told))
 

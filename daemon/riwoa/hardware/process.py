@@ -28,11 +28,11 @@ class BuildProgress:
 
     def __str__(self) -> str:
         """The work in words: what, how far it is, and what there is to say of it."""
-        what, unit = _WORK[self.work]
-        if self.work == "measuring" and self.done >= self.total > 0:
-            return "calibrating the latency table on whole networks, in processes of their own"
+        (what, unit), words = _WORK[self.work], self.words
+        if self.work == "measuring" and self.words:  # another of its steps than the usual one
+            what, words = self.words, ""
         share = f": {unit} {self.done:,} of {self.total:,}" if self.total else ""
-        return what + share + (f", {self.words}" if self.words else "")
+        return what + share + (f", {words}" if words else "")
 
 
 ProgressCallback = Callable[[BuildProgress], None]
@@ -47,7 +47,7 @@ async def run_child(arguments: list[str], threads: int, progress: ProgressCallba
 
     def tell(event: dict[str, Any]) -> None:
         if progress is not None:
-            progress(BuildProgress(event["done"], event["total"], event["left_s"]))
+            progress(BuildProgress(event["done"], event["total"], event["left_s"], words=event["words"]))
 
     return await run_job("riwoa.hardware.build", arguments, threads, "the latency measurement", tell)
 

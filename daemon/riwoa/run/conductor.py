@@ -256,8 +256,7 @@ class Conductor:
 
     async def _apply_reload(self) -> None:
         await self.ledger.put_refusal(self.generation)
-        taken = self._reloader.take()
-        if taken is None:
+        if (taken := self._reloader.take()) is None:
             return
         config, found = taken
         changed = {key: list(pair) for key, pair in found.live.items()}

@@ -78,11 +78,17 @@ def read_run_view(reader: JournalReader, summary: RunSummary, latency_table: Pat
     events = reader.events(run.run_id, NetworkJudged)
     return RunView(
         summary=summary,
-        objective=journaled_objective(run.provenance, (summary.leader or {}).get("target_ms")),
+        objective=run_objective(summary),
         latency_interval=interval_of(latency_table, run.provenance.get("latency_table_sha256")),
         answers={e.architecture_key: unpack_answers(e.correct, e.pictures, e.views) for e in events if e.error is None},
         finalists=read_finalists(reader, run.run_id),
     )
+
+
+def run_objective(summary: RunSummary) -> Objective:
+    """What a run looks for, under its present latency target."""
+    provenance = summary.record.provenance
+    return journaled_objective(provenance, (summary.leader or provenance).get("target_ms"))
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------

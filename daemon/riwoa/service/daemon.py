@@ -19,6 +19,7 @@ from riwoa.files.lock import Lock
 from riwoa.log import get_logger
 from riwoa.paths import StatePaths
 from riwoa.patience import is_transient
+from riwoa.service.alerts import Alerter
 from riwoa.service.control import ControlServer
 from riwoa.service.logs import standard_error_file
 from riwoa.service.notify import Notifier
@@ -64,6 +65,7 @@ class Daemon:
         self._lock = lock
         self._new_run = new_run
         self._renew_before_unix_s = renew_before_unix_s
+        self._alerter: Alerter | None = None
         self._stopping = asyncio.Event()
         self._hangup = asyncio.Event()
 
@@ -94,6 +96,8 @@ class Daemon:
             self._notifier.stopping()
             self.board.write()
             try:
+                if self._alerter is not None:
+                    await self._alerter.finish()
                 await control.close()
             finally:
                 await journal.close()
@@ -134,6 +138,9 @@ class Daemon:
         def begin(new_run: bool) -> Session:
             return Session(parts, journal, new_run=new_run)
 
+        alerter = self._alerter = Alerter(
+            journal, parts.paths.journal, self.board, lambda: parts.reloader.newest.alerts, parts.paths.directory
+        )
         supervisor = Supervisor(
             parts, journal, begin, new_run=self._new_run, renew_before_unix_s=self._renew_before_unix_s
         )
@@ -144,6 +151,7 @@ class Daemon:
                 "reload": watch_forever(self._parts.reloader),
                 "hangup": self._reload_on_hangup(),
                 "governor": parts.pauses.governor.watch(),
+                "alerts": alerter.watch(),
             }
             for name, attendant in attendants.items():
                 group.create_task(attendant, name=name)

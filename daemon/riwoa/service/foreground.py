@@ -18,7 +18,7 @@ from riwoa.hardware.interval import advice, interval_of, measured_in, plus_minus
 from riwoa.oracle.kinds import measures_device
 from riwoa.parsing import MOST_JSON_BYTES, parse_json_object
 from riwoa.paths import StatePaths, connect
-from riwoa.run.front import Front, read_front
+from riwoa.run.front import Front, FrontNetwork, read_front
 from riwoa.run.memory import words
 from riwoa.service.ending import exported_digest
 from riwoa.service.finetuning import finetuned, gain_line
@@ -44,7 +44,7 @@ from riwoa.service.progress import steps
 from riwoa.service.status import one_line
 from riwoa.service.status_check import checked_status
 from riwoa.service.status_object import StatusObject, WorkerStatus
-from riwoa.text import printable
+from riwoa.text import broken, printable
 from riwoa_storage.events import WinnerConfirmed
 from riwoa_storage.reader import JournalReader
 
@@ -53,6 +53,7 @@ Look = Callable[[], StatusObject]
 _TERMINAL_EVERY_S = 0.5
 _PLAIN_EVERY_S = 10.0
 _BAR_WIDTH = 28
+_FRONT_COLUMNS = 80  # of the front with all that is known of a network
 _MOST_CHARACTERS = 4_000  # of an architecture
 
 
@@ -128,8 +129,8 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     if status["state"] != "finished":
         print(f"{status['state']}: {status.get('message') or one_line(status)}")
         print(f"journal: {paths.journal}")
-        if status["state"] == "stopped":
-            print(f"nothing committed is lost; this goes on: {status.get('go_on')}")
+        if status["state"] in ("stopped", "killed"):
+            print(f"nothing committed is lost; this goes on: {status.get('go_on') or f'riwoad --state {paths.state}'}")
         return
     with JournalReader(paths.journal) as reader:
         run = reader.latest_run()
@@ -188,31 +189,48 @@ def _show_winner(front: Front, confirmed: Mapping[str, Any] | None, interval: fl
         rows.append(("size", f"{metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds"))
     rows.append(("architecture", architecture_line(front.leader["architecture"])))
     for name, value in rows:
-        print(f"  {name:<13}{value}")
+        _say(f"  {name:<13}{value}", indent=15)
 
 
 def _show_front(front: Front, interval: float | None) -> None:
-    """Print the front; only what the test pictures tell apart is shown."""
-    shown = told_apart(front)
-    known, paired = any(map(test_cell, shown)), front.test is not None
-    print("\nPareto front, fastest first" + (f" ({LEGEND})" if paired else ""))
+    """Print the front; only what the test pictures tell apart is shown, on a narrow terminal only what they say."""
+    shown, paired = told_apart(front), front.test is not None
+    _say("\nPareto front, fastest first" + (f" ({LEGEND})" if paired else ""))
+    tested, narrow = any(map(test_cell, shown)), _columns() < _FRONT_COLUMNS
+    columns: list[tuple[str, int, Callable[[FrontNetwork], str]]] = []
+    if any(map(measured_cell, shown)) and not narrow:
+        columns.append(("measured", 10, measured_cell))
+    if tested:
+        columns.append(("test", 9, test_cell))
+    if paired and not narrow:
+        columns.append(("  less the winner", -19, lambda network: f"  {against_cell(network)}"))
+    if not (tested and narrow):
+        columns.append((value_head(front), 12, lambda network: value_cell(front, network)))
     width = len(plus_minus(interval))
-    timed = any(map(measured_cell, shown))
-    heads = (
-        (f"{'measured':>10}" if timed else "")
-        + (f"{'test':>9}" if known else "")
-        + (f"  {'less the winner':<17}" if paired else "")
-    )
-    print(f"  {'latency':>8}   {'':{width}}{heads}{value_head(front):>12}")
+    print(f"  {'latency':>8}   {'':{width}}{''.join(_cell(head, wide) for head, wide, _ in columns)}")
     for network in shown:
-        cells = f"{measured_cell(network):>10}" if timed else ""
-        cells += (f"{test_cell(network):>9}" if known else "") + (f"  {against_cell(network):<17}" if paired else "")
-        mark = "  <- winner" if network.is_winner else ""
-        latency = f"{network.point.latency_ms:8.3f} ms{plus_minus(interval)}"
-        print(f"  {latency}{cells}{value_cell(front, network):>12}{mark}")
+        latency = f"  {network.point.latency_ms:8.3f} ms{plus_minus(interval)}"
+        cells = "".join(_cell(cell(network), wide) for _, wide, cell in columns)
+        print(f"{latency}{cells}{'  <- winner' if network.is_winner else ''}")
     for told in (left_out_line(front, shown), fastest_line(front), front_line(front)):
         if told:
-            print(told)
+            _say(told)
+
+
+def _cell(text: str, columns: int) -> str:
+    """A text at the right of so many columns; at the left, where they are negative."""
+    return f"{text:>{columns}}" if columns > 0 else f"{text:<{-columns}}"
+
+
+def _columns() -> int:
+    """Of the terminal; as good as endless where there is none, and lines stay whole."""
+    return Terminal.of(sys.stdout).columns if sys.stdout.isatty() else sys.maxsize
+
+
+def _say(line: str, indent: int = 0) -> None:
+    """Print a line, broken where the terminal is narrower."""
+    for part in line.split("\n"):
+        print("\n".join(broken(part, _columns(), indent)))
 
 
 def architecture_line(architecture: Mapping[str, Any]) -> str:
@@ -268,8 +286,8 @@ def _show_last(paths: StatePaths) -> int:
     last = checked_status(json_object(paths.status))
     if last is None:
         raise DaemonUnavailableError(f"the daemon that served {paths.state} is gone; start again to continue")
-    if last["state"] not in ("finished", "unhealthy"):
-        last = {**last, "state": "stopped", "message": "the daemon is gone; start again to continue"}
+    if last["state"] not in ("finished", "unhealthy", "stopped"):
+        last = {**last, "state": "killed", "message": "the daemon was killed while we looked on"}
     show_end(last, paths)
     return {"finished": 0, "unhealthy": 4}.get(last["state"], 3)
 

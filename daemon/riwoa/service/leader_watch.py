@@ -50,4 +50,5 @@ class LeaderWatch:
     def _look(self, leader: Best) -> None:
         as_json = leader.to_json()
         found = leader_found(self._journal, self._run_id, as_json)
-        self.found = improvement_view(found, as_json, self._metric) if found is not None else None
+        if found is not None:  # else its generation is not committed yet
+            self.found = improvement_view(found, as_json, self._metric)

@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="riwoad",
         description="Search, unattended and resumable, for the best neural network for this device.",
-        epilog="Exit codes are sysexits: `riwoactl --help` lists them.",
+        epilog="Exit codes: `riwoactl help recovery`, at its end.",
     )
     environment = os.environ.get("RIWOA_CONFIG")
     parser.add_argument(

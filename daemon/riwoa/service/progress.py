@@ -24,7 +24,7 @@ _OPERATORS = {
     "polish": "the polish",
 }
 _TIMED = {  # what a time left is of, by state
-    "measuring": "of measuring this device; how long the search takes is known once it runs",
+    "measuring": "of this step; how long the search takes is known once it runs",
     "training": "of training",
     "paused": "of work, once it goes on",
 }
