@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, ...]] = {
         *("--budget", "20", "--strategies", "random", "--out"),
     ),
     "backup": ("backup",),
+    "report": ("report", "--out"),
 }
 EXPORT = ("export", "--out")
 

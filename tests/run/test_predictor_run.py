@@ -71,7 +71,11 @@ def test_killed_and_continued_it_ends_in_the_uninterrupted_digest_and_exports_th
     assert (len(found["ofa"]["ks"]), len(found["ofa"]["d"])) == (20, 5)
     assert found["ofa"]["r"] == [found["resolution"]]
     assert found["resolution"] in RESOLUTIONS
-    assert sorted(f.name for f in (whole / "export").iterdir()) == ["architecture.json", "provenance.json"]
+    assert sorted(f.name for f in (whole / "export").iterdir()) == [
+        "architecture.json",
+        "provenance.json",
+        "report.html",
+    ]
     provenance = json.loads((whole / "export" / "provenance.json").read_text())
     assert provenance["run"]["oracle"]["kind"] == "predictor"
     assert ctl(whole, "export", "--out", str(tmp_path / "again")).returncode == 0

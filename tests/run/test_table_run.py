@@ -191,7 +191,11 @@ def test_the_winner_is_exported_without_a_model(table: Path, tmp_path: Path) -> 
     settings = table_settings(table, *LATENCY, "objective.latency_ms=7")
     done = run(state, "--foreground", settings=settings)
     assert done.returncode == 0, done.stderr
-    assert {file.name for file in (state / "export").iterdir()} == {"architecture.json", "provenance.json"}
+    assert {file.name for file in (state / "export").iterdir()} == {
+        "architecture.json",
+        "provenance.json",
+        "report.html",
+    }
     description = json.loads((state / "export" / "architecture.json").read_text())
     row = int(np.flatnonzero((OPS == [description["architecture"][f"ops.{i}"] for i in range(4)]).all(axis=1))[0])
     metrics = description["journaled"]["metrics"]

@@ -1,4 +1,4 @@
-"""``riwoactl backup`` and ``riwoactl compact``: a copy of the journal, or another in a folder of them; a smaller one."""
+"""``riwoactl backup`` and ``riwoactl compact``: a copy of the journal, or one more in a folder; a smaller journal."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,8 +130,16 @@ def chosen_run(reader: JournalReader, run_id: int | None) -> RunRecord:
     return record
 
 
-def read_front(reader: JournalReader, run: RunRecord) -> Front:
+def read_front(
+    reader: JournalReader, run: RunRecord, individuals: Iterable[tuple[int, IndividualRecord]] | None = None
+) -> Front:
     """The front of a run, from its journal alone.
+
+    Args:
+        reader: of the journal.
+        run: in it.
+        individuals: with their generations, ascending, where the caller knows that no others can be on the front
+            (``reached`` then tells of these alone); otherwise all are read.
 
     Raises:
         StorageError: a row is damaged.
@@ -141,7 +149,7 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
     leader = last.leader if last is not None else None
     objective = journaled_objective(run.provenance, (leader or {}).get("target_ms"))
     archive, able, reached, known = ParetoArchive(), ParetoArchive(), ReachedRanges(), dict[str, IndividualRecord]()
-    for generation, individual in reader.individuals(run.run_id):
+    for generation, individual in reader.individuals(run.run_id) if individuals is None else individuals:
         value, cost = objective.value(individual.metrics), individual.metrics.get("latency_ms")
         if individual.status != "ok" or math.isnan(value) or cost is None:
             continue

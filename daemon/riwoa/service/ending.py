@@ -1,4 +1,4 @@
-"""The end of a run: its winner confirmed, judged on test pictures, exported, and on request trained on."""
+"""The end of a run: its winner confirmed, judged on test pictures, exported, on request trained on; and the report."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
 _MOST_REASON_CHARACTERS = 500
+_MOST_REPORT_S = 60
 NO_TEST_PICTURES = "there are no pictures that chose nothing"
 
 
@@ -218,8 +219,39 @@ async def finetune_winner(parts: DaemonParts, due_unix_s: float | None = None) -
 
 async def _export_in_child(paths: StatePaths) -> str | None:
     """Why the files could not be written; None where they are."""
+    code, lines = await _run_child("riwoa.export", str(paths.journal), str(paths.export))
+    if code != 0:
+        return _last_words(code, lines)
+    for line in lines:
+        log_export_line(printable(line))
+    return None
+
+
+async def report_run(parts: DaemonParts) -> None:
+    """Write the report of the latest run beside its winner's files, if the configuration asks for those.
+
+    In a process of its own, for so long: what fails here is one line in the log and takes nothing from the run.
+    """
+    if not parts.config.run.export:
+        return
+    parts.progress.note()
+    parts.board.show("exporting", "writing the report")
+    try:
+        async with asyncio.timeout(_MOST_REPORT_S):
+            code, lines = await _run_child("riwoa.report", parts.paths.directory)
+        reason = None if code == 0 else _last_words(code, lines)
+    except TimeoutError:
+        reason = f"it was not done after {_MOST_REPORT_S} s"
+    except OSError as error:
+        reason = str(error)
+    if reason is not None:
+        _log.warning("report_not_written", reason=reason, message="`riwoactl report` writes it at any time")
+
+
+async def _run_child(module: str, *arguments: str) -> tuple[int, list[str]]:
+    """Exit code of a module that runs in a child process, and the lines that it wrote to standard error."""
     process = await asyncio.create_subprocess_exec(
-        *child_command("riwoa.export", str(paths.journal), str(paths.export)),
+        *child_command(module, *arguments),
         env=child_environment(1),
         stdin=asyncio.subprocess.PIPE,  # held open: its end is how the child learns that we are gone
         stdout=asyncio.subprocess.DEVNULL,
@@ -229,17 +261,16 @@ async def _export_in_child(paths: StatePaths) -> str | None:
     assert process.stderr is not None
     try:
         stderr = await process.stderr.read()
-        await process.wait()
+        code = await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    lines = stderr.decode(errors="replace").strip().splitlines()
-    if process.returncode != 0:
-        return lines[-1][-_MOST_REASON_CHARACTERS:] if lines else f"its process ended with {process.returncode}"
-    for line in lines:
-        log_export_line(printable(line))
-    return None
+    return code, stderr.decode(errors="replace").strip().splitlines()
+
+
+def _last_words(code: int, lines: list[str]) -> str:
+    return lines[-1][-_MOST_REASON_CHARACTERS:] if lines else f"its process ended with {code}"
 
 
 def exported_digest(paths: StatePaths) -> str | None:

@@ -33,7 +33,14 @@ from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
 from riwoa.run.strategy import screens
 from riwoa.service.drift_watch import DriftWatch
-from riwoa.service.ending import confirm_winner, export_winner, finetune_winner, judge_front, measured_winner
+from riwoa.service.ending import (
+    confirm_winner,
+    export_winner,
+    finetune_winner,
+    judge_front,
+    measured_winner,
+    report_run,
+)
 from riwoa.service.front_view import journaled_front, test_view, timed_view
 from riwoa.service.leader_watch import LeaderWatch
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
@@ -151,6 +158,7 @@ class Session:
         finished = f"{why}the run is finished; `riwoactl pareto` shows what it found, --new-run starts another"
         told = await export_winner(self._parts)
         told = await finetune_winner(self._parts, conductor.schedule.due_unix_s) or told
+        await report_run(self._parts)
         self._board.show("finished", told or finished)
 
     # -- the start -----------------------------------------------------------------------------------------------------

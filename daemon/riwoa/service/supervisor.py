@@ -12,7 +12,7 @@ from riwoa.hardware.interval import interval_of
 from riwoa.log import get_logger
 from riwoa.patience import is_transient
 from riwoa.run.deadline import Overdue, overdue
-from riwoa.service.ending import export_winner, exported_digest, finetune_winner
+from riwoa.service.ending import export_winner, exported_digest, finetune_winner, report_run
 from riwoa.service.front_view import journaled_front, test_view, timed_view
 from riwoa.service.parts import DaemonParts
 from riwoa.service.progress import improvement_view
@@ -193,9 +193,12 @@ class Supervisor:
         not_exported = None
         if last is not None:
             self._show_finished(run, last)
-            if exported_digest(self._parts.paths) != last.digest:
+            stale = exported_digest(self._parts.paths) != last.digest
+            if stale:
                 not_exported = await export_winner(self._parts)
             not_exported = await finetune_winner(self._parts) or not_exported
+            if stale:
+                await report_run(self._parts)
         said = not_exported or f"run {run.run_id} is finished; --new-run starts another"
         _log.info("finished_before", run=run.run_id, message=said)
         self._board.show("finished", said)

@@ -1,0 +1,380 @@
+"""What a report knows, as frozen records; every form of it (page, Markdown, JSON) is made of these alone.
+
+Shares are between 0 and 1, whatever the forms make of them. An accuracy is "value" here, for a run may raise another
+metric; ``Aim`` says which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from riwoa_storage.records import Json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A value with its standard error, and on how many pictures; the error is None where nobody knows it."""
+
+    value: float
+    error: float | None = None
+    pictures: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Milliseconds by the clock, with the interval for another process, and in which runtime."""
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A part of a network in the order in which it runs: its milliseconds by the table and what it is."""
+
+    name: str
+    stage: str
+    ms: float
+    kernel: int | None = None
+    expand: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A gene that differs between two networks; None on a side where it is not active."""
+
+    gene: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """A step of the winner's descent, oldest first.
+
+    Attributes:
+        place: "generation/slot".
+        operator: that made it of the one before.
+        value: as the search saw it.
+        gain: of fitness over its parent; None where that cannot be said.
+        changes: of genes, from its parent.
+        by_model: whether the language model proposed it.
+    """
+
+    place: str
+    operator: str
+    value: float | None
+    gain: float | None
+    changes: tuple[Change, ...]
+    by_model: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The network to deploy.
+
+    Attributes:
+        name: 16 hexadecimal digits; ``riwoactl show`` takes them.
+        place: "generation/slot" in the journal.
+        operator: that proposed it.
+        validation: what chose it.
+        test: on pictures that chose nothing; None where there are none, and then ``untested`` may say why.
+        untested: why it was not judged; "" where it was, or nobody tried.
+        latency_ms: by the table; None where no latency is known.
+        interval: of that, as a share; None where it is not known.
+        timed: by the clock; None where it was not timed.
+        within: whether it keeps every limit.
+        metrics: as journaled.
+        architecture: as journaled.
+        layers: in order, where the table gives their milliseconds.
+        from_parent: what differs from its parent.
+        from_largest: what differs from the largest network of the space; None where the space is not known.
+        descent: from its first ancestor to itself; of a long one the first and the last.
+        ancestors: how many there are.
+        note: what people should know of the timing; "" for nothing.
+    """
+
+    name: str
+    place: str
+    operator: str
+    validation: Judged
+    test: Judged | None
+    untested: str
+    latency_ms: float | None
+    interval: float | None
+    timed: Timed | None
+    within: bool
+    metrics: Json
+    architecture: Json
+    layers: tuple[Layer, ...]
+    from_parent: tuple[Change, ...]
+    from_largest: tuple[Change, ...] | None
+    descent: tuple[Ancestor, ...]
+    ancestors: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrontPoint:
+    """A network that no other beats in both value and latency.
+
+    Attributes:
+        place: "generation/slot", as ``riwoactl export --arch`` takes it.
+        value: as the search saw it, with its error.
+        latency_ms: by the table.
+        measured_ms: by the clock.
+        test: on pictures that chose nothing.
+        less: than the winner by so much, on the same pictures; on validation where nothing was tested.
+        less_error: of that.
+        alike: whether it cannot be told from the winner.
+        within: whether it keeps every limit.
+        is_winner: whether it is the winner.
+    """
+
+    place: str
+    value: Judged
+    latency_ms: float
+    measured_ms: float | None
+    test: Judged | None
+    less: float | None
+    less_error: float | None
+    alike: bool
+    within: bool
+    is_winner: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The best so far from here on: after so many evaluations and working seconds."""
+
+    evaluations: int
+    seconds: float
+    value: float
+    within: bool
+    operator: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that happened to the run: when, of which kind (training, reload, incident, end), and what."""
+
+    evaluations: int
+    seconds: float
+    kind: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What random search would have found with as many evaluations, and how that is known.
+
+    Attributes:
+        source: in words; "" where nothing can be said.
+        evaluations: of the points below.
+        low: tenth percentile of the best.
+        middle: median.
+        high: ninetieth percentile.
+        front: (milliseconds, value) of the median front of random search at all the run's evaluations.
+    """
+
+    source: str
+    evaluations: tuple[int, ...] = ()
+    low: tuple[float, ...] = ()
+    middle: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    front: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCredit:
+    """What one operator's proposals brought.
+
+    ``win_rate`` counts children fitter than their parent, with the 95 % interval by Wilson; ``best_gain`` is how much
+    the best so far rose by its proposals, and ``best_steps`` how often.
+    """
+
+    operator: str
+    proposals: int
+    wins: int
+    win_rate: float | None
+    low: float
+    high: float
+    gain: float
+    best_gain: float
+    best_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training of the language model's adapter: its loss, and what the gate said of it."""
+
+    generation: int
+    accepted: bool
+    reasons: tuple[str, ...]
+    losses: tuple[float, ...]
+    held_out_before: float | None
+    held_out_after: float | None
+    examples: int
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A text of the model: when it wrote it, with an adapter or bare, what came of it."""
+
+    generation: int
+    adapted: bool
+    verdict: str
+    gain: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """The language model's part; ``model`` is "" where there was none."""
+
+    model: str
+    requests: int
+    successes: int
+    trainings: tuple[Training, ...]
+    failed: tuple[str, ...]
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """Places in the plane of the visited networks' two largest components, thinned.
+
+    Attributes:
+        points: (x, y, value, generation).
+        explained: shares of the variance that the two axes hold.
+        of: how many networks were visited.
+        winner: where the winner is among them; None where it cannot be said.
+    """
+
+    points: tuple[tuple[float, float, float, int], ...]
+    explained: tuple[float, float]
+    of: int
+    winner: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneShare:
+    """How much of the value's spread over the whole space a gene explains, and where the winner stands in its range."""
+
+    gene: str
+    share: float
+    chosen: Any
+    at_end: str  # "largest", "smallest" or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """Evaluated networks, thinned: (milliseconds, value); ``of`` is how many there were."""
+
+    points: tuple[tuple[float, float], ...]
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class DriftCheck:
+    """A check of the table against the device."""
+
+    unix_s: float
+    verdict: str
+    ratio: float
+    affects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The latency table's health; ``device`` is "" where it is not at hand."""
+
+    device: str
+    runtime: str
+    interval: float | None
+    networks: int
+    rank_correlation: float | None
+    error_percent: float | None
+    load_average: float | None
+    checks: tuple[DriftCheck, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What the run looks for."""
+
+    metric: str
+    lowered: bool
+    target_ms: float | None
+    limits: tuple[str, ...]
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether values are accuracies, told in percent."""
+        return self.metric == "accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the run cost: evaluations in full, failures, generations, working seconds, from when to when."""
+
+    evaluations: int
+    failures: int
+    generations: int
+    working_s: float
+    began_unix_s: float
+    ended_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What happened after a time: evaluations, working seconds, and the best then and now."""
+
+    unix_s: float
+    evaluations: int
+    working_s: float
+    before: float | None
+    now: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is told of a run. ``winner`` is None before anything was evaluated."""
+
+    run_id: int
+    status: str
+    made_unix_s: float
+    aim: Aim
+    cost: Cost
+    since: Since | None
+    winner: Winner | None
+    front: tuple[FrontPoint, ...]
+    cloud: Cloud
+    steps: tuple[Step, ...]
+    incidents: tuple[Incident, ...]
+    shadow: Shadow
+    operators: tuple[OperatorCredit, ...]
+    learning: Learning
+    visited: Visited | None
+    genes: tuple[GeneShare, ...]
+    table: Table
+    advice: tuple[str, ...]
+    provenance: Json
+    commands: tuple[str, ...]
+    remarks: tuple[str, ...]  # what was left out, and why
+
+    @property
+    def alike(self) -> tuple[FrontPoint, ...]:
+        """Networks of the front that cannot be told from the winner."""
+        return tuple(point for point in self.front if point.alike)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {"schema": SCHEMA, **asdict(self)}

@@ -1,0 +1,136 @@
+"""The report as Markdown: the page's facts without its charts, for a chat, an issue or a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from riwoa.report import words
+from riwoa.report.facts import Report, Winner
+from riwoa.text import printable
+
+_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\*_[]<>|#&"})
+_MOST_TEXT = 4_000
+
+
+def render(report: Report) -> str:
+    """The document."""
+    head = [f"# riwoa: what run {report.run_id} found", "", f"It looked for {_text(words.aim(report))}."]
+    if told := words.since(report):
+        head += ["", _text(told)]
+    if report.winner is None:
+        return "\n".join([*head, "", "No network was evaluated yet.", ""])
+    parts = (
+        _answers(report, report.winner),
+        _list("What to do next", report.advice),
+        _winner(report, report.winner),
+        _alike(report),
+        _course(report),
+        _front(report),
+        _descent(report, report.winner),
+        _learning(report),
+        _again(report),
+    )
+    return "\n".join([*head, *(line for part in parts for line in part), ""])
+
+
+def _text(found: object) -> str:
+    """Any text made safe for Markdown; `commands` in backquotes stay."""
+    parts = printable(found, _MOST_TEXT).split("`")
+    return "".join(f"`{part}`" if number % 2 else part.translate(_SPECIAL) for number, part in enumerate(parts))
+
+
+def _list(title: str, sentences: Iterable[str]) -> list[str]:
+    rows = [f"- {_text(sentence)}" for sentence in sentences]
+    return ["", f"## {title}", "", *rows] if rows else []
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    body = ["| " + " | ".join(_text(cell) for cell in row) + " |" for row in rows]
+    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *body]
+
+
+def _answers(report: Report, winner: Winner) -> list[str]:
+    rows = [
+        f"- **{ask}**: {_text(big)}" + (f" ({_text(rest.strip())})" if rest else "")
+        for ask, big, rest in words.answers(report, winner)
+    ]
+    return ["", *rows]
+
+
+def _winner(report: Report, winner: Winner) -> list[str]:
+    test = "none" if winner.test is None else words.judged(report.aim, winner.test)
+    rows = [
+        f"validation {words.validated(report, winner)}; test {test}",
+        f"latency {words.latency(winner)}, {words.latency_source(report)}",
+        f"beside its parent: {'; '.join(map(words.change, winner.from_parent)) or 'nothing differs'}",
+    ]
+    if winner.from_largest is not None:
+        changes = "; ".join(map(words.change, winner.from_largest))
+        rows.append(f"beside the largest network of the space: {changes or 'nothing differs'}")
+    layers = [(layer.name, f"{layer.ms:.4f} ms") for layer in winner.layers]
+    return [*_list("The winner", rows), *(["", *_table(("layer", "time"), layers)] if layers else [])]
+
+
+def _alike(report: Report) -> list[str]:
+    rows = [words.alike_row(report, point) for point in report.alike]
+    told = ["", "## As good as the winner", "", _text(words.alternatives(report))]
+    return [*told, "", *_table(words.ALIKE_HEAD, rows)] if rows else told
+
+
+def _course(report: Report) -> list[str]:
+    told = [f"It cost {words.cost(report)}, in {report.cost.generations:,} generations."]
+    if report.shadow.source and report.shadow.middle:
+        reached, after = words.value(report.aim, report.shadow.middle[-1]), report.shadow.evaluations[-1]
+        told.append(f"Random search: about {reached} after {after:,} evaluations, {report.shadow.source}.")
+    told += [f"evaluation {i.evaluations:,}: {i.words}" for i in report.incidents]
+    return _list("How the search went", (*told, *report.remarks))
+
+
+def _front(report: Report) -> list[str]:
+    rows = [
+        (p.place, words.milliseconds(p.latency_ms), words.judged(report.aim, p.value), "winner" if p.is_winner else "")
+        for p in report.front
+    ]
+    return ["", "## What another latency would cost", "", *_table(("network", "latency", "value", ""), rows)]
+
+
+def _descent(report: Report, winner: Winner) -> list[str]:
+    steps = [
+        (a.place, a.operator, "" if a.gain is None else words.difference(report.aim, a.gain)) for a in winner.descent
+    ]
+    credit = [
+        (c.operator, f"{c.proposals:,}", words.percent(c.win_rate or 0.0), words.difference(report.aim, c.best_gain))
+        for c in report.operators
+    ]
+    head = ("operator", "proposals", "fitter than parent", "raised the best by")
+    return [
+        "",
+        "## Where it came from",
+        "",
+        *_table(("at", "by", "gain"), steps),
+        *(["", *_table(head, credit), "", _text(words.glossary(report))] if credit else []),
+    ]
+
+
+def _learning(report: Report) -> list[str]:
+    found = report.learning
+    if not found.model and not found.requests:
+        return []
+    reasons = [f"{words.training(t)}: {'; '.join(t.reasons)}" for t in found.trainings]
+    return _list("What the language model did", (words.asked(found), *reasons, *found.failed))
+
+
+def _again(report: Report) -> list[str]:
+    recorded = json.dumps(report.provenance, indent=1, default=str)
+    return [
+        "",
+        "## How to get it, check it and do it again",
+        "",
+        *_block("\n".join(report.commands)),
+        *_block(recorded),
+    ]
+
+
+def _block(lines: str) -> list[str]:
+    return [*(f"    {printable(line, _MOST_TEXT)}" for line in lines.splitlines()), ""]
