@@ -80,7 +80,9 @@ def commands() -> list[tuple[str, ...]]:
     return sorted(found)
 
 
-WITH_SUBVERBS = ("lut", "supernet", "predictor", "table", "model", "service", "config", "validate", "bench", "alerts")
+WITH_SUBVERBS = (
+    *("token", "lut", "supernet", "predictor", "table", "model", "service", "config", "validate", "bench", "alerts"),
+)
 
 
 def test_the_documents_hold_commands() -> None:

@@ -73,6 +73,16 @@ async def test_nonsense_is_answered_with_what_to_send_instead(path: Path, frame:
     assert answer["exit_code"] == 76
 
 
+async def test_what_is_asked_is_logged_with_whom_it_is_for_on_one_line(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await ask(path, json.dumps({"verb": "refuse", "by": "token eva\nforged"}).encode() + b"\n")
+    await ask(path, b'{"verb": "hello"}\n')
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "verb=refuse" in line
+    assert "token eva" in line
+
+
 async def test_only_the_owner_may_open_the_socket(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

@@ -56,6 +56,8 @@ VERBS = {
     "model": ("model", "pull, check or list language models"),
     "service": ("service", "install riwoa as a systemd service, remove it, or show it"),
     "config": ("config", "show the configuration, or check a file"),
+    "web": ("web", "a page that shows and controls the search, for a browser"),
+    "token": ("token", "who may use the page: create, list, revoke"),
     "validate": ("validate", "search, retrain the winner from scratch, test it, also under corruptions"),
     "bench": ("bench", "benchmarks, by name; `riwoactl help benches` tells of each"),
     "completion": ("completion", "a script that has bash, zsh or fish complete these command lines"),

@@ -27,27 +27,28 @@ class SilentError(RiwoaError):
     exit_code = DaemonUnavailableError.exit_code
 
 
-def ask(paths: StatePaths, verb: str, timeout_s: float) -> dict[str, Any]:
-    """Send one verb to the daemon and return its answer.
+def ask(paths: StatePaths, verb: str, timeout_s: float, by: str | None = None) -> dict[str, Any]:
+    """Send one verb to the daemon and return its answer; ``by`` says for whom, for its log.
 
     Raises:
         DaemonUnavailableError: no daemon of this state listens.
         SilentError: one listens, but does not answer in time or not in JSON.
         ControlError: the daemon refused, or this user may not ask it; exit code as the daemon says.
     """
-    answer = _exchange(paths, verb, paths.directory, timeout_s)
+    request = {"verb": verb, **({} if by is None else {"by": by})}
+    answer = _exchange(paths, {**request, "state": paths.directory}, timeout_s)
     served = answer.get("state")  # told by a daemon that was taken for another state's, or for another path to its own
     if answer.get("ok") is not True and isinstance(served, str):
         if not same_place(served, paths.directory):
             raise _absent(paths)
-        answer = _exchange(paths, verb, served, timeout_s)
+        answer = _exchange(paths, {**request, "state": served}, timeout_s)
     if answer.get("ok") is not True:
         raise _refusal(answer)
     return answer
 
 
-def _exchange(paths: StatePaths, verb: str, state: str, timeout_s: float) -> dict[str, Any]:
-    """Send one verb and return the answer, a refusal too.
+def _exchange(paths: StatePaths, request: dict[str, str], timeout_s: float) -> dict[str, Any]:
+    """Send one request and return the answer, a refusal too.
 
     Raises:
         DaemonUnavailableError, SilentError, ControlError: as ``ask``, but for a refusal.
@@ -64,9 +65,10 @@ def _exchange(paths: StatePaths, verb: str, state: str, timeout_s: float) -> dic
         raise _absent(paths) from None
     with client:
         try:
-            client.sendall(json.dumps({"verb": verb, "state": state}).encode() + b"\n")
+            client.sendall(json.dumps(request).encode() + b"\n")
             return parse_json_object(_line(client, timeout_s))
         except (OSError, ValueError):
+            verb = request["verb"]
             raise SilentError(f"the daemon at {name} gave no answer to {verb!r} within {timeout_s:g} s") from None
 
 

@@ -19,6 +19,7 @@ TOPICS = {
     "recovery": "what survives what, backup, verify, exit codes",
     "history": "runs, candidates and where they came from, replies, logs",
     "status": "what riwoactl status says; every field of its object",
+    "web": "the page: tokens, REST, live events, metrics",
     "alerts": "being told when something happens, by a command or a webhook",
     "validate": "what a winner is worth: retrained, tested, corrupted",
     "benches": "the benchmarks, and how to run them",

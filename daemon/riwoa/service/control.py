@@ -25,6 +25,7 @@ from typing import Any
 from riwoa.errors import ControlError, DaemonUnavailableError, RiwoaError
 from riwoa.log import get_logger
 from riwoa.paths import connect, socket_address
+from riwoa.text import printable
 from riwoa_storage.errors import StorageError
 from riwoa_storage.fault import reason
 
@@ -180,6 +181,9 @@ class ControlServer:
             _log.warning("refused", verb=verb, user=_name(user_id))
             error = f"{_name(user_id)} may not {verb} this daemon; ask root, or be named in control.operators"
             return {"ok": False, "error": error, "exit_code": ControlError.exit_code}
+        if verb not in self._harmless:
+            by = request.get("by")  # for whom a client of ours asks: the page tells whose token it was shown
+            _log.info("asked", verb=verb, user=_name(user_id), **({"by": printable(by, 80)} if by else {}))
         try:
             return {"ok": True, **await handler()}
         except (RiwoaError, StorageError) as error:
