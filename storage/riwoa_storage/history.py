@@ -15,7 +15,6 @@ from riwoa_storage.checked import CheckedTables
 from riwoa_storage.digest import relative_request_id
 from riwoa_storage.events import Event, FinalistsTimed, NetworkJudged, kind_of, payload_of
 from riwoa_storage.records import (
-    ConfigRevisionRecord,
     GenerationSummary,
     IndividualRecord,
     IndividualStatus,
@@ -210,11 +209,6 @@ class History:
             yield from map(self._tables.summary, rows)
             start = int(rows[-1]["generation"]) + 1
             left = left if left < 0 else left - len(rows)
-
-    def config_revision(self, run_id: int, revision: int) -> ConfigRevisionRecord | None:
-        """One configuration of a run."""
-        found = self._tables.records(ConfigRevisionRecord, "WHERE run_id = ? AND revision = ?", run_id, revision)
-        return found[0] if found else None
 
     # -- individuals -----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import pytest
 
 from riwoa.ctl import main
 from riwoa.ctl.help import read_page
+from riwoa.service.candidate_text import changes, gene_lines
 from riwoa.service.logs import standard_error_file
 from riwoa_storage.events import RunResumed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.writer import JournalWriter
 
-from .past_journal import REASONING, SHA256, write_past
+from .past_journal import REASONING, SHA256, generation, made, request, write_past
 from .support import held_lock
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -225,6 +227,19 @@ def test_candidates_are_compared_on_the_same_test_pictures_and_runs_by_their_set
     assert not runs["same_digest"]
 
 
+def test_genes_of_any_space_are_told_in_words() -> None:
+    assert gene_lines(
+        {"op_0_1": "none", "tail.width": 8, "tail.act": "\x1b[31mrelu", "a.block2.x": 1, "a.block1.x": 2}
+    ) == [
+        ("op_0_1", "none"),
+        ("tail", "width 8; act \\x1b[31mrelu"),
+        ("a", "x 2, 1"),
+    ]
+    assert changes({"depth": 3, "skip": 1, "a.x": 2}, {"depth": 4, "a.x": 2, "act": "silu", "b.k": 5, "b.e": 6}) == [
+        "depth 3 → 4", "new act silu", "new b k 5, e 6", "no skip",
+    ]  # fmt: skip
+
+
 def test_replies_have_a_verdict_and_what_was_written(past: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(capsys, past, "replies")["replies"]
     assert [(r["verdict"], r["reason"], r["child"]) for r in found] == [
@@ -234,6 +249,26 @@ def test_replies_have_a_verdict_and_what_was_written(past: Path, capsys: pytest.
     assert found[0]["gain"] == pytest.approx(0.03)
     assert [r["request_id"] for r in as_json(capsys, past, "replies", "--verdict", "rejected")["replies"]] == ["2/1/1"]
     assert as_json(capsys, past, "replies", "1/0")["prompt"].startswith("Target 2.00 ms")
+
+
+def test_a_reply_waits_for_its_generation_or_comes_to_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def write() -> None:
+        async with await JournalWriter.open(tmp_path / "journal.db") as journal:
+            await journal.begin_run({"seed": 0, "model": "m"}, {})
+            one = made(0, "init", {"depth": 2}, 0.5, 1.0)
+            asked = [replace(request(slot), request_id=f"1/0/{slot}", run_id=1, generation=0) for slot in (0, 1)]
+            await journal.put_requests([replace(asked[0], join_generation=9), replace(asked[1], join_generation=1)])
+            for number in range(2):
+                await journal.commit_generation(generation(1, number, (one,), (number, one)))
+
+    asyncio.run(write())
+    found = as_json(capsys, tmp_path, "replies")["replies"]
+    assert [(r["verdict"], r["status"], r["text"]) for r in found] == [("waiting", None, None), ("late", None, None)]
+    text = told(capsys, tmp_path, "replies")
+    assert "1/0/0  waiting for generation 9" in text
+    assert "no answer yet" in text
 
 
 def test_events_are_chosen_by_kind_time_and_run_and_followed(

@@ -43,7 +43,7 @@ def test_uninstalling_removes_what_was_installed_and_keeps_configuration_and_sta
     assert (tmp_path / "etc/systemd/system/riwoa.service.d/gpu.conf").exists()
     capsys.readouterr()
     assert main(["service", "uninstall", "--root", str(tmp_path), "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["removed"]) == 6
+    assert len(json.loads(capsys.readouterr().out)["removed"]) == 8
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["riwoa.toml"]
     assert state.is_dir()
 
@@ -74,7 +74,13 @@ def test_where_systemd_did_not_boot_it_says_so(capsys: pytest.CaptureFixture[str
     assert "not booted with systemd" in capsys.readouterr().err
 
 
-UNITS = ("riwoa.service", "riwoa-nightly.service", "riwoa-nightly.timer")
+UNITS = (
+    "riwoa.service",
+    "riwoa-nightly.service",
+    "riwoa-nightly.timer",
+    "riwoa-backup.service",
+    "riwoa-backup.timer",
+)
 
 
 @needs_systemd

@@ -160,7 +160,7 @@ def usage() -> str:
 
     from riwoa.ctl.help import TOPICS, exit_codes
 
-    verbs = "\n".join(f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<12}{what}" for verb, (_, what) in VERBS.items())
     return f"""\
 usage: riwoactl [--state DIR] [--json] VERB ...
 

@@ -25,7 +25,8 @@ _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # what ProtectHom
 # file of the package -> where systemd, or riwoa, looks for it
 _UNIT_FILE = f"etc/systemd/system/{UNIT}"
 _USER_FILE = "etc/sysusers.d/riwoa.conf"
-_NIGHTLY_FILES = {f"etc/systemd/system/{name}": name for name in ("riwoa-nightly.service", "riwoa-nightly.timer")}
+_TIMED = ("riwoa-nightly.service", "riwoa-nightly.timer", "riwoa-backup.service", "riwoa-backup.timer")
+_TIMED_FILES = {f"etc/systemd/system/{name}": name for name in _TIMED}
 _GPU_FILES = tuple(f"etc/systemd/system/{name}.d/gpu.conf" for name in (UNIT, "riwoa-nightly.service"))
 _CONFIGURATION = "etc/riwoa/riwoa.toml"
 _SHOWN = ("LoadState", "ActiveState", "SubState", "Result", "MainPID", "NRestarts", "ExecMainStatus", "StatusText")
@@ -64,7 +65,7 @@ def unit_file(name: str) -> str:
 
 def _install(root: Path, gpu: bool, options: Options) -> int:
     _require_systemd(root)
-    units = {_UNIT_FILE: UNIT, **_NIGHTLY_FILES}
+    units = {_UNIT_FILE: UNIT, **_TIMED_FILES}
     programs = str(_programs(root))
     wanted = {place: unit_file(name).replace("/opt/riwoa/bin", programs) for place, name in units.items()}
     wanted[_USER_FILE] = unit_file("riwoa.sysusers")
@@ -93,6 +94,7 @@ def _install(root: Path, gpu: bool, options: Options) -> int:
             "a language model for it (once):  RIWOA_MODELS=/var/lib/riwoa/models riwoactl model pull smollm2",
             "start it now and at every boot:  systemctl enable --now riwoa",
             "or search by night alone:        systemctl enable --now riwoa-nightly.timer",
+            "copy the journal every day:      systemctl enable --now riwoa-backup.timer",
             "see what it does:                riwoactl status    journalctl -u riwoa",
             "let somebody see it too:         usermod -aG riwoa NAME",
         ]
@@ -103,11 +105,11 @@ def _install(root: Path, gpu: bool, options: Options) -> int:
 
 def _uninstall(root: Path, options: Options) -> int:
     if root == Path("/") and (root / _UNIT_FILE).exists():
-        installed = [name for place, name in {_UNIT_FILE: UNIT, **_NIGHTLY_FILES}.items() if (root / place).exists()]
+        installed = [name for place, name in {_UNIT_FILE: UNIT, **_TIMED_FILES}.items() if (root / place).exists()]
         _call("systemctl", "disable", "--now", *installed)
     removed = []
     try:
-        shipped_as = {_UNIT_FILE: UNIT, **_NIGHTLY_FILES, **dict.fromkeys(_GPU_FILES, "gpu.conf")}
+        shipped_as = {_UNIT_FILE: UNIT, **_TIMED_FILES, **dict.fromkeys(_GPU_FILES, "gpu.conf")}
         for place, name in {**shipped_as, _USER_FILE: "riwoa.sysusers"}.items():
             if (root / place).exists() and _ours(root / place, unit_file(name)):
                 (root / place).unlink()

@@ -85,8 +85,10 @@ def _parts(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]
     for gene, choice in ours.items():
         if gene not in theirs:
             part, _, what = gene.rpartition(".")
-            found.setdefault(printable(part or gene, _MOST_GENE_CHARACTERS), []).append(f"{what} {printable(choice)}")
-    return {part: printable(", ".join(words), 200).lstrip() for part, words in found.items()}
+            found.setdefault(printable(part or gene, _MOST_GENE_CHARACTERS), []).append(
+                f"{what if part else ''} {printable(choice)}"
+            )
+    return {part: printable(", ".join(words), 200).strip() for part, words in found.items()}
 
 
 def change_words(changed: Sequence[str], most: int = 8) -> str:
