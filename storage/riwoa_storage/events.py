@@ -151,6 +151,16 @@ class LatencyDrift(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(Event):
+    """A user asked the daemon for something that changes what it does; ``by``: for whom, where a client tells it."""
+
+    verb: str
+    user: str
+    by: str | None = None
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AlertDue(Event):
     """Somebody is to be told; ``key`` is the same for the same occurrence."""
 
@@ -230,6 +240,7 @@ KINDS: Mapping[str, type[Event]] = {
     "network_judged": NetworkJudged,
     "finalists_timed": FinalistsTimed,
     "latency_drift": LatencyDrift,
+    "asked": Asked,
     "alert_due": AlertDue,
     "alert_sent": AlertSent,
     "requests_withdrawn": RequestsWithdrawn,

@@ -22,6 +22,7 @@ from riwoa.ctl.ask import ask as riwoactl_ask
 from riwoa.errors import DaemonUnavailableError
 from riwoa.paths import StatePaths, connect
 from riwoa.service.control import ControlServer
+from riwoa_storage.events import Asked
 from tests.support.fuzz import examples
 
 
@@ -81,6 +82,27 @@ async def test_what_is_asked_is_logged_with_whom_it_is_for_on_one_line(
     (line,) = capsys.readouterr().out.splitlines()
     assert "verb=refuse" in line
     assert "token eva" in line
+
+
+async def test_what_changes_something_is_noted_with_its_answer_and_a_note_that_fails_costs_no_answer(
+    tmp_path: Path,
+) -> None:
+    noted: list[Asked] = []
+
+    async def note(asked: Asked) -> None:
+        noted.append(asked)
+        if asked.by == "token full":
+            raise OSError("the disk is full")
+
+    place = tmp_path / "s"
+    server = ControlServer(place, {"hello": hello, "refuse": refuse, "go": hello}, harmless={"hello"}, note=note)
+    await server.start()
+    await ask(place, b'{"verb": "hello"}\n')
+    assert (await ask(place, b'{"verb": "go", "by": "token full"}\n'))["ok"]
+    assert (await ask(place, b'{"verb": "refuse"}\n'))["error"] == "not now"
+    await server.close()
+    assert [(a.verb, a.by, a.answer) for a in noted] == [("go", "token full", "hello"), ("refuse", None, "not now")]
+    assert {a.user for a in noted} == {pwd.getpwuid(os.getuid()).pw_name}
 
 
 async def test_only_the_owner_may_open_the_socket(path: Path) -> None:

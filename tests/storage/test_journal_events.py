@@ -18,6 +18,7 @@ from riwoa_storage.events import (
     AdapterUnusable,
     AlertDue,
     AlertSent,
+    Asked,
     CognitionProvided,
     ConfigApplied,
     ConfigRefused,
@@ -102,6 +103,11 @@ STORED: list[tuple[Event, str, str]] = [
         AlertDue(**AT, alert="held", key="1 held 5", text="t"),
         "alert_due",
         '{"alert":"held","key":"1 held 5","text":"t"}',
+    ),
+    (
+        Asked(**AT, verb="pause", user="eva", by="token phone", answer="pausing"),
+        "asked",
+        '{"answer":"pausing","by":"token phone","user":"eva","verb":"pause"}',
     ),
     (AlertSent(**AT, key="1 held 5", by=("command",)), "alert_sent", '{"by":["command"],"key":"1 held 5"}'),
     (

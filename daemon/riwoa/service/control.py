@@ -19,6 +19,7 @@ import stat
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from riwoa.log import get_logger
 from riwoa.paths import connect, socket_address
 from riwoa.text import printable
 from riwoa_storage.errors import StorageError
+from riwoa_storage.events import Asked
 from riwoa_storage.fault import reason
 
 Handler = Callable[[], Awaitable[Mapping[str, Any]]]
 
 _FRAME_BYTES = 2**15  # a verb and the longest path, each of its bytes escaped
 _PATIENCE_S = 5.0
+_NOTING_S = 1.0
 _CLIENTS_A_USER = 4  # of those who may only ask
 _log = get_logger("control")
 
@@ -47,6 +50,7 @@ class ControlServer:
         group: whose members may connect; where there is no such group, or it is not ours to give, only we may.
         operators: the names of users who may use every verb.
         state: the directory served; whoever asks for another one's daemon is told so, and nothing is done.
+        note: told of everything asked that changes something, and of every refusal, before the answer is given.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class ControlServer:
         group: str | None = None,
         operators: Callable[[], Collection[str]] = tuple,
         state: str | None = None,
+        note: Callable[[Asked], Awaitable[None]] | None = None,
     ) -> None:
         self._path = path
         self._handlers = handlers
@@ -65,6 +70,7 @@ class ControlServer:
         self._group = group
         self._operators = operators
         self._state = state
+        self._note = note
         self._clients: Counter[int] = Counter()  # connections now, by user
         self._server: asyncio.Server | None = None
         self._bound: tuple[int, int] | None = None  # what lies there since we listen
@@ -177,17 +183,35 @@ class ControlServer:
         if handler is None:
             known = ", ".join(sorted(self._handlers))
             return {"ok": False, "error": f"unknown verb; this daemon knows {known}", "exit_code": 76}
+        by = request.get("by")  # for whom a client of ours asks: the page tells whose token it was shown
+        asked = Asked(verb=verb, user=_name(user_id), by=printable(by, 80) if by else None)
         if not self._may(user_id, verb):
-            _log.warning("refused", verb=verb, user=_name(user_id))
-            error = f"{_name(user_id)} may not {verb} this daemon; ask root, or be named in control.operators"
+            _log.warning("refused", verb=verb, user=asked.user)
+            await self._noted(replace(asked, answer="refused"))
+            error = f"{asked.user} may not {verb} this daemon; ask root, or be named in control.operators"
             return {"ok": False, "error": error, "exit_code": ControlError.exit_code}
-        if verb not in self._harmless:
-            by = request.get("by")  # for whom a client of ours asks: the page tells whose token it was shown
-            _log.info("asked", verb=verb, user=_name(user_id), **({"by": printable(by, 80)} if by else {}))
+        if verb in self._harmless:
+            return await self._handled(handler)
+        _log.info("asked", verb=verb, user=asked.user, **({"by": asked.by} if asked.by else {}))
+        answer = await self._handled(handler)
+        await self._noted(replace(asked, answer=str(answer.get("message") or answer.get("error") or "")))
+        return answer
+
+    @staticmethod
+    async def _handled(handler: Handler) -> Mapping[str, Any]:
         try:
             return {"ok": True, **await handler()}
         except (RiwoaError, StorageError) as error:
             return {"ok": False, "error": str(error), "exit_code": error.exit_code}
+
+    async def _noted(self, asked: Asked) -> None:
+        """Have it noted; where that fails, or takes long, the log alone knows of it."""
+        if self._note is None:
+            return
+        try:
+            await asyncio.wait_for(self._note(asked), _NOTING_S)
+        except (TimeoutError, StorageError, OSError) as error:
+            _log.warning("not_noted", verb=asked.verb, reason=str(error))
 
     def _may(self, user_id: int, verb: str) -> bool:
         return verb in self._harmless or self._is_owner(user_id) or _name(user_id) in self._operators()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from riwoa.config.loading import Loaded
@@ -29,6 +31,7 @@ from riwoa.service.supervisor import Supervisor
 from riwoa.service.tasks import run_until
 from riwoa.service.verbs import HARMLESS, Verbs
 from riwoa_storage.errors import StorageError
+from riwoa_storage.events import Asked
 from riwoa_storage.writer import LOCK_PATIENCE_S, JournalWriter
 
 _log = get_logger("service")
@@ -79,7 +82,7 @@ class Daemon:
         journal = await self._open_journal()
         if journal is None:
             return 0
-        control = self._control_server()
+        control = self._control_server(journal)
         try:
             await control.start()
             places = {"socket": control.place, "log": standard_error_file()}  # riwoactl finds them in the lock
@@ -120,7 +123,12 @@ class Daemon:
                 return None
             self.board.show("starting")
 
-    def _control_server(self) -> ControlServer:
+    def _control_server(self, journal: JournalWriter) -> ControlServer:
+        async def note(asked: Asked) -> None:
+            run = self.board.look().get("run")
+            where = (run["run_id"], run["generation"]) if run else (None, None)
+            await journal.put_event(replace(asked, run_id=where[0], generation=where[1], created_unix_s=time.time()))
+
         verbs = Verbs(self.board, self._parts.pauses, self._parts.reloader, self._stopping)
         return ControlServer(
             Path(self._parts.paths.socket_to_bind),
@@ -129,6 +137,7 @@ class Daemon:
             group=self._parts.loaded.config.control.group,
             operators=lambda: self._parts.reloader.config.control.operators,
             state=self._parts.paths.directory,
+            note=note,
         )
 
     async def _work(self, journal: JournalWriter) -> None:
