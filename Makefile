@@ -13,7 +13,7 @@ SHARED := -n $(JOBS) --dist worksteal
 FUZZED := tests/service/test_control.py tests/cognition/test_parse.py tests/config/test_config.py tests/config/test_hours.py \
 	tests/config/test_reload.py
 
-.PHONY: run test test-slow test-crash test-systemd test-gpu bench bench-quick gpu-evidence check lint clean
+.PHONY: run test test-slow test-crash test-systemd test-gpu bench bench-quick gpu-evidence pictures check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -54,6 +54,10 @@ bench-quick: $(VENV)/.installed-bench
 # EVIDENCE is committed, and the page. Needs CIFAR-100 where RIWOA_DATA says, else in ../shared/data.
 gpu-evidence: $(VENV)/.installed-run
 	@$(BIN)/riwoactl bench gpu --results $(EVIDENCE) --page daemon/riwoa/data/handbook/results.md $(ARGS)
+
+# The README's pictures, of the finished run in STATE; needs Debian's chromium.
+pictures: $(VENV)/.installed-dev
+	$(BIN)/python tools/pictures.py $(STATE) docs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

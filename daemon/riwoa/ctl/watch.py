@@ -17,6 +17,7 @@ from riwoa.console.terminal import Terminal, fit
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser
 from riwoa.ctl.events import event_words
+from riwoa.ctl.screen import screen_columns
 from riwoa.ctl.status import collect, exit_code
 from riwoa.ctl.status_text import render
 from riwoa.paths import StatePaths, client_state
@@ -32,6 +33,7 @@ _DESCRIPTION = """The search on one screen: how it stands, the best so far over 
 latency of everything it has looked at, the workers, and what happened last. q or Ctrl-C leaves; the daemon goes on.
 In a pipe, or on a terminal that cannot draw, it prints a line when something changed."""
 _PLAIN_EVERY_S = 10.0
+_MOST_COLUMNS = 120  # of a picture that is printed where nobody tells the width
 _WIDE = 100  # columns, from which on two pictures stand side by side
 _PICTURE_ROWS = 9
 _EVENTS = 3
@@ -50,8 +52,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     seen = Seen(paths.journal)
     if given.once or options.json:
         seen.look()
-        terminal = Terminal.of(sys.stdout)
-        print("\n".join(screen(collect(paths), seen, terminal.columns, 48, plain=_is_plain())))
+        print("\n".join(screen(collect(paths), seen, min(_MOST_COLUMNS, screen_columns()), 48, plain=_is_plain())))
         return 0
     if Terminal.of(sys.stdout).redraws:
         return _watch(paths, seen, given.every)
