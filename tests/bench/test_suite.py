@@ -233,6 +233,8 @@ def test_a_target_is_met_within_its_bound(found: dict[str, dict[str, Any]]) -> N
     assert not reached(Target("", "value_mean", at_most=share - 0.1), found["free"])[1]
     assert reached(Target("", ahead=0.01), found["free"]) == ("0 of 3", False)  # three seeds are sure of nothing
     assert reached(Target("", ahead=2.0), {**found["free"], "comparisons": []}) == ("0 of 0", False)
+    against = found["free"]["comparisons"][0]["against"]
+    assert reached(Target("", ahead=2.0, against=(against,)), found["free"])[0].endswith(" of 1")
 
 
 def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
