@@ -148,9 +148,7 @@ def another_file(state: Path) -> None:
     (state / "journal.db").write_text("a text, and no journal at all\n" * 40)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "code"), [(no_journal, 66), (broken, 65), (older, 76), (another_file, 65)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("spoil", "code"), [(no_journal, 66), (broken, 65), (older, 76), (another_file, 65)])
 def test_every_verb_says_in_a_line_why_a_journal_cannot_be_read(
     spoil: Any, code: int, past: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
