@@ -74,7 +74,10 @@ def _figure(chart: str, caption: str, keys: Iterable[tuple[str, str]] = (), kind
 def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top = "".join(f"<th>{text(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
+    # On a phone it is scrolled sideways, by keyboard too.
+    named = "table: " + ", ".join(filter(None, head))
+    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{text(named)}">'
+    return f"{opening}<table><tr>{top}</tr>{body}</table></div>"
 
 
 def _cell(found: str) -> str:
