@@ -498,6 +498,15 @@ class Alerts(Section):
     )
 
 
+class Web(Section):
+    """The page that the daemon serves, in a process beside it; it needs the extra `riwoa[web]`."""
+
+    listen: str | None = live(
+        None, "127.0.0.1:8321, or the path of a Unix socket (with a slash); not set: no page", min_length=1
+    )
+    require_token: bool = live(False, "reading needs a token on this machine, too")
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -511,6 +520,7 @@ class Config(Section):
     governor: Governor = Governor()
     control: Control = Control()
     alerts: Alerts = Alerts()
+    web: Web = Web()
     log: Log = Log()
 
     @property

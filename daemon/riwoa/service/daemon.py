@@ -25,6 +25,7 @@ from riwoa.service.alerts import Alerter
 from riwoa.service.control import ControlServer
 from riwoa.service.logs import standard_error_file
 from riwoa.service.notify import Notifier
+from riwoa.service.page import keep_page
 from riwoa.service.parts import DaemonParts
 from riwoa.service.session import Session
 from riwoa.service.supervisor import Supervisor
@@ -161,6 +162,7 @@ class Daemon:
                 "hangup": self._reload_on_hangup(),
                 "governor": parts.pauses.governor.watch(),
                 "alerts": alerter.watch(),
+                "page": keep_page(lambda: parts.reloader.newest.web, parts.paths.directory),
             }
             for name, attendant in attendants.items():
                 group.create_task(attendant, name=name)
