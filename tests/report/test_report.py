@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import shutil
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ import pytest
 
 from riwoa.ctl import main
 from riwoa.oracle.answers import pack_answers
-from riwoa.report import markdown, page
-from riwoa.report.facts import Report
+from riwoa.report import markdown, page, words
+from riwoa.report.facts import Report, Timed
 from riwoa.report.landscape import shadow_of, spread_evenly
 from riwoa.report.reading import read_report
+from riwoa.report.task import task_of_oracle
 from riwoa.search.fitness import Objective
 from riwoa.search.space import Gene, Space
 from riwoa.service.ending import report_run
@@ -163,10 +166,40 @@ def test_a_stranger_learns_what_to_deploy_how_sure_it_is_what_it_cost_and_where_
     assert winner.architecture == {"depth": 4, "kernel": 7, "width": 2, "op": "conv"}
     for told in (winner.name, "riwoactl export --run 1", "92.10 % ± 0.60", "5.100 ms", "160 evaluations", "1 min 20 s"):
         assert told in text, told
+    for told in ("± is one standard error", "1.96 standard errors", "gain over its parent"):
+        assert told in text, told
+    assert "<th>validation</th>" in text
+    assert "<th>value</th>" not in text
     assert winner.from_largest == ()
     assert (winner.ancestors, winner.descent[0].operator) == (1, "init")
     assert winner.descent[-1].gain is not None
     assert winner.descent[-1].gain > 0
+
+
+def test_a_latency_says_on_what_it_was_measured_and_how_far_it_may_reach_beyond_the_limit(report: Report) -> None:
+    assert report.winner is not None
+    timed = Timed(ms=5.9, low_ms=5.7, high_ms=6.1, runtime="onnxruntime 1.32, 1 thread", level=0.9)
+    table = replace(report.table, device="Cortex-A76", runtime=timed.runtime, dtype="float32", level=0.9)
+    told = replace(report, table=table, winner=replace(report.winner, timed=timed))
+    for form in (page.render(told), markdown.render(told)):
+        for fact in (
+            "5.900 ms by the clock, 5.700 ms to 6.100 ms",
+            "on Cortex-A76, onnxruntime 1.32, 1 thread",
+            "in 9 of 10 cases",
+            "latency measured in float32",
+            "interval reaches 6.100 ms, beyond the limit of 6.000 ms",
+        ):
+            assert fact in unescape(form), fact
+
+
+def test_the_task_is_told_and_that_nothing_was_trained(report: Report) -> None:
+    assert report.winner is not None
+    task = task_of_oracle({"kind": "supernet", "data": "/home/me/leaves", "n_classes": 7, "checkpoint": None})
+    winner = replace(report.winner, architecture={"resolution": 32}, metrics={"parameters": 269_730})
+    told = words.task(replace(report, task=task, winner=winner))
+    assert "The task: leaves, 7 classes. The winner reads pictures of 32 × 32 px and has 269,730 parameters." in told
+    assert "no network was trained while it searched" in told
+    assert words.task(report) == ""
 
 
 def test_recommendations_follow_from_the_numbers(report: Report) -> None:

@@ -30,10 +30,14 @@ def advice_of(report: Report) -> tuple[str, ...]:
         _pictures,
         _interval,
         _failures,
-        _model,
-        _random,
+        _without_model,
     )
     return tuple(filter(None, (ask(report) for ask in asked)))
+
+
+def findings_of(report: Report) -> tuple[str, ...]:
+    """Sentences on how the search went that ask for nothing."""
+    return tuple(filter(None, (_model(report), _random(report))))
 
 
 def _limits(report: Report) -> str:
@@ -76,8 +80,9 @@ def _faster(report: Report) -> str:
     saved = 1 - fastest.latency_ms / w.latency_ms
     return (
         f"A network that cannot be told from the winner {words.basis(report)} takes "
-        f"{words.milliseconds(fastest.latency_ms)}, {100 * saved:.0f} % less: "
-        f"`riwoactl export --run {report.run_id} --arch {fastest.place}` writes it."
+        f"{words.milliseconds(fastest.latency_ms)} by the latency table, {100 * saved:.0f} % less than the winner's "
+        f"{words.milliseconds(w.latency_ms)} there: `riwoactl export --run {report.run_id} --arch {fastest.place}` "
+        f"writes it ({words.place(fastest.place)})."
     )
 
 
@@ -90,8 +95,8 @@ def _length(report: Report) -> str:
     if idle >= max(_IDLE_LEAST, _IDLE_SHARE * total):
         enough = 10 * round(last * _ROOM / 10 + 0.5)
         return (
-            f"Nothing has improved for the last {idle:,} of {total:,} evaluations: stop at {enough:,} next time "
-            f"(`run.evaluations = {enough}`)."
+            f"Nothing has improved for the last {idle:,} of {total:,} evaluations{_late_equals(report)}: for the "
+            f"best value alone {enough:,} are enough next time (`run.evaluations = {enough}`)."
         )
     if idle <= _LATE_SHARE * total:
         risen = _late_rise(report)
@@ -101,6 +106,24 @@ def _length(report: Report) -> str:
                 "A longer search may find more."
             )
     return ""
+
+
+def _late_equals(report: Report) -> str:
+    """What came after the best without beating it: networks as good and faster; "" where there are none."""
+    w = report.winner
+    if w is None or w.latency_ms is None:
+        return ""
+    last = _generation(report.steps[-1].place)
+    later = [p for p in report.alike if p.latency_ms < w.latency_ms and _generation(p.place) > last]
+    if not later:
+        return ""
+    fastest = words.milliseconds(min(p.latency_ms for p in later))
+    many = "a network" if len(later) == 1 else f"{len(later)} networks"
+    return f", though they brought {many} as good and faster (down to {fastest} by the table)"
+
+
+def _generation(place: str) -> int:
+    return int(place.partition("/")[0])
 
 
 def _late_rise(report: Report) -> str:
@@ -142,26 +165,44 @@ def _failures(report: Report) -> str:
     if c.evaluations == 0 or c.failures <= _FAILING * c.evaluations:
         return ""
     return (
-        f"{c.failures:,} evaluations failed ({100 * c.failures / c.evaluations:.0f} %): the log and `riwoactl events` "
-        "say why."
+        f"{c.failures:,} evaluations failed ({100 * c.failures / c.evaluations:.0f} %): the log and "
+        f"`riwoactl events --run {report.run_id}` say why."
+    )
+
+
+def _without_model(report: Report) -> str:
+    """Whether another operator does so much better than the model that it may be left out."""
+    model = _credit(report, "semantic")
+    others = [c for c in report.operators if c.operator not in ("semantic", "placebo") and c.proposals >= 10]
+    best = max(others, key=lambda c: c.win_rate or 0.0, default=None)
+    if model is None or best is None or best.low <= model.high:
+        return ""
+    return (
+        f"{_said(model)}; those of the kind '{words.operator(best.operator)}' do in {_rate(best)}, which is clearly "
+        "more: a run without the model may be as good."
     )
 
 
 def _model(report: Report) -> str:
     """Whether the model's proposals can be told from chance's."""
-    by_name = {credit.operator: credit for credit in report.operators}
-    model, chance = by_name.get("semantic"), by_name.get("placebo")
-    if model is None or model.proposals == 0 or model.win_rate is None:
+    model, chance = _credit(report, "semantic"), _credit(report, "placebo")
+    if model is None:
         return ""
-    said = f"The language model's proposals beat their parents in {_rate(model)}"
-    others = [c for c in report.operators if c.operator not in ("semantic", "placebo") and c.proposals >= 10]
-    best = max(others, key=lambda c: c.win_rate or 0.0, default=None)
-    if best is not None and best.low > model.high:
-        return f"{said}; {best.operator} does in {_rate(best)}, which is clearly more: a run without it may be as good."
-    if chance is not None and chance.proposals:
-        verdict = "clearly more than" if model.low > chance.high else "not to be told from"
-        return f"{said}: {verdict} chance with the same grammar, which does in {_rate(chance)}."
+    said = _said(model)
+    if chance is not None:
+        verdict = "surely better" if model.low > chance.high else "not surely better"
+        few = words.few(chance.proposals)
+        return f"{said}: {verdict} than random changes of the same kind, which do in {_rate(chance)}{few}."
     return f"{said}; no proposals were left to chance, so there is no saying whether that is much."
+
+
+def _credit(report: Report, operator: str) -> OperatorCredit | None:
+    """What an operator brought; None where it proposed nothing."""
+    return next((c for c in report.operators if c.operator == operator and c.proposals), None)
+
+
+def _said(model: OperatorCredit) -> str:
+    return f"The language model's proposals beat their parents in {_rate(model)}"
 
 
 def _rate(credit: OperatorCredit) -> str:

@@ -57,7 +57,8 @@ def _best(plot: Plot, report: Report, across: Callable[[Step], float], end: floa
     plot.line([*points, (end, points[-1][1])], "best", stepped=True)
     for step in report.steps:
         kept = "" if step.within else ", beyond the limits"
-        told = f"{words.value(report.aim, step.value)}{kept} by {step.operator}, {step.evaluations:,} evaluations"
+        who = words.operator(step.operator)
+        told = f"{words.value(report.aim, step.value)}{kept} by {who}, {step.evaluations:,} evaluations"
         plot.dot(across(step), step.value, "best" if step.within else "beyond", told)
 
 
@@ -110,10 +111,12 @@ def operators(found: Sequence[OperatorCredit]) -> str:
         return ""
     x = Axis.around("share of proposals fitter than their parent, %", [0.0, *(100 * c.high for c in rows)])
     plot = Plot("win rates by operator", Axis(x.label, 0.0, x.high), Axis("", -0.5, len(rows) - 0.5), framed=False)
-    plot.frame_rows([credit.operator for credit in rows])
+    plot.frame_rows([words.operator(credit.operator) for credit in rows])
     for row, c in enumerate(reversed(rows)):
         low, high, rate = 100 * c.low, 100 * c.high, 100 * (c.win_rate or 0.0)
-        told = f"{c.operator}: {c.wins:,} of {c.proposals:,} won, {rate:.1f} % ({low:.1f} to {high:.1f})"
+        told = (
+            f"{words.operator(c.operator)}: {c.wins:,} of {c.proposals:,} won, {rate:.1f} % ({low:.1f} to {high:.1f})"
+        )
         kind = "model" if c.operator == "semantic" else "operator"
         plot.reach(low, high, row, kind)
         plot.dot(rate, row, kind, told, radius=4.5)

@@ -16,21 +16,31 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A value with its standard error, and on how many pictures; the error is None where nobody knows it."""
+    """A value with its standard error, on how many pictures and in how many views of each.
+
+    ``error`` is None where nobody knows it. ``views_told`` says whether it was taken from the answers to each view;
+    otherwise the views of a picture count as one.
+    """
 
     value: float
     error: float | None = None
     pictures: int | None = None
+    views: int = 1
+    views_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Milliseconds by the clock, with the interval for another process, and in which runtime."""
+    """Milliseconds by the clock, with the interval for another process, and in which runtime.
+
+    ``level`` is how often another process is expected within; None where that is not known.
+    """
 
     ms: float
     low_ms: float
     high_ms: float
     runtime: str
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,11 +304,16 @@ class DriftCheck:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The latency table's health; ``device`` is "" where it is not at hand."""
+    """The latency table's health; ``device`` is "" where it is not at hand.
+
+    ``interval`` is half its width as a share, ``level`` how often a network lies within; ``dtype`` the numbers' type.
+    """
 
     device: str
     runtime: str
+    dtype: str
     interval: float | None
+    level: float | None
     networks: int
     rank_correlation: float | None
     error_percent: float | None
@@ -308,12 +323,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What the run looks for."""
+    """What the run looks for; ``whole_front`` where that is the best within every latency, not within one."""
 
     metric: str
     lowered: bool
     target_ms: float | None
     limits: tuple[str, ...]
+    whole_front: bool = False
 
     @property
     def is_accuracy(self) -> bool:
@@ -322,8 +338,30 @@ class Aim:
 
 
 @dataclass(frozen=True, slots=True)
+class Task:
+    """What the networks are asked to do, as far as the run's oracle tells; "" and None where it does not.
+
+    Attributes:
+        data: name of the data set.
+        classes: how many there are.
+        judged_in: type of the numbers in which accuracies were judged.
+        weights: where the networks' weights come from, in words.
+        finetune_epochs: for which the winner is trained on when the run has ended.
+    """
+
+    data: str
+    classes: int | None
+    judged_in: str
+    weights: str
+    finetune_epochs: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
-    """What the run cost: evaluations in full, failures, generations, working seconds, from when to when."""
+    """What the run cost: evaluations in full, failures, generations, working seconds, from when to when.
+
+    ``drawn`` is how many of the networks were drawn at random before the search chose anything.
+    """
 
     evaluations: int
     failures: int
@@ -331,6 +369,7 @@ class Cost:
     working_s: float
     began_unix_s: float
     ended_unix_s: float
+    drawn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +391,7 @@ class Report:
     status: str
     made_unix_s: float
     aim: Aim
+    task: Task
     cost: Cost
     since: Since | None
     winner: Winner | None
@@ -366,6 +406,7 @@ class Report:
     genes: tuple[GeneShare, ...]
     table: Table
     advice: tuple[str, ...]
+    findings: tuple[str, ...]  # what the numbers say, and ask nobody to do
     provenance: Json
     commands: tuple[str, ...]
     remarks: tuple[str, ...]  # what was left out, and why

@@ -16,6 +16,7 @@ _MOST_TEXT = 4_000
 def render(report: Report) -> str:
     """The document."""
     head = [f"# riwoa: what run {report.run_id} found", "", f"It looked for {_text(words.aim(report))}."]
+    head += [line for told in (words.task(report), words.errors(report)) if told for line in ("", _text(told))]
     if told := words.since(report):
         head += ["", _text(told)]
     if report.winner is None:
@@ -60,8 +61,9 @@ def _answers(report: Report, winner: Winner) -> list[str]:
 
 def _winner(report: Report, winner: Winner) -> list[str]:
     test = "none" if winner.test is None else words.judged(report.aim, winner.test)
+    own = "" if winner.test is None or winner.test.pictures is None else f" on {winner.test.pictures:,} pictures"
     rows = [
-        f"validation {words.validated(report, winner)}; test {test}",
+        f"validation {words.validated(report, winner)}; test {test}{own}",
         f"latency {words.latency(winner)}, {words.latency_source(report)}",
         f"beside its parent: {'; '.join(map(words.change, winner.from_parent)) or 'nothing differs'}",
     ]
@@ -73,9 +75,9 @@ def _winner(report: Report, winner: Winner) -> list[str]:
 
 
 def _alike(report: Report) -> list[str]:
-    rows = [words.alike_row(report, point) for point in report.alike]
+    rows = words.alike_rows(report)
     told = ["", "## As good as the winner", "", _text(words.alternatives(report))]
-    return [*told, "", *_table(words.ALIKE_HEAD, rows)] if rows else told
+    return [*told, "", *_table(words.alike_head(report), rows)] if rows else told
 
 
 def _course(report: Report) -> list[str]:
@@ -84,7 +86,7 @@ def _course(report: Report) -> list[str]:
         reached, after = words.value(report.aim, report.shadow.middle[-1]), report.shadow.evaluations[-1]
         told.append(f"Random search: about {reached} after {after:,} evaluations, {report.shadow.source}.")
     told += [f"evaluation {i.evaluations:,}: {i.words}" for i in report.incidents]
-    return _list("How the search went", (*told, *report.remarks))
+    return _list("How the search went", (*told, *report.findings, *report.remarks))
 
 
 def _front(report: Report) -> list[str]:
@@ -92,15 +94,23 @@ def _front(report: Report) -> list[str]:
         (p.place, words.milliseconds(p.latency_ms), words.judged(report.aim, p.value), "winner" if p.is_winner else "")
         for p in report.front
     ]
-    return ["", "## What another latency would cost", "", *_table(("network", "latency", "value", ""), rows)]
+    head = ("network", "latency by the table", words.judged_on(report), "")
+    told = _text(words.front_caption(report, drawn=False).strip())
+    return ["", "## What another latency would cost", "", told, "", *_table(head, rows)]
 
 
 def _descent(report: Report, winner: Winner) -> list[str]:
     steps = [
-        (a.place, a.operator, "" if a.gain is None else words.difference(report.aim, a.gain)) for a in winner.descent
+        (a.place, words.operator(a.operator), "" if a.gain is None else words.difference(report.aim, a.gain))
+        for a in winner.descent
     ]
     credit = [
-        (c.operator, f"{c.proposals:,}", words.percent(c.win_rate or 0.0), words.difference(report.aim, c.best_gain))
+        (
+            words.operator(c.operator),
+            f"{c.proposals:,}",
+            words.percent(c.win_rate or 0.0),
+            words.difference(report.aim, c.best_gain),
+        )
         for c in report.operators
     ]
     head = ("operator", "proposals", "fitter than parent", "raised the best by")
@@ -108,7 +118,7 @@ def _descent(report: Report, winner: Winner) -> list[str]:
         "",
         "## Where it came from",
         "",
-        *_table(("at", "by", "gain"), steps),
+        *_table(("at", "by", "gain over its parent"), steps),
         *(["", *_table(head, credit), "", _text(words.glossary(report))] if credit else []),
     ]
 

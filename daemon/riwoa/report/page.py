@@ -13,7 +13,7 @@ from riwoa.text import duration, measured, printable
 
 START = "<!doctype html>\n<!-- riwoa report -->"
 _MOST_TEXT = 4_000
-_CHANGES_TOLD = 6
+_CHANGES_TOLD, _CHANGES_IN_CELL = 6, 3
 _NO_PARENT = "It has no parent: it was drawn at random."
 _LONG_CELL = 24  # letters, beyond which a cell of a table is broken into lines
 _KINDS = ("training", "reload", "incident", "end")
@@ -64,11 +64,12 @@ def _p(sentence: str, kind: str = "") -> str:
     return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{prose(sentence)}</p>" if sentence else ""
 
 
-def _figure(chart: str, caption: str, keys: Iterable[tuple[str, str]] = (), kind: str = "") -> str:
+def _figure(chart: str, caption: str, keys: Iterable[tuple[str, str]] = ()) -> str:
     if not chart:
         return ""
-    legend = "".join(f'<span class="key of-{of}"></span>{text(name)}' for of, name in keys)
-    return f'<figure class="{kind}">{chart}<figcaption>{prose(caption)}{legend}</figcaption></figure>'
+    # A square never stands on another line than its words.
+    legend = " ".join(f'<span class="named"><span class="key of-{of}"></span>{text(name)}</span>' for of, name in keys)
+    return f"<figure>{chart}<figcaption>{prose(caption)}{legend}</figcaption></figure>"
 
 
 def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -101,6 +102,8 @@ def _short(report: Report) -> str:
             f"The search {state}. It looked for {words.aim(report)}. Written {words.moment(report.made_unix_s)}.",
             "soft",
         )
+        + _p(words.task(report))
+        + _p(words.errors(report), "soft")
         + _p(words.since(report))
     )
     winner = report.winner
@@ -123,7 +126,7 @@ def _winner(report: Report) -> str:
     w = report.winner
     if w is None:
         return ""
-    keys = [("k3", "kernel 3"), ("k5", "kernel 5"), ("k7", "kernel 7"), ("rest", "stem and head")]
+    keys = [("k3", "kernel 3"), ("k5", "kernel 5"), ("k7", "kernel 7"), ("rest", "stem, head")]
     told = "Each block as wide as its share of the latency, as high as its expansion."
     largest = ""
     if w.from_largest is not None:
@@ -132,7 +135,7 @@ def _winner(report: Report) -> str:
     return _section(
         "The winner",
         _pairs(_winner_rows(report, w)),
-        _figure(charts.layers(w.layers), told, keys, "wide"),
+        _figure(charts.layers(w.layers), told, keys),
         _layer_table(w),
         "<h3>Beside its parent</h3>",
         _changes(w.from_parent, _NO_PARENT if w.ancestors == 0 else "Nothing differs."),
@@ -148,7 +151,7 @@ def _winner_rows(report: Report, w: Winner) -> list[tuple[str, str]]:
         ("test", test),
         ("validation", words.validated(report, w)),
         ("latency", f"{words.latency(w)}: {words.latency_source(report)}"),
-        ("limits", "kept" if w.within else "NOT kept; no network kept them all"),
+        ("limits", words.kept(report, w)),
         *((name, measured(name, value)) for name, value in further.items() if isinstance(value, int | float)),
         ("note", w.note),
     ]
@@ -178,9 +181,10 @@ def _changes(changes: Sequence[Change], none: str) -> str:
 def _alike(report: Report) -> str:
     if report.winner is None:
         return ""
-    rows = [words.alike_row(report, point) for point in report.alike]
-    table = _rows(words.ALIKE_HEAD, rows) if rows else ""
-    how = "`riwoactl export --arch NETWORK` writes any of them." if rows else ""
+    rows = words.alike_rows(report)
+    table = _rows(words.alike_head(report), rows) if rows else ""
+    how = f"`riwoactl export --run {report.run_id} --arch NETWORK` writes any of them; its name is generation/slot."
+    how = how if rows else ""
     return _section("As good as the winner", _p(words.alternatives(report)), table, _p(how, "soft"))
 
 
@@ -204,6 +208,7 @@ def _course(report: Report) -> str:
         ),
         "</div>",
         f"<details><summary>What happened on the way</summary><ul>{listed}</ul></details>" if listed else "",
+        "".join(map(_p, report.findings)),
         "".join(_p(remark, "soft") for remark in report.remarks),
     )
 
@@ -215,11 +220,8 @@ def _front(report: Report) -> str:
     keys = [("best", "front"), ("win", "winner"), ("alike", "as good as the winner"), ("cloud", "evaluated")]
     if report.shadow.front:
         keys.append(("shadow", f"random search after {report.cost.evaluations:,} evaluations"))
-    error = "± a standard error of validation. " if any(p.value.error for p in report.front) else ""
-    told = f"Networks that no other beats in both accuracy and latency. {error}"
-    if not report.aim.is_accuracy:
-        told = f"Networks that no other beats in both {report.aim.metric} and latency."
-    return _section("What another latency would cost", _figure(chart, told, keys, "wide"))
+    told = words.front_caption(report, drawn=True)
+    return _section("What another latency would cost", _figure(chart, told, keys))
 
 
 def _origin(report: Report) -> str:
@@ -229,10 +231,10 @@ def _origin(report: Report) -> str:
     rows = [
         (
             step.place,
-            step.operator + (" (language model)" if step.by_model else ""),
+            words.operator(step.operator),
             "" if step.value is None else words.value(report.aim, step.value),
             "" if step.gain is None else words.difference(report.aim, step.gain),
-            "; ".join(map(words.change, step.changes[:3])) + (" …" if len(step.changes) > 3 else ""),
+            _first_changes(step.changes),
         )
         for step in w.descent
     ]
@@ -243,12 +245,12 @@ def _origin(report: Report) -> str:
         charts.operators(report.operators),
         "How often an operator's proposal was fitter than its parent, with 95 % intervals (Wilson).",
         [("best", "operator"), ("training", "language model")] if report.learning.requests else (),
-        "wide",
     )
     return _section(
         "Where it came from",
         _p(told),
-        _rows(("at", "by", "value", "gain", "what changed"), rows),
+        _p("'at' is generation/slot in the journal.", "soft"),
+        _rows(("at", "by", words.judged_on(report), "gain over its parent", "what changed"), rows),
         "<h3>Who brought the gain</h3>",
         chart,
         _credit(report),
@@ -256,10 +258,16 @@ def _origin(report: Report) -> str:
     )
 
 
+def _first_changes(changes: Sequence[Change]) -> str:
+    """As many as have room in a cell, and how many there are besides."""
+    more = len(changes) - _CHANGES_IN_CELL
+    return "; ".join(map(words.change, changes[:_CHANGES_IN_CELL])) + (f"; and {more} more" if more > 0 else "")
+
+
 def _credit(report: Report) -> str:
     rows = [
         (
-            c.operator,
+            words.operator(c.operator),
             f"{c.proposals:,}",
             f"{c.wins:,}",
             words.percent(c.win_rate or 0.0),
@@ -284,7 +292,7 @@ def _learning(report: Report) -> str:
         _p(told),
         _p("" if found.trainings else "It was not trained: too few of its proposals won for that."),
         f"<ul>{trainings}</ul>" if trainings else "",
-        _figure(charts.losses(found.trainings), "Loss of its trainings; a mark ends each.", (), "wide"),
+        _figure(charts.losses(found.trainings), "Loss of its trainings; a mark ends each."),
         "".join(_p(f"A training failed: {reason}") for reason in found.failed),
         _samples(report),
     )
@@ -327,7 +335,10 @@ def _table(report: Report) -> str:
     rows = [
         ("device", t.device),
         ("measured in", t.runtime),
-        ("good to", "" if t.interval is None else f"± {100 * t.interval:.1f} % in 9 of 10 cases"),
+        (
+            "good to",
+            "" if t.interval is None else f"± {100 * t.interval:.1f} % in {10 * (t.level or 0.9):.0f} of 10 cases",
+        ),
         ("checked on", f"{t.networks} whole networks" if t.networks else ""),
         ("their order", "" if t.rank_correlation is None else f"rank correlation {t.rank_correlation:.3f}"),
         ("load then", "" if t.load_average is None else f"{t.load_average:.1f}"),

@@ -12,7 +12,7 @@ from typing import Any
 from riwoa import __version__
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.runtime import spoken
-from riwoa.report.advice import advice_of
+from riwoa.report.advice import advice_of, findings_of
 from riwoa.report.course import Course, incidents_of
 from riwoa.report.facts import (
     Aim,
@@ -37,6 +37,7 @@ from riwoa.report.journal import (
 )
 from riwoa.report.landscape import Sample, gene_shares, shadow_of, spread_evenly, visited_map
 from riwoa.report.learning import learning_of
+from riwoa.report.task import task_of
 from riwoa.report.winner import front_points, used_table, winner_of
 from riwoa.run.credit import tallies_from_json, wilson
 from riwoa.run.front import chosen_run
@@ -46,6 +47,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationSummary, RunRecord
 
 MOST_CLOUD, MOST_MAPPED = 1_200, 1_200
+_CPU_NAME = "model name "
 _PROVENANCE = ("seed", "strategy", "oracle_version", "latency_table_sha256", "model", "riwoa", "versions", "oracle")
 
 
@@ -96,6 +98,7 @@ class _Reading:
             status=self._run.status,
             made_unix_s=time.time(),
             aim=self._aim(),
+            task=task_of(self._reader, self._run),
             cost=self._cost(counters),
             since=None if since_unix_s is None else self._since(since_unix_s),
             winner=winner,
@@ -110,11 +113,12 @@ class _Reading:
             genes=gene_shares(self._sample, architecture),
             table=_table(self._table, self._reader.events(self._run.run_id, LatencyDrift)),
             advice=(),
+            findings=(),
             provenance=self._provenance(),
             commands=_commands(self._run),
             remarks=self._remarks(),
         )
-        return replace(found, advice=advice_of(found))
+        return replace(found, advice=advice_of(found), findings=findings_of(found))
 
     def _shown(self, sample: Sample | None) -> Sample | None:
         """A thinner sample, for the map."""
@@ -132,7 +136,9 @@ class _Reading:
 
     def _aim(self) -> Aim:
         o = self._objective
-        return Aim(o.raised, o.lowered, o.latency_target_ms, tuple(map(str, o.constraints)))
+        journaled = self._run.provenance.get("objective") or {}
+        limits = tuple(map(str, o.constraints))
+        return Aim(o.raised, o.lowered, o.latency_target_ms, limits, journaled.get("kind") == "front")
 
     def _cost(self, counters: Any) -> Cost:
         return Cost(
@@ -142,6 +148,7 @@ class _Reading:
             working_s=self._course.seconds[-1],
             began_unix_s=self._run.created_unix_s,
             ended_unix_s=self._course.ended_unix_s,
+            drawn=int(self._columns.uniform.sum()),
         )
 
     def _steps(self) -> tuple[Step, ...]:
@@ -242,19 +249,29 @@ def _credit(operators: Any, steps: tuple[Step, ...], *, lowered: bool) -> tuple[
 def _table(table: LatencyTable | None, checks: Sequence[LatencyDrift]) -> Table:
     drift = tuple(DriftCheck(c.created_unix_s, c.verdict, c.networks, tuple(c.affects)) for c in checks)
     if table is None:
-        return Table("", "", None, 0, None, None, None, drift)
+        return Table("", "", "", None, None, 0, None, None, None, drift)
     calibration = table.calibration
     load = table.notes.get("load_average")
     return Table(
-        device=", ".join(filter(None, (table.device.board or table.device.cpu, *table.device.gpus))),
+        device=_hardware(table),
         runtime=spoken(table.settings),
+        dtype=table.settings.dtype,
         interval=None if table.interval is None else table.interval.half_width_percent / 100,
+        level=None if table.interval is None else table.interval.level,
         networks=calibration.networks,
         rank_correlation=calibration.spearman,
         error_percent=calibration.mean_abs_error_percent,
         load_average=load if isinstance(load, float) else None,
         checks=drift,
     )
+
+
+def _hardware(table: LatencyTable) -> str:
+    """Board, processor and accelerator, those of which there are."""
+    cpu = table.device.cpu
+    name = next((part.removeprefix(_CPU_NAME) for part in cpu.split(", ") if part.startswith(_CPU_NAME)), cpu)
+    gpus = table.device.gpus if table.settings.compute != "cpu" else ()
+    return ", ".join(filter(None, (table.device.board, name, *gpus)))
 
 
 def _commands(run: RunRecord) -> tuple[str, ...]:

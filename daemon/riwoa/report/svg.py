@@ -189,13 +189,15 @@ def strip(title: str, bars: Sequence[Bar], height: int = 110) -> str:
 
 
 def _name_runs(root: ElementTree.Element, bars: Sequence[Bar], unit: float, height: int) -> None:
-    """Write each name once, below the bars in a row that share it; its last word alone where there is little room."""
+    """Write each name once, below the bars in a row that share it; its number alone where there is little room."""
     x = start = 1.0
     for index, bar in enumerate(bars):
         x += bar.length * unit
         if index + 1 < len(bars) and bars[index + 1].name == bar.name:
             continue
-        words = bar.name if x - start >= _LETTER * len(bar.name) else bar.name.rpartition(" ")[2]
+        words, last = bar.name, bar.name.rpartition(" ")[2]
+        if x - start < _LETTER * len(words) and last.isdigit():
+            words = last
         if x - start >= _LETTER * len(words):
             where = {"class": "tick", "x": f"{(x + start) / 2:.1f}", "y": f"{height - 4}", "text-anchor": "middle"}
             ElementTree.SubElement(root, "text", where).text = printable(words, 40)

@@ -18,7 +18,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Json
 
 _ALIKE_ERRORS = 1.96  # standard errors within which two validation accuracies are not told apart
-_REST = "stem and head"
+_REST = "stem, head"
 _MOST_ANCESTORS = 24  # told one by one
 
 
@@ -44,6 +44,7 @@ def winner_of(reader: JournalReader, front: Front, table: LatencyTable | None) -
     finalists = front.finalists
     timed = finalists.winner if finalists is not None and finalists.winner.is_clear else None
     runtime = finalists.runtime if finalists is not None else ""
+    level = interval.level if interval is not None and interval.sessions > 1 else None  # one tells nothing of others
     return Winner(
         name=architecture_name(leader["architecture_key"]),
         place=f"{leader['generation']}/{leader['slot']}",
@@ -53,7 +54,7 @@ def winner_of(reader: JournalReader, front: Front, table: LatencyTable | None) -
         untested=front.untested or "",
         latency_ms=metrics.get("latency_ms") or None,
         interval=None if interval is None else interval.half_width_percent / 100,
-        timed=None if timed is None else Timed(timed.ms, timed.low_ms, timed.high_ms, runtime),
+        timed=None if timed is None else Timed(timed.ms, timed.low_ms, timed.high_ms, runtime, level),
         within=bool(leader["feasible"]),
         metrics=dict(metrics),
         architecture=dict(leader["architecture"]),
@@ -73,7 +74,8 @@ def validated(front: Front, metrics: Json) -> Judged:
     spec = front.run.provenance.get("oracle", {})
     error = accuracy_error(metrics, spec) if front.objective.raised == "accuracy" else None
     images = metrics.get("images")
-    return Judged(value, error, None if images is None else int(images) // views_of(spec))
+    views = views_of(spec)
+    return Judged(value, error, None if images is None else int(images) // views, views)
 
 
 def _tested(front: Front, metrics: Json) -> Judged | None:
@@ -84,7 +86,7 @@ def _tested(front: Front, metrics: Json) -> Judged | None:
 
 
 def _judged(found: Accuracy) -> Judged:
-    return Judged(found.value, found.error, found.pictures)
+    return Judged(found.value, found.error, found.pictures, found.views, views_told=True)
 
 
 def changes_between(before: Json, after: Json) -> tuple[Change, ...]:

@@ -5,10 +5,25 @@ from __future__ import annotations
 import time
 
 from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, Training, Winner
+from riwoa.search.paired import LEVEL
 from riwoa.text import duration, measured, named_measure
 
 NO_VALUE = "unknown"
-ALIKE_HEAD = ("network", "latency", "value", "beyond the winner")
+_SHORT = 8  # digits of a name, where the whole one stands beside it
+_NAMES = {  # before the operator's name in the journal
+    "init": "random draw",
+    "spiral": "spiral move",
+    "encircle": "move to the best",
+    "search": "move to another",
+    "recombine": "crossing",
+    "mutate": "mutation",
+    "climb": "small step",
+    "restart": "fresh draw",
+    "polish": "last neighbour",
+    "semantic": "language model",
+    "placebo": "chance",
+}
+_FEW_TRIES = 30
 OPERATORS = {
     "init": "drawn at random",
     "spiral": "a whale's move around the best",
@@ -22,6 +37,22 @@ OPERATORS = {
     "semantic": "a change that the language model proposed",
     "placebo": "a change drawn by chance in the place of the language model's",
 }
+
+
+def operator(name: str) -> str:
+    """An operator by its plain name, with that of the journal."""
+    return f"{_NAMES[name]} ({name})" if name in _NAMES else name
+
+
+def place(found: str) -> str:
+    """Where "generation/slot" is, in words."""
+    generation, _, slot = found.partition("/")
+    return f"generation {generation}, slot {slot}"
+
+
+def few(tries: int) -> str:
+    """A remark on so few tries; "" where they are not few."""
+    return f" ({tries} tries are few)" if tries < _FEW_TRIES else ""
 
 
 def value(aim: Aim, found: float) -> str:
@@ -57,7 +88,7 @@ def latency(winner: Winner) -> str:
     """The winner's latency with its interval, by the clock where that was asked."""
     if winner.timed is not None:
         t = winner.timed
-        return f"{milliseconds(t.ms)}, between {milliseconds(t.low_ms)} and {milliseconds(t.high_ms)}"
+        return f"{milliseconds(t.ms)} by the clock, {milliseconds(t.low_ms)} to {milliseconds(t.high_ms)}"
     if winner.latency_ms is None:
         return NO_VALUE
     about = "" if winner.interval is None else f" ± {100 * winner.interval:.0f} %"
@@ -70,11 +101,86 @@ def latency_source(report: Report) -> str:
     if winner is None or winner.latency_ms is None:
         return "no latency was asked for"
     if winner.timed is not None:
-        by_table = f"; the latency table predicted {milliseconds(winner.latency_ms)}"
-        return f"measured at the end of the run in {winner.timed.runtime}, as exported{by_table}"
+        level = winner.timed.level
+        cases = "" if level is None else f" in {10 * level:.0f} of 10 cases"
+        where = f"{hardware(report)}{winner.timed.runtime}"
+        return (
+            f"on {where}; the exported file, measured at the end of the run. The interval is where another process "
+            f"is expected to find it{cases}. The latency table predicted {milliseconds(winner.latency_ms)}"
+        )
     if report.table.runtime:
-        return f"predicted by this device's latency table, measured in {report.table.runtime}"
+        return f"predicted by this device's latency table, measured on {hardware(report)}{report.table.runtime}"
     return "predicted by a latency table"
+
+
+def hardware(report: Report) -> str:
+    """What latencies were measured on, to be followed by the runtime; "" where the table is not at hand."""
+    return f"{report.table.device}, " if report.table.device else ""
+
+
+def task(report: Report) -> str:
+    """What the networks are for, and where their weights come from; "" where the run's oracle does not tell."""
+    t, w = report.task, report.winner
+    classes = f"{t.classes:,} classes" if t.classes else ""
+    told = ", ".join(filter(None, (t.data, classes)))
+    sentences = [f"The task: {told}."] if told else []
+    if w is not None:
+        px, count = w.architecture.get("resolution"), w.metrics.get("parameters")
+        reads = f"reads pictures of {px} × {px} px" if px else ""
+        has = f"has {int(count):,} parameters" if count else ""
+        if reads or has:
+            sentences.append(f"The winner {' and '.join(filter(None, (reads, has)))}.")
+    types = [f"accuracy judged in {t.judged_in}"] if t.judged_in else []
+    types += [f"latency measured in {report.table.dtype}"] if report.table.dtype else []
+    if types:
+        sentences.append(f"Numbers: {', '.join(types)}.")
+    if t.weights:
+        later = "no network was trained while it searched"
+        if t.finetune_epochs:
+            later += (
+                f"; the winner is trained on for {t.finetune_epochs} epochs afterwards, and figures here are before"
+            )
+        sentences.append(f"The weights are of {t.weights}: {later}.")
+    return " ".join(sentences)
+
+
+def errors(report: Report) -> str:
+    """What ± means, and by what networks are told apart; "" where no error is known."""
+    w = report.winner
+    if w is None or (w.validation.error is None and (w.test is None or w.test.error is None)):
+        return ""
+    told = "± is one standard error, as of a draw of pictures."
+    if w.test is not None and w.test.views_told and w.test.views > 1 and w.validation.views > 1:
+        told += (
+            f" Each picture was shown in {w.validation.views} views: the test's error is of the mean over a picture's "
+            "views; validation's counts them as one, and is rather too large."
+        )
+    if _tested(report):
+        return (
+            f"{told} 'Cannot be told from' means p ≥ {LEVEL} in a paired test (sign flips) on the same test pictures."
+        )
+    return f"{told} 'Cannot be told from' means less than 1.96 standard errors apart on validation."
+
+
+def judged_on(report: Report, *, test: bool = False) -> str:
+    """The name of a column of values."""
+    named = "test" if test else "validation"
+    return named if report.aim.is_accuracy else report.aim.metric if not test else f"{report.aim.metric}, test"
+
+
+def kept(report: Report, winner: Winner) -> str:
+    """Whether the winner keeps the limits, and by what that is known."""
+    if not winner.within:
+        return "It does NOT keep every limit: no network did."
+    limit_ms = report.aim.target_ms
+    if winner.timed is None or limit_ms is None:
+        return "It keeps every limit."
+    if winner.timed.high_ms <= limit_ms:
+        return "It keeps every limit, by the table and by the clock."
+    beyond = f"the clock's interval reaches {milliseconds(winner.timed.high_ms)}"
+    if winner.timed.ms > limit_ms:
+        beyond = f"the clock says {milliseconds(winner.timed.ms)}"
+    return f"It keeps every limit by the table; {beyond}, beyond the limit of {milliseconds(limit_ms)}."
 
 
 def change(found: Change) -> str:
@@ -133,8 +239,8 @@ def alternatives(report: Report) -> str:
     count = len(report.alike)
     if count == 0:
         return f"No other network of the front was found to be as good {basis(report)}."
-    few = "One other network of the front" if count == 1 else f"{count} other networks of the front"
-    return f"{few} cannot be told from the winner {basis(report)}."
+    others = "One other network of the front" if count == 1 else f"{count} other networks of the front"
+    return f"{others} cannot be told from the winner {basis(report)}."
 
 
 def _tested(report: Report) -> bool:
@@ -150,11 +256,48 @@ def validated(report: Report, winner: Winner) -> str:
     return f"{shown}{on}, the best of {report.cost.evaluations:,} tries"
 
 
-def alike_row(report: Report, point: FrontPoint) -> tuple[str, str, str, str]:
-    """Place, latency, value and how far that is from the winner's."""
+def alike_head(report: Report) -> tuple[str, ...]:
+    """What ``alike_rows`` tells, by column."""
+    named = judged_on(report, test=_tested(report))
+    return "network", "latency by the table", "latency by the clock", named, "beyond the winner"
+
+
+def alike_rows(report: Report) -> list[tuple[str, ...]]:
+    """The winner and what cannot be told from it: place, latencies, value and how far that is from the winner's."""
+    shown = [p for p in report.front if p.is_winner or p.alike] if report.alike else []
+    return [_alike_row(report, point) for point in shown]
+
+
+def _alike_row(report: Report, point: FrontPoint) -> tuple[str, ...]:
     shown = judged(report.aim, point.test if point.test is not None else point.value)
     less = "" if point.less is None else difference(report.aim, point.less, point.less_error)
-    return point.place, milliseconds(point.latency_ms), shown, less
+    measured_ms = "not timed" if point.measured_ms is None else milliseconds(point.measured_ms)
+    less = "the winner" if point.is_winner else less
+    return point.place, milliseconds(point.latency_ms), measured_ms, shown, less
+
+
+def front_caption(report: Report, *, drawn: bool) -> str:
+    """What the front is, drawn or as a table, and what it cannot be asked."""
+    on = " on validation" if report.aim.is_accuracy else ""
+    told = f"Networks that no other beats in both {report.aim.metric}{on} and latency by the table. "
+    if drawn and report.aim.target_ms is not None:
+        told += f"The dotted upright is the limit, {milliseconds(report.aim.target_ms)}. "
+    if not report.aim.whole_front and report.aim.target_ms is not None and _random_ahead(report):
+        told += (
+            "The search aimed at this limit alone: for faster networks random search's median lies above the front. "
+            'Who wants the best within every latency runs with `objective.kind = "front"`. '
+        )
+    return told
+
+
+def _random_ahead(report: Report) -> bool:
+    """Whether random search would have found better than the front has, somewhere within the limit."""
+    sign = -1.0 if report.aim.lowered else 1.0
+    for ms, reached in report.shadow.front:
+        found = [sign * p.value.value for p in report.front if p.latency_ms <= ms]
+        if found and ms <= (report.aim.target_ms or 0.0) and sign * reached > max(found):
+            return True
+    return False
 
 
 def answers(report: Report, winner: Winner) -> list[tuple[str, str, str]]:
@@ -166,18 +309,17 @@ def answers(report: Report, winner: Winner) -> list[tuple[str, str, str]]:
     else:
         why = winner.untested or "no test pictures have judged it yet"
         sure = judged(report.aim, winner.validation), f"on validation, which chose it ({why}). {alternatives(report)}"
-    kept = "It keeps every limit." if winner.within else "It does NOT keep every limit: no network did."
     steps, origin = "a random draw", f"nothing that the search tried later beat it. {_credit(report)}"
     if winner.ancestors:
         steps = f"{winner.ancestors:,} step{'s' if winner.ancestors > 1 else ''} of search"
-        made = OPERATORS.get(winner.operator, "")
-        origin = f"from a network drawn at random; the last was {winner.operator}, {made}. {_credit(report)}"
+        made = _NAMES.get(winner.operator, winner.operator)
+        origin = f"from a network drawn at random; the last was of the kind '{made}'. {_credit(report)}"
     size = latency(winner) if winner.latency_ms is not None else winner.name
     return [
         (
             "What to deploy",
-            winner.name,
-            f"this network; `riwoactl export --run {report.run_id}` writes its files. {kept}",
+            winner.name[:_SHORT],
+            f"network {winner.name}; `riwoactl export --run {report.run_id}` writes its files. {kept(report, winner)}",
         ),
         ("How good, how sure", *sure),
         ("How fast", size, f"{latency_source(report)}."),
@@ -190,14 +332,19 @@ def _credit(report: Report) -> str:
     best = next((c for c in report.operators if c.best_gain > 0), None)
     if best is None:
         return ""
-    return f"{best.operator} raised the best most, by {difference(report.aim, best.best_gain).lstrip('+')}."
+    gain = difference(report.aim, best.best_gain).lstrip("+")
+    return f"The kind '{_NAMES.get(best.operator, best.operator)}' raised the best most, by {gain}."
 
 
 def _paid(report: Report) -> str:
     if not report.shadow.middle:
         return ""
     reached = value(report.aim, report.shadow.middle[-1])
-    return f"random search would stand at about {reached} after {report.shadow.evaluations[-1]:,}"
+    have = (
+        "" if report.winner is None else f", where the winner has {value(report.aim, report.winner.validation.value)}"
+    )
+    after = f"after {report.shadow.evaluations[-1]:,}"
+    return f"random search would stand at about {reached} on validation {after}{have}"
 
 
 def training(found: Training) -> str:
@@ -219,7 +366,11 @@ def asked(found: Learning) -> str:
 
 
 def glossary(report: Report) -> str:
-    """What the operators of this run do."""
+    """What the operators of this run do, and what the columns of their table count."""
     names = dict.fromkeys(c.operator for c in report.operators)
-    told = [f"{name}: {OPERATORS[name]}" for name in names if name in OPERATORS]
-    return f"{'; '.join(told)}." if told else ""
+    told = [f"{operator(name)}: {OPERATORS[name]}" for name in names if name in OPERATORS]
+    drawn = f"The first {report.cost.drawn:,} networks were drawn at random" if report.cost.drawn else ""
+    counts = f"{drawn}: they have no parent and are not in this table. " if drawn else ""
+    counts += "A proposal that was known already costs no evaluation, so the counts differ. "
+    counts += "Few of those that are fitter than their parents raise the best."
+    return f"{'; '.join(told)}. {counts}" if told else ""
