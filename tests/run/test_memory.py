@@ -155,7 +155,7 @@ def test_a_second_run_starts_with_the_first_and_ends_in_the_same_digest_after_ki
     done = run(whole, "--new-run", settings=second)
     assert done.returncode == 0, done.stderr
     assert "remembered" in done.stderr
-    assert "memory       began with" in ctl(whole, "status").stdout
+    assert "memory       began with" in ctl(whole, "status", "--verbose").stdout
     # Killed when the run is begun and what it knows is not written down yet, and in the midst of its search.
     assert life(state, second, "journal.after_commit:2", "--new-run") == -signal.SIGKILL
     with JournalReader(state / "journal.db") as reader:
