@@ -358,10 +358,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the run cost: evaluations in full, failures, generations, working seconds, from when to when.
-
-    ``drawn`` is how many of the networks were drawn at random before the search chose anything.
-    """
+    """What the run cost: evaluations in full, failures, generations, working seconds, from when to when."""
 
     evaluations: int
     failures: int
@@ -369,7 +366,6 @@ class Cost:
     working_s: float
     began_unix_s: float
     ended_unix_s: float
-    drawn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

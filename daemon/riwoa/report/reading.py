@@ -148,7 +148,6 @@ class _Reading:
             working_s=self._course.seconds[-1],
             began_unix_s=self._run.created_unix_s,
             ended_unix_s=self._course.ended_unix_s,
-            drawn=int(self._columns.uniform.sum()),
         )
 
     def _steps(self) -> tuple[Step, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from riwoa.config.kinds.supernet import TRAINED
 from riwoa.report.facts import Task
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Json, RunRecord
@@ -33,6 +34,6 @@ def _weights(oracle: Json) -> str:
     checkpoint = oracle.get("checkpoint")
     if checkpoint is None:
         return "the supernet that comes with riwoa, trained already"
-    if oracle.get("trained_on") is not None:
+    if checkpoint == TRAINED or oracle.get("trained_on") is not None:
         return "a supernet that was trained on these pictures before the search"
     return f"the supernet {PurePath(str(checkpoint)).name}, trained before the search"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, Training, Winner
+from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, Timed, Training, Winner
 from riwoa.search.paired import LEVEL
 from riwoa.text import duration, measured, named_measure
 
@@ -87,12 +87,16 @@ def milliseconds(ms: float) -> str:
 def latency(winner: Winner) -> str:
     """The winner's latency with its interval, by the clock where that was asked."""
     if winner.timed is not None:
-        t = winner.timed
-        return f"{milliseconds(t.ms)} by the clock, {milliseconds(t.low_ms)} to {milliseconds(t.high_ms)}"
+        return f"{milliseconds(winner.timed.ms)} {by_clock(winner.timed)}"
     if winner.latency_ms is None:
         return NO_VALUE
     about = "" if winner.interval is None else f" ± {100 * winner.interval:.0f} %"
     return f"{milliseconds(winner.latency_ms)}{about}"
+
+
+def by_clock(timed: Timed) -> str:
+    """Where a time of the clock lies, to follow it."""
+    return f"by the clock, {milliseconds(timed.low_ms)} to {milliseconds(timed.high_ms)}"
 
 
 def latency_source(report: Report) -> str:
@@ -314,7 +318,9 @@ def answers(report: Report, winner: Winner) -> list[tuple[str, str, str]]:
         steps = f"{winner.ancestors:,} step{'s' if winner.ancestors > 1 else ''} of search"
         made = _NAMES.get(winner.operator, winner.operator)
         origin = f"from a network drawn at random; the last was of the kind '{made}'. {_credit(report)}"
-    size = latency(winner) if winner.latency_ms is not None else winner.name
+    size, fast = latency(winner) if winner.latency_ms is not None else winner.name, f"{latency_source(report)}."
+    if winner.timed is not None and winner.latency_ms is not None:
+        size, fast = milliseconds(winner.timed.ms), f"{by_clock(winner.timed)}, {fast}"
     return [
         (
             "What to deploy",
@@ -322,7 +328,7 @@ def answers(report: Report, winner: Winner) -> list[tuple[str, str, str]]:
             f"network {winner.name}; `riwoactl export --run {report.run_id}` writes its files. {kept(report, winner)}",
         ),
         ("How good, how sure", *sure),
-        ("How fast", size, f"{latency_source(report)}."),
+        ("How fast", size, fast),
         ("What it cost", f"{report.cost.evaluations:,} evaluations, {duration(report.cost.working_s)}", _paid(report)),
         ("What it came from", steps, origin),
     ]
@@ -369,8 +375,9 @@ def glossary(report: Report) -> str:
     """What the operators of this run do, and what the columns of their table count."""
     names = dict.fromkeys(c.operator for c in report.operators)
     told = [f"{operator(name)}: {OPERATORS[name]}" for name in names if name in OPERATORS]
-    drawn = f"The first {report.cost.drawn:,} networks were drawn at random" if report.cost.drawn else ""
-    counts = f"{drawn}: they have no parent and are not in this table. " if drawn else ""
-    counts += "A proposal that was known already costs no evaluation, so the counts differ. "
-    counts += "Few of those that are fitter than their parents raise the best."
+    counts = (
+        "Networks without a parent, as those drawn at random at first, are not counted here, and a proposal whose "
+        "answer is known costs no evaluation: so these do not add up to the evaluations. "
+        "A gain over a parent raises the best only where the parent was the best, or near it."
+    )
     return f"{'; '.join(told)}. {counts}" if told else ""
