@@ -118,6 +118,8 @@ def _descent(report: Report, winner: Winner) -> list[str]:
         "",
         "## Where it came from",
         "",
+        "'at' is generation/slot in the journal.",
+        "",
         *_table(("at", "by", "gain over its parent"), steps),
         *(["", *_table(head, credit), "", _text(words.glossary(report))] if credit else []),
     ]

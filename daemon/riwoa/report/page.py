@@ -147,7 +147,7 @@ def _winner_rows(report: Report, w: Winner) -> list[tuple[str, str]]:
     further = {k: v for k, v in w.metrics.items() if k in ("macs", "parameters") or k.startswith("energy")}
     test = words.judged(report.aim, w.test) if w.test is not None else f"none{': ' if w.untested else ''}{w.untested}"
     return [
-        ("name", f"{w.name}, at {w.place} in the journal"),
+        ("name", f"{w.name}; {words.place(w.place)} of the journal"),
         ("test", test),
         ("validation", words.validated(report, w)),
         ("latency", f"{words.latency(w)}: {words.latency_source(report)}"),
