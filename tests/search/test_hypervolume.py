@@ -88,7 +88,8 @@ def test_what_is_asked_takes_turns_and_counts_for_the_next() -> None:
     known = Believed({0: (1.0, 0.1), 1: (-0.5, 0.1)})
     members = Members(np.empty((3, 1)), np.array([-1.0, 0.5, 2.0]), np.array([1.0, 5.0, 11.0]), np.zeros((3, 2), int))
     front = FrontImprovement.of(members, 10.0, known, lambda row: (6.0, 2.0)[row[0]], 0)
-    assert [stairs.least_value for stairs in front.fronts] == [0.0, -0.67, -2.0]
+    assert [stairs.least_value for stairs in front.fronts] == [0.0, -0.67, -2.0, 0.5]
+    assert not len(front.fronts[3].values)  # above the best: only a better one counts in that turn
     assert front.fronts[2].values.tolist() == [-1.0, 0.5]  # what is beyond the limit is not on it
     good, fast = front.promise(known, np.arange(2)[:, None])
     assert good > fast
