@@ -21,6 +21,7 @@ _T = TypeVar("_T")
 # Missing: whoever searches has it open, so somebody has renamed its directory and may put it back.
 _PASSING = (JournalFullError, JournalLockedError, JournalMissingError, JournalUnreadableError, FullDiskError)
 _AGAIN_S = 1.0
+_MOST_DOUBLINGS = 5  # of a wait after failures
 _LONGEST_S = 60.0  # then it is no trifle any more, and the search says so and begins anew from where the journal stands
 
 
@@ -66,6 +67,27 @@ class BestEffort:
             return False
         self._failing = False
         return True
+
+
+class Backoff:
+    """How long to wait after a failure: twice as long after each in a row, as at first after an attempt that lasted."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def reset(self) -> None:
+        """Forget the failures so far: an attempt went well."""
+        self._failures = 0
+
+    def wait_s(self, lasted_s: float, first_s: float) -> float:
+        """Seconds to wait after another failure.
+
+        Args:
+            lasted_s: how long the attempt lasted that has failed now.
+            first_s: the wait after a first failure.
+        """
+        self._failures = 0 if lasted_s > first_s * 2**_MOST_DOUBLINGS else self._failures + 1
+        return first_s * float(2 ** min(max(0, self._failures - 1), _MOST_DOUBLINGS))
 
 
 def _words(error: Exception) -> str:

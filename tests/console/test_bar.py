@@ -78,7 +78,7 @@ def test_a_line_is_cut_by_cells() -> None:
 
 
 def test_a_stream_that_is_no_terminal_has_a_width_too() -> None:
-    assert Terminal.of(io.StringIO()) == Terminal(redraws=False, colours=False, columns=80)
+    assert Terminal.of(io.StringIO()) == Terminal(redraws=False, colours=False, columns=80, rows=24)
 
 
 def test_without_a_terminal_a_line_is_said_every_ten_seconds() -> None:

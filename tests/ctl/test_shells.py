@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -47,10 +48,9 @@ def test_bash_offers_every_verb() -> None:
 
 
 @pytest.mark.parametrize(("shell", "made"), [("zsh", zsh), ("fish", fish)])
-def test_the_other_shells_read_their_script(shell: str, made: object) -> None:
+def test_the_other_shells_read_their_script(shell: str, made: Callable[[], str]) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
-    assert callable(made)
     subprocess.run([shell, "-n"], input=made(), text=True, check=True)
 
 

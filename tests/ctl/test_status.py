@@ -342,7 +342,7 @@ def test_what_people_ask_stands_in_the_order_in_which_they_ask_and_the_inner_lif
     names = [line[:13].strip() for line in lines if line[:13].strip()]
     assert names == ["state", "now", "best", "latency", "progress", "time left", "improved", "wrong", "files"]
     assert lines[0].startswith("state        running for 1 min 00 s, since ")
-    assert "improved     30 s ago: +0.12 points, by a climb (generation 5)" in lines
+    assert "improved     30 s ago: +0.12 points, by small step (climb) in generation 5" in lines
     assert "time left    about 55 s of search and polish; then the winner is judged, timed and exported" in lines
     assert any("the language model: breaker open, 4 batches left: killed by signal 9" in line for line in lines)
     assert not any(word in "\n".join(lines) for word in ("credit", "adapter  ", "digest", "oracle-0", "revision"))
@@ -364,6 +364,6 @@ def test_the_journal_alone_tells_how_the_leader_was_found(tmp_path: Path) -> Non
     found = [(individual(0, ("a", 0.75, 1.5)),), (individual(0, ("b", 0.76, 1.5)),)]
     write_journal(tmp_path / "journal.db", found)
     status = collect(StatePaths(tmp_path))
-    assert ": +1.00 points, by the first draw (generation 1)" in render(status)
+    assert ": +1.00 points, by random draw (init) in generation 1" in render(status)
     assert f"go on        riwoad --state {tmp_path}" in render(status)
     assert "2 of" not in render(status)

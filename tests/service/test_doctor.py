@@ -93,7 +93,8 @@ def test_a_state_that_is_a_file_fails_and_the_others_still_tell(
     data = json.loads(capsys.readouterr().out)
     levels = {row["check"]: row["level"] for row in data["checks"]}
     assert levels["state"] == "fail"
-    assert levels["libraries"] == levels["clock"].replace("warn", "ok") == "ok"
+    assert levels["libraries"] == "ok"
+    assert "clock" in levels
     assert data["counts"]["fail"] >= 1
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from riwoa.config.schema import as_json
 from riwoa.errors import ConfigError, OracleError
+from riwoa.patience import Backoff
 from riwoa.service.parts import DaemonParts
 from riwoa.service.state import DaemonState
-from riwoa.service.supervisor import Backoff, Supervisor
+from riwoa.service.supervisor import Supervisor
 from riwoa_storage.errors import JournalFullError
 from riwoa_storage.events import DeadlineReached
 from riwoa_storage.reader import JournalReader

@@ -117,6 +117,51 @@ _REHEARSAL = _Sizes(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the commands of all measurements have in common.
+
+    Attributes:
+        work: holds the measurements' folders.
+        data: the pictures.
+        sizes: how much of everything.
+    """
+
+    work: Path
+    data: str
+    sizes: _Sizes
+
+    @property
+    def weights(self) -> str:
+        """Of the supernet that is trained."""
+        return str(self.work / "supernet/supernet.safetensors")
+
+    @property
+    def table(self) -> str:
+        """Of latencies in torch."""
+        return str(self.work / "table/table.json")
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """Where a verb computes."""
+        return "--device", self.sizes.device
+
+    def search(self, name: str, *more: str) -> tuple[Command, ...]:
+        """A search with its oracle on the device, and how it stands then."""
+        sizes, state = self.sizes, ("--state", str(self.work / name))
+        keys = {f"oracle.supernet.{key}": json.dumps(value) for key, value in sizes.backbone.items()}
+        keys |= {"oracle.supernet.checkpoint": self.weights, "oracle.supernet.data": self.data}
+        keys |= {"oracle.supernet.device": sizes.device, "latency.runtime": "torch", "run.export": "false"}
+        settings = (*(f"{key}={value}" for key, value in keys.items()), *sizes.search.split(), *more)
+        told = [word for pair in settings for word in ("--set", pair)]
+        run = Command("run", DAEMON, ("--foreground", *state, *told))
+        return run, Command("status", CTL, ("status", *state), _OF_STATUS)
+
+    def latencies(self, name: str) -> Mapping[Path, Path | str]:
+        """The table, put where a search of this name looks for its own."""
+        return {self.work / name / "latency_lut.json": Path(self.table)}
+
+
 def measurements(work: Path, data: str, *, rehearsal: bool) -> tuple[Measurement, ...]:
     """Everything there is to measure, in order.
 
@@ -125,76 +170,56 @@ def measurements(work: Path, data: str, *, rehearsal: bool) -> tuple[Measurement
         data: the pictures: CIFAR-100's archive, or digits for a rehearsal.
         rehearsal: in seconds, on a processor.
     """
-    sizes = _REHEARSAL if rehearsal else _FULL
-    on = ("--device", sizes.device)
-    weights, table, script, model = (
-        str(work / path)
-        for path in ("supernet/supernet.safetensors", "table/table.json", "tensorrt/trt.sh", "model/files")
-    )
-    train = ("supernet", "train", data, "--out", weights, *sizes.train.split(), *on)
-    judge = ("supernet", "check", "--data", data, "--checkpoint", weights, *sizes.supernet_check.split(), *on)
-    space = sizes.space.split()
+    plan = _Plan(work, data, _REHEARSAL if rehearsal else _FULL)
+    return *_of_device(plan), *_of_searches(plan, () if rehearsal else ("--data", data))
+
+
+def _of_device(plan: _Plan) -> tuple[Measurement, ...]:
+    """A supernet worth searching in, and the tables of latencies."""
+    sizes, table, space = plan.sizes, plan.table, plan.sizes.space.split()
+    train = ("supernet", "train", plan.data, "--out", plan.weights, *sizes.train.split(), *plan.on)
+    named = ("--data", plan.data, "--checkpoint", plan.weights)
+    judge = ("supernet", "check", *named, *sizes.supernet_check.split(), *plan.on)
     torch = ("--runtime", "torch", "--compute", sizes.device)
     build = ("lut", "build", "--table", table, *space, *torch, *sizes.build.split())
+    script, of_tensorrt = str(plan.work / "tensorrt/trt.sh"), str(plan.work / "tensorrt/table.json")
     command = ("--runtime", "command", "--set", "latency.runtime=command", "--set", f"latency.command=sh {script}")
-    of_tensorrt = str(work / "tensorrt/table.json")
     program = ("lut", "build", "--table", of_tensorrt, *space, *command, *sizes.tensorrt.split())
-    keys = {f"oracle.supernet.{name}": json.dumps(value) for name, value in sizes.backbone.items()}
-    keys |= {"oracle.supernet.checkpoint": weights, "oracle.supernet.data": data}
-    keys |= {"oracle.supernet.device": sizes.device, "latency.runtime": "torch", "run.export": "false"}
-    searching = [*(f"{key}={value}" for key, value in keys.items()), *sizes.search.split()]
-    of = () if rehearsal else ("--data", data)
-    validate = ("--state", str(work / "search"), "validate", *sizes.validate.split(), *of, "--jobs", "1", *on)
+    trained = (Command("train", CTL, train, ("steps", "seed")), Command("check", CTL, judge, _OF_JUDGE))
+    check = ("lut", "check", "--table", table, *sizes.lut_check.split())
+    timed = (Command("build", CTL, build, _OF_BUILD), Command("check", CTL, check, _OF_CHECK))
+    of_program = (Command("build", CTL, program, _OF_TENSORRT),)
+    return (
+        Measurement("supernet", trained, moves=True, stays=True),
+        Measurement("table", timed, stays=True),
+        Measurement("tensorrt", of_program, files={Path(script): TRTEXEC}, tool="trtexec"),
+    )
 
-    def search(name: str, *more: str) -> tuple[Command, ...]:
-        state = ("--state", str(work / name))
-        told = [word for pair in (*searching, *more) for word in ("--set", pair)]
-        return Command("run", DAEMON, ("--foreground", *state, *told)), Command(
-            "status", CTL, ("status", *state), _OF_STATUS
-        )
 
-    latencies: Mapping[str, Mapping[Path, Path | str]] = {
-        name: {work / name / "latency_lut.json": Path(table)} for name in ("search", "model")
-    }
+def _of_searches(plan: _Plan, pictures: tuple[str, ...]) -> tuple[Measurement, ...]:
+    """Searches in that supernet, what they are worth, and a model of the preferred one's shape in the loop."""
+    sizes, work, model = plan.sizes, plan.work, str(plan.work / "model/files")
+    asked = ("validate", *sizes.validate.split(), *pictures, "--jobs", "1", *plan.on)
+    validate = ("--state", str(work / "search"), *asked, "--out", str(work / "validate"))
+    here = f"cognition.model={model}"
+    with_model = (
+        Command("", MODEL, (model, *sizes.model.split())),
+        Command("check", CTL, ("model", "check", "--set", here), _OF_MODEL),
+        *plan.search("model", "run.polish_evaluations=0", here, *sizes.loop.split()),
+    )
     return (
         Measurement(
-            "supernet",
-            (Command("train", CTL, train, ("steps", "seed")), Command("check", CTL, judge, _OF_JUDGE)),
-            moves=True,
-            stays=True,
-        ),
-        Measurement(
-            "table",
-            (
-                Command("build", CTL, build, _OF_BUILD),
-                Command("check", CTL, ("lut", "check", "--table", table, *sizes.lut_check.split()), _OF_CHECK),
-            ),
-            stays=True,
-        ),
-        Measurement(
-            "tensorrt", (Command("build", CTL, program, _OF_TENSORRT),), files={Path(script): TRTEXEC}, tool="trtexec"
-        ),
-        Measurement(
             "search",
-            search("search", "run.polish_evaluations=0", "cognition.provider=none"),
+            plan.search("search", "run.polish_evaluations=0", "cognition.provider=none"),
             needs=("supernet", "table"),
-            files=latencies["search"],
+            files=plan.latencies("search"),
             stays=True,
         ),
         Measurement(
             "validate",
-            (Command("report", CTL, (*validate, "--out", str(work / "validate")), ("networks", "corrupted", "mce")),),
+            (Command("report", CTL, validate, ("networks", "corrupted", "mce")),),
             needs=("search",),
             moves=True,
         ),
-        Measurement(
-            "model",
-            (
-                Command("", MODEL, (model, *sizes.model.split())),
-                Command("check", CTL, ("model", "check", "--set", f"cognition.model={model}"), _OF_MODEL),
-                *search("model", "run.polish_evaluations=0", f"cognition.model={model}", *sizes.loop.split()),
-            ),
-            needs=("supernet", "table"),
-            files=latencies["model"],
-        ),
+        Measurement("model", with_model, needs=("supernet", "table"), files=plan.latencies("model")),
     )

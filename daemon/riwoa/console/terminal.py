@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TextIO
 
-_COLUMNS = 80  # where nobody tells
+_COLUMNS, _ROWS = 80, 24  # where nobody tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +18,20 @@ class Terminal:
         redraws: lines can be drawn again in place.
         colours: escapes for colours are wanted.
         columns: how many characters fit on a line.
+        rows: how many lines fit.
     """
 
     redraws: bool
     colours: bool
     columns: int
+    rows: int
 
     @classmethod
     def of(cls, stream: TextIO) -> Terminal:
         """The abilities of this stream now; a window may be resized at any moment."""
         redraws = _isatty(stream) and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
         # NO_COLOR counts where it is set to anything (no-color.org).
-        return cls(redraws, redraws and not os.environ.get("NO_COLOR"), _columns(stream))
+        return cls(redraws, redraws and not os.environ.get("NO_COLOR"), *_size(stream))
 
 
 def _isatty(stream: TextIO) -> bool:
@@ -39,11 +41,12 @@ def _isatty(stream: TextIO) -> bool:
         return False
 
 
-def _columns(stream: TextIO) -> int:
+def _size(stream: TextIO) -> tuple[int, int]:
     try:
-        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS  # a serial line says 0
+        size = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):
-        return _COLUMNS
+        return _COLUMNS, _ROWS
+    return size.columns or _COLUMNS, size.lines or _ROWS  # a serial line says 0
 
 
 def fit(line: str, columns: int) -> str:

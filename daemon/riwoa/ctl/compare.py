@@ -12,7 +12,8 @@ from riwoa.ctl.past import ARCH_HELP, add_run, candidate, chosen, opened
 from riwoa.ctl.runs import purpose
 from riwoa.ctl.screen import facts, moment, side_by_side
 from riwoa.errors import UsageError
-from riwoa.service.candidate_text import change_words, changes, operator_words
+from riwoa.operators import operator_words
+from riwoa.service.candidate_text import change_words, changes
 from riwoa.service.candidate_view import (
     RunView,
     difference_words,

@@ -8,7 +8,8 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.past import ARCH_HELP, add_run, candidate, chosen, opened
 from riwoa.ctl.screen import facts, moment, paragraph
-from riwoa.service.candidate_text import change_words, changes, gene_lines, operator_words
+from riwoa.operators import operator_words
+from riwoa.service.candidate_text import change_words, changes, gene_lines
 from riwoa.service.candidate_view import (
     RunView,
     gain_words,

@@ -180,7 +180,7 @@ def _watch(paths: StatePaths, seen: Seen, every_s: float) -> int:
         while True:
             seen.look()
             terminal = Terminal.of(sys.stdout)
-            lines = screen(status, seen, terminal.columns - 1, _terminal_rows() - 1, plain=_is_plain())
+            lines = screen(status, seen, terminal.columns - 1, terminal.rows - 1, plain=_is_plain())
             sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
             sys.stdout.flush()
             if left(every_s):
@@ -188,15 +188,6 @@ def _watch(paths: StatePaths, seen: Seen, every_s: float) -> int:
             status = collect(paths)
     print(render(status, columns=Terminal.of(sys.stdout).columns))
     return exit_code(status["state"])
-
-
-def _terminal_rows() -> int:
-    import os
-
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).lines or 24
-    except (OSError, ValueError):
-        return 24
 
 
 @contextmanager

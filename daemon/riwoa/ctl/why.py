@@ -9,7 +9,8 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.past import ARCH_HELP, add_run, candidate, chosen, opened
 from riwoa.ctl.screen import facts, moment, paragraph, quoted
-from riwoa.service.candidate_text import change_words, changes, model_words, operator_words, reasoning_of
+from riwoa.operators import operator_words
+from riwoa.service.candidate_text import change_words, changes, model_words, reasoning_of
 from riwoa.service.candidate_view import RunView, gain_words, individual_view, latency_words, read_run_view, value_words
 from riwoa.text import number, printable
 from riwoa_storage.history import JudgedReply, PlacedIndividual

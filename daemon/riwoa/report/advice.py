@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+from riwoa.operators import operator_words
 from riwoa.report import words
 from riwoa.report.facts import OperatorCredit, Report
 
@@ -178,7 +179,7 @@ def _without_model(report: Report) -> str:
     if model is None or best is None or best.low <= model.high:
         return ""
     return (
-        f"{_said(model)}; those of the kind '{words.operator(best.operator)}' do in {_rate(best)}, which is clearly "
+        f"{_said(model)}; those of the kind '{operator_words(best.operator)}' do in {_rate(best)}, which is clearly "
         "more: a run without the model may be as good."
     )
 

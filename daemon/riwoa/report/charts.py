@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from riwoa.operators import operator_words
 from riwoa.report import words
 from riwoa.report.facts import Layer, OperatorCredit, Report, Step, Training
 from riwoa.report.svg import Axis, Bar, Plot, plain, strip
@@ -57,7 +58,7 @@ def _best(plot: Plot, report: Report, across: Callable[[Step], float], end: floa
     plot.line([*points, (end, points[-1][1])], "best", stepped=True)
     for step in report.steps:
         kept = "" if step.within else ", beyond the limits"
-        who = words.operator(step.operator)
+        who = operator_words(step.operator)
         told = f"{words.value(report.aim, step.value)}{kept} by {who}, {step.evaluations:,} evaluations"
         plot.dot(across(step), step.value, "best" if step.within else "beyond", told)
 
@@ -111,11 +112,11 @@ def operators(found: Sequence[OperatorCredit]) -> str:
         return ""
     x = Axis.around("share of proposals fitter than their parent, %", [0.0, *(100 * c.high for c in rows)])
     plot = Plot("win rates by operator", Axis(x.label, 0.0, x.high), Axis("", -0.5, len(rows) - 0.5), framed=False)
-    plot.frame_rows([words.operator(credit.operator) for credit in rows])
+    plot.frame_rows([operator_words(credit.operator) for credit in rows])
     for row, c in enumerate(reversed(rows)):
         low, high, rate = 100 * c.low, 100 * c.high, 100 * (c.win_rate or 0.0)
         told = (
-            f"{words.operator(c.operator)}: {c.wins:,} of {c.proposals:,} won, {rate:.1f} % ({low:.1f} to {high:.1f})"
+            f"{operator_words(c.operator)}: {c.wins:,} of {c.proposals:,} won, {rate:.1f} % ({low:.1f} to {high:.1f})"
         )
         kind = "model" if c.operator == "semantic" else "operator"
         plot.reach(low, high, row, kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
+from riwoa.operators import operator_words
 from riwoa.report import words
 from riwoa.report.facts import Report, Winner
 from riwoa.text import printable
@@ -101,12 +102,12 @@ def _front(report: Report) -> list[str]:
 
 def _descent(report: Report, winner: Winner) -> list[str]:
     steps = [
-        (a.place, words.operator(a.operator), "" if a.gain is None else words.difference(report.aim, a.gain))
+        (a.place, operator_words(a.operator), "" if a.gain is None else words.difference(report.aim, a.gain))
         for a in winner.descent
     ]
     credit = [
         (
-            words.operator(c.operator),
+            operator_words(c.operator),
             f"{c.proposals:,}",
             words.percent(c.win_rate or 0.0),
             words.difference(report.aim, c.best_gain),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from riwoa.operators import operator_words
 from riwoa.paths import shipped
 from riwoa.report import charts, words
 from riwoa.report.facts import Change, Report, Training, Winner
@@ -231,7 +232,7 @@ def _origin(report: Report) -> str:
     rows = [
         (
             step.place,
-            words.operator(step.operator),
+            operator_words(step.operator),
             "" if step.value is None else words.value(report.aim, step.value),
             "" if step.gain is None else words.difference(report.aim, step.gain),
             _first_changes(step.changes),
@@ -267,7 +268,7 @@ def _first_changes(changes: Sequence[Change]) -> str:
 def _credit(report: Report) -> str:
     rows = [
         (
-            words.operator(c.operator),
+            operator_words(c.operator),
             f"{c.proposals:,}",
             f"{c.wins:,}",
             words.percent(c.win_rate or 0.0),

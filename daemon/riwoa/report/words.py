@@ -4,44 +4,14 @@ from __future__ import annotations
 
 import time
 
+from riwoa.operators import DESCRIPTIONS, operator_words
 from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, Timed, Training, Winner
 from riwoa.search.paired import LEVEL
 from riwoa.text import duration, measured, named_measure
 
 NO_VALUE = "unknown"
 _SHORT = 8  # digits of a name, where the whole one stands beside it
-_NAMES = {  # before the operator's name in the journal
-    "init": "random draw",
-    "spiral": "spiral move",
-    "encircle": "move to the best",
-    "search": "move to another",
-    "recombine": "crossing",
-    "mutate": "mutation",
-    "climb": "small step",
-    "restart": "fresh draw",
-    "polish": "last neighbour",
-    "semantic": "language model",
-    "placebo": "chance",
-}
 _FEW_TRIES = 30
-OPERATORS = {
-    "init": "drawn at random",
-    "spiral": "a whale's move around the best",
-    "encircle": "a whale's move towards the best",
-    "search": "a whale's move towards another network",
-    "recombine": "a crossing of two of the best",
-    "mutate": "one of the best with a few choices drawn anew",
-    "climb": "a few single steps from one of the best, where the surrogate expects most",
-    "restart": "drawn at random in the place of one that was stuck",
-    "polish": "a neighbour of the winner, tried at the end",
-    "semantic": "a change that the language model proposed",
-    "placebo": "a change drawn by chance in the place of the language model's",
-}
-
-
-def operator(name: str) -> str:
-    """An operator by its plain name, with that of the journal."""
-    return f"{_NAMES[name]} ({name})" if name in _NAMES else name
 
 
 def place(found: str) -> str:
@@ -316,7 +286,7 @@ def answers(report: Report, winner: Winner) -> list[tuple[str, str, str]]:
     steps, origin = "a random draw", f"nothing that the search tried later beat it. {_credit(report)}"
     if winner.ancestors:
         steps = f"{winner.ancestors:,} step{'s' if winner.ancestors > 1 else ''} of search"
-        made = _NAMES.get(winner.operator, winner.operator)
+        made = operator_words(winner.operator)
         origin = f"from a network drawn at random; the last was of the kind '{made}'. {_credit(report)}"
     size, fast = latency(winner) if winner.latency_ms is not None else winner.name, f"{latency_source(report)}."
     if winner.timed is not None and winner.latency_ms is not None:
@@ -339,7 +309,7 @@ def _credit(report: Report) -> str:
     if best is None:
         return ""
     gain = difference(report.aim, best.best_gain).lstrip("+")
-    return f"The kind '{_NAMES.get(best.operator, best.operator)}' raised the best most, by {gain}."
+    return f"The kind '{operator_words(best.operator)}' raised the best most, by {gain}."
 
 
 def _paid(report: Report) -> str:
@@ -374,7 +344,7 @@ def asked(found: Learning) -> str:
 def glossary(report: Report) -> str:
     """What the operators of this run do, and what the columns of their table count."""
     names = dict.fromkeys(c.operator for c in report.operators)
-    told = [f"{operator(name)}: {OPERATORS[name]}" for name in names if name in OPERATORS]
+    told = [f"{operator_words(name)}: {DESCRIPTIONS[name]}" for name in names if name in DESCRIPTIONS]
     counts = (
         "Networks without a parent, as those drawn at random at first, are not counted here, and a proposal whose "
         "answer is known costs no evaluation: so these do not add up to the evaluations. "

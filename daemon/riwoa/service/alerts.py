@@ -19,6 +19,7 @@ from pathlib import Path
 from riwoa.config.schema import Alerts
 from riwoa.errors import RiwoaError
 from riwoa.log import get_logger
+from riwoa.patience import Backoff
 from riwoa.service.limit_text import value_words
 from riwoa.service.progress import improvement_words
 from riwoa.service.status import StatusBoard
@@ -32,7 +33,7 @@ from riwoa_storage.writer import JournalWriter
 _log = get_logger("alerts")
 _LOOK_EVERY_S = 2.0
 _PATIENCE_S = 20.0  # with a command or a server
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 30.0, 600.0  # after failures
+_FIRST_WAIT_S = 30.0  # after a failure
 _MOST_TEXT = 1_000
 _MOST_ANSWER = 300
 
@@ -151,7 +152,7 @@ class Alerter:
         self._occurrences = Occurrences(settings)
         self._known: set[str] | None = None  # keys that are journaled; None until the journal was read
         self._waiting: list[Alert] = []  # journaled, not sent
-        self._failures = 0
+        self._backoff = Backoff()
         self._next_s = 0.0  # when to try again
 
     async def watch(self) -> None:
@@ -177,8 +178,7 @@ class Alerter:
             if self._waiting and time.monotonic() >= self._next_s:
                 await self._deliver()
         except (AlertError, StorageError, OSError) as error:
-            self._failures += 1
-            self._next_s = time.monotonic() + min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (self._failures - 1))
+            self._next_s = time.monotonic() + self._backoff.wait_s(0.0, _FIRST_WAIT_S)
             _log.warning("alert_not_sent", reason=str(error), waiting=len(self._waiting))
 
     async def _note(self) -> None:
@@ -220,7 +220,7 @@ class Alerter:
             sent = AlertSent(run_id=alert.run_id, key=alert.key, by=tuple(_channels(self._settings())))
             await self._journal.put_event(sent)
             self._waiting.pop(0)
-            self._failures = 0
+            self._backoff.reset()
 
 
 Send = Callable[[Alert, str], Awaitable[str]]

@@ -1,4 +1,4 @@
-"""A candidate in words: who made it, its genes, what changed, and what the language model said of it."""
+"""A candidate in words: its genes, what changed, and what the language model said of it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,8 @@ from riwoa.cognition.parse import split_thinking
 from riwoa.text import printable
 from riwoa_storage.history import JudgedReply
 
-_OPERATORS = {
-    "init": "drawn at the start",
-    "encircle": "moved towards the leader (encircle)",
-    "search": "moved by a random member (search)",
-    "spiral": "moved in a spiral around the leader (spiral)",
-    "recombine": "recombined from members (recombine)",
-    "mutate": "changed at random (mutate)",
-    "climb": "a step from its parent (climb)",
-    "semantic": "the language model's patch (semantic)",
-    "placebo": "a random patch in the model's place (placebo)",
-    "restart": "drawn anew (restart)",
-    "polish": "a neighbour of the best (polish)",
-}
 _BLOCK = re.compile(r"(.+)\.block(\d+)\.(.+)")
 _MOST_GENE_CHARACTERS = 60
-
-
-def operator_words(operator: str) -> str:
-    """Who made a candidate."""
-    return _OPERATORS.get(operator, printable(operator, _MOST_GENE_CHARACTERS))
 
 
 def gene_lines(architecture: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +31,7 @@ from riwoa.files.ownership import json_object
 from riwoa.hardware.accelerator import Accelerator, probe_accelerator
 from riwoa.hardware.interval import advice, plus_minus
 from riwoa.hardware.obtain import known_table
+from riwoa.hardware.probe import library_versions
 from riwoa.hardware.runtime import spoken
 from riwoa.limits import memory, usable_cores
 from riwoa.oracle.kinds import measures_device
@@ -45,7 +45,7 @@ from riwoa_storage.errors import StorageError
 from riwoa_storage.reader import JournalReader
 
 Level = Literal["ok", "warn", "fail"]
-_GIB, _MIB = 2**30, 2**20
+_GIB = 2**30
 _LIBRARIES = ("torch", "ofa", "onnxruntime", "numpy", "scipy", "pydantic")
 _SERVICE = "riwoa.service"
 _PATIENCE_S = 5.0
@@ -94,15 +94,12 @@ def examined(patient: Patient) -> Iterator[tuple[str, Finding]]:
 
 
 def _libraries(patient: Patient) -> Finding:
-    found, missing = [f"riwoa {riwoa.__version__}"], []
-    for name in _LIBRARIES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-    if missing:
+    found = library_versions(_LIBRARIES)
+    if missing := [name for name in _LIBRARIES if name not in found]:
         return Finding("fail", f"not installed: {', '.join(missing)}", "pip install riwoa")
-    return Finding("ok", ", ".join(found))
+    return Finding(
+        "ok", ", ".join(f"{name} {version}" for name, version in {"riwoa": riwoa.__version__, **found}.items())
+    )
 
 
 def _configuration(patient: Patient) -> Finding:

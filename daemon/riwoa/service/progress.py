@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from riwoa.operators import operator_words
 from riwoa.text import duration, measured
 
 TYPE_CHECKING = False
@@ -10,19 +11,6 @@ if TYPE_CHECKING:
 
     from riwoa.service.status_object import ImprovementStatus, LeaderStatus, StatusObject
 
-_OPERATORS = {
-    "init": "the first draw",
-    "encircle": "a move towards the leader",
-    "search": "a move across the population",
-    "spiral": "a spiral around the leader",
-    "recombine": "a crossing of two",
-    "mutate": "a mutation",
-    "climb": "a climb",
-    "semantic": "the language model",
-    "placebo": "the placebo",
-    "restart": "a restart",
-    "polish": "the polish",
-}
 _TIMED = {  # what a time left is of, by state
     "measuring": "of this step; how long the search takes is known once it runs",
     "training": "of training",
@@ -86,8 +74,8 @@ def improvement_view(found: dict[str, Any], leader: dict[str, Any], metric: str)
 
 
 def improvement_words(found: ImprovementStatus, leader: LeaderStatus | None, when: str) -> str:
-    """The last improvement, such as "12 min ago: +0.12 points, by a climb (generation 190)"."""
-    by = f"by {_OPERATORS.get(found['operator'], found['operator'])} (generation {found['generation']})"
+    """The last improvement, such as "12 min ago: +0.12 points, by small step (climb) in generation 190"."""
+    by = f"by {operator_words(found['operator'])} in generation {found['generation']}"
     if found.get("reached_target"):
         return f"{when}: the first within the target, {by}"
     gain = _gain_words(found, leader)

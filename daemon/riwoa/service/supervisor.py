@@ -10,7 +10,7 @@ from typing import Protocol
 from riwoa.errors import OracleError, RiwoaError
 from riwoa.hardware.interval import interval_of
 from riwoa.log import get_logger
-from riwoa.patience import is_transient
+from riwoa.patience import Backoff, is_transient
 from riwoa.run.deadline import Overdue, overdue
 from riwoa.service.ending import export_winner, exported_digest, finetune_winner, report_run
 from riwoa.service.front_view import journaled_front, test_view, timed_view
@@ -28,7 +28,6 @@ from riwoa_storage.records import GenerationRecord, RunRecord
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
-_MOST_DOUBLINGS = 5  # of governor.retry_s
 _SLICE_S = 5.0  # of a wait that a deadline may end
 
 
@@ -41,27 +40,6 @@ class SearchSession(Protocol):
 
     async def run(self, group: asyncio.TaskGroup) -> None:
         """Search to the end of the run."""
-
-
-class Backoff:
-    """How long to wait after a failure: twice as long after each in a row, as at first after an attempt that lasted."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-
-    def reset(self) -> None:
-        """Forget the failures so far: an attempt went well."""
-        self._failures = 0
-
-    def wait_s(self, lasted_s: float, first_s: float) -> float:
-        """Seconds to wait after another failure.
-
-        Args:
-            lasted_s: how long the attempt lasted that has failed now.
-            first_s: the wait after a first failure.
-        """
-        self._failures = 0 if lasted_s > first_s * 2**_MOST_DOUBLINGS else self._failures + 1
-        return first_s * float(2 ** min(max(0, self._failures - 1), _MOST_DOUBLINGS))
 
 
 class Supervisor:

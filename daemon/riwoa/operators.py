@@ -1,0 +1,44 @@
+"""What makes a candidate, in words: one name for each operator, wherever a person reads of it.
+
+``riwoactl status`` imports this, so it imports nothing that is slow to start.
+"""
+
+from __future__ import annotations
+
+from riwoa.text import printable
+
+_NAMES = {
+    "init": "random draw",
+    "random": "random draw",
+    "spiral": "spiral move",
+    "encircle": "move to the best",
+    "search": "move to another",
+    "recombine": "crossing",
+    "mutate": "mutation",
+    "climb": "small step",
+    "restart": "fresh draw",
+    "polish": "last neighbour",
+    "semantic": "language model",
+    "placebo": "chance",
+}
+DESCRIPTIONS = {
+    "init": "drawn at random",
+    "random": "drawn at random",
+    "spiral": "a whale's move around the best",
+    "encircle": "a whale's move towards the best",
+    "search": "a whale's move towards another network",
+    "recombine": "a crossing of two of the best",
+    "mutate": "one of the best with a few choices drawn anew",
+    "climb": "a few single steps from one of the best, where the surrogate expects most",
+    "restart": "drawn at random in the place of one that was stuck",
+    "polish": "a neighbour of the winner, tried at the end",
+    "semantic": "a change that the language model proposed",
+    "placebo": "a change drawn by chance in the place of the language model's",
+}
+_MOST_CHARACTERS = 60
+
+
+def operator_words(operator: str) -> str:
+    """An operator by its plain name with the journal's beside it: "small step (climb)"; another package's as it is."""
+    shown = printable(operator, _MOST_CHARACTERS)
+    return f"{_NAMES[operator]} ({shown})" if operator in _NAMES else shown
