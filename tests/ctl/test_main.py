@@ -97,6 +97,7 @@ _ALLOWED_OF_RIWOA = {
     *("riwoa", "riwoa.ctl", "riwoa.ctl.status", "riwoa.ctl.status_text", "riwoa.ctl.ask"),
     *("riwoa.console", "riwoa.console.streams", "riwoa.errors", "riwoa.paths", "riwoa.parsing", "riwoa.text"),
     *("riwoa.files", "riwoa.files.lock", "riwoa.files.ownership", "riwoa.hardware", "riwoa.hardware.interval"),
+    *("riwoa.operators",),  # a table of names, for the last improvement
     *(
         "riwoa.service",
         "riwoa.service.limit_text",
