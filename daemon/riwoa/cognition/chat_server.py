@@ -180,9 +180,6 @@ async def served_model(settings: Cognition) -> str:
     server = ChatServer(name, lambda: settings)
     try:
         models = await server.models()
-    except ServerError as error:
-        mend = "name its model in cognition.http.model, and a search begins before the server does"
-        raise ServerError(f"{error}; or {mend}", error.trouble) from None
     finally:
         await server.close()
     if len(models) != 1:

@@ -48,6 +48,8 @@ class ServerError(CognitionError):
         late: patience ended, while the server may have been writing.
     """
 
+    exit_code = 69
+
     def __init__(
         self,
         message: str,

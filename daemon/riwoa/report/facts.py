@@ -246,8 +246,18 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerUse:
+    """A language model on a server: who answered, by its own word, tokens read and written, and their cost if known."""
+
+    answered: tuple[str, ...]
+    tokens_in: int
+    tokens_out: int
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Learning:
-    """The language model's part; ``model`` is "" where there was none."""
+    """The language model's part; ``model`` is "" where there was none, ``server`` None where it was here."""
 
     model: str
     requests: int
@@ -255,6 +265,7 @@ class Learning:
     trainings: tuple[Training, ...]
     failed: tuple[str, ...]
     samples: tuple[Sample, ...]
+    server: ServerUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ Configured = Callable[[], Cognition]  # as in force now: limits may change in a 
 OnLog = Callable[[str], None]
 Provide = Callable[[Configured, RunRecord | None, OnLog, str | None, Path | None], Awaitable["Provision"]]
 # Whoever runs a server has a model that can be trusted with a long prompt, and knows its temperature better.
-_SERVED = Recommended(temperature=0.7, top_p=0.95, thinking_tokens=1024, template="full", learning_rate=1e-3)
+SERVED = Recommended(temperature=0.7, top_p=0.95, thinking_tokens=1024, template="full", learning_rate=1e-3)
 _ON_A_SERVER = "http:"  # what the name of a model on a server begins with
 
 
@@ -193,7 +193,7 @@ async def _server(
     cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None, journal: Path | None
 ) -> Provision:
     """A model on a server, which need not run yet, unless it is to say which model it has."""
-    settings, style = cognition(), style_of(cognition(), _SERVED)
+    settings, style = cognition(), style_of(cognition(), SERVED)
     begun_with = None if run is None else run.provenance.get("model")
     if run is not None and begun_with is None:
         reason = f"run {run.run_id} was begun without a language model; --new-run would use the server's"
@@ -201,7 +201,8 @@ async def _server(
     try:
         served_as = begun_with.removeprefix(_ON_A_SERVER) if begun_with else await served_model(settings)
     except ServerError as error:
-        return Provision(None, style, str(error), missed=True)
+        mend = "with cognition.http.model set a search begins all the same, and asks once the server is there"
+        return Provision(None, style, f"{error}; {mend}", missed=True)
     run_id = None if run is None else run.run_id
     spent = Spending if journal is None else partial(Spending.journaled, journal, run_id)
     provider = HttpProvider(f"{_ON_A_SERVER}{served_as}", served_as, cognition, spent)
