@@ -335,8 +335,8 @@ def test_the_language_model_its_adapter_and_each_operators_credit_are_shown() ->
 def test_what_a_model_on_a_server_costs_and_that_it_does_not_learn_is_shown() -> None:
     proposals = {**PROPOSALS, "model": "http:qwen2.5:7b", "state": "ready", "reason": None, "server": SERVER}
     text = detailed({**status_object(proposals=proposals), "alive": True})
-    assert "qwen2.5:7b at http://box:11434/v1: 12,690 tokens since noon of 200,000, cost 0.031; it does not" in text
-    assert "40,000 tokens read and 2,000 written in this run, cost 1.50; it holds its texts to legal patches" in text
+    assert "qwen2.5:7b at http://box:11434/v1: 12,690 tokens since noon of 200,000, cost 0.031; a model on" in text
+    assert "40,000 tokens read and 2,000 written in this run, cost 1.50; it takes the schema of legal patches" in text
     assert "trainings" not in text
     silent = {**SERVER, "model": None, "budget": None, "night_cost": None, "constrained": False}
     silent["changed"] = "b (2) since generation 7, a (1) before"

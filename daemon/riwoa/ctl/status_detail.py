@@ -121,7 +121,7 @@ def _server(server: ServerStatus) -> Rows:
     text = f"{server['run_in']:,} tokens read and {server['run_out']:,} written in this run"
     cost = server.get("run_cost")
     text += f", {cost_words(cost)}" if cost is not None else ""
-    held = "holds its texts to legal patches" if server.get("constrained") else "takes no schema"
+    held = "takes the schema of legal patches" if server.get("constrained") else "takes no schema"
     return [("server", f"{text}; it {held}")]
 
 

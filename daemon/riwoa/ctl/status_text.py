@@ -239,7 +239,7 @@ def _served(status: StatusObject) -> Rows:
     text += f" of {budget:,}" if budget else ""
     text += f", {cost_words(cost)}" if cost is not None else ""
     text += "; they are spent, it is asked again at noon" if proposals.get("state") == "budget spent" else ""
-    return [("model", f"{text}; it does not learn, for a model on a server cannot be trained")]
+    return [("model", f"{text}; a model on a server does not learn")]
 
 
 def cost_words(cost: float) -> str:
