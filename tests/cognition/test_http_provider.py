@@ -292,6 +292,17 @@ async def test_what_only_a_person_can_mend_is_told_once_and_not_tried_again(
         assert len(c.server.asked) == 2
 
 
+async def test_settings_that_were_mended_are_tried_at_once() -> None:
+    async with client(lambda _: Answer(b"", 401)) as c:
+        await c.failure()
+        assert "circuit breaker open" in await c.failure()
+        c.server.behave = lambda _: completion(PATCH)
+        http = c.settings.http.model_copy(update={"key_env": "PATH"})
+        c.settings = c.settings.model_copy(update={"http": http})
+        (reply,) = await c.ask()
+    assert reply.status == "ok"
+
+
 async def test_a_model_that_is_not_there_is_told_with_those_that_are() -> None:
     def behave(asked: Asked) -> Answer:
         if asked.method == "GET":

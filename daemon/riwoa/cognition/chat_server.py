@@ -70,6 +70,8 @@ class ChatServer:
         for left in reversed(range(http.retries + 1)):
             began_s = time.monotonic()
             self._refuse_while_resting(began_s)
+            if began_s >= until_s:
+                raise ServerError("no time was left to ask, within cognition.timeout_s", "passing", late=True)
             try:
                 return await self._once(request, texts, number, min(http.timeout_s, until_s - began_s), on_late)
             except ServerError as error:
@@ -153,7 +155,7 @@ class ChatServer:
             return error
         if lists(models, self._model):
             return error
-        return ServerError(f"{absence(models, self._model)}", "refused", status=404)
+        return ServerError(absence(models, self._model), "refused", status=404)
 
 
 def lists(models: list[str], model: str) -> bool:

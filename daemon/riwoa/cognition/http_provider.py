@@ -22,6 +22,7 @@ from riwoa.cognition.provider import Deliver, ProviderState, ProviderStats, Serv
 from riwoa.cognition.samples import packed, samples_wanted
 from riwoa.cognition.spending import Spending
 from riwoa.config.schema import Cognition
+from riwoa.config.server import ServerSettings
 from riwoa.errors import AdapterError, CognitionError
 from riwoa.log import get_logger
 from riwoa_storage.events import Event, TokensSpent
@@ -85,6 +86,7 @@ class HttpProvider:
         self._has_started = False
         self._reserved = 0  # tokens that requests under way may take
         self._breaker = Breaker()
+        self._asked_with: ServerSettings | None = None
         self._state: ProviderState = "ready"
         self._tokens = 0
         self._writing_s = 0.0
@@ -99,6 +101,9 @@ class HttpProvider:
 
     async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
         """See ``ProposalProvider.generate``; a request that fails leaves the others their replies."""
+        http = self._settings().http
+        if http != self._asked_with:  # somebody may have mended what was wrong
+            self._breaker, self._asked_with = Breaker(), http
         self._breaker.turn_away()
         await self.start()
         started = time.monotonic()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,8 +13,7 @@ from riwoa.cognition.chat_server import ChatServer, absence, lists, served_model
 from riwoa.cognition.endpoint import ServerError
 from riwoa.cognition.parse import PatchError, offered_patch
 from riwoa.cognition.protocol import GenerationSettings
-from riwoa.config.schema import Config
-from riwoa.config.server import ServerSettings
+from riwoa.config.schema import Cognition, Config
 from riwoa.run.provision import SERVED
 from riwoa.run.sample_request import sample_request
 from riwoa.run.style import style_of
@@ -57,7 +56,7 @@ class CheckedServer:
     sample: str
     cost: float | None
     settings: GenerationSettings
-    mends: tuple[str, ...]
+    mends: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON object."""
@@ -94,15 +93,14 @@ async def check_server(config: Config, say: Callable[[str], None] = lambda _: No
     finally:
         await server.close()
     kept = all(map(_is_legal, requests[:2], (first.texts[0], second.texts[0])))
-    schema = "off" if not cognition.grammar else "refused" if not server.constrained else "kept" if kept else "broken"
     cost = http.cost(second.tokens_in, second.tokens_out)
     answered = second.model or "an unnamed model"
-    return CheckedServer(
+    found = CheckedServer(
         url=str(http.url),
         model=model,
         listed=listed,
         answered=f"{answered} ({second.fingerprint})" if second.fingerprint else answered,
-        schema=schema,
+        schema="off" if not cognition.grammar else _of_schema(constrained=server.constrained, kept=kept),
         several=len(third.texts) == _SEVERAL,
         reply_s=reply_s,
         tokens_in=second.tokens_in,
@@ -110,8 +108,14 @@ async def check_server(config: Config, say: Callable[[str], None] = lambda _: No
         sample=second.texts[0],
         cost=None if cost is None else 1000 * cost,
         settings=style.settings,
-        mends=tuple(_mends(http, model, listed, schema, reply_s, cognition.timeout_s)),
     )
+    return replace(found, mends=tuple(_mends(found, cognition)))
+
+
+def _of_schema(*, constrained: bool, kept: bool) -> str:
+    if not constrained:
+        return "refused"
+    return "kept" if kept else "broken"
 
 
 async def _listed(server: ChatServer) -> tuple[str, ...] | None:
@@ -129,24 +133,24 @@ def _is_legal(request: RequestRecord, text: str) -> bool:
     return True
 
 
-def _mends(
-    http: ServerSettings, model: str, listed: tuple[str, ...] | None, schema: str, reply_s: float, patience_s: float
-) -> list[str]:
-    found = []
-    if listed is not None and not lists(list(listed), model):
-        found.append(f"it answers, but {absence(list(listed), model)}")
-    if schema == "refused":
-        found.append("it takes no JSON schema: patches that are none are left out; a newer server holds to it")
-    if schema == "broken":
-        found.append("it does not hold to the JSON schema that it takes; a newer server, or another model, may")
-    if 2 * reply_s > min(http.timeout_s, patience_s):
-        found.append(
-            f"a reply takes {reply_s:.0f} s: raise cognition.http.timeout_s and cognition.timeout_s, or take a smaller "
-            "model"
+def _mends(found: CheckedServer, cognition: Cognition) -> Iterator[str]:
+    http, listed = cognition.http, found.listed
+    if listed is not None and not lists(list(listed), found.model):
+        yield f"it answers, but {absence(list(listed), found.model)}"
+    if found.schema == "refused":
+        yield "it takes no JSON schema: patches that are none are left out; a newer server holds to it"
+    if found.schema == "broken":
+        yield "it does not hold to the JSON schema that it takes; a newer server, or another model, may"
+    most = found.settings.thinking_tokens + found.settings.patch_tokens
+    if found.tokens_out >= most:
+        yield f"its text was cut at {most} tokens: raise cognition.thinking_tokens, or have the server think less"
+    if 2 * found.reply_s > min(http.timeout_s, cognition.timeout_s):
+        yield (
+            f"a reply takes {found.reply_s:.0f} s: raise cognition.http.timeout_s and cognition.timeout_s, or take a "
+            "smaller model"
         )
-    if (http.key_file or http.key_env) and str(http.url).startswith("http:") and not _is_near(str(http.url)):
-        found.append("the key goes over the network in the clear: use an https address")
-    return found
+    if (http.key_file or http.key_env) and found.url.startswith("http:") and not _is_near(found.url):
+        yield "the key goes over the network in the clear: use an https address"
 
 
 def _is_near(url: str) -> bool:
