@@ -7,7 +7,7 @@ import time
 from riwoa.operators import DESCRIPTIONS, operator_words
 from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, ServerUse, Timed, Training, Winner
 from riwoa.search.paired import LEVEL
-from riwoa.text import duration, measured, named_measure, number
+from riwoa.text import duration, measured, named_measure
 
 NO_VALUE = "unknown"
 _SHORT = 8  # digits of a name, where the whole one stands beside it
@@ -343,7 +343,7 @@ def asked(found: Learning) -> str:
 
 
 def _served(found: ServerUse) -> str:
-    cost = "" if found.cost is None else f", which cost {number(found.cost)}"
+    cost = "" if found.cost is None else f", which cost {found.cost:.3g}"
     answered = f"; by its own word {' and '.join(found.answered)} answered" if found.answered else ""
     return f"The server read {found.tokens_in:,} tokens and wrote {found.tokens_out:,}{cost}{answered}."
 
