@@ -216,6 +216,11 @@ class Search(Choosing):
         description="candidates that riwoa and gp ask at once; unless set, as many as a new run has workers, where "
         "these are more",
     )
+    asynchronous: bool = Field(
+        False,
+        description="ask for another candidate as soon as one has been evaluated, so that no worker waits for the "
+        "slowest; a generation is then what has arrived, mostly one",
+    )
     p_semantic: Share = live(0.3, "share of attacks, half of all moves, handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
@@ -227,6 +232,10 @@ class Search(Choosing):
     riwoa: RiwoaSettings = RiwoaSettings()
     gp: BayesianSettings = BayesianSettings()
     woa: WhaleSettings = WhaleSettings()
+
+    def commits(self, generations: int) -> int:
+        """So many generations of ``offspring`` candidates, as they are committed: asynchronously one by one."""
+        return generations * self.offspring if self.asynchronous else generations
 
     @property
     def settings(self) -> Section | None:

@@ -34,6 +34,7 @@ from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, model_pro
 from riwoa.run.scan import Progress, scan
 from riwoa.run.strategy import configured_strategy, screening_of
 from riwoa.run.task import KeptLatencies, SearchTask
+from riwoa.run.under_way import UnderWay
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
@@ -100,7 +101,10 @@ class Conductor:
         self._latencies = KeptLatencies(task.space, task.known_load(self.objective))
         self.existing = Existing(task.catalogue, self.codec, evaluations, self._latencies)
         self.endings = Endings(journal, self.existing)
-        self._generations = GenerationRunner(journal, task, evaluations, self.history, self.existing, self.ledger)
+        self._under_way = UnderWay(journal.run_id, self.codec, evaluations)
+        self._generations = GenerationRunner(
+            journal, task, evaluations, self.history, self.existing, self.ledger, self._under_way
+        )
         if task.catalogue is not None and self.objective.constraints:
             task.catalogue.judge_by(self._latencies)
         self._phase: Phase = self._search_phase()
@@ -185,7 +189,8 @@ class Conductor:
         return max(0.0, left_s - self.config.run.deadline_margin_s)
 
     def _effort(self) -> Effort:
-        return Effort(self.config, self.history.counters, self.schedule.pace_s, self.existing.idle)
+        idle, under_way = self.existing.idle, len(self._under_way)
+        return Effort(self.config, self.history.counters, self.schedule.pace_s, idle, under_way)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -196,6 +201,12 @@ class Conductor:
             OracleError: everything fails; nothing of the generation under way is committed.
         """
         await self.restore()
+        try:
+            await self._search_and_polish()
+        finally:
+            await self._under_way.drop()
+
+    async def _search_and_polish(self) -> None:
         while True:
             await self._let_run()
             if await self.endings.used_up(self.objective, self.history.counters, self.generation, self.phase):
@@ -247,6 +258,7 @@ class Conductor:
         if self._phase.has_converged(effort):
             await self.endings.converged(self.objective, self.generation)
         await self._phase.proposals.stop()
+        await self._under_way.drop()
         self._phase = self._polish_phase(self.leader, self.generation, self.history.counters["evaluations"])
         self.schedule.generation_s = []
         if not self._phase.finished:  # a front, or a spent budget, has none
@@ -293,7 +305,7 @@ class Conductor:
             known=self._latencies,
             start=task.start,
         )
-        return SearchPhase(driver, self.proposals)
+        return SearchPhase(driver, self.proposals, config)
 
     def _polish_phase(self, best: Best, start_generation: int, searched: int) -> PolishPhase:
         seed, budget = self.config.run.seed, polish_budget(self.config, searched)
@@ -350,6 +362,7 @@ class Conductor:
             self._phase = self._polish_phase(self.leader, last.generation + 1, past.searched)  # its snapshot says where
         strategy, state = self._phase.driver.strategy, unpack_state(last.state)
         strategy.restore(state)
+        self._under_way.restore(state)
         if last.phase == "polish" and "pairs" not in state:
             _log.warning("polish_goes_on_differently", reason="an older version began it; what it evaluated counts")
         # The objective may have changed after this state was committed and before the kill.
