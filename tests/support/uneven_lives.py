@@ -1,6 +1,7 @@
 """Lives of a search whose candidates take uneven time, each killed at a failpoint until one gets through.
 
-``python uneven_lives.py JOURNAL FAILPOINT``: one interpreter, which forks each life, so that a life costs no imports.
+``python uneven_lives.py JOURNAL FAILPOINT SETTING...``: one interpreter, which forks each life, so that none costs
+imports.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from riwoa.cognition.proposal_queue import ProposalQueue
+from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.loading import load
 from riwoa.config.reload import Reloader
 from riwoa.config.schema import as_json
@@ -21,6 +24,7 @@ from riwoa.oracle.protocol import EvaluationResult
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import EvaluationRound, Evaluations
 from riwoa.run.journal import RunJournal
+from riwoa.run.proposals import LanguageModel
 from riwoa.run.task import SearchTask
 from riwoa.search.space import Gene, Space
 from riwoa_storage import failpoint
@@ -95,11 +99,25 @@ async def live(
         run_id = run.run_id if run else await journal.begin_run({"seed": 0}, as_json(reloader.config))
         evaluations = Evaluations(backend or UnevenBackend(), journal, path, "uneven", run_id=run_id)  # type: ignore[arg-type]
         task = SearchTask(SPACE, lambda architecture: 1.0 + architecture["g0"], 4.0)
+        cognition = reloader.config.cognition
+        queue = ProposalQueue(
+            ScriptedProvider("mixed"),
+            journal,
+            lag=cognition.lag,
+            timeout_s=lambda: 60.0,
+            train_timeout_s=lambda: 60.0,
+        )
         conductor = Conductor(
-            journal=RunJournal(journal, path, run_id), task=task, evaluations=evaluations, reloader=reloader
+            journal=RunJournal(journal, path, run_id),
+            task=task,
+            evaluations=evaluations,
+            reloader=reloader,
+            model=LanguageModel(queue) if cognition.provider == "scripted" else None,
         )
         watch(conductor)
+        answers = asyncio.create_task(queue.run())
         await conductor.run()
+        answers.cancel()
     finally:
         await journal.close()
     with JournalReader(path) as reader:
@@ -111,7 +129,7 @@ def replayed(recorded: Mapping[int, GenerationRecord]) -> Watch:
 
     def watch(conductor: Conductor) -> None:
         class Replay(EvaluationRound):
-            async def arrived(self, keys: Iterable[str]) -> set[str]:
+            async def arrived(self, keys: Iterable[str], needed: Iterable[str] = ()) -> set[str]:
                 wanted = set(keys)
                 told = {i.architecture_key for i in recorded[conductor.generation].individuals}
                 assert told <= wanted, "it asked for others"
@@ -124,14 +142,14 @@ def replayed(recorded: Mapping[int, GenerationRecord]) -> Watch:
     return watch
 
 
-def main(path: Path, where: str) -> None:
+def main(path: Path, where: str, *settings: str) -> None:
     """Fork lives until one ends in peace."""
     name, _, nth = where.partition(":")
     for life in range(LIVES):
         child = os.fork()
         if not child:
             failpoint._wanted, failpoint._left = name, int(nth) + life // 4
-            asyncio.run(live(path))
+            asyncio.run(live(path, *settings))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if status == 0:
@@ -142,4 +160,4 @@ def main(path: Path, where: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

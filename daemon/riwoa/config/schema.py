@@ -64,7 +64,9 @@ class Run(Section):
     """How long to search, and from which seed."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the run")
-    generations: Positive = live(200, "generations of search before the polish")
+    generations: Positive = live(
+        200, "generations of search before the polish, where it is asynchronous of search.offspring candidates each"
+    )
     evaluations: Positive | None = live(
         None,
         "most unique evaluations of search and polish together, which keeps at most a quarter of them; the first "
@@ -219,7 +221,7 @@ class Search(Choosing):
     asynchronous: bool = Field(
         False,
         description="ask for another candidate as soon as one has been evaluated, so that no worker waits for the "
-        "slowest; a generation is then what has arrived, mostly one",
+        "slowest of a generation (riwoa, gp); one is then what has arrived, mostly one candidate",
     )
     p_semantic: Share = live(0.3, "share of attacks, half of all moves, handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")

@@ -101,7 +101,7 @@ class Conductor:
         self._latencies = KeptLatencies(task.space, task.known_load(self.objective))
         self.existing = Existing(task.catalogue, self.codec, evaluations, self._latencies)
         self.endings = Endings(journal, self.existing)
-        self._under_way = UnderWay(journal.run_id, self.codec, evaluations)
+        self._under_way = UnderWay(self.codec, evaluations)
         self._generations = GenerationRunner(
             journal, task, evaluations, self.history, self.existing, self.ledger, self._under_way
         )

@@ -133,8 +133,8 @@ class EvaluationRound:
         """Take the results of those that are done."""
         self._fresh |= {key: task.result() for key, task in self._tasks.items() if task.done()}
 
-    async def arrived(self, keys: Iterable[str]) -> set[str]:
-        """Which of these, which were added, have an outcome: waits for the first, and takes all there are by then.
+    async def arrived(self, keys: Iterable[str], needed: Iterable[str] = ()) -> set[str]:
+        """Which of these, which were added, have an outcome by the time when one, and all that are ``needed``, have.
 
         Raises:
             RiwoaError: nothing can be evaluated any more.
@@ -142,6 +142,8 @@ class EvaluationRound:
         wanted = set(keys)
         if all(key in self._tasks for key in wanted):
             await asyncio.wait([self._tasks[key] for key in wanted], return_when=asyncio.FIRST_COMPLETED)
+        if late := [self._tasks[key] for key in needed if key in self._tasks]:
+            await asyncio.wait(late)
         self.settle()
         return {key for key in wanted if key not in self._tasks or key in self._fresh}
 

@@ -21,7 +21,6 @@ from riwoa.search.base import Proposal, Snapshot
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
 from riwoa.search.racing import NO_RACE
-from riwoa_storage.digest import relative_request_id
 
 ARRIVED = "arrived"  # the input: where each candidate of a generation was asked, by slot
 _PREFIX = "under_way."
@@ -53,13 +52,11 @@ class UnderWay:
     """Candidates that were asked and have not arrived, oldest first.
 
     Args:
-        run_id: of the run.
         codec: of the run.
         evaluations: of the run.
     """
 
-    def __init__(self, run_id: int, codec: Codec, evaluations: Evaluations) -> None:
-        self._run_id = run_id
+    def __init__(self, codec: Codec, evaluations: Evaluations) -> None:
         self._codec = codec
         self._carried: list[Carried] = []
         self._tasks = Tasks()
@@ -84,8 +81,12 @@ class UnderWay:
         self._carried += [Carried(generation, c) for c in candidates]
 
     async def arrive(self) -> Arrivals:
-        """Wait until one has arrived; all that have by then, in the order in which they were asked."""
-        keys = await self.work.arrived(c.candidate.key for c in self._carried)
+        """Wait until one has arrived; all that have by then, in the order in which they were asked.
+
+        What the language model wrote is waited for: it is told in the generation that its reply joins.
+        """
+        written = [c.candidate.key for c in self._carried if c.candidate.request_id is not None]
+        keys = await self.work.arrived((c.candidate.key for c in self._carried), written)
         found = [c for c in self._carried if c.candidate.key in keys]
         self._carried = [c for c in self._carried if c.candidate.key not in keys]
         outcomes = self.work.outcomes([c.candidate.key for c in found])
@@ -101,7 +102,7 @@ class UnderWay:
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """As committed with a generation; a request by its generation and slot, for digests know no run's number."""
+        """As committed with a generation."""
         candidates = [c.candidate for c in self._carried]
         parents = [c.parent or (-1, -1) for c in candidates]
         columns = {
@@ -109,7 +110,6 @@ class UnderWay:
             "operator": np.array([c.operator for c in candidates], dtype=np.str_),
             "genotype": np.array(self.genotypes, dtype=np.float64).reshape(-1, self._codec.dimension),
             "parent": np.array(parents, dtype=np.int64).reshape(-1, 2),
-            "request": np.array([relative_request_id(c.request_id or "") for c in candidates], dtype=np.str_),
             "error": np.array([c.error or "" for c in candidates], dtype=np.str_),
         }
         return {_PREFIX + name: column for name, column in columns.items()}
@@ -118,15 +118,11 @@ class UnderWay:
         """Stand where a generation was committed; a snapshot of another kind of run holds none."""
         if _PREFIX + "asked" not in snapshot:
             return
-        columns = [snapshot[_PREFIX + name].tolist() for name in ("asked", "operator", "parent", "request", "error")]
+        columns = [snapshot[_PREFIX + name].tolist() for name in ("asked", "operator", "parent", "error")]
         genotypes = np.asarray(snapshot[_PREFIX + "genotype"], dtype=np.float64)
-        for genotype, asked, operator, parent, request, error in zip(genotypes, *columns, strict=True):
+        for genotype, asked, operator, parent, error in zip(genotypes, *columns, strict=True):
             identity: Identity | None = (parent[0], parent[1]) if parent[0] >= 0 else None
-            found = candidate(
-                self._codec,
-                Proposal(asked[1], operator, genotype, identity),
-                request_id=f"{self._run_id}/{request}" if request else None,
-                error=error or None,
-            )
+            proposal = Proposal(asked[1], operator, genotype, identity)
+            found = candidate(self._codec, proposal, error=error or None)
             self._carried.append(Carried(asked[0], found))
         self._left = list(self._carried)
