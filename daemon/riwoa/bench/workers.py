@@ -40,7 +40,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One search, until it met the best or spent its budget; ``busy``: share of the workers' time in which they were."""
+    """One search, until it met the best or spent its budget; ``busy``: the share of the workers' time."""
 
     seed: int
     met: bool

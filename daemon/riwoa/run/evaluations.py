@@ -151,7 +151,7 @@ class EvaluationRound:
         """Forget these: what came of them is committed."""
         for key in keys:
             for held in (self._committed, self._fresh, self._tasks, self._needed):
-                held.pop(key, None)  # type: ignore[attr-defined]
+                held.pop(key, None)
 
     def outcomes(self, keys: Sequence[str]) -> list[EvaluationOutcome]:
         """Outcomes by key, in order, once the round is over; the second of two equal keys is a hit of the first.
