@@ -16,6 +16,7 @@ from riwoa.run.strategy import check_asynchronous
 from riwoa.search.base import Outcome
 from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.fitness import Objective
+from riwoa_storage.events import DeadlineReached
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from riwoa_storage.replay import compare, verify
@@ -99,3 +100,13 @@ def test_what_is_under_way_is_not_asked_for_again_and_takes_its_place() -> None:
         strategy.set_under_way([p.genotype for p in left][-2:])
     assert strategy.tau == 5 / 6
     assert not strategy.ask(), "one is left of the schedule, and two are under way"
+
+
+def test_a_deadline_drops_what_is_under_way(tmp_path: Path) -> None:
+    hangs = UnevenBackend(patience=1_000_000)
+    settings = ("run.duration_s=1.5", "run.deadline_margin_s=0.0", "run.polish_evaluations=0")
+    asyncio.run(live(tmp_path / "journal.db", *settings, backend=hangs))
+    told = [asked for g in generations(tmp_path / "journal.db").values() for asked in g.inputs["arrived"]]
+    assert len(told) == 11, "all but the one that hangs"
+    with JournalReader(tmp_path / "journal.db") as reader:
+        assert [e.phase for e in reader.events(1, DeadlineReached)] == ["search"]
