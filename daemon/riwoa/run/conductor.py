@@ -40,7 +40,7 @@ from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
 from riwoa.search.racing import Racing
-from riwoa_storage.events import ConfigApplied, DeadlineReached
+from riwoa_storage.events import ConfigApplied
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Phase as PhaseName
 
@@ -167,16 +167,8 @@ class Conductor:
         return self.schedule.due_unix_s
 
     def time_left_s(self) -> float | None:
-        """To the end of search and polish, from the pace of recent generations.
-
-        None while it is unknown: before the first generation, and where the work goes on beyond its estimate.
-        """
-        if not self.schedule.generation_s:
-            return None
-        work_s, left_s = self._phase.work_s(self._effort()), self.schedule.left_s
-        if left_s is not None:
-            work_s = min(work_s, left_s - self.config.run.deadline_margin_s)
-        return work_s if work_s > 0.0 else None
+        """To the end of search and polish, see ``Schedule.time_left_s``."""
+        return self.schedule.time_left_s(self._phase.work_s(self._effort()), self.config.run.deadline_margin_s)
 
     def cut_in_s(self) -> float | None:
         """Seconds until nothing more may be asked, not below 0; None without a deadline.
@@ -201,38 +193,29 @@ class Conductor:
             OracleError: everything fails; nothing of the generation under way is committed.
         """
         await self.restore()
-        try:
-            await self._search_and_polish()
-        finally:
-            await self._under_way.drop()
-
-    async def _search_and_polish(self) -> None:
-        while True:
-            await self._let_run()
-            if await self.endings.used_up(self.objective, self.history.counters, self.generation, self.phase):
-                return
-            await self._move_on()
-            if self._phase.finished and not self._late:
-                return
-            if self._phase.finished or self.cut_in_s() == 0.0:
-                break
-            self._phase.adapt(self.config, self.p_semantic)
-            started_s, left = time.monotonic(), self._phase.left(self._effort())
-            try:
-                async with asyncio.timeout(self.cut_in_s()) as cut:
-                    await self._generations.run(self._phase, started_s, cut, left=left, late=self._late)
-            except TimeoutError:
-                if not cut.expired():
-                    raise
-                break  # dropped as by a kill: the generation under way is not committed
-            self._late = False
-            self.schedule.took(time.monotonic() - started_s)
-            self._hooks.on_commit()
-        event = DeadlineReached(
-            run_id=self.run_id, generation=self.generation, deadline=self.schedule.wanted, phase=self.phase
-        )
-        await self._journal.writer.put_event(event)
-        _log.info("deadline_reached", phase=self.phase, generation=self.generation)
+        async with self._under_way:
+            while True:
+                await self._let_run()
+                if await self.endings.used_up(self.objective, self.history.counters, self.generation, self.phase):
+                    return
+                await self._move_on()
+                if self._phase.finished and not self._late:
+                    return
+                if self._phase.finished or self.cut_in_s() == 0.0:
+                    break
+                self._phase.adapt(self.config, self.p_semantic)
+                started_s, left = time.monotonic(), self._phase.left(self._effort())
+                try:
+                    async with asyncio.timeout(self.cut_in_s()) as cut:
+                        await self._generations.run(self._phase, started_s, cut, left=left, late=self._late)
+                except TimeoutError:
+                    if not cut.expired():
+                        raise
+                    break  # dropped as by a kill: the generation under way is not committed
+                self._late = False
+                self.schedule.took(time.monotonic() - started_s)
+                self._hooks.on_commit()
+        await self.endings.late(self.schedule.wanted, self.generation, self.phase)
 
     async def _let_run(self) -> None:
         """At a boundary: take what was edited, and wait while paused, but not beyond the deadline.

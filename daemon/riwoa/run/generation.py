@@ -117,7 +117,9 @@ class GenerationRunner:
         await self._begin(under_way.work, NO_RACE, under_way.take_left())
         candidates, joined = await self._ask(phase, under_way.work, NO_RACE, free, under_way.genotypes)
         under_way.add(generation, candidates)
-        return await under_way.arrive(), joined
+        arrivals = await under_way.arrive()
+        await self._recall(c.parent for c in arrivals.candidates)  # some were asked long ago
+        return arrivals, joined
 
     async def _ask(
         self,

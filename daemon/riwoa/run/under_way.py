@@ -63,6 +63,12 @@ class UnderWay:
         self.work = EvaluationRound(evaluations, self._tasks, NO_RACE)
         self._left: list[Carried] = []  # by a life before this one: their evaluation is yet to begin
 
+    async def __aenter__(self) -> UnderWay:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drop()
+
     def __len__(self) -> int:
         return len(self._carried)
 
