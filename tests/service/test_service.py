@@ -299,8 +299,8 @@ def test_a_finished_run_is_reported_and_another_started_on_request(state: Path) 
     assert len(judged) == len({event.architecture_key for event in judged})  # each once, and not again by this start
     assert {network.point.key for network in front} <= {event.architecture_key for event in judged}
     (shown,) = re.findall(r"```\n(Run 1 finished.*?)```", read_page("quickstart"), re.DOTALL)
-    names = re.compile(r"^ {0,2}([A-Za-z]+)(?= +\S)", re.MULTILINE)
-    assert {*names.findall(shown)} - {"measured", "of"} <= {*names.findall(again.stdout)}, again.stdout
+    names = re.compile(r"^ {0,2}([a-z]+)  |^(Winner|Pareto front, fastest first) ", re.MULTILINE)
+    assert {*names.findall(shown)} - {("measured", "")} <= {*names.findall(again.stdout)}
     assert ctl(state, "status").returncode == 0
     refused = run(state, settings=[*SMALL, "run.seed=5"])
     assert refused.returncode == 0  # finished is finished; only an unfinished run is held to its settings

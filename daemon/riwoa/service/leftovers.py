@@ -11,11 +11,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from riwoa.datasets.decoding import CachedPictures, cache_directory
 from riwoa.files.lock import is_held
 from riwoa.files.staging import MARKER, finish_left
 from riwoa.paths import StatePaths
@@ -148,12 +149,18 @@ def _adapters(paths: StatePaths, *, caches: bool) -> Iterator[Leftover]:
 
 def _pictures(state: Path) -> Iterator[Leftover]:
     """Decoded pictures: of this user, and of a service that keeps them in its state directory."""
-    from riwoa.datasets.decoding import CachedPictures, cache_directory
-
     for folder in dict.fromkeys((cache_directory(), state / "riwoa" / "pictures")):
-        for cached in CachedPictures.all_in(folder):
-            why = "decoded pictures, decoded again by the next search on them"
-            yield Leftover(cached.manifest, _bytes(cached.files), why, cached.remove)
+        if found := CachedPictures.all_in(folder):
+            why = (
+                f"decoded pictures, {len(found)} set{'s' * (len(found) > 1)}, decoded again by the next search on them"
+            )
+            size_bytes = sum(_bytes(cached.files) for cached in found)
+            yield Leftover(folder, size_bytes, why, partial(_remove_all, found))
+
+
+def _remove_all(found: Sequence[CachedPictures]) -> None:
+    for cached in found:
+        cached.remove()
 
 
 def _tree_bytes(folder: Path) -> int:
