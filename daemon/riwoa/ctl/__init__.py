@@ -39,6 +39,7 @@ VERBS = {
     "replies": ("replies", "what the language model wrote, and what came of it"),
     "events": ("events", "what happened to the runs; --follow waits for more"),
     "alerts": ("alerts", "try how you are told of what happens, and what was told"),
+    "follow": ("follow", "tell MLflow or Weights & Biases of a run as it goes on"),
     "doctor": ("doctor", "whether machine, configuration and state are fit for a search; what mends them"),
     "logs": ("logs", "what the daemon logged, or where that is"),
     "dump": ("dump", "every candidate as CSV or Parquet"),
