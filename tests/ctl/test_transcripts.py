@@ -130,6 +130,21 @@ def _leader(accuracy: float, error: float, tries: int, latency_ms: float) -> dic
 
 
 @contextmanager
+def _littered(home: Path, past: Path) -> Iterator[None]:
+    """A journal, an export that was killed, and a backup too many; no byte of them is written."""
+    state = home / ".riwoa"
+    shutil.copytree(past, state)
+    staging = state / ".export.5f0c2a91.riwoa"
+    sizes = {staging / ".riwoa": 0, staging / "new" / "model.onnx": 2_100_000}
+    sizes |= {state / "backups" / f"riwoa-202611{day:02}-031502.db": 88_000_000 for day in range(1, 9)}
+    for file, size_bytes in sizes.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as stream:
+            stream.truncate(size_bytes)
+    yield
+
+
+@contextmanager
 def _photos(home: Path, past: Path) -> Iterator[None]:
     make_photos(home / "photos", 8, 60, source="digits")
     yield
@@ -139,6 +154,7 @@ _ON: dict[str, Callable[[Path, Path], Any]] = {
     "history": _journal,
     "status": _running,
     "recovery": _killed,
+    "service": _littered,
     "quickstart": _photos,
 }
 
