@@ -362,7 +362,7 @@ def test_nothing_is_imported_from_the_working_directory(
     if path is not None:
         monkeypatch.setenv("PYTHONPATH", path)
         (nothing_named / "sitecustomize.py").unlink()  # Python itself looks for that there, before any program begins
-    for arguments in (["riwoad", *sets(table)], ["riwoactl", "status"], ["riwoactl", "export"]):
+    for arguments in (["riwoad", *sets(table, "run.export=true")], ["riwoactl", "status"], ["riwoactl", "export"]):
         done = program(arguments[0], *arguments[1:])
         assert (done.returncode, executed.exists()) == (0, False), done.stderr
 
