@@ -206,7 +206,8 @@ def test_recommendations_follow_from_the_numbers(report: Report) -> None:
     idle = SLOTS * (GENERATIONS - LAST_GAIN - 1)
     told = "\n".join(report.advice)
     assert f"the last {idle} of {SLOTS * GENERATIONS} evaluations found nothing better" in told
-    assert re.search(r"depth explains \d+ % of how accuracy differs.*largest choice \(4\): consider a larger range", told)
+    said = r"depth explains \d+ % of how accuracy differs.*largest choice \(4\): consider a larger range"
+    assert re.search(said, told)
     assert "language model" not in told  # none took part
     assert report.genes[0].gene == "depth"
     assert report.incidents[0].evaluations == SLOTS * 20

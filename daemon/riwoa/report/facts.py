@@ -488,11 +488,12 @@ class Report:
 
     @property
     def next_choice(self) -> FrontPoint | None:
-        """What to deploy where the winner does not serve: the fastest that cannot be told from it, if it is faster."""
+        """What to deploy where the winner does not serve: the fastest that test pictures cannot tell from it."""
         w = self.winner
         if w is None or w.latency_ms is None:
             return None
-        faster = [point for point in self.alike if point.within and point.latency_ms < w.latency_ms]
+        tested = [point for point in self.alike if point.within and point.test is not None]
+        faster = [point for point in tested if point.latency_ms < w.latency_ms]
         return min(faster, key=lambda point: point.latency_ms, default=None)
 
     def to_json(self) -> dict[str, Any]:

@@ -145,6 +145,8 @@ def _from_largest(space: Any, architecture: Json) -> tuple[Change, ...] | None:
     if known is None:
         return None
     most = largest(known)
+    if not most:  # of names there is no largest
+        return None
     return tuple(c for c in changes_between(most, architecture) if c.gene in most)
 
 

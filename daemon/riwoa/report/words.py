@@ -81,7 +81,7 @@ def latency_source(report: Report) -> str:
         return "no latency was asked for"
     if winner.timed is not None:
         return (
-            f"one picture at a time on {hardware(report)}{winner.timed.runtime}, in the exported file. "
+            f"one picture at a time on {hardware(report)}{winner.timed.runtime}, as exported. "
             f"The latency table predicted {milliseconds(winner.latency_ms)}"
         )
     if report.table.runtime:
@@ -160,7 +160,10 @@ def kept(report: Report, winner: Winner) -> str:
     if limit_ms is None:
         return "It keeps every limit." if report.aim.limits else ""
     if winner.timed is None:
-        return "It keeps every limit by the table."
+        if winner.latency_ms is None or limit_is_sure(report, winner.latency_ms, None):
+            return "It keeps every limit by the table."
+        most = milliseconds(winner.latency_ms * (1 + (winner.interval or 0.0)))
+        return f"It keeps the limit of {milliseconds(limit_ms)} by the table, within whose error lies {most} too."
     if winner.timed.high_ms <= limit_ms:
         return "It keeps every limit, by the table and by the clock."
     most, limit = milliseconds(winner.timed.high_ms), milliseconds(limit_ms)
@@ -312,7 +315,12 @@ def _alike_row(report: Report, point: FrontPoint) -> tuple[str, ...]:
 
 def worst(point: FrontPoint) -> str:
     """How much worse than the winner a network may be, 95 %; "" where that is not known."""
-    return "" if point.behind is None else f"{100 * max(0.0, -point.behind[0]):.2f} points"
+    return "" if point.behind is None else points(max(0.0, -point.behind[0]))
+
+
+def points(share: float) -> str:
+    """A difference of accuracies, without a sign of its own."""
+    return f"{100 * share:.2f} points"
 
 
 def front_caption(report: Report) -> str:
@@ -358,11 +366,11 @@ def files(report: Report) -> str:
     winner, command = report.winner, f"`riwoactl export --run {report.run_id}`"
     assert winner is not None
     if not winner.files.names:
-        what = "its files, model.onnx among them" if report.task.weights else "its sizes; it has no weights here"
+        what = "its files, model.onnx among them" if report.task.weights else "its sizes; weights this run has none"
         return f"{command} writes {what}."
     models = ", ".join(name for name in winner.files.names if name.startswith("model."))
     if not models:
-        return "Its sizes lie in `export/` of the state directory; it has no weights here."
+        return "Its sizes lie in `export/` of the state directory; weights this run has none."
     return f"Its files lie in `export/` of the state directory: {models} and README.md, which says how to use them."
 
 
@@ -386,7 +394,8 @@ def cost(report: Report) -> str:
     """What the run took of time, in a sentence's words."""
     c = report.cost
     wall_s = c.ended_unix_s - c.began_unix_s
-    told = f"in {duration(c.working_s)} of searching, {c.generations:,} generations"
+    many = "generation" if c.generations == 1 else "generations"
+    told = f"in {duration(c.working_s)} of searching, {c.generations:,} {many}"
     told += f"; {c.failures:,} of them failed" if c.failures else ""
     if wall_s - c.working_s > _LITTLE_S:
         told += f". From first to last it was {duration(wall_s)}"
