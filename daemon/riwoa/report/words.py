@@ -258,7 +258,7 @@ def alternatives(report: Report) -> str:
         told += "Choose among them by latency, not by their test figures: what chooses, flatters. "
         told += "On validation nobody knows which pictures each got right, so differences there have no range. "
     if any(point.measured_ms is None for point in report.alike) and any(p.measured_ms for p in report.front):
-        told += "The clock was asked only of the best on validation (`run.finalists`)."
+        told += "The clock is asked of `run.finalists` networks at the end of a run."
     return told.strip()
 
 
