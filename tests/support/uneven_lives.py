@@ -133,7 +133,7 @@ def replayed(recorded: Mapping[int, GenerationRecord]) -> Watch:
                 wanted = set(keys)
                 told = {i.architecture_key for i in recorded[conductor.generation].individuals}
                 assert told <= wanted, "it asked for others"
-                await asyncio.wait([t for key, t in self._tasks.items() if key in told] or [asyncio.sleep(0)])
+                await asyncio.gather(*(task for key, task in self._tasks.items() if key in told))
                 self.settle()
                 return told
 

@@ -61,7 +61,9 @@ class _Search:
             make_strategy("riwoa", space, landscape.aim, seed, params, landscape.free_load),
             guide=screening_of(one, params, space),
         )
-        self._landscape, self._settings, self._seed = landscape, settings, seed
+        assert landscape.best is not None
+        self._landscape, self._best = landscape, landscape.best
+        self._settings, self._seed = settings, seed
         self._known: set[str] = set()
         self._time = 0.0
         self._met = False
@@ -116,7 +118,7 @@ class _Search:
     def _note(self, p: Proposal) -> None:
         self._known.add(self._key(p))
         measured = self._landscape.measure(self._driver.codec.decode(p.genotype[None])[0])
-        self._met |= measured.value >= self._landscape.best and bool(self._landscape.aim.feasible(measured.load))
+        self._met |= measured.value >= self._best and bool(self._landscape.aim.feasible(measured.load))
 
     def _evaluated(self, p: Proposal, slot: int) -> Evaluated:
         m = self._landscape.measure(self._driver.codec.decode(p.genotype[None])[0])

@@ -97,7 +97,7 @@ class GenerationRunner:
         inputs, events = self._inputs(generation, failure, late=late)
         verdicts = await proposals.judge(generation, individuals, joined, self._ledger.won)
         state = driver.strategy.snapshot() | (self._under_way.snapshot() if phase.asynchronous else {})
-        commit = Commit(generation, phase.name, individuals, joined, inputs | arrivals.inputs, state, started_s)
+        commit = Commit(generation, phase.name, individuals, joined, {**inputs, **arrivals.inputs}, state, started_s)
         await self._ledger.commit(commit, verdicts.rejected, verdicts.entries, events)
         await proposals.committed(generation, individuals, joined, verdicts)
         self._existing.committed(individuals, objective)
