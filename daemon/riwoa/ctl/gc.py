@@ -10,7 +10,7 @@ from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.screen import counted, facts, paragraph
 from riwoa.errors import StateLockedError
-from riwoa.files.lock import holder, locked
+from riwoa.files.lock import Lock, holder, locked
 from riwoa.paths import StatePaths, client_state
 from riwoa.service.leftovers import KEPT_BACKUPS, Leftover, find_leftovers
 from riwoa_storage.backup import reclaimable_bytes
@@ -53,7 +53,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     return 0
 
 
-def _alone(paths: StatePaths) -> Any:
+def _alone(paths: StatePaths) -> Lock:
     """The state directory's lock.
 
     Raises:
@@ -62,10 +62,10 @@ def _alone(paths: StatePaths) -> Any:
     try:
         return locked(paths)
     except StateLockedError:
-        process = holder(paths) or "a daemon"
-        who = f"process {process}" if isinstance(process, int) else process
+        process = holder(paths)
+        who = f"process {process}" if process else "a daemon"
         raise StateLockedError(
-            f"{who} works in {paths.directory}; `riwoactl stop` ends it, then delete: without --yes it is listed"
+            f"{who} works in {paths.directory}: `riwoactl stop` ends it; without --yes it is listed meanwhile"
         ) from None
 
 
