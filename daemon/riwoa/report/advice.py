@@ -8,6 +8,7 @@ from itertools import pairwise
 from riwoa.operators import operator_words
 from riwoa.report import words
 from riwoa.report.facts import Z95, OperatorCredit, Report, Winner
+from riwoa.text import duration
 
 _IDLE_SHARE, _IDLE_LEAST = 0.3, 50  # of the evaluations at the end that brought nothing
 _ROOM = 1.15  # of where it stopped improving, to be safe
@@ -183,6 +184,11 @@ def _model(report: Report) -> str:
     others = [c for c in report.operators if c.operator not in ("semantic", "placebo") and c.proposals >= 10]
     best = max(others, key=lambda c: c.win_rate or 0.0, default=None)
     said = f"The language model's proposals beat their parents in {_rate(model)}"
+    if report.learning.writing_s >= 1:
+        said = (
+            f"The language model wrote for {duration(report.learning.writing_s)}; its proposals beat their parents in "
+        )
+        said += _rate(model)
     without = 'a run without it (`cognition.provider = "none"`) may be as good'
     if best is not None and best.low > model.high:
         return f"{said}; those of the kind '{operator_words(best.operator)}' do in {_rate(best)}: {without}."
@@ -191,7 +197,7 @@ def _model(report: Report) -> str:
         return f"{said}; nothing was left to chance in its place, so whether that is much is not known: {more}."
     versus = f"random changes in its place in {_rate(chance)}"
     if model.low > chance.high:
-        return f"The language model helped: its proposals beat their parents in {_rate(model)}, {versus}."
+        return f"{said}, {versus}: it helped."
     if chance.low > model.high:
         return f"{said}, {versus}, which is more: {without}."
     return f"{said}, {versus}. Whether it helps is not known: {more}; {without}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from riwoa.operators import operator_words
@@ -12,6 +13,7 @@ from riwoa.text import duration
 
 _SHADES = 5  # of a map's dots
 _BEGIN = 0.05  # of the evaluations: what was best before that is not drawn, for it presses the rest together
+_BETTER = 0.75  # of the front is drawn
 _LEAST_SHARE = 0.01  # of a gene that is worth a bar
 
 
@@ -79,15 +81,16 @@ def _best(plot: Plot, report: Report, across: Callable[[Step], float], end: floa
 def front(report: Report) -> str:
     """The front with error bars, random search's shadow and what else was evaluated; "" where nothing has a latency.
 
-    Of values only the better part is drawn, for the worst would press what people choose among into a line.
+    Only the better part is drawn, for the worst would press what people choose among into a line.
     """
-    points = [p for p in report.front if p.latency_ms]
-    if not points:
+    shown = _better_part(report, [p for p in report.front if p.latency_ms])
+    if not shown:
         return ""
     target = [report.aim.target_ms] if report.aim.target_ms is not None else []
-    x = Axis.around("latency by the table, ms", [*(p.latency_ms for p in points), *target])
-    y = _values(report, _better_part(report, points))
-    shown = [p for p in points if y.low <= p.value.value <= y.high]
+    x = Axis.around("latency by the table, ms", [*(p.latency_ms for p in shown), *target])
+    best = shown[0].value
+    y = _values(report, [*(p.value.value for p in shown), *(best.interval or ())])
+    shown.sort(key=lambda p: p.latency_ms)
     plot = Plot("the front", x, y)
     for ms, value in report.cloud.points:
         if x.low <= ms <= x.high and y.low <= value <= y.high:
@@ -116,16 +119,14 @@ def _front_network(plot: Plot, report: Report, p: FrontPoint) -> None:
     else:
         plot.dot(p.latency_ms, p.value.value, "front", told, radius=3)
     if p == report.next_choice:
-        plot.note(p.latency_ms, p.value.value, p.place, above=-22)
+        px, py = plot.at(p.latency_ms, p.value.value)
+        plot.text(px - 7, py - 7, p.place, "end", "label")
 
 
-def _better_part(report: Report, points: Sequence[FrontPoint]) -> list[float]:
-    """Of the front's values those that are not far worse than the middle one, with their ranges."""
-    values = sorted((p.value.value for p in points), reverse=not report.aim.lowered)
-    reach = 3 * abs(values[0] - values[len(values) // 2]) or abs(values[0] - values[-1])
-    kept = [p for p in points if abs(p.value.value - values[0]) <= reach]
-    best = min(kept, key=lambda p: abs(p.value.value - values[0]))
-    return [*(p.value.value for p in kept), *(best.value.interval or ())]
+def _better_part(report: Report, points: Sequence[FrontPoint]) -> list[FrontPoint]:
+    """The front but for the worst quarter of its networks."""
+    ordered = sorted(points, key=lambda p: p.value.value, reverse=not report.aim.lowered)
+    return ordered[: max(2, math.ceil(_BETTER * len(ordered)))]
 
 
 def against_winner(report: Report) -> str:

@@ -77,7 +77,13 @@ def _figure(chart: str, caption: str, keys: Iterable[tuple[str, str, str]] = ())
         f'<span class="named"><span class="key {form} of-{of}"></span>{text(name)}</span>' for of, form, name in keys
     ]
     legend = f'<div class="legend">{" ".join(named)}</div>' if named else ""
-    return f"<figure>{chart}{legend}<figcaption>{prose(caption)}</figcaption></figure>"
+    told = f"<figcaption>{prose(caption)}</figcaption>" if caption else ""
+    return f"<figure>{chart}{legend}{told}</figure>"
+
+
+def _beside(left: str, right: str) -> str:
+    """Two things side by side, on a phone one below the other."""
+    return f'<div class="charts"><div>{left}</div><div>{right}</div></div>'
 
 
 def _details(summary: str, *parts: str) -> str:
@@ -92,7 +98,12 @@ def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     body = "".join(
         "<tr>" + "".join(_cell(name, found) for name, found in zip(head, row, strict=True)) + "</tr>" for row in rows
     )
-    return f'<div class="scroll"><table><tr class="head">{top}</tr>{body}</table></div>' if body else ""
+    if not body:
+        return ""
+    # Where it is wider than its room it is scrolled sideways, by keyboard too.
+    named = text("table: " + ", ".join(filter(None, head)))
+    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{named}">'
+    return f'{opening}<table><tr class="head">{top}</tr>{body}</table></div>'
 
 
 def _cell(name: str, found: str) -> str:
@@ -149,13 +160,7 @@ def _winner(report: Report) -> str:
         largest = f"<h3>Against the largest network of the space</h3>{told}"
     return _section(
         "The winner",
-        '<div class="charts"><div>',
-        _pairs(_winner_rows(report, w)),
-        "</div><div>",
-        drawn,
-        _layer_table(w),
-        largest,
-        "</div></div>",
+        _beside(_pairs(_winner_rows(report, w)), f"{drawn}{_layer_table(w)}{largest}"),
     )
 
 
@@ -200,7 +205,8 @@ def _alike(report: Report) -> str:
         charts.against_winner(report), "", [("alike", "box", "difference"), ("alike", "line", "95 % interval")]
     )
     table = _rows(words.alike_head(report), words.alike_rows(report))
-    return _section("The next choices", _p(words.alternatives(report)), chart, table)
+    told = _p(words.alternatives(report))
+    return _section("The next choices", told, _beside(chart, table) if chart else table)
 
 
 def _course(report: Report) -> str:
@@ -252,8 +258,10 @@ def _front(report: Report) -> str:
     head = ("network", "latency", words.judged_on(report), words.judged_on(report, test=True))
     return _section(
         "What another latency would cost",
-        _figure(chart, words.front_caption(report), keys),
-        _details("These networks as a table", _rows(head, rows)),
+        _beside(
+            _figure(chart, "", keys),
+            _p(words.front_caption(report)) + _details("These networks as a table", _rows(head, rows)),
+        ),
     )
 
 
@@ -297,12 +305,15 @@ def _origin(report: Report) -> str:
             _rows(("network", "by", words.judged_on(report), "gain over its parent", "what changed"), rows),
         ),
         "<h3>How often a change was for the better</h3>",
-        _figure(
-            charts.operators(report.operators),
-            words.counted(report),
-            [*keys, ("training", "box", "language model")] if report.learning.requests else keys,
+        _beside(
+            _figure(
+                charts.operators(report.operators),
+                "",
+                [*keys, ("training", "box", "language model")] if report.learning.requests else keys,
+            ),
+            _p(words.counted(report))
+            + _details("As a table, and what each does", _rows(head, credit), _p(words.glossary(report), "soft")),
         ),
-        _details("As a table, and what each does", _rows(head, credit), _p(words.glossary(report), "soft")),
     )
 
 
@@ -343,7 +354,7 @@ def _landscape(report: Report) -> str:
     if not seen and not matters:
         return ""
     of = report.visited.of if report.visited is not None else 0
-    told = f"The {of:,} evaluated networks, alike ones near each other (principal components of their choices)."
+    told = f"The {of:,} candidates, alike ones near each other (principal components of their choices)."
     return _section(
         "Where it looked, and what matters",
         '<div class="charts">',

@@ -245,7 +245,7 @@ class _Reading:
         found, count = [], len(self._columns.values)
         if count > min(MOST_CLOUD, MOST_MAPPED):
             found.append(
-                f"Of {count:,} evaluated networks the charts show {MOST_CLOUD:,}, evenly spread over the run; "
+                f"Of {count:,} candidates the charts show {MOST_CLOUD:,}, evenly spread over the run; "
                 "the front and the curve of the best are complete."
             )
         if count > MOST_SAMPLED:

@@ -19,7 +19,7 @@ from riwoa.text import printable
 WIDTH, HEIGHT = 400, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 26, 42
 _TICKS = 5
-_LETTER = 6.8  # user units of a letter, for the room that a label needs
+_LETTER = 7.2  # user units of a letter, for the room that a label needs
 Number = Callable[[float], str]
 
 

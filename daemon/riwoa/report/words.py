@@ -12,7 +12,7 @@ from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report
 from riwoa.search.paired import LEVEL
 from riwoa.text import duration, measured, named_measure, number
 
-NO_VALUE = "unknown"
+NO_VALUE, WINNER = "unknown", "the winner"
 _LINE_TOLD = 3  # operators of the winner's line
 _LITTLE_S = 60.0
 
@@ -217,8 +217,8 @@ def counted(report: Report) -> str:
     told = f"{c.candidates:,} candidates: {', '.join(parts)}."
     if c.changed is not None and c.candidates > c.changed:
         told += (
-            f" {c.changed:,} of them changed an earlier network, {c.candidates - c.changed:,} began anew. A proposal "
-            "that came to no candidate is counted below too."
+            f" {c.changed:,} of them changed an earlier network, {c.candidates - c.changed:,} began anew. "
+            "Proposals that came to no candidate are counted at their operator all the same."
         )
     return told
 
@@ -287,10 +287,11 @@ def tie(report: Report, winner: Winner) -> str:
 
 def alike_head(report: Report) -> tuple[str, ...]:
     """What ``alike_rows`` tells, by column."""
-    head = ("network", "by the table", "by the clock", judged_on(report))
+    unit = "points " if report.aim.is_accuracy else ""
+    by = f"{unit}against it on {judged_on(report, test=tested(report))}"
     if not tested(report):
-        return (*head, "against the winner", "worse by at most")
-    return (*head, "against the winner", "test", "against the winner on test", "worse by at most")
+        return "network", "by the table", "by the clock", by, "worse by at most"
+    return "network", "by the table", "by the clock", judged_on(report), by, "worse by at most"
 
 
 def alike_rows(report: Report) -> list[tuple[str, ...]]:
@@ -303,14 +304,14 @@ def _alike_row(report: Report, point: FrontPoint) -> tuple[str, ...]:
     a, w = report.aim, report.winner
     assert w is not None
     measured_ms = "not timed" if point.measured_ms is None else milliseconds(point.measured_ms)
-    head = (point.place, milliseconds(point.latency_ms), measured_ms, value(a, point.value.value))
+    head = (point.place, milliseconds(point.latency_ms), measured_ms)
     less = "" if point.less is None else difference(a, point.less, point.behind)
-    less, most = ("the winner", "") if point.is_winner else (less, worst(point))
+    less, most = (WINNER, "") if point.is_winner else (less, worst(point))
+    less, most = (shown.replace(" points", "") for shown in (less, most))  # the head says so
     if not tested(report):
         return (*head, less, most)
-    seen = "the winner" if point.is_winner else difference(a, point.value.value - w.validation.value)
-    test = "not judged" if point.test is None else value(a, point.test.value)
-    return (*head, seen, test, less, most)
+    behind = "" if point.is_winner else f" ({100 * (point.value.value - w.validation.value):+.2f})"
+    return (*head, f"{value(a, point.value.value)}{behind}", less, most)
 
 
 def worst(point: FrontPoint) -> str:
@@ -420,7 +421,8 @@ def _origin(report: Report, winner: Winner) -> tuple[str, str]:
 def line(report: Report, winner: Winner) -> str:
     """What the steps to the winner gained, by operator."""
     shown = [
-        f"{difference(report.aim, share.gain)} by {operator_words(share.operator)} in {share.steps}"
+        f"{difference(report.aim, share.gain)} in {share.steps} step{'s' if share.steps > 1 else ''} "
+        f"by {operator_words(share.operator)}"
         for share in winner.line[:_LINE_TOLD]
     ]
     more = winner.line[_LINE_TOLD:]
