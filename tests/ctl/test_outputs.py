@@ -33,7 +33,9 @@ VERBS: dict[str, tuple[str, ...]] = {
     "supernet rank": ("supernet", "rank", "--subnets", "1", "--epochs", "1", "--out"),
     "predictor train": ("predictor", "train", "--out"),
     "table import": ("table", "import", "nas-bench-201", "o.pth", "--out"),
-    "lut build": ("lut", "build", "--repeats", "10", "--sessions", "0", "--resolutions", "24", "--table"),
+    "lut build": (
+        *("lut", "build", "--repeats", "2", "--networks", "10", "--sessions", "0", "--resolutions", "24", "--table"),
+    ),
     "bench table": (
         *("bench", "table", "t.npz", "--genes", "ops", "--nominal", "--maximize", "acc", "--seeds", "1"),
         *("--budget", "20", "--strategies", "random", "--out"),
