@@ -60,11 +60,15 @@ RACED = (
 FRONT = (*LATENCY, "objective.kind=front", "objective.latency_ms=9.0", "search.strategy=gp", "run.generations=12")
 
 
+def write_table(place: Path) -> Path:
+    np.savez(place / "cells.npz", ops=OPS, acc=ACCURACY, test=ACCURACY - 1, early=0.7 * ACCURACY)
+    np.savez(place / "latency.npz", phone_ms=LATENCY_MS)
+    return place / "cells.npz"
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "cells.npz", ops=OPS, acc=ACCURACY, test=ACCURACY - 1, early=0.7 * ACCURACY)
-    np.savez(tmp_path / "latency.npz", phone_ms=LATENCY_MS)
-    return tmp_path / "cells.npz"
+    return write_table(tmp_path)
 
 
 def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path, tmp_path: Path) -> None:

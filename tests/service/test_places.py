@@ -369,7 +369,7 @@ def test_nothing_is_imported_from_the_working_directory(
 
 def test_neither_the_supernets_workers_nor_a_measurement_import_from_there(nothing_named: Path) -> None:
     executed = trapped(nothing_named)
-    quick = ["--repeats", "10", "--sessions", "0", "--resolutions", "24", "--table", "t.json"]
+    quick = ["--repeats", "2", "--networks", "10", "--sessions", "0", "--resolutions", "24", "--table", "t.json"]
     assert program("riwoactl", "lut", "build", *quick).returncode == 0
     (nothing_named / ".riwoa").mkdir()
     small = ["run.generations=1", "run.polish_evaluations=0", "search.population=4", "oracle.workers=1"]

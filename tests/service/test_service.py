@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import os
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import numpy as np
 import psutil
 import pytest
 
+from riwoa.ctl import main
 from riwoa.ctl.help import read_page
 from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
@@ -161,8 +163,11 @@ def on_a_terminal(state: Path, settings: Sequence[str]) -> Iterator[tuple[subpro
 
 
 def status(state: Path) -> dict[str, Any]:
-    answer = ctl(state, "status", "--json")
-    return dict(json.loads(answer.stdout))
+    """What the verb says, without a process for it: who waits asks often, and the daemon needs the core."""
+    with io.TextIOWrapper(io.BytesIO(), "utf-8") as said, redirect_stdout(said):
+        main(["status", "--json", "--state", str(state)])
+        said.seek(0)
+        return dict(json.loads(said.read()))
 
 
 def wait_for(state: Path, condition: Any, timeout_s: float = 60) -> dict[str, Any]:
