@@ -363,7 +363,7 @@ def test_what_people_ask_stands_in_the_order_in_which_they_ask_and_the_inner_lif
     names = [line[:13].strip() for line in lines if line[:13].strip()]
     assert names == ["state", "now", "best", "latency", "progress", "time left", "improved", "wrong", "files"]
     assert lines[0].startswith("state        running for 1 min 00 s, since ")
-    assert "improved     30 s ago: +0.12 points, by small step (climb) in generation 5" in lines
+    assert "improved     30 s ago: +0.12 points, by guided step (climb) in generation 5" in lines
     assert "time left    about 55 s of search and polish; then the winner is judged, timed and exported" in lines
     assert any("the language model: breaker open, 4 batches left: killed by signal 9" in line for line in lines)
     assert not any(word in "\n".join(lines) for word in ("credit", "adapter  ", "digest", "oracle-0", "revision"))

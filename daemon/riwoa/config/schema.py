@@ -65,7 +65,9 @@ class Run(Section):
     """How long to search, and from which seed."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the run")
-    generations: Positive = live(200, "generations of search before the polish")
+    generations: Positive = live(
+        200, "generations of search before the polish, where it is asynchronous of search.offspring candidates each"
+    )
     evaluations: Positive | None = live(
         None,
         "most unique evaluations of search and polish together, which keeps at most a quarter of them; the first "
@@ -217,6 +219,11 @@ class Search(Choosing):
         description="candidates that riwoa and gp ask at once; unless set, as many as a new run has workers, where "
         "these are more",
     )
+    asynchronous: bool = Field(
+        False,
+        description="ask for another candidate as soon as one has been evaluated, so that no worker waits for the "
+        "slowest of a generation (riwoa, gp); one is then what has arrived, mostly one candidate",
+    )
     p_semantic: Share = live(0.3, "share of attacks, half of all moves, handed to the language model")
     placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
@@ -228,6 +235,10 @@ class Search(Choosing):
     riwoa: RiwoaSettings = RiwoaSettings()
     gp: BayesianSettings = BayesianSettings()
     woa: WhaleSettings = WhaleSettings()
+
+    def commits(self, generations: int) -> int:
+        """So many generations of ``offspring`` candidates, as they are committed: asynchronously one by one."""
+        return generations * self.offspring if self.asynchronous else generations
 
     @property
     def settings(self) -> Section | None:

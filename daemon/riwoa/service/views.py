@@ -18,6 +18,7 @@ from riwoa.run.limits import Range, journaled_objective, standings
 from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.phases import polish_budget
 from riwoa.run.provision import Provision
+from riwoa.run.strategy import scheduled_generations
 from riwoa.search.fitness import Objective
 from riwoa.service.governor import Governor
 from riwoa.service.limit_text import limits_view
@@ -50,7 +51,7 @@ def run_view(conductor: Conductor, memory: str | None) -> RunStatus:
         "strategy": config.search.strategy,
         "phase": conductor.phase,
         "generation": conductor.generation,
-        "generations": config.run.generations,
+        "generations": scheduled_generations(config),
         "most_evaluations": config.run.evaluations,
         "digest": conductor.history.digest,
         "target_ms": conductor.objective.latency_target_ms,
