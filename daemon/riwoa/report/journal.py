@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ class Columns:
         values: larger is better.
         latencies_ms: 0 where none is known.
         uniform: whether it was drawn before the search chose anything.
+        candidates: how many the search proposed, in whatever they ended.
+        repeats: of these, whose answer was known.
+        dropped: of these, given up on a cheaper evaluation.
     """
 
     generations: IntArray
@@ -38,6 +42,9 @@ class Columns:
     values: FloatArray
     latencies_ms: FloatArray
     uniform: npt.NDArray[np.bool_]
+    candidates: int
+    repeats: int
+    dropped: int
 
     def places(self, numbers: Iterable[int]) -> list[Place]:
         """Where these stand."""
@@ -52,13 +59,16 @@ def read_summaries(reader: JournalReader, run: RunRecord) -> list[GenerationSumm
 def read_columns(reader: JournalReader, run: RunRecord, objective: Objective) -> Columns:
     """The columns of a run. Not checked, as a picture need not be; a run with a metric of its own is read whole."""
     rows: list[tuple[int, int, float, float, bool]] = []
+    ends: Counter[tuple[str, bool]] = Counter()
     if objective.raised == "accuracy":
         for p in reader.history.points(run.run_id):
+            ends[p.status, p.cache_hit] += 1
             if p.status == "ok" and p.accuracy is not None:
                 value = -p.accuracy if objective.lowered else p.accuracy
                 rows.append((p.generation, p.slot, value, p.latency_ms or 0.0, p.operator in _UNIFORM))
     else:
         for generation, i in reader.individuals(run.run_id):
+            ends[i.status, i.cache_hit] += 1
             value = objective.value(i.metrics)
             if i.status == "ok" and math.isfinite(value):
                 latency_ms = float(i.metrics.get("latency_ms") or 0.0)
@@ -70,6 +80,9 @@ def read_columns(reader: JournalReader, run: RunRecord, objective: Objective) ->
         np.array(values, dtype=np.float64),
         np.array(latencies, dtype=np.float64),
         np.array(uniform, dtype=np.bool_),
+        candidates=ends.total(),
+        repeats=sum(count for (_, repeat), count in ends.items() if repeat),
+        dropped=sum(count for (status, repeat), count in ends.items() if status == "dropped" and not repeat),
     )
 
 

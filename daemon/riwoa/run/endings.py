@@ -1,4 +1,4 @@
-"""Why a run's search ends before its schedule: nothing is left to find. Journaled once, and told in plain words."""
+"""Why a run ends before its schedule: nothing is left to find, or its time is over. Journaled, and told in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from riwoa.log import get_logger
 from riwoa.run.existing import Existing
 from riwoa.run.journal import RunJournal
 from riwoa.search.fitness import Objective
-from riwoa_storage.events import Event, SearchConverged, SpaceExhausted
+from riwoa_storage.events import DeadlineReached, Event, SearchConverged, SpaceExhausted
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Phase
 
@@ -16,7 +16,7 @@ _log = get_logger("conductor")
 
 
 class Endings:
-    """Finds that a search has nothing left to find, and says so.
+    """Finds that a search has nothing left to find, and says so; journals that a deadline has come.
 
     Args:
         journal: of the run.
@@ -61,6 +61,13 @@ class Endings:
         candidates = self._existing.idle
         event = SearchConverged(run_id=self._journal.run_id, generation=generation, candidates=candidates)
         await self._put(event, "search_converged", candidates=candidates)
+
+    async def late(self, deadline: str | None, generation: int, phase: Phase) -> None:
+        """Journal that the deadline has ended the run."""
+        run_id = self._journal.run_id
+        event = DeadlineReached(run_id=run_id, generation=generation, deadline=deadline, phase=phase)
+        await self._journal.writer.put_event(event)
+        _log.info("deadline_reached", phase=phase, generation=generation)
 
     async def _put(self, event: Event, name: str, **facts: object) -> None:
         if (name, event.generation) in self._told:

@@ -38,10 +38,8 @@ class Cursor:
     def __init__(self, file: Path, place: str, key: str) -> None:
         self._file = file
         self._name = f"{key} {place}"
-        found = json_object(file).get(self._name)
-        kept: dict[str, Any] = found if isinstance(found, dict) else {}
-        self.next = kept["next"] if isinstance(kept.get("next"), int) else 0
-        self.is_over = kept.get("over") is True
+        found: Any = json_object(file).get(self._name)
+        self.next, self.is_over = (int(found["next"]), bool(found["over"])) if _is_cursor(found) else (0, False)
 
     def move(self, to: int, *, is_over: bool = False) -> None:
         """Keep how far it is.
@@ -55,6 +53,10 @@ class Cursor:
             replace_durably(self._file, json.dumps(content, indent=1).encode())
         except OSError as error:
             raise unwritable(self._file, error, "run it as the user whose state directory that is") from None
+
+
+def _is_cursor(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("next"), int) and "over" in found
 
 
 class Follower:
