@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from riwoa.cognition.endpoint import ServerError
 from riwoa.cognition.protocol import Choice, GenerationSettings
@@ -106,16 +106,14 @@ def read_completion(answer: Any, body: Mapping[str, Any]) -> Completion:
         raise ServerError("the server's answer holds no choices: it is no chat completion", "strange")
     texts = tuple(_text(choice) for choice in choices[: body.get("n", 1)])
     usage = answer.get("usage")
-    counted = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
-    guessed = (most_tokens(body)[0], _tokens(sum(map(len, texts))))
-    tokens = [n if _is_credible(n) else guess for n, guess in zip(counted, guessed, strict=True)]
+    read, written = (usage.get(f"{of}_tokens") if isinstance(usage, dict) else None for of in ("prompt", "completion"))
     return Completion(
         texts=texts,
         model=_name(answer.get("model")),
         fingerprint=_name(answer.get("system_fingerprint")),
-        tokens_in=tokens[0],
-        tokens_out=tokens[1],
-        estimated=not all(map(_is_credible, counted)),
+        tokens_in=read if _is_credible(read) else most_tokens(body)[0],
+        tokens_out=written if _is_credible(written) else _tokens(sum(map(len, texts))),
+        estimated=not (_is_credible(read) and _is_credible(written)),
     )
 
 
@@ -141,7 +139,7 @@ def _name(said: Any) -> str | None:
     return printable(said, _MOST_NAME).encode(errors="replace").decode() if isinstance(said, str) and said else None
 
 
-def _is_credible(count: Any) -> bool:
+def _is_credible(count: Any) -> TypeGuard[int]:
     return isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 10**9
 
 
