@@ -25,6 +25,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.service.test_service import LEARNS, SMALL, command, trainings
 from tests.service.test_service import table as table
+from tests.service.test_service import whole as whole
 
 KILLS = int(os.environ.get("TEST_KILLS", "100"))
 LIVES = 400  # more than any run needs: a life that makes no progress would never end
@@ -151,8 +152,8 @@ def hunted(tmp_path: Path, table: Path, settings: Sequence[str], failpoint: str,
 
 
 @pytest.mark.timeout(400)
-def test_killed_before_and_after_commits_it_ends_in_the_same_digest(tmp_path: Path, table: Path) -> None:
-    hunted(tmp_path, table, SMALL, "journal.after_commit:11")
+def test_killed_before_and_after_commits_it_ends_in_the_same_digest(tmp_path: Path, table: Path, whole: Path) -> None:
+    hunted(tmp_path, table, SMALL, "journal.after_commit:11", whole)
 
 
 @pytest.mark.crash

@@ -34,6 +34,7 @@ from riwoa.config.kinds.command import CommandSettings
 from riwoa.config.kinds.predictor import PredictorSettings
 from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.kinds.table import TableSettings
+from riwoa.config.server import ServerSettings
 from riwoa.config.strategies import strategy_table
 from riwoa.search.baselines import Whale
 from riwoa.search.bayesian import BayesianSearch
@@ -378,12 +379,12 @@ class Cognition(Choosing):
     """Who writes semantic proposals, and how they learn."""
 
     chooses = "provider"
-    choices = ("model", "scripted", "none")
+    choices = ("model", "http", "scripted", "none")
 
     provider: str = Field(
         "model",
-        description="a language model; scripted: deterministic replies, for tests; none: geometric moves only; or the "
-        "name of a provider of another package",
+        description="a language model; http: one on a server; scripted: deterministic replies, for tests; none: "
+        "geometric moves only; or the name of a provider of another package",
     )
     model: str = restart(
         "auto", "auto, smollm2, a hub id (org/name), a directory or a GGUF file; see `riwoactl model`", min_length=1
@@ -431,6 +432,13 @@ class Cognition(Choosing):
     probes: Annotated[int, Field(ge=1, le=10_000)] = Field(
         12, description="fixed requests that judge an adapter's validity and variety"
     )
+    http: ServerSettings = ServerSettings()
+
+    @model_validator(mode="after")
+    def _has_a_server(self) -> Cognition:
+        if self.provider == "http" and self.http.url is None:
+            raise ValueError('provider = "http" needs cognition.http.url, as http://127.0.0.1:11434/v1')
+        return self
 
 
 class Log(Section):

@@ -328,8 +328,7 @@ class Conductor:
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)
-            if self.phase == "polish":
-                self.endings.restore(reader, self.objective)
+            self.endings.restore(reader, self.objective, self.phase)
             self.proposals.restore(reader, self.generation, searching=self.phase == "search")
 
     def _stand_on(self, reader: JournalReader, past: resume.Past) -> None:

@@ -30,10 +30,16 @@ class Endings:
         self.reason = ""
         self._journal = journal
         self._existing = existing
+        self._told: set[tuple[str, int | None]] = set()  # events of earlier lives, by kind and generation
 
-    def restore(self, reader: JournalReader, objective: Objective) -> None:
-        """Stand in the polish: what an earlier life said of the search is not said again."""
-        if any(True for _ in reader.events(self._journal.run_id, SearchConverged)):
+    def restore(self, reader: JournalReader, objective: Objective, phase: Phase) -> None:
+        """Stand where an earlier life was killed: what it said of the search is not said again.
+
+        In the search, too: the end of the search is journaled before the polish commits anything.
+        """
+        events = reader.history.events(run_id=self._journal.run_id, kinds=["search_converged", "space_exhausted"])
+        self._told = {(told.kind, told.event.generation) for told in events}
+        if phase == "polish" and any(told.kind == "search_converged" for told in events):
             self.reason = _converged(objective)
 
     async def used_up(self, objective: Objective, counters: Mapping[str, int], generation: int, phase: Phase) -> bool:
@@ -64,6 +70,8 @@ class Endings:
         _log.info("deadline_reached", phase=phase, generation=generation)
 
     async def _put(self, event: Event, name: str, **facts: object) -> None:
+        if (name, event.generation) in self._told:
+            return
         await self._journal.writer.put_event(event)
         _log.info(name, generation=event.generation, reason=self.reason, **facts)
 

@@ -16,7 +16,7 @@ from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.race import Cut
 from riwoa.search.space import IntArray, Space
 
-GEOMETRIC = ("encircle", "search", "spiral", "recombine", "mutate", "climb")  # make a child of members
+GEOMETRIC = ("encircle", "search", "spiral", "recombine", "mutate", "climb", "dream")  # make a child of members
 OPERATORS = ("init", *GEOMETRIC, "semantic", "placebo", "restart", "polish")
 Identity = tuple[int, int]  # (generation, slot)
 Snapshot = dict[str, npt.NDArray[np.generic]]

@@ -35,6 +35,7 @@ from riwoa.service.status_object import (
     ProposalsStatus,
     RunStatus,
     ScreeningStatus,
+    ServerStatus,
     WorkerStatus,
 )
 from riwoa_storage.records import GenerationRecord, RunRecord
@@ -149,6 +150,7 @@ def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -
         "fallbacks": counters["fallbacks"],
         "successes": counters["successes"],
         "learning": learning_view(conductor.learning, conductor.generation) if conductor.learning else None,
+        "server": cast(ServerStatus, asdict(provider.server)) if provider.server is not None else None,
     }
 
 
