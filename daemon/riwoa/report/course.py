@@ -16,6 +16,7 @@ from riwoa_storage.events import (
     DeadlineReached,
     Event,
     LatencyDrift,
+    ModelChanged,
     RunResumed,
     SearchConverged,
     SpaceExhausted,
@@ -84,6 +85,8 @@ def _told(event: Event, course: Course) -> tuple[str, str] | None:
             return "incident", f"a training of the language model failed: {reason}"
         case AdapterUnusable(reason=reason):
             return "incident", f"an adapter gave way to the one before: {reason}"
+        case ModelChanged(model=model, former_model=former):
+            return "incident", f"the server answered with another model: {model}, {former} before"
         case ConfigApplied(changed=changed):
             return "reload", f"configuration reloaded: {_changes(changed)}"
         case RunResumed():

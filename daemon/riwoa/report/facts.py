@@ -295,8 +295,21 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerUse:
+    """A language model on a server: who answered, by its own word, tokens read and written, and their cost if known."""
+
+    answered: tuple[str, ...]
+    tokens_in: int
+    tokens_out: int
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Learning:
-    """The language model's part; ``model`` is "" where there was none. Its batches took ``writing_s`` together."""
+    """The language model's part. ``model`` is "" where there was none, ``server`` None where it was here.
+
+    Its batches took ``writing_s`` together.
+    """
 
     model: str
     requests: int
@@ -305,6 +318,7 @@ class Learning:
     trainings: tuple[Training, ...]
     failed: tuple[str, ...]
     samples: tuple[Sample, ...]
+    server: ServerUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.report.landscape import Sample, known_indices, same_space, spread_evenly
-from riwoa.run.front import Front, read_front
 from riwoa.run.limits import journaled_objective
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.space import IntArray, SpaceError
@@ -85,16 +84,6 @@ def read_columns(reader: JournalReader, run: RunRecord, objective: Objective) ->
         repeats=sum(count for (_, repeat), count in ends.items() if repeat),
         dropped=sum(count for (status, repeat), count in ends.items() if status == "dropped" and not repeat),
     )
-
-
-def read_report_front(reader: JournalReader, run: RunRecord, columns: Columns, objective: Objective) -> Front:
-    """The front of a run; only what can be on it is read whole, where value and latency alone decide that."""
-    if objective.constraints or not np.all(columns.latencies_ms > 0):
-        return read_front(reader, run)
-    order = np.lexsort((-columns.values, columns.latencies_ms))
-    values = columns.values[order]
-    able = np.sort(order[values >= np.maximum.accumulate(values)])
-    return read_front(reader, run, _records(reader, run, columns.places(able.tolist())))
 
 
 def _records(reader: JournalReader, run: RunRecord, places: list[Place]) -> list[tuple[int, IndividualRecord]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from riwoa.report.facts import Learning, Sample, Training
-from riwoa_storage.events import CognitionProvided, TrainingFailed
+from riwoa.config.loading import from_journal
+from riwoa.report.facts import Learning, Sample, ServerUse, Training
+from riwoa_storage.events import CognitionProvided, TokensSpent, TrainingFailed
 from riwoa_storage.history import JudgedReply
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord
@@ -30,7 +31,19 @@ def learning_of(reader: JournalReader, run: RunRecord, counters: Json) -> Learni
         trainings=tuple(map(_training, adapters)),
         failed=tuple(failed),
         samples=_samples(replies),
+        server=_server_use(reader, run),
     )
+
+
+def _server_use(reader: JournalReader, run: RunRecord) -> ServerUse | None:
+    """What a model on a server cost, by the prices in force last; None where there was none."""
+    spent = reader.events(run.run_id, TokensSpent)
+    if not spent:
+        return None
+    tokens_in, tokens_out = sum(e.tokens_in for e in spent), sum(e.tokens_out for e in spent)
+    settings = from_journal(reader.config_revisions(run.run_id)[-1].config).cognition.http
+    answered = tuple(dict.fromkeys(e.model for e in spent if e.model is not None))
+    return ServerUse(answered, tokens_in, tokens_out, settings.cost(tokens_in, tokens_out))
 
 
 def _training(adapter: AdapterRecord) -> Training:

@@ -326,7 +326,7 @@ def _learning(report: Report) -> str:
     return _section(
         "What the language model did",
         _p(told),
-        _p("" if found.trainings else "It was not trained: too few of its proposals won for that."),
+        _p(words.untrained(found)),
         f"<ul>{trainings}</ul>" if trainings else "",
         _figure(charts.losses(found.trainings), "Loss of its trainings; a mark ends each.", _LOSS_KEYS),
         "".join(_p(f"A training failed: {reason}") for reason in found.failed),

@@ -33,7 +33,6 @@ from riwoa.report.journal import (
     MOST_SAMPLED,
     objective_of,
     read_columns,
-    read_report_front,
     read_sample,
     read_summaries,
 )
@@ -42,7 +41,7 @@ from riwoa.report.learning import learning_of
 from riwoa.report.task import task_of
 from riwoa.report.winner import front_points, used_table, winner_of
 from riwoa.run.credit import tallies_from_json, wilson
-from riwoa.run.front import chosen_run
+from riwoa.run.front import chosen_run, read_front
 from riwoa.search.fitness import Objective
 from riwoa_storage.events import FinalistsTimed, LatencyDrift, NetworkJudged
 from riwoa_storage.reader import JournalReader
@@ -95,7 +94,7 @@ class _Reading:
         self._objective = objective_of(run, self._summaries)
         self._course = Course(run, self._summaries)
         self._columns = read_columns(reader, run, self._objective)
-        self._front = read_report_front(reader, run, self._columns, self._objective)
+        self._front = read_front(reader, run)
         self._table = used_table(latency_table, run.provenance.get("latency_table_sha256"))
         self._sample = read_sample(reader, run, self._columns, self._objective.latency_target_ms)
 

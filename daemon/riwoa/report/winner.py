@@ -28,6 +28,7 @@ from riwoa.report.facts import (
 from riwoa.report.landscape import largest, same_space
 from riwoa.run.front import Front, FrontNetwork
 from riwoa.search.paired import Accuracy
+from riwoa.search.space import gene_changes
 from riwoa.supernet.space import ofa_config
 from riwoa_storage.history import PlacedIndividual, architecture_name
 from riwoa_storage.reader import JournalReader
@@ -134,10 +135,8 @@ def _judged(found: Accuracy) -> Judged:
     return Judged(found.value, found.error, found.pictures, found.views)
 
 
-def changes_between(before: Json, after: Json) -> tuple[Change, ...]:
-    """The genes that differ, in the order of the second."""
-    names = dict.fromkeys((*after, *before))
-    return tuple(Change(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n))
+def _changes(before: Json, after: Json) -> tuple[Change, ...]:
+    return tuple(Change(gene, *pair) for gene, pair in gene_changes(before, after).items())
 
 
 def _from_largest(space: Any, architecture: Json) -> tuple[Change, ...] | None:
@@ -147,7 +146,7 @@ def _from_largest(space: Any, architecture: Json) -> tuple[Change, ...] | None:
     most = largest(known)
     if not most:  # of names there is no largest
         return None
-    return tuple(c for c in changes_between(most, architecture) if c.gene in most)
+    return tuple(c for c in _changes(most, architecture) if c.gene in most)
 
 
 def _descent(front: Front, lineage: list[PlacedIndividual]) -> tuple[Ancestor, ...]:
@@ -157,7 +156,7 @@ def _descent(front: Front, lineage: list[PlacedIndividual]) -> tuple[Ancestor, .
     for parent, child in zip([None, *oldest_first[:-1]], oldest_first, strict=True):
         record = child.record
         before = None if parent is None else parent.record
-        changes = () if before is None else changes_between(before.architecture, record.architecture)
+        changes = () if before is None else _changes(before.architecture, record.architecture)
         same = before is not None and before.fitness_version == record.fitness_version
         gain = None
         if same and before is not None and record.fitness is not None and before.fitness is not None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 
 from riwoa.operators import DESCRIPTIONS, operator_words
-from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, Timed, Training, Winner
+from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, ServerUse, Timed, Training, Winner
 from riwoa.search.paired import LEVEL
-from riwoa.text import duration, measured, named_measure
+from riwoa.text import duration, measured, named_measure, number
 
 NO_VALUE, WINNER = "unknown", "the winner"
 _LINE_TOLD = 3  # operators of the winner's line
@@ -446,10 +446,26 @@ def asked(found: Learning) -> str:
     """How often the language model was asked, how long it wrote, and what came of it."""
     who = found.model or "A script in the model's place"
     wrote = f" and wrote for {duration(found.writing_s)}, while the search went on" if found.writing_s >= 1 else ""
-    return (
+    told = (
         f"{who} was asked {found.requests:,} times{wrote}; "
         f"{found.successes:,} of its networks were fitter than their parents."
     )
+    return told if found.server is None else f"{told} {_served(found.server)}"
+
+
+def _served(found: ServerUse) -> str:
+    cost = "" if found.cost is None else f", which cost {number(found.cost)}"
+    answered = f"; by its own word {' and '.join(found.answered)} answered" if found.answered else ""
+    return f"The server read {found.tokens_in:,} tokens and wrote {found.tokens_out:,}{cost}{answered}."
+
+
+def untrained(found: Learning) -> str:
+    """Why the language model was not trained; "" where it was."""
+    if found.trainings:
+        return ""
+    if found.server is not None:
+        return "It was not trained: a model on a server cannot be."
+    return "It was not trained: too few of its proposals won for that."
 
 
 def glossary(report: Report) -> str:
