@@ -10,7 +10,8 @@ from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,11 +20,15 @@ import pytest
 from riwoa.ctl import main
 from riwoa.oracle.answers import pack_answers
 from riwoa.report import markdown, page, words
+from riwoa.report.advice import advice_of
 from riwoa.report.facts import Report, Timed
 from riwoa.report.landscape import shadow_of, spread_evenly
 from riwoa.report.reading import read_report
 from riwoa.report.task import task_of_oracle
+from riwoa.report.winner import validated
+from riwoa.run.front import Front
 from riwoa.search.fitness import Objective
+from riwoa.search.paired import Accuracy
 from riwoa.search.space import Gene, Space
 from riwoa.service.ending import report_run
 from riwoa_storage.events import ConfigApplied, NetworkJudged
@@ -211,6 +216,60 @@ def test_recommendations_follow_from_the_numbers(report: Report) -> None:
     assert "language model" not in told  # none took part
     assert report.genes[0].gene == "depth"
     assert report.incidents[0].evaluations == SLOTS * 20
+
+
+def test_gains_are_those_of_the_winners_own_line_and_counts_add_up(report: Report) -> None:
+    w = report.winner
+    assert w is not None
+    assert w.first is not None
+    assert sum(share.gain for share in w.line) == pytest.approx(w.validation.value - w.first)
+    assert sum(share.steps for share in w.line) == w.ancestors
+    tallied = replace(report, cost=replace(report.cost, evaluations=150, candidates=160, repeats=10, changed=140))
+    told = words.counted(tallied)
+    assert "160 candidates: 150 evaluated, 10 repeats" in told
+    assert "140 of them changed an earlier network, 20 began anew" in told
+
+
+def test_a_limit_and_what_lies_below_it_do_not_read_alike() -> None:
+    assert [words.milliseconds(ms) for ms in (0.1354959, 0.1349688, 6.0, 1234.5)] == [
+        *("0.1355 ms", "0.1350 ms", "6.000 ms", "1,234 ms")
+    ]
+
+
+def test_one_network_is_recommended_and_the_next_choice_with_its_price(report: Report) -> None:
+    assert report.winner is not None
+    at = report.winner.validation
+    other = next(p for p in report.front if p.latency_ms < (report.winner.latency_ms or 0.0))
+    priced = replace(other, alike=True, test=at, less=-0.001, less_error=0.004, within=True, measured_ms=None)
+    told = replace(report, front=(priced, *(p for p in report.front if p.is_winner)))
+    assert told.next_choice == priced
+    (first, *_) = advice_of(told)
+    assert first.startswith(f"Deploy network {report.winner.place}, unless ")
+    assert "worth up to 0.88 points of accuracy (95 %, on the same test pictures)" in first
+    assert "0.88" in page.render(told)
+    assert replace(told, front=(replace(priced, test=None),)).next_choice is None  # nobody asked test pictures
+
+
+def test_on_a_phone_every_cell_names_its_column(report: Report) -> None:
+    text = page.render(report)
+    cells = re.findall(r"<td([^>]*)>", text)
+    assert cells
+    assert all("data-name=" in cell or 'class="none"' in cell for cell in cells)
+
+
+def test_the_range_of_validation_follows_how_far_the_views_of_test_pictures_agree() -> None:
+    def front(*tests: Accuracy) -> Front:
+        run = SimpleNamespace(provenance={"oracle": {"data": "digits", "validation_views": 8}})
+        networks = [SimpleNamespace(test=test) for test in tests]
+        return cast(Front, SimpleNamespace(run=run, networks=networks, objective=Objective(None)))
+
+    metrics = {"accuracy": 0.8, "latency_ms": 1.0, "images": 3_200}
+    widest = validated(front(), metrics)
+    assert widest.error == pytest.approx(0.02)
+    assert widest.at_most
+    half = validated(front(Accuracy(0.5, 0.0125, 400, 8)), metrics)  # one view's error is 0.025
+    assert half.error == pytest.approx(0.01)
+    assert not half.at_most
 
 
 def test_random_searchs_shadow_rises_and_says_where_it_comes_from(report: Report) -> None:

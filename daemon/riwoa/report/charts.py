@@ -13,6 +13,7 @@ from riwoa.text import duration
 
 _SHADES = 5  # of a map's dots
 _BEGIN = 0.05  # of the evaluations: what was best before that is not drawn, for it presses the rest together
+_FAR = 0.2  # of the evaluations
 _BETTER = 0.75  # of the front is drawn
 _LEAST_SHARE = 0.01  # of a gene that is worth a bar
 
@@ -28,11 +29,8 @@ def best_over_evaluations(report: Report) -> str:
     total, shadow = max(1, report.cost.evaluations), report.shadow
     if not report.steps:
         return ""
-    drawn = [
-        random
-        for random in zip(shadow.evaluations, shadow.low, shadow.middle, shadow.high, strict=True)
-        if random[0] >= _BEGIN * total
-    ]
+    known = zip(shadow.evaluations, shadow.low, shadow.middle, shadow.high, strict=True)
+    drawn = [random for random in known if random[0] >= _BEGIN * total] if draws_random(report) else []
     ends = [end for _, low, _, high in drawn for end in (low, high)]
     y = _upper(report, ends)
     plot = Plot("best so far over evaluations", Axis("evaluations", 0, total), y)
@@ -43,6 +41,12 @@ def best_over_evaluations(report: Report) -> str:
     for incident in report.incidents:
         plot.upright(incident.evaluations, incident.kind, f"{incident.words} (evaluation {incident.evaluations:,})")
     return str(plot)
+
+
+def draws_random(report: Report) -> bool:
+    """Whether random search's shadow reaches far enough to be drawn."""
+    shadow = report.shadow
+    return bool(shadow.middle) and shadow.evaluations[-1] >= _FAR * report.cost.evaluations
 
 
 def best_over_time(report: Report) -> str:

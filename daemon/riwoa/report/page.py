@@ -225,7 +225,7 @@ def _course(report: Report) -> str:
     return _section(
         "How the search went",
         '<div class="charts">',
-        _figure(drawn, _BEGUN, [best, *(random if report.shadow.middle else []), *marks]),
+        _figure(drawn, _BEGUN, [best, *(random if charts.draws_random(report) else []), *marks]),
         _figure(charts.best_over_time(report), "Pauses and stops are left out.", [best, *marks]),
         "</div>",
         "".join(map(_p, report.findings)),

@@ -367,11 +367,13 @@ def files(report: Report) -> str:
     winner, command = report.winner, f"`riwoactl export --run {report.run_id}`"
     assert winner is not None
     if not winner.files.names:
-        what = "its files, model.onnx among them" if report.task.weights else "its sizes; weights this run has none"
+        what = (
+            "its files, model.onnx among them" if report.task.weights else "its architecture; weights this run has none"
+        )
         return f"{command} writes {what}."
     models = ", ".join(name for name in winner.files.names if name.startswith("model."))
     if not models:
-        return "Its sizes lie in `export/` of the state directory; weights this run has none."
+        return "Its architecture lies in `export/` of the state directory; weights this run has none."
     return f"Its files lie in `export/` of the state directory: {models} and README.md, which says how to use them."
 
 
