@@ -166,6 +166,19 @@ def test_killed_around_every_transaction(tmp_path: Path, table: Path, side: str,
 
 
 @pytest.mark.crash
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("failpoint", ["child.asked:9", "conductor.evaluated:6", "journal.after_commit:9"])
+def test_killed_while_candidates_are_under_way(tmp_path: Path, table: Path, failpoint: str) -> None:
+    """Each life asks as the clock has it; nothing is lost or evaluated twice. ``tests/run`` replays such histories."""
+    settings = (*SMALL, "search.riwoa.joint=true", "search.riwoa.first=6", "search.asynchronous=true")
+    hunt = Hunt(fresh(tmp_path / "hunted", table), settings)
+    for _ in range(LIVES):
+        if hunt.live(failpoint) == 0:
+            break
+    assert hunt.kills > 0, f"no life ever passed {failpoint}"
+
+
+@pytest.mark.crash
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     "failpoint",

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -26,6 +27,7 @@ import psutil
 import pytest
 
 from riwoa.ctl import main
+from riwoa.ctl.help import read_page
 from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.runtime import Runtime
@@ -337,7 +339,9 @@ def test_a_finished_run_is_reported_and_another_started_on_request(whole: Path, 
         front = read_front(reader, reader.run(1)).networks
     assert len(judged) == len({event.architecture_key for event in judged})  # each once, and not again by this start
     assert {network.point.key for network in front} <= {event.architecture_key for event in judged}
-    assert "Pareto front" in again.stdout
+    (shown,) = re.findall(r"```\n(Run 1 finished.*?)```", read_page("quickstart"), re.DOTALL)
+    names = re.compile(r"^ {0,2}([a-z]+)  |^(Winner|Pareto front, fastest first) ", re.MULTILINE)
+    assert {*names.findall(shown)} - {("measured", "")} <= {*names.findall(again.stdout)}
     assert ctl(state, "status").returncode == 0
     refused = run(state, settings=[*SMALL, "run.seed=5"])
     assert refused.returncode == 0  # finished is finished; only an unfinished run is held to its settings
