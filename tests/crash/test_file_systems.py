@@ -11,8 +11,9 @@ import pytest
 
 from riwoa.ipc.child import child_environment
 from tests.crash.test_streams import digest
+from tests.crash.test_streams import finished as finished
+from tests.crash.test_streams import table as table
 from tests.crash.test_streams import undisturbed as undisturbed
-from tests.run.test_table_run import table as table
 from tests.run.test_table_run import table_settings
 from tests.service.test_service import command
 from tests.support.shim import shim
