@@ -58,6 +58,11 @@ class Lesson:
     example: Trajectory
     began: FloatArray
 
+    @property
+    def about(self) -> str:
+        """What the steps changed: "kernel up in stage4, depth down in stage5"."""
+        return ", ".join(part.words(grows=grows) for part, grows in self.directions)
+
 
 class ReasoningBank:
     """Lessons of a run's steps so far.

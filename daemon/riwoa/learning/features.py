@@ -25,6 +25,14 @@ class Part:
     what: str
     choice: Choice | None = None
 
+    def words(self, *, grows: bool) -> str:
+        """More of it, or less."""
+        where = f" in {self.where}" if self.where else ""
+        if self.choice is None:
+            return f"{self.what} {'up' if grows else 'down'}{where}"
+        named = f"{self.what}{where}".strip()
+        return f"{named} {'to' if grows else 'from'} {self.choice}"
+
 
 def _finest(gene: Gene) -> tuple[str, str]:
     where, _, what = gene.name.rpartition(".")
