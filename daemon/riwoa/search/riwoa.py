@@ -373,7 +373,8 @@ class RotationInvariantWhale(BayesianSearch):
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
-        self._failed = self.params.joint and bool(np.isnan(told.accuracy).all())
+        if self.params.joint:
+            self._note_failures(told)
         keeps_best = self.params.elitism or self.params.joint
         self.population = self._survivors(self.population.join(told)) if keeps_best else self._replaced(children)
         elites = self.population.genotype[self._elite_rows()]
@@ -388,7 +389,7 @@ class RotationInvariantWhale(BayesianSearch):
         phenotypes = self.codec.decode(candidates.genotype[order])
         distinct = order[np.sort(np.unique(self._seen.hash(phenotypes), return_index=True)[1])]
         others = np.setdiff1d(np.arange(len(candidates)), distinct)
-        return candidates.take(np.concatenate((distinct, others))[: self._room(candidates)])
+        return candidates.take(np.concatenate((distinct, others))[: self._survival(candidates)])
 
     def _elite_rows(self) -> IntArray:
         """Rows of the best ``elite_fraction`` of the population, best first; failures only where all members are."""
