@@ -94,7 +94,10 @@ def _experience(experience: ExperienceStatus | None, leader: LeaderStatus | None
     text = f"{experience['steps']} from parents to children; {known or 'no'} lesson{'' if known == 1 else 's'}"
     metric = (leader.get("metric") if leader else None) or "accuracy"
     shown = ", the most frequent:" if known > len(lessons) else ":" if known else ""
-    return [("steps", text + shown), *[("", _lesson(lesson, metric)) for lesson in lessons]]
+    scale, unit = _unit_of(metric)
+    told = [f"{row['about']} {scale * row['gain']:+.2f}" for row in experience.get("strongest") or []]
+    beside = [("", f"beside all else: {', '.join(told)} {unit}")] if told else []
+    return [("steps", text + shown), *[("", _lesson(lesson, metric)) for lesson in lessons], *beside]
 
 
 def _lesson(lesson: LessonStatus, metric: str) -> str:

@@ -11,7 +11,7 @@ from riwoa.service.status_object import ExperienceStatus, LessonStatus
 from riwoa.text import printable
 
 _EVERY_S = 5.0
-_MOST_LESSONS = 3
+_MOST_LESSONS, _MOST_STRONGEST = 3, 2
 
 
 class ExperienceWatch:
@@ -52,4 +52,10 @@ class ExperienceWatch:
             }
             for lesson in experience.lessons[:_MOST_LESSONS]
         ]
-        self.found = {"steps": len(experience.steps), "lessons": told, "lessons_known": len(experience.lessons)}
+        strongest = experience.order.strongest()[:_MOST_STRONGEST]
+        self.found = {
+            "steps": len(experience.steps),
+            "lessons": told,
+            "lessons_known": len(experience.lessons),
+            "strongest": [{"about": printable(part.words(grows=True)), "gain": gain} for part, gain in strongest],
+        }

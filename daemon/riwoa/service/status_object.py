@@ -250,12 +250,20 @@ class LessonStatus(TypedDict, total=False):
     latency_change_ms: float | None
 
 
+class StrongestStatus(TypedDict, total=False):
+    """A part of the space, and what more of it gains."""
+
+    about: Required[str]
+    gain: Required[float]  # of fitness
+
+
 class ExperienceStatus(TypedDict, total=False):
     """What the run has learned of its own steps."""
 
     steps: Required[int]
     lessons: list[LessonStatus] | None  # those of the most evidence
     lessons_known: int | None
+    strongest: list[StrongestStatus] | None  # parts of which more gains or loses most, beside all else
 
 
 class CognitionStatus(TypedDict, total=False):
