@@ -14,7 +14,9 @@ from riwoa.search.codec import Codec
 from riwoa.search.dreams import Dreams
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.hypervolume import Staircase
+from riwoa.search.pool import Pool
 from riwoa.search.riwoa import RiwoaParameters, RotationInvariantWhale
+from riwoa.search.seen import SeenPhenotypes
 from riwoa.search.space import Gene, IntArray, Space
 from riwoa.surrogate.screening import Screening
 from tests.search.support import MOBILE, advance, hill
@@ -220,8 +222,8 @@ def test_a_dream_lies_between_two_of_the_best_is_new_and_takes_the_place_of_one(
 
 def test_a_dream_is_drawn_in_less_than_a_tenth_of_a_second_and_the_same_again() -> None:
     draw = np.random.default_rng(0)
-    elites = np.stack([draw.integers(0, MOBILE.cardinalities) for _ in range(10)])
-    dreams = Dreams(MOBILE, lambda rows: np.zeros(len(rows)))
+    elites = Pool.of(np.stack([draw.integers(0, MOBILE.cardinalities) for _ in range(10)]), "dream", np.arange(10))
+    dreams = Dreams(MOBILE, SeenPhenotypes(MOBILE), lambda rows: np.zeros(len(rows)))
 
     def promise(rows: IntArray) -> FloatArray:
         return np.asarray(rows.sum(axis=1), dtype=np.float64)

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from riwoa.service.status_object import (
         ConfigStatus,
         EvaluationsStatus,
+        ExperienceStatus,
         GovernorStatus,
         LatencyStatus,
         LeaderStatus,
         LearningStatus,
+        LessonStatus,
         OperatorStatus,
         ProposalsStatus,
         ScreeningStatus,
@@ -29,6 +31,7 @@ def detail_rows(status: StatusObject) -> Rows:
         *_run(status),
         *_evaluations(status.get("evaluations")),
         *_screening(status.get("screening")),
+        *_experience(status.get("experience"), status.get("leader")),
         *[(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])],
         *_cognition(status),
         *_operators(status.get("operators"), status.get("leader")),
@@ -80,6 +83,35 @@ def _screening(screening: ScreeningStatus | None) -> Rows:
     if screening.get("related"):
         text += f"; another oracle's are followed, rank correlation {screening['related']:.2f}"
     return [("screening", text)]
+
+
+def _experience(experience: ExperienceStatus | None, leader: LeaderStatus | None) -> Rows:
+    """What steps from parents to children came to, the most frequent first."""
+    if not experience or not experience["steps"]:
+        return []
+    lessons = experience.get("lessons") or []
+    known = experience.get("lessons_known") or 0
+    text = f"{experience['steps']} from parents to children; {known or 'no'} lesson{'' if known == 1 else 's'}"
+    metric = (leader.get("metric") if leader else None) or "accuracy"
+    shown = ", the most frequent:" if known > len(lessons) else ":" if known else ""
+    scale, unit = _unit_of(metric)
+    told = [f"{row['about']} {scale * row['gain']:+.2f}" for row in experience.get("strongest") or []]
+    beside = [("", f"beside all else: {', '.join(told)} {unit}")] if told else []
+    return [("steps", text + shown), *[("", _lesson(lesson, metric)) for lesson in lessons], *beside]
+
+
+def _lesson(lesson: LessonStatus, metric: str) -> str:
+    scale, unit = _unit_of(metric)
+    text = f"{lesson['about']}: {lesson['wins']} of {lesson['tries']} gained"
+    text += " (mixed)" if lesson["verdict"] == "mixed" else ""
+    text += f", {scale * lesson['value_gain']:+.2f} {unit}"
+    change_ms = lesson.get("latency_change_ms")
+    return text + (f", {change_ms:+.2f} ms" if change_ms is not None else "")
+
+
+def _unit_of(metric: str) -> tuple[float, str]:
+    """What gains of a metric are told in: the factor and the unit."""
+    return (100.0, "points") if metric == "accuracy" else (1.0, f"of {metric}")
 
 
 def _worker(worker: WorkerStatus) -> str:
@@ -143,7 +175,7 @@ def _operators(operators: dict[str, OperatorStatus] | None, leader: LeaderStatus
     """A row for each operator's credit, the most winning first."""
     counted = [(name, row) for name, row in (operators or {}).items() if row["proposals"]]
     metric = (leader.get("metric") if leader else None) or "accuracy"
-    scale, unit = (100.0, "points") if metric == "accuracy" else (1.0, f"of {metric}")
+    scale, unit = _unit_of(metric)
     ranked = sorted(counted, key=lambda pair: -pair[1]["win_rate"])
     return [("credit" if i == 0 else "", _credit(name, row, scale, unit)) for i, (name, row) in enumerate(ranked)]
 

@@ -58,6 +58,11 @@ class Lesson:
     example: Trajectory
     began: FloatArray
 
+    @property
+    def about(self) -> str:
+        """What the steps changed: "kernel up in stage4, depth down in stage5"."""
+        return ", ".join(part.words(grows=grows) for part, grows in self.directions)
+
 
 class ReasoningBank:
     """Lessons of a run's steps so far.
@@ -142,7 +147,7 @@ class _Steps:
         elif share <= LOSES and gain < 0.0:
             verdict = "loses"
         as_said = won if verdict != "loses" else ~won
-        example = rows[np.flatnonzero(as_said)[-1]] if as_said.any() else rows[-1]
+        example = int(rows[np.flatnonzero(as_said)[-1]] if as_said.any() else rows[-1])
         its = [self._trajectories[row] for row in rows]
         changes_ms = np.array([t.latency_change_ms for t in its])
         return Lesson(

@@ -25,6 +25,14 @@ class Part:
     what: str
     choice: Choice | None = None
 
+    def words(self, *, grows: bool) -> str:
+        """More of it, or less."""
+        where = f" in {self.where}" if self.where else ""
+        if self.choice is None:
+            return f"{self.what} {'up' if grows else 'down'}{where}"
+        named = f"{self.what}{where}".strip()
+        return f"{named} {'to' if grows else 'from'} {self.choice}"
+
 
 def _finest(gene: Gene) -> tuple[str, str]:
     where, _, what = gene.name.rpartition(".")
@@ -84,10 +92,9 @@ class StepFeatures:
         for column, (part, genes) in enumerate(zip(self.parts, self._genes, strict=True)):
             chosen = indices[:, genes]
             if part.choice is None:
-                each = (chosen + 1) / self._space.cardinalities[genes]  # an inactive gene is -1
+                out[:, column] = ((chosen + 1) / self._space.cardinalities[genes]).sum(axis=1)  # an inactive gene is -1
             else:
-                each = chosen == np.array(self._chosen[column])
-            out[:, column] = each.sum(axis=1)
+                out[:, column] = (chosen == np.array(self._chosen[column])).sum(axis=1)
         return out
 
     def room(self, indices: IntArray) -> BoolArray:

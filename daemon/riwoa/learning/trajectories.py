@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,12 @@ class Trajectory:
     operator: str
     before: Network
     after: Network
+    expected_value: float = math.nan  # of the child, by the surrogate before it was evaluated
+
+    @property
+    def expected_gain(self) -> float:
+        """Of the value; NaN where nothing was expected."""
+        return self.expected_value - self.before.value
 
     @property
     def value_gain(self) -> float:

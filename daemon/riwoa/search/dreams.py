@@ -18,6 +18,7 @@ import numpy as np
 
 from riwoa.search.fitness import FloatArray
 from riwoa.search.pool import Pool
+from riwoa.search.seen import SeenPhenotypes
 from riwoa.search.space import IntArray, Space
 
 PATHS = 2  # walked for one dream
@@ -31,25 +32,41 @@ class Dreams:
 
     Args:
         space: of the networks.
+        seen: what was met before.
         excess: by how much a limit is known to be exceeded, canonical indices (n, genes) in, (n,) out.
     """
 
-    def __init__(self, space: Space, excess: Callable[[IntArray], FloatArray]) -> None:
+    def __init__(self, space: Space, seen: SeenPhenotypes, excess: Callable[[IntArray], FloatArray]) -> None:
         self._space = space
+        self._seen = seen
         self._excess = excess
 
-    def between(self, elites: IntArray, promise: Promise, draw: np.random.Generator) -> Pool:
-        """All that is met on ``PATHS`` paths, by rows of the elites (n, genes) that they begin at; ends excluded."""
-        canonical = self._space.canonical(elites)
-        nodes, begun = [np.empty((0, len(self._space)), dtype=np.int64)], []
+    def instead_of_last(self, chosen: Pool, elites: Pool, promise: Promise, draw: np.random.Generator) -> Pool:
+        """What was chosen, with the most promising dream that is new and within the limit in the place of the last.
+
+        Unchanged where none is met. ``elites``: whom dreams are between; their parents' rows are the dream's.
+        """
+        met = self.between(elites, promise, draw)
+        canonical = self._space.canonical(met.raw)
+        hashes, taken = self._seen.hash(canonical), self._seen.hash(self._space.canonical(chosen.raw))
+        new = ~self._seen.hold(hashes) & ~np.isin(hashes, taken)
+        rows = np.flatnonzero(new & (self._excess(canonical) == 0.0))
+        if not len(rows):
+            return chosen
+        best = rows[np.argmax(np.round(promise(canonical[rows]), 9))]
+        return chosen.take(np.arange(len(chosen) - 1)).join(met.take([best]))
+
+    def between(self, elites: Pool, promise: Promise, draw: np.random.Generator) -> Pool:
+        """All that is met on ``PATHS`` paths between elites, ends excluded; its parents are those of the beginnings."""
+        canonical = self._space.canonical(elites.raw)
+        paths = [elites.take([])]
         for _ in range(PATHS):
             mother = int(draw.integers(len(elites)))
             farthest = np.argsort(-(canonical != canonical[mother]).sum(axis=1), kind="stable")
             father = int(farthest[draw.integers(max(1, len(elites) // FAR))])
-            path = list(self._path(elites[mother], elites[father], promise))
-            nodes += [node[None, :] for node in path]
-            begun += [mother] * len(path)
-        return Pool.of(np.concatenate(nodes), "dream", np.array(begun, dtype=np.int64))
+            nodes = self._path(elites.raw[mother], elites.raw[father], promise)
+            paths += [Pool.of(node[None, :], "dream", elites.parents[mother]) for node in nodes]
+        return paths[0].join(*paths[1:])
 
     def _path(self, mother: IntArray, father: IntArray, promise: Promise) -> Iterator[IntArray]:
         """The networks on the way, each one gene nearer to the father, neither end among them."""

@@ -69,7 +69,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.search import whale
-from riwoa.search.base import LatencyOf, Members, Posterior, Proposal, SearchParameters, Snapshot, parameter
+from riwoa.search.base import LatencyOf, Members, Proposal, SearchParameters, Snapshot, parameter
 from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.covariance import eigenbasis, shrunk_covariance
 from riwoa.search.dreams import Dreams
@@ -150,7 +150,7 @@ class RotationInvariantWhale(BayesianSearch):
         self._covariance: FloatArray = np.eye(d) / 12.0  # of the uniform distribution
         self._basis: FloatArray = np.eye(d)
         self._steppable = np.flatnonzero(space.cardinalities > 1)
-        self._dreams = Dreams(space, self._excess)
+        self._dreams = Dreams(space, self._seen, self._excess)
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
@@ -174,25 +174,11 @@ class RotationInvariantWhale(BayesianSearch):
     def _chosen(self) -> Pool:
         """See ``BayesianSearch``; now and then a dream takes the place of the last."""
         chosen, draw = super()._chosen(), generator(self.seed, self.generation, "riwoa.dreams")
-        awake = draw.random() >= self.params.dreams or bool((chosen.operators == "init").all())
-        if self.posterior is None or len(chosen) < 2 or awake:
+        if self.posterior is None or draw.random() >= self.params.dreams or (chosen.operators == "init").all():
             return chosen
-        dream = self._dream(self.posterior, chosen, draw)
-        return chosen if dream is None else chosen.take(np.arange(len(chosen) - 1)).join(dream)
-
-    def _dream(self, posterior: Posterior, others: Pool, draw: np.random.Generator) -> Pool | None:
-        """The most promising dream that is new and within the limit; None where there is none."""
-        rows = self._elite_rows()
-        elites, acquisition = self.codec.raw_indices(self.population.genotype[rows]), self._acquisition(posterior)
-        met = self._dreams.between(elites, partial(acquisition.promise, posterior), draw)
-        canonical = self.space.canonical(met.raw)
-        hashes, taken = self._seen.hash(canonical), self._seen.hash(self.space.canonical(others.raw))
-        new = ~self._seen.hold(hashes) & ~np.isin(hashes, taken) & (self._excess(canonical) == 0.0)
-        if not new.any():
-            return None
-        promise = np.where(new, np.round(acquisition.promise(posterior, canonical), 9), -np.inf)
-        best = int(np.argmax(promise))
-        return Pool.of(met.raw[[best]], "dream", rows[met.parents[[best]]])
+        rows, promise = self._elite_rows(), partial(self._acquisition(self.posterior).promise, self.posterior)
+        elites = Pool.of(self.codec.raw_indices(self.population.genotype[rows]), "dream", rows)
+        return self._dreams.instead_of_last(chosen, elites, promise, draw)
 
     def _pool(self) -> Pool:
         """Whale moves of the whole population beside mutants, crossings and uniform architectures."""

@@ -28,6 +28,7 @@ from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.deadline import training_cut_unix_s
 from riwoa.run.evaluations import Evaluations, version_at
+from riwoa.run.experience import Experience
 from riwoa.run.journal import RunJournal
 from riwoa.run.memory import Memory, memory_of
 from riwoa.run.problem import load_problem, search_task
@@ -43,6 +44,7 @@ from riwoa.service.ending import (
     measured_winner,
     report_run,
 )
+from riwoa.service.experience_watch import ExperienceWatch
 from riwoa.service.front_view import journaled_front, test_view, timed_view
 from riwoa.service.leader_watch import LeaderWatch
 from riwoa.service.logs import configure_log, log_model_line, log_worker_line
@@ -342,6 +344,11 @@ class Session:
         )
         self._board.sources.improvement = lambda: watched.found
         _start_beside(group, stack, watched.watch(), "leader")
+        conductor = search.conductor
+        journal = RunJournal(self._journal, self._parts.paths.journal, search.run_id)
+        learned = ExperienceWatch(Experience(journal, conductor.codec.space, conductor.config.run.seed), conductor)
+        self._board.sources.experience = lambda: learned.found
+        _start_beside(group, stack, learned.watch(), "experience")
         if search.inputs.problem.measured is not None:
             watch = DriftWatch(
                 search.inputs.problem.measured,

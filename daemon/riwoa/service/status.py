@@ -22,6 +22,7 @@ from riwoa.service.status_object import (
     CognitionStatus,
     ConfigStatus,
     EvaluationsStatus,
+    ExperienceStatus,
     GovernorStatus,
     ImprovementStatus,
     JudgementStatus,
@@ -90,6 +91,7 @@ class StatusSources:
     warnings: Callable[[], list[str]] = list
     operators: Callable[[], dict[str, OperatorStatus]] | None = None
     screening: Callable[[], ScreeningStatus | None] | None = None
+    experience: Callable[[], ExperienceStatus | None] | None = None
     socket: Callable[[], str | None] | None = None
 
 
@@ -170,6 +172,8 @@ class StatusBoard:
             status["operators"] = of.operators()
         if of.screening is not None:
             status["screening"] = of.screening()
+        if of.experience is not None:
+            status["experience"] = of.experience()
         if of.socket is not None:
             status["socket"] = of.socket()
         return status

@@ -239,6 +239,33 @@ class ScreeningStatus(TypedDict, total=False):
     related: float | None  # rank correlation of what another oracle says, where that is followed
 
 
+class LessonStatus(TypedDict, total=False):
+    """What came of steps from parents to children that changed the same."""
+
+    about: Required[str]
+    verdict: Required[str]  # "gains", "loses" or "mixed"
+    tries: Required[int]
+    wins: Required[int]  # of them
+    value_gain: Required[float]  # their mean
+    latency_change_ms: float | None
+
+
+class StrongestStatus(TypedDict, total=False):
+    """A part of the space, and what more of it gains."""
+
+    about: Required[str]
+    gain: Required[float]  # of fitness
+
+
+class ExperienceStatus(TypedDict, total=False):
+    """What the run has learned of its own steps."""
+
+    steps: Required[int]
+    lessons: list[LessonStatus] | None  # those of the most evidence
+    lessons_known: int | None
+    strongest: list[StrongestStatus] | None  # parts of which more gains or loses most, beside all else
+
+
 class CognitionStatus(TypedDict, total=False):
     """Who writes semantic proposals, and why."""
 
@@ -322,6 +349,7 @@ class StatusObject(TypedDict, total=False):
     proposals: ProposalsStatus | None
     operators: dict[str, OperatorStatus] | None
     screening: ScreeningStatus | None
+    experience: ExperienceStatus | None
     cognition: CognitionStatus | None
     config: ConfigStatus | None
     governor: GovernorStatus | None
