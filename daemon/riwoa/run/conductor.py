@@ -32,7 +32,7 @@ from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase, polish_budget
 from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, model_proposals
 from riwoa.run.scan import Progress, scan
-from riwoa.run.strategy import configured_strategy, screening_of
+from riwoa.run.strategy import configured_strategy, learns_failures, screening_of
 from riwoa.run.task import KeptLatencies, SearchTask
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
@@ -88,7 +88,9 @@ class Conductor:
         self.run_id = journal.run_id
         self.codec = Codec(task.space, config.run.seed)
         self.history = History(task.objective(config))
-        self.racing = Racing([*map(str, config.oracle.rungs)], config.oracle.rung_confidence, config.run.seed)
+        rungs = [*map(str, config.oracle.rungs)]
+        teaches = learns_failures(config)
+        self.racing = Racing(rungs, config.oracle.rung_confidence, config.run.seed, teaches=teaches)
         self.screening = screening_of(config, task)
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
@@ -329,7 +331,9 @@ class Conductor:
             self.schedule.plan(self.config.run, revisions)
             self.history.digest = reader.digest_head(self.run_id)
             newest = self.screening.newest if self.screening is not None else 0
-            past = resume.PastReader(self.run_id, self.racing, newest, self.existing, self.objective, self.revision)
+            failures = learns_failures(self.config)
+            run, racing = self.run_id, self.racing
+            past = resume.PastReader(run, racing, newest, self.existing, self.objective, self.revision, failures)
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)

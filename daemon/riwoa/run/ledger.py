@@ -228,5 +228,6 @@ class Ledger:
 
 def evaluated(i: IndividualRecord, objective: Objective) -> Evaluated:
     """A recorded individual as a strategy, and what learns beside it, are told."""
-    outcome = Outcome(i.slot, i.operator, genotype_of(i), *objective.standing(i.metrics), i.parent)
-    return Evaluated(outcome, i.metrics, fresh=i.status == "ok" and not i.cache_hit)
+    standing = objective.standing(i.metrics)
+    outcome = Outcome(i.slot, i.operator, genotype_of(i), *standing, i.parent, given_up=i.status == "dropped")
+    return Evaluated(outcome, i.metrics, fresh=not i.cache_hit)

@@ -29,7 +29,7 @@ class Past:
     Attributes:
         last: its last committed generation.
         scanned: its individuals.
-        newest: those evaluated in full last, of which bounds and predictor learn; none where nothing does.
+        newest: the last of which bounds and predictor learn; none where nothing does.
         recent_s: durations of the phase's last generations.
         searched: evaluations when the search ended, if it has.
         barren: generations in a row, up to the last, in which everything failed.
@@ -56,6 +56,7 @@ class PastReader:
         existing: says which generations failed, or were idle.
         objective: in force.
         revision: of the configuration in force.
+        failures: whether a predictor learns of who failed or was given up, too.
     """
 
     run_id: int
@@ -64,6 +65,7 @@ class PastReader:
     existing: Existing
     objective: Objective
     revision: int
+    failures: bool = False
 
     def read(self, reader: JournalReader, progress: Progress) -> Past | None:
         """The past; None before the first commit."""
@@ -81,12 +83,16 @@ class PastReader:
         )
 
     def _newest(self, reader: JournalReader) -> list[IndividualRecord]:
-        """The newest individuals that were evaluated in full, as many as what learns of them learns from."""
-        limit, racing = max(LEAST_READ, self.learned), self.racing
-        rows = reader.newest_fresh(self.run_id, limit)
-        while racing.rungs and len(rows) == limit and sum(racing.learns_from(i.metrics) for i in rows) < MOST:
+        """The newest individuals that something learns of, as many as it learns from."""
+        limit, racing, in_full = max(LEAST_READ, self.learned), self.racing, not self.failures
+        rows = reader.newest_fresh(self.run_id, limit, in_full=in_full)
+
+        def known() -> int:
+            return sum(i.status == "ok" and racing.learns_from(i.metrics) for i in rows)
+
+        while racing.rungs and len(rows) == limit and known() < MOST:
             limit *= 4  # few went through every rung
-            rows = reader.newest_fresh(self.run_id, limit)
+            rows = reader.newest_fresh(self.run_id, limit, in_full=in_full)
         return rows
 
     def _recent_s(self, reader: JournalReader, last: GenerationRecord) -> list[float]:

@@ -125,8 +125,19 @@ def screens(config: Config) -> bool:
     return strategy_named(config.search.strategy).value.screens(search_parameters(config, 0.0))
 
 
+def learns_failures(config: Config) -> bool:
+    """Whether what fails or is given up teaches the predictor of the configured strategy."""
+    return candidates_are_joint(config) and bool(getattr(search_parameters(config, 0.0), "learn_failures", False))
+
+
 def screening_of(config: Config, task: SearchTask) -> Screening | None:
     """The predictor that the configured strategy chooses by; None where it uses none."""
     if not screens(config):
         return None
-    return Screening(task.space, task.prior, related=task.related, of_scores=candidates_are_joint(config))
+    return Screening(
+        task.space,
+        task.prior,
+        related=task.related,
+        of_scores=candidates_are_joint(config),
+        of_failures=learns_failures(config),
+    )

@@ -1,19 +1,36 @@
-"""How much of the attack the language model gets: a deterministic rule on discounted, committed win counts.
+"""Who gets how much: deterministic rules on discounted counts of what was committed.
 
-Each of two rivals, k = semantic and what a semantic slot gives up (spirals; any geometric move where candidates are
-chosen jointly), has won W_k of its N_k proposals, where every generation multiplies both by ``DISCOUNT`` before it adds
-its own. With a uniform Beta(1, 1) prior the posterior mean of its win rate is
+Nothing is drawn: the same counts give the same share.
+
+The language model's share of the attack: each of two rivals, k = semantic and what a semantic slot gives up (spirals;
+any geometric move where candidates are chosen jointly), has won W_k of its N_k proposals, where every generation
+multiplies both by ``DISCOUNT`` before it adds its own. With a uniform Beta(1, 1) prior the posterior mean of its win
+rate is
 
     m_k = (W_k + 1) / (N_k + 2),
 
 and the share of the attack is m_semantic / (m_semantic + m_geometric), kept within [``LEAST``, ``MOST``] so that
-neither falls silent and both go on being measured. Nothing is drawn: the same counts give the same share.
+neither falls silent and both go on being measured. The places of a pool: see ``PoolCredit``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from riwoa.search.fitness import FloatArray
+
 DISCOUNT = 0.95  # half of the evidence is forgotten in 14 generations: what pays early does not pay late
 LEAST, MOST = 0.05, 0.95
+FAMILIES: dict[str, tuple[str, ...]] = {  # of operators that share places of a pool
+    "init": ("init",),
+    "mutate": ("mutate",),
+    "recombine": ("recombine",),
+    "whale": ("encircle", "search", "spiral"),
+}
+_FAMILY_OF = {operator: n for n, operators in enumerate(FAMILIES.values()) for operator in operators}
 
 
 def semantic_share(semantic: tuple[float, float], geometric: tuple[float, float]) -> float:
@@ -30,3 +47,46 @@ def _posterior_mean(wins: float, proposals: float) -> float:
     if not 0.0 <= wins <= proposals:
         raise ValueError(f"{wins} wins of {proposals} proposals")
     return (wins + 1.0) / (proposals + 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCredit:
+    """What the operators of a joint choice have brought, by ``FAMILIES``; shares of the pool follow from it.
+
+    An evaluation brings the share of the new population that it stands before, itself included, and nothing where it is
+    not in it. What rounds of children led to belongs to none of them.
+
+    Attributes:
+        gains: discounted, (families,).
+        evaluations: discounted, (families,).
+    """
+
+    gains: FloatArray
+    evaluations: FloatArray
+
+    @staticmethod
+    def none() -> PoolCredit:
+        """Before anything was evaluated."""
+        return PoolCredit(np.zeros(len(FAMILIES)), np.zeros(len(FAMILIES)))
+
+    def later(self, brought: Iterable[tuple[str, float]]) -> PoolCredit:
+        """This credit after a generation of evaluations: operator, and what each brought in [0, 1]."""
+        gains, evaluations = DISCOUNT * self.gains, DISCOUNT * self.evaluations
+        for operator, gain in brought:
+            if operator in _FAMILY_OF:
+                gains[_FAMILY_OF[operator]] += gain
+                evaluations[_FAMILY_OF[operator]] += 1.0
+        return PoolCredit(gains, evaluations)
+
+    def places(self, usual: Sequence[int]) -> list[int]:
+        """How many of a pool's places each family gets, of as many as it has as a rule: those times what it brings.
+
+        What a family brings is the posterior mean, as above; each keeps a quarter of its usual places, to be measured.
+        """
+        usual_places = np.array(usual)
+        kept = usual_places // 4
+        weights = usual_places * (self.gains + 1.0) / (self.evaluations + 2.0)
+        free = int(usual_places.sum() - kept.sum())
+        won = np.floor(free * weights / weights.sum()).astype(np.int64)
+        won[np.argmax(weights)] += free - won.sum()
+        return [int(n) for n in kept + won]

@@ -8,7 +8,7 @@ known beforehand is kept by everything that is asked, as far as anything within 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from riwoa.search.base import (
     LatencyOf,
     Members,
+    Outcome,
     PopulationStrategy,
     Posterior,
     Proposal,
@@ -46,6 +47,9 @@ class BayesianParameters(SearchParameters):
     first: int = parameter(
         0, "evaluations before anything is expected of others; 0: one a gene, 5 to 200", least=0, most=400
     )
+    learn_failures: bool = parameter(
+        True, "what fails, or is given up on a lower rung, teaches too; false: as earlier versions did"
+    )
 
 
 class BayesianSearch(PopulationStrategy):
@@ -74,8 +78,7 @@ class BayesianSearch(PopulationStrategy):
         self._seen = SeenPhenotypes(space)
         self._variation = Variation(space)
         self._joint = JointChoice(space, self._seen, self._excess)
-        # Whether everything failed that was asked last. A failure teaches no surrogate anything, which would go on to
-        # expect most beyond the border where networks fail: uniform ones in between find back.
+        # Whether everything failed that was asked last: uniform ones in between find back from beyond the border.
         self._failed = False
 
     # -- ask -----------------------------------------------------------------------------------------------------------
@@ -160,20 +163,25 @@ class BayesianSearch(PopulationStrategy):
             excess, raw = beyond.min(), steps[int(np.argmin(beyond))]
         return raw
 
+    def _quotas(self) -> tuple[int, int, int]:
+        """Of the pool: uniform ones, mutants and crossings."""
+        return UNIFORM, MUTANTS, CROSSINGS
+
     def _pool(self) -> Pool:
         """Architectures to choose from."""
+        uniforms, mutations, crossings = self._quotas()
         draw = generator(self.seed, self.generation, "gp.pool")
         order = self.objective.survival(self.population.accuracy, self.population.latency_ms)
         order = order if self.objective.front else order[:ELITES]  # a front is searched along all of it
         elites = self.codec.raw_indices(self.population.genotype[order])
-        uniform = self._variation.uniform(draw, UNIFORM)
-        parents = draw.integers(len(order), size=MUTANTS)
-        mutants = self._variation.mutated(draw, elites[parents], draw.choice([1.0, 2.0, 4.0], size=MUTANTS))
-        first, second = draw.integers(len(order), size=(2, CROSSINGS))
+        uniform = self._variation.uniform(draw, uniforms)
+        parents = draw.integers(len(order), size=mutations)
+        mutants = self._variation.mutated(draw, elites[parents], draw.choice([1.0, 2.0, 4.0], size=mutations))
+        first, second = draw.integers(len(order), size=(2, crossings))
         crossed = self._variation.crossed(draw, elites[first], elites[second])
-        crossings = self._variation.mutated(draw, crossed, np.ones(CROSSINGS))
+        changed = self._variation.mutated(draw, crossed, np.ones(crossings))
         return Pool.of(uniform, "init").join(
-            Pool.of(mutants, "mutate", order[parents]), Pool.of(crossings, "recombine", order[first])
+            Pool.of(mutants, "mutate", order[parents]), Pool.of(changed, "recombine", order[first])
         )
 
     @property
@@ -183,10 +191,15 @@ class BayesianSearch(PopulationStrategy):
 
     # -- tell and state ------------------------------------------------------------------------------------------------
 
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """See ``Strategy.tell``."""
+        super().tell(outcomes)
+        lost = (np.isnan(o.accuracy) and not (o.given_up and self.params.learn_failures) for o in outcomes)
+        self._failed = self.of_scores(self.params) and all(lost)
+
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
-        self._failed = bool(np.isnan(told.accuracy).all())
         candidates = self.population.join(told)
         order = self.objective.survival(candidates.accuracy, candidates.latency_ms)
         self.population = candidates.take(order[: self._room(candidates)])
