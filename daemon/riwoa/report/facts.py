@@ -206,7 +206,8 @@ class OperatorCredit:
     """What one operator's proposals brought.
 
     ``win_rate`` counts children fitter than their parent, with the 95 % interval by Wilson; ``best_gain`` is how much
-    the best so far rose by its proposals, and ``best_steps`` how often.
+    the best so far rose by its proposals, and ``best_steps`` how often. ``share`` is of the pool that was chosen from
+    at the end, where shares are learned, its like included.
     """
 
     operator: str
@@ -218,6 +219,7 @@ class OperatorCredit:
     gain: float
     best_gain: float
     best_steps: int
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,7 @@ def _credit(operators: Any, steps: tuple[Step, ...], *, lowered: bool) -> tuple[
         low, high = wilson(tally.wins, tally.proposals)
         rate = tally.wins / tally.proposals if tally.proposals else None
         best = (risen.get(name, 0.0), counts.get(name, 0))
-        found.append(OperatorCredit(name, tally.proposals, tally.wins, rate, low, high, tally.gain, *best))
+        found.append(OperatorCredit(name, tally.proposals, tally.wins, rate, low, high, tally.gain, *best, tally.share))
     return tuple(sorted(found, key=lambda c: (-c.best_gain, -c.gain, c.operator)))
 
 

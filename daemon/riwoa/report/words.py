@@ -350,4 +350,6 @@ def glossary(report: Report) -> str:
         "answer is known costs no evaluation: so these do not add up to the evaluations. "
         "A gain over a parent raises the best only where the parent was the best, or near it."
     )
-    return f"{'; '.join(told)}. {counts}" if told else ""
+    shares = [f"{operator_words(c.operator)} {percent(c.share)}" for c in report.operators if c.share is not None]
+    learned = f" Of the pool that was chosen from, with their like, at the end: {', '.join(shares)}." if shares else ""
+    return f"{'; '.join(told)}. {counts}{learned}" if told else ""

@@ -41,6 +41,7 @@ from riwoa.search.polish import Polish
 from riwoa.search.racing import Racing
 from riwoa_storage.events import ConfigApplied, DeadlineReached
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import IndividualRecord
 from riwoa_storage.records import Phase as PhaseName
 
 _log = get_logger("conductor")
@@ -272,15 +273,17 @@ class Conductor:
     async def _configure(self, config: Config) -> None:
         objective = self._task.objective(config)
 
-        def judge() -> None:
+        def judge() -> list[IndividualRecord]:
             with self._journal.reader() as reader:
                 scanned = scan(reader, self.run_id, self.history.generations, objective)
                 self.history.judge_by(objective, reader, self.run_id, scanned)
+                return self._past_reader().newest(reader)
 
-        if objective != self.objective:
-            await patiently(judge)
+        newest = await patiently(judge) if objective != self.objective else None
         self.existing.idle = 0
         self._phase.configure(config, objective, self.p_semantic)
+        if newest is not None:  # what a load costs that was not known beforehand is another now
+            self._phase.driver.relearn(evaluated(i, objective) for i in newest)
         self._hooks.on_config(config)
 
     def _search_phase(self) -> SearchPhase:
@@ -330,16 +333,24 @@ class Conductor:
             self.ledger.revision = len(revisions) - 1
             self.schedule.plan(self.config.run, revisions)
             self.history.digest = reader.digest_head(self.run_id)
-            newest = self.screening.newest if self.screening is not None else 0
-            failures = learns_failures(self.config)
-            run, racing = self.run_id, self.racing
-            past = resume.PastReader(run, racing, newest, self.existing, self.objective, self.revision, failures)
-            found = past.read(reader, progress)
+            found = self._past_reader().read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)
             if self.phase == "polish":
                 self.endings.restore(reader, self.objective)
             self.proposals.restore(reader, self.generation, searching=self.phase == "search")
+
+    def _past_reader(self) -> resume.PastReader:
+        learned = self.screening.newest if self.screening is not None else 0
+        return resume.PastReader(
+            run_id=self.run_id,
+            racing=self.racing,
+            learned=learned,
+            existing=self.existing,
+            objective=self.objective,
+            revision=self.revision,
+            failures=learns_failures(self.config),
+        )
 
     def _stand_on(self, reader: JournalReader, past: resume.Past) -> None:
         last = past.last

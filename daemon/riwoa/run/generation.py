@@ -79,6 +79,7 @@ class GenerationRunner:
         target_ms = self._task.prompt_target_ms(objective.latency_target_ms)
         failure = await proposals.boundary(generation)
         free = None if left is None else max(1, left - proposals.reserved(generation))
+        shares = driver.strategy.shares
         asked = await asyncio.to_thread(driver.ask, free)  # may draw and screen many children
         for_replies = None if free is None else free - len(asked)
         await self._recall(p.parent for p in asked)
@@ -103,7 +104,7 @@ class GenerationRunner:
         inputs, events = self._inputs(generation, failure, late=late)
         verdicts = await proposals.judge(generation, individuals, joined, self._ledger.won)
         state = driver.strategy.snapshot()
-        commit = Commit(generation, phase.name, individuals, joined, inputs, state, started_s)
+        commit = Commit(generation, phase.name, individuals, joined, inputs, state, shares, started_s)
         await self._ledger.commit(commit, verdicts.rejected, verdicts.entries, events)
         await proposals.committed(generation, individuals, joined, verdicts)
         self._existing.committed(individuals, objective)

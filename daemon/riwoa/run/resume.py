@@ -75,15 +75,17 @@ class PastReader:
         return Past(
             last=last,
             scanned=scan(reader, self.run_id, last.generation + 1, self.objective, progress),
-            newest=self._newest(reader) if self.racing.rungs or self.learned else (),
+            newest=self.newest(reader),
             recent_s=self._recent_s(reader, last),
             searched=self._searched(reader, last.generation) if last.phase == "polish" else 0,
             barren=self._barren(reader, last),
             idle=self._idle(reader, last),
         )
 
-    def _newest(self, reader: JournalReader) -> list[IndividualRecord]:
-        """The newest individuals that something learns of, as many as it learns from."""
+    def newest(self, reader: JournalReader) -> list[IndividualRecord]:
+        """The newest individuals that bounds or predictor learn of, as many as they learn from."""
+        if not (self.racing.rungs or self.learned):
+            return []
         limit, racing, in_full = max(LEAST_READ, self.learned), self.racing, not self.failures
         rows = reader.newest_fresh(self.run_id, limit, in_full=in_full)
 

@@ -24,13 +24,9 @@ from riwoa.search.fitness import FloatArray
 
 DISCOUNT = 0.95  # half of the evidence is forgotten in 14 generations: what pays early does not pay late
 LEAST, MOST = 0.05, 0.95
-FAMILIES: dict[str, tuple[str, ...]] = {  # of operators that share places of a pool
-    "init": ("init",),
-    "mutate": ("mutate",),
-    "recombine": ("recombine",),
-    "whale": ("encircle", "search", "spiral"),
-}
-_FAMILY_OF = {operator: n for n, operators in enumerate(FAMILIES.values()) for operator in operators}
+# Operators that share places of a pool: uniform ones, mutants, crossings, whale moves.
+FAMILIES = (("init",), ("mutate",), ("recombine",), ("encircle", "search", "spiral"))
+_FAMILY_OF = {operator: n for n, operators in enumerate(FAMILIES) for operator in operators}
 
 
 def semantic_share(semantic: tuple[float, float], geometric: tuple[float, float]) -> float:

@@ -182,7 +182,7 @@ class Strategy(Protocol):
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """The share of what is chosen from that each group of operators gets next; {} where none is learned."""
+        """The share of what is chosen from that each operator, with its like, gets next; {} where none is learned."""
         ...
 
     def ask(self, most: int | None = None) -> list[Proposal]:

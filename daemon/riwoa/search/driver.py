@@ -32,6 +32,10 @@ class Guide(Protocol):
         """Learn anew, and have the strategy choose by it from now on."""
         ...
 
+    def forget(self) -> None:
+        """Forget every evaluation that it was told."""
+        ...
+
     def predict(self, indices: IntArray) -> list[Prediction] | None:
         """Predictions for canonical indices (n, genes), int64; None while too little is known."""
         ...
@@ -168,6 +172,14 @@ class Driver:
             if self.guide is not None:
                 predicted = (e.metrics["predicted"], e.metrics["predicted_sd"]) if "predicted" in e.metrics else None
                 self.guide.tell(indices, self._lesson(indices, e.outcome), predicted)
+
+    def relearn(self, evaluated: Iterable[Evaluated]) -> None:
+        """Forget what guide and bounds have learned, and learn from these evaluations, by the objective in force."""
+        if self.guide is not None:
+            self.guide.forget()
+        if self.racing is not None:
+            self.racing.forget()
+        self.learn(evaluated)
 
     def _lesson(self, indices: IntArray, o: Outcome) -> float:
         """What the guide learns of a success: its accuracy, less what a latency costs that was not known beforehand."""

@@ -98,6 +98,11 @@ class Racing:
             for rung in self.rungs:
                 self._cheap[rung].append(metrics[metric_of(rung)])
 
+    def forget(self) -> None:
+        """Forget every individual."""
+        for known in (self._full, *self._cheap.values()):
+            known.clear()
+
     def race(self, threshold: EliminationThreshold) -> Race:
         """The race of the next generation."""
         full = list(self._full)

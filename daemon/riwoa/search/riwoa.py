@@ -194,7 +194,7 @@ class RotationInvariantWhale(BayesianSearch):
         if not (self.params.learned_shares and self.params.joint):
             return {}
         places = self._shared
-        return {name: n / sum(places) for name, n in zip(FAMILIES, places, strict=True)}
+        return {operator: n / sum(places) for family, n in zip(FAMILIES, places, strict=True) for operator in family}
 
     def _by_slots(self) -> list[Proposal]:
         vectors, operators, parents = self._screened()

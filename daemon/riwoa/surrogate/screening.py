@@ -144,6 +144,11 @@ class Screening:
         if predicted is not None:
             self._covered.append(covers(*predicted, accuracy))
 
+    def forget(self) -> None:
+        """Forget what was told; what was known before the run began stays."""
+        for told in (self._indices, self._accuracies, self._covered):
+            told.clear()
+
     def learn(self) -> None:
         """Learn anew; a fraction of a second, so nobody's event loop should wait for it."""
         told = np.array(self._indices, dtype=np.int64).reshape(-1, len(self._space))
