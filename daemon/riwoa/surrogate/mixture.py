@@ -318,6 +318,10 @@ class MixtureProcess:
         order = np.argsort(self._values, kind="stable")
         return float(np.interp(value, self._values[order], self._scores[order]))
 
+    def log_success(self, indices: IntArray) -> FloatArray:
+        """See ``Posterior.log_success``: of failures it knows nothing."""
+        return np.zeros(len(indices))
+
     def log_chance_below(self, value: float, indices: IntArray) -> FloatArray:
         """Logarithm of the chance that evaluations of canonical indices (n, genes) give less than a value, (n,)."""
         from scipy.special import log_ndtr
