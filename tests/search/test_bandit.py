@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from riwoa.search.bandit import DISCOUNT, FAMILIES, LEAST, MOST, PoolCredit, semantic_share
+from riwoa.search.base import Outcome
 
 COUNTS = st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)).map(lambda pair: (min(pair), max(pair)))
 
@@ -42,7 +44,9 @@ def test_places_of_a_pool_go_to_whoever_joins_the_population_and_nobody_loses_al
     usual, credit = [50, 150, 75, 80], PoolCredit.none()
     assert credit.places(usual) == pytest.approx(usual, abs=2)
     for _ in range(50):
-        credit = credit.later([("search", 1.0), ("mutate", 0.0), ("mutate", 0.0), ("climb", 1.0), ("init", 0.0)])
+        operators = ("search", "mutate", "mutate", "climb", "init")
+        outcomes = [Outcome(slot, o, np.zeros(1), 0.5, 1.0, None) for slot, o in enumerate(operators)]
+        credit = credit.later(outcomes, {0: 0, 3: 1}, 20)  # the whale's move leads, the climb's follows
     init, mutants, crossings, whales = credit.places(usual)
     assert init + mutants + crossings + whales == sum(usual)
     assert whales > 150

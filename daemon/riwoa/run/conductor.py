@@ -31,14 +31,13 @@ from riwoa.run.ledger import Ledger, evaluated
 from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase, polish_budget
 from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, model_proposals
-from riwoa.run.scan import Progress, scan
-from riwoa.run.strategy import configured_strategy, learns_failures, screening_of
+from riwoa.run.scan import Progress
+from riwoa.run.strategy import configured_strategy, racing_of, screening_of
 from riwoa.run.task import KeptLatencies, SearchTask
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
-from riwoa.search.racing import Racing
 from riwoa_storage.events import ConfigApplied, DeadlineReached
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord
@@ -89,10 +88,7 @@ class Conductor:
         self.run_id = journal.run_id
         self.codec = Codec(task.space, config.run.seed)
         self.history = History(task.objective(config))
-        rungs = [*map(str, config.oracle.rungs)]
-        teaches = learns_failures(config)
-        self.racing = Racing(rungs, config.oracle.rung_confidence, config.run.seed, teaches=teaches)
-        self.screening = screening_of(config, task)
+        self.racing, self.screening = racing_of(config), screening_of(config, task)
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
         self.proposals: Proposals = NoProposals(self.codec)
@@ -275,9 +271,7 @@ class Conductor:
 
         def judge() -> list[IndividualRecord]:
             with self._journal.reader() as reader:
-                scanned = scan(reader, self.run_id, self.history.generations, objective)
-                self.history.judge_by(objective, reader, self.run_id, scanned)
-                return self._past_reader().newest(reader)
+                return self._past_reader().judge(reader, self.history, objective)
 
         newest = await patiently(judge) if objective != self.objective else None
         self.existing.idle = 0
@@ -341,16 +335,7 @@ class Conductor:
             self.proposals.restore(reader, self.generation, searching=self.phase == "search")
 
     def _past_reader(self) -> resume.PastReader:
-        learned = self.screening.newest if self.screening is not None else 0
-        return resume.PastReader(
-            run_id=self.run_id,
-            racing=self.racing,
-            learned=learned,
-            existing=self.existing,
-            objective=self.objective,
-            revision=self.revision,
-            failures=learns_failures(self.config),
-        )
+        return resume.PastReader(self.run_id, self.racing, self.screening, self.existing, self.objective, self.revision)
 
     def _stand_on(self, reader: JournalReader, past: resume.Past) -> None:
         last = past.last

@@ -10,10 +10,12 @@ from typing import TypeVar
 
 from riwoa.run.deadline import PACE_GENERATIONS
 from riwoa.run.existing import Existing
+from riwoa.run.history import History
 from riwoa.run.scan import Progress, Scanned, scan
 from riwoa.search.fitness import Objective
 from riwoa.search.race import MOST
 from riwoa.search.racing import Racing
+from riwoa.surrogate.screening import Screening
 from riwoa_storage.reader import PAGE_ROWS, JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord
 
@@ -52,20 +54,18 @@ class PastReader:
     Attributes:
         run_id: the run.
         racing: what learns of the newest individuals on its rungs.
-        learned: how many of them a predictor learns of, too, at most.
+        screening: the predictor that learns of them, too; None for none.
         existing: says which generations failed, or were idle.
         objective: in force.
         revision: of the configuration in force.
-        failures: whether a predictor learns of who failed or was given up, too.
     """
 
     run_id: int
     racing: Racing
-    learned: int
+    screening: Screening | None
     existing: Existing
     objective: Objective
     revision: int
-    failures: bool = False
 
     def read(self, reader: JournalReader, progress: Progress) -> Past | None:
         """The past; None before the first commit."""
@@ -82,11 +82,19 @@ class PastReader:
             idle=self._idle(reader, last),
         )
 
+    def judge(self, reader: JournalReader, history: History, objective: Objective) -> list[IndividualRecord]:
+        """Have a history choose its leader anew, by another objective; ``newest``."""
+        scanned = scan(reader, self.run_id, history.generations, objective)
+        history.judge_by(objective, reader, self.run_id, scanned)
+        return self.newest(reader)
+
     def newest(self, reader: JournalReader) -> list[IndividualRecord]:
         """The newest individuals that bounds or predictor learn of, as many as they learn from."""
-        if not (self.racing.rungs or self.learned):
+        racing, screening = self.racing, self.screening
+        if not racing.rungs and screening is None:
             return []
-        limit, racing, in_full = max(LEAST_READ, self.learned), self.racing, not self.failures
+        limit = LEAST_READ if screening is None else max(LEAST_READ, screening.newest)
+        in_full = screening is None or not screening.of_failures
         rows = reader.newest_fresh(self.run_id, limit, in_full=in_full)
 
         def known() -> int:

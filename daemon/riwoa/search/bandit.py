@@ -15,11 +15,13 @@ neither falls silent and both go on being measured. The places of a pool: see ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from riwoa.search.base import Outcome
 from riwoa.search.fitness import FloatArray
 
 DISCOUNT = 0.95  # half of the evidence is forgotten in 14 generations: what pays early does not pay late
@@ -27,6 +29,7 @@ LEAST, MOST = 0.05, 0.95
 # Operators that share places of a pool: uniform ones, mutants, crossings, whale moves.
 FAMILIES = (("init",), ("mutate",), ("recombine",), ("encircle", "search", "spiral"))
 _FAMILY_OF = {operator: n for n, operators in enumerate(FAMILIES) for operator in operators}
+_COLUMNS = ("credit.gains", "credit.evaluations")
 
 
 def semantic_share(semantic: tuple[float, float], geometric: tuple[float, float]) -> float:
@@ -65,13 +68,28 @@ class PoolCredit:
         """Before anything was evaluated."""
         return PoolCredit(np.zeros(len(FAMILIES)), np.zeros(len(FAMILIES)))
 
-    def later(self, brought: Iterable[tuple[str, float]]) -> PoolCredit:
-        """This credit after a generation of evaluations: operator, and what each brought in [0, 1]."""
+    @staticmethod
+    def of(snapshot: Mapping[str, npt.NDArray[np.generic]]) -> PoolCredit:
+        """That of a search's snapshot."""
+        return PoolCredit(*(np.array(snapshot[name], dtype=np.float64) for name in _COLUMNS))
+
+    def columns(self) -> dict[str, npt.NDArray[np.generic]]:
+        """As a search's snapshot holds it."""
+        return dict(zip(_COLUMNS, (self.gains.copy(), self.evaluations.copy()), strict=True))
+
+    def later(self, outcomes: Iterable[Outcome], places: Mapping[int, int], size: int) -> PoolCredit:
+        """This credit after a generation.
+
+        Args:
+            outcomes: its evaluations.
+            places: of those that joined the population, by slot, 0 the best.
+            size: of the population.
+        """
         gains, evaluations = DISCOUNT * self.gains, DISCOUNT * self.evaluations
-        for operator, gain in brought:
-            if operator in _FAMILY_OF:
-                gains[_FAMILY_OF[operator]] += gain
-                evaluations[_FAMILY_OF[operator]] += 1.0
+        for o in outcomes:
+            if o.operator in _FAMILY_OF:
+                gains[_FAMILY_OF[o.operator]] += 1.0 - places.get(o.slot, size) / size
+                evaluations[_FAMILY_OF[o.operator]] += 1.0
         return PoolCredit(gains, evaluations)
 
     def places(self, usual: Sequence[int]) -> list[int]:
@@ -81,8 +99,14 @@ class PoolCredit:
         """
         usual_places = np.array(usual)
         kept = usual_places // 4
-        weights = usual_places * (self.gains + 1.0) / (self.evaluations + 2.0)
+        brings = (self.gains + 1.0) / (self.evaluations + 2.0)
+        weights = usual_places * brings[: len(usual)]
         free = int(usual_places.sum() - kept.sum())
         won = np.floor(free * weights / weights.sum()).astype(np.int64)
         won[np.argmax(weights)] += free - won.sum()
         return [int(n) for n in kept + won]
+
+
+def shares_of(places: Sequence[int]) -> dict[str, float]:
+    """The share of the pool that each operator has, its like included, by the places of the first ``FAMILIES``."""
+    return {operator: n / sum(places) for family, n in zip(FAMILIES, places, strict=False) for operator in family}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from riwoa.search.bandit import PoolCredit, shares_of
 from riwoa.search.base import (
     LatencyOf,
     Members,
@@ -46,6 +47,9 @@ class BayesianParameters(SearchParameters):
 
     first: int = parameter(
         0, "evaluations before anything is expected of others; 0: one a gene, 5 to 200", least=0, most=400
+    )
+    learned_shares: bool = parameter(
+        False, "operators whose children join the population get more places in the pool that is chosen from"
     )
     learn_failures: bool = parameter(
         True, "what fails, or is given up on a lower rung, teaches too; false: as earlier versions did"
@@ -80,6 +84,7 @@ class BayesianSearch(PopulationStrategy):
         self._joint = JointChoice(space, self._seen, self._excess)
         # Whether everything failed that was asked last: uniform ones in between find back from beyond the border.
         self._failed = False
+        self._credit = PoolCredit.none()
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
@@ -163,13 +168,24 @@ class BayesianSearch(PopulationStrategy):
             excess, raw = beyond.min(), steps[int(np.argmin(beyond))]
         return raw
 
-    def _quotas(self) -> tuple[int, int, int]:
-        """Of the pool: uniform ones, mutants and crossings."""
-        return UNIFORM, MUTANTS, CROSSINGS
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """See ``Strategy.shares``."""
+        learned = self.params.learned_shares and self.of_scores(self.params)
+        return shares_of(self._quotas()) if learned else {}
+
+    def _quotas(self) -> list[int]:
+        """Places of the pool, by ``riwoa.search.bandit.FAMILIES``."""
+        usual = self._usual()
+        return self._credit.places(usual) if self.params.learned_shares else usual
+
+    def _usual(self) -> list[int]:
+        """Places where none are learned: of uniform ones, mutants, crossings, and others that a strategy adds."""
+        return [UNIFORM, MUTANTS, CROSSINGS]
 
     def _pool(self) -> Pool:
         """Architectures to choose from."""
-        uniforms, mutations, crossings = self._quotas()
+        uniforms, mutations, crossings = self._quotas()[:3]
         draw = generator(self.seed, self.generation, "gp.pool")
         order = self.objective.survival(self.population.accuracy, self.population.latency_ms)
         order = order if self.objective.front else order[:ELITES]  # a front is searched along all of it
@@ -193,9 +209,14 @@ class BayesianSearch(PopulationStrategy):
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy.tell``."""
+        generation = self.generation
         super().tell(outcomes)
         lost = (np.isnan(o.accuracy) and not (o.given_up and self.params.learn_failures) for o in outcomes)
         self._failed = self.of_scores(self.params) and all(lost)
+        if self.params.learned_shares:
+            survivors = self.population.origin
+            places = {int(slot): row for row, (of, slot) in enumerate(survivors) if of == generation}
+            self._credit = self._credit.later(outcomes, places, len(survivors))
 
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
@@ -214,10 +235,13 @@ class BayesianSearch(PopulationStrategy):
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
         failed = {"failed": np.array(True)} if self._failed else {}
-        return super().snapshot() | {"seen": self._seen.hashes.copy()} | failed
+        credit = self._credit.columns() if self.params.learned_shares else {}
+        return super().snapshot() | {"seen": self._seen.hashes.copy()} | failed | credit
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._seen.hashes = np.array(snapshot["seen"], dtype=np.uint64)
         self._failed = "failed" in snapshot
+        if self.params.learned_shares:
+            self._credit = PoolCredit.of(snapshot)

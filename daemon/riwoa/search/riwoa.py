@@ -62,15 +62,14 @@ that mutates until within the target 79.55 / 80.86 / 82.30. Without ``latency_of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from riwoa.search import whale
-from riwoa.search.bandit import FAMILIES, PoolCredit
-from riwoa.search.base import LatencyOf, Members, Outcome, Proposal, SearchParameters, Snapshot, parameter
+from riwoa.search.base import LatencyOf, Members, Proposal, SearchParameters, Snapshot, parameter
 from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.covariance import eigenbasis, shrunk_covariance
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
@@ -93,9 +92,6 @@ class RiwoaParameters(BayesianParameters):
 
     spiral_b: float = parameter(1.0, "shape of the spiral: b in exp(b l) cos(2 pi l)", least=0, most=100)
     joint: bool = parameter(True, "choose what is asked together, by expected improvement; false: a child a member")
-    learned_shares: bool = parameter(
-        False, "with joint: whoever's children join the population gets more places in the pool that is chosen from"
-    )
     elite_fraction: float = parameter(0.5, "share of the population that shapes mean and covariance", least=0, most=1)
     basis_every: int = parameter(5, "generations between eigendecompositions", least=1)
     elitism: bool = parameter(True, "parents and children compete for a place, as always with joint = true")
@@ -147,7 +143,6 @@ class RotationInvariantWhale(BayesianSearch):
         self._covariance: FloatArray = np.eye(d) / 12.0  # of the uniform distribution
         self._basis: FloatArray = np.eye(d)
         self._steppable = np.flatnonzero(space.cardinalities > 1)
-        self._credit = PoolCredit.none()
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
@@ -170,31 +165,16 @@ class RotationInvariantWhale(BayesianSearch):
 
     def _pool(self) -> Pool:
         """Whale moves of the whole population beside mutants, crossings and uniform architectures."""
-        pools = []
-        for variant in range(math.ceil(self._shared[3] / len(self.population))):
+        pools, moves = [], self._quotas()[-1]
+        for variant in range(math.ceil(moves / len(self.population))):
             vectors, operators, parents = self._moves(variant)
             raw = self.codec.raw_indices(self.codec.reflect(vectors))
             pools.append(Pool(raw, parents, np.where(np.isin(operators, _ASKING), "spiral", operators)))
-        usual = super()._pool()
-        return usual.join(*pools).take(np.arange(len(usual) + self._shared[3]))
+        others = super()._pool()
+        return others.join(*pools).take(np.arange(len(others) + moves))
 
-    @property
-    def _shared(self) -> list[int]:
-        """Places of the pool, by ``riwoa.search.bandit.FAMILIES``."""
-        usual = [*super()._quotas(), MOVES * len(self.population)]
-        return self._credit.places(usual) if self.params.learned_shares else usual
-
-    def _quotas(self) -> tuple[int, int, int]:
-        uniforms, mutations, crossings, _ = self._shared
-        return uniforms, mutations, crossings
-
-    @property
-    def shares(self) -> Mapping[str, float]:
-        """See ``Strategy.shares``."""
-        if not (self.params.learned_shares and self.params.joint):
-            return {}
-        places = self._shared
-        return {operator: n / sum(places) for family, n in zip(FAMILIES, places, strict=True) for operator in family}
+    def _usual(self) -> list[int]:
+        return [*super()._usual(), MOVES * len(self.population)]
 
     def _by_slots(self) -> list[Proposal]:
         vectors, operators, parents = self._screened()
@@ -377,15 +357,6 @@ class RotationInvariantWhale(BayesianSearch):
 
     # -- tell ----------------------------------------------------------------------------------------------------------
 
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """See ``Strategy.tell``."""
-        generation = self.generation
-        super().tell(outcomes)
-        if self.params.learned_shares:
-            size = len(self.population)
-            place = {slot: row for row, (of, slot) in enumerate(self.population.origin.tolist()) if of == generation}
-            self._credit = self._credit.later((o.operator, 1.0 - place.get(o.slot, size) / size) for o in outcomes)
-
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
@@ -421,17 +392,13 @@ class RotationInvariantWhale(BayesianSearch):
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
-        credit = {f"credit.{name}": value.copy() for name, value in asdict(self._credit).items()}
-        rotation = {"covariance": self._covariance.copy(), "basis": self._basis.copy()}
-        return super().snapshot() | rotation | (credit if self.params.learned_shares else {})
+        return super().snapshot() | {"covariance": self._covariance.copy(), "basis": self._basis.copy()}
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._covariance = np.array(snapshot["covariance"], dtype=np.float64)
         self._basis = np.array(snapshot["basis"], dtype=np.float64)
-        if self.params.learned_shares:
-            self._credit = PoolCredit(*(np.array(snapshot[f"credit.{f.name}"]) for f in fields(PoolCredit)))
 
 
 def _pick(uniform: FloatArray, count: int) -> IntArray:

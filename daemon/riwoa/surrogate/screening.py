@@ -109,6 +109,7 @@ class Screening:
 
     Attributes:
         newest: evaluations that are learned from, at most.
+        of_failures: see above.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Screening:
     ) -> None:
         self._space = space
         self._scores = MixtureLearner(space, RelatedOracles(space, related).trend) if of_scores else None
+        self.of_failures = of_failures
         self._failures = MixtureLearner(space) if of_failures else None
         self._failing: MixtureProcess | None = None  # None while nothing has failed
         self._prior = prior if prior is not None else Examples(space, np.empty((0, len(space)), np.int64), np.empty(0))
