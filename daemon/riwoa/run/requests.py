@@ -46,6 +46,7 @@ class RequestComposer:
         self._run_id = run_id
         self._seed = config.run.seed
         self._lag = config.cognition.lag
+        self._asynchronous = config.search.asynchronous
         self._most_genes = config.cognition.patch_genes
         self._codec = codec
         self._task = task
@@ -82,7 +83,9 @@ class RequestComposer:
             prompt=prompt,
             parameters=parameters_of(
                 system, offered, self._most_genes, situation.parent, self.style.settings, self.style.template.lead
-            ),
+            )
+            # No individual of this generation and slot tells the parent then.
+            | ({"parent_at": p.parent} if self._asynchronous else {}),
             created_unix_s=time.time(),
         )
 

@@ -82,8 +82,8 @@ class BayesianSearch(PopulationStrategy):
         self._seen = SeenPhenotypes(space)
         self._variation = Variation(space)
         self._joint = JointChoice(space, self._seen, self._excess)
-        # Whether everything failed that was asked last: uniform ones in between find back from beyond the border.
-        self._failed = False
+        # Those told last that failed, one after the other: uniform ones in between find back from beyond the border.
+        self._failures = 0
         self._credit = PoolCredit.none()
 
     # -- ask -----------------------------------------------------------------------------------------------------------
@@ -98,23 +98,31 @@ class BayesianSearch(PopulationStrategy):
 
     def _chosen(self) -> Pool:
         """What to ask: uniform architectures at first, then the most promising."""
-        count = self.params.offspring
-        unknown = self.posterior is None or not len(self._best) or self.posterior.count < self._first
-        if self.posterior is None or unknown or self._failed:
-            return self._uniform(count, self._seen.hashes)
-        acquisition = self._acquisition(self.posterior)
-        found = self._joint.choose(self._pool(), count, self.posterior, acquisition, self._draws())
+        count, posterior = self._room, self.posterior
+        taken = np.concatenate((self._seen.hashes, self._seen.hash(self._under_way)))
+        unknown = posterior is None or not len(self._best) or posterior.count < self._first
+        if posterior is None or unknown or self._failed:
+            return self._uniform(count, taken)
+        acquisition = self._acquisition(posterior)
+        for row in self._under_way[:, None]:
+            acquisition, posterior = acquisition.believing(posterior, row), posterior.believe(row)
+        found = self._joint.choose(self._pool(), count, taken, posterior, acquisition, self._draws())
         if len(found) == count:
             return found
         # Nothing new is within reach: what was met before costs nothing.
         hashes = self._seen.hash(self.space.canonical(found.raw))
-        return found.join(self._uniform(count - len(found), np.concatenate((self._seen.hashes, hashes))))
+        return found.join(self._uniform(count - len(found), np.concatenate((taken, hashes))))
+
+    @property
+    def _failed(self) -> bool:
+        """Whether everything failed that was told last; asynchronously, as many as are under way at a time."""
+        return self._failures >= (self.params.offspring if self.params.asynchronous else 1)
 
     def _acquisition(self, posterior: Posterior) -> Acquisition:
         """What is to grow: the front's area where one is wanted and loads are known, else the leader's score."""
         limit = self.objective.limit
         if self.objective.front and limit is not None and self.latency_of is not None:
-            asked = self.generation * self.params.offspring
+            asked = self._told if self.params.asynchronous else self.generation * self.params.offspring
             return FrontImprovement.of(self.population, limit, posterior, self.latency_of, asked)
         return BestImprovement(posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf)
 
@@ -212,7 +220,7 @@ class BayesianSearch(PopulationStrategy):
         generation = self.generation
         super().tell(outcomes)
         lost = (np.isnan(o.accuracy) and not (o.given_up and self.params.learn_failures) for o in outcomes)
-        self._failed = self.of_scores(self.params) and all(lost)
+        self._failures = self._failures + len(outcomes) if self.of_scores(self.params) and all(lost) else 0
         if self.params.learned_shares:
             survivors = self.population.origin
             places = {int(slot): row for row, (of, slot) in enumerate(survivors) if of == generation}
@@ -223,9 +231,9 @@ class BayesianSearch(PopulationStrategy):
         self._seen.add(self.codec.decode(told.genotype))
         candidates = self.population.join(told)
         order = self.objective.survival(candidates.accuracy, candidates.latency_ms)
-        self.population = candidates.take(order[: self._room(candidates)])
+        self.population = candidates.take(order[: self._survival(candidates)])
 
-    def _room(self, candidates: Members) -> int:
+    def _survival(self, candidates: Members) -> int:
         """How many of them survive: a front stays whole, however many it has."""
         return max(self.params.population, self.objective.front_size(candidates.accuracy, candidates.latency_ms))
 
@@ -234,7 +242,8 @@ class BayesianSearch(PopulationStrategy):
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
-        failed = {"failed": np.array(True)} if self._failed else {}
+        failures = np.array(self._failures if self.params.asynchronous else True)
+        failed = {"failed": failures} if self._failures else {}
         credit = self._credit.columns() if self.params.learned_shares else {}
         return super().snapshot() | {"seen": self._seen.hashes.copy()} | failed | credit
 
@@ -242,6 +251,6 @@ class BayesianSearch(PopulationStrategy):
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._seen.hashes = np.array(snapshot["seen"], dtype=np.uint64)
-        self._failed = "failed" in snapshot
+        self._failures = int(np.asarray(snapshot.get("failed", 0)))
         if self.params.learned_shares:
             self._credit = PoolCredit.of(snapshot)

@@ -64,14 +64,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from riwoa.search import whale
-from riwoa.search.base import LatencyOf, Members, Proposal, SearchParameters, Snapshot, parameter
+from riwoa.search.base import LatencyOf, Members, Posterior, Proposal, SearchParameters, Snapshot, parameter
 from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.covariance import eigenbasis, shrunk_covariance
+from riwoa.search.dreams import Dreams
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
 from riwoa.search.pool import Pool
 from riwoa.search.race import Cut
@@ -99,6 +101,12 @@ class RiwoaParameters(BayesianParameters):
     signed_spiral: bool = parameter(True, "the spiral keeps the sign of the distance")
     rotated_encircle: bool = parameter(True, "encircle in the eigenbasis too")
     p_recombine: float = parameter(0.3, "share of geometric moves that cross two elites instead", least=0, most=1)
+    dreams: float = parameter(
+        0.0,
+        "share of generations in which one candidate is a dream between distant elites; joint = true",
+        least=0,
+        most=1,
+    )
     screened: int = parameter(
         16,
         "without joint: children drawn a member, of which a predictor learned from the run chooses; 1 = none",
@@ -143,6 +151,7 @@ class RotationInvariantWhale(BayesianSearch):
         self._covariance: FloatArray = np.eye(d) / 12.0  # of the uniform distribution
         self._basis: FloatArray = np.eye(d)
         self._steppable = np.flatnonzero(space.cardinalities > 1)
+        self._dreams = Dreams(space, self._excess)
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
@@ -162,6 +171,30 @@ class RotationInvariantWhale(BayesianSearch):
                 p = Proposal(p.slot, operator, p.genotype, p.parent, parent, fallback=p.operator)
             out.append(p)
         return out
+
+    def _chosen(self) -> Pool:
+        """See ``BayesianSearch``; now and then a dream takes the place of the last."""
+        chosen, draw = super()._chosen(), generator(self.seed, self.generation, "riwoa.dreams")
+        awake = draw.random() >= self.params.dreams or bool((chosen.operators == "init").all())
+        if self.posterior is None or len(chosen) < 2 or awake:
+            return chosen
+        dream = self._dream(self.posterior, chosen, draw)
+        return chosen if dream is None else chosen.take(np.arange(len(chosen) - 1)).join(dream)
+
+    def _dream(self, posterior: Posterior, others: Pool, draw: np.random.Generator) -> Pool | None:
+        """The most promising dream that is new and within the limit; None where there is none."""
+        rows = self._elite_rows()
+        elites, acquisition = self.codec.raw_indices(self.population.genotype[rows]), self._acquisition(posterior)
+        met = self._dreams.between(elites, partial(acquisition.promise, posterior), draw)
+        canonical = self.space.canonical(met.raw)
+        hashes, taken = self._seen.hash(canonical), self._seen.hash(self.space.canonical(others.raw))
+        new = ~self._seen.hold(hashes) & ~np.isin(hashes, taken) & (self._excess(canonical) == 0.0)
+        if not new.any():
+            return None
+        promise = acquisition.promise(posterior, canonical) + posterior.log_success(canonical)
+        promise = np.where(new, np.round(promise, 9), -np.inf)
+        best = int(np.argmax(promise))
+        return Pool.of(met.raw[[best]], "dream", rows[met.parents[[best]]])
 
     def _pool(self) -> Pool:
         """Whale moves of the whole population beside mutants, crossings and uniform architectures."""
@@ -374,7 +407,7 @@ class RotationInvariantWhale(BayesianSearch):
         phenotypes = self.codec.decode(candidates.genotype[order])
         distinct = order[np.sort(np.unique(self._seen.hash(phenotypes), return_index=True)[1])]
         others = np.setdiff1d(np.arange(len(candidates)), distinct)
-        return candidates.take(np.concatenate((distinct, others))[: self._room(candidates)])
+        return candidates.take(np.concatenate((distinct, others))[: self._survival(candidates)])
 
     def _elite_rows(self) -> IntArray:
         """Rows of the best ``elite_fraction`` of the population, best first; failures only where all members are."""

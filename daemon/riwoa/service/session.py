@@ -215,8 +215,9 @@ class Session:
     async def _provide(self, unfinished: UnfinishedRun | None) -> Provision:
         """Decide who writes proposals in this run, and show it from now on."""
         run = unfinished.run if unfinished is not None else None
-        directory = model_directory(self._parts.paths.journal, run)
-        provision = await provide(lambda: self._parts.config.cognition, run, log_model_line, directory)
+        journal = self._parts.paths.journal
+        directory = model_directory(journal, run)
+        provision = await provide(lambda: self._parts.config.cognition, run, log_model_line, directory, journal)
         self._board.sources.cognition = lambda: cognition_view(provision)
         if provision.missed:
             _log.warning("no_language_model", state=provision.state, reason=provision.reason)
@@ -307,7 +308,7 @@ class Session:
             lag=parts.config.cognition.lag,
             timeout_s=lambda: parts.config.cognition.timeout_s,
             train_timeout_s=lambda: parts.config.cognition.train_timeout_s,
-            adapters=AdapterFiles(Path(parts.paths.name("cache")) / "adapters", journaled(parts.paths.journal)),
+            adapters=self._adapter_files() if provision.learns else None,
             progress=parts.progress.note,
         )
         parts.heartbeat.training = lambda: proposal_queue.stats().provider.state == "training"
@@ -315,6 +316,10 @@ class Session:
         # It stops before the provider closes (callbacks run backwards), or work cut short would be journaled as failed.
         _start_beside(group, stack, proposal_queue.run(), "proposals")
         return proposal_queue
+
+    def _adapter_files(self) -> AdapterFiles:
+        paths = self._parts.paths
+        return AdapterFiles(Path(paths.name("cache")) / "adapters", journaled(paths.journal))
 
     def _show_restore(self, done: int, total: int) -> None:
         """Show how far the journal is read; called from a thread."""
