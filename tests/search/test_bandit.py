@@ -47,6 +47,7 @@ def test_places_of_a_pool_go_to_whoever_joins_the_population_and_nobody_loses_al
         operators = ("search", "mutate", "mutate", "climb", "init")
         outcomes = [Outcome(slot, o, np.zeros(1), 0.5, 1.0, None) for slot, o in enumerate(operators)]
         credit = credit.later(outcomes, {0: 0, 3: 1}, 20)  # the whale's move leads, the climb's follows
+    credit = credit.later([Outcome(0, "init", np.zeros(1), np.nan, 1.0, None)], {}, 0)  # no population yet
     init, mutants, crossings, whales = credit.places(usual)
     assert init + mutants + crossings + whales == sum(usual)
     assert whales > 150

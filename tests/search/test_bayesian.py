@@ -111,12 +111,10 @@ def test_of_a_front_it_asks_from_end_to_end_and_forgets_none_of_it(name: str) ->
     [("gp", False, False), ("gp", True, False), ("riwoa", False, True), ("riwoa", True, False), ("gp", False, True)],
 )
 def test_restored_it_goes_on_as_if_it_had_never_stopped(name: str, front: bool, learned: bool) -> None:
-    settings = {"learned_shares": True} if learned else {}
-    whole, first = (Run(name, 9.0, front=front, **settings) for _ in range(2))
+    whole, first, again = (Run(name, 9.0, front=front, learned_shares=learned) for _ in range(3))
     for _ in range(4):
         whole.step()
         first.step()
-    again = Run(name, 9.0, front=front, **settings)
     again.strategy.restore(first.strategy.snapshot())
     again.screening, again.asked = first.screening, first.asked
     for run in (whole, again):

@@ -88,7 +88,7 @@ class PoolCredit:
         gains, evaluations = DISCOUNT * self.gains, DISCOUNT * self.evaluations
         for o in outcomes:
             if o.operator in _FAMILY_OF:
-                gains[_FAMILY_OF[o.operator]] += 1.0 - places.get(o.slot, size) / size
+                gains[_FAMILY_OF[o.operator]] += 1.0 - places[o.slot] / size if o.slot in places else 0.0
                 evaluations[_FAMILY_OF[o.operator]] += 1.0
         return PoolCredit(gains, evaluations)
 

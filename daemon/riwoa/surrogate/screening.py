@@ -175,8 +175,9 @@ class Screening:
                 self._surrogate = self._scores.learn(examples.indices, accuracies)
             else:
                 self._surrogate = learn(examples)
-            if self._failures is not None and failed.any() and not failed.all():
-                self._failing = self._failures.learn(told, failed.astype(np.float64))
+            both = failed.any() and not failed.all()
+            learner = self._failures if both else None
+            self._failing = learner.learn(told, failed.astype(np.float64)) if learner is not None else None
 
     def guide(self, strategy: Strategy) -> None:
         """Learn anew, and have a strategy choose by it from now on."""
