@@ -179,14 +179,18 @@ class JournalReader:
 
     # -- what a search asks of its past: by index, not by reading it all ---------------------------------------------
 
-    def newest_fresh(self, run_id: int, limit: int) -> list[IndividualRecord]:
-        """The last ``limit`` individuals of the run that were evaluated in full, and no hits, oldest first."""
+    def newest_fresh(self, run_id: int, limit: int, *, in_full: bool = True) -> list[IndividualRecord]:
+        """The last ``limit`` individuals of the run that were no hits, oldest first.
+
+        ``in_full``: only those that were evaluated in full, not who failed or was given up.
+        """
         found: list[IndividualRecord] = []
         for end in range(self.generation_count(run_id), 0, -PAGE_GENERATIONS):
             rest = "WHERE run_id = ? AND generation >= ? AND generation < ? ORDER BY generation DESC, slot DESC"
             for row in self._individuals(rest, run_id, end - PAGE_GENERATIONS, end):
                 # Not by the WHERE: a damaged column would hide its row.
-                if row["status"] == "ok" and not row["cache_hit"] and len(found) < limit:
+                wanted = not row["cache_hit"] and (row["status"] == "ok" or not in_full)
+                if wanted and len(found) < limit:
                     found.append(self._tables.individual(row))
             if len(found) >= limit:
                 break

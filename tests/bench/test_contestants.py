@@ -126,7 +126,7 @@ def test_a_peer_spends_what_counts_alone_and_knows_the_limit(table: Path, peer: 
     measure = landscape.measure
     landscape.measure = lambda indices: queried.append(indices.tobytes()) or measure(indices)  # type: ignore
     landscape.best = math.inf
-    budget = 12 if peer == "optuna-gp" else 30  # it thinks for a tenth of a second each
+    budget = 12 if peer in ("optuna-gp", "smac") else 30  # they think for a tenth of a second each
     found = search(Contestant.parse(peer), 1, landscape, budget)
     asked = set(queried)
     assert len(asked) == found.queries <= budget
@@ -157,7 +157,7 @@ def test_ofas_own_evolution_searches_ofas_space_alone(table: Path) -> None:
     assert found == search(Contestant.parse("ofa-evolution"), 0, landscape, 110)
 
 
-@pytest.mark.parametrize("failing", ["nsga2", "catcma", "cma-es", "optuna-tpe", "optuna-gp"])
+@pytest.mark.parametrize("failing", ["nsga2", "catcma", "cma-es", "optuna-tpe", "optuna-gp", "smac"])
 def test_what_cannot_be_measured_stops_no_peer(table: Path, failing: str) -> None:
     needs(failing)
     np.savez(table, ops=OPS, value=np.where(OPS.sum(axis=1) % 2, np.nan, VALUE), ms=LOAD)

@@ -65,12 +65,12 @@ def test_a_generation_adds_to_the_tallies_and_discounts_what_is_recent() -> None
         Child("semantic", -0.1, False, True),
         Child("spiral", None, False, False),
     ]
-    first = tallied({}, children, {"semantic": 2})
+    first = tallied({}, children, {"semantic": 2}, {"spiral": 0.2})
     assert first["semantic"] == Tally(4, 2, 1, 1, 0.2, 4.0, 1.0)
-    assert first["spiral"] == Tally(1, 1, 0, 0, 0.0, 1.0, 0.0)
-    second = tallied(first, [Child("spiral", 0.1, True, False)], {})
+    assert first["spiral"] == Tally(1, 1, 0, 0, 0.0, 1.0, 0.0, 0.2)
+    second = tallied(first, [Child("spiral", 0.1, True, False)], {}, {})
     assert second["semantic"] == Tally(4, 2, 1, 1, 0.2, 4.0 * 0.95, 0.95)
-    assert second["spiral"] == Tally(2, 2, 0, 1, 0.1, 1.95, 1.0)
+    assert second["spiral"] == Tally(2, 2, 0, 1, 0.1, 1.95, 1.0, 0.2)  # the last is kept
     assert tallies_from_json(json.loads(json.dumps(tallies_to_json(second)))) == second
 
 

@@ -108,20 +108,25 @@ def test_of_a_front_it_asks_from_end_to_end_and_forgets_none_of_it(name: str) ->
     assert len(found.loads) > 4  # more than the population is to have
 
 
-@pytest.mark.parametrize("front", [False, True])
-@pytest.mark.parametrize("name", NAMES)
-def test_restored_it_goes_on_as_if_it_had_never_stopped(name: str, front: bool) -> None:
-    whole, first = Run(name, 9.0, front=front), Run(name, 9.0, front=front)
+@pytest.mark.parametrize(
+    ("name", "front", "learned"),
+    [("gp", False, False), ("gp", True, False), ("riwoa", False, True), ("riwoa", True, False), ("gp", False, True)],
+)
+def test_restored_it_goes_on_as_if_it_had_never_stopped(name: str, front: bool, learned: bool) -> None:
+    whole, first, again = (Run(name, 9.0, front=front, learned_shares=learned) for _ in range(3))
     for _ in range(4):
         whole.step()
         first.step()
-    again = Run(name, 9.0, front=front)
     again.strategy.restore(first.strategy.snapshot())
     again.screening, again.asked = first.screening, first.asked
     for run in (whole, again):
         run.step()
         run.step()
     assert again.asked == whole.asked
+    assert again.strategy.shares == whole.strategy.shares
+    assert bool(whole.strategy.shares) == learned
+    shares = [whole.strategy.shares.get(o, 0.0) for o in ("init", "mutate", "recombine", "search")]
+    assert sum(shares) == pytest.approx(float(learned))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -173,26 +178,43 @@ def test_another_strategys_snapshot_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_where_better_ones_fail_uniform_ones_find_back_and_the_search_goes_on(name: str) -> None:
-    """Failures teach a surrogate nothing: it expects most beyond the border, again and again."""
-    run = Run(name, first=8)
-    failed, barren, longest = 0, 0, 0
+@pytest.mark.parametrize("learn", [True, False])
+def test_where_better_ones_fail_the_search_learns_the_border_or_uniform_ones_find_back(name: str, learn: bool) -> None:
+    """Without learning it expects most beyond the border, again and again."""
+    run = Run(name, first=8, learn_failures=learn)
+    run.screening = Screening(SPACE, of_scores=True, of_failures=learn)
+    failures, barren, longest = [], 0, 0
     for _ in range(30):
         run.screening.guide(run.strategy)
         outcomes = []
         for p in run.strategy.ask():
             indices = run.strategy.codec.decode(p.genotype[None, :])[0]
-            fails = indices.sum() > 9
-            value = np.nan if fails else accuracy(indices)
+            value = np.nan if indices.sum() > 9 else accuracy(indices)
             outcomes.append(Outcome(p.slot, p.operator, p.genotype, value, load(indices), p.parent))
-            if not fails:
-                run.screening.tell(indices, value, None)
+            run.screening.tell(indices, value, None)
         run.strategy.tell(outcomes)
-        none = all(np.isnan(o.accuracy) for o in outcomes)
-        failed, barren = failed + none, barren + 1 if none else 0
+        failures.append(sum(np.isnan(o.accuracy) for o in outcomes))
+        barren = barren + 1 if failures[-1] == 4 else 0
         longest = max(longest, barren)
-    assert failed > 3
+    later = sum(failures[12:]) / (4 * 18)
+    assert later < 0.25 if learn else later > 0.5
     assert longest < 5
+
+
+def test_a_generation_that_was_given_up_whole_is_no_failure_and_is_learned_from() -> None:
+    run = Run("riwoa", first=8)
+    for _ in range(3):
+        run.step()
+    asked = run.strategy.ask()
+    run.strategy.tell([Outcome(p.slot, p.operator, p.genotype, np.nan, 1.0, p.parent, True) for p in asked])
+    run.screening.guide(run.strategy)
+    assert {p.operator for p in run.strategy.ask()} != {"init"}
+    indices = np.array([[3, 3, 3, 3, 3]])
+    (before, _), *_ = run.screening.predict(indices) or [(np.nan, 0.0)]
+    run.screening.tell(indices[0], 0.4, None)  # by its rung
+    run.screening.learn()
+    (expected, _), *_ = run.screening.predict(indices) or [(np.nan, 0.0)]
+    assert expected < before
 
 
 def test_few_within_a_limit_are_each_asked_once_before_any_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ class Listening:
     def predict(self, indices: IntArray) -> list[Prediction] | None:
         return [(0.5, 0.1)] * len(indices) if self.told else None
 
+    def forget(self) -> None:
+        self.told.clear()
+
     def tell(self, indices: IntArray, accuracy: float, predicted: Prediction | None) -> None:
         self.told.append((indices.tolist(), accuracy, predicted))
 
@@ -62,6 +66,33 @@ def test_a_guide_learns_once_of_each_success_and_guides_before_each_ask() -> Non
     d.learn([evaluated(d, again, predicted=0.6, predicted_sd=0.2)])
     assert guide.told[-1][2] == (0.6, 0.2)
     assert guide.guided == 2
+
+
+def test_a_guide_learns_of_failures_and_of_who_was_given_up_what_the_rung_let_expect() -> None:
+    guide = Listening()
+    d = driver(guide=guide)
+    failed, silent, told, *others = d.ask()
+    lost = [
+        Outcome(p.slot, p.operator, p.genotype, math.nan, 1.0, None, p is not failed) for p in (failed, silent, told)
+    ]
+    metrics: list[dict[str, float]] = [{}, {"cheap": 0.2}, {"cheap": 0.2, "expected": 0.3}]
+    rows = [Evaluated(o, m, fresh=True) for o, m in zip(lost, metrics, strict=True)]
+    d.tell([*rows, *(evaluated(d, p, fresh=False) for p in others)])
+    assert [accuracy for _, accuracy, _ in guide.told] == [pytest.approx(math.nan, nan_ok=True), 0.3]
+
+
+def test_by_another_objective_everything_is_learned_anew() -> None:
+    """What a load costs that nobody knew beforehand follows from the exponent."""
+    guide = Listening()
+    d = driver(guide=guide, known=lambda indices: None)
+    d.strategy.set_objective(Objective(0.5))
+    rows = [evaluated(d, p) for p in d.ask()]
+    d.tell(rows)
+    before = [accuracy for _, accuracy, _ in guide.told]
+    assert before == [pytest.approx(0.5 * row.outcome.accuracy) for row in rows]
+    d.strategy.set_objective(Objective(0.5, exponent=-2.0))
+    d.relearn(rows)
+    assert [accuracy for _, accuracy, _ in guide.told] == [pytest.approx(0.5 * value) for value in before]
 
 
 def test_every_success_competes_for_the_front_repeats_too() -> None:

@@ -203,6 +203,9 @@ async def test_a_search_asks_its_past_by_key_and_by_place_and_learns_what_was_co
         assert reader.newest_fresh(2, 2) == fresh[-2:]
         assert reader.newest_fresh(2, 100) == fresh
         assert reader.newest_fresh(2, 0) == []
+        every = [i for _, i in everyone if not i.cache_hit]
+        assert reader.newest_fresh(2, 100, in_full=False) == every
+        assert len(every) > len(fresh)
 
 
 @pytest.mark.parametrize("dropped", [0, 2, 99])

@@ -98,7 +98,7 @@ _OWN = tuple(STRATEGIES)
 _FEASIBLE = tuple(name for name in STRATEGIES if name != "woa")  # it looks at no limit, and repeats itself
 _PREDICTOR_RIVALS = ("random", "evolution", "local", "catcma", "cma-es", "nsga2", "ofa-evolution")
 _PEERS = ("optuna-tpe", "catcma", "nsga2")
-_ABLATED = ("joint=false", "offspring=1", "offspring=20", "first=20")
+_ABLATED = ("joint=false", "offspring=1", "offspring=20", "first=20", "learned_shares=true")
 _REAL = ("--table", "{table}", "--evaluations", "{results}/evaluations.jsonl", "--workers", "1")
 _DEVICES = {"raspi4": "raspi4_ms", "2080ti": "2080ti_1_ms", "eyeriss": "eyeriss_ms", "samsung": "samsung_s7_ms"}
 _DATASETS = {"CIFAR-100": ("c100_val200", "c100_test200"), "CIFAR-10": ("c10v_val200", "c10v_test200")}

@@ -40,7 +40,14 @@ def screening_of(
     if not screens:
         return None
     known = known or Remembered()
-    return Screening(space, known.prior, related=known.related, of_scores=strategy.of_scores(params))
+    joint = strategy.of_scores(params)
+    failures = joint and learns_failures(params)
+    return Screening(space, known.prior, related=known.related, of_scores=joint, of_failures=failures)
+
+
+def learns_failures(params: SearchParameters) -> bool:
+    """Whether what fails or is given up teaches a contestant's predictor."""
+    return bool(getattr(params, "learn_failures", False))
 
 
 def remembered_by(contestant: Contestant, seed: int, landscape: Landscape, budget: int) -> Remembered:
@@ -77,10 +84,11 @@ class OwnSearch:
         self._arena = arena
         self._contestant = contestant
         self._seed = seed
+        racing = Racing([_CHEAP], RACE_CONFIDENCE, seed, teaches=learns_failures(params))
         self._driver = Driver(
             make_strategy(contestant.base, landscape.space, landscape.aim, seed, params, free),
             guide=screening_of(contestant, params, landscape.space, known),
-            racing=Racing([_CHEAP], RACE_CONFIDENCE, seed) if contestant.suffix == RACED else None,
+            racing=racing if contestant.suffix == RACED else None,
             start=known.start,
         )
         self._cheap: dict[str, float] = {}  # cheap measurements, paid once an architecture
@@ -112,7 +120,7 @@ class OwnSearch:
         elif not arena.over:
             before = arena.spent
             m = arena.pay(key, indices, lambda m: bool(race.rungs) and self._hopeless(p, key, m, race))
-            fresh = math.isfinite(m.value)
+            fresh = arena.spent > before
             arena.repeats += arena.spent == before  # given up before, and again by what was paid for then
         if key not in arena.known:
             return None
@@ -120,7 +128,11 @@ class OwnSearch:
         metrics = {"accuracy": m.value}
         if math.isfinite(self._cheap.get(key, math.nan)):
             metrics[_CHEAP] = self._cheap[key]
-        return Evaluated(Outcome(p.slot, p.operator, p.genotype, m.value, m.load, p.parent), metrics, fresh)
+        given_up = key in arena.given_up
+        if given_up:
+            metrics |= race.expected(_CHEAP, self._cheap[key])
+        outcome = Outcome(p.slot, p.operator, p.genotype, m.value, m.load, p.parent, given_up)
+        return Evaluated(outcome, metrics, fresh)
 
     def _hopeless(self, p: Proposal, key: str, m: Measured, race: Race) -> bool:
         """Whether to give an architecture up, as ``riwoa.run.evaluations`` would: its parent counts, too."""

@@ -227,6 +227,8 @@ def difference(old: Config, new: Config) -> Difference:
 _BEFORE: Mapping[str, Any] = {
     "search.riwoa.screened": 1,
     "search.riwoa.joint": False,
+    "search.riwoa.learn_failures": False,
+    "search.gp.learn_failures": False,
     "search.memory": False,
     "oracle.supernet.data_rules": 1,
     "run.finalists": 0,

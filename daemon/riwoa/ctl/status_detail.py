@@ -188,6 +188,8 @@ def _credit(name: str, row: OperatorStatus, scale: float, unit: str) -> str:
     seconds = row.get("seconds")
     if seconds:
         text += f" of {seconds / row['proposals']:.2f} s"
+    if (share := row.get("share")) is not None:
+        text += f"; {100 * share:.0f} % of the pool"
     if row["valid"] < row["proposals"]:
         text += f"; {row['proposals'] - row['valid']} not valid"
     return text + (f"; {row['repeats']} repeats" if row.get("repeats") else "")

@@ -257,7 +257,8 @@ class OperatorCredit:
     """What one operator's proposals brought.
 
     ``win_rate`` counts children fitter than their parent, with the 95 % interval by Wilson; ``gain`` is what the wins
-    gained over their parents together. What of it reached the winner is ``Winner.line``.
+    gained over their parents together. What of it reached the winner is ``Winner.line``. ``share`` is of the pool that
+    was chosen from at the end, where shares are learned, its like included.
     """
 
     operator: str
@@ -267,6 +268,7 @@ class OperatorCredit:
     low: float
     high: float
     gain: float
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

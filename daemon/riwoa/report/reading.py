@@ -274,7 +274,7 @@ def _credit(operators: Any) -> tuple[OperatorCredit, ...]:
     for name, tally in tallies_from_json(operators).items():
         low, high = wilson(tally.wins, tally.proposals)
         rate = tally.wins / tally.proposals if tally.proposals else None
-        found.append(OperatorCredit(name, tally.proposals, tally.wins, rate, low, high, tally.gain))
+        found.append(OperatorCredit(name, tally.proposals, tally.wins, rate, low, high, tally.gain, tally.share))
     return tuple(sorted(found, key=lambda c: (-c.wins, -c.gain, c.proposals, c.operator)))
 
 

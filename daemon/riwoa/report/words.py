@@ -472,4 +472,6 @@ def glossary(report: Report) -> str:
     """What the operators of this run do."""
     names = dict.fromkeys(c.operator for c in report.operators)
     told = [f"{operator_words(name)}: {DESCRIPTIONS[name]}" for name in names if name in DESCRIPTIONS]
-    return f"{'; '.join(told)}." if told else ""
+    shares = [f"{operator_words(c.operator)} {percent(c.share)}" for c in report.operators if c.share is not None]
+    learned = f" Of the pool that was chosen from, with their like, at the end: {', '.join(shares)}." if shares else ""
+    return f"{'; '.join(told)}.{learned}" if told else ""

@@ -31,17 +31,17 @@ from riwoa.run.ledger import Ledger, evaluated
 from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase, polish_budget
 from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, model_proposals
-from riwoa.run.scan import Progress, scan
-from riwoa.run.strategy import configured_strategy, screening_of
+from riwoa.run.scan import Progress
+from riwoa.run.strategy import configured_strategy, racing_of, screening_of
 from riwoa.run.task import KeptLatencies, SearchTask
 from riwoa.run.under_way import UnderWay
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
-from riwoa.search.racing import Racing
 from riwoa_storage.events import ConfigApplied
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import IndividualRecord
 from riwoa_storage.records import Phase as PhaseName
 
 _log = get_logger("conductor")
@@ -89,8 +89,7 @@ class Conductor:
         self.run_id = journal.run_id
         self.codec = Codec(task.space, config.run.seed)
         self.history = History(task.objective(config))
-        self.racing = Racing([*map(str, config.oracle.rungs)], config.oracle.rung_confidence, config.run.seed)
-        self.screening = screening_of(config, task)
+        self.racing, self.screening = racing_of(config), screening_of(config, task)
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
         self.proposals: Proposals = NoProposals(self.codec)
@@ -265,15 +264,15 @@ class Conductor:
     async def _configure(self, config: Config) -> None:
         objective = self._task.objective(config)
 
-        def judge() -> None:
+        def judge() -> list[IndividualRecord]:
             with self._journal.reader() as reader:
-                scanned = scan(reader, self.run_id, self.history.generations, objective)
-                self.history.judge_by(objective, reader, self.run_id, scanned)
+                return self._past_reader().judge(reader, self.history, objective)
 
-        if objective != self.objective:
-            await patiently(judge)
+        newest = await patiently(judge) if objective != self.objective else None
         self.existing.idle = 0
         self._phase.configure(config, objective, self.p_semantic)
+        if newest is not None:  # what a load costs that was not known beforehand is another now
+            self._phase.driver.relearn(evaluated(i, objective) for i in newest)
         self._hooks.on_config(config)
 
     def _search_phase(self) -> SearchPhase:
@@ -323,13 +322,14 @@ class Conductor:
             self.ledger.revision = len(revisions) - 1
             self.schedule.plan(self.config.run, revisions)
             self.history.digest = reader.digest_head(self.run_id)
-            newest = self.screening.newest if self.screening is not None else 0
-            past = resume.PastReader(self.run_id, self.racing, newest, self.existing, self.objective, self.revision)
-            found = past.read(reader, progress)
+            found = self._past_reader().read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)
             self.endings.restore(reader, self.objective, self.phase)
             self.proposals.restore(reader, self.generation, searching=self.phase == "search")
+
+    def _past_reader(self) -> resume.PastReader:
+        return resume.PastReader(self.run_id, self.racing, self.screening, self.existing, self.objective, self.revision)
 
     def _stand_on(self, reader: JournalReader, past: resume.Past) -> None:
         last = past.last

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Tally:
     gain: float = 0.0  # fitness of child - fitness of parent, summed over the wins
     recent_proposals: float = 0.0  # discounted, for the bandit
     recent_wins: float = 0.0
+    share: float | None = None  # of the pool that was chosen from, its like included; None where none is learned
 
     @property
     def recent(self) -> tuple[float, float]:
@@ -61,8 +62,17 @@ class Child:
 Tallies = Mapping[str, Tally]
 
 
-def tallied(before: Tallies, children: Iterable[Child], unusable: Mapping[str, int]) -> dict[str, Tally]:
-    """The tallies after a generation; ``unusable`` counts proposals that came to no candidate, by operator."""
+def tallied(
+    before: Tallies, children: Iterable[Child], unusable: Mapping[str, int], shares: Mapping[str, float]
+) -> dict[str, Tally]:
+    """The tallies after a generation.
+
+    Args:
+        before: the generation.
+        children: of the generation.
+        unusable: counts proposals that came to no candidate, by operator.
+        shares: of the pool, by operator (``riwoa.search.base.Strategy.shares``).
+    """
     new = {operator: Tally(proposals=count) for operator, count in unusable.items() if count}
     for c in children:
         t = new.get(c.operator, Tally())
@@ -73,7 +83,11 @@ def tallied(before: Tallies, children: Iterable[Child], unusable: Mapping[str, i
             wins=t.wins + c.won,
             gain=t.gain + (c.gain if c.won and c.gain is not None else 0.0),
         )
-    return {name: before.get(name, Tally()).later(new.get(name, Tally())) for name in sorted({*before, *new})}
+    found = {}
+    for name in sorted({*before, *new}):
+        last = before.get(name, Tally())
+        found[name] = replace(last.later(new.get(name, Tally())), share=shares.get(name, last.share))
+    return found
 
 
 def tallies_from_json(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Tally]:
@@ -84,7 +98,8 @@ def tallies_from_json(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Tally]
 
 def tallies_to_json(tallies: Tallies) -> dict[str, dict[str, Any]]:
     """As journaled."""
-    return {name: asdict(tally) for name, tally in tallies.items()}
+    found = {name: asdict(tally) for name, tally in tallies.items()}
+    return {name: {k: v for k, v in row.items() if v is not None} for name, row in found.items()}
 
 
 def wilson(wins: int, proposals: int, z: float = CONFIDENCE_Z) -> tuple[float, float]:
@@ -117,6 +132,7 @@ def credit_rows(tallies: Tallies, seconds: Mapping[str, float]) -> dict[str, dic
             "win_rate_low": low,
             "win_rate_high": high,
             "mean_gain": t.gain / t.proposals if t.proposals else None,
+            "share": t.share,
             "seconds": spent_s,
             "gain_per_s": t.gain / spent_s if spent_s > 0 else None,
         }

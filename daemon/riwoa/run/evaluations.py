@@ -24,7 +24,7 @@ from riwoa.log import get_logger
 from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
 from riwoa.patience import patiently
 from riwoa.search.fitness import Objective
-from riwoa.search.racing import NO_RACE, Race, metric_of
+from riwoa.search.racing import EXPECTED, NO_RACE, Race, metric_of
 from riwoa.text import printable
 from riwoa_storage.errors import RowDamagedError
 from riwoa_storage.reader import JournalReader
@@ -71,7 +71,7 @@ class EvaluationRequest:
     needed: float = -math.inf
 
 
-_DERIVED = ("predicted", "predicted_sd")  # metrics that no evaluation gave
+_DERIVED = ("predicted", "predicted_sd", EXPECTED)  # metrics that no evaluation gave
 
 
 def outcome_of(rows: Sequence[IndividualRecord]) -> EvaluationOutcome:
@@ -328,7 +328,8 @@ class Evaluations:
                 metrics[name] = value
             verdict = race.verdict(rung, wanted.key, metrics[name], wanted.needed)
             if verdict == "given up":
-                return EvaluationOutcome(metrics, None, not fresh, dropped=True)
+                expected = race.expected(rung, metrics[name])
+                return EvaluationOutcome({**metrics, **expected}, None, not fresh, dropped=True)
             if verdict == "audited":
                 metrics["audited"] = wanted.needed
         found, error = await self._result(wanted, None, stored)

@@ -84,6 +84,7 @@ class GenerationRunner:
         generation, objective = driver.strategy.generation, self._history.objective
         bind_contextvars(generation=generation)
         failure = await proposals.boundary(generation)
+        shares = driver.strategy.shares
         arrivals, joined = await (self._arrived if phase.asynchronous else self._whole)(phase, left)
         cut.reschedule(None)
         failpoint("conductor.evaluated")
@@ -97,7 +98,8 @@ class GenerationRunner:
         inputs, events = self._inputs(generation, failure, late=late)
         verdicts = await proposals.judge(generation, individuals, joined, self._ledger.won)
         state = driver.strategy.snapshot() | (self._under_way.snapshot() if phase.asynchronous else {})
-        commit = Commit(generation, phase.name, individuals, joined, {**inputs, **arrivals.inputs}, state, started_s)
+        inputs |= arrivals.inputs
+        commit = Commit(generation, phase.name, individuals, joined, inputs, state, shares, started_s)
         await self._ledger.commit(commit, verdicts.rejected, verdicts.entries, events)
         await proposals.committed(generation, individuals, joined, verdicts)
         self._existing.committed(individuals, objective)

@@ -43,6 +43,7 @@ class Commit:
         joined: the replies that joined it.
         inputs: what the clock decided; {} in a reference run.
         state: the strategy's, after it was told.
+        shares: of the pool that it chose from, by operator.
         started_s: monotonic clock.
     """
 
@@ -52,6 +53,7 @@ class Commit:
     joined: JoinedReplies
     inputs: Mapping[str, Any]
     state: Snapshot
+    shares: Mapping[str, float]
     started_s: float
 
 
@@ -147,7 +149,7 @@ class Ledger:
     def _record(self, c: Commit, rejected: Mapping[str, str]) -> GenerationRecord:
         failed = {str(i.slot): i.error for i in c.individuals if i.status == "failed"}
         children = [self._child(i) for i in c.individuals if i.parent is not None]
-        tallies = tallied(self._history.tallies, children, {"semantic": len(c.joined.rejected)})
+        tallies = tallied(self._history.tallies, children, {"semantic": len(c.joined.rejected)}, c.shares)
         leader = self._history.best
         return GenerationRecord(
             run_id=self._journal.run_id,
@@ -228,5 +230,6 @@ class Ledger:
 
 def evaluated(i: IndividualRecord, objective: Objective) -> Evaluated:
     """A recorded individual as a strategy, and what learns beside it, are told."""
-    outcome = Outcome(i.slot, i.operator, genotype_of(i), *objective.standing(i.metrics), i.parent)
-    return Evaluated(outcome, i.metrics, fresh=i.status == "ok" and not i.cache_hit)
+    standing = objective.standing(i.metrics)
+    outcome = Outcome(i.slot, i.operator, genotype_of(i), *standing, i.parent, given_up=i.status == "dropped")
+    return Evaluated(outcome, i.metrics, fresh=not i.cache_hit)

@@ -10,10 +10,12 @@ from typing import TypeVar
 
 from riwoa.run.deadline import PACE_GENERATIONS
 from riwoa.run.existing import Existing
+from riwoa.run.history import History
 from riwoa.run.scan import Progress, Scanned, scan
 from riwoa.search.fitness import Objective
 from riwoa.search.race import MOST
 from riwoa.search.racing import Racing
+from riwoa.surrogate.screening import Screening
 from riwoa_storage.reader import PAGE_ROWS, JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord
 
@@ -29,7 +31,7 @@ class Past:
     Attributes:
         last: its last committed generation.
         scanned: its individuals.
-        newest: those evaluated in full last, of which bounds and predictor learn; none where nothing does.
+        newest: the last of which bounds and predictor learn; none where nothing does.
         recent_s: durations of the phase's last generations.
         searched: evaluations when the search ended, if it has.
         barren: generations in a row, up to the last, in which everything failed.
@@ -52,7 +54,7 @@ class PastReader:
     Attributes:
         run_id: the run.
         racing: what learns of the newest individuals on its rungs.
-        learned: how many of them a predictor learns of, too, at most.
+        screening: the predictor that learns of them, too; None for none.
         existing: says which generations failed, or were idle.
         objective: in force.
         revision: of the configuration in force.
@@ -60,7 +62,7 @@ class PastReader:
 
     run_id: int
     racing: Racing
-    learned: int
+    screening: Screening | None
     existing: Existing
     objective: Objective
     revision: int
@@ -73,20 +75,34 @@ class PastReader:
         return Past(
             last=last,
             scanned=scan(reader, self.run_id, last.generation + 1, self.objective, progress),
-            newest=self._newest(reader) if self.racing.rungs or self.learned else (),
+            newest=self.newest(reader),
             recent_s=self._recent_s(reader, last),
             searched=self._searched(reader, last.generation) if last.phase == "polish" else 0,
             barren=self._barren(reader, last),
             idle=self._idle(reader, last),
         )
 
-    def _newest(self, reader: JournalReader) -> list[IndividualRecord]:
-        """The newest individuals that were evaluated in full, as many as what learns of them learns from."""
-        limit, racing = max(LEAST_READ, self.learned), self.racing
-        rows = reader.newest_fresh(self.run_id, limit)
-        while racing.rungs and len(rows) == limit and sum(racing.learns_from(i.metrics) for i in rows) < MOST:
+    def judge(self, reader: JournalReader, history: History, objective: Objective) -> list[IndividualRecord]:
+        """Have a history choose its leader anew, by another objective; ``newest``."""
+        scanned = scan(reader, self.run_id, history.generations, objective)
+        history.judge_by(objective, reader, self.run_id, scanned)
+        return self.newest(reader)
+
+    def newest(self, reader: JournalReader) -> list[IndividualRecord]:
+        """The newest individuals that bounds or predictor learn of, as many as they learn from."""
+        racing, screening = self.racing, self.screening
+        if not racing.rungs and screening is None:
+            return []
+        limit = LEAST_READ if screening is None else max(LEAST_READ, screening.newest)
+        in_full = screening is None or not screening.of_failures
+        rows = reader.newest_fresh(self.run_id, limit, in_full=in_full)
+
+        def known() -> int:
+            return sum(i.status == "ok" and racing.learns_from(i.metrics) for i in rows)
+
+        while racing.rungs and len(rows) == limit and known() < MOST:
             limit *= 4  # few went through every rung
-            rows = reader.newest_fresh(self.run_id, limit)
+            rows = reader.newest_fresh(self.run_id, limit, in_full=in_full)
         return rows
 
     def _recent_s(self, reader: JournalReader, last: GenerationRecord) -> list[float]:

@@ -13,6 +13,7 @@ from riwoa.plugins import Named, Plugin
 from riwoa.run.task import SearchTask
 from riwoa.search.base import LatencyOf, Outcome, PopulationStrategy, Proposal, SearchParameters, Strategy
 from riwoa.search.fitness import Objective
+from riwoa.search.racing import Racing
 from riwoa.search.space import Space
 from riwoa.search.strategies import STRATEGIES
 from riwoa.surrogate.screening import Screening
@@ -152,8 +153,25 @@ def screens(config: Config) -> bool:
     return strategy_named(config.search.strategy).value.screens(search_parameters(config, 0.0))
 
 
+def learns_failures(config: Config) -> bool:
+    """Whether what fails or is given up teaches the predictor of the configured strategy."""
+    return candidates_are_joint(config) and bool(getattr(search_parameters(config, 0.0), "learn_failures", False))
+
+
+def racing_of(config: Config) -> Racing:
+    """What learns whom a run may give up early."""
+    rungs, confidence = [*map(str, config.oracle.rungs)], config.oracle.rung_confidence
+    return Racing(rungs, confidence, config.run.seed, teaches=learns_failures(config))
+
+
 def screening_of(config: Config, task: SearchTask) -> Screening | None:
     """The predictor that the configured strategy chooses by; None where it uses none."""
     if not screens(config):
         return None
-    return Screening(task.space, task.prior, related=task.related, of_scores=candidates_are_joint(config))
+    return Screening(
+        task.space,
+        task.prior,
+        related=task.related,
+        of_scores=candidates_are_joint(config),
+        of_failures=learns_failures(config),
+    )

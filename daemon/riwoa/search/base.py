@@ -44,6 +44,10 @@ class Posterior(Protocol):
         """The score of a value."""
         ...
 
+    def log_success(self, indices: IntArray) -> FloatArray:
+        """Logarithm of the chance that an evaluation of canonical indices (n, genes) succeeds, (n,)."""
+        ...
+
 
 class CallOrderError(RuntimeError):
     """``ask`` and ``tell`` did not alternate."""
@@ -74,7 +78,8 @@ class Proposal:
 class Outcome:
     """An evaluated candidate; ``accuracy`` is a fraction, NaN where the evaluation failed (latency may then be NaN).
 
-    Where an objective says so, they stand for another value and load (``riwoa.search.fitness.Objective``).
+    Where an objective says so, they stand for another value and load (``riwoa.search.fitness.Objective``). One that was
+    given up on a lower rung has no accuracy either, and is no failure.
     """
 
     slot: int
@@ -83,6 +88,7 @@ class Outcome:
     accuracy: float
     latency_ms: float
     parent: Identity | None
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +179,11 @@ class Strategy(Protocol):
     @property
     def avoids_repeats(self) -> bool:
         """Whether what was evaluated is proposed again only where nothing new within the limit was found."""
+        ...
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """The share of what is chosen from that each operator, with its like, gets next; {} where none is learned."""
         ...
 
     def ask(self, most: int | None = None) -> list[Proposal]:
@@ -383,6 +394,11 @@ class PopulationStrategy(ABC):
     def avoids_repeats(self) -> bool:
         """See ``Strategy.avoids_repeats``."""
         return False
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """See ``Strategy.shares``."""
+        return {}
 
     def _cut_at(self, members: Members) -> Cut | None:
         """The last of these members, if all of them were evaluated."""

@@ -8,15 +8,17 @@ known beforehand is kept by everything that is asked, as far as anything within 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from riwoa.search.bandit import PoolCredit, shares_of
 from riwoa.search.base import (
     LatencyOf,
     Members,
+    Outcome,
     PopulationStrategy,
     Posterior,
     Proposal,
@@ -46,6 +48,12 @@ class BayesianParameters(SearchParameters):
     first: int = parameter(
         0, "evaluations before anything is expected of others; 0: one a gene, 5 to 200", least=0, most=400
     )
+    learned_shares: bool = parameter(
+        False, "operators whose children join the population get more places in the pool that is chosen from"
+    )
+    learn_failures: bool = parameter(
+        True, "what fails, or is given up on a lower rung, teaches too; false: as earlier versions did"
+    )
 
 
 class BayesianSearch(PopulationStrategy):
@@ -74,9 +82,9 @@ class BayesianSearch(PopulationStrategy):
         self._seen = SeenPhenotypes(space)
         self._variation = Variation(space)
         self._joint = JointChoice(space, self._seen, self._excess)
-        # Those told last that failed, one after the other. A failure teaches no surrogate anything, which would go on
-        # to expect most beyond the border where networks fail: uniform ones in between find back.
+        # Those told last that failed, one after the other: uniform ones in between find back from beyond the border.
         self._failures = 0
+        self._credit = PoolCredit.none()
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
@@ -168,20 +176,36 @@ class BayesianSearch(PopulationStrategy):
             excess, raw = beyond.min(), steps[int(np.argmin(beyond))]
         return raw
 
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """See ``Strategy.shares``."""
+        learned = self.params.learned_shares and self.of_scores(self.params)
+        return shares_of(self._quotas()) if learned else {}
+
+    def _quotas(self) -> list[int]:
+        """Places of the pool, by ``riwoa.search.bandit.FAMILIES``."""
+        usual = self._usual()
+        return self._credit.places(usual) if self.params.learned_shares else usual
+
+    def _usual(self) -> list[int]:
+        """Places where none are learned: of uniform ones, mutants, crossings, and others that a strategy adds."""
+        return [UNIFORM, MUTANTS, CROSSINGS]
+
     def _pool(self) -> Pool:
         """Architectures to choose from."""
+        uniforms, mutations, crossings = self._quotas()[:3]
         draw = generator(self.seed, self.generation, "gp.pool")
         order = self.objective.survival(self.population.accuracy, self.population.latency_ms)
         order = order if self.objective.front else order[:ELITES]  # a front is searched along all of it
         elites = self.codec.raw_indices(self.population.genotype[order])
-        uniform = self._variation.uniform(draw, UNIFORM)
-        parents = draw.integers(len(order), size=MUTANTS)
-        mutants = self._variation.mutated(draw, elites[parents], draw.choice([1.0, 2.0, 4.0], size=MUTANTS))
-        first, second = draw.integers(len(order), size=(2, CROSSINGS))
+        uniform = self._variation.uniform(draw, uniforms)
+        parents = draw.integers(len(order), size=mutations)
+        mutants = self._variation.mutated(draw, elites[parents], draw.choice([1.0, 2.0, 4.0], size=mutations))
+        first, second = draw.integers(len(order), size=(2, crossings))
         crossed = self._variation.crossed(draw, elites[first], elites[second])
-        crossings = self._variation.mutated(draw, crossed, np.ones(CROSSINGS))
+        changed = self._variation.mutated(draw, crossed, np.ones(crossings))
         return Pool.of(uniform, "init").join(
-            Pool.of(mutants, "mutate", order[parents]), Pool.of(crossings, "recombine", order[first])
+            Pool.of(mutants, "mutate", order[parents]), Pool.of(changed, "recombine", order[first])
         )
 
     @property
@@ -191,16 +215,23 @@ class BayesianSearch(PopulationStrategy):
 
     # -- tell and state ------------------------------------------------------------------------------------------------
 
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """See ``Strategy.tell``."""
+        generation = self.generation
+        super().tell(outcomes)
+        lost = (np.isnan(o.accuracy) and not (o.given_up and self.params.learn_failures) for o in outcomes)
+        self._failures = self._failures + len(outcomes) if self.of_scores(self.params) and all(lost) else 0
+        if self.params.learned_shares:
+            survivors = self.population.origin
+            places = {int(slot): row for row, (of, slot) in enumerate(survivors) if of == generation}
+            self._credit = self._credit.later(outcomes, places, len(survivors))
+
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
-        self._note_failures(told)
         candidates = self.population.join(told)
         order = self.objective.survival(candidates.accuracy, candidates.latency_ms)
         self.population = candidates.take(order[: self._survival(candidates)])
-
-    def _note_failures(self, told: Members) -> None:
-        self._failures = self._failures + len(told) if np.isnan(told.accuracy).all() else 0
 
     def _survival(self, candidates: Members) -> int:
         """How many of them survive: a front stays whole, however many it has."""
@@ -213,10 +244,13 @@ class BayesianSearch(PopulationStrategy):
         """See ``Strategy.snapshot``."""
         failures = np.array(self._failures if self.params.asynchronous else True)
         failed = {"failed": failures} if self._failures else {}
-        return super().snapshot() | {"seen": self._seen.hashes.copy()} | failed
+        credit = self._credit.columns() if self.params.learned_shares else {}
+        return super().snapshot() | {"seen": self._seen.hashes.copy()} | failed | credit
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._seen.hashes = np.array(snapshot["seen"], dtype=np.uint64)
         self._failures = int(np.asarray(snapshot.get("failed", 0)))
+        if self.params.learned_shares:
+            self._credit = PoolCredit.of(snapshot)

@@ -19,7 +19,7 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa.search.race import EliminationThreshold
-from riwoa.search.racing import NO_RACE, Race, Racing
+from riwoa.search.racing import EXPECTED, NO_RACE, Race, Racing
 from riwoa.search.space import IntArray
 
 Prediction = tuple[float, float]  # mean and standard deviation of an accuracy
@@ -32,12 +32,16 @@ class Guide(Protocol):
         """Learn anew, and have the strategy choose by it from now on."""
         ...
 
+    def forget(self) -> None:
+        """Forget every evaluation that it was told."""
+        ...
+
     def predict(self, indices: IntArray) -> list[Prediction] | None:
         """Predictions for canonical indices (n, genes), int64; None while too little is known."""
         ...
 
     def tell(self, indices: IntArray, accuracy: float, predicted: Prediction | None) -> None:
-        """Take in an evaluation, once an architecture, and what had been predicted of it."""
+        """Take in an evaluation, and what had been predicted of it; NaN for one that failed."""
         ...
 
 
@@ -48,8 +52,8 @@ class Evaluated:
     Attributes:
         outcome: what the strategy is told; accuracy NaN where it failed or was given up.
         metrics: with an accuracy: that, one of each rung it went through, "predicted" and "predicted_sd" if there was a
-            prediction.
-        fresh: evaluated in full for the first time: only then is it learned from.
+            prediction. Of one that was given up, of the rungs, and "expected" where that is to be learned.
+        fresh: evaluated for the first time, or with what no earlier evaluation gave: only then is it learned from.
     """
 
     outcome: Outcome
@@ -167,12 +171,24 @@ class Driver:
         for e in evaluated:
             if not e.fresh:
                 continue
+            indices = self.codec.decode(e.outcome.genotype[None, :])[0]
+            if math.isnan(e.outcome.accuracy):
+                if self.guide is not None and (EXPECTED in e.metrics or not e.outcome.given_up):
+                    self.guide.tell(indices, e.metrics.get(EXPECTED, math.nan), None)
+                continue
             if self.racing is not None:
                 self.racing.learn(e.metrics, e.outcome.accuracy)
             if self.guide is not None:
                 predicted = (e.metrics["predicted"], e.metrics["predicted_sd"]) if "predicted" in e.metrics else None
-                indices = self.codec.decode(e.outcome.genotype[None, :])[0]
                 self.guide.tell(indices, self._lesson(indices, e.outcome), predicted)
+
+    def relearn(self, evaluated: Iterable[Evaluated]) -> None:
+        """Forget what guide and bounds have learned, and learn from these evaluations, by the objective in force."""
+        if self.guide is not None:
+            self.guide.forget()
+        if self.racing is not None:
+            self.racing.forget()
+        self.learn(evaluated)
 
     def _lesson(self, indices: IntArray, o: Outcome) -> float:
         """What the guide learns of a success: its accuracy, less what a latency costs that was not known beforehand."""

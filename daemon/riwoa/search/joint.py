@@ -121,7 +121,8 @@ class JointChoice:
         promise = known.promise[rows]
         new = np.isnan(promise)
         if new.any():
-            promise[new] = acquisition.promise(posterior, canonical[rows[new]])
+            asked = canonical[rows[new]]
+            promise[new] = acquisition.promise(posterior, asked) + posterior.log_success(asked)
         order = np.argsort(-np.round(promise, 9), kind="stable")[: MOST_LOOKED * WIDTH]
         # Loads are asked for one at a time, of those that may be kept: a table of 46 genes takes a while to sum.
         within = (i for i in order if not new[i] or self._excess(canonical[rows[[i]]])[0] == 0.0)

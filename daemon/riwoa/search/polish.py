@@ -20,6 +20,7 @@ below 1e-8, half of the evaluations were saved and 0.03 / 0.03 / 0.09 points los
 from __future__ import annotations
 
 import itertools
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,6 +81,7 @@ class Polish:
 
     name = "polish"
     avoids_repeats = True
+    shares: Mapping[str, float] = types.MappingProxyType({})
 
     def __init__(
         self,
@@ -261,6 +263,7 @@ class Polish:
         if self._posterior is not None:
             top = self._posterior.score(self.leader.accuracy)
             promise = log_expected_improvement(*self._posterior.predict(canonical), top)
+            promise = promise + self._posterior.log_success(canonical)
         elif self._screen is not None:
             promise = self._screen(canonical)
         else:

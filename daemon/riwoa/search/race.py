@@ -106,6 +106,10 @@ class Bound:
         self._sd = math.sqrt(float((residuals**2).sum()) / (self._n - 2))
         self._t = float(stdtrit(self._n - 2, confidence))
 
+    def expected(self, cheap: float) -> float:
+        """What the full accuracy is expected to be; of a usable bound."""
+        return self._y_mean + self._slope * (cheap - self._x_mean)
+
     def upper(self, cheap: float) -> float:
         """What the full accuracy will not exceed, +inf while too few are known."""
         if not self.usable:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from riwoa.search.race import MOST, Bound, EliminationThreshold
 
 AUDITED_SHARE = 0.05
+EXPECTED = "expected"  # metric of one that was given up: its accuracy, as far as its rung told
 Verdict = Literal["goes on", "audited", "given up"]
 
 
@@ -33,12 +34,14 @@ class Race:
         bounds: what a rung says of the full accuracy.
         threshold: what a candidate must reach; None while nobody is given up.
         seed: of the audits.
+        teaches: whether those who are given up are noted with what is expected of them, to be learned from.
     """
 
     rungs: tuple[str, ...] = ()
     bounds: Mapping[str, Bound] = field(default_factory=dict)
     threshold: EliminationThreshold | None = None
     seed: int = 0
+    teaches: bool = False
 
     def needed(self, latency_ms: float | None, parent_fitness: float | None) -> float:
         """The accuracy that a candidate must exceed to change anything."""
@@ -52,6 +55,10 @@ class Race:
         if self.bounds[rung].upper(accuracy) > needed:
             return "goes on"
         return "audited" if self.audits(key, needed) else "given up"
+
+    def expected(self, rung: str, accuracy: float) -> dict[str, float]:
+        """The metric that notes what is expected of one that is given up; none where nobody learns from it."""
+        return {EXPECTED: self.bounds[rung].expected(accuracy)} if self.teaches else {}
 
     def audits(self, key: str, needed: float) -> bool:
         """Whether to go on with a hopeless candidate; one that no accuracy would save is not worth it."""
@@ -69,9 +76,11 @@ class Racing:
         rungs: the oracle's lower ones, cheapest first.
         confidence: of each bound.
         seed: the run's.
+        teaches: see ``Race``.
     """
 
-    def __init__(self, rungs: Sequence[str], confidence: float, seed: int) -> None:
+    def __init__(self, rungs: Sequence[str], confidence: float, seed: int, *, teaches: bool = False) -> None:
+        self._teaches = teaches
         self.rungs = tuple(rungs)
         self._confidence = confidence
         self._seed = seed
@@ -89,8 +98,13 @@ class Racing:
             for rung in self.rungs:
                 self._cheap[rung].append(metrics[metric_of(rung)])
 
+    def forget(self) -> None:
+        """Forget every individual."""
+        for known in (self._full, *self._cheap.values()):
+            known.clear()
+
     def race(self, threshold: EliminationThreshold) -> Race:
         """The race of the next generation."""
         full = list(self._full)
         bounds = {rung: Bound(list(self._cheap[rung]), full, self._confidence) for rung in self.rungs}
-        return Race(self.rungs, bounds, threshold, self._seed)
+        return Race(self.rungs, bounds, threshold, self._seed, self._teaches)

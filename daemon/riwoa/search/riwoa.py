@@ -61,9 +61,9 @@ that mutates until within the target 79.55 / 80.86 / 82.30. Without ``latency_of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -176,18 +176,26 @@ class RotationInvariantWhale(BayesianSearch):
         chosen, draw = super()._chosen(), generator(self.seed, self.generation, "riwoa.dreams")
         if self.posterior is None or draw.random() >= self.params.dreams or (chosen.operators == "init").all():
             return chosen
-        rows, promise = self._elite_rows(), partial(self._acquisition(self.posterior).promise, self.posterior)
+        rows, posterior, acquisition = self._elite_rows(), self.posterior, self._acquisition(self.posterior)
         elites = Pool.of(self.codec.raw_indices(self.population.genotype[rows]), "dream", rows)
+
+        def promise(indices: IntArray) -> FloatArray:
+            return acquisition.promise(posterior, indices) + posterior.log_success(indices)
+
         return self._dreams.instead_of_last(chosen, elites, promise, draw)
 
     def _pool(self) -> Pool:
         """Whale moves of the whole population beside mutants, crossings and uniform architectures."""
-        pools = []
-        for variant in range(MOVES):
+        pools, moves = [], self._quotas()[-1]
+        for variant in range(math.ceil(moves / len(self.population))):
             vectors, operators, parents = self._moves(variant)
             raw = self.codec.raw_indices(self.codec.reflect(vectors))
             pools.append(Pool(raw, parents, np.where(np.isin(operators, _ASKING), "spiral", operators)))
-        return super()._pool().join(*pools)
+        others = super()._pool()
+        return others.join(*pools).take(np.arange(len(others) + moves))
+
+    def _usual(self) -> list[int]:
+        return [*super()._usual(), MOVES * len(self.population)]
 
     def _by_slots(self) -> list[Proposal]:
         vectors, operators, parents = self._screened()
@@ -373,8 +381,6 @@ class RotationInvariantWhale(BayesianSearch):
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
-        if self.params.joint:
-            self._note_failures(told)
         keeps_best = self.params.elitism or self.params.joint
         self.population = self._survivors(self.population.join(told)) if keeps_best else self._replaced(children)
         elites = self.population.genotype[self._elite_rows()]

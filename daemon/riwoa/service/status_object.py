@@ -225,6 +225,7 @@ class OperatorStatus(TypedDict, total=False):
     win_rate_low: Required[float]
     win_rate_high: Required[float]
     mean_gain: Required[float]
+    share: float | None  # of the pool that was chosen from, its like included, where shares are learned
     seconds: float | None
     gain_per_s: float | None
 

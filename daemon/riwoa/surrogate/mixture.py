@@ -318,6 +318,17 @@ class MixtureProcess:
         order = np.argsort(self._values, kind="stable")
         return float(np.interp(value, self._values[order], self._scores[order]))
 
+    def log_success(self, indices: IntArray) -> FloatArray:
+        """See ``Posterior.log_success``: of failures it knows nothing."""
+        return np.zeros(len(indices))
+
+    def log_chance_below(self, value: float, indices: IntArray) -> FloatArray:
+        """Logarithm of the chance that evaluations of canonical indices (n, genes) give less than a value, (n,)."""
+        from scipy.special import log_ndtr
+
+        means, deviations = self.predict(indices)
+        return np.asarray(log_ndtr((self.score(value) - means) / np.sqrt(deviations**2 + self._noise)))
+
     def predict_indices(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of what evaluations would give, each (n,): scores read back as values.
 

@@ -9,6 +9,7 @@ et al., ICML 2010).
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -30,6 +31,7 @@ NEWEST = 400  # evaluations that accuracies are learned from: a third of a secon
 NEWEST_SCORES = 20_000  # that scores are learned from, the best and the latest of them closely
 FEWEST_SCORES = 4  # a prior says enough of the kernel
 _JUDGED = 200  # of the newest predictions
+_HALF = 0.5  # between a success, 0, and a failure, 1
 
 _blas = functools.cache(ThreadpoolController)
 
@@ -63,8 +65,9 @@ def prior_examples(predictor: str | None, space: Space) -> Examples | None:
 class _OneThread:
     """A posterior that computes on one thread."""
 
-    def __init__(self, process: Posterior) -> None:
+    def __init__(self, process: MixtureProcess, failures: MixtureProcess | None) -> None:
         self._process = process
+        self._failures = failures
 
     @property
     def count(self) -> int:
@@ -79,11 +82,18 @@ class _OneThread:
     def believe(self, indices: IntArray) -> Posterior:
         """See ``Posterior.believe``."""
         with _one_thread():
-            return _OneThread(self._process.believe(indices))
+            return _OneThread(self._process.believe(indices), self._failures)
 
     def score(self, value: float) -> float:
         """See ``Posterior.score``."""
         return self._process.score(value)
+
+    def log_success(self, indices: IntArray) -> FloatArray:
+        """See ``Posterior.log_success``."""
+        if self._failures is None:
+            return np.zeros(len(indices))
+        with _one_thread():
+            return self._failures.log_chance_below(_HALF, indices)
 
 
 class Screening:
@@ -94,9 +104,12 @@ class Screening:
         prior: what was known before it began, of the same oracle; the run's own evaluations go first.
         related: what other oracles of the space say, by one each; only scores of ranks make use of it.
         of_scores: learn scores of ranks (``riwoa.surrogate.mixture``), for a strategy that chooses by those.
+        of_failures: learn where evaluations fail, too, for such a strategy: by least squares on 0 and 1 (Rasmussen &
+            Williams, section 6.5), with a kernel of its own.
 
     Attributes:
         newest: evaluations that are learned from, at most.
+        of_failures: see above.
     """
 
     def __init__(
@@ -106,9 +119,13 @@ class Screening:
         *,
         related: Sequence[Examples] = (),
         of_scores: bool = False,
+        of_failures: bool = False,
     ) -> None:
         self._space = space
         self._scores = MixtureLearner(space, RelatedOracles(space, related).trend) if of_scores else None
+        self.of_failures = of_failures
+        self._failures = MixtureLearner(space) if of_failures else None
+        self._failing: MixtureProcess | None = None  # None while nothing has failed
         self._prior = prior if prior is not None else Examples(space, np.empty((0, len(space)), np.int64), np.empty(0))
         self.newest = NEWEST_SCORES if of_scores else NEWEST
         self._indices: deque[IntArray] = deque(maxlen=self.newest)
@@ -118,21 +135,37 @@ class Screening:
         self._from_prior = 0
 
     def tell(self, indices: IntArray, accuracy: float, predicted: Prediction | None) -> None:
-        """Take in a committed evaluation, once an architecture, and what had been predicted of it."""
+        """Take in a committed evaluation, and what had been predicted of it; NaN for one that failed.
+
+        One that was given up is told with what was expected of it; what is told of an architecture last, counts.
+        """
+        if math.isnan(accuracy) and self._failures is None:
+            return
         self._indices.append(indices)
         self._accuracies.append(accuracy)
         if predicted is not None:
             self._covered.append(covers(*predicted, accuracy))
 
+    def forget(self) -> None:
+        """Forget what was told; what was known before the run began stays."""
+        for told in (self._indices, self._accuracies, self._covered):
+            told.clear()
+
     def learn(self) -> None:
         """Learn anew; a fraction of a second, so nobody's event loop should wait for it."""
-        indices = np.array(self._indices, dtype=np.int64).reshape(-1, len(self._space))
+        told = np.array(self._indices, dtype=np.int64).reshape(-1, len(self._space))
+        values = np.array(self._accuracies)
+        if self._failures is not None:
+            last = sorted({row.tobytes(): n for n, row in enumerate(told)}.values())
+            told, values = told[last], values[last]
+        failed = np.isnan(values)
+        indices = told[~failed]
         own = {row.tobytes() for row in indices}
         other = [i for i, row in enumerate(self._prior.indices) if row.tobytes() not in own]
         latest = other[max(0, len(other) - (self.newest - len(indices))) :]  # a search ends where it is worth knowing
         before = self._prior.rows(np.array(latest, dtype=np.int64))
         self._from_prior = len(before)
-        accuracies = np.concatenate((before.accuracies, np.array(self._accuracies)))
+        accuracies = np.concatenate((before.accuracies, values[~failed]))
         examples = Examples(self._space, np.concatenate((before.indices, indices)), accuracies)
         enough = len(examples) >= (FEWEST if self._scores is None else FEWEST_SCORES)
         with _one_thread():
@@ -142,13 +175,16 @@ class Screening:
                 self._surrogate = self._scores.learn(examples.indices, accuracies)
             else:
                 self._surrogate = learn(examples)
+            both = failed.any() and not failed.all()
+            learner = self._failures if both else None
+            self._failing = learner.learn(told, failed.astype(np.float64)) if learner is not None else None
 
     def guide(self, strategy: Strategy) -> None:
         """Learn anew, and have a strategy choose by it from now on."""
         self.learn()
         strategy.set_screen(self.screen)
         process = self._surrogate
-        strategy.set_posterior(_OneThread(process) if isinstance(process, MixtureProcess) else None)
+        strategy.set_posterior(_OneThread(process, self._failing) if isinstance(process, MixtureProcess) else None)
 
     @property
     def screen(self) -> Screen | None:
@@ -172,7 +208,7 @@ class Screening:
     def view(self) -> dict[str, float | int | None]:
         """How it does: evaluations that it knows, and the share of its newest intervals that held."""
         share = sum(self._covered) / len(self._covered) if self._covered else None
-        known = {"examples": len(self._accuracies), "prior": self._from_prior}
+        known = {"examples": len(self._accuracies) - sum(map(math.isnan, self._accuracies)), "prior": self._from_prior}
         trend = self._scores.trend if self._scores is not None else None
         followed = {"related": trend.correlation} if trend is not None else {}
         return {**known, "interval": INTERVAL_SHARE, "covered": share, **followed}

@@ -5,7 +5,7 @@ for all of them, and so is whatever is known to be beyond the limit. A suggestio
 
 - is told to ``nsga2`` with its excess, as the violation that pymoo ranks by;
 - is ranked behind all that are within by ``cma-es`` and ``catcma``, by its excess (Deb's rule: they rank only);
-- is moved to within by random single choices for ``optuna-tpe`` and ``optuna-gp``, as RI-IWOA moves its children, and
+- is moved to within by random single choices for Optuna and ``smac``, as RI-IWOA moves its children, and
   told where it came to lie: told with a violation instead, near a tight limit they see thousands for one query;
 - is drawn again by ``ofa-evolution``, as OFA's own code does;
 - is brought within by ``gumbel``, which is no library's: see ``by_gradient``.
@@ -49,6 +49,7 @@ class Peer:
 PEERS: Mapping[str, Peer] = {
     "optuna-tpe": Peer("optuna", "by_optuna", "tpe", 2, fronts=True),
     "optuna-gp": Peer("optuna", "by_optuna", "gaussian_process", 1, fronts=True),
+    "smac": Peer("smac", "by_smac", "smac", 1),
     "catcma": Peer("cmaes", "by_cmaes", "catcma"),
     "cma-es": Peer("cmaes", "by_cmaes", "cma_es"),
     "nsga2": Peer("pymoo", "by_pymoo", "nsga2", fronts=True),

@@ -39,7 +39,7 @@ def _search(arena: Arena, sampler: BaseSampler, seed: int) -> None:
     while True:
         trial = study.ask(genes)
         suggested = _indices(arena.space, trial.params)
-        indices = _moved_within(arena, suggested, rng)
+        indices = moved_within(arena, suggested, rng)
         values = _values(arena, arena.query(indices))
         if values is None or (indices != suggested).any():
             study.tell(trial, state=TrialState.FAIL)
@@ -81,7 +81,7 @@ def _values(arena: Arena, measured: Measured) -> list[float] | None:
     return [measured.value, measured.load] if arena.landscape.front else [measured.value]
 
 
-def _moved_within(arena: Arena, indices: IntArray, rng: np.random.Generator) -> IntArray:
+def moved_within(arena: Arena, indices: IntArray, rng: np.random.Generator) -> IntArray:
     """The architecture, moved until it keeps the limit: by random steps that do not make its excess greater."""
     excess = arena.excess(indices)
     for _ in range(_MOST_STEPS):
