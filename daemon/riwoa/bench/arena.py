@@ -62,9 +62,16 @@ class Arena:
         landscape: answers.
         budget: queries.
         most_repeats: of known architectures, until the search is over.
+        clock: seconds that the search takes; its processor's as a rule, for others may be at work beside.
     """
 
-    def __init__(self, landscape: Landscape, budget: int, most_repeats: int | None = None) -> None:
+    def __init__(
+        self,
+        landscape: Landscape,
+        budget: int,
+        most_repeats: int | None = None,
+        clock: Callable[[], float] = time.process_time,
+    ) -> None:
         self.landscape = landscape
         self.budget = budget
         self.spent = 0.0  # of the budget
@@ -79,7 +86,8 @@ class Arena:
         self._improvements: list[tuple[int, float]] = []
         self._times: list[float] = []
         self._rows: list[int | None] = []
-        self._started_s = time.perf_counter()
+        self._clock = clock
+        self._started_s = clock()
         self._measuring_s = 0.0
 
     @property
@@ -133,9 +141,9 @@ class Arena:
         self, key: str, indices: IntArray, hopeless: Callable[[Measured], bool] = lambda measured: False
     ) -> Measured:
         """The measurement of an architecture that is not known; without a value where it is ``hopeless``."""
-        started_s = time.perf_counter()
+        started_s = self._clock()
         measured = self.landscape.measure(indices)
-        self._measuring_s += time.perf_counter() - started_s
+        self._measuring_s += self._clock() - started_s
         self.known[key] = unvalued = Measured(math.nan, measured.load, measured.row)
         if hopeless(measured):
             self.given_up.add(key)
@@ -170,7 +178,7 @@ class Arena:
 
     def _own_s(self) -> float:
         """What the search itself computed so far."""
-        return time.perf_counter() - self._started_s - self._measuring_s
+        return self._clock() - self._started_s - self._measuring_s
 
     def _time_with(self, own_s: float) -> float:
         return self._time + (own_s if self.landscape.own_time_counts else 0.0)

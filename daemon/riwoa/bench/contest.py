@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -78,11 +79,11 @@ def search(contestant: Contestant, seed: int, landscape: Landscape, budget: int)
     if contestant.is_peer:
         return search_by_peer(contestant.base, seed, landscape, budget)
     known = remembered_by(contestant, seed, landscape, budget)  # before the account is opened
-    arena = Arena(landscape, budget)
     if contestant.suffix in WRITERS:
+        arena = Arena(landscape, budget, clock=time.perf_counter)  # the model is another process
         whole = search_whole(arena, seed, contestant.suffix, dict(contestant.settings))
         return arena.found(contestant.name, seed, asyncio.run(whole))
-    return OwnSearch(contestant, seed, arena, known).run()
+    return OwnSearch(contestant, seed, Arena(landscape, budget), known).run()
 
 
 def search_all(

@@ -88,8 +88,9 @@ def _head(experiments: Sequence[Experiment], there: Rows, failed: Mapping[str, s
     facts.append(f"{took:.0f} minutes of one core when last run (searches that were kept are not repeated).")
     facts.append(
         'A query trains a cell for 200 epochs, so search time in epochs is 200 times the queries. "own" is what the '
-        "search itself computes, in milliseconds a query. Differences are paired by seed; p is Wilcoxon's, two-sided, "
-        "after Holm; effect is the rank-biserial correlation, above 0 for riwoa; intervals are 95 %, by bootstrap."
+        "search itself computes, in milliseconds of its processor a query (of the clock, with a writer beside). "
+        "Differences are paired by seed; p is Wilcoxon's, two-sided, after Holm; effect is the rank-biserial "
+        "correlation, above 0 for riwoa; intervals are 95 %, by bootstrap."
     )
     measured = {e.name for e, _ in there}
     absent = [e.name for e in experiments if e.name not in measured]
