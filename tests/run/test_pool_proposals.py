@@ -141,3 +141,9 @@ async def test_a_model_that_fails_leaves_the_search_as_it_is_without_one(tmp_pat
     await conduct(tmp_path / "failing.db", *POOL, *settings, "cognition.script=failing")
     await conduct(tmp_path / "none.db", *POOL, *settings, "cognition.provider=none")
     assert found(tmp_path / "failing.db") == found(tmp_path / "none.db")
+
+
+async def test_a_budget_of_evaluations_is_spent_to_the_last_and_not_exceeded(tmp_path: Path) -> None:
+    budget = ("run.generations=40", "run.evaluations=44", "run.polish_evaluations=8", "cognition.train=false")
+    await conduct(tmp_path / "budget.db", *POOL, *budget)
+    assert read(tmp_path / "budget.db")[0][-1].counters["evaluations"] == 44

@@ -57,6 +57,7 @@ WRITERS = (SEMANTIC, PLACEBO, PAIRS, GREEDY)
 _MOST_DRAWS = 20  # of a patch that is to be different from those before
 
 Patch = Mapping[str, Choice]
+LayerMs = Callable[[Mapping[str, Any]], Mapping[str, float]]
 Rule = Callable[[RequestRecord, int], Sequence[Patch]]  # so many different patches at most
 
 
@@ -189,7 +190,7 @@ async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[s
         CognitionError: it never answered: this would be a search without it.
     """
     landscape, limit = arena.landscape, arena.aim.limit
-    layers_ms = getattr(landscape, "layers_ms", lambda architecture: {})
+    layers_ms: LayerMs = getattr(landscape, "layers_ms", lambda architecture: {})
     space = landscape.space
     loaded = _configured(arena, seed, settings)
     async with AsyncExitStack() as stack:
@@ -270,8 +271,8 @@ async def _provider(config: Config, landscape: Landscape, writer: str) -> tuple[
         ModelError: no language model is here.
     """
     if writer != SEMANTIC:
-        rules = {PLACEBO: lambda: placebo, PAIRS: lambda: pairs, GREEDY: lambda: greedy(landscape)}
-        return RuleProvider(rules[writer]()), style_of(config.cognition)
+        rule = {PLACEBO: placebo, PAIRS: pairs}.get(writer) or greedy(landscape)
+        return RuleProvider(rule), style_of(config.cognition)
     found = await provide(lambda: config.cognition, None, lambda _: None)
     if found.provider is None:
         raise ModelError(f"--strategies: riwoa{SEMANTIC} needs a language model: {found.reason}")

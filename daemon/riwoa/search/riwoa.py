@@ -318,7 +318,7 @@ class RotationInvariantWhale(BayesianSearch):
             ]
         )  # (draws, n, D)
         if self.screen is None:
-            return drawn[0]
+            return np.asarray(drawn[0])
         places = self._places(self.codec.decode(drawn.reshape(-1, self.codec.dimension))).reshape(drawn.shape[:2])
         return np.asarray(drawn[places.argmin(axis=0), np.arange(len(rows))])
 
