@@ -13,7 +13,7 @@ from riwoa.web.jwt import JwtVerifier
 SECRET = b"0123456789abcdef0123456789abcdef"
 
 
-def token(key: bytes | None = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+def token(key: Any = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
     given = {"aud": "riwoa", "sub": "eva", "exp": time.time() + 60, "scope": "read control", **claims}
     return jwt.encode({k: v for k, v in given.items() if v is not None}, key, algorithm)
 

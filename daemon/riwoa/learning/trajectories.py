@@ -82,7 +82,7 @@ def gains(trajectories: Sequence[Trajectory], objective: Objective) -> list[floa
     ends = [[(n.value, n.load) for n in (t.before, t.after)] for t in trajectories]
     pairs = np.array(ends, dtype=np.float64).reshape(-1, 2, 2)
     fitness = objective.fitness(pairs[:, :, 0], pairs[:, :, 1])
-    return np.asarray(fitness[:, 1] - fitness[:, 0]).tolist()
+    return [float(gain) for gain in fitness[:, 1] - fitness[:, 0]]
 
 
 def both_ends(trajectories: Sequence[Trajectory], space: Space) -> tuple[IntArray, IntArray]:

@@ -127,7 +127,7 @@ def _read(search: EndedSearch) -> tuple[Finalists | None, list[Best], Identity |
         asked = [(point.origin[0], reader.individual(run_id, *point.origin)) for point in search.front]
         found = [(at, individual) for at, individual in asked if individual is not None]
         known = read_finalists(reader, run_id)
-        equal = read_front(reader, chosen_run(reader, run_id), found).fastest_equal
+        equal = read_front(reader, chosen_run(reader, run_id)).fastest_equal
     front = [Best.of(at, individual, search.objective) for at, individual in found]
     return known, front, None if equal is None else equal.point.origin
 

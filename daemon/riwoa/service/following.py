@@ -38,7 +38,7 @@ class Cursor:
     def __init__(self, file: Path, place: str, key: str) -> None:
         self._file = file
         self._name = f"{key} {place}"
-        found = json_object(file).get(self._name)
+        found: Any = json_object(file).get(self._name)
         self.next, self.is_over = (int(found["next"]), bool(found["over"])) if _is_cursor(found) else (0, False)
 
     def move(self, to: int, *, is_over: bool = False) -> None:
