@@ -39,6 +39,7 @@ def learning(model: ModelSpec, seed: int) -> tuple[str, ...]:
         f"run.seed={seed}",
         "run.generations=8",
         "cognition.provider=model",
+        "cognition.role=slot",
         f"cognition.model={model.directory}",
         "cognition.temperature=0.0",
         "cognition.template=compact",

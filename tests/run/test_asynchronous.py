@@ -31,7 +31,13 @@ def generations(path: Path) -> dict[int, GenerationRecord]:
         return {n: reader.generation(run.run_id, n) for n in range(run.generations)}
 
 
-WRITES = ("cognition.provider=scripted", "cognition.lag=3", "search.p_semantic=1.0", "run.generations=6")
+WRITES = (
+    "cognition.provider=scripted",
+    "cognition.role=slot",
+    "cognition.lag=3",
+    "search.p_semantic=1.0",
+    "run.generations=6",
+)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def table_settings(path: Path, *more: str) -> tuple[str, ...]:
 
 
 LATENCY = ("oracle.table.latency=latency.npz:phone_ms", "oracle.table.report=test")
-SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
+SCRIPTED = ("cognition.provider=scripted", "cognition.role=slot", "cognition.script=mixed", "search.p_semantic=0.6")
 RACED = (
     *LATENCY,
     "oracle.table.low_fidelity=early",
@@ -176,6 +176,7 @@ def test_a_language_model_proposes_on_a_table_too(table: Path, tmp_path: Path) -
     save_tiny_llama(tmp_path / "mine", train_tokenizer)
     more = (
         "cognition.provider=model",
+        "cognition.role=slot",
         f"cognition.model={tmp_path / 'mine'}",
         "cognition.thinking_tokens=4",
         "cognition.template=compact",

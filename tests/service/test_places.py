@@ -378,7 +378,7 @@ def test_neither_the_supernets_workers_nor_a_measurement_import_from_there(nothi
         "oracle.supernet.validation_views=1",
         "oracle.supernet.recalibration_images=50",
     ]
-    small += ["latency.repeats=10", "cognition.provider=scripted", "search.p_semantic=1"]
+    small += ["latency.repeats=10", "cognition.provider=scripted", "search.p_semantic=1", "cognition.role=slot"]
     arguments = [part for setting in small for part in ("--set", setting)]
     shutil.copy("t.json", ".riwoa/latency_lut.json")
     done = program("riwoad", "--state", ".riwoa", *arguments)

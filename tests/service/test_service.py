@@ -52,6 +52,7 @@ SMALL = (
     "search.riwoa.first=6",
     "search.p_semantic=0.5",
     "cognition.provider=scripted",
+    "cognition.role=slot",
     "cognition.script=mixed",
     "cognition.lag=1",
     "oracle.supernet.validation_views=1",
@@ -416,7 +417,7 @@ def test_without_a_model_the_search_is_geometric_and_status_says_what_to_do(stat
 def test_a_run_keeps_to_its_model_and_outlives_it(state: Path, tmp_path: Path) -> None:
     model = tmp_path / "mine"
     save_tiny_llama(model, train_tokenizer)
-    settings = [*SMALL, "run.generations=6", "search.p_semantic=1.0", "cognition.provider=model",
+    settings = [*SMALL, "run.generations=6", "search.p_semantic=1.0", "cognition.provider=model", "cognition.role=slot",
                 "cognition.thinking_tokens=4", f"cognition.model={model}"]  # fmt: skip
     with daemon(state, settings=settings) as process:
         seen = wait_for(state, lambda s: s.get("proposals") and s["proposals"]["answered"], 90)

@@ -24,7 +24,7 @@ from riwoa.oracle.protocol import EvaluationResult
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import EvaluationRound, Evaluations
 from riwoa.run.journal import RunJournal
-from riwoa.run.proposals import LanguageModel
+from riwoa.run.model_side import LanguageModel
 from riwoa.run.task import SearchTask
 from riwoa.search.space import Gene, Space
 from riwoa_storage import failpoint

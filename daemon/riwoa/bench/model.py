@@ -66,7 +66,7 @@ async def check_model(config: Config, say: Callable[[str], None] = lambda _: Non
         lora_dropout=cognition.lora_dropout,
         memory_bytes=cognition.memory_bytes,
     )
-    style = style_of(cognition, recommended(found.spec))
+    style = style_of(cognition.model_copy(update={"role": "slot"}), recommended(found.spec))
     limits = EngineLimits(memory_limit_bytes=cognition.memory_bytes)
     provider = LanguageModelProvider(found.spec, limits=lambda: limits)
     try:

@@ -40,7 +40,7 @@ from riwoa.oracle.workers import pool_settings
 from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.journal import RunJournal
-from riwoa.run.proposals import LanguageModel
+from riwoa.run.model_side import LanguageModel
 from riwoa.run.provision import provide
 from riwoa.run.style import Style
 from riwoa.run.task import SearchTask
@@ -136,6 +136,8 @@ def _settings(base: Config, way: Way, seed: int, generations: int) -> list[str]:
         "oracle.threads=1",
         f"cognition.threads={way.threads}",
         "cognition.train=false",
+        "cognition.provider=model",
+        "cognition.role=slot",
     ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from riwoa.cognition.endpoint import ServerError
+from riwoa.cognition.prompt import spoken_choices
 from riwoa.cognition.protocol import Choice, GenerationSettings
 from riwoa.text import printable
 from riwoa_storage.records import RequestRecord
@@ -85,7 +86,7 @@ def chat_body(request: RequestRecord, model: str, texts: int, *, number: int = 0
     if texts > 1:
         body["n"] = texts
     if constrained:
-        schema = patch_schema(p["choices"], p["most_genes"])
+        schema = patch_schema(spoken_choices(p), p["most_genes"])
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "patch", "schema": schema}}
     return body
 

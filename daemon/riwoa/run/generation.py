@@ -19,7 +19,7 @@ from riwoa.run.history import History, Identity
 from riwoa.run.journal import RunJournal
 from riwoa.run.ledger import Commit, Ledger, evaluated
 from riwoa.run.phases import Phase
-from riwoa.run.proposals import TrainingFailure
+from riwoa.run.proposals import Asking, TrainingFailure
 from riwoa.run.replies import JoinedReplies
 from riwoa.run.task import SearchTask
 from riwoa.run.under_way import Arrivals, UnderWay
@@ -133,12 +133,14 @@ class GenerationRunner:
     ) -> tuple[list[Candidate], JoinedReplies]:
         """The candidates of a generation, at most ``free``, all of them begun; and the replies that join it."""
         driver, proposals = phase.driver, phase.proposals
-        asked = await asyncio.to_thread(driver.ask, free, under_way)  # may draw and screen many children
+        generation = driver.strategy.generation
+        suggested = await proposals.suggestions(generation)
+        asked = await asyncio.to_thread(driver.ask, free, under_way, suggested)  # may draw and screen many children
         await self._recall(p.parent for p in asked)
         target_ms = self._task.prompt_target_ms(self._history.objective.latency_target_ms)
-        begin = partial(self._begin, work, race)
         for_replies = None if free is None else free - len(asked)
-        return await proposals.candidates(driver.strategy.generation, asked, begin, target_ms, for_replies)
+        asking = Asking(generation, asked, target_ms, for_replies, driver.strategy.elites)
+        return await proposals.candidates(asking, partial(self._begin, work, race))
 
     async def _begin(self, work: EvaluationRound, race: Race, candidates: Iterable[Candidate]) -> None:
         new = list(candidates)

@@ -28,6 +28,7 @@ from riwoa.config.schema import Cognition
 from riwoa.errors import ConfigError, ModelError
 from riwoa.plugins import Plugin
 from riwoa.run.style import Style, style_of
+from riwoa.run.worth import why_not
 from riwoa_storage.records import ReplyRecord, RequestRecord, RunRecord
 
 Configured = Callable[[], Cognition]  # as in force now: limits may change in a run
@@ -189,6 +190,29 @@ async def _language_model(
     return Provision(provider, style, found.reason, found.spec)
 
 
+async def _worthwhile(
+    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None, journal: Path | None
+) -> Provision:
+    """The language model where it is worth its seconds; a run that is continued keeps to what was decided.
+
+    Raises:
+        ConfigError: see ``provide``.
+    """
+    settings = cognition()
+    if run is None:
+        try:
+            found = await asyncio.to_thread(_found, settings, None, directory)
+            reason = await asyncio.to_thread(why_not, settings, found.spec, journal)
+        except ModelError as error:
+            reason = str(error)
+        if reason is not None:
+            return Provision(None, style_of(settings), reason)
+    elif run.provenance.get("model") is None:
+        reason = f"run {run.run_id} was begun without a language model; --new-run decides anew"
+        return Provision(None, style_of(settings), reason)
+    return await _language_model(cognition, run, on_log, directory, journal)
+
+
 async def _server(
     cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None, journal: Path | None
 ) -> Provision:
@@ -212,6 +236,7 @@ async def _server(
 
 _BUILT_IN: Mapping[str, Provide] = {
     "model": _language_model,
+    "auto": _worthwhile,
     "http": _server,
     "scripted": _script,
     "none": _nobody,

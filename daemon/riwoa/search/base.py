@@ -75,6 +75,23 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Elite:
+    """A member of whom somebody beside the strategy may make children: its identity and its raw vector, (D,)."""
+
+    identity: Identity
+    genotype: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A child that somebody beside the strategy made, to be chosen from like any other; its vector has shape (D,)."""
+
+    genotype: FloatArray
+    parent: Identity
+    operator: str = "semantic"
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """An evaluated candidate; ``accuracy`` is a fraction, NaN where the evaluation failed (latency may then be NaN).
 
@@ -184,6 +201,17 @@ class Strategy(Protocol):
     @property
     def shares(self) -> Mapping[str, float]:
         """The share of what is chosen from that each operator, with its like, gets next; {} where none is learned."""
+        ...
+
+    def elites(self, joining: int) -> Sequence[Elite]:
+        """Whom to make children of that could be chosen in generation ``joining``, best first.
+
+        Empty where none is chosen from a pool then, as far as that is known.
+        """
+        ...
+
+    def suggest(self, suggestions: Sequence[Suggestion]) -> None:
+        """Choose from these, too, when asked next; what chooses from no pool makes no use of them."""
         ...
 
     def ask(self, most: int | None = None) -> list[Proposal]:
@@ -320,6 +348,7 @@ class PopulationStrategy(ABC):
         self.population = Members.empty(self.codec.dimension)
         self._best = Members.empty(self.codec.dimension)  # the leader, or nobody
         self._asked = 0  # slots asked and not yet told
+        self._suggestions: Sequence[Suggestion] = ()  # to choose from in this generation
         self._under_way: IntArray = np.empty((0, len(space)), dtype=np.int64)  # asynchronous: canonical indices
         self._told = 0  # asynchronous: outcomes so far
 
@@ -423,6 +452,14 @@ class PopulationStrategy(ABC):
         loads = [self.latency_of(row) for row in indices]
         return np.array([0.0 if load is None else max(0.0, load - limit) for load in loads])
 
+    def elites(self, joining: int) -> Sequence[Elite]:
+        """See ``Strategy.elites``."""
+        return ()
+
+    def suggest(self, suggestions: Sequence[Suggestion]) -> None:
+        """See ``Strategy.suggest``."""
+        self._suggestions = tuple(suggestions)
+
     def ask(self, most: int | None = None) -> list[Proposal]:
         """See ``Strategy.ask``."""
         if self._asked:
@@ -444,6 +481,7 @@ class PopulationStrategy(ABC):
         self.generation += 1
         self._told += len(members)
         self._asked = 0
+        self._suggestions = ()
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""

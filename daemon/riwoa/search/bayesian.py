@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from riwoa.search.bandit import PoolCredit, shares_of
 from riwoa.search.base import (
+    Elite,
+    Identity,
     LatencyOf,
     Members,
     Outcome,
@@ -39,6 +41,7 @@ UNIFORM, MUTANTS, CROSSINGS = 50, 150, 75  # architectures to choose from
 MOST_DRAWN = 4_000  # uniform architectures looked through for those within a limit
 MOST_STEPPED = 20  # of them are stepped to within it where too few are
 LEAST_FIRST, MOST_FIRST = 5, 200
+_SUGGESTED = -2  # and below: the parents' rows of suggestions
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +91,37 @@ class BayesianSearch(PopulationStrategy):
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
+    def elites(self, joining: int) -> Sequence[Elite]:
+        """See ``Strategy.elites``."""
+        if not self.of_scores(self.params):
+            return ()
+        known = max(len(self._seen.hashes), 0 if self.posterior is None else self.posterior.count)
+        told_a_generation = 1 if self.params.asynchronous else self.params.offspring
+        if not len(self._best) or known + (joining - self.generation) * told_a_generation < self._first:
+            return ()
+        order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)[:ELITES]
+        return [Elite(self.origin(int(row)), self.population.genotype[row].copy()) for row in order]
+
     def _propose(self) -> list[Proposal]:
         pool = self._chosen()
         genotypes = self.codec.encode(pool.raw)
         return [
-            Proposal(slot, str(pool.operators[slot]), genotype, self.origin(row) if row >= 0 else None)
+            Proposal(slot, str(pool.operators[slot]), genotype, self._parent(row))
             for slot, (genotype, row) in enumerate(zip(genotypes, pool.parents.tolist(), strict=True))
         ]
+
+    def _parent(self, row: int) -> Identity | None:
+        """Whom a row of the pool names as parent: a member, a suggestion's, or nobody."""
+        if row <= _SUGGESTED:
+            return self._suggestions[_SUGGESTED - row].parent
+        return self.origin(row) if row >= 0 else None
+
+    def _suggested(self) -> Pool:
+        """What others suggest; a suggestion's parent need not be a member any more."""
+        genotypes = [s.genotype for s in self._suggestions]
+        raw = self.codec.raw_indices(np.stack(genotypes)) if genotypes else np.empty((0, len(self.space)), np.int64)
+        operators = np.array([s.operator for s in self._suggestions], dtype=np.str_)
+        return Pool(raw, _SUGGESTED - np.arange(len(raw)), operators)
 
     def _chosen(self) -> Pool:
         """What to ask: uniform architectures at first, then the most promising."""
@@ -106,7 +133,9 @@ class BayesianSearch(PopulationStrategy):
         acquisition = self._acquisition(posterior)
         for row in self._under_way[:, None]:
             acquisition, posterior = acquisition.believing(posterior, row), posterior.believe(row)
-        found = self._joint.choose(self._pool(), count, taken, posterior, acquisition, self._draws())
+        # Last: what other operators made, too, is theirs.
+        pool = self._pool().join(self._suggested())
+        found = self._joint.choose(pool, count, taken, posterior, acquisition, self._draws())
         if len(found) == count:
             return found
         # Nothing new is within reach: what was met before costs nothing.

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from riwoa.search.base import LatencyOf, Outcome, Proposal, Strategy
+from riwoa.search.base import LatencyOf, Outcome, Proposal, Strategy, Suggestion
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
@@ -98,12 +98,15 @@ class Driver:
         """The strategy's, between genotypes and choices."""
         return self.strategy.codec
 
-    def ask(self, most: int | None = None, under_way: Sequence[FloatArray] = ()) -> list[Proposal]:
+    def ask(
+        self, most: int | None = None, under_way: Sequence[FloatArray] = (), suggestions: Sequence[Suggestion] = ()
+    ) -> list[Proposal]:
         """The candidates of the next generation, at most so many; may take a second, as many children are screened.
 
         Args:
             most: how many.
             under_way: genotypes that were asked before and are not yet told, of a strategy that is asked so.
+            suggestions: children by others, to choose from.
 
         Raises:
             CallOrderError: asked already; tell first.
@@ -111,6 +114,7 @@ class Driver:
         if self.guide is not None:
             self.guide.guide(self.strategy)
         self.strategy.set_under_way(under_way)
+        self.strategy.suggest(suggestions)
         proposals = self.strategy.ask(most)
         if self._start is not None and self.strategy.generation == 0:
             proposals = self._begun(self._start, proposals)

@@ -164,7 +164,7 @@ class RotationInvariantWhale(BayesianSearch):
         genotypes = {self.origin(row): genotype for row, genotype in enumerate(self.population.genotype)}
         out = []
         for p, ask, other in zip(chosen, asks.tolist(), placebo.tolist(), strict=True):
-            if p.parent is not None and ask < ATTACKS * self.params.p_semantic:
+            if p.parent in genotypes and ask < ATTACKS * self.params.p_semantic:
                 operator = "placebo" if other < self.params.placebo_share else "semantic"
                 parent = genotypes[p.parent].copy()
                 p = Proposal(p.slot, operator, p.genotype, p.parent, parent, fallback=p.operator)
@@ -300,8 +300,21 @@ class RotationInvariantWhale(BayesianSearch):
         )
 
     def spirals(self, rows: IntArray, turns: FloatArray) -> FloatArray:
-        """The children that the spiral makes of some members now, (n, D); ``turns`` in [-1, 1], (n,)."""
-        return self._settle(self.codec.reflect(self._spiral(self.population.genotype[rows], turns[:, None])))
+        """The children that the spiral makes of some members now, (n, D).
+
+        ``turns`` in [-1, 1], (n, draws): of several the most promising, as a slot asks it, once there is a screen.
+        """
+        members, draws = self.population.genotype[rows], turns.shape[1]
+        drawn = np.stack(
+            [
+                self._settle(self.codec.reflect(self._spiral(members, turns[:, [variant]])), variant)
+                for variant in range(draws if self.screen is not None else 1)
+            ]
+        )  # (draws, n, D)
+        if self.screen is None:
+            return np.asarray(drawn[0])
+        places = self._places(self.codec.decode(drawn.reshape(-1, self.codec.dimension))).reshape(drawn.shape[:2])
+        return np.asarray(drawn[places.argmin(axis=0), np.arange(len(rows))])
 
     def _encircle(self, x: FloatArray, a: FloatArray, c: FloatArray) -> FloatArray:
         leader = self._best.genotype

@@ -119,12 +119,16 @@ def _model(patient: Patient) -> Finding:
         return Finding("ok", "off: the search goes on without a language model")
     if cognition.provider == "http":
         return _server(patient.config)
-    if cognition.provider != "model":
+    if cognition.provider not in ("auto", "model"):
         return Finding("ok", f"the provider {cognition.provider}")
     try:
         model = choose(cognition.model, accelerator=lambda: patient.accelerator)
     except ModelError as error:
+        if cognition.provider == "auto":
+            return Finding("ok", f"{printable(error)}; the search goes on without it")
         return Finding("warn", f"{printable(error)}; the search goes on without it", "riwoactl model pull auto")
+    if cognition.provider == "auto":
+        return Finding("ok", f"{model.spec.name}: asked where an evaluation takes at least as long as its reply")
     return Finding("ok", f"{model.spec.name}: {model.reason}")
 
 

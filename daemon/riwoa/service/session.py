@@ -31,10 +31,11 @@ from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.experience import Experience
 from riwoa.run.journal import RunJournal
 from riwoa.run.memory import Memory, memory_of
+from riwoa.run.model_side import LanguageModel
 from riwoa.run.problem import load_problem, search_task
-from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
 from riwoa.run.strategy import screens
+from riwoa.run.style import lag_of
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import (
     confirm_winner,
@@ -307,7 +308,7 @@ class Session:
         proposal_queue = ProposalQueue(
             provision.provider,
             self._journal,
-            lag=parts.config.cognition.lag,
+            lag=lag_of(parts.config.cognition),
             timeout_s=lambda: parts.config.cognition.timeout_s,
             train_timeout_s=lambda: parts.config.cognition.train_timeout_s,
             adapters=self._adapter_files() if provision.learns else None,
