@@ -27,6 +27,7 @@ from riwoa.cognition.protocol import (
     WriterSpec,
 )
 from riwoa.cognition.provider import ProviderState, ProviderStats
+from riwoa.cognition.samples import packed
 from riwoa.errors import AdapterError, CognitionError
 from riwoa.ipc.process import (
     ProcessKilledError,
@@ -205,7 +206,7 @@ class LanguageModelProvider:
             answer = await self._process.call(frame)
         duration_s = time.monotonic() - started
         with self._process.understood():
-            written = [GeneratedText(**w) for w in answer["replies"]]
+            written = [GeneratedText.from_json(w) for w in answer["replies"]]
             if [w.id for w in written] != [r.request_id for r in batch]:
                 raise ValueError("not the replies to these requests")
             replies = [_reply(w, duration_s) for w in written]
@@ -296,7 +297,8 @@ def _reply(w: GeneratedText, duration_s: float) -> ReplyRecord:
     return ReplyRecord(
         request_id=w.id,
         status="ok",
-        text=w.text.encode(errors="replace").decode(),  # half a surrogate pair has no place in a database
+        # Half a surrogate pair has no place in a database.
+        text=(w.text if w.samples is None else packed(w.samples)).encode(errors="replace").decode(),
         reason=None,
         tokens=int(w.tokens),
         duration_s=duration_s,

@@ -133,9 +133,14 @@ def parameters_of(
     parent: Mapping[str, Choice],
     settings: GenerationSettings,
     lead: str = "",
+    samples: int | None = None,
 ) -> dict[str, Any]:
-    """What a request journals beside its prompt; ``generation_request_of`` reads it."""
+    """What a request journals beside its prompt; ``generation_request_of`` reads it.
+
+    ``samples``: patches that a pool asks for; None for one, as in every request of a slot.
+    """
     return {
+        **({} if samples is None else {"samples": samples}),
         "system": system,
         "lead": lead,
         "choices": {gene: list(offered) for gene, offered in choices.items()},
@@ -156,6 +161,7 @@ def generation_request_of(request: RequestRecord) -> GenerationRequest:
         choices={gene: tuple(choices) for gene, choices in p["choices"].items()},
         most_genes=p["most_genes"],
         lead=p.get("lead", ""),  # requests of 0.1's first journals have none
+        samples=p.get("samples"),
     )
 
 

@@ -80,10 +80,10 @@ class GenerationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One request for a patch.
+    """One request for a patch, or for several.
 
     ``choices``: the genes that may change, each with the choices that change it. ``lead``: what the reasoning begins
-    with; the model goes on from there.
+    with; the model goes on from there. ``samples``: texts to draw from the one prompt; None for one, as it is written.
     """
 
     id: str
@@ -93,6 +93,7 @@ class GenerationRequest:
     choices: Mapping[str, tuple[Choice, ...]]
     most_genes: int = 1
     lead: str = ""
+    samples: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As sent."""
@@ -104,18 +105,36 @@ class GenerationRequest:
         return cls(**{**data, "choices": {g: tuple(c) for g, c in data["choices"].items()}})
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One of several texts, and how likely its patch was under the grammar (natural logarithm); None if unknown."""
+
+    text: str
+    log_probability: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedText:
-    """What the model wrote: reasoning and patch, verbatim. ``thinking_tokens`` of its ``tokens`` are reasoning."""
+    """What the model wrote: reasoning and patch, verbatim. ``thinking_tokens`` of its ``tokens`` are reasoning.
+
+    ``samples``: all of its texts, where several were asked for; ``text`` is then the first.
+    """
 
     id: str
     text: str
     tokens: int
     thinking_tokens: int
+    samples: tuple[Sample, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As sent back."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> GeneratedText:
+        """The text of ``to_json``."""
+        samples = data.get("samples")
+        return cls(**{**data, "samples": None if samples is None else tuple(Sample(**s) for s in samples)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

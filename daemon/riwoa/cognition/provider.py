@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from riwoa.cognition.protocol import Measured, OnTrainingStep, Trained, TrainingJob
+from riwoa.cognition.protocol import Measured, OnTrainingStep, Sample, Trained, TrainingJob
+from riwoa.cognition.samples import packed, samples_wanted
 from riwoa.cognition.spelling import in_json, in_words
 from riwoa.errors import AdapterError, CognitionError
 from riwoa_storage.records import ReplyRecord, RequestRecord
@@ -35,7 +36,11 @@ class ProviderStats:
 
 
 class ProposalProvider(Protocol):
-    """Answers whole batches and learns; one operation at a time. Cancelling one gives it up, at once."""
+    """Answers whole batches and learns; one operation at a time. Cancelling one gives it up, at once.
+
+    A request that names ``samples`` (``cognition.samples.samples_wanted``) is answered with one reply that holds up to
+    so many texts (``cognition.samples.packed``), each written as if it were the only one.
+    """
 
     model: str
 
@@ -155,7 +160,12 @@ class ScriptedProvider:
             self._state = "ready"
 
     def _reply(self, request: RequestRecord, duration_s: float) -> ReplyRecord:
-        text = self._text(request)
+        wanted = samples_wanted(request)
+        text = (
+            self._text(request, request.seed)
+            if wanted is None
+            else packed(Sample(self._text(request, f"{request.seed}#{n}"), -float(n)) for n in range(wanted))
+        )
         return ReplyRecord(
             request_id=request.request_id,
             status="ok",
@@ -166,8 +176,8 @@ class ScriptedProvider:
             created_unix_s=time.time(),
         )
 
-    def _text(self, request: RequestRecord) -> str:
-        key = f"{request.seed}" if self._adapter is None else f"{request.seed}:{self._adapter}"
+    def _text(self, request: RequestRecord, seed: int | str) -> str:
+        key = f"{seed}" if self._adapter is None else f"{seed}:{self._adapter}"
         draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
         if self._script == "mixed" and draw % 4 == 0:
             return "<think>I lost the thread.</think> {{{ not json"
