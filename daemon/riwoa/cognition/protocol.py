@@ -148,6 +148,27 @@ class Example:
     lead: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What became of several patches of one parent: the prompt as it would be asked, answers, and what each gained.
+
+    ``gains`` are of fitness over the parent's, negative for a loss. ``greedy`` is the answer that a rule without a
+    model would choose (``riwoa.run.comparisons``); None where no rule is known.
+    """
+
+    id: str
+    system: str
+    prompt: str
+    answers: tuple[str, ...]
+    gains: tuple[float, ...]
+    greedy: int | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Comparison:
+        """The comparison of ``asdict``, by way of JSON."""
+        return cls(**{**data, "answers": tuple(data["answers"]), "gains": tuple(data["gains"])})
+
+
 def one_of_each(examples: Iterable[Example]) -> tuple[Example, ...]:
     """The newest example of each answer, in order.
 
