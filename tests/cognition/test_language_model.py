@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from riwoa.cognition.parse import offered_patch, split_thinking
-from riwoa.cognition.protocol import Example, GenerationRequest, GenerationSettings, ModelSpec, TrainingJob
+from riwoa.cognition.protocol import CLOSING, Example, GenerationRequest, GenerationSettings, ModelSpec, TrainingJob
 from riwoa.cognition.training import measure
 from riwoa.cognition.writer import ModelWriter
 from riwoa.errors import AdapterError, ModelError
@@ -100,6 +101,25 @@ def test_the_same_requests_give_the_same_texts_whatever_was_written_before(model
     assert texts(model) == first
 
 
+def test_samples_are_different_patches_of_one_prompt_with_their_log_probabilities(model: ModelWriter) -> None:
+    pool = replace(ask(3, most_genes=3), samples=9, lead=CLOSING)  # in three passes, without reasoning
+    beside = ask(4)
+    written, other = model.generate((pool, beside), SETTINGS)
+    assert other.text == texts(model, (beside,))[0]
+    assert written.samples is not None
+    assert 1 < len(written.samples) <= 9
+    patches = [offered_patch(sample.text, pool.choices, 3) for sample in written.samples]
+    assert len({str(patch) for patch in patches}) == len(patches)
+    assert written.thinking_tokens == 0
+    assert not any(split_thinking(sample.text)[0] for sample in written.samples)
+    assert model.generate((pool,), SETTINGS)[0] == written
+    # What is likelier is drawn more often: one gene of two choices, many draws in one pass.
+    pair = replace(pool, choices={"kernel": (3, 5)}, most_genes=1, samples=64)
+    (two,) = model.generate((pair,), replace(SETTINGS, batch=64))
+    chances = [math.exp(sample.log_probability or 0.0) for sample in two.samples or ()]
+    assert sum(chances) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_another_seed_gives_another_text(model: ModelWriter) -> None:
     other = tuple(replace(a, seed=a.seed + 1000) for a in REQUESTS)
     assert all(a != b for a, b in zip(texts(model), texts(model, other), strict=True))
@@ -113,9 +133,9 @@ def test_padding_and_the_shared_prefix_change_no_text(model: ModelWriter) -> Non
 def test_writing_agrees_with_the_model_run_in_full_at_every_token(model: ModelWriter) -> None:
     """The cache, its growth past its room, the prefix and the positions against one plain forward pass."""
     greedy = replace(SETTINGS, temperature=0.0, grammar=False, thinking_tokens=90, patch_tokens=4)
-    (row,) = rows = model._rows(REQUESTS[2:3], greedy)
+    row = model._row(REQUESTS[2], greedy)
     with torch.inference_mode():
-        model._write(rows, greedy)
+        model._write([row], *model._read_prompts([row]), greedy)
     ids, reply = row.prompt, row.ids[: greedy.thinking_tokens]
     with torch.inference_mode():
         logits = model.lora.model(torch.tensor([ids + reply])).logits[0]

@@ -50,6 +50,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         super().batch_select_indices(indices)
         self._buffers = None  # the next position allocates anew
 
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row so many times; see ``DynamicLayer.batch_repeat_interleave``."""
+        super().batch_repeat_interleave(repeats)
+        self._buffers = None
+
 
 def growing_cache() -> DynamicCache:
     """An empty cache of growing layers."""

@@ -27,7 +27,7 @@ from riwoa.cognition.protocol import (
     WriterSpec,
 )
 from riwoa.cognition.provider import ProviderState, ProviderStats
-from riwoa.cognition.samples import packed
+from riwoa.cognition.samples import packed, samples_wanted
 from riwoa.errors import AdapterError, CognitionError
 from riwoa.ipc.process import (
     ProcessKilledError,
@@ -179,8 +179,9 @@ class LanguageModelProvider:
     async def _answered(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
         """Replies to a batch; where the process dies, from a second one, with half at once if memory ran out."""
         settings = GenerationSettings(**batch[0].parameters["settings"])
+        texts = sum(samples_wanted(request) or 1 for request in batch)
         for attempt in range(1, _ATTEMPTS + 1):
-            most = min(settings.batch, self._most or settings.batch, len(batch))
+            most = min(settings.batch, self._most or settings.batch, texts)
             try:
                 return await self._write(batch, replace(settings, batch=most))
             except ProcessLateError:

@@ -2,7 +2,8 @@
 
 Writing has two parts. The reasoning is sampled freely up to a budget, between ``<think>`` and ``</think>``; the end tag
 is forced when the budget is spent, and cannot come before the least. Then the patch, under a grammar of its own for
-each request or, without one, to the end of the text.
+each request or, without one, to the end of the text. A request whose lead closes the reasoning gets a patch alone. One
+for several samples has its prompt read once, and all of them are drawn from there, together.
 
 What is written depends on the batch (requests, seeds, settings), the adapter, the thread count and the library
 versions, never on what was written before: each row draws from its own counter-based stream (ruling 13), and the
@@ -26,10 +27,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from riwoa.cognition.cache import growing_cache
 from riwoa.cognition.grammar import patch_grammar
 from riwoa.cognition.lora import Lora
-from riwoa.cognition.protocol import GeneratedText, GenerationRequest, GenerationSettings, ModelSpec
+from riwoa.cognition.protocol import (
+    CLOSING,
+    OPENING,
+    GeneratedText,
+    GenerationRequest,
+    GenerationSettings,
+    ModelSpec,
+    Sample,
+)
 from riwoa.errors import ModelError
 
-OPENING, CLOSING = "<think>\n", "\n</think>\n"
 _CLOSED = "</think>"
 _LIKELIEST = 256  # tokens that the nucleus is looked for in before the whole vocabulary is sorted
 
@@ -102,11 +110,13 @@ class LanguageModel:
     @torch.inference_mode()
     def generate(self, requests: tuple[GenerationRequest, ...], settings: GenerationSettings) -> list[GeneratedText]:
         """See ``Writer.generate``."""
-        written: list[GeneratedText] = []
-        for start in range(0, len(requests), settings.batch):
-            rows = self._rows(requests[start : start + settings.batch], settings)
-            written += self._write(rows, settings)
-        return written
+        written = {request.id: self._sampled(request, settings) for request in requests if request.samples is not None}
+        single = [request for request in requests if request.samples is None]
+        for start in range(0, len(single), settings.batch):
+            rows = [self._row(request, settings) for request in single[start : start + settings.batch]]
+            self._write(rows, *self._read_prompts(rows), settings)
+            written |= {row.request.id: row.written(self.tokenizer) for row in rows}
+        return [written[request.id] for request in requests]
 
     def weights_changed(self) -> None:
         """Forget what was computed with other weights."""
@@ -151,17 +161,38 @@ class LanguageModel:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def _rows(self, requests: Sequence[GenerationRequest], settings: GenerationSettings) -> list[_Row]:
+    def _sampled(self, request: GenerationRequest, settings: GenerationSettings) -> GeneratedText:
+        """All samples of one request; of those with the same patch the first."""
+        written: list[tuple[GeneratedText, Sample]] = []
+        for start in range(0, request.texts, settings.batch):
+            numbers = range(start, min(request.texts, start + settings.batch))
+            rows = [self._row(request, settings, 1 + n) for n in numbers]
+            logits, state = self._read_prompts(rows[:1])
+            state.repeat(len(rows))
+            self._write(rows, logits.repeat(len(rows), 1), state, settings)
+            for row in rows:
+                text = row.written(self.tokenizer)
+                written.append((text, Sample(text.text, row.log_probability)))
+        different: dict[str, Sample] = {}
+        for _, sample in written:
+            different.setdefault(sample.text.rpartition(_CLOSED)[2].strip(), sample)
+        return GeneratedText(
+            id=request.id,
+            text=written[0][0].text,
+            tokens=sum(text.tokens for text, _ in written),
+            thinking_tokens=sum(text.thinking_tokens for text, _ in written),
+            samples=tuple(different.values()),
+        )
+
+    def _row(self, request: GenerationRequest, settings: GenerationSettings, stream: int = 0) -> _Row:
         steps = settings.thinking_tokens + len(self._closing) + settings.patch_tokens
-        return [
-            _Row(
-                request,
-                self.prompt_ids(request.system, request.prompt, request.lead),
-                np.random.Generator(np.random.Philox(key=request.seed)).random(steps + 1),
-                self._matcher(request) if settings.grammar else None,
-            )
-            for request in requests
-        ]
+        return _Row(
+            request,
+            self.prompt_ids(request.system, request.prompt, request.lead),
+            np.random.Generator(np.random.Philox(key=[request.seed, stream])).random(steps + 1),
+            self._matcher(request) if settings.grammar else None,
+            answer_from=0 if _CLOSED in request.lead else None,
+        )
 
     def _matcher(self, request: GenerationRequest) -> Any:
         grammar = patch_grammar(request.choices, request.most_genes)
@@ -170,14 +201,14 @@ class LanguageModel:
             raise ValueError(f"the grammar of request {request.id} is refused: {matcher.get_error()}")
         return matcher
 
-    def _write(self, rows: list[_Row], settings: GenerationSettings) -> list[GeneratedText]:
-        logits, state = self._read_prompts(rows)
+    def _write(self, rows: list[_Row], logits: torch.Tensor, state: _State, settings: GenerationSettings) -> None:
+        """Write every row to its end, from the last logits of its prompt, (rows, vocabulary)."""
         while True:
             live = [row for row in rows if not row.done]
             self._draw(live, logits, settings)
             left = [i for i, row in enumerate(live) if not row.done]
             if not left:
-                return [row.written(self.tokenizer) for row in rows]
+                return
             if len(left) < len(live):
                 state.keep(left)
             logits = state.step(self.lora.model, [live[i].ids[-1] for i in left])
@@ -221,8 +252,18 @@ class LanguageModel:
         self._constrain(rows, logits, settings)
         uniform = torch.tensor([row.uniform[len(row.ids)] for row in rows], device=self.device)
         drawn = _nucleus(logits, uniform, settings.temperature, settings.top_p).tolist()
+        self._weigh(rows, logits, drawn)
         for row, token in zip(rows, drawn, strict=True):
             self._append(row, row.forced.pop(0) if row.forced else token, settings)
+
+    def _weigh(self, rows: Sequence[_Row], logits: torch.Tensor, drawn: Sequence[int]) -> None:
+        """Add to samples' log-probabilities those of their patches' tokens among what the grammar allows."""
+        weighed = [i for i, row in enumerate(rows) if row.answering and row.request.samples is not None]
+        if weighed:
+            chosen = torch.tensor([drawn[i] for i in weighed], device=self.device)[:, None]
+            found = torch.log_softmax(logits[weighed], dim=-1).gather(-1, chosen)[:, 0].tolist()
+            for i, log_probability in zip(weighed, found, strict=True):
+                rows[i].log_probability += log_probability
 
     def _constrain(self, rows: Sequence[_Row], logits: torch.Tensor, settings: GenerationSettings) -> None:
         """Forbid what a row may not write next, in place; logits (rows, vocabulary)."""
@@ -284,6 +325,7 @@ class _Row:
     answer_from: int | None = None  # where the answer begins in ids
     thinking_tokens: int = 0
     done: bool = False
+    log_probability: float = 0.0  # of the patch so far
 
     @property
     def answering(self) -> bool:
@@ -331,6 +373,11 @@ class _State:
         one = self._mask.new_ones((len(tokens), 1))
         self._mask = torch.cat([self._mask, one], dim=1)
         return self.read(model, torch.tensor(tokens, device=one.device)[:, None])
+
+    def repeat(self, count: int) -> None:
+        """So many rows of the one that was read."""
+        self._cache.batch_repeat_interleave(count)
+        self._mask = self._mask.repeat(count, 1)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop the rows that are done."""

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 Choice = str | int | float
+OPENING, CLOSING = "<think>\n", "\n</think>\n"  # of the reasoning; a lead that closes it leaves none
 OnTrainingStep = Callable[[Mapping[str, Any]], None]
 
 
@@ -94,6 +95,11 @@ class GenerationRequest:
     most_genes: int = 1
     lead: str = ""
     samples: int | None = None
+
+    @property
+    def texts(self) -> int:
+        """How many texts are to be written."""
+        return 1 if self.samples is None else self.samples
 
     def to_json(self) -> dict[str, Any]:
         """As sent."""

@@ -23,7 +23,7 @@ import torch
 
 from riwoa.cognition.memory import as_memory_allows, free_memory, out_of_memory
 from riwoa.cognition.parse import PatchError, offered_patch
-from riwoa.cognition.protocol import Example, GenerationRequest, Measured, Trained, TrainingJob
+from riwoa.cognition.protocol import CLOSING, Example, GenerationRequest, Measured, Trained, TrainingJob
 
 if TYPE_CHECKING:
     from riwoa.cognition.language_model import LanguageModel
@@ -221,6 +221,8 @@ def _loss(model: LanguageModel, samples: Sequence[_Sample], answer_weight: float
 def _sample(model: LanguageModel, example: Example) -> _Sample:
     prompt = model.prompt_ids(example.system, example.prompt, example.lead)
     reply = model.reply_ids(example.text, example.lead)
+    if CLOSING in example.lead:
+        return _Sample(prompt + reply, len(prompt), len(prompt))  # it has no reasoning
     # As many tokens as the reasoning has by itself: where tokens span the tag's end, one too many or too few.
     thought = len(model.reply_ids("".join(example.text.rpartition("</think>")[:2]), example.lead)) - 1
     return _Sample(prompt + reply, len(prompt), len(prompt) + min(thought, len(reply)))

@@ -80,7 +80,7 @@ def _do(writer: Writer, frame: Mapping[str, Any]) -> dict[str, Any]:
             settings = GenerationSettings(**frame["settings"])
             replies, batch = as_memory_allows(
                 lambda most: writer.generate(requests, replace(settings, batch=most)),
-                max(1, min(settings.batch, len(requests))),
+                max(1, min(settings.batch, sum(request.texts for request in requests))),
             )
             return {"replies": [r.to_json() for r in replies], "batch": batch}
         case "train":
