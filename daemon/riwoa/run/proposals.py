@@ -26,6 +26,7 @@ from riwoa.run.requests import RequestComposer
 from riwoa.run.semantic_slots import SemanticSlots
 from riwoa.run.strategy import candidates_are_joint
 from riwoa.run.style import Style, style_of
+from riwoa.run.successes import Successes
 from riwoa.run.task import SearchTask
 from riwoa.search.bandit import semantic_share
 from riwoa.search.base import GEOMETRIC, Proposal
@@ -248,7 +249,7 @@ class ModelProposals:
         of = {relative_request_id(i.request_id): i for i in individuals if i.request_id is not None}
         told.failed(in_order(verdicts.rejected), of, joined.parents)
         generations = self._reloader.config.run.generations
-        await self.learning.committed(generation, successes=bool(verdicts.entries), generations=generations)
+        await self.learning.committed(generation, individuals, generations=generations)
 
     async def stop(self) -> None:
         """See ``Proposals.stop``."""
@@ -307,6 +308,11 @@ def model_proposals(
         return task.prompt_target_ms(begun_with)
 
     learning = LoraSchedule(
-        journal, queue, config, style, probes=lambda: composer.probes(config.cognition.probes, first_target_ms())
+        journal,
+        queue,
+        config,
+        style,
+        Successes(journal.run_id, config.cognition.held_out_share),
+        probes=lambda: composer.probes(config.cognition.probes, first_target_ms()),
     )
     return ModelProposals(journal, slots, composer, learning, history, reloader)
