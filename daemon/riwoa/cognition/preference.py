@@ -28,7 +28,7 @@ from riwoa.cognition.protocol import Comparison
 if TYPE_CHECKING:
     from riwoa.cognition.language_model import LanguageModel
 
-BETA = 1.0
+BETA = 0.1  # usual for pairs; at 1 the likeliest patch stays the shortest, whatever it gains
 _Answers = Sequence[Sequence[int]]  # token ids of each
 _Gradients = Sequence[torch.Tensor]  # of the adapter's parameters, in their order
 
