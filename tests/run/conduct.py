@@ -19,7 +19,7 @@ from riwoa.oracle.protocol import ModuleSpec
 from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.journal import RunJournal
-from riwoa.run.proposals import LanguageModel
+from riwoa.run.model_side import LanguageModel
 from riwoa.run.task import SearchTask
 from riwoa.supernet.space import mobilenet_space
 from riwoa_storage.reader import JournalReader
@@ -35,6 +35,7 @@ SMALL = (
     "run.polish_evaluations=10",
     "oracle.workers=1",
     "cognition.provider=none",
+    "cognition.role=slot",
     "cognition.lag=0",
     "cognition.train_lag=2",
 )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from riwoa.cognition.models import Recommended
 from riwoa.cognition.parse import PatchError
+from riwoa.cognition.protocol import CLOSING
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.loading import from_journal, load
 from riwoa.config.reload import Reloader
@@ -518,10 +519,29 @@ async def test_probes_are_within_the_target_and_near_it_as_a_searchs_parents_are
 
 def test_auto_means_what_suits_the_model_and_the_configuration_has_the_last_word() -> None:
     large = Recommended(temperature=0.6, top_p=0.9, thinking_tokens=1024, template="full", learning_rate=2e-4)
-    auto = style_of(load(None, [], {}).config.cognition, large)
+    auto = style_of(load(None, ["cognition.role=slot"], {}).config.cognition, large)
     assert (auto.settings.temperature, auto.settings.top_p, auto.settings.thinking_tokens) == (0.6, 0.9, 1024)
     assert (auto.template.name, auto.learning_rate) == ("full", 2e-4)
-    changes = ["cognition.temperature=1.0", "cognition.thinking_tokens=16", "cognition.template=compact"]
+    changes = [
+        "cognition.temperature=1.0",
+        "cognition.thinking_tokens=16",
+        "cognition.template=compact",
+        "cognition.role=slot",
+    ]
     own = style_of(load(None, [*changes, "cognition.learning_rate=0.01"], {}).config.cognition, large)
     assert (own.settings.temperature, own.settings.thinking_tokens, own.settings.least_thinking_tokens) == (1.0, 16, 16)
     assert (own.template.name, own.learning_rate) == ("compact", 0.01)
+
+
+def test_a_pool_is_asked_for_many_different_texts_and_a_small_model_without_reasoning() -> None:
+    cognition = load(None, [], {}).config.cognition
+    small = style_of(
+        cognition, Recommended(temperature=0.2, top_p=0.9, thinking_tokens=40, template="compact", learning_rate=5e-4)
+    )
+    assert (small.settings.temperature, small.settings.thinking_tokens) == (1.0, 0)
+    assert len(small.templates) > 1
+    assert {template.lead for template in small.templates} == {CLOSING}
+    large = style_of(
+        cognition, Recommended(temperature=0.6, top_p=0.9, thinking_tokens=1024, template="full", learning_rate=2e-4)
+    )
+    assert (large.settings.thinking_tokens, large.template.lead) == (1024, "")

@@ -40,7 +40,7 @@ from riwoa.oracle.workers import pool_settings
 from riwoa.run.conductor import Conductor, Hooks
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.journal import RunJournal
-from riwoa.run.proposals import LanguageModel
+from riwoa.run.model_side import LanguageModel
 from riwoa.run.provision import provide
 from riwoa.run.style import Style
 from riwoa.run.task import SearchTask

@@ -37,8 +37,8 @@ from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.journal import RunJournal
+from riwoa.run.model_side import LanguageModel
 from riwoa.run.offers import placebo_patch
-from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import provide
 from riwoa.run.strategy import search_parameters
 from riwoa.run.style import Style, style_of

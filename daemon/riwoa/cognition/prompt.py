@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template as Words
-from typing import Any, Literal
+from typing import Any
 
 from riwoa.cognition.protocol import Choice, GenerationRequest, GenerationSettings
 from riwoa.cognition.spelling import in_json, in_words
@@ -21,7 +21,7 @@ from riwoa.search.space import Space
 from riwoa.text import measured
 from riwoa_storage.records import RequestRecord
 
-_OF_A_RUN = ("space", "choices", "goal", "aim", "also")  # the same in every prompt of a run
+_OF_A_RUN = ("space", "choices", "goal", "aim", "also", "within", "genes")  # the same in every prompt of a run
 Offered = Mapping[str, Sequence[Choice]]
 LatencyAfter = Callable[[Mapping[str, Choice]], float]  # of the parent with this patch, in milliseconds
 ListedChange = tuple[dict[str, Choice], float | None]  # a patch and the milliseconds that it adds, where they are known
@@ -35,6 +35,17 @@ class EarlierPatch:
     before: Mapping[str, Choice]  # the parent's choices of the same genes
     gain: float | None = None  # of fitness, where the child was evaluated
     reason: str | None = None  # why it was rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What the surrogate believes that a patch brings: the gain's mean and standard deviation; its milliseconds."""
+
+    patch: Mapping[str, Choice]
+    before: Mapping[str, Choice]  # the parent's choices of the same genes
+    gain: float
+    deviation: float
+    added_ms: float | None = None  # where latencies are known
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +84,13 @@ class Situation:
     successes: Sequence[EarlierPatch] = ()
     rejected: Sequence[EarlierPatch] = ()
     goal: Goal = Goal()
+    neighbours: Sequence[EarlierPatch] = ()  # evaluated networks near the parent, as patches on it
+    beliefs: Sequence[Belief] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The words of a prompt and how much of each part it holds."""
+    """The words of a prompt and how much of each part it holds: one strategy of prompting."""
 
     name: str
     system: str
@@ -85,25 +98,36 @@ class Template:
     lead: str  # what the reasoning begins with: a small model left to itself copies the list until its budget ends
     options: int  # changes that are listed
     memories: int  # successes, and as many rejected patches
+    neighbours: int = 0  # evaluated networks near the parent
+    beliefs: int = 0  # changes of which the surrogate's belief is told
 
 
 @cache
-def load_template(name: Literal["compact", "full"]) -> Template:
+def pool_templates() -> tuple[Template, ...]:
+    """The package's strategies for several patches at once, by name."""
+    found = (files("riwoa") / "data" / "prompts").iterdir()
+    names = sorted(file.name.removesuffix(".json") for file in found if file.name.startswith("pool_"))
+    return tuple(load_template(name) for name in names)
+
+
+@cache
+def load_template(name: str) -> Template:
     """A template of the package."""
     table = json.loads((files("riwoa") / "data" / "prompts" / f"{name}.json").read_text(encoding="utf-8"))
     return Template(**{**table, "name": name, "system": "\n".join(table["system"]), "user": "\n".join(table["user"])})
 
 
-def compose(situation: Situation, choices: Offered, template: Template) -> tuple[str, str]:
+def compose(situation: Situation, choices: Offered, template: Template, most_genes: int = 1) -> tuple[str, str]:
     """The system message and the request.
 
     Args:
         situation: what is known.
         choices: the genes that may change, each with the choices on offer.
         template: the words.
+        most_genes: that a patch may change.
     """
     s = situation
-    heading, changes = listed_changes(s, choices, template.options)
+    heading, changes = listed_changes(s, choices, template.options) if template.options else ("", [])
     values = {
         "space": in_words(s.space.name),
         "choices": _choices(s.space),
@@ -121,6 +145,11 @@ def compose(situation: Situation, choices: Offered, template: Template) -> tuple
         "options": "\n".join(_option(patch, ms) for patch, ms in changes),
         "successes": _told(s.successes, template.memories, s.goal.metric),
         "rejected": _told(s.rejected, template.memories, s.goal.metric),
+        "within": "" if s.target_ms is None else ", keep its latency within the target",
+        "standing": _standing(s),
+        "genes": "1 gene" if most_genes == 1 else f"1 to {most_genes} genes",
+        "neighbours": "\n".join(_memory(m, s.goal.metric) for m in s.neighbours[: template.neighbours]) or "none yet",
+        "beliefs": "\n".join(_belief(b, s.goal.metric) for b in s.beliefs[: template.beliefs]) or "nothing yet",
     }
     system = Words(template.system).substitute({k: values[k] for k in _OF_A_RUN})
     return system, Words(template.user).substitute(values)
@@ -133,14 +162,9 @@ def parameters_of(
     parent: Mapping[str, Choice],
     settings: GenerationSettings,
     lead: str = "",
-    samples: int | None = None,
 ) -> dict[str, Any]:
-    """What a request journals beside its prompt; ``generation_request_of`` reads it.
-
-    ``samples``: patches that a pool asks for; None for one, as in every request of a slot.
-    """
+    """What a request journals beside its prompt; ``generation_request_of`` reads it."""
     return {
-        **({} if samples is None else {"samples": samples}),
         "system": system,
         "lead": lead,
         "choices": {gene: list(offered) for gene, offered in choices.items()},
@@ -158,11 +182,17 @@ def generation_request_of(request: RequestRecord) -> GenerationRequest:
         seed=request.seed,
         system=p["system"],
         prompt=request.prompt,
-        choices={gene: tuple(choices) for gene, choices in p["choices"].items()},
+        choices=spoken_choices(p),
         most_genes=p["most_genes"],
         lead=p.get("lead", ""),  # requests of 0.1's first journals have none
         samples=p.get("samples"),
     )
+
+
+def spoken_choices(parameters: Mapping[str, Any]) -> dict[str, tuple[Choice, ...]]:
+    """What a request offers, as a reply is to spell it: in words, where choices have some."""
+    words = parameters.get("words", {})
+    return {gene: tuple(words.get(gene, choices)) for gene, choices in parameters["choices"].items()}
 
 
 def _choices(space: Space) -> str:
@@ -195,6 +225,14 @@ def _limit(limit: Constraint, value: float | None) -> str:
         return stated
     missed = "" if limit.met(value) else ": too little" if limit.at_least else ": too much"
     return f"{stated} (now {measured(limit.metric, value)}{missed})"
+
+
+def _standing(s: Situation) -> str:
+    """The parent's value, and its latency where one is asked for."""
+    value = "unknown" if s.accuracy is None else measured(s.goal.metric, s.accuracy)
+    latency = "unknown" if s.latency_ms is None else f"{s.latency_ms:.2f} ms"
+    asked = "" if s.target_ms is None else f"; latency {latency} of {s.target_ms:.2f} ms"
+    return f"{in_words(s.goal.metric)} {value}{asked}"
 
 
 def _context(s: Situation) -> str:
@@ -269,12 +307,22 @@ def _told(memories: Sequence[EarlierPatch], most: int, metric: str) -> str:
 
 
 def _memory(m: EarlierPatch, metric: str) -> str:
-    changes = ", ".join(
-        f"{in_words(gene)} {in_words(m.before.get(gene, '?'))} to {in_words(choice)}"
-        for gene, choice in m.patch.items()
-    )
-    if m.gain is None:
-        outcome = in_words(m.reason or "rejected")
-    else:
-        outcome = f"{100 * m.gain:+.2f} %" if metric == "accuracy" else f"{m.gain:+.4g}"
+    changes = _changes(m.patch, m.before)
+    outcome = in_words(m.reason or "rejected") if m.gain is None else _gained(m.gain, metric)
     return f"{changes}: {outcome}" if changes else outcome
+
+
+def _belief(b: Belief, metric: str) -> str:
+    deviation = f"{100 * b.deviation:.2f} %" if metric == "accuracy" else f"{b.deviation:.2g}"
+    cost = "" if b.added_ms is None else f", {b.added_ms:+.2f} ms"
+    return f"{_changes(b.patch, b.before)}: {_gained(b.gain, metric)} ± {deviation}{cost}"
+
+
+def _changes(patch: Mapping[str, Choice], before: Mapping[str, Choice]) -> str:
+    return ", ".join(
+        f"{in_words(gene)} {in_words(before.get(gene, '?'))} to {in_words(choice)}" for gene, choice in patch.items()
+    )
+
+
+def _gained(gain: float, metric: str) -> str:
+    return f"{100 * gain:+.2f} %" if metric == "accuracy" else f"{gain:+.4g}"

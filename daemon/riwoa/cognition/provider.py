@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -126,7 +126,7 @@ class ScriptedProvider:
         """See ``ProposalProvider.train``: weights and numbers are made up from the job's seed, examples and adapter."""
         await self._act("training")
         on_progress({"step": 1, "steps": 1})
-        ids = [e.id for e in (*job.examples, *job.held_out, *job.comparisons, *job.judging)]
+        ids = [e.id for e in (*job.examples, *job.held_out)] + [c.id for c in (*job.comparisons, *job.judging)]
         draw = hashlib.sha256(json.dumps([job.seed, ids, self._adapter]).encode()).digest()
         weights = _safetensors(draw)
         await asyncio.to_thread(Path(job.weights_path).write_bytes, weights)
@@ -162,9 +162,11 @@ class ScriptedProvider:
     def _reply(self, request: RequestRecord, duration_s: float) -> ReplyRecord:
         wanted = samples_wanted(request)
         text = (
-            self._text(request, request.seed)
+            self._text(request)
             if wanted is None
-            else packed(Sample(self._text(request, f"{request.seed}#{n}"), -float(n)) for n in range(wanted))
+            else packed(
+                Sample(self._text(replace(request, seed=request.seed + (n << 48))), -float(n)) for n in range(wanted)
+            )
         )
         return ReplyRecord(
             request_id=request.request_id,
@@ -176,8 +178,8 @@ class ScriptedProvider:
             created_unix_s=time.time(),
         )
 
-    def _text(self, request: RequestRecord, seed: int | str) -> str:
-        key = f"{seed}" if self._adapter is None else f"{seed}:{self._adapter}"
+    def _text(self, request: RequestRecord) -> str:
+        key = f"{request.seed}" if self._adapter is None else f"{request.seed}:{self._adapter}"
         draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
         if self._script == "mixed" and draw % 4 == 0:
             return "<think>I lost the thread.</think> {{{ not json"

@@ -230,16 +230,25 @@ _BEFORE: Mapping[str, Any] = {
     "search.memory": False,
     "oracle.supernet.data_rules": 1,
     "run.finalists": 0,
+    "cognition.role": "slot",
 }
 
 
 _SINCE_JOINT = "search.riwoa.joint"  # the version that first knew this key changed these defaults:
 _BEFORE_JOINT: Mapping[str, Any] = {"run.generations": 40, "cognition.lag": 1, "cognition.train_lag": 6}
+_SINCE_POOL = "cognition.role"  # likewise
+_BEFORE_POOL: Mapping[str, Any] = {
+    "cognition.role": "slot",
+    "cognition.provider": "model",
+    "cognition.patch_genes": 1,
+}
 
 
 def former_defaults(begun_with: Mapping[str, Any]) -> Mapping[str, Any]:
     """Defaults that are others today, of the version that began a run, by the configuration that it journaled."""
-    return {} if _SINCE_JOINT in keys_in_journal(begun_with) else _BEFORE_JOINT
+    known = keys_in_journal(begun_with)
+    changes = ((_SINCE_JOINT, _BEFORE_JOINT), (_SINCE_POOL, _BEFORE_POOL))
+    return {key: value for since, before in changes if since not in known for key, value in before.items()}
 
 
 def from_journal(data: Mapping[str, Any], restarted: Mapping[str, Any] | None = None) -> Config:

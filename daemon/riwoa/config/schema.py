@@ -216,8 +216,10 @@ class Search(Choosing):
         description="candidates that riwoa and gp ask at once; unless set, as many as a new run has workers, where "
         "these are more",
     )
-    p_semantic: Share = live(0.3, "share of attacks, half of all moves, handed to the language model")
-    placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo")
+    p_semantic: Share = live(
+        0.3, "share of attacks, half of all moves, handed to the language model, with cognition.role = slot"
+    )
+    placebo_share: Share = live(0.1, "share of semantic slots handed to the placebo, likewise")
     adapt_semantic: bool = live(False, "let p_semantic follow what the language model's proposals win")
     memory: bool = Field(
         True,
@@ -378,21 +380,31 @@ class Cognition(Choosing):
         "auto", "auto, smollm2, a hub id (org/name), a directory or a GGUF file; see `riwoactl model`", min_length=1
     )
     script: Literal["good", "mixed", "failing", "slow"] = Field("good", description="how the scripted provider answers")
-    lag: NotNegative = Field(4, description="generations between a request and its reply's joining")
+    role: Literal["pool", "slot"] = Field(
+        "pool",
+        description="pool: patches join what the search chooses from, where it chooses jointly; slot: one is evaluated "
+        "in the place of a share of the attacks (search.p_semantic)",
+    )
+    patches: Annotated[int, Field(ge=1, le=256)] = Field(
+        16, description="patches a request for a pool, drawn in one batch from one prompt"
+    )
+    lag: NotNegative = Field(
+        4, description="generations between a request and its reply's joining; of a pool at least 1"
+    )
     timeout_s: Seconds = live(120.0, "longest wait for the replies of a batch")
     memory_bytes: PositiveBytes = live(6 * 2**30, "resident memory above which the model's process is killed")
     threads: Processes = Field(1, description="threads of the model's process")
     template: Literal["auto", "compact", "full"] = Field("auto", description="prompt; auto = what suits the model")
     grammar: bool = Field(True, description="constrain the patch to legal choices that change the parent")
-    thinking_tokens: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        "auto", description="most tokens of reasoning; auto = the model's"
+    thinking_tokens: Literal["auto"] | Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        "auto", description="most tokens of reasoning; auto = the model's, none where a small one writes for a pool"
     )
     temperature: Literal["auto"] | Annotated[float, Field(ge=0.0, le=100.0)] = Field(
         "auto", description="auto = the model's"
     )
     top_p: Literal["auto"] | Annotated[float, Field(gt=0.0, le=1.0)] = Field("auto", description="auto = the model's")
-    patch_genes: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1, description="genes that a patch, or a placebo, changes at most"
+    patch_genes: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = Field(
+        "auto", description="genes that a patch, or a placebo, changes at most; auto = 4 of a pool, 1 of a slot"
     )
     success_margin: Annotated[float, Field(ge=0.0, le=1e9)] = Field(
         0.0, description="a success is fitter than its parent by more than this"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from riwoa.cognition.protocol import Choice, Comparison
+from riwoa.cognition.protocol import CLOSING, Choice, Comparison
 from riwoa.cognition.spelling import in_json
 from riwoa.run.history import Identity, genotype_of
 from riwoa.run.lessons import Material, Taken
@@ -28,7 +28,7 @@ MOST_PARENTS, MOST_JUDGING = 32, 16  # of a training, and that judge it: those w
 FEWEST_ANSWERS, MOST_ANSWERS = 3, 8  # of a parent
 WINDOW = 4_000  # individuals that a training looks through, the newest
 
-Asked = Callable[[IndividualRecord], tuple[str, str, str]]  # a parent's system message, prompt and lead
+Asked = Callable[[IndividualRecord], tuple[str, str]]  # a parent's system message and prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Comparisons:
         for child in family:
             patch = self._patch(parent, child)
             if patch is not None:
-                answer = in_json(patch)
+                answer = in_json(self._codec.space.worded(patch))
                 gain = self._fitness(child.metrics) - self._fitness(parent.metrics)
                 found[answer] = Child(answer, gain, float(child.metrics["latency_ms"]))
         if len(found) < FEWEST_ANSWERS:
@@ -151,12 +151,12 @@ class Comparisons:
         # From the worst to the best, evenly: losers teach as much as winners.
         chosen = np.unique(np.linspace(0, len(ranked) - 1, MOST_ANSWERS).round().astype(int))
         kept = [ranked[i] for i in chosen]
-        system, prompt, lead = self._asked(parent)
+        system, prompt = self._asked(parent)
         return Comparison(
             id=parent.architecture_key,
             system=system,
             prompt=prompt,
-            lead=lead,
+            lead=CLOSING,  # a patch alone, whether the model reasons before it or not
             answers=tuple(c.answer for c in kept),
             gains=tuple(c.gain for c in kept),
             greedy=self._greedy(kept),

@@ -29,8 +29,9 @@ from riwoa.run.history import Best, History, unpack_state
 from riwoa.run.journal import RunJournal
 from riwoa.run.ledger import Ledger, evaluated
 from riwoa.run.lora_schedule import LoraSchedule
+from riwoa.run.model_side import LanguageModel, model_proposals
 from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase, polish_budget
-from riwoa.run.proposals import LanguageModel, NoProposals, Proposals, model_proposals
+from riwoa.run.proposals import NoProposals, Proposals
 from riwoa.run.scan import Progress, scan
 from riwoa.run.strategy import configured_strategy, screening_of
 from riwoa.run.task import KeptLatencies, SearchTask
@@ -95,7 +96,14 @@ class Conductor:
         self.proposals: Proposals = NoProposals(self.codec)
         if model is not None:
             self.proposals = model_proposals(
-                model, journal, task, self.codec, history=self.history, known=evaluations.known, reloader=reloader
+                model,
+                journal,
+                task,
+                self.codec,
+                history=self.history,
+                known=evaluations.known,
+                beliefs=self.screening,
+                reloader=reloader,
             )
         self._latencies = KeptLatencies(task.space, task.known_load(self.objective))
         self.existing = Existing(task.catalogue, self.codec, evaluations, self._latencies)

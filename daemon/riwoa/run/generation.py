@@ -18,7 +18,7 @@ from riwoa.run.history import History, Identity
 from riwoa.run.journal import RunJournal
 from riwoa.run.ledger import Commit, Ledger, evaluated
 from riwoa.run.phases import Phase
-from riwoa.run.proposals import TrainingFailure
+from riwoa.run.proposals import Asking, TrainingFailure
 from riwoa.run.task import SearchTask
 from riwoa.search.racing import Race
 from riwoa_storage.events import Event, TrainingFailed
@@ -79,7 +79,8 @@ class GenerationRunner:
         target_ms = self._task.prompt_target_ms(objective.latency_target_ms)
         failure = await proposals.boundary(generation)
         free = None if left is None else max(1, left - proposals.reserved(generation))
-        asked = await asyncio.to_thread(driver.ask, free)  # may draw and screen many children
+        suggested = await proposals.suggestions(generation)
+        asked = await asyncio.to_thread(driver.ask, free, suggested)  # may draw and screen many children
         for_replies = None if free is None else free - len(asked)
         await self._recall(p.parent for p in asked)
         race = driver.race()
@@ -90,7 +91,8 @@ class GenerationRunner:
                 await self._recall(c.parent for c in new)
                 await work.add([self._wanted(race, c) for c in new])
 
-            candidates, joined = await proposals.candidates(generation, asked, begin, target_ms, for_replies)
+            asking = Asking(generation, asked, target_ms, for_replies, driver.strategy.elites)
+            candidates, joined = await proposals.candidates(asking, begin)
         cut.reschedule(None)
         failpoint("conductor.evaluated")
         outcomes = work.outcomes([c.key for c in candidates])

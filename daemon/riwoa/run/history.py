@@ -103,6 +103,7 @@ class History:
         self.generations = 0  # committed ones
         self.counters: Counter[str] = Counter()
         self.tallies: dict[str, Tally] = {}  # by operator
+        self.prompts: dict[str, tuple[int, int]] = {}  # by strategy of prompt (``riwoa.run.prompt_choice``)
         self.archive = ParetoArchive()
         self.digest = ""
         self.best: Best | None = None
@@ -139,6 +140,7 @@ class History:
         self.generations = generation + 1
         self.counters = Counter({name: count for name, count in counters.items() if isinstance(count, int)})
         self.tallies = tallies_from_json(counters.get("operators", {}))
+        self.prompts = {name: (joined, won) for name, (joined, won) in counters.get("prompts", {}).items()}
         self.digest = digest
         while len(self._metrics) > KEPT:
             self._metrics.popitem(last=False)

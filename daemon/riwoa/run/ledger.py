@@ -15,6 +15,7 @@ from riwoa.run.credit import Child, tallied, tallies_to_json
 from riwoa.run.evaluations import EvaluationOutcome
 from riwoa.run.history import History, genotype_of, pack_state
 from riwoa.run.journal import RunJournal
+from riwoa.run.prompt_choice import tallied_prompts
 from riwoa.run.replies import JoinedReplies
 from riwoa.run.task import SearchTask
 from riwoa.search.base import Outcome, Snapshot
@@ -148,6 +149,8 @@ class Ledger:
         failed = {str(i.slot): i.error for i in c.individuals if i.status == "failed"}
         children = [self._child(i) for i in c.individuals if i.parent is not None]
         tallies = tallied(self._history.tallies, children, {"semantic": len(c.joined.rejected)})
+        won = {i.request_id for i in c.individuals if i.request_id is not None and self.won(i)}
+        prompts = tallied_prompts(self._history.prompts, c.joined.prompts, won)
         leader = self._history.best
         return GenerationRecord(
             run_id=self._journal.run_id,
@@ -158,6 +161,7 @@ class Ledger:
             counters={
                 **self._counters(c.individuals, c.joined),
                 "operators": tallies_to_json(tallies),
+                **({"prompts": prompts} if prompts else {}),
                 **self._hypervolume(),
             },
             leader=leader.to_json() if leader is not None else None,
@@ -192,8 +196,9 @@ class Ledger:
             "failures": sum(i.status == "failed" for i in fresh),
             "replies": len(joined.request_ids),
             "semantic": len(semantic),
-            "fallbacks": len(joined.request_ids) - len(semantic),
+            "fallbacks": len(joined.request_ids) - len(semantic) if joined.patches is None else 0,
             "successes": sum(map(self.won, semantic)),
+            **({} if joined.patches is None else {"patches": joined.patches}),
             **(raced if self._raced else {}),
         }
         return {name: self._history.counters[name] + value for name, value in added.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from riwoa.cognition.parse import PatchError, parse_patch, split_thinking
-from riwoa.cognition.protocol import Choice
+from riwoa.cognition.protocol import CLOSING, Choice
 from riwoa.run.candidate import Candidate
 from riwoa.search.space import Space
 from riwoa_storage.digest import relative_request_id
@@ -37,6 +37,8 @@ class JoinedReplies:
     answers: Mapping[str, Answer] = field(default_factory=dict)  # by request id
     rejected: Mapping[str, str] = field(default_factory=dict)
     parents: Mapping[str, Mapping[str, Choice]] = field(default_factory=dict)  # of written replies' requests
+    patches: int | None = None  # that joined a pool; None where replies are candidates of their own
+    prompts: Mapping[str, str] = field(default_factory=dict)  # strategies of a pool's requests, by request id
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,12 @@ def rejections(individuals: Sequence[IndividualRecord], joined: JoinedReplies, w
 def success(
     run_id: int, generation: int, i: IndividualRecord, answer: Answer, parent: float
 ) -> BufferEntryRecord | None:
-    """A success with its whole trace, verbatim; None for a reply without reasoning, which teaches none.
+    """A success with its whole trace, verbatim; None where reasoning was asked for and there is none: it teaches none.
 
     ``parent``: the parent's fitness.
     """
     reasoning, _ = split_thinking(answer.text)
-    if not reasoning:
+    if not reasoning and CLOSING not in answer.request.parameters.get("lead", ""):
         return None
     assert i.fitness is not None
     return BufferEntryRecord(

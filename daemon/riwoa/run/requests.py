@@ -14,9 +14,9 @@ from riwoa.run.candidate import parent_genotype
 from riwoa.run.history import History
 from riwoa.run.offers import Offered, offered_choices, seed_of
 from riwoa.run.prompt_history import PromptHistory
-from riwoa.run.style import Style
+from riwoa.run.style import Style, lag_of, most_genes
 from riwoa.run.task import SearchTask
-from riwoa.search.base import Proposal
+from riwoa.search.base import Elite, Proposal
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
 from riwoa.search.rng import generator
@@ -43,15 +43,15 @@ class RequestComposer:
     ) -> None:
         self.history = PromptHistory()
         self.style = style
-        self._run_id = run_id
-        self._seed = config.run.seed
-        self._lag = config.cognition.lag
-        self._most_genes = config.cognition.patch_genes
+        self.run_id = run_id
+        self.seed = config.run.seed
+        self.lag = lag_of(config.cognition)
+        self.most_genes = most_genes(config.cognition)
         self._codec = codec
         self._task = task
-        self._objective = task.objective(config)  # while it has limits none of it changes in a run (``may_change``)
+        self.objective = task.objective(config)  # while it has limits none of it changes in a run (``may_change``)
         # Prompts name a target that is known beforehand by themselves.
-        self._limits = self._objective.constraints if task.answers_latency else config.objective.limits
+        self._limits = self.objective.constraints if task.answers_latency else config.objective.limits
         self._individuals = history
 
     def request(
@@ -68,31 +68,36 @@ class RequestComposer:
         if not offered:
             return None
         metrics = self._individuals.metrics(p.parent) or {}
-        situation = self._situation(parent_genotype(p), metrics, target_ms, self.history)
+        situation = self.situation(parent_genotype(p), metrics, target_ms, self.history)
         system, prompt = compose(situation, offered, self.style.template)
         return RequestRecord(
-            request_id=f"{self._run_id}/{generation}/{p.slot}",
-            run_id=self._run_id,
+            request_id=f"{self.run_id}/{generation}/{p.slot}",
+            run_id=self.run_id,
             generation=generation,
             slot=p.slot,
-            join_generation=generation + self._lag,
+            join_generation=generation + self.lag,
             model=model,
             adapter_sha256=adapter_sha256,
-            seed=seed_of(self._seed, generation, p.slot, "request"),
+            seed=seed_of(self.seed, generation, p.slot, "request"),
             prompt=prompt,
             parameters=parameters_of(
-                system, offered, self._most_genes, situation.parent, self.style.settings, self.style.template.lead
+                system, offered, self.most_genes, situation.parent, self.style.settings, self.style.template.lead
             ),
             created_unix_s=time.time(),
         )
 
-    def _situation(
+    def metrics(self, parent: Elite) -> Mapping[str, Any]:
+        """Those of a committed individual that is held (``History.recall``)."""
+        return self._individuals.metrics(parent.identity) or {}
+
+    def situation(
         self,
         genotype: FloatArray,
         metrics: Mapping[str, Any],
         target_ms: float | None,
         history: PromptHistory,
     ) -> Situation:
+        """What a prompt tells of one parent."""
         parent = self._architecture(genotype)
 
         def patched(patch: Mapping[str, Choice]) -> dict[str, Choice]:
@@ -106,7 +111,7 @@ class RequestComposer:
         return Situation(
             space=self._codec.space,
             parent=parent,
-            accuracy=metrics.get(self._objective.raised),
+            accuracy=metrics.get(self.objective.raised),
             latency_ms=latency_ms,
             target_ms=target_ms,
             layer_ms=self._task.layer_ms(parent),
@@ -122,7 +127,7 @@ class RequestComposer:
         metrics: Mapping[str, Any],
         patched: Callable[[Mapping[str, Choice]], Mapping[str, Choice]],
     ) -> Goal:
-        objective, task, limits = self._objective, self._task, self._limits
+        objective, task, limits = self.objective, self._task, self._limits
         values = {**task.known_metrics(parent, objective), **metrics} if limits else {}
         before = [c for c in limits if c.metric in objective.known]
 
@@ -141,7 +146,7 @@ class RequestComposer:
 
         Of ``_PROBES_DRAWN`` times as many those closest below the target, where a search's parents are, too.
         """
-        drawn = generator(self._seed, 0, "probes").random((_PROBES_DRAWN * count, self._codec.dimension))
+        drawn = generator(self.seed, 0, "probes").random((_PROBES_DRAWN * count, self._codec.dimension))
         latencies_ms = [self._task.latency_ms(self._architecture(genotype)) for genotype in drawn]
         room_ms = [0.0 if target_ms is None else target_ms - latency_ms for latency_ms in latencies_ms]
         nearest = sorted(range(len(drawn)), key=lambda i: (room_ms[i] < 0, abs(room_ms[i])))[:count]
@@ -149,17 +154,16 @@ class RequestComposer:
 
     def _probe(self, number: int, genotype: FloatArray, target_ms: float | None) -> GenerationRequest:
         offered = offered_choices(self._codec, genotype, lambda _: ())
-        system, prompt = compose(
-            self._situation(genotype, {}, target_ms, PromptHistory()), offered, self.style.template
-        )
-        seed = seed_of(self._seed, 0, number, "probe")
+        situation = self.situation(genotype, {}, target_ms, PromptHistory())
+        system, prompt = compose(situation, offered, self.style.template, self.most_genes)
+        seed = seed_of(self.seed, 0, number, "probe")
         return GenerationRequest(
             id=f"probe/{number}",
             seed=seed,
             system=system,
             prompt=prompt,
             choices=offered,
-            most_genes=self._most_genes,
+            most_genes=self.most_genes,
             lead=self.style.template.lead,
         )
 

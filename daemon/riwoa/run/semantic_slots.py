@@ -2,20 +2,16 @@
 
 A request offers choices; the model's grammar, the reader of its reply and the placebo all hold to the same offer
 (rulings 15 and 20). Everything that a request says follows from committed generations and the configuration in force,
-so a resumed run asks the same. Where the configuration was changed between a kill and the resume, the generation that
-was under way is asked for anew: what the journal holds of it is taken back, for an uninterrupted run that changed its
-configuration there would never have asked it.
+so a resumed run asks the same (``riwoa.run.outbox``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from riwoa.cognition.parse import PatchError
-from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.schema import Config
 from riwoa.log import get_logger
 from riwoa.patience import patiently
@@ -23,16 +19,18 @@ from riwoa.run.candidate import Candidate, candidate, parent_genotype
 from riwoa.run.history import Identity, genotype_of
 from riwoa.run.journal import RunJournal
 from riwoa.run.offers import Known, Offered, SingleChanges, placebo_patch, single_changes
+from riwoa.run.outbox import Outbox
+from riwoa.run.proposals import Asking
 from riwoa.run.replies import Answer, JoinedReplies, read_reply
-from riwoa.run.requests import RequestComposer, same_questions
+from riwoa.run.requests import RequestComposer
+from riwoa.run.style import most_genes
 from riwoa.search.base import Proposal
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
 from riwoa.search.rng import generator
 from riwoa_storage.digest import relative_request_id
-from riwoa_storage.events import RequestsWithdrawn
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import ReplyRecord, RequestRecord
+from riwoa_storage.records import RequestRecord
 
 _log = get_logger("semantics")
 
@@ -52,7 +50,7 @@ class SemanticSlots:
 
     Args:
         journal: of the run.
-        proposal_queue: where requests go.
+        outbox: where requests go.
         composer: writes the requests.
         codec: of the run's space and seed.
         known: which architectures were evaluated in committed generations; reads the journal, so only threads ask.
@@ -62,27 +60,21 @@ class SemanticSlots:
     def __init__(
         self,
         journal: RunJournal,
-        proposal_queue: ProposalQueue,
+        outbox: Outbox,
         composer: RequestComposer,
         codec: Codec,
         known: Known,
         config: Config,
     ) -> None:
         self._journal = journal
-        self._proposal_queue = proposal_queue
+        self.outbox = outbox
         self._composer = composer
         self._codec = codec
         self._known = known
         self._seed = config.run.seed
         self._lag = config.cognition.lag
-        self._most_genes = config.cognition.patch_genes
+        self._most_genes = most_genes(config.cognition)
         self._due: dict[int, list[Asked]] = {}  # by the generation that they join
-        self._unsent: list[list[RequestRecord]] = []  # batches that a killed daemon left without replies
-        self._left: Sequence[
-            RequestRecord
-        ] = ()  # journaled for the generation under way, which a kill kept uncommitted
-        self._left_replies: Mapping[str, ReplyRecord] = {}
-        self._recovered: Mapping[str, ReplyRecord] = {}  # to requests that have yet to join
 
     def reserved(self, generation: int) -> int:
         """Evaluations that the requests under way will take: their replies', and one of each generation before these.
@@ -117,66 +109,43 @@ class SemanticSlots:
 
     async def ask(
         self,
-        generation: int,
-        proposals: Sequence[Proposal],
+        asking: Asking,
         begun: Mapping[int, Candidate],
         *,
-        target_ms: float | None,
         adapter_sha256: str | None,
     ) -> dict[int, Candidate]:
         """Send the requests of a generation, while what has begun is evaluated; the slots that found nothing to ask.
 
         Args:
-            generation: which.
-            proposals: all of its slots.
+            asking: a generation that has asked.
             begun: what ``begin`` returned: nothing of it is offered again.
-            target_ms: the latency target in force.
             adapter_sha256: the adapter in force.
         """
+        generation = asking.generation
         taken = {c.key for c in begun.values()}
-        semantic = [p for p in proposals if p.operator == "semantic"]
-        model = self._proposal_queue.provider.model
+        semantic = [p for p in asking.proposals if p.operator == "semantic"]
+        model = self.outbox.model
 
         def composed() -> list[RequestRecord | None]:
             changes = {p.slot: single_changes(self._codec, parent_genotype(p)) for p in semantic}
             known = taken | self._known_of(changes.values())
-            write = partial(self._composer.request, target_ms=target_ms, model=model, adapter_sha256=adapter_sha256)
-            return [write(generation, p, changes[p.slot].offered(known)) for p in semantic]
+            told: dict[str, Any] = {
+                "target_ms": asking.target_ms,
+                "model": model,
+                "adapter_sha256": adapter_sha256,
+            }
+            return [self._composer.request(generation, p, changes[p.slot].offered(known), **told) for p in semantic]
 
         # A prompt takes some 10 ms, most of it to ask the latency table about each change; a thread keeps none waiting.
         requests = await patiently(composed)
-        settled = await self._settle([r for r in requests if r is not None])
+        settled = await self.outbox.settle([r for r in requests if r is not None])
         by_slot = {p.slot: p for p in semantic}
         batch = [self._asked_for(by_slot[r.slot], r) for r in settled]
         if batch:
             self._due.setdefault(generation + self._lag, []).extend(batch)
-            await self._proposal_queue.submit([asked.request for asked in batch])
+            await self.outbox.submit([asked.request for asked in batch])
         mute = [p for p, request in zip(semantic, requests, strict=True) if request is None]
         return {p.slot: self._fallback(p) for p in mute if p.slot not in begun}
-
-    async def _settle(self, fresh: Sequence[RequestRecord]) -> Sequence[RequestRecord]:
-        """The batch to send: what an earlier life journaled for this generation, if that is what is asked now."""
-        left, replies = self._left, self._left_replies
-        if not left or not same_questions(left, fresh):
-            await self.withdraw_left()
-            return fresh
-        # The adapter of an unanswered batch may have become unusable since; written text is read as it was written.
-        if len(replies) < len(left) and left[0].adapter_sha256 != fresh[0].adapter_sha256:
-            await self.withdraw_left()
-            return fresh
-        self._left, self._left_replies = (), {}
-        self._proposal_queue.recover(replies)
-        return left
-
-    async def withdraw_left(self) -> None:
-        """Take back what the journal holds of the generation under way and was not asked again, before its commit."""
-        if not self._left:
-            return
-        generation, count = self._left[0].generation, len(self._left)
-        self._left, self._left_replies = (), {}
-        event = RequestsWithdrawn(run_id=self._journal.run_id, generation=generation, requests=count)
-        await self._journal.writer.withdraw_requests(self._journal.run_id, generation, events=[event])
-        _log.info("requests_withdrawn", generation=generation, requests=count)
 
     def _fallback(self, p: Proposal, **changes: Any) -> Candidate:
         return candidate(self._codec, p, operator=p.fallback, **changes)
@@ -201,7 +170,7 @@ class SemanticSlots:
         due = self._due.pop(generation, [])
         if not due:
             return JoinedReplies()
-        replies = await self._proposal_queue.collect(asked.request.request_id for asked in due)
+        replies = await self.outbox.collect(asked.request.request_id for asked in due)
         candidates: list[Candidate] = []
         answers: dict[str, Answer] = {}
         rejected: dict[str, str] = {}
@@ -234,16 +203,8 @@ class SemanticSlots:
 
         ``joins``: false in the polish, where no reply joins any more.
         """
-        journaled = [self._composer.as_sent(r) for r in reader.requests_joining(self._journal.run_id, generation)]
-        waiting = [r for r in journaled if r.generation < generation] if joins else []
-        self._left = [r for r in journaled if r.generation >= generation]
-        self._left_replies = _replies(reader, self._left)
-        self._recovered = _replies(reader, waiting)
-        batches: dict[int, list[RequestRecord]] = {}
-        for request in waiting:
+        for request in self.outbox.restore(reader, generation, joins=joins):
             self._due.setdefault(request.join_generation, []).append(self._asked_before(reader, request))
-            batches.setdefault(request.generation, []).append(request)
-        self._unsent = [batches[g] for g in sorted(batches)]
 
     def _asked_before(self, reader: JournalReader, request: RequestRecord) -> Asked:
         fallback = reader.individual(self._journal.run_id, request.generation, request.slot)
@@ -253,18 +214,6 @@ class SemanticSlots:
         assert parent is not None
         return Asked(request, fallback.parent, genotype_of(parent), None)
 
-    async def resend(self) -> None:
-        """Hand over the stored replies, and send the batches again, whole, that a killed daemon left without."""
-        self._proposal_queue.recover(self._recovered)
-        self._recovered = {}
-        for batch in self._unsent:
-            await self._proposal_queue.submit(batch)
-        self._unsent = []
-
     def drop(self) -> None:
         """Forget the requests under way: beyond the search there is nothing to join."""
         self._due.clear()
-
-
-def _replies(reader: JournalReader, requests: Sequence[RequestRecord]) -> dict[str, ReplyRecord]:
-    return {r.request_id: reply for r in requests if (reply := reader.reply(r.request_id)) is not None}

@@ -71,6 +71,23 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Elite:
+    """A member of whom somebody beside the strategy may make children: its identity and its raw vector, (D,)."""
+
+    identity: Identity
+    genotype: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A child that somebody beside the strategy made, to be chosen from like any other; its vector has shape (D,)."""
+
+    genotype: FloatArray
+    parent: Identity
+    operator: str = "semantic"
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """An evaluated candidate; ``accuracy`` is a fraction, NaN where the evaluation failed (latency may then be NaN).
 
@@ -172,6 +189,17 @@ class Strategy(Protocol):
     @property
     def avoids_repeats(self) -> bool:
         """Whether what was evaluated is proposed again only where nothing new within the limit was found."""
+        ...
+
+    def elites(self, joining: int) -> Sequence[Elite]:
+        """Whom to make children of that could be chosen in generation ``joining``, best first.
+
+        Empty where none is chosen from a pool then, as far as that is known.
+        """
+        ...
+
+    def suggest(self, suggestions: Sequence[Suggestion]) -> None:
+        """Choose from these, too, when asked next; what chooses from no pool makes no use of them."""
         ...
 
     def ask(self, most: int | None = None) -> list[Proposal]:
@@ -302,6 +330,7 @@ class PopulationStrategy(ABC):
         self.population = Members.empty(self.codec.dimension)
         self._best = Members.empty(self.codec.dimension)  # the leader, or nobody
         self._asked = 0  # slots asked and not yet told
+        self._suggestions: Sequence[Suggestion] = ()  # to choose from in this generation
 
     @abstractmethod
     def _propose(self) -> list[Proposal]:
@@ -385,6 +414,14 @@ class PopulationStrategy(ABC):
         loads = [self.latency_of(row) for row in indices]
         return np.array([0.0 if load is None else max(0.0, load - limit) for load in loads])
 
+    def elites(self, joining: int) -> Sequence[Elite]:
+        """See ``Strategy.elites``."""
+        return ()
+
+    def suggest(self, suggestions: Sequence[Suggestion]) -> None:
+        """See ``Strategy.suggest``."""
+        self._suggestions = tuple(suggestions)
+
     def ask(self, most: int | None = None) -> list[Proposal]:
         """See ``Strategy.ask``."""
         if self._asked:
@@ -403,6 +440,7 @@ class PopulationStrategy(ABC):
         self._crown(self._best.join(members))
         self.generation += 1
         self._asked = 0
+        self._suggestions = ()
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""

@@ -8,13 +8,15 @@ known beforehand is kept by everything that is asked, as far as anything within 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from riwoa.search.base import (
+    Elite,
+    Identity,
     LatencyOf,
     Members,
     PopulationStrategy,
@@ -37,6 +39,7 @@ UNIFORM, MUTANTS, CROSSINGS = 50, 150, 75  # architectures to choose from
 MOST_DRAWN = 4_000  # uniform architectures looked through for those within a limit
 MOST_STEPPED = 20  # of them are stepped to within it where too few are
 LEAST_FIRST, MOST_FIRST = 5, 200
+_SUGGESTED = -2  # and below: the parents' rows of suggestions
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,36 @@ class BayesianSearch(PopulationStrategy):
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
+    def elites(self, joining: int) -> Sequence[Elite]:
+        """See ``Strategy.elites``."""
+        if not self.of_scores(self.params):
+            return ()
+        known = max(len(self._seen.hashes), 0 if self.posterior is None else self.posterior.count)
+        if not len(self._best) or known + (joining - self.generation) * self.params.offspring < self._first:
+            return ()
+        order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)[:ELITES]
+        return [Elite(self.origin(int(row)), self.population.genotype[row].copy()) for row in order]
+
     def _propose(self) -> list[Proposal]:
         pool = self._chosen()
         genotypes = self.codec.encode(pool.raw)
         return [
-            Proposal(slot, str(pool.operators[slot]), genotype, self.origin(row) if row >= 0 else None)
+            Proposal(slot, str(pool.operators[slot]), genotype, self._parent(row))
             for slot, (genotype, row) in enumerate(zip(genotypes, pool.parents.tolist(), strict=True))
         ]
+
+    def _parent(self, row: int) -> Identity | None:
+        """Whom a row of the pool names as parent: a member, a suggestion's, or nobody."""
+        if row <= _SUGGESTED:
+            return self._suggestions[_SUGGESTED - row].parent
+        return self.origin(row) if row >= 0 else None
+
+    def _suggested(self) -> Pool:
+        """What others suggest; a suggestion's parent need not be a member any more."""
+        genotypes = [s.genotype for s in self._suggestions]
+        raw = self.codec.raw_indices(np.stack(genotypes)) if genotypes else np.empty((0, len(self.space)), np.int64)
+        operators = np.array([s.operator for s in self._suggestions], dtype=np.str_)
+        return Pool(raw, _SUGGESTED - np.arange(len(raw)), operators)
 
     def _chosen(self) -> Pool:
         """What to ask: uniform architectures at first, then the most promising."""
@@ -95,7 +121,9 @@ class BayesianSearch(PopulationStrategy):
         if self.posterior is None or unknown or self._failed:
             return self._uniform(count, self._seen.hashes)
         acquisition = self._acquisition(self.posterior)
-        found = self._joint.choose(self._pool(), count, self.posterior, acquisition, self._draws())
+        # Last: what other operators made, too, is theirs.
+        pool = self._pool().join(self._suggested())
+        found = self._joint.choose(pool, count, self.posterior, acquisition, self._draws())
         if len(found) == count:
             return found
         # Nothing new is within reach: what was met before costs nothing.

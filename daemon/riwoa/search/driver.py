@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from riwoa.search.base import LatencyOf, Outcome, Proposal, Strategy
+from riwoa.search.base import LatencyOf, Outcome, Proposal, Strategy, Suggestion
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
@@ -94,14 +94,19 @@ class Driver:
         """The strategy's, between genotypes and choices."""
         return self.strategy.codec
 
-    def ask(self, most: int | None = None) -> list[Proposal]:
+    def ask(self, most: int | None = None, suggestions: Sequence[Suggestion] = ()) -> list[Proposal]:
         """The candidates of the next generation, at most so many; may take a second, as many children are screened.
+
+        Args:
+            most: of them; None for any number.
+            suggestions: children by others, to choose from.
 
         Raises:
             CallOrderError: asked already; tell first.
         """
         if self.guide is not None:
             self.guide.guide(self.strategy)
+        self.strategy.suggest(suggestions)
         proposals = self.strategy.ask(most)
         if self._start is not None and self.strategy.generation == 0:
             proposals = self._begun(self._start, proposals)

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from riwoa.search.base import (
     CallOrderError,
+    Elite,
     LatencyOf,
     Leader,
     Outcome,
@@ -37,6 +38,7 @@ from riwoa.search.base import (
     SearchInputError,
     SearchParameters,
     Snapshot,
+    Suggestion,
     arrange,
 )
 from riwoa.search.codec import Codec
@@ -203,6 +205,13 @@ class Polish:
     def set_posterior(self, posterior: Posterior | None) -> None:
         """See ``Strategy.set_posterior``."""
         self._posterior = posterior
+
+    def elites(self, joining: int) -> Sequence[Elite]:
+        """Nobody: a polish looks at all that is near."""
+        return ()
+
+    def suggest(self, suggestions: Sequence[Suggestion]) -> None:
+        """See ``Strategy.suggest``."""
 
     def set_parameters(self, params: SearchParameters) -> None:
         """Nothing in the settings of the search concerns the polish."""

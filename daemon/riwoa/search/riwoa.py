@@ -155,7 +155,7 @@ class RotationInvariantWhale(BayesianSearch):
         genotypes = {self.origin(row): genotype for row, genotype in enumerate(self.population.genotype)}
         out = []
         for p, ask, other in zip(chosen, asks.tolist(), placebo.tolist(), strict=True):
-            if p.parent is not None and ask < ATTACKS * self.params.p_semantic:
+            if p.parent in genotypes and ask < ATTACKS * self.params.p_semantic:
                 operator = "placebo" if other < self.params.placebo_share else "semantic"
                 parent = genotypes[p.parent].copy()
                 p = Proposal(p.slot, operator, p.genotype, p.parent, parent, fallback=p.operator)

@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -67,12 +67,21 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Gene:
-    """A named position with its choices, in order when ``kind`` is "ordered"."""
+    """A named position with its choices, in order when ``kind`` is "ordered".
+
+    ``words``: what the choices are called where they are numbers that stand for something else, one a choice; for those
+    who read, a language model among them: it is no part of the declaration, and no gene differs by it.
+    """
 
     name: str
     choices: tuple[Choice, ...]
     kind: Literal["ordered", "nominal"] = "ordered"
     active_if: Condition | None = None
+    words: tuple[str, ...] | None = field(default=None, compare=False)
+
+    def word(self, choice: Choice) -> Choice:
+        """What a choice is called."""
+        return choice if self.words is None else self.words[self.choices.index(choice)]
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,23 @@ class Space:
     def position(self) -> Mapping[str, int]:
         """Gene name -> index into ``genes``."""
         return {g.name: i for i, g in enumerate(self.genes)}
+
+    @cached_property
+    def in_words(self) -> Space:
+        """The space as it is told: of each gene that has words for its choices, those."""
+        genes = {gene.name: gene for gene in self.genes}
+
+        def told(gene: Gene) -> Gene:
+            condition = gene.active_if
+            if condition is not None and condition.among is not None:
+                condition = replace(condition, among=tuple(map(genes[condition.gene].word, condition.among)))
+            return replace(gene, choices=tuple(map(gene.word, gene.choices)), active_if=condition, words=None)
+
+        return Space(self.name, tuple(map(told, self.genes)))
+
+    def worded(self, architecture: Mapping[str, Choice]) -> dict[str, Choice]:
+        """An architecture, or a patch on one, in the words of ``in_words``."""
+        return {name: self.genes[self.position[name]].word(choice) for name, choice in architecture.items()}
 
     @cached_property
     def _activity(self) -> tuple[IntArray, IntArray, npt.NDArray[np.bool_]]:

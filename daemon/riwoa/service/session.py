@@ -30,8 +30,8 @@ from riwoa.run.deadline import training_cut_unix_s
 from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.journal import RunJournal
 from riwoa.run.memory import Memory, memory_of
+from riwoa.run.model_side import LanguageModel
 from riwoa.run.problem import load_problem, search_task
-from riwoa.run.proposals import LanguageModel
 from riwoa.run.provision import Provision, provide
 from riwoa.run.strategy import screens
 from riwoa.service.drift_watch import DriftWatch

@@ -9,6 +9,7 @@ et al., ICML 2010).
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -162,6 +163,24 @@ class Screening:
         with _one_thread():
             means, deviations = self._surrogate.predict_indices(indices)
         return list(zip(means.tolist(), deviations.tolist(), strict=True))
+
+    def nearest(self, indices: IntArray, most: int) -> list[tuple[IntArray, float]]:
+        """Other evaluated architectures than canonical indices (genes,), with their accuracies, each once.
+
+        Those that differ in the fewest genes first, and of these the newest.
+        """
+        known = [*self._prior.indices, *self._indices]
+        values = [*self._prior.accuracies.tolist(), *self._accuracies]
+        if not known:
+            return []
+        distances = (np.stack(known) != indices).sum(axis=1)
+        order = np.lexsort((-np.arange(len(known)), distances))
+        found: dict[bytes, tuple[IntArray, float]] = {}
+        for row in itertools.dropwhile(lambda i: distances[i] == 0, order.tolist()):
+            if len(found) == most:
+                break
+            found.setdefault(known[row].tobytes(), (known[row], values[row]))
+        return list(found.values())
 
     def _upper(self, indices: IntArray) -> FloatArray:
         assert self._surrogate is not None
