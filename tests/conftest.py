@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,10 +19,27 @@ from riwoa.cognition.fetch import pull
 from riwoa.cognition.models import EMBEDDED, EMBEDDED_DIRECTORY, check_directory, choose
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import RiwoaError
+from riwoa.ipc.child import thread_variables
 
 # Each test has a time limit of its own (pyproject.toml). One on each example would only see how busy the machine is.
 hypothesis.settings.register_profile("riwoa", deadline=None)
 hypothesis.settings.load_profile("riwoa")
+
+
+def pytest_configure() -> None:
+    """Hold the processes that share the tests to a thread each: more would wait for one another's cores, spinning."""
+    for name, count in thread_variables(1).items():
+        os.environ.setdefault(name, count)
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """One core for this test and for all that it starts: what takes as many threads as there are cores takes one."""
+    cores = sorted(os.sched_getaffinity(0))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
+    yield
+    os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ _NAMES = {
     "search": "move to another",
     "recombine": "crossing",
     "mutate": "mutation",
-    "climb": "small step",
+    "climb": "guided step",
+    "dream": "dream",
     "restart": "fresh draw",
     "polish": "last neighbour",
     "semantic": "language model",
@@ -24,14 +25,15 @@ _NAMES = {
 DESCRIPTIONS = {
     "init": "drawn at random",
     "random": "drawn at random",
-    "spiral": "a whale's move around the best",
-    "encircle": "a whale's move towards the best",
-    "search": "a whale's move towards another network",
+    "spiral": "a network near the best so far, drawn on a spiral around it",
+    "encircle": "a network moved part of the way to the best so far",
+    "search": "a network moved part of the way to another one",
     "recombine": "a crossing of two of the best",
     "mutate": "one of the best with a few choices drawn anew",
-    "climb": "a few single steps from one of the best, where the surrogate expects most",
+    "climb": "one of the best, changed step by step to what a model of the results so far expects most of",
+    "dream": "the most promising on a path between two distant ones of the best",
     "restart": "drawn at random in the place of one that was stuck",
-    "polish": "a neighbour of the winner, tried at the end",
+    "polish": "a neighbour of the best, tried at the end",
     "semantic": "a change that the language model proposed",
     "placebo": "a change drawn by chance in the place of the language model's",
 }
@@ -39,6 +41,6 @@ _MOST_CHARACTERS = 60
 
 
 def operator_words(operator: str) -> str:
-    """An operator by its plain name with the journal's beside it: "small step (climb)"; another package's as it is."""
+    """An operator by its plain name with the journal's beside it: "guided step (climb)"; another package's as it is."""
     shown = printable(operator, _MOST_CHARACTERS)
     return f"{_NAMES[operator]} ({shown})" if operator in _NAMES else shown

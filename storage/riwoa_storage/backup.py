@@ -59,14 +59,20 @@ def backup(path: Path, out: Path) -> Verification:
     return verified
 
 
+def unfinished_backups(folder: Path, name: str | None = None) -> list[Path]:
+    """What killed backups left in a folder (of copies of this name): ours by name, by content, and nobody's work."""
+    found = []
+    for part in sorted(folder.glob(f".{'*' if name is None else glob.escape(name)}.*.part")):
+        pid = part.suffixes[-2].removeprefix(".")
+        if pid.isdecimal() and not os.path.exists(f"/proc/{pid}") and _is_journal(part):
+            found += [part, *filter(Path.exists, (part.with_name(part.name + suffix) for suffix in _SUFFIXES))]
+    return found
+
+
 def _remove_left_over(out: Path) -> None:
-    """Remove what backups to the same place left that were killed: ours by name, by content, and by nobody at work."""
     with contextlib.suppress(OSError):
-        for part in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
-            pid = part.name.removeprefix(f".{out.name}.").removesuffix(".part")
-            if pid.isdecimal() and not os.path.exists(f"/proc/{pid}") and _is_journal(part):
-                for left in (part, *(part.with_name(part.name + suffix) for suffix in _SUFFIXES)):
-                    left.unlink(missing_ok=True)
+        for left in unfinished_backups(out.parent, out.name):
+            left.unlink(missing_ok=True)
 
 
 def _is_journal(file: Path) -> bool:
@@ -121,6 +127,27 @@ def compact(path: Path, *, adapters: int = 2) -> tuple[int, int]:
 
         _execute(db, work, name)
     return before, os.stat(name).st_size
+
+
+def reclaimable_bytes(path: Path, *, adapters: int = 2) -> int:
+    """About how many bytes ``compact`` would give back.
+
+    Raises:
+        StorageError: the journal is missing, damaged or cannot be read.
+    """
+    with closing(connect_reader(path)) as db:
+        try:
+            kept = _in_service(db, adapters)
+            marks = ",".join("?" * len(kept))
+            (weights,) = db.execute(
+                f"SELECT total(length(weights)) FROM adapters WHERE adapter_id NOT IN ({marks})", kept
+            ).fetchone()
+            ((pages,), (page_bytes,)) = (
+                db.execute(f"PRAGMA {of}").fetchone() for of in ("freelist_count", "page_size")
+            )
+        except sqlite3.Error as error:
+            raise translate(error, journal_path(path), reading=True) from error
+    return int(weights) + int(pages) * int(page_bytes)
 
 
 def _in_service(db: sqlite3.Connection, most: int) -> list[int]:

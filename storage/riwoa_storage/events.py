@@ -220,6 +220,32 @@ class AdapterUnusable(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokensSpent(Event):
+    """A server was asked, which costs tokens: which model answered, by its own word; None where nothing came back.
+
+    ``estimated``: the server did not count them.
+    """
+
+    request_id: str
+    model: str | None
+    fingerprint: str | None
+    tokens_in: int
+    tokens_out: int
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChanged(Event):
+    """A server answers with another model, or another configuration of it, than it did before in this run."""
+
+    request_id: str  # the first that it answered
+    model: str | None
+    fingerprint: str | None
+    former_model: str | None
+    former_fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownEvent(Event):
     """An event of a kind that this version does not know, as it is stored."""
 
@@ -248,6 +274,8 @@ KINDS: Mapping[str, type[Event]] = {
     "adapter_accepted": AdapterAccepted,
     "adapter_rejected": AdapterRejected,
     "adapter_unusable": AdapterUnusable,
+    "tokens_spent": TokensSpent,
+    "model_changed": ModelChanged,
 }
 _KIND_OF = {of: kind for kind, of in KINDS.items()}
 _COMMON = frozenset(f.name for f in fields(Event))

@@ -373,16 +373,18 @@ class History:
         *,
         run_id: int | None = None,
         kinds: Sequence[str] = (),
+        without: Sequence[str] = (),
         since_unix_s: float = 0.0,
         after: int = 0,
         newest: int | None = None,
     ) -> list[JournaledEvent]:
-        """Events, oldest first: of a run, of kinds, since a time, after an event's number; the newest of them."""
+        """Events, oldest first: of a run, of kinds or without some, since a time, after one's number; the newest."""
         wanted = " OR ".join("kind = ?" for _ in kinds) or "1"
+        unwanted = "".join(" AND kind != ?" for _ in without)
         rest = (
-            f"WHERE event_id > ? AND created_unix_s >= ? AND (? IS NULL OR run_id = ?) AND ({wanted}) "
-            "ORDER BY event_id DESC LIMIT ?"
+            f"WHERE event_id > ? AND created_unix_s >= ? AND (? IS NULL OR run_id = ?) AND ({wanted})"
+            f"{unwanted} ORDER BY event_id DESC LIMIT ?"
         )
-        given = (after, since_unix_s, run_id, run_id, *kinds, -1 if newest is None else newest)
+        given = (after, since_unix_s, run_id, run_id, *kinds, *without, -1 if newest is None else newest)
         rows = self._tables.select("events", rest, *given)
         return [JournaledEvent(row["event_id"], self._tables.event(row)) for row in reversed(rows)]

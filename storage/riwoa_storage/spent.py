@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from riwoa_storage.checked import CheckedTables
 
+_LAST = 99
+
 
 class SpentSeconds:
-    """Wall seconds of a run's generations ``start`` to ``end`` (excluded); for reports, so no checksum is looked at."""
+    """Wall seconds of a run's generations ``start`` to ``end`` (excluded); for reports, so no checksum is looked at.
+
+    And what one evaluation or reply takes, of whatever run.
+    """
 
     def __init__(self, tables: CheckedTables) -> None:
         self._tables = tables
+
+    def of_an_evaluation(self) -> float | None:
+        """Median wall seconds of the last evaluations; None where there are none."""
+        return self._median("SELECT duration_s FROM evaluations ORDER BY created_unix_s DESC LIMIT ?")
+
+    def of_a_reply(self, model: str) -> float | None:
+        """Median wall seconds of a model's last replies; None where there are none."""
+        sql = (
+            "SELECT p.duration_s FROM replies AS p JOIN requests AS q USING (request_id) WHERE p.status = 'ok' "
+            "AND q.model = ?2 ORDER BY p.created_unix_s DESC LIMIT ?1"
+        )
+        return self._median(sql, model)
+
+    def _median(self, sql: str, *given: str) -> float | None:
+        found = sorted(float(row[0]) for row in self._tables.rows(sql, _LAST, *given))
+        return found[len(found) // 2] if found else None
 
     def evaluating(self, run_id: int, oracle_version: str, start: int, end: int) -> dict[str, float]:
         """Wall seconds of evaluation by operator, in generations ``start`` to ``end`` (excluded)."""

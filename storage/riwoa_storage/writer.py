@@ -184,12 +184,12 @@ class JournalWriter:
 
         await self._transactions.run(work)
 
-    async def put_replies(self, rs: Sequence[ReplyRecord]) -> None:
-        """Store replies in one transaction: all durable on return, or none. The first reply to a request stays.
+    async def put_replies(self, rs: Sequence[ReplyRecord], *, events: Sequence[Event] = ()) -> None:
+        """Store replies and events in one transaction: all durable on return, or none. The first reply stays.
 
         Whoever re-issues a batch must therefore use what the journal holds, not what came back the second time.
         """
-        await self._insert_new("replies", [row_of(r) for r in rs])
+        await self._insert_new("replies", [row_of(r) for r in rs], events)
 
     # -- generations -------------------------------------------------------------------------------------------------
 
@@ -289,13 +289,14 @@ class JournalWriter:
 
         await self._transactions.run(work)
 
-    async def _insert_new(self, table: str, rows: Sequence[Row]) -> None:
-        """Rows of requests or replies; where one of a request's is there, that stays."""
+    async def _insert_new(self, table: str, rows: Sequence[Row], events: Sequence[Event] = ()) -> None:
+        """Rows of requests or replies, and events; where a row of a request's is there, that stays."""
 
         def work(db: sqlite3.Connection) -> None:
             _insert(db, table, rows, "ON CONFLICT (request_id) DO NOTHING")
+            _insert_events(db, events)
 
-        if rows:
+        if rows or events:
             await self._transactions.run(work)
 
 

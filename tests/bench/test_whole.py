@@ -13,7 +13,7 @@ from riwoa.bench.arena import Arena, Found
 from riwoa.bench.contest import search
 from riwoa.bench.contestants import Contestant
 from riwoa.bench.landscape import Measured, Plain
-from riwoa.bench.whole import greedy, placebo
+from riwoa.bench.whole import greedy, pairs, placebo
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.schema import Config
 from riwoa.errors import CognitionError, ModelError, UsageError
@@ -26,7 +26,7 @@ from riwoa_storage.records import RequestRecord
 from .support import RESOLUTIONS, a_table, accuracy_of
 
 TABLE = a_table()
-SETTINGS = ":joint=false,p_semantic=1.0"
+SETTINGS = ":first=8"
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def a_request(parent: dict[str, Any], choices: dict[str, list[Any]]) -> RequestR
     )
 
 
-@pytest.mark.parametrize("name", ["riwoa-placebo", "riwoa-greedy"])
+@pytest.mark.parametrize("name", ["riwoa-placebo", "riwoa-pairs", "riwoa-greedy"])
 def test_a_whole_search_spends_its_budget_and_is_a_function_of_its_seed(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +84,7 @@ def test_a_whole_search_spends_its_budget_and_is_a_function_of_its_seed(
     found = search(contestant, 0, Slope(), 45)
     assert (found.queries, found.strategy) == (45, contestant.name)
     assert asked
+    assert {r.parameters["samples"] for r in asked} == {16}
     assert search(contestant, 0, Slope(), 45) == found
 
 
@@ -116,18 +117,23 @@ def test_greedy_takes_what_leaves_least_unused_and_placebo_anything() -> None:
     middle = sorted(loads.values())[2]
     assert before < middle
     slope.aim = Objective(middle * 1.0001)
-    [(gene, choice)] = greedy(slope)(a_request(smallest, choices)).items()
+    first, second = greedy(slope)(a_request(smallest, choices), 2)
+    [(gene, choice)] = first.items()
     assert loads[gene, choice] == middle
+    assert loads[next(iter(second.items()))] == sorted(loads.values())[1]
     slope.aim = Objective(before / 2)
-    [(gene, choice)] = greedy(slope)(a_request(smallest, choices)).items()
+    [patch] = greedy(slope)(a_request(smallest, choices), 1)
+    [(gene, choice)] = patch.items()
     assert loads[gene, choice] == min(loads.values())
-    [(gene, choice)] = placebo(a_request(smallest, choices)).items()
-    assert choice in choices[gene]
+    drawn = placebo(a_request(smallest, choices), 9)
+    assert len({str(patch) for patch in drawn}) == len(drawn) == 5  # all that there are, each once
+    assert all(len(patch) == 1 for patch in drawn)
+    assert {len(patch) for patch in pairs(a_request(smallest, choices), 9)} == {2}
 
 
 def test_what_has_no_latency_is_refused(tmp_path: Path) -> None:
     slope = Slope()
     slope.aim = Objective(None)
-    with pytest.raises(UsageError, match="predictor and embedded"):
+    with pytest.raises(UsageError, match="spends what a limit leaves"):
         search(Contestant.parse("riwoa-greedy"), 0, slope, 30)
     assert Arena(slope, 1).known == {}

@@ -26,7 +26,7 @@ TINY = {
 SETTINGS = (
     *("oracle.kind=switches", "oracle.workers=1", "oracle.switches.wanted=1"),
     *("search.strategy=flip", "search.flip.flips=2", "search.population=5"),
-    *("cognition.provider=scribe", "cognition.scribe.favourite=1", "cognition.lag=1"),
+    *("cognition.provider=scribe", "cognition.scribe.favourite=1", "cognition.lag=1", "cognition.role=slot"),
     *("run.generations=6", "run.polish_evaluations=4"),
 )
 

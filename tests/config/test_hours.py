@@ -4,7 +4,8 @@ import functools
 import os
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -108,22 +109,24 @@ def moments_by_time_of_day(zone: str, day: date) -> tuple[list[float], list[date
     return [m.timestamp() for m in moments], [m.astimezone(ZoneInfo(zone)).replace(tzinfo=None) for m in moments]
 
 
-def shown_or_jumped_over(wanted: str, unix_s: list[float], shown: list[datetime]) -> list[float]:
-    """The moments of a time of day, found by looking at the wall every minute."""
-    found = []
+@functools.cache
+def shown_or_jumped_over(zone: str, day: date) -> Mapping[str, list[float]]:
+    """The moments of every time of day, found by looking at the wall every minute."""
+    unix_s, shown = moments_by_time_of_day(zone, day)
+    found: dict[str, list[float]] = defaultdict(list)
     for before, at, moment in zip(shown, shown[1:], unix_s[1:], strict=False):
-        skipped = range(1, int((at - before) / timedelta(minutes=1)))
-        if f"{at:%H:%M}" == wanted or any(f"{before + timedelta(minutes=m):%H:%M}" == wanted for m in skipped):
-            found.append(moment)
+        skipped = [before + timedelta(minutes=m) for m in range(1, int((at - before) / timedelta(minutes=1)))]
+        for text in {f"{on_the_wall:%H:%M}" for on_the_wall in (at, *skipped)}:
+            found[text].append(moment)
     return found
 
 
 @pytest.mark.parametrize(("zone", "day"), CHANGES, indirect=["zone"])
 def test_a_time_of_day_is_the_first_such_moment_truly_after_every_minute_of_a_change(zone: str, day: str) -> None:
-    unix_s, shown = moments_by_time_of_day(zone, date.fromisoformat(day))
+    unix_s, _ = moments_by_time_of_day(zone, date.fromisoformat(day))
     asked = {f"{h:02}:{m:02}" for h in (*range(5), 23) for m in (0, 1, 10, 30, 45, 59)} | {"07:00", "12:00"}
     for wanted in sorted(asked):
-        moments = shown_or_jumped_over(wanted, unix_s, shown)
+        moments = shown_or_jumped_over(zone, date.fromisoformat(day))[wanted]
         for since in range(2 * 1440, 5 * 1440, EVERY_MINUTES):
             since_unix_s = unix_s[since] + (29.5 if since % 2 else 0.0)
             first = moments[bisect_right(moments, since_unix_s)]
@@ -136,7 +139,8 @@ def test_a_window_holds_now_and_ends_at_its_next_end_in_every_minute_of_a_change
     zone: str, day: str, hours: str
 ) -> None:
     unix_s, shown = moments_by_time_of_day(zone, date.fromisoformat(day))
-    begins, ends = (shown_or_jumped_over(text, unix_s, shown) for text in hours.split("-"))
+    by_time_of_day = shown_or_jumped_over(zone, date.fromisoformat(day))
+    begins, ends = (by_time_of_day[text] for text in hours.split("-"))
     for now in range(3 * 1440, 5 * 1440):
         found = window(hours, datetime.fromtimestamp(unix_s[now] + 0.5))
         assert (found is not None) == inside(hours, shown[now])

@@ -19,6 +19,7 @@ from riwoa_storage.replay import compare, verify
 from tests.crash.test_crash import fresh, learning
 from tests.service.test_service import SMALL, command, run
 from tests.service.test_service import table as table
+from tests.service.test_service import whole as whole
 
 WORKER, MODEL, EXPORT = "riwoa.oracle.worker", "riwoa.cognition.worker", "riwoa.export"
 LIFE_S = 300.0
@@ -74,12 +75,11 @@ def children(parent: int, module: str) -> list[int]:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_is_killed_or_stopped_costs_no_evaluation(
-    table: Path, tmp_path: Path, number: signal.Signals
+    table: Path, whole: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    assert run(fresh(tmp_path / "whole", table)).returncode == 0
     settings = (*SMALL, "oracle.timeout_s=5")
     assert hurt(fresh(tmp_path / "hurt", table), settings, WORKER, [number]) == 1
-    found = compare(tmp_path / "whole" / "journal.db", tmp_path / "hurt" / "journal.db")
+    found = compare(whole / "journal.db", tmp_path / "hurt" / "journal.db")
     assert found.same, found.message
 
 

@@ -25,6 +25,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.service.test_service import LEARNS, SMALL, command, trainings
 from tests.service.test_service import table as table
+from tests.service.test_service import whole as whole
 
 KILLS = int(os.environ.get("TEST_KILLS", "100"))
 LIVES = 400  # more than any run needs: a life that makes no progress would never end
@@ -38,6 +39,7 @@ def learning(model: ModelSpec, seed: int) -> tuple[str, ...]:
         f"run.seed={seed}",
         "run.generations=8",
         "cognition.provider=model",
+        "cognition.role=slot",
         f"cognition.model={model.directory}",
         "cognition.temperature=0.0",
         "cognition.template=compact",
@@ -151,8 +153,8 @@ def hunted(tmp_path: Path, table: Path, settings: Sequence[str], failpoint: str,
 
 
 @pytest.mark.timeout(400)
-def test_killed_before_and_after_commits_it_ends_in_the_same_digest(tmp_path: Path, table: Path) -> None:
-    hunted(tmp_path, table, SMALL, "journal.after_commit:11")
+def test_killed_before_and_after_commits_it_ends_in_the_same_digest(tmp_path: Path, table: Path, whole: Path) -> None:
+    hunted(tmp_path, table, SMALL, "journal.after_commit:11", whole)
 
 
 @pytest.mark.crash
@@ -162,6 +164,19 @@ def test_killed_before_and_after_commits_it_ends_in_the_same_digest(tmp_path: Pa
 def test_killed_around_every_transaction(tmp_path: Path, table: Path, side: str, nth: int) -> None:
     """A life's first three transactions say that it resumed and how far it is proved: then each gets further."""
     print(f"\n{hunted(tmp_path, table, LEARNS, f'journal.{side}_commit:{nth}').kills} kills")
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("failpoint", ["child.asked:9", "conductor.evaluated:6", "journal.after_commit:9"])
+def test_killed_while_candidates_are_under_way(tmp_path: Path, table: Path, failpoint: str) -> None:
+    """Each life asks as the clock has it; nothing is lost or evaluated twice. ``tests/run`` replays such histories."""
+    settings = (*SMALL, "search.riwoa.joint=true", "search.riwoa.first=6", "search.asynchronous=true")
+    hunt = Hunt(fresh(tmp_path / "hunted", table), settings)
+    for _ in range(LIVES):
+        if hunt.live(failpoint) == 0:
+            break
+    assert hunt.kills > 0, f"no life ever passed {failpoint}"
 
 
 @pytest.mark.crash

@@ -27,6 +27,7 @@ from riwoa_storage.replay import compare, verify
 from tests.crash.test_crash import Hunt, fresh, uninterrupted
 from tests.service.test_service import LEARNS, SMALL, command
 from tests.service.test_service import table as table
+from tests.service.test_service import whole as whole
 
 CUTS = int(os.environ.get("TEST_CUTS", "40"))
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,8 +124,7 @@ def cut_once(state: Path, out: Path, settings: Sequence[str], rng: random.Random
     return alive
 
 
-def survive(tmp_path: Path, table: Path, settings: Sequence[str], cuts: int) -> None:
-    whole = uninterrupted(tmp_path, table, settings)
+def survive(tmp_path: Path, table: Path, settings: Sequence[str], whole: Path, cuts: int) -> None:
     seed = random.SystemRandom().randrange(2**32)
     rng, made, runs = random.Random(seed), 0, 0
     print(f"\nseed {seed}")
@@ -145,15 +145,15 @@ def survive(tmp_path: Path, table: Path, settings: Sequence[str], cuts: int) -> 
 
 @needs_fuse
 @pytest.mark.timeout(400)
-def test_a_few_power_cuts_lose_nothing(tmp_path: Path, table: Path) -> None:
-    survive(tmp_path, table, SMALL, 2)
+def test_a_few_power_cuts_lose_nothing(tmp_path: Path, table: Path, whole: Path) -> None:
+    survive(tmp_path, table, SMALL, whole, 2)
 
 
 @needs_fuse
 @pytest.mark.crash
 @pytest.mark.timeout(3600)
 def test_many_power_cuts_lose_nothing(tmp_path: Path, table: Path) -> None:
-    survive(tmp_path, table, LEARNS, CUTS)
+    survive(tmp_path, table, LEARNS, uninterrupted(tmp_path, table, LEARNS), CUTS)
 
 
 @needs_fuse

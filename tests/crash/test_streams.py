@@ -6,6 +6,7 @@ A short share runs in ``make test``, all of it in ``make test-crash``.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,20 +14,31 @@ import pytest
 
 from riwoa.ipc.child import child_environment
 from riwoa_storage.replay import verify
-from tests.run.test_table_run import table as table
-from tests.run.test_table_run import table_settings
+from tests.run.test_table_run import table_settings, write_table
 from tests.service.test_service import command, ctl, run
 from tests.support.outlets import OUTLETS, run_into
 
 BOTH = (1, 2)
 
 
-@pytest.fixture
-def undisturbed(table: Path, tmp_path: Path) -> str:
-    """The digest of a run whose streams are in order."""
-    done = run(tmp_path / "whole", settings=table_settings(table))
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(tmp_path_factory.mktemp("table"))
+
+
+@pytest.fixture(scope="module")
+def finished(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a run whose streams are in order."""
+    state = tmp_path_factory.mktemp("finished") / "state"
+    done = run(state, settings=table_settings(table))
     assert done.returncode == 0, done.stderr
-    return digest(tmp_path / "whole")
+    return state
+
+
+@pytest.fixture
+def undisturbed(finished: Path) -> str:
+    """The digest of a run whose streams are in order."""
+    return digest(finished)
 
 
 def digest(state: Path) -> str:
@@ -92,9 +104,8 @@ CODES = {"closed": (0, 0), "full": (74, 74), "broken": (141, 141)}  # stdout alo
 
 
 @pytest.mark.parametrize("kind", CODES)
-def test_a_verb_whose_output_cannot_be_written_says_so_in_a_line(table: Path, tmp_path: Path, kind: str) -> None:
-    state = tmp_path / "state"
-    assert run(state, settings=table_settings(table)).returncode == 0
+def test_a_verb_whose_output_cannot_be_written_says_so_in_a_line(finished: Path, tmp_path: Path, kind: str) -> None:
+    state = shutil.copytree(finished, tmp_path / "state")
     for verb in VERBS:
         words = [*command(state)[:1], "-m", "riwoa.ctl", *verb, "--state", str(state)]
         alone = run_into(kind, (1,), words, child_environment(1), tmp_path)

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from riwoa.ctl.help import read_page
 from riwoa.paths import StatePaths
 from riwoa.search.fitness import Objective
 from riwoa.service.status_object import StatusObject
@@ -26,6 +28,12 @@ from riwoa_storage.writer import JournalWriter
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OBJECTIVE = Objective(2.0)
+
+
+def transcripts(topic: str) -> list[tuple[str, str]]:
+    """The commands that a page shows, each with what it shows of their answers."""
+    found = re.findall(r"```\n\$ riwoactl (.*?)```", read_page(topic), re.DOTALL)
+    return [(command, shown) for command, _, shown in (block.partition("\n") for block in found)]
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -18,9 +19,11 @@ from riwoa.cognition import fetch
 from riwoa.cognition.models import EMBEDDED_DIRECTORY, PREFERRED, check_directory, choose
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.ctl import main
+from riwoa.ctl.model import render
 from riwoa.errors import ModelError
 from riwoa.files.staging import MARKER
 from riwoa.hardware.accelerator import Accelerator
+from tests.ctl.support import transcripts
 
 
 @pytest.fixture
@@ -305,6 +308,9 @@ def test_check_starts_the_model_and_measures_it(tiny_llama: ModelSpec, capsys: p
     assert found["four_bit"] == torch.cuda.is_available()
     if not found["four_bit"]:
         assert "zero gradients" in found["four_bit_reason"]
+    ((_, shown),) = transcripts("model")  # whose numbers are another model's
+    names = re.compile(r"^\S+( \S+)*(?=  )", re.MULTILINE)
+    assert names.findall(render(found)) == names.findall(shown)
 
 
 def test_check_without_a_model_says_what_to_do(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

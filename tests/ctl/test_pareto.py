@@ -1,6 +1,8 @@
 import asyncio
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +46,21 @@ def test_the_front_is_recomputed_from_the_journal_with_the_leader_and_the_target
         ("slow", False),
     ]
     assert data["target_ms"] == 2.0
+
+
+def test_only_what_is_on_the_front_is_read_and_that_is_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_journal(tmp_path / "journal.db", [_FIRST, _SECOND])
+
+    def spoil(generation: int, slot: int) -> int:
+        with closing(sqlite3.connect(tmp_path / "journal.db")) as db, db:
+            db.execute("UPDATE individuals SET operator = 'x' WHERE generation = ? AND slot = ?", (generation, slot))
+        return main(["pareto", "--state", str(tmp_path)])
+
+    assert spoil(0, 1) == 0  # dominated
+    assert spoil(0, 0) == 65
+    assert "riwoactl" in capsys.readouterr().err
 
 
 def test_the_table_says_which_networks_meet_the_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,10 @@ PROPOSALS: dict[str, Any] = {
         "swap": None, "unusable": ["cd" * 32],
     },
 }  # fmt: skip
+SERVER: dict[str, Any] = {
+    "url": "http://box:11434/v1", "model": "qwen2.5:7b", "changed": None, "constrained": True, "night_in": 12_000,
+    "night_out": 690, "run_in": 40_000, "run_out": 2_000, "budget": 200_000, "night_cost": 0.0314, "run_cost": 1.5,
+}  # fmt: skip
 OPERATORS: dict[str, Any] = {
     "spiral": {
         "proposals": 50, "valid": 50, "repeats": 0, "wins": 10, "win_rate": 0.2, "win_rate_low": 0.112,
@@ -303,6 +307,7 @@ def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
         {"run": None, "leader": None, "evaluations": None, "config": None, "workers": [], "time_left_s": None},
         {"proposals": {"model": "scripted:good", "lag": 1, "waiting": 2, "answered": 3, "fallbacks": 1}},
         {"proposals": PROPOSALS, "operators": OPERATORS},
+        {"proposals": {**PROPOSALS, "server": SERVER}},
         {"proposals": {**PROPOSALS, "learning": {**PROPOSALS["learning"], "adapter": None, "swap": 9}}},
         {"state": "paused", "leader": {"accuracy": 0.5, "latency_ms": 3.0, "feasible": False, "origin": [0, 1]}},
     ],
@@ -327,6 +332,22 @@ def test_the_language_model_its_adapter_and_each_operators_credit_are_shown() ->
     assert text.index("semantic  16") < text.index("spiral    10")  # the most winning first
 
 
+def test_what_a_model_on_a_server_costs_and_that_it_does_not_learn_is_shown() -> None:
+    proposals = {**PROPOSALS, "model": "http:qwen2.5:7b", "state": "ready", "reason": None, "server": SERVER}
+    text = detailed({**status_object(proposals=proposals), "alive": True})
+    assert "qwen2.5:7b at http://box:11434/v1: 12,690 tokens since noon of 200,000, cost 0.031; a model on" in text
+    assert "40,000 tokens read and 2,000 written in this run, cost 1.50; it takes the schema of legal patches" in text
+    assert "trainings" not in text
+    silent = {**SERVER, "model": None, "budget": None, "night_cost": None, "constrained": False}
+    silent["changed"] = "b (2) since generation 7, a (1) before"
+    text = detailed(
+        {**status_object(proposals={**proposals, "state": "budget spent", "server": silent}), "alive": True}
+    )
+    assert "qwen2.5:7b at http://box:11434/v1: 12,690 tokens since noon; they are spent, it is asked again at" in text
+    assert "the server's model changed in the run: b (2) since generation 7, a (1) before" in text
+    assert "it takes no schema" in text
+
+
 def test_the_config_error_and_the_target_are_shown() -> None:
     text = render({**status_object(), "alive": True})
     assert "wrong        configuration, the old one stays: oracle.workers = 0, should be positive" in text
@@ -342,7 +363,7 @@ def test_what_people_ask_stands_in_the_order_in_which_they_ask_and_the_inner_lif
     names = [line[:13].strip() for line in lines if line[:13].strip()]
     assert names == ["state", "now", "best", "latency", "progress", "time left", "improved", "wrong", "files"]
     assert lines[0].startswith("state        running for 1 min 00 s, since ")
-    assert "improved     30 s ago: +0.12 points, by small step (climb) in generation 5" in lines
+    assert "improved     30 s ago: +0.12 points, by guided step (climb) in generation 5" in lines
     assert "time left    about 55 s of search and polish; then the winner is judged, timed and exported" in lines
     assert any("the language model: breaker open, 4 batches left: killed by signal 9" in line for line in lines)
     assert not any(word in "\n".join(lines) for word in ("credit", "adapter  ", "digest", "oracle-0", "revision"))

@@ -39,6 +39,7 @@ def commands_of_the_quick_start() -> list[list[str]]:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.usefixtures("one_core")
 def test_three_commands_lead_from_a_folder_to_a_network_whose_numbers_hold_without_riwoa(tmp_path: Path) -> None:
     photos = make_photos(tmp_path / "photos", classes=4, per_class=30)
     environment = {**child_environment(1), **SHORT, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.proposal_queue import ProposalQueue
@@ -71,7 +73,6 @@ async def conduct(
     """
     loaded = load(None, [*SMALL, *settings], {})
     reloader = reloader or Reloader(loaded, [])
-    pool_settings = PoolSettings(workers=1, backoff_s=0.01, poll_s=0.05)
     spec = ModuleSpec(factory="landscape_oracle:landscape", arguments=oracle or {})
     commits = 0
 
@@ -83,7 +84,7 @@ async def conduct(
         if commits == stop_after:
             raise StopHere
 
-    async with JournalWriter_open(path) as journal, WorkerPool(spec, pool_settings) as pool:
+    async with JournalWriter_open(path) as journal, _workers(spec) as pool:
         if before_commit is not None:
             _watch_commits(journal, before_commit)
         with JournalReader(path) as reader:
@@ -139,6 +140,29 @@ def _watch_commits(journal: JournalWriter, before_commit: Any) -> None:
         return await commit(g, **more)
 
     journal.commit_generation = watched  # type: ignore[method-assign]
+
+
+# By event loop and oracle: a life that is killed in its conductor costs its successor no start of a worker. A loop that
+# ends cancels what is left in it, and a pool so cancelled stops its workers.
+_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, WorkerPool]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _workers(spec: ModuleSpec) -> AsyncIterator[WorkerPool]:
+    """The workers of this test: those of the life before, unless they were left with work, or failed."""
+    pools, key = _pools.setdefault(asyncio.get_running_loop(), {}), repr(spec)
+    pool = pools.pop(key, None) or WorkerPool(spec, PoolSettings(workers=1, backoff_s=0.01, poll_s=0.05))
+    try:
+        await pool.start()
+        yield pool
+    except BaseException:
+        await pool.close()
+        raise
+    stats = pool.stats()
+    if stats.queued or any(worker.state != "idle" for worker in stats.workers):
+        await pool.close()
+    else:
+        pools[key] = pool
 
 
 class JournalWriter_open:

@@ -65,6 +65,7 @@ def settings(tmp_path: Path) -> tuple[str, ...]:
         "run.polish_evaluations=6",
         "search.population=6",
         "cognition.provider=scripted",
+        "cognition.role=slot",
         'oracle.rungs=["early"]',
         'objective.constraints=["energy_mj <= 9"]',
         "objective.latency_ms=12.0",

@@ -359,6 +359,11 @@ async def test_a_run_spends_its_budget_of_evaluations_and_no_more(settings: tupl
     assert (settings[-1] == "search.strategy=woa") == any(i.operator == "polish" for i in individuals(whole))
 
 
+def stop_in_polish(record: GenerationRecord) -> None:
+    if record.phase == "polish":
+        raise StopHere
+
+
 async def test_a_search_that_finds_nothing_new_within_the_target_is_over_and_its_leader_polished(
     tmp_path: Path,
 ) -> None:
@@ -374,8 +379,10 @@ async def test_a_search_that_finds_nothing_new_within_the_target_is_over_and_its
     assert event.candidates >= 30
     assert phases.count("search") < 100
     assert phases[-1] == "polish"
-    for _ in range(3):
-        await conduct(parts, *settings, target_ms=target_ms, stop_after=phases.count("search") // 2)
+    await conduct(parts, *settings, target_ms=target_ms, stop_after=phases.count("search") // 2)
+    # Killed once the search is known to be over, before the polish commits anything; then in the polish.
+    await conduct(parts, *settings, target_ms=target_ms, before_commit=stop_in_polish)
+    await conduct(parts, *settings, target_ms=target_ms, stop_after=1)
     await conduct(parts, *settings, target_ms=target_ms)
     found = compare(whole, parts)
     assert found.same, found.message

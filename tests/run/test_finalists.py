@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from riwoa.hardware.timed import TimedNetwork
-from riwoa.run.finalists import accuracy_decides, chosen, limit_ms, next_in_line, note_of, runners_up
+from riwoa.run.finalists import accuracy_decides, chosen, early, limit_ms, next_in_line, note_of, runners_up
 from riwoa.run.history import Best
 from riwoa.search.fitness import Constraint, Objective
 from tests.ctl.support import individual
@@ -38,6 +38,13 @@ def test_those_within_the_target_are_next_best_first_and_no_other_where_the_winn
     assert keys(runners_up(rows[2], rows)) == ["slow", "near", "small"]
     rows = front(*points, objective=Objective(0.4))
     assert keys(runners_up(rows[0], rows))[0] == "small"  # the fittest of those that miss
+
+
+def test_one_that_people_will_ask_for_is_timed_whatever_its_rank() -> None:
+    others = front(("best", 0.9, 1.9), ("next", 0.8, 1.8), ("later", 0.7, 1.7), ("fast", 0.6, 0.5))
+    assert keys(early(others, (0, 3), 2)) == ["best", "fast", "next", "later"]
+    assert keys(early(others, (0, 0), 2)) == keys(others)
+    assert keys(early(others, (0, 3), 0)) == keys(early(others, None, 2)) == keys(others)
 
 
 def test_where_files_in_8_bits_were_judged_the_most_accurate_within_the_limit_wins() -> None:

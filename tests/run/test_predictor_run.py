@@ -40,6 +40,7 @@ def settings(files: Path, *others: str) -> Sequence[str]:
         "search.p_semantic=0.5",
         "oracle.workers=1",
         "cognition.provider=scripted",
+        "cognition.role=slot",
         "cognition.script=mixed",
         *others,
     )

@@ -15,7 +15,8 @@ from riwoa.errors import ConfigError, ModelError
 from riwoa.oracle.workers import worker_count
 from riwoa.run.provision import Provision, provide
 from riwoa_storage.events import CognitionProvided
-from riwoa_storage.records import RunRecord
+from riwoa_storage.records import EvaluationRecord, RunRecord
+from riwoa_storage.writer import JournalWriter
 from tests.conftest import save_tiny_llama, train_tokenizer
 
 
@@ -55,7 +56,7 @@ async def test_none_and_scripted_ask_for_no_model() -> None:
 
 
 async def test_a_model_is_journaled_by_name_and_keeps_its_cores_to_itself(model: Path) -> None:
-    found = await provided(Cognition(model=str(model), threads=2))
+    found = await provided(Cognition(provider="model", model=str(model), threads=2))
     assert found.state == "model"
     assert found.provenance()["model"].startswith("mine@")
     assert ModelSpec.from_json({**found.provenance()["model_spec"], "directory": str(model)}) == found.spec
@@ -72,10 +73,10 @@ def test_automatic_workers_leave_those_cores_alone(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_run_goes_on_with_its_model_wherever_that_lies_now(model: Path, tmp_path: Path) -> None:
-    before = await provided(Cognition(model=str(model)))
+    before = await provided(Cognition(provider="model", model=str(model)))
     run = begun(**before.provenance())
     moved = shutil.move(model, tmp_path / "elsewhere")
-    found = await provided(Cognition(model=str(moved)), run)
+    found = await provided(Cognition(provider="model", model=str(moved)), run)
     assert found.spec is not None
     assert found.spec.directory == str(moved)
     assert found.provenance()["model"] == before.provenance()["model"]
@@ -84,27 +85,27 @@ async def test_a_run_goes_on_with_its_model_wherever_that_lies_now(model: Path, 
 async def test_a_run_keeps_its_model_when_auto_has_come_to_mean_another(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = begun(**(await provided(Cognition(model=str(model)))).provenance())
+    run = begun(**(await provided(Cognition(provider="model", model=str(model)))).provenance())
     save_tiny_llama(tmp_path / "home" / "smollm2-135m-instruct", train_tokenizer, seed=1)
     monkeypatch.setenv("RIWOA_MODELS", str(tmp_path / "home"))
-    found = await provided(Cognition(), run, model)
+    found = await provided(Cognition(provider="model"), run, model)
     assert found.spec is not None
     assert found.spec.directory == str(model)
-    assert (await provided(Cognition())).spec != found.spec
+    assert (await provided(Cognition(provider="model"))).spec != found.spec
 
 
 async def test_a_run_is_not_continued_with_another_model_and_the_ways_out_are_named(model: Path) -> None:
-    run = begun(**(await provided(Cognition(model=str(model)))).provenance())
+    run = begun(**(await provided(Cognition(provider="model", model=str(model)))).provenance())
     save_tiny_llama(model, train_tokenizer, seed=1)
     with pytest.raises(ConfigError, match="--new-run") as error:
-        await provided(Cognition(model=str(model)), run)
+        await provided(Cognition(provider="model", model=str(model)), run)
     assert run.provenance["model"] in str(error.value)
 
 
 async def test_a_run_whose_model_is_gone_goes_on_with_every_request_failing(model: Path) -> None:
-    run = begun(**(await provided(Cognition(model=str(model)))).provenance())
+    run = begun(**(await provided(Cognition(provider="model", model=str(model)))).provenance())
     shutil.rmtree(model)
-    found = await provided(Cognition(model=str(model)), run)
+    found = await provided(Cognition(provider="model", model=str(model)), run)
     assert found.view()["state"] == "model gone"
     assert found.provider is not None
     assert found.provider.model == run.provenance["model"]
@@ -118,6 +119,50 @@ async def test_a_run_whose_model_is_gone_goes_on_with_every_request_failing(mode
 async def test_a_run_begun_without_a_model_stays_geometric_when_one_appears(
     provenance: dict[str, Any], model: Path
 ) -> None:
-    found = await provided(Cognition(model=str(model)), begun(**provenance))
+    found = await provided(Cognition(provider="model", model=str(model)), begun(**provenance))
     assert found.provider is None
     assert "--new-run" in found.reason
+
+
+# -- only where it pays ------------------------------------------------------------------------------------------------
+
+
+async def journaled(path: Path, evaluation_s: float) -> Path:
+    """A journal in which one evaluation took so long."""
+    writer = await JournalWriter.open(path)
+    await writer.put_evaluation(
+        EvaluationRecord(
+            oracle_version="v",
+            architecture_key="0",
+            architecture={"gene": 0},
+            status="ok",
+            metrics={"accuracy": 0.5},
+            error=None,
+            attempts=1,
+            worker="0",
+            duration_s=evaluation_s,
+            created_unix_s=1.0,
+        )
+    )
+    await writer.close()
+    return path
+
+
+async def test_left_to_itself_a_model_is_asked_only_where_an_evaluation_takes_as_long_as_its_reply(
+    model: Path, tmp_path: Path
+) -> None:
+    auto = Cognition(model=str(model))
+
+    async def decided(journal: Path | None, run: RunRecord | None = None) -> Provision:
+        return await provide(lambda: auto, run, lambda _: None, str(model), journal)
+
+    unknown, fast = await decided(tmp_path / "none.db"), await decided(await journaled(tmp_path / "fast.db", 1e-6))
+    slow = await decided(await journaled(tmp_path / "slow.db", 3600.0))
+    assert (unknown.provider, fast.provider) == (None, None)
+    assert "nobody knows yet what an evaluation takes" in unknown.reason
+    assert "an evaluation takes" in fast.reason
+    assert all('cognition.provider = "model" turns it on' in p.reason and not p.missed for p in (unknown, fast))
+    assert slow.state == "model"
+    # A run keeps to what was decided when it began.
+    assert (await decided(tmp_path / "fast.db", begun(**slow.provenance()))).state == "model"
+    assert (await decided(tmp_path / "slow.db", begun(**fast.provenance()))).provider is None

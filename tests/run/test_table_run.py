@@ -39,6 +39,7 @@ def table_settings(path: Path, *more: str) -> tuple[str, ...]:
         "oracle.workers=1",
         "run.generations=5",
         "run.polish_evaluations=12",
+        "run.export=false",
         "search.population=6",
         "search.offspring=6",
         "cognition.provider=none",
@@ -48,7 +49,7 @@ def table_settings(path: Path, *more: str) -> tuple[str, ...]:
 
 
 LATENCY = ("oracle.table.latency=latency.npz:phone_ms", "oracle.table.report=test")
-SCRIPTED = ("cognition.provider=scripted", "cognition.script=mixed", "search.p_semantic=0.6")
+SCRIPTED = ("cognition.provider=scripted", "cognition.role=slot", "cognition.script=mixed", "search.p_semantic=0.6")
 RACED = (
     *LATENCY,
     "oracle.table.low_fidelity=early",
@@ -59,11 +60,15 @@ RACED = (
 FRONT = (*LATENCY, "objective.kind=front", "objective.latency_ms=9.0", "search.strategy=gp", "run.generations=12")
 
 
+def write_table(place: Path) -> Path:
+    np.savez(place / "cells.npz", ops=OPS, acc=ACCURACY, test=ACCURACY - 1, early=0.7 * ACCURACY)
+    np.savez(place / "latency.npz", phone_ms=LATENCY_MS)
+    return place / "cells.npz"
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "cells.npz", ops=OPS, acc=ACCURACY, test=ACCURACY - 1, early=0.7 * ACCURACY)
-    np.savez(tmp_path / "latency.npz", phone_ms=LATENCY_MS)
-    return tmp_path / "cells.npz"
+    return write_table(tmp_path)
 
 
 def test_a_target_out_of_reach_names_the_tables_range_and_no_device(table: Path, tmp_path: Path) -> None:
@@ -171,6 +176,7 @@ def test_a_language_model_proposes_on_a_table_too(table: Path, tmp_path: Path) -
     save_tiny_llama(tmp_path / "mine", train_tokenizer)
     more = (
         "cognition.provider=model",
+        "cognition.role=slot",
         f"cognition.model={tmp_path / 'mine'}",
         "cognition.thinking_tokens=4",
         "cognition.template=compact",
@@ -188,7 +194,7 @@ def test_a_language_model_proposes_on_a_table_too(table: Path, tmp_path: Path) -
 
 def test_the_winner_is_exported_without_a_model(table: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    settings = table_settings(table, *LATENCY, "objective.latency_ms=7")
+    settings = table_settings(table, *LATENCY, "objective.latency_ms=7", "run.export=true")
     done = run(state, "--foreground", settings=settings)
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (state / "export").iterdir()} == {
@@ -315,7 +321,7 @@ def test_a_search_ends_when_everything_within_the_target_is_evaluated_and_says_s
     ms = 1.0 + SMALL_OPS.sum(axis=1)
     accuracy = 50.0 + 2 * SMALL_OPS.sum(axis=1) + np.cos(np.arange(27.0))
     np.savez(tmp_path / "small.npz", ops=SMALL_OPS, acc=accuracy, ms=ms, early=0.7 * accuracy)
-    settings = (*table_settings(tmp_path / "small.npz", *limits), "run.generations=400", "run.export=false")
+    settings = (*table_settings(tmp_path / "small.npz", *limits), "run.generations=400")
     whole, state = tmp_path / "whole", tmp_path / "state"
     assert life(whole, settings, "") == 0
     assert life(state, settings, "journal.after_commit:20") == -signal.SIGKILL
@@ -342,7 +348,7 @@ def test_a_table_that_holds_hardly_any_of_its_combinations_is_searched_among_its
     ops = np.unique(rng.integers(0, 50, (300, 10)), axis=0)
     ms = 1.0 + ops.sum(axis=1) / 10
     np.savez(tmp_path / "sparse.npz", ops=ops, acc=50.0 + ops.sum(axis=1) / 20, ms=ms)
-    settings = (*table_settings(tmp_path / "sparse.npz", *limits), "run.generations=12", "run.export=false")
+    settings = (*table_settings(tmp_path / "sparse.npz", *limits), "run.generations=12")
     whole, state = tmp_path / "whole", tmp_path / "state"
     assert life(whole, settings, "") == 0
     assert life(state, settings, "journal.after_commit:9") == -signal.SIGKILL
@@ -359,7 +365,7 @@ def test_where_no_candidate_of_the_first_generation_exists_the_search_begins_at_
     ops = np.array([row for row in itertools.product(range(6), repeat=4) if sum(row) == 3 or row == (5, 5, 5, 5)])
     np.savez(tmp_path / "some.npz", ops=ops, acc=50.0 + ops[:, 0])
     assert 0.01 < len(ops) / 6**4 < 0.02  # not sparse: some children do exist
-    settings = (*table_settings(tmp_path / "some.npz"), "run.generations=3", "run.export=false")
+    settings = (*table_settings(tmp_path / "some.npz"), "run.generations=3")
     assert life(tmp_path / "state", settings, "") == 0
     with JournalReader(tmp_path / "state" / "journal.db") as reader:
         assert any(i.status == "ok" for i in reader.generation(1, 0).individuals)

@@ -59,8 +59,9 @@ def provenance(state: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("one_core")
 def test_it_trains_first_and_a_kill_meanwhile_changes_no_digest(pictures: Path, table: Path, tmp_path: Path) -> None:
-    settings = (f"oracle.supernet.data={pictures}", *TINY_TRAINING, *SEARCH, "run.finetune_epochs=2")
+    settings = (f"oracle.supernet.data={pictures}", *TINY_TRAINING, *SEARCH, "train.epochs=12", "run.finetune_epochs=2")
     whole, state = (state_with(table, tmp_path / name) for name in ("whole", "state"))
     done = run(whole, "--foreground", settings=settings)
     assert done.returncode == 0, done.stderr

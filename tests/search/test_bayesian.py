@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from riwoa.search import joint
 from riwoa.search.base import Outcome, Proposal, SearchInputError
 from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.codec import Codec
-from riwoa.search.fitness import Objective
+from riwoa.search.dreams import Dreams
+from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.hypervolume import Staircase
 from riwoa.search.riwoa import RiwoaParameters, RotationInvariantWhale
 from riwoa.search.space import Gene, IntArray, Space
@@ -195,3 +198,36 @@ def test_few_within_a_limit_are_each_asked_once_before_any_again() -> None:
     for _ in range(3):
         run.step()
     assert len(set(run.asked)) >= 20
+
+
+def test_a_dream_lies_between_two_of_the_best_is_new_and_takes_the_place_of_one() -> None:
+    run = Run("riwoa", 9.0, dreams=1.0)
+    for _ in range(5):
+        run.step()
+    for _ in range(3):
+        members = run.strategy.codec.decode(run.strategy.population.genotype)
+        before = list(run.asked)
+        run.step()
+        *others, last = run.proposed[-4:]
+        dream = run.strategy.codec.decode(last.genotype[None, :])[0]
+        assert last.operator == "dream"
+        assert last.parent is not None
+        assert "dream" not in {p.operator for p in others}
+        assert tuple(dream.tolist()) not in before
+        assert load(dream) <= 9.0
+        assert all(gene in column for gene, column in zip(dream.tolist(), members.T.tolist(), strict=True))
+
+
+def test_a_dream_is_drawn_in_less_than_a_tenth_of_a_second_and_the_same_again() -> None:
+    draw = np.random.default_rng(0)
+    elites = np.stack([draw.integers(0, MOBILE.cardinalities) for _ in range(10)])
+    dreams = Dreams(MOBILE, lambda rows: np.zeros(len(rows)))
+
+    def promise(rows: IntArray) -> FloatArray:
+        return rows.sum(axis=1).astype(np.float64)
+
+    started_s = time.perf_counter()
+    first = dreams.between(elites, promise, np.random.default_rng(1))
+    assert time.perf_counter() - started_s < 0.1
+    assert np.array_equal(first.raw, dreams.between(elites, promise, np.random.default_rng(1)).raw)
+    assert len(first) > 0

@@ -19,6 +19,7 @@ from riwoa.service.doctor import CHECKS, Finding, Patient
 
 OFF = ("cognition.provider=none",)
 _NO_TABLE = ("oracle.kind=table", "oracle.table.file=/none.npz")
+_NO_SERVER = ("cognition.provider=http", "cognition.http.url=http://127.0.0.1:9/v1", "cognition.http.model=m")
 _WANTS_MEMORY = ("governor.memory_pause_bytes=100000000000000000", "governor.memory_resume_bytes=200000000000000000")
 
 
@@ -60,6 +61,7 @@ def _broken_journal(state: Path) -> None:
         ("journal", None, (), None, "", ""),
         ("journal", _broken_journal, (), "fail", "journal", "riwoactl verify"),
         ("model", None, (), "ok", "off", ""),
+        ("model", None, _NO_SERVER, "warn", "cannot be reached", "riwoactl model check"),
         ("model", None, ("cognition.provider=model", "cognition.model=no/such"), "warn", "without it", "model pull"),
         ("SQLite", None, (), "ok", sqlite3.sqlite_version, ""),
     ],

@@ -362,14 +362,14 @@ def test_nothing_is_imported_from_the_working_directory(
     if path is not None:
         monkeypatch.setenv("PYTHONPATH", path)
         (nothing_named / "sitecustomize.py").unlink()  # Python itself looks for that there, before any program begins
-    for arguments in (["riwoad", *sets(table)], ["riwoactl", "status"], ["riwoactl", "export"]):
+    for arguments in (["riwoad", *sets(table, "run.export=true")], ["riwoactl", "status"], ["riwoactl", "export"]):
         done = program(arguments[0], *arguments[1:])
         assert (done.returncode, executed.exists()) == (0, False), done.stderr
 
 
 def test_neither_the_supernets_workers_nor_a_measurement_import_from_there(nothing_named: Path) -> None:
     executed = trapped(nothing_named)
-    quick = ["--repeats", "10", "--sessions", "0", "--resolutions", "24", "--table", "t.json"]
+    quick = ["--repeats", "2", "--networks", "10", "--sessions", "0", "--resolutions", "24", "--table", "t.json"]
     assert program("riwoactl", "lut", "build", *quick).returncode == 0
     (nothing_named / ".riwoa").mkdir()
     small = ["run.generations=1", "run.polish_evaluations=0", "search.population=4", "oracle.workers=1"]
@@ -378,7 +378,7 @@ def test_neither_the_supernets_workers_nor_a_measurement_import_from_there(nothi
         "oracle.supernet.validation_views=1",
         "oracle.supernet.recalibration_images=50",
     ]
-    small += ["latency.repeats=10", "cognition.provider=scripted", "search.p_semantic=1"]
+    small += ["latency.repeats=10", "cognition.provider=scripted", "search.p_semantic=1", "cognition.role=slot"]
     arguments = [part for setting in small for part in ("--set", setting)]
     shutil.copy("t.json", ".riwoa/latency_lut.json")
     done = program("riwoad", "--state", ".riwoa", *arguments)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import itertools
 import json
 import os
 import pty
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -14,14 +17,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
+from riwoa.ctl import main
+from riwoa.ctl.help import read_page
 from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.runtime import Runtime
@@ -33,6 +39,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare, verify
 from tests.conftest import save_tiny_llama, train_tokenizer
 from tests.storage.samples import reseal
+from tests.support.once import once
 
 SMALL = (
     "run.generations=3",
@@ -45,6 +52,7 @@ SMALL = (
     "search.riwoa.first=6",
     "search.p_semantic=0.5",
     "cognition.provider=scripted",
+    "cognition.role=slot",
     "cognition.script=mixed",
     "cognition.lag=1",
     "oracle.supernet.validation_views=1",
@@ -55,9 +63,38 @@ SMALL = (
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A latency table of this machine, measured in a hurry."""
-    path = tmp_path_factory.mktemp("table") / "latency_lut.json"
-    asyncio.run(build_table_in_child(path, Backbone(0.25, 10), (24, 32, 40), Runtime(), repeats=10, sessions=0))
-    return path
+
+    def measure(place: Path) -> None:
+        path = place / "latency_lut.json"
+        asyncio.run(build_table_in_child(path, Backbone(0.25, 10), (24, 32, 40), Runtime(), repeats=10, sessions=0))
+
+    return once(tmp_path_factory, "measured", measure) / "latency_lut.json"
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, table: Path) -> Path:
+    """The state of a run of ``SMALL`` that nobody disturbed; others write only into copies of it."""
+
+    def search(place: Path) -> None:
+        shutil.copy(table, place / "latency_lut.json")
+        done = run(place)
+        assert done.returncode == 0, done.stderr
+
+    return once(tmp_path_factory, "undisturbed", search)
+
+
+@pytest.fixture(scope="session")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Settings of a search that no test sees the end of, in a table: where the supernet is not the point."""
+
+    def write(place: Path) -> None:
+        ops = np.array(list(itertools.product(range(6), repeat=6)), dtype=np.uint8)
+        np.savez(place / "cells.npz", ops=ops, acc=50.0 + ops.sum(axis=1) + np.cos(np.arange(len(ops))))
+
+    file = once(tmp_path_factory, "cells", write) / "cells.npz"
+    searched = [s for s in SMALL if not s.startswith(("run.generations", "oracle.supernet"))]
+    of_table = ("oracle.kind=table", f"oracle.table.file={file}", "oracle.table.accuracy=acc")
+    return (*searched, *of_table, "run.generations=100000")
 
 
 @pytest.fixture
@@ -127,8 +164,11 @@ def on_a_terminal(state: Path, settings: Sequence[str]) -> Iterator[tuple[subpro
 
 
 def status(state: Path) -> dict[str, Any]:
-    answer = ctl(state, "status", "--json")
-    return dict(json.loads(answer.stdout))
+    """What the verb says, without a process for it: who waits asks often, and the daemon needs the core."""
+    with io.TextIOWrapper(io.BytesIO(), "utf-8") as said, redirect_stdout(said):
+        main(["status", "--json", "--state", str(state)])
+        said.seek(0)
+        return dict(json.loads(said.read()))
 
 
 def wait_for(state: Path, condition: Any, timeout_s: float = 60) -> dict[str, Any]:
@@ -143,6 +183,11 @@ def wait_for(state: Path, condition: Any, timeout_s: float = 60) -> dict[str, An
 
 def evaluating(seen: dict[str, Any]) -> bool:
     return any(w["state"] == "busy" for w in seen.get("workers") or [])
+
+
+def searching(seen: dict[str, Any]) -> bool:
+    """Some of the search is done: what a worker does with a row of a table is over before anybody sees it."""
+    return bool(seen.get("run")) and seen["run"]["generation"] >= 1
 
 
 def alive(pid: int) -> bool:
@@ -194,12 +239,11 @@ LEARNS = (
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("settings", [SMALL, LEARNS], ids=["searching", "learning"])
 def test_killed_at_random_moments_and_continued_it_ends_in_the_uninterrupted_digest(
-    settings: Sequence[str], state: Path, tmp_path: Path, table: Path
+    settings: Sequence[str], state: Path, tmp_path: Path, whole: Path
 ) -> None:
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    shutil.copy(table, whole / "latency_lut.json")
-    assert run(whole, settings=settings).returncode == 0
+    if settings is LEARNS:
+        shutil.copytree(state, whole := tmp_path / "whole")
+        assert run(whole, settings=settings).returncode == 0
     seed = random.SystemRandom().randrange(2**32)
     rng = random.Random(seed)
     kills = 0
@@ -259,12 +303,12 @@ def test_workers_die_with_a_killed_daemon_and_the_state_is_free(state: Path) -> 
     assert run(state).returncode == 0
 
 
-def test_a_foreground_daemon_does_not_outlive_what_started_it(state: Path) -> None:
-    line = " ".join(command(state, "--foreground", settings=[*SMALL, "run.generations=500"]))
+def test_a_foreground_daemon_does_not_outlive_what_started_it(state: Path, endless: tuple[str, ...]) -> None:
+    line = " ".join(command(state, "--foreground", settings=endless))
     with subprocess.Popen(
         ["/bin/sh", "-c", f"{line}; true"], env=child_environment(1), stdout=subprocess.DEVNULL
     ) as make:
-        seen = wait_for(state, evaluating)
+        seen = wait_for(state, searching)
         make.send_signal(signal.SIGKILL)
         assert gone([seen["pid"], *(w["pid"] for w in seen["workers"])], 12)
     assert ctl(state, "status").returncode == 3
@@ -282,8 +326,8 @@ def test_a_killed_worker_is_replaced_and_its_candidate_not_lost(state: Path) -> 
         assert process.wait(timeout=30) == 0
 
 
-def test_a_finished_run_is_reported_and_another_started_on_request(state: Path) -> None:
-    assert run(state).returncode == 0
+def test_a_finished_run_is_reported_and_another_started_on_request(whole: Path, tmp_path: Path) -> None:
+    state = shutil.copytree(whole, tmp_path / "state")
     started = time.monotonic()
     again = run(state, "--foreground")
     assert again.returncode == 0
@@ -296,7 +340,9 @@ def test_a_finished_run_is_reported_and_another_started_on_request(state: Path) 
         front = read_front(reader, reader.run(1)).networks
     assert len(judged) == len({event.architecture_key for event in judged})  # each once, and not again by this start
     assert {network.point.key for network in front} <= {event.architecture_key for event in judged}
-    assert "Pareto front" in again.stdout
+    (shown,) = re.findall(r"```\n(Run 1 finished.*?)```", read_page("quickstart"), re.DOTALL)
+    names = re.compile(r"^ {0,2}([a-z]+)  |^(Winner|Pareto front, fastest first) ", re.MULTILINE)
+    assert {*names.findall(shown)} - {("measured", "")} <= {*names.findall(again.stdout)}
     assert ctl(state, "status").returncode == 0
     refused = run(state, settings=[*SMALL, "run.seed=5"])
     assert refused.returncode == 0  # finished is finished; only an unfinished run is held to its settings
@@ -308,9 +354,11 @@ def test_a_finished_run_is_reported_and_another_started_on_request(state: Path) 
         ]
 
 
-def test_an_unfinished_run_refuses_keys_that_cannot_change_and_names_the_way_out(state: Path) -> None:
-    with on_a_terminal(state, settings=[*SMALL, "run.generations=500"]) as (process, said):
-        seen = wait_for(state, evaluating)
+def test_an_unfinished_run_refuses_keys_that_cannot_change_and_names_the_way_out(
+    state: Path, endless: tuple[str, ...]
+) -> None:
+    with on_a_terminal(state, settings=endless) as (process, said):
+        seen = wait_for(state, searching)
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
         told = said()
@@ -318,13 +366,13 @@ def test_an_unfinished_run_refuses_keys_that_cannot_change_and_names_the_way_out
     assert f"stopped: stopped on request; start again to continue\r\njournal: {state}/journal.db" in told
     assert f"this goes on: {seen['go_on']}" in told
     assert f"--state {state} --set " in seen["go_on"]
-    refused = run(state, settings=[*SMALL, "search.population=7"])
+    refused = run(state, settings=[*endless, "search.population=7"])
     assert refused.returncode == 78
     assert "search.population (6 -> 7)" in one_line(refused.stderr)
     assert "--new-run" in refused.stderr
-    more = [*SMALL, "run.generations=500", "oracle.workers=3"]  # decides no result, so it may change at a restart
+    more = [*endless, "oracle.workers=3"]  # decides no result, so it may change at a restart
     with daemon(state, settings=more) as process:
-        assert len(wait_for(state, evaluating)["workers"]) == 3
+        assert len(wait_for(state, lambda s: s.get("run") and s.get("workers"))["workers"]) == 3
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
 
@@ -335,20 +383,22 @@ def edit_file_of(state: Path, text: str) -> Path:
     return file
 
 
-def test_an_edit_of_the_config_file_applies_and_a_bad_one_shows_in_status(state: Path) -> None:
-    file = edit_file_of(state, "[run]\ngenerations = 500\n")
-    settings = [s for s in SMALL if not s.startswith("run.generations")]
+def test_an_edit_of_the_config_file_applies_and_a_bad_one_shows_in_status(
+    state: Path, endless: tuple[str, ...]
+) -> None:
+    file = edit_file_of(state, "[run]\ngenerations = 50000\n")
+    settings = [s for s in endless if not s.startswith("run.generations")]
     with daemon(state, "--config", str(file), settings=settings) as process:
-        wait_for(state, evaluating)
-        file.write_text("[run]\ngenerations = 501\n")
-        wait_for(state, lambda s: s["run"]["generations"] == 501)
+        wait_for(state, searching)
+        file.write_text("[run]\ngenerations = 50001\n")
+        wait_for(state, lambda s: s["run"]["generations"] == 50001)
         file.write_text("[run]\ngenerations = 'many'\n")
         bad = wait_for(state, lambda s: s["config"]["error"])
         assert "run.generations" in bad["config"]["error"]
-        assert bad["run"]["generations"] == 501
-        file.write_text("[run]\ngenerations = 502\n")
+        assert bad["run"]["generations"] == 50001
+        file.write_text("[run]\ngenerations = 50002\n")
         process.send_signal(signal.SIGHUP)
-        wait_for(state, lambda s: s["run"]["generations"] == 502 and not s["config"]["error"])
+        wait_for(state, lambda s: s["run"]["generations"] == 50002 and not s["config"]["error"])
 
 
 # -- the language model ------------------------------------------------------------------------------------------------
@@ -367,7 +417,7 @@ def test_without_a_model_the_search_is_geometric_and_status_says_what_to_do(stat
 def test_a_run_keeps_to_its_model_and_outlives_it(state: Path, tmp_path: Path) -> None:
     model = tmp_path / "mine"
     save_tiny_llama(model, train_tokenizer)
-    settings = [*SMALL, "run.generations=6", "search.p_semantic=1.0", "cognition.provider=model",
+    settings = [*SMALL, "run.generations=6", "search.p_semantic=1.0", "cognition.provider=model", "cognition.role=slot",
                 "cognition.thinking_tokens=4", f"cognition.model={model}"]  # fmt: skip
     with daemon(state, settings=settings) as process:
         seen = wait_for(state, lambda s: s.get("proposals") and s["proposals"]["answered"], 90)
@@ -453,20 +503,20 @@ def test_a_journal_of_a_newer_version_is_left_alone(state: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_damaged_adapter_is_left_out_and_the_daemon_goes_on_with_the_one_before(state: Path) -> None:
-    endless = [*LEARNS, "run.generations=500"]
+    settings = [*LEARNS, "run.generations=500"]
 
     def accepted() -> list[str]:
         with JournalReader(state / "journal.db") as reader:
             return [a.sha256 for a in reader.adapters(1, weights=False) if a.status != "rejected"]
 
-    with daemon(state, settings=endless) as process:
+    with daemon(state, settings=settings) as process:
         wait_for(state, lambda s: s.get("run") and len(accepted()) >= 2, timeout_s=120)
         process.send_signal(signal.SIGKILL)
         process.wait()
     *_, last = accepted()
     with sqlite3.connect(state / "journal.db") as db:
         db.execute("UPDATE adapters SET weights = x'00' WHERE sha256 = ?", (last,))
-    with daemon(state, settings=endless) as process:
+    with daemon(state, settings=settings) as process:
         wait_for(state, lambda s: last in ((s.get("proposals") or {}).get("learning") or {}).get("unusable", []))
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
@@ -476,14 +526,14 @@ def test_a_damaged_adapter_is_left_out_and_the_daemon_goes_on_with_the_one_befor
     assert "weights of adapter" in ctl(state, "verify").stderr  # the full check still tells
 
 
-def test_a_broken_chain_stops_the_daemon_before_it_adds_to_it(state: Path) -> None:
-    with daemon(state, settings=[*SMALL, "run.generations=500"]) as process:
+def test_a_broken_chain_stops_the_daemon_before_it_adds_to_it(state: Path, endless: tuple[str, ...]) -> None:
+    with daemon(state, settings=endless) as process:
         wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 2)
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
     with sqlite3.connect(state / "journal.db") as db:
         db.execute("UPDATE individuals SET fitness = fitness + 0.01 WHERE generation = 1 AND slot = 0")
-    assert "generation 1" in refusal(state, 65, settings=[*SMALL, "run.generations=500"])
+    assert "generation 1" in refusal(state, 65, settings=endless)
 
 
 @contextmanager
@@ -509,27 +559,27 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file
 
 @needs_root
 def test_in_the_foreground_a_full_disk_ends_the_search_in_one_line_and_room_lets_it_go_on(
-    tmp_path: Path, table: Path
+    tmp_path: Path, endless: tuple[str, ...]
 ) -> None:
     with small_disk(tmp_path / "small", "600k") as small:
-        shutil.copy(table, small / "latency_lut.json")
-        endless = [*SMALL, *UNWATCHED, "run.generations=500"]
-        done = run(small, "--foreground", settings=endless)
+        settings = [*endless, *UNWATCHED]
+        done = run(small, "--foreground", settings=settings)
         assert done.returncode == 74, done.stderr
         assert "nothing is lost" in done.stderr
         before = verify(small / "journal.db").runs[0].generations
         resize(small, "40m")
-        with daemon(small, settings=endless) as process:
+        with daemon(small, settings=settings) as process:
             wait_for(small, lambda s: s.get("run") and s["run"]["generation"] > before + 1)
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=30)
 
 
 @needs_root
-def test_a_daemon_whose_disk_fills_up_stays_says_so_and_goes_on_when_there_is_room(tmp_path: Path, table: Path) -> None:
+def test_a_daemon_whose_disk_fills_up_stays_says_so_and_goes_on_when_there_is_room(
+    tmp_path: Path, endless: tuple[str, ...]
+) -> None:
     with small_disk(tmp_path / "small", "600k") as small:
-        shutil.copy(table, small / "latency_lut.json")
-        with daemon(small, settings=[*SMALL, *UNWATCHED, "run.generations=500", "governor.retry_s=0.5"]) as process:
+        with daemon(small, settings=[*endless, *UNWATCHED, "governor.retry_s=0.5"]) as process:
             full = wait_for(small, lambda s: s["state"] == "unhealthy")
             assert "no space left" in full["message"]
             assert ctl(small, "status").returncode == 4
@@ -541,12 +591,11 @@ def test_a_daemon_whose_disk_fills_up_stays_says_so_and_goes_on_when_there_is_ro
 
 
 @needs_root
-def test_a_disk_that_is_nearly_full_pauses_the_search_before_it_is(tmp_path: Path, table: Path) -> None:
+def test_a_disk_that_is_nearly_full_pauses_the_search_before_it_is(tmp_path: Path, endless: tuple[str, ...]) -> None:
     levels = ("governor.disk_pause_bytes=20000000", "governor.disk_resume_bytes=30000000", "governor.every_s=0.2")
     with small_disk(tmp_path / "small", "64m") as small:
-        shutil.copy(table, small / "latency_lut.json")
-        with daemon(small, settings=[*SMALL, *levels, "run.generations=500"]):
-            wait_for(small, lambda s: s.get("run") and s["run"]["generation"] >= 1)
+        with daemon(small, settings=[*endless, *levels]):
+            wait_for(small, searching)
             ballast = small / "somebody-elses.iso"
             ballast.write_bytes(bytes(48_000_000))
             held = wait_for(small, lambda s: s["state"] == "paused")
@@ -568,11 +617,13 @@ def settled_generation(state: Path) -> int:
     return int(seen)
 
 
-def test_in_quiet_hours_the_workers_are_gone_and_the_same_run_goes_on_afterwards(state: Path, tmp_path: Path) -> None:
+def test_in_quiet_hours_the_workers_are_gone_and_the_same_run_goes_on_afterwards(
+    state: Path, tmp_path: Path, endless: tuple[str, ...]
+) -> None:
     file = tmp_path / "riwoa.toml"
     file.write_text("[governor]\nevery_s = 0.2\n")
-    with daemon(state, "--config", str(file), settings=[*SMALL, "run.generations=30"]) as process:
-        wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 1)
+    with daemon(state, "--config", str(file), settings=endless) as process:
+        wait_for(state, searching)
         file.write_text('[governor]\nevery_s = 0.2\nquiet_hours = ["00:00-12:00", "12:00-00:00"]\n')
         held = wait_for(state, lambda s: s["state"] == "paused" and not children(process.pid))
         assert "quiet hours" in held["message"]
@@ -600,10 +651,12 @@ def test_now_and_then_the_latency_table_is_checked_and_the_search_goes_on(state:
     assert told.verdict == seen["latency"]["verdict"]
 
 
-def test_an_oracle_that_fails_altogether_is_tried_again_while_the_daemon_stays_up(state: Path) -> None:
+def test_an_oracle_that_fails_altogether_is_tried_again_while_the_daemon_stays_up(
+    state: Path, endless: tuple[str, ...]
+) -> None:
     """Every worker is killed as soon as it is seen, until the oracle is given up; then it is left alone."""
-    with daemon(state, settings=[*SMALL, "run.generations=500", "governor.retry_s=0.5"]) as process:
-        wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 1)
+    with daemon(state, settings=[*endless, "governor.retry_s=0.5"]) as process:
+        wait_for(state, searching)
         end = time.monotonic() + 60
         while status_file(state)["state"] != "unhealthy":
             assert time.monotonic() < end
@@ -632,8 +685,10 @@ def test_by_day_a_nightly_search_does_nothing(state: Path) -> None:
     assert not (state / "journal.db").exists()
 
 
-def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(state: Path) -> None:
-    settings = [*SMALL, "run.deadline_margin_s=0.0"]
+def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(
+    state: Path, endless: tuple[str, ...]
+) -> None:
+    settings = [*endless, "run.generations=3", "run.deadline_margin_s=0.0"]
     night = f"{clock(-60)}-{clock(60)}"
     assert run(state, "--nightly", night, settings=settings).returncode == 0
     (first,) = verify(state / "journal.db").runs
@@ -657,9 +712,9 @@ def test_a_nightly_search_ends_by_the_morning_and_the_next_night_begins_another(
     assert len(verify(state / "journal.db").runs) == 3
 
 
-def test_a_night_cut_short_before_its_deadline_is_ended_by_day(state: Path) -> None:
+def test_a_night_cut_short_before_its_deadline_is_ended_by_day(state: Path, endless: tuple[str, ...]) -> None:
     """The power was gone at the deadline: what the run found is finished without an oracle, whatever the hour."""
-    with daemon(state, settings=[*SMALL, "run.generations=500"]) as process:
+    with daemon(state, settings=endless) as process:
         wait_for(state, lambda s: s.get("run") and s["run"]["generation"] >= 2)
         process.kill()
     past = (datetime.now() - timedelta(minutes=5)).isoformat(timespec="seconds")
@@ -670,7 +725,7 @@ def test_a_night_cut_short_before_its_deadline_is_ended_by_day(state: Path) -> N
         db.execute("UPDATE config_revisions SET config = ?", (json.dumps(config),))
     reseal(state / "journal.db")
     (before,) = verify(state / "journal.db").runs
-    done = run(state, "--nightly", f"{clock(60)}-{clock(120)}", settings=[*SMALL, "run.generations=500"])
+    done = run(state, "--nightly", f"{clock(60)}-{clock(120)}", settings=endless)
     assert done.returncode == 0, done.stderr
     (after,) = verify(state / "journal.db").runs
     assert (after.status, after.digest) == ("finished", before.digest)

@@ -137,9 +137,15 @@ def test_a_broken_journal_is_not_ready_and_says_what_to_do(tmp_path: Path) -> No
 
 
 def test_prometheus_reads_status_and_journal_with_units(client: TestClient, state: Path) -> None:
-    with daemon(state, {"ok": True, "status": status_object()}):
+    server = {"url": "u", "night_in": 90, "night_out": 9, "run_in": 70, "run_out": 7, "budget": 500, "night_cost": 0.5}
+    proposals = {"model": "http:m", "waiting": 0, "answered": 3, "server": server}
+    with daemon(state, {"ok": True, "status": status_object(proposals=proposals)}):
         lines = client.get("/metrics").text.splitlines()
     for line in (
+        "riwoa_model_tokens_night_in 90.0",
+        "riwoa_model_tokens_night_budget 500.0",
+        "riwoa_model_cost_night 0.5",
+        "riwoa_model_tokens_read_total 70.0",
         "riwoa_up 1.0",
         'riwoa_state{state="running"} 1.0',
         "riwoa_evaluations_total 130.0",

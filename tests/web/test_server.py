@@ -39,9 +39,8 @@ async def test_half_a_request_does_not_hold_its_connection_for_ever(monkeypatch:
 def test_a_unix_socket_is_its_user_s_and_group_s_and_takes_a_dead_one_s_place(tmp_path: Path) -> None:
     path = tmp_path / "page.sock"
     listener(Place(path=path)).close()
-    with listener(Place(path=path)) as bound:
+    with listener(Place(path=path)):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
-        bound.listen()
         with pytest.raises(UsageError, match="somebody listens"):
             listener(Place(path=path))
     path.unlink()

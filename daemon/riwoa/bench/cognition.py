@@ -131,7 +131,10 @@ async def bench_cognition(
         ModelError: no language model is here.
         RiwoaError: the oracle or the model fails.
     """
-    provision = await provide(lambda: config.cognition, None, lambda _: None)
+    slots = config.cognition.model_copy(
+        update={"provider": "model", "role": "slot"}
+    )  # a proposal a request is what is judged
+    provision = await provide(lambda: slots, None, lambda _: None)
     if provision.spec is None:
         raise ModelError(f"no language model to judge: {provision.reason}")
     limits = EngineLimits(memory_limit_bytes=config.cognition.memory_bytes)

@@ -7,7 +7,7 @@
 - ``...-raced`` gives candidates up by a cheap measurement, as ``oracle.rungs`` does: each costs its share of a query,
   and one that is given up nothing more.
 - ``...-after`` has searched the ``--after`` landscape before, and remembers it as the daemon would.
-- ``riwoa-semantic``, ``riwoa-placebo``, ``riwoa-greedy``: whole searches with a writer beside, ``riwoa.bench.whole``.
+- ``riwoa-semantic``, ``-placebo``, ``-pairs``, ``-greedy``: whole searches with a writer beside, ``riwoa.bench.whole``.
 - ``optuna-tpe``, ...: see ``riwoa.bench.peers``.
 - ``own`` stands for every strategy without a suffix, ``peers`` for those peers that search any table.
 """

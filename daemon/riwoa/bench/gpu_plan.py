@@ -113,7 +113,9 @@ _REHEARSAL = _Sizes(
     "oracle.supernet.validation_views=1 oracle.supernet.recalibration_images=100",
     validate="--epochs 1 --images 2 --no-controls",
     model="--tiny",
-    loop="run.generations=4 search.riwoa.first=4 search.p_semantic=1.0 cognition.lag=1 cognition.train=false",
+    loop="run.generations=4 run.finalists=0 search.riwoa.first=4 cognition.provider=model cognition.role=slot "
+    "search.p_semantic=1.0 cognition.lag=1 "
+    "cognition.train=false",
 )
 
 

@@ -12,14 +12,11 @@ from typing import Any
 from riwoa.cognition.engine import LanguageModelProvider
 from riwoa.cognition.model_process import EngineLimits
 from riwoa.cognition.models import Resolved, choose, recommended
-from riwoa.cognition.prompt import Situation, compose, parameters_of
 from riwoa.cognition.protocol import GenerationSettings
 from riwoa.config.schema import Config
 from riwoa.hardware.accelerator import NO_GPU, probe_accelerator
-from riwoa.run.offers import offered_choices
+from riwoa.run.sample_request import sample_request
 from riwoa.run.style import Style, style_of
-from riwoa.search.codec import Codec
-from riwoa.search.rng import generator
 from riwoa.search.space import Space
 from riwoa.supernet.space import mobilenet_space
 from riwoa_storage.records import RequestRecord
@@ -69,7 +66,7 @@ async def check_model(config: Config, say: Callable[[str], None] = lambda _: Non
         lora_dropout=cognition.lora_dropout,
         memory_bytes=cognition.memory_bytes,
     )
-    style = style_of(cognition, recommended(found.spec))
+    style = style_of(cognition.model_copy(update={"role": "slot"}), recommended(found.spec))
     limits = EngineLimits(memory_limit_bytes=cognition.memory_bytes)
     provider = LanguageModelProvider(found.spec, limits=lambda: limits)
     try:
@@ -88,7 +85,7 @@ async def _measured(
 ) -> Checked:
     budget = min(style.settings.thinking_tokens, _MOST_THINKING_TOKENS)
     timed = replace(style, settings=replace(style.settings, thinking_tokens=budget))
-    requests = [_request(space, timed, i) for i in range(2 + BATCH)]
+    requests = [sample_request(space, timed, i) for i in range(2 + BATCH)]
     # The first pays for kernels chosen and the shared prefix computed.
     await provider.generate(requests[:1])
     alone_s, alone, sample = await _timed(provider, requests[1:2])
@@ -120,29 +117,6 @@ async def _timed(provider: LanguageModelProvider, requests: list[RequestRecord])
     started = time.monotonic()
     replies = await provider.generate(requests)
     return time.monotonic() - started, sum(r.tokens for r in replies), replies[0].text
-
-
-def _request(space: Space, style: Style, number: int) -> RequestRecord:
-    """As a search would ask about a random parent of which nothing is known yet."""
-    codec = Codec(space, 0)
-    genotype = generator(0, number, "model.check").random(codec.dimension)
-    parent = space.architecture(codec.decode(genotype[None, :])[0])
-    choices = offered_choices(codec, genotype, lambda _: ())
-    situation = Situation(space, parent, None, None, None, {}, None)
-    system, prompt = compose(situation, choices, style.template)
-    return RequestRecord(
-        request_id=f"check/0/{number}",
-        run_id=0,
-        generation=0,
-        slot=number,
-        join_generation=0,
-        model="",
-        adapter_sha256=None,
-        seed=number,
-        prompt=prompt,
-        parameters=parameters_of(system, choices, 1, parent, style.settings, style.template.lead),
-        created_unix_s=time.time(),
-    )
 
 
 def _vram_bytes(pid: int | None) -> int | None:

@@ -136,6 +136,8 @@ def _settings(base: Config, way: Way, seed: int, generations: int) -> list[str]:
         "oracle.threads=1",
         f"cognition.threads={way.threads}",
         "cognition.train=false",
+        "cognition.provider=model",
+        "cognition.role=slot",
     ]
 
 

@@ -1,6 +1,7 @@
 """Parents as a search meets them: members of RI-IWOA's population at several generations, on seeds of their own.
 
-The search is the one by slots (``joint = false``): its spirals are what the model's proposals are compared with.
+The search is the one by slots (``joint = false``), screened as the daemon's is: its spirals, each the most promising of
+as many as a slot draws, are what the model's proposals are compared with.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from riwoa.cognition.prompt import EarlierPatch, Situation
 from riwoa.run.offers import offered_choices
 from riwoa.search.base import Outcome
 from riwoa.search.codec import Codec
+from riwoa.search.driver import Driver, Evaluated
 from riwoa.search.fitness import FloatArray
 from riwoa.search.riwoa import RiwoaParameters, RotationInvariantWhale
 from riwoa.search.rng import generator
 from riwoa.search.space import Choice
+from riwoa.surrogate.screening import Screening
 
 POPULATION = 20
 
@@ -33,7 +36,7 @@ class Parent:
     seed: int  # of its search
     generation: int
     genotype: FloatArray
-    spiral: FloatArray  # the child that the spiral would have made of it
+    spiral: FloatArray  # the child that a slot's spiral would have made of it
     accuracy: float
     known: frozenset[str]  # architectures evaluated up to then
 
@@ -93,23 +96,25 @@ async def _of_one_search(task: Task, seed: int, generations: Sequence[int]) -> l
     strategy = RotationInvariantWhale(
         task.space, task.aim, seed, params, lambda indices: task.latency_ms(task.space.architecture(indices))
     )
-    codec = Codec(task.space, seed)
+    screening = Screening(task.space)
+    driver, codec = Driver(strategy, guide=screening), Codec(task.space, seed)
     accuracy: dict[str, float] = {}
     met: set[str] = set()
     found: list[Parent] = []
     for generation in range(max(generations) + 1):
-        proposals = strategy.ask()
+        proposals = driver.ask()
         decoded = [codec.decode(p.genotype[None, :])[0] for p in proposals]
         architectures = [task.space.architecture(row) for row in decoded]
         accuracies = await task.accuracies(architectures)
-        accuracy |= {task.space.key(row): a for row, a in zip(decoded, accuracies, strict=True)}
-        strategy.tell(
-            [
-                Outcome(p.slot, p.operator, p.genotype, a, task.latency_ms(x), p.parent)
-                for p, a, x in zip(proposals, accuracies, architectures, strict=True)
-            ]
-        )
+        told = []
+        for p, row, a, x in zip(proposals, decoded, accuracies, architectures, strict=True):
+            key = task.space.key(row)
+            outcome = Outcome(p.slot, p.operator, p.genotype, a, task.latency_ms(x), p.parent)
+            told.append(Evaluated(outcome, {"accuracy": a}, fresh=key not in accuracy))
+            accuracy[key] = a
+        driver.tell(told)
         if generation in generations:
+            screening.guide(strategy)
             found += _members(task, codec, strategy, seed, generation, accuracy, met)
     return found
 
@@ -124,7 +129,8 @@ def _members(
     met: set[str],
 ) -> list[Parent]:
     """The population's members that no earlier generation gave."""
-    turns = generator(seed, generation, "bench.spiral").uniform(-1.0, 1.0, POPULATION)
+    draws = strategy.params.screened
+    turns = generator(seed, generation, "bench.spiral").uniform(-1.0, 1.0, (POPULATION, draws))
     spirals = strategy.spirals(np.arange(POPULATION), turns)
     known, found = frozenset(accuracy), []
     for genotype, spiral in zip(strategy.population.genotype, spirals, strict=True):

@@ -1,12 +1,13 @@
 """Whole searches as the daemon makes them, conductor and journal included, with somebody who proposes beside.
 
 - ``riwoa-semantic``: the language model of this machine, asked and trained as in a run.
-- ``riwoa-placebo``: in its place a uniform draw from what is offered.
-- ``riwoa-greedy``: in its place the change on offer that leaves least of the limit unused; while none comes within it,
-  the one that saves most. A block that a change adds counts as the smallest.
+- ``riwoa-placebo``: in its place patches drawn uniformly from what is offered, of one to four genes.
+- ``riwoa-pairs``: in its place random changes of two genes.
+- ``riwoa-greedy``: in its place the changes on offer that leave least of the limit unused; while none comes within it,
+  those that save most. A block that a change adds counts as the smallest.
 
-All go the same way: the same share of slots asks at the same moment, with the same offer, and a reply joins as an extra
-candidate a generation later. So a difference is one of what is written, and not of how many candidates there are.
+All go the same way: a request a generation with the same offer, as many patches in the reply, which join the pool as
+many generations later. So a difference is one of what is written, and not of how many candidates there are.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from riwoa.bench.arena import POPULATION, Arena, SearchOver
 from riwoa.bench.landscape import Landscape
 from riwoa.cognition.adapters import AdapterFiles, journaled
 from riwoa.cognition.proposal_queue import ProposalQueue
+from riwoa.cognition.protocol import Sample
 from riwoa.cognition.provider import ProposalProvider, ScriptedProvider
+from riwoa.cognition.samples import packed, samples_wanted
 from riwoa.cognition.spelling import in_json
 from riwoa.config.loading import Loaded, load
 from riwoa.config.reload import Reloader
@@ -38,10 +41,10 @@ from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.journal import RunJournal
 from riwoa.run.model_side import LanguageModel
-from riwoa.run.offers import placebo_patch
+from riwoa.run.offers import Offered, placebo_patch
 from riwoa.run.provision import provide
 from riwoa.run.strategy import search_parameters
-from riwoa.run.style import Style, style_of
+from riwoa.run.style import Style, lag_of, style_of
 from riwoa.run.task import SearchTask
 from riwoa.search.riwoa import RiwoaParameters
 from riwoa.search.rng import generator
@@ -49,10 +52,12 @@ from riwoa.search.space import Choice
 from riwoa_storage.records import ReplyRecord, RequestRecord
 from riwoa_storage.writer import JournalWriter
 
-SEMANTIC, PLACEBO, GREEDY = "-semantic", "-placebo", "-greedy"
-WRITERS = (SEMANTIC, PLACEBO, GREEDY)
+SEMANTIC, PLACEBO, PAIRS, GREEDY = "-semantic", "-placebo", "-pairs", "-greedy"
+WRITERS = (SEMANTIC, PLACEBO, PAIRS, GREEDY)
+_MOST_DRAWS = 20  # of a patch that is to be different from those before
 
-Rule = Callable[[RequestRecord], Mapping[str, Choice]]
+Patch = Mapping[str, Choice]
+Rule = Callable[[RequestRecord, int], Sequence[Patch]]  # so many different patches at most
 
 
 class ArenaBackend:
@@ -104,7 +109,7 @@ class RuleProvider(ScriptedProvider):
             ReplyRecord(
                 request_id=request.request_id,
                 status="ok",
-                text=in_json(self._rule(request)),
+                text=packed(Sample(in_json(patch)) for patch in self._rule(request, samples_wanted(request) or 1)),
                 reason=None,
                 tokens=1,
                 duration_s=0.0,
@@ -114,28 +119,57 @@ class RuleProvider(ScriptedProvider):
         ]
 
 
-def placebo(request: RequestRecord) -> Mapping[str, Choice]:
-    """A uniform draw from what is offered."""
-    offered, most = request.parameters["choices"], request.parameters["most_genes"]
-    return placebo_patch(offered, most, generator(request.seed, 0, "bench.placebo"))
+def placebo(request: RequestRecord, count: int) -> Sequence[Patch]:
+    """Uniform draws from what is offered."""
+    return _drawn(request, count, lambda offered, draw: placebo_patch(offered, request.parameters["most_genes"], draw))
+
+
+def pairs(request: RequestRecord, count: int) -> Sequence[Patch]:
+    """Random changes of two genes."""
+
+    def pair(offered: Offered, draw: np.random.Generator) -> Patch:
+        genes = [list(offered)[i] for i in draw.choice(len(offered), min(2, len(offered)), replace=False)]
+        return {gene: offered[gene][int(draw.integers(len(offered[gene])))] for gene in genes}
+
+    return _drawn(request, count, pair)
+
+
+def _drawn(
+    request: RequestRecord, count: int, draw_patch: Callable[[Offered, np.random.Generator], Patch]
+) -> Sequence[Patch]:
+    """As many different draws as are to be had."""
+    offered, draw = request.parameters["choices"], generator(request.seed, 0, "bench.placebo")
+    found: dict[str, Patch] = {}
+    for _ in range(_MOST_DRAWS * count):
+        patch = draw_patch(offered, draw)
+        found.setdefault(in_json(dict(sorted(patch.items()))), patch)
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def greedy(landscape: Landscape) -> Rule:
-    """The single change that leaves least of the limit unused."""
+    """The single changes that leave least of the limit unused.
+
+    Raises:
+        UsageError: there is no limit.
+    """
     space, limit = landscape.space, landscape.aim.limit
-    assert limit is not None
+    if limit is None:
+        raise UsageError(f"--strategies: riwoa{GREEDY} spends what a limit leaves; name a --constraint or a target")
 
     def load_after(architecture: Mapping[str, Choice], patch: Mapping[str, Choice]) -> float:
         changed = {**architecture, **patch}
         indices = [g.choices.index(changed[g.name]) if g.name in changed else 0 for g in space.genes]
         return landscape.free_load(space.canonical(np.array(indices, dtype=np.int64))) or 0.0
 
-    def rule(request: RequestRecord) -> Mapping[str, Choice]:
+    def rule(request: RequestRecord, count: int) -> Sequence[Patch]:
         parent = request.parameters["parent"]
         every = [{gene: choice} for gene, offered in request.parameters["choices"].items() for choice in offered]
         after = [(load_after(parent, patch), patch) for patch in every]
         fits = [row for row in after if row[0] <= limit]
-        return max(fits, key=lambda row: row[0])[1] if fits else min(after, key=lambda row: row[0])[1]
+        ranked = sorted(fits, key=lambda row: -row[0]) if fits else sorted(after, key=lambda row: row[0])
+        return [patch for _, patch in ranked[:count]]
 
     return rule
 
@@ -150,14 +184,12 @@ async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[s
         settings: of the strategy, other than the defaults.
 
     Raises:
-        UsageError: the landscape is none of milliseconds.
+        UsageError: the writer needs a limit, and there is none.
         ModelError: no language model is here.
         CognitionError: it never answered: this would be a search without it.
     """
     landscape, limit = arena.landscape, arena.aim.limit
-    layers_ms = getattr(landscape, "layers_ms", None)
-    if layers_ms is None or limit is None:
-        raise UsageError(f"--strategies: riwoa{writer} searches what has layers and a latency: predictor and embedded")
+    layers_ms = getattr(landscape, "layers_ms", lambda architecture: {})
     space = landscape.space
     loaded = _configured(arena, seed, settings)
     async with AsyncExitStack() as stack:
@@ -202,7 +234,7 @@ def _queue(
     return ProposalQueue(
         provider,
         journal,
-        lag=cognition.lag,
+        lag=lag_of(cognition),
         timeout_s=lambda: cognition.timeout_s,
         train_timeout_s=lambda: cognition.train_timeout_s,
         adapters=adapters,
@@ -217,7 +249,9 @@ def _configured(arena: Arena, seed: int, settings: Mapping[str, Any]) -> Loaded:
         "run.polish_evaluations": 0,
         "search.population": POPULATION,
         "search.placebo_share": 0.0,
-        "objective.latency_ms": arena.aim.limit,
+        "objective.latency_ms": arena.aim.limit if arena.aim.limit is not None else "none",
+        "cognition.provider": "model",
+        "cognition.role": "pool",
         "objective.exponent": arena.aim.exponent,
     }
     for name, value in settings.items():
@@ -236,7 +270,8 @@ async def _provider(config: Config, landscape: Landscape, writer: str) -> tuple[
         ModelError: no language model is here.
     """
     if writer != SEMANTIC:
-        return RuleProvider(placebo if writer == PLACEBO else greedy(landscape)), style_of(config.cognition)
+        rules = {PLACEBO: lambda: placebo, PAIRS: lambda: pairs, GREEDY: lambda: greedy(landscape)}
+        return RuleProvider(rules[writer]()), style_of(config.cognition)
     found = await provide(lambda: config.cognition, None, lambda _: None)
     if found.provider is None:
         raise ModelError(f"--strategies: riwoa{SEMANTIC} needs a language model: {found.reason}")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from riwoa.cognition.breaker import Breaker
 from riwoa.cognition.model_process import EngineLimits, ModelProcess
 from riwoa.cognition.prompt import generation_request_of
 from riwoa.cognition.protocol import (
@@ -41,31 +42,6 @@ _ATTEMPTS = 2
 # Examples in one backward pass and whether activations are computed again, from fast to small. The process divides its
 # own steps when an allocation fails; these are for when the kernel or the memory limit ended it instead.
 _FRUGALITY = ((8, False), (2, False), (1, True))
-
-
-class Breaker:
-    """Open after repeated failures, for a number of batches; then one trial decides."""
-
-    def __init__(self) -> None:
-        self.left = 0  # batches to turn away
-        self.reason: str | None = None  # the last failure, until something succeeds
-        self._failures = 0
-
-    def failed(self, reason: str, limits: EngineLimits) -> None:
-        """Count a failed batch; a failed trial opens the breaker again at once."""
-        self.reason = reason
-        self._failures += 1
-        if self._failures >= limits.breaker_failures:
-            self.left = limits.breaker_rest
-
-    def succeeded(self) -> None:
-        """Forget the failures: a batch was answered."""
-        self.reason = None
-        self._failures = 0
-
-    def refusal(self) -> CognitionError:
-        """The error of a batch that comes while the breaker is open."""
-        return CognitionError(f"circuit breaker open ({self.left} batches left) after: {self.reason}")
 
 
 class LanguageModelProvider:
@@ -109,9 +85,7 @@ class LanguageModelProvider:
     async def generate(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
         """See ``ProposalProvider.generate``."""
         async with self._one_at_a_time:
-            if self._breaker.left:
-                self._breaker.left -= 1
-                raise self._breaker.refusal()
+            self._breaker.turn_away()
             with self._counted():
                 replies = await self._answered(batch)
             self._breaker.succeeded()
@@ -265,7 +239,8 @@ class LanguageModelProvider:
         except AdapterError:
             raise
         except (CognitionError, asyncio.CancelledError) as error:
-            self._breaker.failed(str(error) or "no answer in time", self._limits())
+            limits = self._limits()
+            self._breaker.failed(str(error) or "no answer in time", limits.breaker_failures, limits.breaker_rest)
             if self._breaker.left:
                 self._process.drop()
             raise

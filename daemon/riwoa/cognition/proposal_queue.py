@@ -16,9 +16,10 @@ from pathlib import Path
 
 from riwoa.cognition.adapters import AdapterFiles
 from riwoa.cognition.protocol import Trained, TrainingJob
-from riwoa.cognition.provider import ProposalProvider, ProviderStats
+from riwoa.cognition.provider import DeliveringProvider, ProposalProvider, ProviderStats
 from riwoa.errors import AdapterError
 from riwoa.log import get_logger
+from riwoa_storage.events import Event
 from riwoa_storage.failpoint import failpoint
 from riwoa_storage.records import ReplyRecord, ReplyStatus, RequestRecord
 from riwoa_storage.writer import JournalWriter
@@ -89,6 +90,8 @@ class ProposalQueue:
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.provider = provider
+        if isinstance(provider, DeliveringProvider):
+            provider.deliver = self.deliver
         self.adapters = adapters
         self.on_trained: Callable[[int, TrainingOutcome], Awaitable[None]] | None = None
         self.on_refused: Callable[[int, str, str], Awaitable[None]] | None = None
@@ -185,16 +188,28 @@ class ProposalQueue:
                 self._busy_since_s = None
             self._progress()
 
+    async def deliver(self, reply: ReplyRecord, events: Sequence[Event] = ()) -> None:
+        """Journal a reply, and what happened with it, before the others of its batch have come."""
+        try:
+            await self._journal.put_replies([reply], events=events)
+        finally:  # patience may end meanwhile: the transaction is finished all the same, and what it holds counts
+            self._settle(reply)
+        self._progress()
+
     async def _serve(self, batch: Sequence[RequestRecord]) -> None:
         self._waiting -= 1
-        replies = await self._answer(batch)
-        self._answered += len(replies)
-        self._failed += sum(r.status != "ok" for r in replies)
         # A batch re-issued after a kill may hold answered requests: what is journaled first stays (ruling 12).
-        fresh = [r for r in replies if not self._future(r.request_id).done()]
+        open_ = [r for r in batch if not self._future(r.request_id).done()]
+        replies = await self._answer(open_) if open_ else []
+        fresh = [r for r in replies if not self._future(r.request_id).done()]  # others were delivered
         await self._journal.put_replies(fresh)
         for reply in fresh:
-            self._future(reply.request_id).set_result(reply)
+            self._settle(reply)
+
+    def _settle(self, reply: ReplyRecord) -> None:
+        self._future(reply.request_id).set_result(reply)
+        self._answered += 1
+        self._failed += reply.status != "ok"
 
     async def _answer(self, batch: Sequence[RequestRecord]) -> list[ReplyRecord]:
         started = time.monotonic()

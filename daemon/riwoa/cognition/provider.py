@@ -6,18 +6,40 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from riwoa.cognition.protocol import Measured, OnTrainingStep, Sample, Trained, TrainingJob
 from riwoa.cognition.samples import packed, samples_wanted
 from riwoa.cognition.spelling import in_json, in_words
 from riwoa.errors import AdapterError, CognitionError
+from riwoa_storage.events import Event
 from riwoa_storage.records import ReplyRecord, RequestRecord
 
-ProviderState = Literal["stopped", "starting", "ready", "generating", "training", "breaker open", "unavailable"]
+ProviderState = Literal[
+    "stopped", "starting", "ready", "generating", "training", "breaker open", "unavailable", "budget spent"
+]
+# Takes a reply that has come, and what happened with it, before the others of its batch have.
+Deliver = Callable[[ReplyRecord, Sequence[Event]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStats:
+    """What a model on a server is, and costs; tokens are read and written."""
+
+    url: str
+    model: str | None  # that answered last, by its own word
+    changed: str | None  # how that has changed in the run, in words
+    constrained: bool  # whether the server holds its texts to the schema, as far as is known
+    night_in: int
+    night_out: int
+    run_in: int
+    run_out: int
+    budget: int | None  # of a night
+    night_cost: float | None  # by the prices that are given
+    run_cost: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +55,7 @@ class ProviderStats:
     restarts: int = 0
     pid: int | None = None
     resident_bytes: int | None = None
+    server: ServerStats | None = None
 
 
 class ProposalProvider(Protocol):
@@ -82,6 +105,13 @@ class ProposalProvider(Protocol):
 
     def stats(self) -> ProviderStats:
         """What is going on."""
+
+
+@runtime_checkable
+class DeliveringProvider(ProposalProvider, Protocol):
+    """A provider that hands over each reply as it comes: what was paid for is journaled, whatever befalls the batch."""
+
+    deliver: Deliver | None  # set by whoever asks
 
 
 class ScriptedProvider:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riwoa.config.kinds.supernet import TRAINED, SupernetSettings
-from riwoa.config.schema import Config, Train
 from riwoa.datasets.spec import DataSpec
 from riwoa.errors import RiwoaError
 from riwoa.supernet.pictures import classes_and_side_px
 from riwoa.supernet.plan import Wishes, settled, source_of
 from riwoa.supernet.published import PUBLISHED
 from riwoa.supernet.recipe import read_recipe
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config, Train
 
 PREFIX = "oracle.supernet."
 NAMES = ("width_mult", "n_classes", "stem", "resolutions")

@@ -34,6 +34,7 @@ from riwoa.config.kinds.command import CommandSettings
 from riwoa.config.kinds.predictor import PredictorSettings
 from riwoa.config.kinds.supernet import SupernetSettings
 from riwoa.config.kinds.table import TableSettings
+from riwoa.config.server import ServerSettings
 from riwoa.config.strategies import strategy_table
 from riwoa.search.baselines import Whale
 from riwoa.search.bayesian import BayesianSearch
@@ -64,7 +65,9 @@ class Run(Section):
     """How long to search, and from which seed."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the run")
-    generations: Positive = live(200, "generations of search before the polish")
+    generations: Positive = live(
+        200, "generations of search before the polish, where it is asynchronous of search.offspring candidates each"
+    )
     evaluations: Positive | None = live(
         None,
         "most unique evaluations of search and polish together, which keeps at most a quarter of them; the first "
@@ -216,6 +219,11 @@ class Search(Choosing):
         description="candidates that riwoa and gp ask at once; unless set, as many as a new run has workers, where "
         "these are more",
     )
+    asynchronous: bool = Field(
+        False,
+        description="ask for another candidate as soon as one has been evaluated, so that no worker waits for the "
+        "slowest of a generation (riwoa, gp); one is then what has arrived, mostly one candidate",
+    )
     p_semantic: Share = live(
         0.3, "share of attacks, half of all moves, handed to the language model, with cognition.role = slot"
     )
@@ -229,6 +237,10 @@ class Search(Choosing):
     riwoa: RiwoaSettings = RiwoaSettings()
     gp: BayesianSettings = BayesianSettings()
     woa: WhaleSettings = WhaleSettings()
+
+    def commits(self, generations: int) -> int:
+        """So many generations of ``offspring`` candidates, as they are committed: asynchronously one by one."""
+        return generations * self.offspring if self.asynchronous else generations
 
     @property
     def settings(self) -> Section | None:
@@ -369,12 +381,13 @@ class Cognition(Choosing):
     """Who writes semantic proposals, and how they learn."""
 
     chooses = "provider"
-    choices = ("model", "scripted", "none")
+    choices = ("auto", "model", "http", "scripted", "none")
 
     provider: str = Field(
-        "model",
-        description="a language model; scripted: deterministic replies, for tests; none: geometric moves only; or the "
-        "name of a provider of another package",
+        "auto",
+        description="auto: a language model where one is here and an evaluation takes at least as long as its reply, "
+        "as timed in this state directory; model: in any case; http: one on a server; scripted: deterministic "
+        "replies, for tests; none: geometric moves only; or the name of a provider of another package",
     )
     model: str = restart(
         "auto", "auto, smollm2, a hub id (org/name), a directory or a GGUF file; see `riwoactl model`", min_length=1
@@ -434,6 +447,13 @@ class Cognition(Choosing):
     probes: Annotated[int, Field(ge=1, le=10_000)] = Field(
         12, description="fixed requests that judge an adapter's validity and variety"
     )
+    http: ServerSettings = ServerSettings()
+
+    @model_validator(mode="after")
+    def _has_a_server(self) -> Cognition:
+        if self.provider == "http" and self.http.url is None:
+            raise ValueError('provider = "http" needs cognition.http.url, as http://127.0.0.1:11434/v1')
+        return self
 
 
 class Log(Section):

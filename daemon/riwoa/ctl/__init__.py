@@ -31,6 +31,7 @@ VERBS = {
     "verify": ("verify", "check the journal and its digest chain; compare two histories"),
     "backup": ("backup", "copy the journal, consistent and verified, while the daemon goes on"),
     "compact": ("backup", "make the journal of a stopped daemon smaller"),
+    "gc": ("gc", "what may go of the state directory, with sizes; --yes deletes it"),
     "runs": ("runs", "every search in the journal: what for, how it ended, its best"),
     "show": ("show", "one candidate: its genes, accuracy, latency, rank, parent, children"),
     "why": ("why", "where a candidate came from, step by step to its first ancestor"),
@@ -38,6 +39,7 @@ VERBS = {
     "replies": ("replies", "what the language model wrote, and what came of it"),
     "events": ("events", "what happened to the runs; --follow waits for more"),
     "alerts": ("alerts", "try how you are told of what happens, and what was told"),
+    "follow": ("follow", "tell MLflow or Weights & Biases of a run as it goes on"),
     "doctor": ("doctor", "whether machine, configuration and state are fit for a search; what mends them"),
     "logs": ("logs", "what the daemon logged, or where that is"),
     "dump": ("dump", "every candidate as CSV or Parquet"),
@@ -71,6 +73,7 @@ _MEANT = {
     **dict.fromkeys(("explain", "lineage", "blame"), "why"),
     **dict.fromkeys(("top", "live"), "watch"),
     **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("clean", "cleanup", "prune"), "gc"),
     **{"diff": "compare", "front": "pareto", "journal": "events", "csv": "dump", "start": "run"},
 }
 

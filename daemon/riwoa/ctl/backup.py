@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.screen import counted
 from riwoa.files.lock import locked
 from riwoa.paths import StatePaths, client_state
+from riwoa.service.leftovers import KEPT_BACKUPS, backups_beyond
 from riwoa_storage.backup import backup, compact
 
 _MORE = {
@@ -23,10 +23,6 @@ _MORE = {
 }
 
 
-_COPY = re.compile(r"riwoa-[0-9]{8}-[0-9]{6}\.db")  # of --into: nothing else is ever removed
-_KEPT = 7
-
-
 def run(verb: str, arguments: list[str], options: Options) -> int:
     """Copy the journal, or make it smaller."""
     parser = Parser(verb, description=f"{VERBS[verb][1].capitalize()}. {_MORE[verb]}")
@@ -35,7 +31,11 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         where.add_argument("file", type=Path, metavar="FILE", nargs="?", help="the copy; must not exist yet")
         where.add_argument("--into", type=Path, metavar="DIR", help="a copy named by the time, and the oldest removed")
         parser.add_argument(
-            "--keep", type=counted, default=_KEPT, metavar="N", help=f"copies that stay in DIR (default: {_KEPT})"
+            "--keep",
+            type=counted,
+            default=KEPT_BACKUPS,
+            metavar="N",
+            help=f"copies that stay in DIR (default: {KEPT_BACKUPS})",
         )
     given = parser.parse_args(arguments)
     paths = client_state(options.state)
@@ -64,9 +64,8 @@ def _copied(paths: StatePaths, file: Path) -> dict[str, Any]:
 
 
 def _rotated(folder: Path, keep: int) -> list[str]:
-    """Remove all but the newest copies; their names tell their age."""
-    copies = sorted(file for file in folder.iterdir() if _COPY.fullmatch(file.name) and file.is_file())
-    old = copies[: max(0, len(copies) - keep)]
+    """Remove all but the newest copies."""
+    old = backups_beyond(folder, keep)
     for file in old:
         file.unlink()
     return [str(file) for file in old]

@@ -22,6 +22,7 @@ _KNOWN = {
     "embedded": "RI-IWOA against the baselines on the embedded task",
     "table": "strategies on any table, NAS-Bench-201's or your own",
     "front": "strategies on a table with two aims: the share of its hypervolume that they find",
+    "workers": "search.asynchronous on a table, in simulated time: asking at each arrival against whole generations",
     "predictor": "strategies on OFA's accuracy predictor and its Note10 latency tables",
     "functions": "strategies on rotated functions of real numbers: RI-IWOA's moves against WOA's and CMA-ES",
     "suite": "every declared experiment, then the generated part of the results page (make bench)",
@@ -46,6 +47,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "embedded": contest.embedded,
         "table": contest.table,
         "front": contest.front,
+        "workers": contest.workers,
         "predictor": contest.predictor,
         "functions": contest.functions,
         "suite": _suite,
@@ -74,6 +76,8 @@ _DESCRIPTIONS = {
     "table": "Best value within the constraints after a budget of unique queries, population 20, paired over seeds. "
     "A column may be FILE:COLUMN of a file beside the table. ratio: the median over seeds of riwoa's best by random's.",
     "front": "Share of the hypervolume of the table's true front, up to --reference, after a budget of unique queries.",
+    "workers": "Until the best is met or the budget spent, paired over seeds. A query takes 1 on average, log-normal; "
+    "the search's own time does not count. ratio: how many times as long generations take.",
     "functions": "Rotated, shifted ellipsoid, Rosenbrock and Rastrigin; a score of 8 is the optimum. The budget is a "
     "dimension's. ratio: how many times as far above the optimum random's best is, the median over seeds and grounds.",
     "predictor": "Best predicted accuracy within the target after a budget of unique queries, population 20, paired "
@@ -325,6 +329,7 @@ def _transfer_words(found: dict[str, Any]) -> str:
 _IN_WORDS = {
     **dict.fromkeys(("embedded", "table", "front", "predictor"), contest.contest_words),
     "functions": contest.functions_words,
+    "workers": contest.workers_words,
     "growth": _growth_words,
     "suite": _suite_words,
     "plot": _plot_words,

@@ -97,6 +97,25 @@ def front(parser: Parser, arguments: list[str], options: Options) -> dict[str, A
         )
 
 
+def workers(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    """Asynchronous asking against whole generations."""
+    _add_table(parser)
+    for name, usual in (("seeds", 10), ("budget", 300), ("workers", 4)):
+        parser.add_argument(f"--{name}", type=int, default=usual, help=f"default {usual}")
+    spread = "standard deviation of the logarithm of what a query takes (default 1)"
+    parser.add_argument("--spread", type=float, default=1.0, help=spread)
+    given = parser.parse_args(arguments)
+    if min(given.seeds, given.budget, given.workers) < 1 or not 0 <= given.spread <= 5:
+        parser.error("--seeds, --budget and --workers must be at least 1, --spread from 0 to 5")
+    from riwoa.bench.workers import Settings, bench_workers
+
+    settings = Settings(given.seeds, given.budget, given.workers, given.spread)
+    with bar("searching", "seed") as advance:
+        return bench_workers(
+            settings, given.file, _question(given), join=given.join, progress=lambda d, t: advance(d, t, "")
+        )
+
+
 def predictor(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     """Strategies on OFA's predictor."""
     parser.add_argument("--target", type=float, default=25.0, metavar="MS", help="latency on the Note10 (default 25)")
@@ -225,6 +244,18 @@ def functions_words(found: dict[str, Any]) -> str:
     for ground in found["grounds"]:
         parts += ["", f"{ground['ground']}, {ground['budget']} queries", *_summary_words(ground)]
     return "\n".join(parts)
+
+
+def workers_words(found: dict[str, Any]) -> str:
+    """How long both ways take."""
+    settings = found["settings"]
+    head = f"{settings['table']}: {settings['maximize']}, {settings['workers']} workers, {settings['seeds']} seeds"
+    rows = [["asked by", "queries: mean (95 %)", "missed", "time: mean (95 %)", "workers busy"]]
+    for row in found["rows"]:
+        queries, time = (_with_interval(row[f"{n}_mean"], row[f"{n}_interval"]) for n in ("queries", "time"))
+        rows.append([row["asked"], queries, str(row["missed"]), time, f"{100 * row['busy_mean']:.0f} %"])
+    p = ", ".join(f"{what} p = {found[what]['wilcoxon_p_two_sided']:.2g}" for what in ("queries", "time"))
+    return f"{head}\n{columns(rows)}\ngenerations take {found['ratio']:.2f} times as long; {p}"
 
 
 def _summary_words(found: dict[str, Any]) -> list[str]:

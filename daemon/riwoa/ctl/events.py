@@ -24,6 +24,7 @@ from riwoa_storage.reader import JournalReader
 _DESCRIPTION = """What happened to the runs of the journal, oldest first: resumed, configured, judged, timed, trained,
 ended. --follow goes on with what is journaled next, until interrupted; with --json it prints an object a line."""
 _LOOK_EVERY_S = 1.0
+_NUMEROUS = ("tokens_spent",)  # one a request to a server: shown where they are asked for
 _MOST_TEXT = 80
 _MOST_SENTENCE = 2000  # characters of what was told in words
 
@@ -61,6 +62,7 @@ def _read(reader: JournalReader, given: argparse.Namespace, after: int = 0) -> l
     return reader.history.events(
         run_id=given.run,
         kinds=given.kind,
+        without=() if given.kind else _NUMEROUS,
         since_unix_s=given.since,
         after=after,
         newest=None if after else given.last,

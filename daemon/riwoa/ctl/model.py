@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riwoa.console.bar import bar, say
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit, loaded, subverb
+from riwoa.text import printable
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
 
 _KNOWN = {
     "pull": "bring a model here: auto (what suits this machine), smollm2, a hub id (org/name), a GGUF file converted",
-    "check": "start the configured model and measure it: memory, speed, 4-bit",
-    "list": "show the models that are here, and which one the configuration means",
+    "check": "start the configured model, or ask the configured server, and measure it: memory, speed, 4-bit, schema",
+    "list": "show the models that are here, or on the configured server, and which one the configuration means",
 }
 
 
@@ -45,13 +49,53 @@ def _configured(name: str, arguments: list[str], description: str) -> Any:
 
 
 def _check(arguments: list[str], options: Options) -> int:
-    config = _configured("check", arguments, "Loads the model in a process of its own, as the daemon does.")
+    what = "Loads the model in a process of its own, as the daemon does; of a server asks for three replies."
+    config = _configured("check", arguments, what)
+    if config.cognition.provider == "http":
+        return _check_server(config, options)
     from riwoa.bench.model import check_model
 
     with bar("measuring"):
         data = asyncio.run(check_model(config, say)).to_json()
     emit(options, data, render(data))
     return 0
+
+
+def _check_server(config: Config, options: Options) -> int:
+    """Exits 1 where something is to be mended."""
+    from riwoa.run.server_check import check_server
+
+    with bar("asking"):
+        data = asyncio.run(check_server(config, say)).to_json()
+    emit(options, data, render_server(data))
+    return 1 if data["mends"] else 0
+
+
+_OF_SCHEMA = {
+    "kept": "kept: it holds its texts to legal patches",
+    "broken": "taken, but not kept",
+    "refused": "refused: it is asked without one",
+    "off": "not asked for (cognition.grammar = false)",
+}
+
+
+def render_server(data: dict[str, Any]) -> str:
+    """What a server is and does, as aligned lines."""
+    settings, seconds = data["settings"], data["reply_s"]
+    listed = "does not list its models" if data["listed"] is None else f"lists {len(data['listed'])}"
+    rows = [
+        ["server", f"{data['url']}, {listed}"],
+        ["model", f"{data['model']}, answered by {data['answered']}"],
+        ["settings", f"temperature {settings['temperature']:g}, top-p {settings['top_p']:g}, at most "
+                     f"{settings['thinking_tokens'] + settings['patch_tokens']} tokens a text"],
+        ["schema", _OF_SCHEMA[data["schema"]]],
+        ["at once", "several texts a request" if data["several"] else "one text a request"],
+        ["reply", f"{seconds:.1f} s: {data['tokens_in']} tokens read, {data['tokens_out']} written"],
+        ["sample", printable(data["sample"], 200)],
+    ]  # fmt: skip
+    if data["cost"] is not None:
+        rows.append(["cost", f"{data['cost']:.3g} for a thousand such replies"])
+    return columns([*rows, *(["mend" if not i else "", mend] for i, mend in enumerate(data["mends"]))])
 
 
 def render(data: dict[str, Any]) -> str:
@@ -78,6 +122,8 @@ def render(data: dict[str, Any]) -> str:
 
 def _list(arguments: list[str], options: Options) -> int:
     config = _configured("list", arguments, "What lies in the models directory ($RIWOA_MODELS moves it).")
+    if config.cognition.provider == "http":
+        return _list_server(config, options)
     from riwoa.cognition.models import ModelFiles, choose, present
     from riwoa.errors import ModelError
     from riwoa.files.model_store import models_home
@@ -96,6 +142,22 @@ def _list(arguments: list[str], options: Options) -> int:
     except ModelError as error:
         data |= {"chosen": None, "reason": str(error)}
     emit(options, data, _render_list(data))
+    return 0
+
+
+def _list_server(config: Config, options: Options) -> int:
+    from riwoa.cognition.chat_server import ChatServer
+
+    async def listed() -> list[str]:
+        server = ChatServer(config.cognition.http.model, lambda: config.cognition)
+        try:
+            return await server.models()
+        finally:
+            await server.close()
+
+    http, models = config.cognition.http, asyncio.run(listed())
+    data = {"url": http.url, "models": models, "configured": http.model}
+    emit(options, data, "\n".join([*models, f"cognition.http.model = {http.model}, at {http.url}"]))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riwoa.ctl.status_text import model_state
+from riwoa.ctl.status_text import cost_words, model_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         OperatorStatus,
         ProposalsStatus,
         ScreeningStatus,
+        ServerStatus,
         StatusObject,
         WorkerStatus,
     )
@@ -111,7 +112,17 @@ def _proposals(proposals: ProposalsStatus) -> Rows:
     if tokens_per_s is not None:
         text += f", {tokens_per_s:.0f} tokens a second"
     text += f", {proposals['restarts']} restarts" if proposals.get("restarts") else ""
-    return [("proposals", text), *_learning(proposals.get("learning"))]
+    server = proposals.get("server")
+    more = _server(server) if server else _learning(proposals.get("learning"))
+    return [("proposals", text), *more]
+
+
+def _server(server: ServerStatus) -> Rows:
+    text = f"{server['run_in']:,} tokens read and {server['run_out']:,} written in this run"
+    cost = server.get("run_cost")
+    text += f", {cost_words(cost)}" if cost is not None else ""
+    held = "takes the schema of legal patches" if server.get("constrained") else "takes no schema"
+    return [("server", f"{text}; it {held}")]
 
 
 def _learning(learning: LearningStatus | None) -> Rows:

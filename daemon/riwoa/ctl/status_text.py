@@ -46,7 +46,7 @@ def render(status: StatusObject, more: Sequence[tuple[str, str]] = (), *, column
         columns: of the terminal, into which long rows are broken; None leaves each row a line.
     """
     rows = [("state", _state(status)), *_now(status), *_best(status), *_latency(status)]
-    rows += [*_progress(status), *_improvement(status), *_wrong(status), *_next(status)]
+    rows += [*_progress(status), *_improvement(status), *_served(status), *_wrong(status), *_next(status)]
     rows += [*more, ("files", str(status.get("state_directory")))]
     lines = [f"{name:<{_NAME_COLUMNS}}{printable(value, _MOST_CHARACTERS)}" for name, value in rows]
     return "\n".join(
@@ -227,6 +227,26 @@ def _improvement(status: StatusObject) -> Rows:
     return [("improved", improvement_words(found, status.get("leader"), when))]
 
 
+def _served(status: StatusObject) -> Rows:
+    """What a language model on a server costs, and that it does not learn."""
+    proposals = status.get("proposals")
+    server = proposals.get("server") if proposals else None
+    if not proposals or not server:
+        return []
+    text = f"{server.get('model') or proposals['model'].removeprefix('http:')} at {server['url']}: "
+    text += f"{server['night_in'] + server['night_out']:,} tokens since noon"
+    budget, cost = server.get("budget"), server.get("night_cost")
+    text += f" of {budget:,}" if budget else ""
+    text += f", {cost_words(cost)}" if cost is not None else ""
+    text += "; they are spent, it is asked again at noon" if proposals.get("state") == "budget spent" else ""
+    return [("model", f"{text}; a model on a server does not learn")]
+
+
+def cost_words(cost: float) -> str:
+    """A cost by the prices that are configured, which name no currency."""
+    return f"cost {cost:,.2f}" if cost >= 1 else f"cost {cost:.2g}"
+
+
 # -- what is wrong, and what to do -------------------------------------------------------------------------------------
 
 
@@ -282,6 +302,9 @@ def _wrong_model(status: StatusObject) -> list[str]:
             rows.append(f"{cognition['state']}: {reason}; the search goes on without a language model")
     if status.get("alive") and proposals and proposals.get("state") in _TROUBLED:
         rows.append(f"the language model: {model_state(proposals)}; the search goes on without it")
+    server = proposals.get("server") if proposals else None
+    if server and server.get("changed"):
+        rows.append(f"the server's model changed in the run: {server['changed']}")
     learning = proposals.get("learning") if proposals else None
     if learning and learning.get("unusable"):
         names = ", ".join(sha256[:12] for sha256 in learning["unusable"] or [])

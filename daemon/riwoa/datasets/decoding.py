@@ -53,6 +53,7 @@ _SCALED = (
 )
 LEFT_OUT_SHARE = {1: 0.02, 2: 0.10}  # of the files may be left out, by the rules
 _ALWAYS_LEFT_OUT = 3  # by rules 2: a few, however small the split
+_KEY = re.compile("[0-9a-f]{64}")  # of a listing
 MOST_PIXELS = 100_000_000  # of a picture, before and after resizing: a small file can declare far more
 MOST_FILE_BYTES = 256 * 2**20
 _MOST_MANIFEST_BYTES = 1 << 28  # of millions of images
@@ -145,6 +146,32 @@ def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
     if not base or os.path.isabs(env.get("XDG_CACHE_HOME", "")):
         base = xdg("XDG_CACHE_HOME", ".cache", "XDG_CACHE_HOME", env)
     return Path(os.path.realpath(base), "riwoa", "pictures")
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPictures:
+    """What the cache holds of one listing.
+
+    Attributes:
+        manifest: which pictures, and what came of them.
+        files: that and the pixels.
+    """
+
+    manifest: Path
+    files: tuple[Path, ...]
+
+    @classmethod
+    def all_in(cls, directory: Path) -> list[CachedPictures]:
+        """Of every listing in a cache; none where there is no cache."""
+        manifests = (file for file in sorted(directory.glob("*.json")) if _KEY.fullmatch(file.stem))
+        return [cls(m, (m, *sorted(directory.glob(f"{m.stem}.*.rgb")))) for m in manifests]
+
+    def remove(self) -> None:
+        """Remove them; whoever has them mapped keeps them, and what is being decoded just now stays."""
+        with Lock(self.manifest.with_suffix(".lock")) as lock:
+            if lock.take():
+                for file in self.files:
+                    file.unlink(missing_ok=True)
 
 
 def prepare(listing: Listing, resolutions: Sequence[int], directory: Path) -> Prepared:

@@ -166,12 +166,19 @@ def _require_state(paths: StatePaths) -> None:
 
 
 def holder(paths: StatePaths) -> int | None:
-    """Process id of the daemon that holds the state directory's lock; None when nobody does, 0 when it is not known.
+    """Process id of the daemon that holds the state directory's lock; None when nobody does, 0 when it is not known."""
+    return _holder(paths.name("lock"))
 
-    A shared lock is tried for an instant: a daemon that starts in this very instant must try twice.
-    """
+
+def is_held(file: str | os.PathLike[str]) -> bool:
+    """Whether a process holds the lock of this file; nothing is written to find out."""
+    return _holder(file) is not None
+
+
+def _holder(file: str | os.PathLike[str]) -> int | None:
+    """As ``holder``. A shared lock is tried for an instant: who takes it in this very instant must try twice."""
     try:
-        descriptor = os.open(paths.name("lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:

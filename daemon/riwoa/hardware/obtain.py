@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from riwoa.config.schema import Config
 from riwoa.errors import TableError
 from riwoa.files.ownership import unwritable
 from riwoa.hardware.build import build_table_in_child
@@ -15,6 +15,9 @@ from riwoa.hardware.runtime import configured_runtime, runtime_mismatches
 from riwoa.log import get_logger
 from riwoa.paths import shipped
 from riwoa.supernet.geometry import Backbone
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
 
 _log = get_logger("latency")
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from riwoa.config.schema import Config
 from riwoa.errors import ConfigError, InfeasibleTargetError
 from riwoa.search.fitness import Constraint
 from riwoa.text import measured
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
 
 Range = tuple[float, float]  # least and greatest of a space
 _FRACTION = {"accuracy": (0.0, 1.0)}

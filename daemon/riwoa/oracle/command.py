@@ -6,13 +6,11 @@ import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from riwoa.config.kinds.command import CommandSettings
-from riwoa.config.schema import Config
-from riwoa.config.schema import Oracle as OracleTable
 from riwoa.errors import ConfigError
 from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.kind import OracleKind, Problem
@@ -21,6 +19,10 @@ from riwoa.oracle.protocol import Oracle, SettingsSpec
 from riwoa.oracle.space_file import read_space
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import IntArray, Space
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
+    from riwoa.config.schema import Oracle as OracleTable
 
 _MOST_COUNTED = 10_000  # architectures of a space that a run keeps account of, to end when none is left
 

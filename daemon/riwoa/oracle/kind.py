@@ -11,11 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from riwoa.config.fields import KindSettings
-from riwoa.config.schema import Config
-from riwoa.config.schema import Oracle as OracleTable
 from riwoa.errors import ConfigError, InputError, RiwoaError
 from riwoa.hardware.deployed import DeployedNetwork
 from riwoa.hardware.process import ProgressCallback
@@ -29,6 +27,10 @@ from riwoa.supernet import geometry
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.job import OnProgress
 from riwoa.supernet.space import mobilenet_space, ofa_config
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
+    from riwoa.config.schema import Oracle as OracleTable
 
 Architecture = Mapping[str, Any]
 Json = Mapping[str, Any]

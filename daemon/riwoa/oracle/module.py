@@ -6,13 +6,15 @@ import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from riwoa.config.schema import Config
 from riwoa.errors import InputError, OracleError
 from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.kind import ExportForm, FoundNetwork, NetworkFiles, OracleKind, Problem
 from riwoa.oracle.protocol import Oracle
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
 
 
 class ModuleKind(OracleKind):

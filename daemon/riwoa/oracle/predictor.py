@@ -15,14 +15,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from riwoa.config.kinds.predictor import PredictorSettings
-from riwoa.config.schema import Config
-from riwoa.config.schema import Oracle as OracleTable
 from riwoa.errors import ConfigError, InputError, OracleError
 from riwoa.files.ownership import regular_file
 from riwoa.hardware.ofa_table import OfaLatencyTable
@@ -45,6 +43,10 @@ from riwoa.search.space import Space
 from riwoa.supernet import geometry
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.space import BLOCKS, DEPTHS, EXPANSIONS, KERNELS, STAGES, OfaConfig, mobilenet_space, ofa_config
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
+    from riwoa.config.schema import Oracle as OracleTable
 
 RESOLUTIONS_PX = tuple(range(112, 225, 16))
 BACKBONE = Backbone(1.2, 1000)  # what the predictor was trained on, and what OFA's tables time

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from riwoa.config.kinds.supernet import TRAINED, SupernetSettings
-from riwoa.config.schema import Config
-from riwoa.config.schema import Oracle as OracleTable
 from riwoa.datasets.catalogue import check_task, task_of
 from riwoa.errors import InputError
 from riwoa.hardware.accelerator import probe_accelerator
@@ -47,6 +45,10 @@ from riwoa.supernet.plan import source_of
 from riwoa.supernet.published import PUBLISHED, sha256_of
 from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.supernet.spec import SupernetSpec
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
+    from riwoa.config.schema import Oracle as OracleTable
 
 _WORKER_BYTES = 2**30  # resident, of the embedded supernet with its images
 _DECODING_TIMEOUT_S = 3600.0  # the first worker on a folder decodes its images, the others wait for it

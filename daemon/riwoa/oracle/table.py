@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from riwoa.config.kinds.table import TableSettings
-from riwoa.config.schema import Config
-from riwoa.config.schema import Oracle as OracleTable
 from riwoa.errors import ConfigError, InputError
 from riwoa.hardware.process import ProgressCallback
 from riwoa.oracle.kind import DeviceLatency, OracleKind, Problem
@@ -23,6 +21,10 @@ from riwoa.oracle.protocol import CandidateError, Metrics
 from riwoa.oracle.table_file import FloatArray, Table
 from riwoa.search.catalogue import Catalogue
 from riwoa.search.space import Space
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
+    from riwoa.config.schema import Oracle as OracleTable
 
 # Raised by hand whenever the same file gives other metrics.
 RECIPE_VERSION = "table-1"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riwoa.config.inferred import NAMES, wishes_of
-from riwoa.config.schema import Config
 from riwoa.errors import InputError
 from riwoa.files.ownership import safetensors_notes
 from riwoa.hardware.process import BuildProgress, ProgressCallback
@@ -16,6 +15,9 @@ from riwoa.log import get_logger
 from riwoa.supernet.job import TrainingJob
 from riwoa.supernet.recipe import read_recipe
 from riwoa.supernet.spec import SupernetSpec
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
 
 _log = get_logger("training")
 _AGAIN = "`riwoactl train --again` trains another"

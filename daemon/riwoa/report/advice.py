@@ -7,16 +7,17 @@ from itertools import pairwise
 
 from riwoa.operators import operator_words
 from riwoa.report import words
-from riwoa.report.facts import OperatorCredit, Report
+from riwoa.report.facts import Z95, OperatorCredit, Report, Winner
+from riwoa.text import duration
 
 _IDLE_SHARE, _IDLE_LEAST = 0.3, 50  # of the evaluations at the end that brought nothing
 _ROOM = 1.15  # of where it stopped improving, to be safe
 _LATE_SHARE = 0.1
 _MATTERS = 0.15  # share of the spread from which a gene's range is worth widening
+_DECIDES = 0.5  # share from which a gene is worth fixing
 _WIDE = 0.10  # an interval; a quiet machine's are half of this
 _FAILING = 0.05
 _COARSE = 0.01  # a standard error of an accuracy
-_TRUSTED_ERRORS = 2.0
 
 
 def advice_of(report: Report) -> tuple[str, ...]:
@@ -24,21 +25,34 @@ def advice_of(report: Report) -> tuple[str, ...]:
     asked: tuple[Callable[[Report], str], ...] = (
         _limits,
         _drift,
-        _believe_test,
-        _faster,
+        _deploy,
         _length,
+        _model,
         _range,
         _pictures,
         _interval,
         _failures,
-        _without_model,
     )
     return tuple(filter(None, (ask(report) for ask in asked)))
 
 
 def findings_of(report: Report) -> tuple[str, ...]:
     """Sentences on how the search went that ask for nothing."""
-    return tuple(filter(None, (_model(report), _random(report))))
+    return tuple(filter(None, (_random(report),)))
+
+
+def commands_of(report: Report) -> tuple[str, ...]:
+    """How to get at it, and to do it again: each command with what it is for."""
+    run, other = f"--run {report.run_id}", report.next_choice
+    return (
+        f"riwoactl export {run}  # the winner's files",
+        *((f"riwoactl export {run} --arch {other.place} --out DIR  # the next choice's",) if other is not None else ()),
+        f"riwoactl pareto {run}  # the best within every latency",
+        "riwoactl verify  # whether the journal is whole, and its digest",
+        f"riwoad --foreground --new-run --set run.seed={report.provenance.get('seed', 0)}"
+        "  # the same search again, with the same riwoa.toml, latency table and versions",
+        "riwoactl verify --against OTHER/journal.db  # whether the run in the state directory OTHER went the same way",
+    )
 
 
 def _limits(report: Report) -> str:
@@ -57,49 +71,45 @@ def _drift(report: Report) -> str:
     )
 
 
-def _believe_test(report: Report) -> str:
-    w = report.winner
-    if w is None or w.test is None or w.validation.error is None or not report.aim.is_accuracy:
+def _deploy(report: Report) -> str:
+    """The one to deploy, and the one where it does not serve."""
+    w, other = report.winner, report.next_choice
+    if w is None or w.latency_ms is None or other is None:
         return ""
-    gap = w.validation.value - w.test.value
-    error = ((w.test.error or 0.0) ** 2 + w.validation.error**2) ** 0.5
-    if gap <= _TRUSTED_ERRORS * error:
-        return ""
+    saved = 100 * (1 - other.latency_ms / w.latency_ms)
+    unless = (
+        f"{saved:.0f} % less time is worth up to {words.worst(other)} of accuracy (95 %, on the same test pictures)"
+    )
+    if _may_miss(report, w) and words.limit_is_sure(report, other.latency_ms, other.measured_high_ms):
+        unless = f"the limit must hold in every process, or {unless}"
+    clock = "not timed" if other.measured_ms is None else f"{words.milliseconds(other.measured_ms)} by the clock"
+    behind = words.points(w.validation.value - other.value.value)
     return (
-        f"Expect the test figure: validation is {100 * gap:.1f} points higher, because the winner is the best of "
-        f"{report.cost.evaluations:,} tries on it."
+        f"Deploy network {w.place}, unless {unless}: then network {other.place}, "
+        f"{words.milliseconds(other.latency_ms)} by the latency table ({clock}). On validation, which chose the "
+        f"winner, it is {behind} behind. `riwoactl export --run {report.run_id} --arch {other.place} --out DIR` "
+        "writes it."
     )
 
 
-def _faster(report: Report) -> str:
-    w = report.winner
-    if w is None or w.latency_ms is None:
-        return ""
-    fastest = min((p for p in report.alike if p.within), key=lambda p: p.latency_ms, default=None)
-    if fastest is None or fastest.latency_ms >= w.latency_ms:
-        return ""
-    saved = 1 - fastest.latency_ms / w.latency_ms
-    return (
-        f"A network that cannot be told from the winner {words.basis(report)} takes "
-        f"{words.milliseconds(fastest.latency_ms)} by the latency table, {100 * saved:.0f} % less than the winner's "
-        f"{words.milliseconds(w.latency_ms)} there: `riwoactl export --run {report.run_id} --arch {fastest.place}` "
-        f"writes it ({words.place(fastest.place)})."
-    )
+def _may_miss(report: Report, winner: Winner) -> bool:
+    high_ms = None if winner.timed is None else winner.timed.high_ms
+    return not words.limit_is_sure(report, winner.latency_ms or 0.0, high_ms)
 
 
 def _length(report: Report) -> str:
     total = report.cost.evaluations
-    if not report.steps or total < _IDLE_LEAST:
+    if not report.steps or total < _IDLE_LEAST or report.aim.whole_front:
         return ""
     last = report.steps[-1].evaluations
-    idle = total - last
-    if idle >= max(_IDLE_LEAST, _IDLE_SHARE * total):
-        enough = 10 * round(last * _ROOM / 10 + 0.5)
+    needed = max(last, report.next_choice.found_after if report.next_choice else 0)
+    if total - needed >= max(_IDLE_LEAST, _IDLE_SHARE * total):
+        enough = 10 * round(needed * _ROOM / 10 + 0.5)
         return (
-            f"Nothing has improved for the last {idle:,} of {total:,} evaluations{_late_equals(report)}: for the "
-            f"best value alone {enough:,} are enough next time (`run.evaluations = {enough}`)."
+            f"The search had converged: the last {total - last:,} of {total:,} evaluations found nothing better"
+            f"{_neighbours(report)}. Next time {enough:,} are enough (`run.evaluations = {enough}`)."
         )
-    if idle <= _LATE_SHARE * total:
+    if total - last <= _LATE_SHARE * total:
         risen = _late_rise(report)
         if risen:
             return (
@@ -109,22 +119,12 @@ def _length(report: Report) -> str:
     return ""
 
 
-def _late_equals(report: Report) -> str:
-    """What came after the best without beating it: networks as good and faster; "" where there are none."""
-    w = report.winner
-    if w is None or w.latency_ms is None:
+def _neighbours(report: Report) -> str:
+    """What the neighbours of the best say of that it is the best; "" where they were not tried, or one was better."""
+    polish = _credit(report, "polish")
+    if polish is None or polish.wins:
         return ""
-    last = _generation(report.steps[-1].place)
-    later = [p for p in report.alike if p.latency_ms < w.latency_ms and _generation(p.place) > last]
-    if not later:
-        return ""
-    fastest = words.milliseconds(min(p.latency_ms for p in later))
-    many = "a network" if len(later) == 1 else f"{len(later)} networks"
-    return f", though they brought {many} as good and faster (down to {fastest} by the table)"
-
-
-def _generation(place: str) -> int:
-    return int(place.partition("/")[0])
+    return f", not even among {polish.proposals:,} neighbours of the best that were tried at the end"
 
 
 def _late_rise(report: Report) -> str:
@@ -136,10 +136,13 @@ def _late_rise(report: Report) -> str:
 
 def _range(report: Report) -> str:
     for gene in report.genes:
+        explains = f"{gene.gene} explains {100 * gene.share:.0f} % of how {report.aim.metric} differs over the space"
         if gene.share >= _MATTERS and gene.at_end:
+            return f"{explains}, and the winner has its {gene.at_end} choice ({gene.chosen}): consider a larger range."
+        if gene.share >= _DECIDES:
             return (
-                f"{gene.gene} explains {100 * gene.share:.0f} % of what {report.aim.metric} varies over the space, and "
-                f"the winner has its {gene.at_end} choice ({gene.chosen}): consider a larger range."
+                f"{explains}, and the winner has {gene.chosen}: a space with that choice alone spends every "
+                "evaluation on what is left."
             )
     return ""
 
@@ -148,9 +151,11 @@ def _pictures(report: Report) -> str:
     w = report.winner
     if w is None or not report.aim.is_accuracy or w.validation.error is None or w.validation.error < _COARSE:
         return ""
+    if w.validation.at_most:
+        return ""
     return (
-        f"The validation accuracy is known to ± {100 * w.validation.error:.1f} points only: more validation pictures "
-        "would choose more surely."
+        f"The validation accuracy is known to ± {100 * Z95 * w.validation.error:.1f} points only (95 %): more "
+        "validation pictures would choose more surely."
     )
 
 
@@ -171,39 +176,36 @@ def _failures(report: Report) -> str:
     )
 
 
-def _without_model(report: Report) -> str:
-    """Whether another operator does so much better than the model that it may be left out."""
-    model = _credit(report, "semantic")
-    others = [c for c in report.operators if c.operator not in ("semantic", "placebo") and c.proposals >= 10]
-    best = max(others, key=lambda c: c.win_rate or 0.0, default=None)
-    if model is None or best is None or best.low <= model.high:
-        return ""
-    return (
-        f"{_said(model)}; those of the kind '{operator_words(best.operator)}' do in {_rate(best)}, which is clearly "
-        "more: a run without the model may be as good."
-    )
-
-
 def _model(report: Report) -> str:
-    """Whether the model's proposals can be told from chance's."""
+    """Whether the language model's proposals pay, by random changes in its place and by the other operators."""
     model, chance = _credit(report, "semantic"), _credit(report, "placebo")
     if model is None:
         return ""
-    said = _said(model)
-    if chance is not None:
-        verdict = "surely better" if model.low > chance.high else "not surely better"
-        few = words.few(chance.proposals)
-        return f"{said}: {verdict} than random changes of the same kind, which do in {_rate(chance)}{few}."
-    return f"{said}; no proposals were left to chance, so there is no saying whether that is much."
+    others = [c for c in report.operators if c.operator not in ("semantic", "placebo") and c.proposals >= 10]
+    best = max(others, key=lambda c: c.win_rate or 0.0, default=None)
+    said = f"The language model's proposals beat their parents in {_rate(model)}"
+    if report.learning.writing_s >= 1:
+        said = (
+            f"The language model wrote for {duration(report.learning.writing_s)}; its proposals beat their parents in "
+        )
+        said += _rate(model)
+    without = 'a run without it (`cognition.provider = "none"`) may be as good'
+    if best is not None and best.low > model.high:
+        return f"{said}; those of the kind '{operator_words(best.operator)}' do in {_rate(best)}: {without}."
+    more = "a larger `search.placebo_share` would tell"
+    if chance is None:
+        return f"{said}; nothing was left to chance in its place, so whether that is much is not known: {more}."
+    versus = f"random changes in its place in {_rate(chance)}"
+    if model.low > chance.high:
+        return f"{said}, {versus}: it helped."
+    if chance.low > model.high:
+        return f"{said}, {versus}, which is more: {without}."
+    return f"{said}, {versus}. Whether it helps is not known: {more}; {without}."
 
 
 def _credit(report: Report, operator: str) -> OperatorCredit | None:
     """What an operator brought; None where it proposed nothing."""
     return next((c for c in report.operators if c.operator == operator and c.proposals), None)
-
-
-def _said(model: OperatorCredit) -> str:
-    return f"The language model's proposals beat their parents in {_rate(model)}"
 
 
 def _rate(credit: OperatorCredit) -> str:
@@ -215,12 +217,12 @@ def _random(report: Report) -> str:
     s, w = report.shadow, report.winner
     if w is None or not s.middle or not w.within or s.evaluations[-1] < report.cost.evaluations:
         return ""
-    ahead = w.validation.value - s.middle[-1]
-    ahead = -ahead if report.aim.lowered else ahead
-    better = w.validation.value < s.low[-1] if report.aim.lowered else w.validation.value > s.high[-1]
-    if better:
-        return (
-            f"Random search would be {words.difference(report.aim, ahead).lstrip('+')} behind after as many "
-            "evaluations: the search paid."
-        )
-    return "Random search would have come as far with as many evaluations: there was little to find within the limits."
+    a = report.aim
+    low, high = words.value(a, s.low[-1]), words.value(a, s.high[-1])
+    told = (
+        f"Random search was not run. By {s.source}, its best after {s.evaluations[-1]:,} evaluations within the limit "
+        f"would be about {words.value(a, s.middle[-1])} (95 %: {low} to {high})"
+    )
+    better = w.validation.value < s.low[-1] if a.lowered else w.validation.value > s.high[-1]
+    beside = "better than that" if better else "no better than that"
+    return f"{told}; the winner's {words.value(a, w.validation.value)} is {beside}."

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from riwoa.report.facts import Incident
+from riwoa.text import duration
 from riwoa_storage.events import (
     AdapterAccepted,
     AdapterRejected,
@@ -15,6 +16,7 @@ from riwoa_storage.events import (
     DeadlineReached,
     Event,
     LatencyDrift,
+    ModelChanged,
     RunResumed,
     SearchConverged,
     SpaceExhausted,
@@ -38,6 +40,12 @@ class Course:
         self.evaluations = [0, *(int(s.counters.get("evaluations", 0)) for s in summaries)]
         self.seconds = [0.0, *accumulate(s.duration_s for s in summaries)]
         self.ended_unix_s = self._committed[-1] if self._committed else run.created_unix_s
+        self._began_unix_s = run.created_unix_s
+
+    def idle_before(self, event: Event) -> float:
+        """Seconds from the last generation that was committed before an event, or the run's begin, to the event."""
+        at = self.at(event.created_unix_s)
+        return max(0.0, event.created_unix_s - (self._committed[at - 1] if at else self._began_unix_s))
 
     def at(self, unix_s: float) -> int:
         """How many generations were committed by then."""
@@ -54,14 +62,19 @@ def incidents_of(reader: JournalReader, run: RunRecord, course: Course) -> tuple
     """What happened to a run, oldest first; of very many the newest."""
     found = []
     for event in reader.events(run.run_id):
-        told = _told(event)
+        told = _told(event, course)
         if told is not None:
             at = course.of(event)
             found.append(Incident(course.evaluations[at], course.seconds[at], *told))
     return tuple(found[-_MOST_INCIDENTS:])
 
 
-def _told(event: Event) -> tuple[str, str] | None:
+def stopped_s(reader: JournalReader, run: RunRecord, course: Course) -> float:
+    """For how long the daemon was stopped in the middle of a run, or had not committed anything since its start."""
+    return sum(course.idle_before(event) for event in reader.events(run.run_id, RunResumed))
+
+
+def _told(event: Event, course: Course) -> tuple[str, str] | None:
     """Kind and words of an event that a chart marks; None for others."""
     match event:
         case AdapterAccepted():
@@ -72,10 +85,15 @@ def _told(event: Event) -> tuple[str, str] | None:
             return "incident", f"a training of the language model failed: {reason}"
         case AdapterUnusable(reason=reason):
             return "incident", f"an adapter gave way to the one before: {reason}"
+        case ModelChanged(model=model, former_model=former):
+            return "incident", f"the server answered with another model: {model}, {former} before"
         case ConfigApplied(changed=changed):
             return "reload", f"configuration reloaded: {_changes(changed)}"
         case RunResumed():
-            return "incident", "the daemon was stopped, and went on with the run"
+            return (
+                "incident",
+                f"the daemon had ended, and was started again after {duration(course.idle_before(event))}",
+            )
         case DeadlineReached():
             return "end", "the deadline ended the run"
         case SpaceExhausted():

@@ -11,22 +11,30 @@ from typing import Any
 
 from riwoa_storage.records import Json
 
-SCHEMA = 1
+SCHEMA = 2
+Z95 = 1.959963984540054  # standard errors to either side of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A value with its standard error, on how many pictures and in how many views of each.
 
-    ``error`` is None where nobody knows it. ``views_told`` says whether it was taken from the answers to each view;
-    otherwise the views of a picture count as one.
+    ``error`` is None where nobody knows it; ``at_most`` where it is an upper bound, since nobody knows how far the
+    views of a picture agree.
     """
 
     value: float
     error: float | None = None
     pictures: int | None = None
     views: int = 1
-    views_told: bool = False
+    at_most: bool = False
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of an accuracy; None where no error is known."""
+        if self.error is None:
+            return None
+        return max(0.0, self.value - Z95 * self.error), min(1.0, self.value + Z95 * self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +93,34 @@ class Ancestor:
 
 
 @dataclass(frozen=True, slots=True)
+class LineShare:
+    """What an operator's steps on the winner's line brought: how many there are, and what they gained together."""
+
+    operator: str
+    steps: int
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """An export of the winner that lies in the state directory.
+
+    ``names`` of its files, what the network ``takes``, and its ``accuracy`` as exported, on the ``split``'s pictures.
+    """
+
+    names: tuple[str, ...] = ()
+    takes: str = ""
+    accuracy: float | None = None
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Winner:
     """The network to deploy.
 
     Attributes:
         name: 16 hexadecimal digits; ``riwoactl show`` takes them.
-        place: "generation/slot" in the journal.
+        place: "generation/slot" in the journal: its name in a report.
         operator: that proposed it.
         validation: what chose it.
         test: on pictures that chose nothing; None where there are none, and then ``untested`` may say why.
@@ -106,6 +136,10 @@ class Winner:
         from_largest: what differs from the largest network of the space; None where the space is not known.
         descent: from its first ancestor to itself; of a long one the first and the last.
         ancestors: how many there are.
+        first: the first ancestor's value; None where that cannot be said.
+        line: what the steps of the whole descent gained, by operator, those first that gained most.
+        ties: other networks within the latency target with the same value; None where nobody counted.
+        files: of the export in the state directory.
         note: what people should know of the timing; "" for nothing.
     """
 
@@ -126,6 +160,10 @@ class Winner:
     from_largest: tuple[Change, ...] | None
     descent: tuple[Ancestor, ...]
     ancestors: int
+    first: float | None
+    line: tuple[LineShare, ...]
+    ties: int | None
+    files: Files
     note: str
 
 
@@ -137,25 +175,36 @@ class FrontPoint:
         place: "generation/slot", as ``riwoactl export --arch`` takes it.
         value: as the search saw it, with its error.
         latency_ms: by the table.
-        measured_ms: by the clock.
+        measured_ms: by the clock; None where it was not timed.
+        measured_high_ms: what another process may take by the clock, at most.
         test: on pictures that chose nothing.
         less: than the winner by so much, on the same pictures; on validation where nothing was tested.
         less_error: of that.
         alike: whether it cannot be told from the winner.
         within: whether it keeps every limit.
         is_winner: whether it is the winner.
+        found_after: how many evaluations.
     """
 
     place: str
     value: Judged
     latency_ms: float
     measured_ms: float | None
+    measured_high_ms: float | None
     test: Judged | None
     less: float | None
     less_error: float | None
     alike: bool
     within: bool
     is_winner: bool
+    found_after: int
+
+    @property
+    def behind(self) -> tuple[float, float] | None:
+        """The 95 % interval of ``less``; None where its error is not known."""
+        if self.less is None or self.less_error is None:
+            return None
+        return self.less - Z95 * self.less_error, self.less + Z95 * self.less_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +236,11 @@ class Shadow:
     Attributes:
         source: in words; "" where nothing can be said.
         evaluations: of the points below.
-        low: tenth percentile of the best.
+        low: lower end of the best's 95 % interval.
         middle: median.
-        high: ninetieth percentile.
+        high: upper end.
         front: (milliseconds, value) of the median front of random search at all the run's evaluations.
+        fit: share of the values' spread that the linear model explains; None where the source is another.
     """
 
     source: str
@@ -199,14 +249,15 @@ class Shadow:
     middle: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     front: tuple[tuple[float, float], ...] = ()
+    fit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorCredit:
     """What one operator's proposals brought.
 
-    ``win_rate`` counts children fitter than their parent, with the 95 % interval by Wilson; ``best_gain`` is how much
-    the best so far rose by its proposals, and ``best_steps`` how often.
+    ``win_rate`` counts children fitter than their parent, with the 95 % interval by Wilson; ``gain`` is what the wins
+    gained over their parents together. What of it reached the winner is ``Winner.line``.
     """
 
     operator: str
@@ -216,8 +267,6 @@ class OperatorCredit:
     low: float
     high: float
     gain: float
-    best_gain: float
-    best_steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,15 +295,30 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerUse:
+    """A language model on a server: who answered, by its own word, tokens read and written, and their cost if known."""
+
+    answered: tuple[str, ...]
+    tokens_in: int
+    tokens_out: int
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Learning:
-    """The language model's part; ``model`` is "" where there was none."""
+    """The language model's part. ``model`` is "" where there was none, ``server`` None where it was here.
+
+    Its batches took ``writing_s`` together.
+    """
 
     model: str
     requests: int
     successes: int
+    writing_s: float
     trainings: tuple[Training, ...]
     failed: tuple[str, ...]
     samples: tuple[Sample, ...]
+    server: ServerUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,13 +387,18 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What the run looks for; ``whole_front`` where that is the best within every latency, not within one."""
+    """What the run looks for.
+
+    ``whole_front`` where that is the best within every latency, not within one; ``chosen_ms`` where nobody set the
+    latency target, and riwoa chose it.
+    """
 
     metric: str
     lowered: bool
     target_ms: float | None
     limits: tuple[str, ...]
     whole_front: bool = False
+    chosen_ms: bool = False
 
     @property
     def is_accuracy(self) -> bool:
@@ -358,7 +427,21 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the run cost: evaluations in full, failures, generations, working seconds, from when to when."""
+    """What the run cost.
+
+    Attributes:
+        evaluations: in full.
+        failures: of these.
+        generations: committed ones.
+        working_s: of the generations together.
+        began_unix_s: when it began.
+        ended_unix_s: when the last thing happened to it.
+        candidates: that the search proposed.
+        repeats: of these, whose answer was known.
+        dropped: of these, given up on a cheaper evaluation.
+        changed: of these, that were made by changing an earlier network; None where that was not counted.
+        stopped_s: from the daemon's ends to its next starts, together.
+    """
 
     evaluations: int
     failures: int
@@ -366,6 +449,11 @@ class Cost:
     working_s: float
     began_unix_s: float
     ended_unix_s: float
+    candidates: int
+    repeats: int
+    dropped: int
+    changed: int | None
+    stopped_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,6 +499,16 @@ class Report:
     def alike(self) -> tuple[FrontPoint, ...]:
         """Networks of the front that cannot be told from the winner."""
         return tuple(point for point in self.front if point.alike)
+
+    @property
+    def next_choice(self) -> FrontPoint | None:
+        """What to deploy where the winner does not serve: the fastest that test pictures cannot tell from it."""
+        w = self.winner
+        if w is None or w.latency_ms is None:
+            return None
+        tested = [point for point in self.alike if point.within and point.test is not None]
+        faster = [point for point in tested if point.latency_ms < w.latency_ms]
+        return min(faster, key=lambda point: point.latency_ms, default=None)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

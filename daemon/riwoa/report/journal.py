@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.report.landscape import Sample, known_indices, same_space, spread_evenly
-from riwoa.run.front import Front, read_front
 from riwoa.run.limits import journaled_objective
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.space import IntArray, SpaceError
@@ -32,6 +32,9 @@ class Columns:
         values: larger is better.
         latencies_ms: 0 where none is known.
         uniform: whether it was drawn before the search chose anything.
+        candidates: how many the search proposed, in whatever they ended.
+        repeats: of these, whose answer was known.
+        dropped: of these, given up on a cheaper evaluation.
     """
 
     generations: IntArray
@@ -39,6 +42,9 @@ class Columns:
     values: FloatArray
     latencies_ms: FloatArray
     uniform: npt.NDArray[np.bool_]
+    candidates: int
+    repeats: int
+    dropped: int
 
     def places(self, numbers: Iterable[int]) -> list[Place]:
         """Where these stand."""
@@ -53,13 +59,16 @@ def read_summaries(reader: JournalReader, run: RunRecord) -> list[GenerationSumm
 def read_columns(reader: JournalReader, run: RunRecord, objective: Objective) -> Columns:
     """The columns of a run. Not checked, as a picture need not be; a run with a metric of its own is read whole."""
     rows: list[tuple[int, int, float, float, bool]] = []
+    ends: Counter[tuple[str, bool]] = Counter()
     if objective.raised == "accuracy":
         for p in reader.history.points(run.run_id):
+            ends[p.status, p.cache_hit] += 1
             if p.status == "ok" and p.accuracy is not None:
                 value = -p.accuracy if objective.lowered else p.accuracy
                 rows.append((p.generation, p.slot, value, p.latency_ms or 0.0, p.operator in _UNIFORM))
     else:
         for generation, i in reader.individuals(run.run_id):
+            ends[i.status, i.cache_hit] += 1
             value = objective.value(i.metrics)
             if i.status == "ok" and math.isfinite(value):
                 latency_ms = float(i.metrics.get("latency_ms") or 0.0)
@@ -71,17 +80,10 @@ def read_columns(reader: JournalReader, run: RunRecord, objective: Objective) ->
         np.array(values, dtype=np.float64),
         np.array(latencies, dtype=np.float64),
         np.array(uniform, dtype=np.bool_),
+        candidates=ends.total(),
+        repeats=sum(count for (_, repeat), count in ends.items() if repeat),
+        dropped=sum(count for (status, repeat), count in ends.items() if status == "dropped" and not repeat),
     )
-
-
-def read_report_front(reader: JournalReader, run: RunRecord, columns: Columns, objective: Objective) -> Front:
-    """The front of a run; only what can be on it is read whole, where value and latency alone decide that."""
-    if objective.constraints or not np.all(columns.latencies_ms > 0):
-        return read_front(reader, run)
-    order = np.lexsort((-columns.values, columns.latencies_ms))
-    values = columns.values[order]
-    able = np.sort(order[values >= np.maximum.accumulate(values)])
-    return read_front(reader, run, _records(reader, run, columns.places(able.tolist())))
 
 
 def _records(reader: JournalReader, run: RunRecord, places: list[Place]) -> list[tuple[int, IndividualRecord]]:

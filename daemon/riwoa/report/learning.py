@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from riwoa.report.facts import Learning, Sample, Training
-from riwoa_storage.events import CognitionProvided, TrainingFailed
+from riwoa.config.loading import from_journal
+from riwoa.report.facts import Learning, Sample, ServerUse, Training
+from riwoa_storage.events import CognitionProvided, TokensSpent, TrainingFailed
 from riwoa_storage.history import JudgedReply
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord
 
 _NEWEST_REPLIES = 400  # among which samples are looked for
-_SAMPLES_EACH = 2
 _MOST_CHARACTERS = 1_200
 _MOST_LOSSES = 400
 
@@ -27,10 +27,23 @@ def learning_of(reader: JournalReader, run: RunRecord, counters: Json) -> Learni
         model=str(provided[-1].model) if provided else str(run.provenance.get("model") or ""),
         requests=requests,
         successes=int(counters.get("successes", 0)),
+        writing_s=reader.seconds.writing(run.run_id, 0, 1 << 62) if requests else 0.0,
         trainings=tuple(map(_training, adapters)),
         failed=tuple(failed),
         samples=_samples(replies),
+        server=_server_use(reader, run),
     )
+
+
+def _server_use(reader: JournalReader, run: RunRecord) -> ServerUse | None:
+    """What a model on a server cost, by the prices in force last; None where there was none."""
+    spent = reader.events(run.run_id, TokensSpent)
+    if not spent:
+        return None
+    tokens_in, tokens_out = sum(e.tokens_in for e in spent), sum(e.tokens_out for e in spent)
+    settings = from_journal(reader.config_revisions(run.run_id)[-1].config).cognition.http
+    answered = tuple(dict.fromkeys(e.model for e in spent if e.model is not None))
+    return ServerUse(answered, tokens_in, tokens_out, settings.cost(tokens_in, tokens_out))
 
 
 def _training(adapter: AdapterRecord) -> Training:
@@ -54,13 +67,15 @@ def _loss(measured: Any) -> float | None:
 
 
 def _samples(replies: list[JudgedReply]) -> tuple[Sample, ...]:
-    """Texts of the bare model and of the trained one, of each those that brought most, then the newest."""
+    """Texts of the bare model and of the trained one: of each the one that brought most, and the newest that lost."""
     found: list[Sample] = []
     for adapted in (False, True):
         texts = [r for r in replies if r.reply is not None and r.reply.text]
         mine = [r for r in texts if (r.request.adapter_sha256 is not None) == adapted]
-        mine.sort(key=lambda r: (-(r.gain if r.gain is not None else -1.0), -r.request.generation, r.request.slot))
-        found += [_sample(reply, adapted) for reply in mine[:_SAMPLES_EACH]]
+        mine.sort(key=lambda r: (r.request.generation, r.request.slot))
+        won = max((r for r in mine if (r.gain or 0.0) > 0), key=lambda r: r.gain or 0.0, default=None)
+        lost = next((r for r in reversed(mine) if (r.gain or 0.0) <= 0), None)
+        found += [_sample(reply, adapted) for reply in (won, lost) if reply is not None]
     return tuple(found)
 
 

@@ -16,17 +16,17 @@ _MOST_TEXT = 4_000
 
 def render(report: Report) -> str:
     """The document."""
-    head = [f"# riwoa: what run {report.run_id} found", "", f"It looked for {_text(words.aim(report))}."]
-    head += [line for told in (words.task(report), words.errors(report)) if told for line in ("", _text(told))]
-    if told := words.since(report):
-        head += ["", _text(told)]
+    aim = f"riwoa searched for the network with {words.aim(report)}."
+    head = [f"# riwoa: what run {report.run_id} found"]
+    told = (aim, words.task(report), words.conventions(report), words.since(report))
+    head += [line for sentence in told if sentence for line in ("", _text(sentence))]
     if report.winner is None:
         return "\n".join([*head, "", "No network was evaluated yet.", ""])
     parts = (
         _answers(report, report.winner),
         _list("What to do next", report.advice),
-        _winner(report, report.winner),
         _alike(report),
+        _winner(report, report.winner),
         _course(report),
         _front(report),
         _descent(report, report.winner),
@@ -62,32 +62,25 @@ def _answers(report: Report, winner: Winner) -> list[str]:
 
 def _winner(report: Report, winner: Winner) -> list[str]:
     test = "none" if winner.test is None else words.judged(report.aim, winner.test)
-    own = "" if winner.test is None or winner.test.pictures is None else f" on {winner.test.pictures:,} pictures"
-    rows = [
-        f"validation {words.validated(report, winner)}; test {test}{own}",
-        f"latency {words.latency(winner)}, {words.latency_source(report)}",
-        f"beside its parent: {'; '.join(map(words.change, winner.from_parent)) or 'nothing differs'}",
-    ]
+    rows = [f"validation {words.validated(report, winner)}; test {test}", f"latency {words.latency(winner)}"]
     if winner.from_largest is not None:
-        changes = "; ".join(map(words.change, winner.from_largest))
-        rows.append(f"beside the largest network of the space: {changes or 'nothing differs'}")
+        rows.append(
+            f"against the largest network of the space: {'; '.join(words.changes(winner.from_largest)) or 'the same'}"
+        )
+    rows += list(filter(None, (words.tie(report, winner), winner.note)))
     layers = [(layer.name, f"{layer.ms:.4f} ms") for layer in winner.layers]
     return [*_list("The winner", rows), *(["", *_table(("layer", "time"), layers)] if layers else [])]
 
 
 def _alike(report: Report) -> list[str]:
     rows = words.alike_rows(report)
-    told = ["", "## As good as the winner", "", _text(words.alternatives(report))]
+    told = ["", "## The next choices", "", _text(words.alternatives(report))]
     return [*told, "", *_table(words.alike_head(report), rows)] if rows else told
 
 
 def _course(report: Report) -> list[str]:
-    told = [f"It cost {words.cost(report)}, in {report.cost.generations:,} generations."]
-    if report.shadow.source and report.shadow.middle:
-        reached, after = words.value(report.aim, report.shadow.middle[-1]), report.shadow.evaluations[-1]
-        told.append(f"Random search: about {reached} after {after:,} evaluations, {report.shadow.source}.")
-    told += [f"evaluation {i.evaluations:,}: {i.words}" for i in report.incidents]
-    return _list("How the search went", (*told, *report.findings, *report.remarks))
+    told = [f"evaluation {i.evaluations:,}: {i.words}" for i in report.incidents]
+    return _list("How the search went", (words.counted(report), *told, *report.findings, *report.remarks))
 
 
 def _front(report: Report) -> list[str]:
@@ -96,32 +89,41 @@ def _front(report: Report) -> list[str]:
         for p in report.front
     ]
     head = ("network", "latency by the table", words.judged_on(report), "")
-    told = _text(words.front_caption(report, drawn=False).strip())
-    return ["", "## What another latency would cost", "", told, "", *_table(head, rows)]
+    return [
+        "",
+        "## What another latency would cost",
+        "",
+        _text(words.front_caption(report).strip()),
+        "",
+        *_table(head, rows),
+    ]
 
 
 def _descent(report: Report, winner: Winner) -> list[str]:
     steps = [
-        (a.place, operator_words(a.operator), "" if a.gain is None else words.difference(report.aim, a.gain))
+        (
+            a.place,
+            operator_words(a.operator),
+            "" if a.gain is None else words.difference(report.aim, a.gain),
+            "; ".join(words.changes(a.changes)),
+        )
         for a in winner.descent
     ]
     credit = [
         (
             operator_words(c.operator),
             f"{c.proposals:,}",
-            words.percent(c.win_rate or 0.0),
-            words.difference(report.aim, c.best_gain),
+            f"{c.wins:,}",
+            f"{words.percent(c.low)} to {words.percent(c.high)}",
         )
         for c in report.operators
     ]
-    head = ("operator", "proposals", "fitter than parent", "raised the best by")
+    head = ("by", "proposals", "fitter than what they changed", "95 %")
     return [
         "",
         "## Where it came from",
         "",
-        "'at' is generation/slot in the journal.",
-        "",
-        *_table(("at", "by", "gain over its parent"), steps),
+        *_table(("network", "by", "gain over its parent", "what changed"), steps),
         *(["", *_table(head, credit), "", _text(words.glossary(report))] if credit else []),
     ]
 

@@ -10,12 +10,16 @@ from riwoa.operators import operator_words
 from riwoa.paths import shipped
 from riwoa.report import charts, words
 from riwoa.report.facts import Change, Report, Training, Winner
-from riwoa.text import duration, measured, printable
+from riwoa.text import measured, printable
 
 START = "<!doctype html>\n<!-- riwoa report -->"
 _MOST_TEXT = 4_000
-_CHANGES_TOLD, _CHANGES_IN_CELL = 6, 3
+_CHANGES_TOLD = 6
 _NO_PARENT = "It has no parent: it was drawn at random."
+_BEGUN = "What came before a twentieth of the evaluations is left out where it lies far below."
+_UNCHECKED = "Whether the device still runs as this table says was NOT checked in this run: `riwoactl lut drift` does."
+_FRONT_ROWS = 100
+_LOSS_KEYS = (("best", "line", "accepted"), ("incident", "line", "rejected"))
 _LONG_CELL = 24  # letters, beyond which a cell of a table is broken into lines
 _KINDS = ("training", "reload", "incident", "end")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # of a page that loads nothing and runs nothing
@@ -26,8 +30,8 @@ def render(report: Report) -> str:
     sections = (
         _short(report),
         _advice(report),
-        _winner(report),
         _alike(report),
+        _winner(report),
         _course(report),
         _front(report),
         _origin(report),
@@ -65,26 +69,46 @@ def _p(sentence: str, kind: str = "") -> str:
     return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{prose(sentence)}</p>" if sentence else ""
 
 
-def _figure(chart: str, caption: str, keys: Iterable[tuple[str, str]] = ()) -> str:
+def _figure(chart: str, caption: str, keys: Iterable[tuple[str, str, str]] = ()) -> str:
+    """A chart with its legend, (colour, form, words) a key, and its caption."""
     if not chart:
         return ""
-    # A square never stands on another line than its words.
-    legend = " ".join(f'<span class="named"><span class="key of-{of}"></span>{text(name)}</span>' for of, name in keys)
-    return f"<figure>{chart}<figcaption>{prose(caption)}{legend}</figcaption></figure>"
+    named = [
+        f'<span class="named"><span class="key {form} of-{of}"></span>{text(name)}</span>' for of, form, name in keys
+    ]
+    legend = f'<div class="legend">{" ".join(named)}</div>' if named else ""
+    told = f"<figcaption>{prose(caption)}</figcaption>" if caption else ""
+    return f"<figure>{chart}{legend}{told}</figure>"
+
+
+def _beside(left: str, right: str) -> str:
+    """Two things side by side, on a phone one below the other."""
+    return f'<div class="charts"><div>{left}</div><div>{right}</div></div>'
+
+
+def _details(summary: str, *parts: str) -> str:
+    """What is folded away; "" where there is nothing."""
+    inner = "".join(parts)
+    return f"<details><summary>{text(summary)}</summary>{inner}</details>" if inner else ""
 
 
 def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; on a phone each row is a card, whose cells name their columns."""
     top = "".join(f"<th>{text(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    # On a phone it is scrolled sideways, by keyboard too.
-    named = "table: " + ", ".join(filter(None, head))
-    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{text(named)}">'
-    return f"{opening}<table><tr>{top}</tr>{body}</table></div>"
+    body = "".join(
+        "<tr>" + "".join(_cell(name, found) for name, found in zip(head, row, strict=True)) + "</tr>" for row in rows
+    )
+    if not body:
+        return ""
+    # Where it is wider than its room it is scrolled sideways, by keyboard too.
+    named = text("table: " + ", ".join(filter(None, head)))
+    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{named}">'
+    return f'{opening}<table><tr class="head">{top}</tr>{body}</table></div>'
 
 
-def _cell(found: str) -> str:
+def _cell(name: str, found: str) -> str:
     kind = ' class="long"' if len(found) > _LONG_CELL else ""
-    return f"<td{kind}>{text(found)}</td>"
+    return f'<td{kind} data-name="{text(name)}">{text(found)}</td>' if found else '<td class="none"></td>'
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> str:
@@ -95,16 +119,15 @@ def _pairs(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _short(report: Report) -> str:
-    """The four questions that a reader comes with."""
+    """The questions that a reader comes with."""
     state = {"running": "is still running", "finished": "is finished", "abandoned": "was given up"}[report.status]
     head = (
         f"<h1>riwoa: what run {report.run_id} found</h1>"
         + _p(
-            f"The search {state}. It looked for {words.aim(report)}. Written {words.moment(report.made_unix_s)}.",
+            f"riwoa searched for the network with {words.aim(report)}. The search {state}. {words.task(report)} "
+            f"Written {words.moment(report.made_unix_s)}.",
             "soft",
         )
-        + _p(words.task(report))
-        + _p(words.errors(report), "soft")
         + _p(words.since(report))
     )
     winner = report.winner
@@ -114,7 +137,7 @@ def _short(report: Report) -> str:
         f'<div><div class="ask">{text(ask)}</div><div class="big">{text(big)}</div>{_p(rest, "soft")}</div>'
         for ask, big, rest in words.answers(report, winner)
     )
-    return f'{head}<section><div class="answers">{answers}</div></section>'
+    return f'{head}<section><div class="answers">{answers}</div>{_p(words.conventions(report), "soft")}</section>'
 
 
 def _advice(report: Report) -> str:
@@ -127,89 +150,87 @@ def _winner(report: Report) -> str:
     w = report.winner
     if w is None:
         return ""
-    keys = [("k3", "kernel 3"), ("k5", "kernel 5"), ("k7", "kernel 7"), ("rest", "stem, head")]
-    told = "Each block as wide as its share of the latency, as high as its expansion."
+    kernels = [("k3", "3"), ("k5", "5"), ("k7", "7")]
+    keys = [(key, "square", f"kernel {size}") for key, size in kernels]
+    keys.append(("rest", "square", "first and last layers"))
+    drawn = _figure(charts.layers(w.layers), "Each block as wide as its time by the latency table.", keys)
     largest = ""
     if w.from_largest is not None:
-        changes = _changes(w.from_largest, "It is the largest network of the space.")
-        largest = f"<h3>Beside the largest network of the space</h3>{changes}"
+        told = _changes(w.from_largest, "It is the largest network of the space.")
+        largest = f"<h3>Against the largest network of the space</h3>{told}"
     return _section(
         "The winner",
-        _pairs(_winner_rows(report, w)),
-        _figure(charts.layers(w.layers), told, keys),
-        _layer_table(w),
-        "<h3>Beside its parent</h3>",
-        _changes(w.from_parent, _NO_PARENT if w.ancestors == 0 else "Nothing differs."),
-        largest,
+        _beside(_pairs(_winner_rows(report, w)), f"{drawn}{_layer_table(w)}{largest}"),
     )
 
 
 def _winner_rows(report: Report, w: Winner) -> list[tuple[str, str]]:
     further = {k: v for k, v in w.metrics.items() if k in ("macs", "parameters") or k.startswith("energy")}
-    test = words.judged(report.aim, w.test) if w.test is not None else f"none{': ' if w.untested else ''}{w.untested}"
+    exported = "" if w.files.accuracy is None else f"{words.value(report.aim, w.files.accuracy)} on {w.files.split}"
     return [
-        ("name", f"{w.name}; {words.place(w.place)} of the journal"),
-        ("test", test),
+        ("name", f"{w.place}, or {w.name}"),
+        ("test", words.judged(report.aim, w.test) if w.test is not None else w.untested or "none"),
         ("validation", words.validated(report, w)),
-        ("latency", f"{words.latency(w)}: {words.latency_source(report)}"),
-        ("limits", words.kept(report, w)),
+        ("exported", exported),
+        ("latency", words.latency(w)),
         *((name, measured(name, value)) for name, value in further.items() if isinstance(value, int | float)),
+        ("takes", w.files.takes),
+        ("chosen", words.tie(report, w)),
         ("note", w.note),
     ]
 
 
 def _layer_table(w: Winner) -> str:
-    if not w.layers:
-        return ""
     rows = [
         (layer.name, f"{layer.ms:.4f} ms", "" if layer.kernel is None else str(layer.kernel), str(layer.expand or ""))
         for layer in w.layers
     ]
-    table = _rows(("layer", "time", "kernel", "expansion"), rows)
-    return f"<details><summary>The layers as a table</summary>{table}</details>"
+    return _details("The layers as a table", _rows(("layer", "time", "kernel", "expansion"), rows))
 
 
-def _changes(changes: Sequence[Change], none: str) -> str:
-    if not changes:
+def _changes(changes: tuple[Change, ...], none: str) -> str:
+    found = words.changes(changes)
+    if not found:
         return _p(none)
-    first = _p("; ".join(map(words.change, changes[:_CHANGES_TOLD])) + ".")
-    if len(changes) <= _CHANGES_TOLD:
+    first = _p("; ".join(found[:_CHANGES_TOLD]) + ".")
+    if len(found) <= _CHANGES_TOLD:
         return first
-    rest = _p("; ".join(map(words.change, changes[_CHANGES_TOLD:])) + ".")
-    return f"{first}<details><summary>and {len(changes) - _CHANGES_TOLD} more</summary>{rest}</details>"
+    return first + _details(f"and {len(found) - _CHANGES_TOLD} more", _p("; ".join(found[_CHANGES_TOLD:]) + "."))
 
 
 def _alike(report: Report) -> str:
     if report.winner is None:
         return ""
-    rows = words.alike_rows(report)
-    table = _rows(words.alike_head(report), rows) if rows else ""
-    how = f"`riwoactl export --run {report.run_id} --arch NETWORK` writes any of them; its name is generation/slot."
-    how = how if rows else ""
-    return _section("As good as the winner", _p(words.alternatives(report)), table, _p(how, "soft"))
+    chart = _figure(
+        charts.against_winner(report), "", [("alike", "box", "difference"), ("alike", "line", "95 % interval")]
+    )
+    table = _rows(words.alike_head(report), words.alike_rows(report))
+    told = _p(words.alternatives(report))
+    return _section("The next choices", told, _beside(chart, table) if chart else table)
 
 
 def _course(report: Report) -> str:
     if not report.steps:
         return ""
     seen = {incident.kind for incident in report.incidents}
-    marks = [(kind, kind) for kind in _KINDS if kind in seen]
-    shadow = f" The grey band is random search, {report.shadow.source}." if report.shadow.source else ""
-    where = [("best", "best so far"), *([("shadow", "random search")] if report.shadow.middle else []), *marks]
+    marks = [(kind, "upright", kind) for kind in _KINDS if kind in seen]
+    best = ("best", "line", "best so far")
+    random = [("shadow", "dash", "random search, estimated"), ("shadow", "band", "its 95 %")]
+    drawn = charts.best_over_evaluations(report)
     listed = "".join(f"<li>{text(f'evaluation {i.evaluations:,}: {i.words}')}</li>" for i in report.incidents)
+    steps = [
+        (f"{s.evaluations:,}", s.place, words.value(report.aim, s.value), operator_words(s.operator))
+        for s in report.steps
+    ]
     return _section(
         "How the search went",
-        _p(f"It cost {words.cost(report)}, in {report.cost.generations:,} generations."),
         '<div class="charts">',
-        _figure(charts.best_over_evaluations(report), f"The best so far over evaluations.{shadow}", where),
-        _figure(
-            charts.best_over_time(report),
-            "The best so far over working time; pauses and stops are left out.",
-            [("best", "best so far"), *marks],
-        ),
+        _figure(drawn, _BEGUN, [best, *(random if report.shadow.middle else []), *marks]),
+        _figure(charts.best_over_time(report), "Pauses and stops are left out.", [best, *marks]),
         "</div>",
-        f"<details><summary>What happened on the way</summary><ul>{listed}</ul></details>" if listed else "",
         "".join(map(_p, report.findings)),
+        _details("What happened on the way", f"<ul>{listed}</ul>" if listed else ""),
+        _details("The best so far as a table", _rows(("evaluations", "network", "best", "by"), steps)),
         "".join(_p(remark, "soft") for remark in report.remarks),
     )
 
@@ -218,11 +239,30 @@ def _front(report: Report) -> str:
     chart = charts.front(report)
     if not chart:
         return ""
-    keys = [("best", "front"), ("win", "winner"), ("alike", "as good as the winner"), ("cloud", "evaluated")]
-    if report.shadow.front:
-        keys.append(("shadow", f"random search after {report.cost.evaluations:,} evaluations"))
-    told = words.front_caption(report, drawn=True)
-    return _section("What another latency would cost", _figure(chart, told, keys))
+    keys = [
+        ("win", "diamond", "the winner"),
+        ("alike", "box", "cannot be told from it"),
+        ("best", "line", "no other beats it"),
+    ]
+    keys += [("cloud", "point", "other networks")] if report.cloud.points else []
+    keys += [("shadow", "dash", "random search, estimated")] if report.shadow.front else []
+    rows = [
+        (
+            p.place,
+            words.milliseconds(p.latency_ms),
+            words.judged(report.aim, p.value),
+            "" if p.test is None else words.judged(report.aim, p.test),
+        )
+        for p in report.front[-_FRONT_ROWS:]
+    ]
+    head = ("network", "latency", words.judged_on(report), words.judged_on(report, test=True))
+    return _section(
+        "What another latency would cost",
+        _beside(
+            _figure(chart, "", keys),
+            _p(words.front_caption(report)) + _details("These networks as a table", _rows(head, rows)),
+        ),
+    )
 
 
 def _origin(report: Report) -> str:
@@ -235,51 +275,46 @@ def _origin(report: Report) -> str:
             operator_words(step.operator),
             "" if step.value is None else words.value(report.aim, step.value),
             "" if step.gain is None else words.difference(report.aim, step.gain),
-            _first_changes(step.changes),
+            "; ".join(words.changes(step.changes)),
         )
         for step in w.descent
     ]
-    told = f"The winner has {w.ancestors:,} ancestors." if w.ancestors != 1 else "The winner has one ancestor."
-    if len(rows) <= w.ancestors:
-        told += f" The first and the last {len(rows) - 1:,} steps:"
-    chart = _figure(
-        charts.operators(report.operators),
-        "How often an operator's proposal was fitter than its parent, with 95 % intervals (Wilson).",
-        [("best", "operator"), ("training", "language model")] if report.learning.requests else (),
-    )
-    return _section(
-        "Where it came from",
-        _p(told),
-        _p("'at' is generation/slot in the journal.", "soft"),
-        _rows(("at", "by", words.judged_on(report), "gain over its parent", "what changed"), rows),
-        "<h3>Who brought the gain</h3>",
-        chart,
-        _credit(report),
-        _p(words.glossary(report), "soft"),
-    )
-
-
-def _first_changes(changes: Sequence[Change]) -> str:
-    """As many as have room in a cell, and how many there are besides."""
-    more = len(changes) - _CHANGES_IN_CELL
-    return "; ".join(map(words.change, changes[:_CHANGES_IN_CELL])) + (f"; and {more} more" if more > 0 else "")
-
-
-def _credit(report: Report) -> str:
-    rows = [
+    told = f"The steps to the winner gained {words.line(report, w)}." if w.ancestors else _NO_PARENT
+    if w.ancestors and report.aim.is_accuracy:
+        told += " Single gains are on validation and were not tested: small ones may be chance."
+    some = f"the first and the last {len(rows) - 1:,} of {w.ancestors + 1:,}" if len(rows) <= w.ancestors else "all"
+    named = {share.operator: share for share in w.line}
+    credit = [
         (
             operator_words(c.operator),
             f"{c.proposals:,}",
             f"{c.wins:,}",
-            words.percent(c.win_rate or 0.0),
             f"{words.percent(c.low)} to {words.percent(c.high)}",
-            f"{c.best_steps:,}",
-            words.difference(report.aim, c.best_gain),
+            str(named[c.operator].steps) if c.operator in named else "",
+            words.difference(report.aim, named[c.operator].gain) if c.operator in named else "",
         )
         for c in report.operators
     ]
-    head = ("operator", "proposals", "fitter than parent", "rate", "95 %", "new bests", "raised the best by")
-    return _rows(head, rows) if rows else ""
+    head = ("by", "proposals", "fitter than what they changed", "95 %", "steps to the winner", "their gain")
+    keys = [("best", "point", "rate"), ("best", "line", "95 % interval")]
+    return _section(
+        "Where it came from",
+        _p(told),
+        _details(
+            f"Step by step ({some})",
+            _rows(("network", "by", words.judged_on(report), "gain over its parent", "what changed"), rows),
+        ),
+        "<h3>How often a change was for the better</h3>",
+        _beside(
+            _figure(
+                charts.operators(report.operators),
+                "",
+                [*keys, ("training", "box", "language model")] if report.learning.requests else keys,
+            ),
+            _p(words.counted(report))
+            + _details("As a table, and what each does", _rows(head, credit), _p(words.glossary(report), "soft")),
+        ),
+    )
 
 
 def _learning(report: Report) -> str:
@@ -291,9 +326,9 @@ def _learning(report: Report) -> str:
     return _section(
         "What the language model did",
         _p(told),
-        _p("" if found.trainings else "It was not trained: too few of its proposals won for that."),
+        _p(words.untrained(found)),
         f"<ul>{trainings}</ul>" if trainings else "",
-        _figure(charts.losses(found.trainings), "Loss of its trainings; a mark ends each."),
+        _figure(charts.losses(found.trainings), "Loss of its trainings; a mark ends each.", _LOSS_KEYS),
         "".join(_p(f"A training failed: {reason}") for reason in found.failed),
         _samples(report),
     )
@@ -307,11 +342,11 @@ def _training(found: Training) -> str:
 def _samples(report: Report) -> str:
     parts = []
     for sample in report.learning.samples:
-        who = "after training" if sample.adapted else "before any training"
-        head = f"generation {sample.generation:,}, {who}: {sample.verdict}"
+        who = ", after training" if sample.adapted else ", before training" if report.learning.trainings else ""
+        head = f"generation {sample.generation:,}{who}: {sample.verdict}"
         lines = "\n".join(printable(line, _MOST_TEXT) for line in sample.text.splitlines())
         parts.append(f'<p class="soft">{text(head)}</p><pre>{escape(lines)}</pre>')
-    return f"<details><summary>What it wrote</summary>{''.join(parts)}</details>" if parts else ""
+    return _details("What it wrote, by example", *parts)
 
 
 def _landscape(report: Report) -> str:
@@ -319,12 +354,14 @@ def _landscape(report: Report) -> str:
     if not seen and not matters:
         return ""
     of = report.visited.of if report.visited is not None else 0
-    told = f"The {of:,} candidates by their genes (principal components): near is alike."
+    told = f"The {of:,} candidates, alike ones near each other (principal components of their choices)."
     return _section(
         "Where it looked, and what matters",
         '<div class="charts">',
-        _figure(seen, told, [("low", "worst"), ("high", "best"), ("win", "winner")]),
-        _figure(matters, f"What a linear model of this run says of {report.aim.metric} over the whole space."),
+        _figure(seen, told, [("low", "point", "worst"), ("high", "point", "best"), ("win", "diamond", "the winner")]),
+        _figure(
+            matters, f"Which choices decide {report.aim.metric}, by a linear model of the results, limits left aside."
+        ),
         "</div>",
     )
 
@@ -333,20 +370,17 @@ def _table(report: Report) -> str:
     t = report.table
     if not t.device and not t.checks:
         return ""
+    level = "" if t.level is None else f" ({words.percent(t.level)} of networks lie within)"
     rows = [
         ("device", t.device),
         ("measured in", t.runtime),
-        (
-            "good to",
-            "" if t.interval is None else f"± {100 * t.interval:.1f} % in {10 * (t.level or 0.9):.0f} of 10 cases",
-        ),
+        ("good to", "" if t.interval is None else f"± {100 * t.interval:.1f} %{level}"),
         ("checked on", f"{t.networks} whole networks" if t.networks else ""),
         ("their order", "" if t.rank_correlation is None else f"rank correlation {t.rank_correlation:.3f}"),
-        ("load then", "" if t.load_average is None else f"{t.load_average:.1f}"),
     ]
     checks = [(words.moment(c.unix_s), c.verdict, f"{c.ratio:.3f}", "; ".join(c.affects)) for c in t.checks[-12:]]
-    drift = _rows(("drift checked", "verdict", "times the table", "affects"), checks) if checks else ""
-    return _section("The latency table", _pairs(rows), drift or _p("No drift was checked during the run."))
+    drift = _rows(("drift checked", "verdict", "times the table", "affects"), checks)
+    return _section("The latency table", _pairs(rows), drift or _p(_UNCHECKED))
 
 
 def _again(report: Report) -> str:
@@ -356,6 +390,6 @@ def _again(report: Report) -> str:
     return _section(
         "How to get it, check it and do it again",
         f"<pre>{escape(commands)}</pre>",
-        _p(f"Searched from {began} to {ended}: {duration(report.cost.working_s)} of work."),
-        f"<details><summary>What the result depends on</summary><pre>{escape(recorded)}</pre></details>",
+        _p(f"From {began} to {ended}."),
+        _details("What the result depends on", f"<pre>{escape(recorded)}</pre>"),
     )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from riwoa import __version__
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.runtime import spoken
-from riwoa.report.advice import advice_of, findings_of
-from riwoa.report.course import Course, incidents_of
+from riwoa.paths import StatePaths
+from riwoa.report.advice import advice_of, commands_of, findings_of
+from riwoa.report.course import Course, incidents_of, stopped_s
 from riwoa.report.facts import (
     Aim,
     Cloud,
@@ -31,7 +33,6 @@ from riwoa.report.journal import (
     MOST_SAMPLED,
     objective_of,
     read_columns,
-    read_report_front,
     read_sample,
     read_summaries,
 )
@@ -40,15 +41,26 @@ from riwoa.report.learning import learning_of
 from riwoa.report.task import task_of
 from riwoa.report.winner import front_points, used_table, winner_of
 from riwoa.run.credit import tallies_from_json, wilson
-from riwoa.run.front import chosen_run
+from riwoa.run.front import chosen_run, read_front
 from riwoa.search.fitness import Objective
-from riwoa_storage.events import LatencyDrift
+from riwoa_storage.events import FinalistsTimed, LatencyDrift, NetworkJudged
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationSummary, RunRecord
 
 MOST_CLOUD, MOST_MAPPED = 1_200, 1_200
 _CPU_NAME = "model name "
-_PROVENANCE = ("seed", "strategy", "oracle_version", "latency_table_sha256", "model", "riwoa", "versions", "oracle")
+_SEARCHED = ("run", "objective", "search", "cognition")  # sections that hold no address and no secret
+_PROVENANCE = (
+    "seed",
+    "strategy",
+    "oracle_version",
+    "latency_table_sha256",
+    "model",
+    "riwoa",
+    "versions",
+    "oracle",
+    "target_ms",
+)
 
 
 def read_report(
@@ -57,7 +69,7 @@ def read_report(
     """Everything that is told of a run (the latest).
 
     Args:
-        journal: which may be written meanwhile.
+        journal: which may be written meanwhile; an export that lies beside it is told of where it is the winner's.
         latency_table: where the run's lies, if it is still there.
         run_id: another run.
         since_unix_s: from when on it is told apart what happened; None for no such time.
@@ -68,26 +80,27 @@ def read_report(
     """
     with JournalReader(journal) as reader:
         run = chosen_run(reader, run_id)
-        return _Reading(reader, run, latency_table).report(since_unix_s)
+        return _Reading(reader, run, latency_table, StatePaths(journal.absolute().parent).export).report(since_unix_s)
 
 
 class _Reading:
     """What several chapters need of one run, read once."""
 
-    def __init__(self, reader: JournalReader, run: RunRecord, latency_table: Path) -> None:
+    def __init__(self, reader: JournalReader, run: RunRecord, latency_table: Path, export: Path) -> None:
         self._reader = reader
+        self._export = export
         self._run = run
         self._summaries = read_summaries(reader, run)
         self._objective = objective_of(run, self._summaries)
         self._course = Course(run, self._summaries)
         self._columns = read_columns(reader, run, self._objective)
-        self._front = read_report_front(reader, run, self._columns, self._objective)
+        self._front = read_front(reader, run)
         self._table = used_table(latency_table, run.provenance.get("latency_table_sha256"))
         self._sample = read_sample(reader, run, self._columns, self._objective.latency_target_ms)
 
     def report(self, since_unix_s: float | None) -> Report:
         last = self._summaries[-1] if self._summaries else None
-        winner = winner_of(self._reader, self._front, self._table)
+        winner = winner_of(self._reader, self._front, self._table, self._export, self._ties())
         architecture = winner.architecture if winner is not None else {}
         steps = self._steps()
         counters = last.counters if last is not None else {}
@@ -102,12 +115,12 @@ class _Reading:
             cost=self._cost(counters),
             since=None if since_unix_s is None else self._since(since_unix_s),
             winner=winner,
-            front=front_points(self._front),
+            front=front_points(self._front, self._course.evaluations),
             cloud=self._cloud(),
             steps=steps,
             incidents=incidents_of(self._reader, self._run, self._course),
             shadow=_signed(shadow_of(self._sample, evaluations), self._objective),
-            operators=_credit(counters.get("operators", {}), steps, lowered=self._objective.lowered),
+            operators=_credit(counters.get("operators", {})),
             learning=learning_of(self._reader, self._run, counters),
             visited=None if shown is None or winner is None else self._map(shown, architecture),
             genes=gene_shares(self._sample, architecture),
@@ -115,10 +128,10 @@ class _Reading:
             advice=(),
             findings=(),
             provenance=self._provenance(),
-            commands=_commands(self._run),
+            commands=(),
             remarks=self._remarks(),
         )
-        return replace(found, advice=advice_of(found), findings=findings_of(found))
+        return replace(found, advice=advice_of(found), findings=findings_of(found), commands=commands_of(found))
 
     def _shown(self, sample: Sample | None) -> Sample | None:
         """A thinner sample, for the map."""
@@ -138,7 +151,8 @@ class _Reading:
         o = self._objective
         journaled = self._run.provenance.get("objective") or {}
         limits = tuple(map(str, o.constraints))
-        return Aim(o.raised, o.lowered, o.latency_target_ms, limits, journaled.get("kind") == "front")
+        whole, chosen = journaled.get("kind") == "front", journaled.get("latency_ms") == "auto"
+        return Aim(o.raised, o.lowered, o.latency_target_ms, limits, whole, chosen)
 
     def _cost(self, counters: Any) -> Cost:
         return Cost(
@@ -147,8 +161,31 @@ class _Reading:
             generations=len(self._summaries),
             working_s=self._course.seconds[-1],
             began_unix_s=self._run.created_unix_s,
-            ended_unix_s=self._course.ended_unix_s,
+            ended_unix_s=max((self._course.ended_unix_s, *self._happened())),
+            candidates=self._columns.candidates,
+            repeats=self._columns.repeats,
+            dropped=self._columns.dropped,
+            changed=sum(tally.valid for tally in tallies_from_json(counters["operators"]).values())
+            if "operators" in counters
+            else None,
+            stopped_s=stopped_s(self._reader, self._run, self._course),
         )
+
+    def _happened(self) -> list[float]:
+        """When the winner was judged and timed, which comes after the last generation."""
+        events = (NetworkJudged, FinalistsTimed)
+        return [e.created_unix_s for kind in events for e in self._reader.events(self._run.run_id, kind)]
+
+    def _ties(self) -> int | None:
+        """How many other networks within the latency target have the winner's value; None where others limits count."""
+        leader, target_ms = self._front.leader, self._objective.latency_target_ms
+        if leader is None or self._objective.constraints or not leader["feasible"]:
+            return None
+        c = self._columns
+        equal = np.isclose(c.values, self._objective.value(leader["metrics"]), rtol=1e-12, atol=0.0)
+        if target_ms is not None:
+            equal &= c.latencies_ms <= target_ms
+        return max(0, int(equal.sum()) - 1)
 
     def _steps(self) -> tuple[Step, ...]:
         """Whenever the leader changed; what the operators were is asked of these alone."""
@@ -197,14 +234,18 @@ class _Reading:
     def _provenance(self) -> dict[str, Any]:
         p = self._run.provenance
         known = {name: p[name] for name in _PROVENANCE if name in p}
-        return {**known, "digest": self._run.digest, "reported_by": __version__}
+        config = self._reader.config_revisions(self._run.run_id)[-1].config
+        searched = {name: config[name] for name in _SEARCHED if name in config}
+        latency = self._table.settings if self._table is not None else None
+        measured = {} if latency is None else {"latency": {"runtime": spoken(latency), "batch": latency.batch_size}}
+        return {**known, **searched, **measured, "digest": self._run.digest, "reported_by": __version__}
 
     def _remarks(self) -> tuple[str, ...]:
         """What the report leaves out, or could not know."""
         found, count = [], len(self._columns.values)
         if count > min(MOST_CLOUD, MOST_MAPPED):
             found.append(
-                f"Of {count:,} evaluated networks the charts show {MOST_CLOUD:,}, evenly spread over the run; "
+                f"Of {count:,} candidates the charts show {MOST_CLOUD:,}, evenly spread over the run; "
                 "the front and the curve of the best are complete."
             )
         if count > MOST_SAMPLED:
@@ -227,22 +268,14 @@ def _signed(shadow: Shadow, objective: Objective) -> Shadow:
     return replace(shadow, low=low, middle=middle, high=high, front=front)
 
 
-def _credit(operators: Any, steps: tuple[Step, ...], *, lowered: bool) -> tuple[OperatorCredit, ...]:
-    """What the operators' proposals brought, those first that moved the best most."""
-    risen: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for before, after in pairwise(steps):
-        if before.within == after.within:  # otherwise the best fell to keep the limits
-            rise = (before.value - after.value) if lowered else (after.value - before.value)
-            risen[after.operator] = risen.get(after.operator, 0.0) + rise
-        counts[after.operator] = counts.get(after.operator, 0) + 1
+def _credit(operators: Any) -> tuple[OperatorCredit, ...]:
+    """What the operators' proposals brought, those first that won most often."""
     found = []
     for name, tally in tallies_from_json(operators).items():
         low, high = wilson(tally.wins, tally.proposals)
         rate = tally.wins / tally.proposals if tally.proposals else None
-        best = (risen.get(name, 0.0), counts.get(name, 0))
-        found.append(OperatorCredit(name, tally.proposals, tally.wins, rate, low, high, tally.gain, *best))
-    return tuple(sorted(found, key=lambda c: (-c.best_gain, -c.gain, c.operator)))
+        found.append(OperatorCredit(name, tally.proposals, tally.wins, rate, low, high, tally.gain))
+    return tuple(sorted(found, key=lambda c: (-c.wins, -c.gain, c.proposals, c.operator)))
 
 
 def _table(table: LatencyTable | None, checks: Sequence[LatencyDrift]) -> Table:
@@ -271,14 +304,3 @@ def _hardware(table: LatencyTable) -> str:
     name = next((part.removeprefix(_CPU_NAME) for part in cpu.split(", ") if part.startswith(_CPU_NAME)), cpu)
     gpus = table.device.gpus if table.settings.compute != "cpu" else ()
     return ", ".join(filter(None, (table.device.board, name, *gpus)))
-
-
-def _commands(run: RunRecord) -> tuple[str, ...]:
-    """How to get at it, and to do it again."""
-    return (
-        f"riwoactl export --run {run.run_id}",
-        f"riwoactl pareto --run {run.run_id}",
-        "riwoactl verify",
-        "riwoactl verify --against OTHER_STATE_DIRECTORY",
-        f"riwoad --foreground --new-run --set run.seed={run.provenance.get('seed', 0)}",
-    )

@@ -16,10 +16,10 @@ from xml.etree import ElementTree
 from riwoa.text import printable
 
 # A chart is as wide as a phone and grows with its column: its letters stay legible on both.
-WIDTH, HEIGHT = 440, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 26, 40
+WIDTH, HEIGHT = 400, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 26, 42
 _TICKS = 5
-_LETTER = 6.2  # user units of a letter, for the room that a label needs
+_LETTER = 7.2  # user units of a letter, for the room that a label needs
 Number = Callable[[float], str]
 
 
@@ -84,6 +84,10 @@ class Plot:
         across, down = WIDTH - self._left - _RIGHT, HEIGHT - _TOP - _BOTTOM
         return self._left + across * self._x.share(x), _TOP + down * (1 - self._y.share(y))
 
+    def shows(self, y: float) -> bool:
+        """Whether a value lies within the axis at the left."""
+        return self._y.low <= y <= self._y.high
+
     def line(self, points: Sequence[tuple[float, float]], kind: str, told: str = "", *, stepped: bool = False) -> None:
         """Join points; ``stepped`` where a value holds until the next."""
         if not points:
@@ -106,6 +110,18 @@ class Plot:
         cx, cy = self.at(x, y)
         self._add("circle", told, {"class": f"dot {kind}", "cx": f"{cx:.1f}", "cy": f"{cy:.1f}", "r": f"{radius:g}"})
 
+    def sign(self, x: float, y: float, kind: str, told: str, *, radius: float = 4.0) -> None:
+        """A diamond (of the winner) or a square: told from points by its form, not by its colour alone."""
+        (cx, cy), r = self.at(x, y), radius
+        diamond = f"M{cx:.1f} {cy - r:.1f}l{r:g} {r:g}l-{r:g} {r:g}l-{r:g} -{r:g}Z"
+        square = f"M{cx - r:.1f} {cy - r:.1f}h{2 * r:g}v{2 * r:g}h-{2 * r:g}Z"
+        self._add("path", told, {"class": f"dot {kind}", "d": diamond if kind == "winner" else square})
+
+    def note(self, x: float, y: float, words: str, *, above: float = 7.0) -> None:
+        """Words above a point (below for a negative distance), kept inside the picture."""
+        (px, py), half = self.at(x, y), _LETTER * len(words) / 2
+        self.text(min(max(px, self._left + half), WIDTH - half), py - above, words, "middle", "label")
+
     def whisker(self, x: float, low: float, high: float, kind: str) -> None:
         """An error bar."""
         (px, top), (_, bottom) = self.at(x, high), self.at(x, low)
@@ -118,6 +134,11 @@ class Plot:
         group = self._add("g", told, {"class": f"mark {kind}"})
         for width in ("mark-line", "mark-hold"):
             ElementTree.SubElement(group, "path", {"class": width, "d": f"M{px:.1f} {top:.1f}V{bottom:.1f}"})
+
+    def label_upright(self, x: float, words: str) -> None:
+        """Words at the top of such a line, on the side where there is more room."""
+        px, left = self.at(x, self._y.high)[0], self._left + (WIDTH - _RIGHT - self._left) / 2
+        self.text(px - 4 if px > left else px + 4, _TOP - 4, words, "end" if px > left else "start")
 
     def text(self, x: float, y: float, words: str, anchor: str = "start", kind: str = "tick") -> None:
         """Words at a place of the picture."""
@@ -164,24 +185,24 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A part of a strip: its length, its height as a share of the strip's, its name below, and its tooltip."""
+    """A part of a strip: its length, its name below, which bars in a row share, and its tooltip."""
 
     length: float
-    height: float
     name: str
     told: str
     kind: str
 
 
-def strip(title: str, bars: Sequence[Bar], height: int = 110) -> str:
+def strip(title: str, bars: Sequence[Bar], height: int = 84) -> str:
     """Bars side by side whose widths are to scale, as the layers of a network in the order in which they run."""
     view = {"viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": printable(title, 300)}
     root = ElementTree.Element("svg", view)
-    unit, x, base = (WIDTH - 2) / (sum(bar.length for bar in bars) or 1.0), 1.0, height - 18
-    for bar in bars:
-        width, tall = bar.length * unit, max(4.0, bar.height * (base - 2))
-        place = {"x": f"{x:.2f}", "y": f"{base - tall:.1f}", "width": f"{max(0.5, width - 1):.2f}"}
-        element = ElementTree.SubElement(root, "rect", {**place, "height": f"{tall:.1f}", "class": f"bar {bar.kind}"})
+    unit, x, base = (WIDTH - 2) / (sum(bar.length for bar in bars) or 1.0), 1.0, height - 20
+    for index, bar in enumerate(bars):
+        width = bar.length * unit
+        last = index + 1 == len(bars) or bars[index + 1].name != bar.name  # of a stage: a wider gap follows
+        place = {"x": f"{x:.2f}", "y": "1", "width": f"{max(0.5, width - (4 if last else 1)):.2f}"}
+        element = ElementTree.SubElement(root, "rect", {**place, "height": f"{base - 2}", "class": f"bar {bar.kind}"})
         ElementTree.SubElement(element, "title").text = printable(bar.told, 300)
         x += width
     _name_runs(root, bars, unit, height)

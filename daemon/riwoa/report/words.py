@@ -1,28 +1,25 @@
-"""Numbers as a report writes them: accuracies in percent, differences in points, times with their units."""
+"""Numbers as a report writes them: accuracies in percent, differences in points, times with their units.
+
+Whatever is not surely known is a range: 95 % of accuracies, rates and random search, and at a latency the table's own.
+"""
 
 from __future__ import annotations
 
 import time
 
 from riwoa.operators import DESCRIPTIONS, operator_words
-from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, Timed, Training, Winner
+from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, ServerUse, Timed, Training, Winner
 from riwoa.search.paired import LEVEL
-from riwoa.text import duration, measured, named_measure
+from riwoa.text import duration, measured, named_measure, number
 
-NO_VALUE = "unknown"
-_SHORT = 8  # digits of a name, where the whole one stands beside it
-_FEW_TRIES = 30
-
-
-def place(found: str) -> str:
-    """Where "generation/slot" is, in words."""
-    generation, _, slot = found.partition("/")
-    return f"generation {generation}, slot {slot}"
+NO_VALUE, WINNER = "unknown", "the winner"
+_LINE_TOLD = 3  # operators of the winner's line
+_LITTLE_S = 60.0
 
 
 def few(tries: int) -> str:
     """A remark on so few tries; "" where they are not few."""
-    return f" ({tries} tries are few)" if tries < _FEW_TRIES else ""
+    return f" ({tries} tries are few)" if tries < 30 else ""
 
 
 def value(aim: Aim, found: float) -> str:
@@ -31,17 +28,25 @@ def value(aim: Aim, found: float) -> str:
 
 
 def judged(aim: Aim, found: Judged) -> str:
-    """A value with its standard error."""
-    if found.error is None:
-        return value(aim, found.value)
-    return f"{100 * found.value:.2f} % ± {100 * found.error:.2f}"
+    """A value with its range."""
+    told = span(found)
+    return f"{value(aim, found.value)} ({told})" if told else value(aim, found.value)
 
 
-def difference(aim: Aim, less: float, error: float | None = None) -> str:
-    """A difference of two values, in points where they are accuracies."""
+def span(found: Judged) -> str:
+    """The 95 % interval of an accuracy, in percent; "" where it is not known."""
+    if found.interval is None:
+        return ""
+    low, high = found.interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def difference(aim: Aim, less: float, interval: tuple[float, float] | None = None) -> str:
+    """A difference of two values, in points where they are accuracies, with its range."""
     if not aim.is_accuracy:
         return f"{less:+.4g}"
-    return f"{100 * less:+.2f}{'' if error is None else f' ± {100 * error:.2f}'} points"
+    told = "" if interval is None else f" ({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})"
+    return f"{100 * less:+.2f} points{told}"
 
 
 def percent(share: float) -> str:
@@ -50,12 +55,12 @@ def percent(share: float) -> str:
 
 
 def milliseconds(ms: float) -> str:
-    """A latency."""
-    return f"{ms:.3g} ms" if ms >= 100 else f"{ms:.3f} ms" if ms < 10 else f"{ms:.2f} ms"
+    """A latency in four digits, so that a limit and what lies below it do not read alike."""
+    return f"{ms:,.0f} ms" if ms >= 1000 else f"{ms:#.4g} ms"
 
 
 def latency(winner: Winner) -> str:
-    """The winner's latency with its interval, by the clock where that was asked."""
+    """The winner's latency with its range, by the clock where that was asked."""
     if winner.timed is not None:
         return f"{milliseconds(winner.timed.ms)} {by_clock(winner.timed)}"
     if winner.latency_ms is None:
@@ -66,7 +71,7 @@ def latency(winner: Winner) -> str:
 
 def by_clock(timed: Timed) -> str:
     """Where a time of the clock lies, to follow it."""
-    return f"by the clock, {milliseconds(timed.low_ms)} to {milliseconds(timed.high_ms)}"
+    return f"by the clock, in another process {milliseconds(timed.low_ms)} to {milliseconds(timed.high_ms)}"
 
 
 def latency_source(report: Report) -> str:
@@ -75,12 +80,9 @@ def latency_source(report: Report) -> str:
     if winner is None or winner.latency_ms is None:
         return "no latency was asked for"
     if winner.timed is not None:
-        level = winner.timed.level
-        cases = "" if level is None else f" in {10 * level:.0f} of 10 cases"
-        where = f"{hardware(report)}{winner.timed.runtime}"
         return (
-            f"on {where}; the exported file, measured at the end of the run. The interval is where another process "
-            f"is expected to find it{cases}. The latency table predicted {milliseconds(winner.latency_ms)}"
+            f"one picture at a time on {hardware(report)}{winner.timed.runtime}, as exported. "
+            f"The latency table predicted {milliseconds(winner.latency_ms)}"
         )
     if report.table.runtime:
         return f"predicted by this device's latency table, measured on {hardware(report)}{report.table.runtime}"
@@ -104,10 +106,6 @@ def task(report: Report) -> str:
         has = f"has {int(count):,} parameters" if count else ""
         if reads or has:
             sentences.append(f"The winner {' and '.join(filter(None, (reads, has)))}.")
-    types = [f"accuracy judged in {t.judged_in}"] if t.judged_in else []
-    types += [f"latency measured in {report.table.dtype}"] if report.table.dtype else []
-    if types:
-        sentences.append(f"Numbers: {', '.join(types)}.")
     if t.weights:
         later = "no network was trained while it searched"
         if t.finetune_epochs:
@@ -118,22 +116,34 @@ def task(report: Report) -> str:
     return " ".join(sentences)
 
 
-def errors(report: Report) -> str:
-    """What ± means, and by what networks are told apart; "" where no error is known."""
+def conventions(report: Report) -> str:
+    """How networks are named, and what the ranges are."""
     w = report.winner
-    if w is None or (w.validation.error is None and (w.test is None or w.test.error is None)):
+    if w is None:
         return ""
-    told = "± is one standard error, as of a draw of pictures."
-    if w.test is not None and w.test.views_told and w.test.views > 1 and w.validation.views > 1:
+    told = "A network's name is generation/slot: when the search tried it. "
+    told += f"Ranges are 95 % intervals{_latency_level(report)}. "
+    if report.aim.is_accuracy:
+        chose = "Validation is what the search saw and chose by"
+        told += f"{chose}; test pictures chose nothing. " if w.test is not None else f"{chose}. "
+    types = [f"The search judged in {report.task.judged_in}"] if report.task.judged_in else []
+    if types and w.test is not None and w.test.pictures is not None:
+        types.append("test pictures judge in float32, as exported")
+    if types and report.table.dtype:
+        types.append(f"latencies are those of {report.table.dtype}")
+    told += f"{'; '.join(types)}. " if types else ""
+    if w.validation.at_most:
         told += (
-            f" Each picture was shown in {w.validation.views} views: the test's error is of the mean over a picture's "
-            "views; validation's counts them as one, and is rather too large."
+            f"Each validation picture was shown in {w.validation.views} views, and nobody knows how far these agree: "
+            "its ranges are drawn as wide as they can be. "
         )
-    if _tested(report):
-        return (
-            f"{told} 'Cannot be told from' means p ≥ {LEVEL} in a paired test (sign flips) on the same test pictures."
-        )
-    return f"{told} 'Cannot be told from' means less than 1.96 standard errors apart on validation."
+    return told.strip()
+
+
+def _latency_level(report: Report) -> str:
+    w = report.winner
+    level = w.timed.level if w is not None and w.timed is not None else report.table.level
+    return "" if level is None else f", of latencies {percent(level)} intervals"
 
 
 def judged_on(report: Report, *, test: bool = False) -> str:
@@ -147,23 +157,39 @@ def kept(report: Report, winner: Winner) -> str:
     if not winner.within:
         return "It does NOT keep every limit: no network did."
     limit_ms = report.aim.target_ms
-    if winner.timed is None or limit_ms is None:
-        return "It keeps every limit."
+    if limit_ms is None:
+        return "It keeps every limit." if report.aim.limits else ""
+    if winner.timed is None:
+        if winner.latency_ms is None or limit_is_sure(report, winner.latency_ms, None):
+            return "It keeps every limit by the table."
+        most = milliseconds(winner.latency_ms * (1 + (winner.interval or 0.0)))
+        return f"It keeps the limit of {milliseconds(limit_ms)} by the table, within whose error lies {most} too."
     if winner.timed.high_ms <= limit_ms:
         return "It keeps every limit, by the table and by the clock."
-    beyond = f"the clock's interval reaches {milliseconds(winner.timed.high_ms)}"
+    most, limit = milliseconds(winner.timed.high_ms), milliseconds(limit_ms)
     if winner.timed.ms > limit_ms:
-        beyond = f"the clock says {milliseconds(winner.timed.ms)}"
-    return f"It keeps every limit by the table; {beyond}, beyond the limit of {milliseconds(limit_ms)}."
+        return f"It keeps the limit of {limit} by the table; the clock says {milliseconds(winner.timed.ms)}."
+    return f"It keeps the limit of {limit} by the table and by the clock, but another process may take up to {most}."
+
+
+def limit_is_sure(report: Report, ms: float, high_ms: float | None) -> bool:
+    """Whether a network by the table's latency, or the clock's upper end, is surely within the latency target."""
+    target_ms = report.aim.target_ms
+    if target_ms is None:
+        return True
+    return (ms * (1 + (report.table.interval or 0.0)) if high_ms is None else high_ms) <= target_ms
 
 
 def change(found: Change) -> str:
     """A gene that differs."""
     if found.before is None:
-        return f"{found.gene}: new, {found.after}"
-    if found.after is None:
-        return f"{found.gene}: {found.before}, gone"
+        return f"{found.gene}: {found.after}, which was not there"
     return f"{found.gene}: {found.before} → {found.after}"
+
+
+def changes(found: tuple[Change, ...]) -> list[str]:
+    """What differs, but for what is gone: where a stage is shorter, so are the sizes of the blocks that it lost."""
+    return [change(c) for c in found if c.after is not None]
 
 
 def moment(unix_s: float) -> str:
@@ -178,14 +204,23 @@ def aim(report: Report) -> str:
     limits = list(a.limits)
     if not limits and a.target_ms is not None:
         limits = [f"{milliseconds(a.target_ms)} a picture"]
+        limits[0] += ", a limit that riwoa chose itself since none was set" if a.chosen_ms else ""
     return f"{what} within {' and '.join(limits)}" if limits else what
 
 
-def cost(report: Report) -> str:
-    """What the run cost, in a sentence's words."""
+def counted(report: Report) -> str:
+    """How candidates, evaluations and the operators' proposals add up."""
     c = report.cost
-    failed = f", {c.failures:,} of them failed" if c.failures else ""
-    return f"{c.evaluations:,} networks evaluated{failed} in {duration(c.working_s)} of work"
+    parts = [f"{c.evaluations:,} evaluated"]
+    parts += [f"{c.repeats:,} repeats, whose answer was known"] if c.repeats else []
+    parts += [f"{c.dropped:,} given up on a cheaper evaluation"] if c.dropped else []
+    told = f"{c.candidates:,} candidates: {', '.join(parts)}."
+    if c.changed is not None and c.candidates > c.changed:
+        told += (
+            f" {c.changed:,} of them changed an earlier network, {c.candidates - c.changed:,} began anew. "
+            "Proposals that came to no candidate are counted at their operator all the same."
+        )
+    return told
 
 
 def since(report: Report) -> str:
@@ -205,19 +240,30 @@ def since(report: Report) -> str:
 
 def basis(report: Report) -> str:
     """By what networks are compared with the winner."""
-    return "on the same test pictures" if _tested(report) else "by validation"
+    return "on the same test pictures" if tested(report) else "by validation"
 
 
 def alternatives(report: Report) -> str:
-    """How many networks cannot be told from the winner, and by what that is judged."""
+    """How many networks cannot be told from the winner, by what that is judged, and what it does not mean."""
     count = len(report.alike)
     if count == 0:
-        return f"No other network of the front was found to be as good {basis(report)}."
-    others = "One other network of the front" if count == 1 else f"{count} other networks of the front"
-    return f"{others} cannot be told from the winner {basis(report)}."
+        return f"No other network was found to be as good {basis(report)}."
+    others = "One other network" if count == 1 else f"{count} other networks"
+    how = f"(paired test, p ≥ {LEVEL})" if tested(report) else "(less than 1.96 standard errors apart)"
+    told = f"{others} cannot be told from the winner {basis(report)} {how}. "
+    if not report.aim.is_accuracy:
+        return told.strip()
+    told += "That is not to be as good: the last column says how much worse each may be. "
+    if tested(report):
+        told += "Choose among them by latency, not by their test figures: what chooses, flatters. "
+        told += "On validation nobody knows which pictures each got right, so differences there have no range. "
+    if any(point.measured_ms is None for point in report.alike) and any(p.measured_ms for p in report.front):
+        told += "The clock is asked of `run.finalists` networks at the end of a run."
+    return told.strip()
 
 
-def _tested(report: Report) -> bool:
+def tested(report: Report) -> bool:
+    """Whether other networks than the winner were judged on test pictures."""
     return any(point.test is not None and not point.is_winner for point in report.front)
 
 
@@ -230,36 +276,62 @@ def validated(report: Report, winner: Winner) -> str:
     return f"{shown}{on}, the best of {report.cost.evaluations:,} tries"
 
 
+def tie(report: Report, winner: Winner) -> str:
+    """By what the winner was chosen among equals; "" where there were none."""
+    if not winner.ties:
+        return ""
+    others = "One other network has" if winner.ties == 1 else f"{winner.ties:,} other networks have"
+    by = "the fastest by the latency table" if winner.latency_ms is not None else "the first that was found"
+    return f"{others} the same {judged_on(report)}: of equals {by} is taken."
+
+
 def alike_head(report: Report) -> tuple[str, ...]:
     """What ``alike_rows`` tells, by column."""
-    named = judged_on(report, test=_tested(report))
-    return "network", "latency by the table", "latency by the clock", named, "beyond the winner"
+    unit = "points " if report.aim.is_accuracy else ""
+    by = f"{unit}against it on {judged_on(report, test=tested(report))}"
+    if not tested(report):
+        return "network", "by the table", "by the clock", by, "worse by at most"
+    return "network", "by the table", "by the clock", judged_on(report), by, "worse by at most"
 
 
 def alike_rows(report: Report) -> list[tuple[str, ...]]:
-    """The winner and what cannot be told from it: place, latencies, value and how far that is from the winner's."""
+    """The winner and what cannot be told from it: place, latencies, values and how far these are from the winner's."""
     shown = [p for p in report.front if p.is_winner or p.alike] if report.alike else []
     return [_alike_row(report, point) for point in shown]
 
 
 def _alike_row(report: Report, point: FrontPoint) -> tuple[str, ...]:
-    shown = judged(report.aim, point.test if point.test is not None else point.value)
-    less = "" if point.less is None else difference(report.aim, point.less, point.less_error)
+    a, w = report.aim, report.winner
+    assert w is not None
     measured_ms = "not timed" if point.measured_ms is None else milliseconds(point.measured_ms)
-    less = "the winner" if point.is_winner else less
-    return point.place, milliseconds(point.latency_ms), measured_ms, shown, less
+    head = (point.place, milliseconds(point.latency_ms), measured_ms)
+    less = "" if point.less is None else difference(a, point.less, point.behind)
+    less, most = (WINNER, "") if point.is_winner else (less, worst(point))
+    less, most = (shown.replace(" points", "") for shown in (less, most))  # the head says so
+    if not tested(report):
+        return (*head, less, most)
+    behind = "" if point.is_winner else f" ({100 * (point.value.value - w.validation.value):+.2f})"
+    return (*head, f"{value(a, point.value.value)}{behind}", less, most)
 
 
-def front_caption(report: Report, *, drawn: bool) -> str:
-    """What the front is, drawn or as a table, and what it cannot be asked."""
+def worst(point: FrontPoint) -> str:
+    """How much worse than the winner a network may be, 95 %; "" where that is not known."""
+    return "" if point.behind is None else points(max(0.0, -point.behind[0]))
+
+
+def points(share: float) -> str:
+    """A difference of accuracies, without a sign of its own."""
+    return f"{100 * share:.2f} points"
+
+
+def front_caption(report: Report) -> str:
+    """What the front is, and what it cannot be asked."""
     on = " on validation" if report.aim.is_accuracy else ""
     told = f"Networks that no other beats in both {report.aim.metric}{on} and latency by the table. "
-    if drawn and report.aim.target_ms is not None:
-        told += f"The dotted upright is the limit, {milliseconds(report.aim.target_ms)}. "
     if not report.aim.whole_front and report.aim.target_ms is not None and _random_ahead(report):
         told += (
-            "The search aimed at this limit alone: for faster networks random search's median lies above the front. "
-            'Who wants the best within every latency runs with `objective.kind = "front"`. '
+            "The search aimed at this limit alone: for faster networks random search would have done better. "
+            'With `objective.kind = "front"` it looks for the best within every latency. '
         )
     return told
 
@@ -275,52 +347,87 @@ def _random_ahead(report: Report) -> bool:
 
 
 def answers(report: Report, winner: Winner) -> list[tuple[str, str, str]]:
-    """The four questions that a reader comes with: each with its short answer and what is to be said besides."""
-    seen = f"{validated(report, winner)}, is what chose it"
-    if winner.test is not None:
-        on = f"on {winner.test.pictures:,} test pictures that chose nothing" if winner.test.pictures else "on test data"
-        sure = judged(report.aim, winner.test), f"{on}; validation, {seen}, so it flatters. {alternatives(report)}"
-    else:
-        why = winner.untested or "no test pictures have judged it yet"
-        sure = judged(report.aim, winner.validation), f"on validation, which chose it ({why}). {alternatives(report)}"
-    steps, origin = "a random draw", f"nothing that the search tried later beat it. {_credit(report)}"
-    if winner.ancestors:
-        steps = f"{winner.ancestors:,} step{'s' if winner.ancestors > 1 else ''} of search"
-        made = operator_words(winner.operator)
-        origin = f"from a network drawn at random; the last was of the kind '{made}'. {_credit(report)}"
-    size, fast = latency(winner) if winner.latency_ms is not None else winner.name, f"{latency_source(report)}."
-    if winner.timed is not None and winner.latency_ms is not None:
-        size, fast = milliseconds(winner.timed.ms), f"{by_clock(winner.timed)}, {fast}"
+    """The questions that a reader comes with: each with its short answer and what is to be said besides."""
+    size, fast = milliseconds(winner.latency_ms) if winner.latency_ms is not None else NO_VALUE, latency_source(report)
+    if winner.timed is not None:
+        size, fast = milliseconds(winner.timed.ms), f"{by_clock(winner.timed)}; {fast}"
+    elif winner.latency_ms is not None and winner.interval is not None:
+        fast = f"± {100 * winner.interval:.1f} %, {fast}"
     return [
-        (
-            "What to deploy",
-            winner.name[:_SHORT],
-            f"network {winner.name}; `riwoactl export --run {report.run_id}` writes its files. {kept(report, winner)}",
-        ),
-        ("How good, how sure", *sure),
-        ("How fast", size, fast),
-        ("What it cost", f"{report.cost.evaluations:,} evaluations, {duration(report.cost.working_s)}", _paid(report)),
-        ("What it came from", steps, origin),
+        ("What to deploy", f"network {winner.place}", " ".join(filter(None, (files(report), kept(report, winner))))),
+        ("How good, how sure", *_sure(report, winner)),
+        ("How fast", size, f"{fast}."),
+        ("What it cost", f"{report.cost.evaluations:,} evaluations", cost(report)),
+        ("What it came from", *_origin(report, winner)),
     ]
 
 
-def _credit(report: Report) -> str:
-    best = next((c for c in report.operators if c.best_gain > 0), None)
-    if best is None:
-        return ""
-    gain = difference(report.aim, best.best_gain).lstrip("+")
-    return f"The kind '{operator_words(best.operator)}' raised the best most, by {gain}."
+def files(report: Report) -> str:
+    """Where the winner's files are, or what writes them."""
+    winner, command = report.winner, f"`riwoactl export --run {report.run_id}`"
+    assert winner is not None
+    if not winner.files.names:
+        what = "its files, model.onnx among them" if report.task.weights else "its sizes; weights this run has none"
+        return f"{command} writes {what}."
+    models = ", ".join(name for name in winner.files.names if name.startswith("model."))
+    if not models:
+        return "Its sizes lie in `export/` of the state directory; weights this run has none."
+    return f"Its files lie in `export/` of the state directory: {models} and README.md, which says how to use them."
 
 
-def _paid(report: Report) -> str:
-    if not report.shadow.middle:
-        return ""
-    reached = value(report.aim, report.shadow.middle[-1])
-    have = (
-        "" if report.winner is None else f", where the winner has {value(report.aim, report.winner.validation.value)}"
-    )
-    after = f"after {report.shadow.evaluations[-1]:,}"
-    return f"random search would stand at about {reached} on validation {after}{have}"
+def _sure(report: Report, winner: Winner) -> tuple[str, str]:
+    tries = f"the best of {report.cost.evaluations:,} tries"
+    if winner.test is None:
+        why = winner.untested or "no test pictures have judged it"
+        sure = span(winner.validation)
+        shown = f"95 %: {sure} %, on" if sure else "on"
+        if not report.aim.is_accuracy:
+            return named_measure(report.aim.metric, winner.validation.value), f"as the search saw it, {tries}"
+        return value(report.aim, winner.validation.value), f"{shown} what chose it as {tries}, so it flatters: {why}."
+    on = f"{winner.test.pictures:,} test pictures that chose nothing" if winner.test.pictures else "test data"
+    sure = span(winner.test)
+    chose = f"{value(report.aim, winner.validation.value)} on validation, which chose it as {tries}, flatters it"
+    shown = f"95 %: {sure} %, on" if sure else "on"
+    return value(report.aim, winner.test.value), f"{shown} {on}. Expect this figure: {chose}."
+
+
+def cost(report: Report) -> str:
+    """What the run took of time, in a sentence's words."""
+    c = report.cost
+    wall_s = c.ended_unix_s - c.began_unix_s
+    many = "generation" if c.generations == 1 else "generations"
+    told = f"in {duration(c.working_s)} of searching, {c.generations:,} {many}"
+    told += f"; {c.failures:,} of them failed" if c.failures else ""
+    if wall_s - c.working_s > _LITTLE_S:
+        told += f". From first to last it was {duration(wall_s)}"
+        rest_s = wall_s - c.working_s - c.stopped_s
+        stopped = f"the daemon was not running for {duration(c.stopped_s)}" if c.stopped_s > 1 else ""
+        waited = f"starts, pauses, judging and timing took {duration(rest_s)}" if rest_s > _LITTLE_S else ""
+        parts = "; ".join(filter(None, (stopped, waited)))
+        told += f": {parts}" if parts else ""
+    return f"{told}."
+
+
+def _origin(report: Report, winner: Winner) -> tuple[str, str]:
+    if not winner.ancestors:
+        return "a random draw", "nothing that the search tried later beat it."
+    steps = f"{winner.ancestors:,} step{'s' if winner.ancestors > 1 else ''}"
+    came = "from a network without a parent"
+    if winner.first is not None:
+        came += f", {value(report.aim, winner.first)}, to {value(report.aim, winner.validation.value)}"
+    return steps, f"{came} ({judged_on(report)}): {line(report, winner)}."
+
+
+def line(report: Report, winner: Winner) -> str:
+    """What the steps to the winner gained, by operator."""
+    shown = [
+        f"{difference(report.aim, share.gain)} in {share.steps} step{'s' if share.steps > 1 else ''} "
+        f"by {operator_words(share.operator)}"
+        for share in winner.line[:_LINE_TOLD]
+    ]
+    more = winner.line[_LINE_TOLD:]
+    rest = f"; {difference(report.aim, sum(s.gain for s in more))} by others" if more else ""
+    return "; ".join(shown) + rest
 
 
 def training(found: Training) -> str:
@@ -334,20 +441,33 @@ def training(found: Training) -> str:
 
 
 def asked(found: Learning) -> str:
-    """How often the language model was asked, and what came of it."""
+    """How often the language model was asked, how long it wrote, and what came of it."""
     who = found.model or "A script in the model's place"
-    return (
-        f"{who} was asked {found.requests:,} times; {found.successes:,} of its networks were fitter than their parents."
+    wrote = f" and wrote for {duration(found.writing_s)}, while the search went on" if found.writing_s >= 1 else ""
+    told = (
+        f"{who} was asked {found.requests:,} times{wrote}; "
+        f"{found.successes:,} of its networks were fitter than their parents."
     )
+    return told if found.server is None else f"{told} {_served(found.server)}"
+
+
+def _served(found: ServerUse) -> str:
+    cost = "" if found.cost is None else f", which cost {number(found.cost)}"
+    answered = f"; by its own word {' and '.join(found.answered)} answered" if found.answered else ""
+    return f"The server read {found.tokens_in:,} tokens and wrote {found.tokens_out:,}{cost}{answered}."
+
+
+def untrained(found: Learning) -> str:
+    """Why the language model was not trained; "" where it was."""
+    if found.trainings:
+        return ""
+    if found.server is not None:
+        return "It was not trained: a model on a server cannot be."
+    return "It was not trained: too few of its proposals won for that."
 
 
 def glossary(report: Report) -> str:
-    """What the operators of this run do, and what the columns of their table count."""
+    """What the operators of this run do."""
     names = dict.fromkeys(c.operator for c in report.operators)
     told = [f"{operator_words(name)}: {DESCRIPTIONS[name]}" for name in names if name in DESCRIPTIONS]
-    counts = (
-        "Networks without a parent, as those drawn at random at first, are not counted here, and a proposal whose "
-        "answer is known costs no evaluation: so these do not add up to the evaluations. "
-        "A gain over a parent raises the best only where the parent was the best, or near it."
-    )
-    return f"{'; '.join(told)}. {counts}" if told else ""
+    return f"{'; '.join(told)}." if told else ""

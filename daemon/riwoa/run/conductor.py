@@ -35,12 +35,13 @@ from riwoa.run.proposals import NoProposals, Proposals
 from riwoa.run.scan import Progress, scan
 from riwoa.run.strategy import configured_strategy, screening_of
 from riwoa.run.task import KeptLatencies, SearchTask
+from riwoa.run.under_way import UnderWay
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import Polish
 from riwoa.search.racing import Racing
-from riwoa_storage.events import ConfigApplied, DeadlineReached
+from riwoa_storage.events import ConfigApplied
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Phase as PhaseName
 
@@ -108,7 +109,10 @@ class Conductor:
         self._latencies = KeptLatencies(task.space, task.known_load(self.objective))
         self.existing = Existing(task.catalogue, self.codec, evaluations, self._latencies)
         self.endings = Endings(journal, self.existing)
-        self._generations = GenerationRunner(journal, task, evaluations, self.history, self.existing, self.ledger)
+        self._under_way = UnderWay(self.codec, evaluations)
+        self._generations = GenerationRunner(
+            journal, task, evaluations, self.history, self.existing, self.ledger, self._under_way
+        )
         if task.catalogue is not None and self.objective.constraints:
             task.catalogue.judge_by(self._latencies)
         self._phase: Phase = self._search_phase()
@@ -171,16 +175,8 @@ class Conductor:
         return self.schedule.due_unix_s
 
     def time_left_s(self) -> float | None:
-        """To the end of search and polish, from the pace of recent generations.
-
-        None while it is unknown: before the first generation, and where the work goes on beyond its estimate.
-        """
-        if not self.schedule.generation_s:
-            return None
-        work_s, left_s = self._phase.work_s(self._effort()), self.schedule.left_s
-        if left_s is not None:
-            work_s = min(work_s, left_s - self.config.run.deadline_margin_s)
-        return work_s if work_s > 0.0 else None
+        """To the end of search and polish, see ``Schedule.time_left_s``."""
+        return self.schedule.time_left_s(self._phase.work_s(self._effort()), self.config.run.deadline_margin_s)
 
     def cut_in_s(self) -> float | None:
         """Seconds until nothing more may be asked, not below 0; None without a deadline.
@@ -193,7 +189,8 @@ class Conductor:
         return max(0.0, left_s - self.config.run.deadline_margin_s)
 
     def _effort(self) -> Effort:
-        return Effort(self.config, self.history.counters, self.schedule.pace_s, self.existing.idle)
+        idle, under_way = self.existing.idle, len(self._under_way)
+        return Effort(self.config, self.history.counters, self.schedule.pace_s, idle, under_way)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -204,32 +201,29 @@ class Conductor:
             OracleError: everything fails; nothing of the generation under way is committed.
         """
         await self.restore()
-        while True:
-            await self._let_run()
-            if await self.endings.used_up(self.objective, self.history.counters, self.generation, self.phase):
-                return
-            await self._move_on()
-            if self._phase.finished and not self._late:
-                return
-            if self._phase.finished or self.cut_in_s() == 0.0:
-                break
-            self._phase.adapt(self.config, self.p_semantic)
-            started_s, left = time.monotonic(), self._phase.left(self._effort())
-            try:
-                async with asyncio.timeout(self.cut_in_s()) as cut:
-                    await self._generations.run(self._phase, started_s, cut, left=left, late=self._late)
-            except TimeoutError:
-                if not cut.expired():
-                    raise
-                break  # dropped as by a kill: the generation under way is not committed
-            self._late = False
-            self.schedule.took(time.monotonic() - started_s)
-            self._hooks.on_commit()
-        event = DeadlineReached(
-            run_id=self.run_id, generation=self.generation, deadline=self.schedule.wanted, phase=self.phase
-        )
-        await self._journal.writer.put_event(event)
-        _log.info("deadline_reached", phase=self.phase, generation=self.generation)
+        async with self._under_way:
+            while True:
+                await self._let_run()
+                if await self.endings.used_up(self.objective, self.history.counters, self.generation, self.phase):
+                    return
+                await self._move_on()
+                if self._phase.finished and not self._late:
+                    return
+                if self._phase.finished or self.cut_in_s() == 0.0:
+                    break
+                self._phase.adapt(self.config, self.p_semantic)
+                started_s, left = time.monotonic(), self._phase.left(self._effort())
+                try:
+                    async with asyncio.timeout(self.cut_in_s()) as cut:
+                        await self._generations.run(self._phase, started_s, cut, left=left, late=self._late)
+                except TimeoutError:
+                    if not cut.expired():
+                        raise
+                    break  # dropped as by a kill: the generation under way is not committed
+                self._late = False
+                self.schedule.took(time.monotonic() - started_s)
+                self._hooks.on_commit()
+        await self.endings.late(self.schedule.wanted, self.generation, self.phase)
 
     async def _let_run(self) -> None:
         """At a boundary: take what was edited, and wait while paused, but not beyond the deadline.
@@ -255,6 +249,7 @@ class Conductor:
         if self._phase.has_converged(effort):
             await self.endings.converged(self.objective, self.generation)
         await self._phase.proposals.stop()
+        await self._under_way.drop()
         self._phase = self._polish_phase(self.leader, self.generation, self.history.counters["evaluations"])
         self.schedule.generation_s = []
         if not self._phase.finished:  # a front, or a spent budget, has none
@@ -301,7 +296,7 @@ class Conductor:
             known=self._latencies,
             start=task.start,
         )
-        return SearchPhase(driver, self.proposals)
+        return SearchPhase(driver, self.proposals, config)
 
     def _polish_phase(self, best: Best, start_generation: int, searched: int) -> PolishPhase:
         seed, budget = self.config.run.seed, polish_budget(self.config, searched)
@@ -341,8 +336,7 @@ class Conductor:
             found = past.read(reader, progress)
             if found is not None:
                 self._stand_on(reader, found)
-            if self.phase == "polish":
-                self.endings.restore(reader, self.objective)
+            self.endings.restore(reader, self.objective, self.phase)
             self.proposals.restore(reader, self.generation, searching=self.phase == "search")
 
     def _stand_on(self, reader: JournalReader, past: resume.Past) -> None:
@@ -358,6 +352,7 @@ class Conductor:
             self._phase = self._polish_phase(self.leader, last.generation + 1, past.searched)  # its snapshot says where
         strategy, state = self._phase.driver.strategy, unpack_state(last.state)
         strategy.restore(state)
+        self._under_way.restore(state)
         if last.phase == "polish" and "pairs" not in state:
             _log.warning("polish_goes_on_differently", reason="an older version began it; what it evaluated counts")
         # The objective may have changed after this state was committed and before the kill.

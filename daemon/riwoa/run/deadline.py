@@ -126,6 +126,17 @@ class Schedule:
         most_s = _PAUSED_RATIO * statistics.median(self.generation_s)
         return statistics.fmean(s for s in self.generation_s if s <= most_s)
 
+    def time_left_s(self, work_s: float, margin_s: float) -> float | None:
+        """Until so much work is done, or the deadline, less a margin, has come.
+
+        None while it is unknown: before the first generation, and where the work goes on beyond its estimate.
+        """
+        if not self.generation_s:
+            return None
+        left_s = self.left_s
+        until_s = work_s if left_s is None else min(work_s, left_s - margin_s)
+        return until_s if until_s > 0.0 else None
+
     def took(self, seconds: float) -> None:
         """Take in the duration of a generation; the last ten count."""
         self.generation_s = [*self.generation_s[-(PACE_GENERATIONS - 1) :], seconds]

@@ -14,11 +14,11 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from riwoa.log import get_logger
 from riwoa.oracle.protocol import OWN_ERROR, EvaluationBackend, EvaluationResult
@@ -32,6 +32,7 @@ from riwoa_storage.records import EvaluationRecord, IndividualRecord, Individual
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("evaluations")
+_T = TypeVar("_T")
 _MOST_NAMES = 120  # characters of the metrics' names that a message repeats
 
 
@@ -90,7 +91,7 @@ def outcome_of(rows: Sequence[IndividualRecord]) -> EvaluationOutcome:
 class EvaluationRound:
     """One generation's evaluations: each architecture is worked for once, whenever it is added."""
 
-    def __init__(self, evaluations: Evaluations, group: asyncio.TaskGroup, race: Race) -> None:
+    def __init__(self, evaluations: Evaluations, group: asyncio.TaskGroup | Tasks, race: Race) -> None:
         self._evaluations = evaluations
         self._group = group
         self._race = race
@@ -129,8 +130,28 @@ class EvaluationRound:
         return key in self._committed and not self._committed[key].dropped
 
     def settle(self) -> None:
-        """Take the results; all tasks are done."""
-        self._fresh |= {key: task.result() for key, task in self._tasks.items()}
+        """Take the results of those that are done."""
+        self._fresh |= {key: task.result() for key, task in self._tasks.items() if task.done()}
+
+    async def arrived(self, keys: Iterable[str], needed: Iterable[str] = ()) -> set[str]:
+        """Which of these, which were added, have an outcome by the time when one, and all that are ``needed``, have.
+
+        Raises:
+            RiwoaError: nothing can be evaluated any more.
+        """
+        wanted = set(keys)
+        if all(key in self._tasks for key in wanted):
+            await asyncio.wait([self._tasks[key] for key in wanted], return_when=asyncio.FIRST_COMPLETED)
+        if late := [self._tasks[key] for key in needed if key in self._tasks]:
+            await asyncio.wait(late)
+        self.settle()
+        return {key for key in wanted if key not in self._tasks or key in self._fresh}
+
+    def let_go(self, keys: Iterable[str]) -> None:
+        """Forget these: what came of them is committed."""
+        for key in keys:
+            for held in (self._committed, self._fresh, self._tasks, self._needed):
+                held.pop(key, None)
 
     def outcomes(self, keys: Sequence[str]) -> list[EvaluationOutcome]:
         """Outcomes by key, in order, once the round is over; the second of two equal keys is a hit of the first.
@@ -143,6 +164,32 @@ class EvaluationRound:
             found.append(replace(known, hit=known.hit or key in seen))
             seen.add(key)
         return found
+
+
+class Tasks:
+    """Tasks that outlive the generation that began them."""
+
+    def __init__(self) -> None:
+        self._all: set[asyncio.Task[Any]] = set()
+
+    def create_task(self, work: Coroutine[Any, Any, _T], *, name: str) -> asyncio.Task[_T]:
+        """Begin one; whoever awaits it sees what it raises."""
+        task = asyncio.create_task(work, name=name)
+        self._all.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._all.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as seen: all of them may fail at once, and the first is told
+
+    async def cancel(self) -> None:
+        """End those that are left."""
+        left = list(self._all)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 Stored = Mapping[tuple[str | None, str], Mapping[str, Any]]  # (rung or None, architecture key) -> metrics

@@ -12,7 +12,7 @@ from statistics import median
 
 from riwoa.hardware.interval import UNKNOWN_INTERVAL
 from riwoa.hardware.timed import BUSY, TimedNetwork
-from riwoa.run.history import Best
+from riwoa.run.history import Best, Identity
 from riwoa.search.fitness import Objective
 
 
@@ -26,6 +26,15 @@ def runners_up(winner: Best, front: Iterable[Best]) -> list[Best]:
     others = (n for n in front if n.individual.architecture_key != winner.individual.architecture_key)
     able = [network for network in others if network.feasible or not winner.feasible]
     return sorted(able, key=lambda network: network.rank, reverse=True)
+
+
+def early(others: Sequence[Best], origin: Identity | None, most: int) -> list[Best]:
+    """The others with one of them, whatever its rank, as the last of the first ``most``: people will ask for it."""
+    one = [network for network in others if network.origin == origin]
+    if most < 1 or not one or one[0] in others[:most]:
+        return list(others)
+    rest = [network for network in others if network.origin != origin]
+    return [*rest[: most - 1], *one, *rest[most - 1 :]]
 
 
 def accuracy_decides(winner: Best, objective: Objective) -> bool:

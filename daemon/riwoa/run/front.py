@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from riwoa.errors import InputError
 from riwoa.hardware.timed import Finalists, TimedNetwork, read_finalists
 from riwoa.oracle.answers import unpack_answers
 from riwoa.run.limits import LimitStanding, Range, ReachedRanges, journaled_objective, standings
+from riwoa.run.scan import Place, scan_each
 from riwoa.search.fitness import Objective
 from riwoa.search.paired import Accuracy, Difference, accuracy_of, difference_of
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
@@ -130,16 +131,10 @@ def chosen_run(reader: JournalReader, run_id: int | None) -> RunRecord:
     return record
 
 
-def read_front(
-    reader: JournalReader, run: RunRecord, individuals: Iterable[tuple[int, IndividualRecord]] | None = None
-) -> Front:
+def read_front(reader: JournalReader, run: RunRecord) -> Front:
     """The front of a run, from its journal alone.
 
-    Args:
-        reader: of the journal.
-        run: in it.
-        individuals: with their generations, ascending, where the caller knows that no others can be on the front
-            (``reached`` then tells of these alone); otherwise all are read.
+    All individuals are scanned, and only those that are on the front are read, with their checksums (``run.scan``).
 
     Raises:
         StorageError: a row is damaged.
@@ -148,17 +143,9 @@ def read_front(
     finalists = read_finalists(reader, run.run_id)
     leader = last.leader if last is not None else None
     objective = journaled_objective(run.provenance, (leader or {}).get("target_ms"))
-    archive, able, reached, known = ParetoArchive(), ParetoArchive(), ReachedRanges(), dict[str, IndividualRecord]()
-    for generation, individual in reader.individuals(run.run_id) if individuals is None else individuals:
-        value, cost = objective.value(individual.metrics), individual.metrics.get("latency_ms")
-        if individual.status != "ok" or math.isnan(value) or cost is None:
-            continue
-        reached.take(objective, individual.metrics)
-        cost = cost or objective.standing(individual.metrics)[1]  # 0: nobody knows latencies; then the limits' shares
-        point = ParetoPoint(individual.architecture_key, value, cost, (generation, individual.slot))
-        others = (s.met for s in standings(objective, individual.metrics) if s.limit.metric != "latency_ms")
-        if archive.add(point) | (all(others) and able.add(point)):
-            known[point.key] = individual
+    scanned = _scan(reader, run, objective)
+    places = sorted({point.origin for point in (*scanned.front, *scanned.able)})
+    known = {found.place: found.record for found in reader.history.individuals_at(run.run_id, places)}
     if finalists is not None and finalists.leader is not None:
         leader = finalists.leader
     winner_key = leader["architecture_key"] if leader is not None else ""
@@ -167,22 +154,57 @@ def read_front(
     errors = [e.error for e in events if e.architecture_key == winner_key and e.error is not None]
     winner = answers.get(winner_key)
 
-    def network(point: ParetoPoint) -> FrontNetwork:
+    def network(found: ParetoPoint) -> FrontNetwork:
+        individual = known[found.origin]
+        point = replace(found, key=individual.architecture_key)
         is_winner, ours = point.key == winner_key, answers.get(point.key)
         paired = None if is_winner or ours is None or winner is None else difference_of(ours, winner)
         test = None if ours is None else accuracy_of(ours)
         timed = None if finalists is None else finalists.of(point.key)
-        return FrontNetwork(point, known[point.key], is_winner, test, paired, timed)
+        return FrontNetwork(point, individual, is_winner, test, paired, timed)
 
     return Front(
         run=run,
         tries=int(last.counters.get("evaluations", 0)) if last is not None else 0,
         leader=leader,
-        networks=tuple(map(network, archive.front())),
-        able=tuple(map(network, able.front())),
+        networks=_fastest_first(map(network, scanned.front)),
+        able=_fastest_first(map(network, scanned.able)),
         test=None if winner is None else accuracy_of(winner),
         untested=errors[-1] if winner is None and errors else None,
         objective=objective,
-        reached=reached,
+        reached=scanned.reached,
         finalists=finalists,
     )
+
+
+def _fastest_first(networks: Iterable[FrontNetwork]) -> tuple[FrontNetwork, ...]:
+    return tuple(sorted(networks, key=lambda n: (n.point.latency_ms, n.point.key)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scanned:
+    """What can be told of a run's individuals without reading them one by one; points go by architectures' numbers."""
+
+    front: tuple[ParetoPoint, ...]
+    able: tuple[ParetoPoint, ...]
+    reached: ReachedRanges
+
+
+def _scan(reader: JournalReader, run: RunRecord, objective: Objective) -> _Scanned:
+    """Both fronts of a run (``Front.networks``, ``Front.able``) and what it reached; NOT checked."""
+    further = [limit for limit in objective.limits if limit.metric != "latency_ms"]
+    front, able, reached = ParetoArchive(), ParetoArchive(), ReachedRanges()
+
+    def take(architecture_id: int, metrics: Json, place: Place) -> None:
+        value, cost = objective.value(metrics), metrics.get("latency_ms")
+        if math.isnan(value) or cost is None:
+            return
+        reached.take(objective, metrics)
+        cost = cost or objective.standing(metrics)[1]  # 0: nobody knows latencies; then the limits' shares
+        point = ParetoPoint(str(architecture_id), value, cost, place)
+        front.add(point)
+        if all(limit.metric in metrics and limit.met(float(metrics[limit.metric])) for limit in further):
+            able.add(point)
+
+    scan_each(reader, run.run_id, run.generations, take)
+    return _Scanned(front.front(), able.front(), reached)

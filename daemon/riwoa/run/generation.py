@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from structlog.contextvars import bind_contextvars
@@ -12,15 +13,18 @@ from structlog.contextvars import bind_contextvars
 from riwoa.errors import OracleError
 from riwoa.patience import patiently
 from riwoa.run.candidate import Candidate
-from riwoa.run.evaluations import EvaluationOutcome, EvaluationRequest, Evaluations
+from riwoa.run.evaluations import EvaluationOutcome, EvaluationRequest, EvaluationRound, Evaluations
 from riwoa.run.existing import Existing
 from riwoa.run.history import History, Identity
 from riwoa.run.journal import RunJournal
 from riwoa.run.ledger import Commit, Ledger, evaluated
 from riwoa.run.phases import Phase
 from riwoa.run.proposals import Asking, TrainingFailure
+from riwoa.run.replies import JoinedReplies
 from riwoa.run.task import SearchTask
-from riwoa.search.racing import Race
+from riwoa.run.under_way import Arrivals, UnderWay
+from riwoa.search.fitness import FloatArray
+from riwoa.search.racing import NO_RACE, Race
 from riwoa_storage.events import Event, TrainingFailed
 from riwoa_storage.failpoint import failpoint
 
@@ -38,6 +42,7 @@ class GenerationRunner:
         history: what was committed.
         existing: what exists in the space.
         ledger: commits.
+        under_way: what is asked asynchronously.
 
     Attributes:
         barren: generations in a row, up to the last, in which everything failed.
@@ -51,8 +56,10 @@ class GenerationRunner:
         history: History,
         existing: Existing,
         ledger: Ledger,
+        under_way: UnderWay,
     ) -> None:
         self.barren = 0
+        self._under_way = under_way
         self._journal = journal
         self._task = task
         self._evaluations = evaluations
@@ -76,27 +83,12 @@ class GenerationRunner:
         driver, proposals = phase.driver, phase.proposals
         generation, objective = driver.strategy.generation, self._history.objective
         bind_contextvars(generation=generation)
-        target_ms = self._task.prompt_target_ms(objective.latency_target_ms)
         failure = await proposals.boundary(generation)
-        free = None if left is None else max(1, left - proposals.reserved(generation))
-        suggested = await proposals.suggestions(generation)
-        asked = await asyncio.to_thread(driver.ask, free, suggested)  # may draw and screen many children
-        for_replies = None if free is None else free - len(asked)
-        await self._recall(p.parent for p in asked)
-        race = driver.race()
-        async with self._evaluations.round(race) as work:
-
-            async def begin(candidates: Iterable[Candidate]) -> None:
-                new = list(candidates)
-                await self._recall(c.parent for c in new)
-                await work.add([self._wanted(race, c) for c in new])
-
-            asking = Asking(generation, asked, target_ms, for_replies, driver.strategy.elites)
-            candidates, joined = await proposals.candidates(asking, begin)
+        arrivals, joined = await (self._arrived if phase.asynchronous else self._whole)(phase, left)
         cut.reschedule(None)
         failpoint("conductor.evaluated")
-        outcomes = work.outcomes([c.key for c in candidates])
-        self._require_life(generation, candidates, outcomes)
+        candidates, outcomes = arrivals.candidates, arrivals.outcomes
+        self._require_life(phase, candidates, outcomes)
         predictions = driver.predictions([c.genotype for c in candidates])
         rows = zip(candidates, outcomes, predictions, strict=True)
         individuals = [self._ledger.individual(*row) for row in rows]
@@ -104,11 +96,54 @@ class GenerationRunner:
         self._history.absorb(generation, individuals)
         inputs, events = self._inputs(generation, failure, late=late)
         verdicts = await proposals.judge(generation, individuals, joined, self._ledger.won)
-        state = driver.strategy.snapshot()
-        commit = Commit(generation, phase.name, individuals, joined, inputs, state, started_s)
+        state = driver.strategy.snapshot() | (self._under_way.snapshot() if phase.asynchronous else {})
+        commit = Commit(generation, phase.name, individuals, joined, {**inputs, **arrivals.inputs}, state, started_s)
         await self._ledger.commit(commit, verdicts.rejected, verdicts.entries, events)
         await proposals.committed(generation, individuals, joined, verdicts)
         self._existing.committed(individuals, objective)
+
+    async def _whole(self, phase: Phase, left: int | None) -> tuple[Arrivals, JoinedReplies]:
+        """Ask a generation and wait for all of it."""
+        free = None if left is None else max(1, left - phase.proposals.reserved(phase.driver.strategy.generation))
+        async with self._evaluations.round(race := phase.driver.race()) as work:
+            candidates, joined = await self._ask(phase, work, race, free)
+        return Arrivals(candidates, work.outcomes([c.key for c in candidates]), {}), joined
+
+    async def _arrived(self, phase: Phase, left: int | None) -> tuple[Arrivals, JoinedReplies]:
+        """Ask what there is room for beside what is under way, and wait for the first of all."""
+        generation, under_way = phase.driver.strategy.generation, self._under_way
+        least = 0 if under_way else 1
+        free = None if left is None else max(least, left - phase.proposals.reserved(generation))
+        await self._begin(under_way.work, NO_RACE, under_way.take_left())
+        candidates, joined = await self._ask(phase, under_way.work, NO_RACE, free, under_way.genotypes)
+        under_way.add(generation, candidates)
+        arrivals = await under_way.arrive()
+        await self._recall(c.parent for c in arrivals.candidates)  # some were asked long ago
+        return arrivals, joined
+
+    async def _ask(
+        self,
+        phase: Phase,
+        work: EvaluationRound,
+        race: Race,
+        free: int | None,
+        under_way: Sequence[FloatArray] = (),
+    ) -> tuple[list[Candidate], JoinedReplies]:
+        """The candidates of a generation, at most ``free``, all of them begun; and the replies that join it."""
+        driver, proposals = phase.driver, phase.proposals
+        generation = driver.strategy.generation
+        suggested = await proposals.suggestions(generation)
+        asked = await asyncio.to_thread(driver.ask, free, under_way, suggested)  # may draw and screen many children
+        await self._recall(p.parent for p in asked)
+        target_ms = self._task.prompt_target_ms(self._history.objective.latency_target_ms)
+        for_replies = None if free is None else free - len(asked)
+        asking = Asking(generation, asked, target_ms, for_replies, driver.strategy.elites)
+        return await proposals.candidates(asking, partial(self._begin, work, race))
+
+    async def _begin(self, work: EvaluationRound, race: Race, candidates: Iterable[Candidate]) -> None:
+        new = list(candidates)
+        await self._recall(c.parent for c in new)
+        await work.add([self._wanted(race, c) for c in new])
 
     def _inputs(
         self, generation: int, failure: TrainingFailure | None, *, late: bool
@@ -143,17 +178,18 @@ class GenerationRunner:
         return EvaluationRequest(c.key, c.architecture, needed)
 
     def _require_life(
-        self, generation: int, candidates: Sequence[Candidate], outcomes: Sequence[EvaluationOutcome]
+        self, phase: Phase, candidates: Sequence[Candidate], outcomes: Sequence[EvaluationOutcome]
     ) -> None:
         """Stop, committing nothing, when it is the oracle that fails and not the candidates.
 
         A candidate may fail for ever, and a polish often asks one at a time, so a barren generation is journaled like
         any other; but not one after the other, and fewer of them while nothing has succeeded.
         """
+        generation, many = phase.driver.strategy.generation, BARREN_GENERATIONS * phase.commits_a_generation
         failed = [(c.architecture, e.error) for c, e in zip(candidates, outcomes, strict=True)]
         self.barren = self.barren + 1 if self._existing.barren(failed) else 0
         first = math.ceil(FIRST_FAILURES / len(candidates))
-        if self.barren >= (first if self._history.best is None else BARREN_GENERATIONS):
+        if self.barren >= (first if self._history.best is None else many):
             raise OracleError(
                 f"every evaluation of generation {generation} failed, first: {outcomes[0].error}; mend it and start "
                 "again, nothing is lost"

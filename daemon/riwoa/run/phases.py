@@ -13,7 +13,7 @@ from typing import Protocol
 
 from riwoa.config.schema import Config
 from riwoa.run.proposals import Proposals
-from riwoa.run.strategy import candidates_a_generation, search_parameters
+from riwoa.run.strategy import candidates_a_generation, scheduled_generations, search_parameters
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
 from riwoa.search.polish import BATCH, Polish
@@ -38,12 +38,14 @@ class Effort:
         counters: totals of the committed generations.
         pace_s: seconds a generation takes.
         idle: candidates in a row, up to the last, that brought nothing new within the target.
+        under_way: candidates that were asked, and have not arrived.
     """
 
     config: Config
     counters: Mapping[str, int]
     pace_s: float
     idle: int
+    under_way: int = 0
 
     @property
     def polish_s(self) -> float:
@@ -72,11 +74,19 @@ class Phase(Protocol):
         name: as journaled.
         driver: asks and tells its strategy.
         proposals: who fills its semantic slots.
+        commits_a_generation: what the schedule counts as one generation is committed in so many, where candidates are
+            told one by one.
     """
 
     name: PhaseName
     driver: Driver
     proposals: Proposals
+    commits_a_generation: int
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether candidates are told as they arrive, and others asked in their places."""
+        ...
 
     @property
     def finished(self) -> bool:
@@ -122,25 +132,32 @@ class SearchPhase:
     Args:
         driver: of the strategy.
         proposals: who fills its semantic slots.
+        config: in force.
     """
 
     name: PhaseName = "search"
     finished = False  # a polish follows
 
-    def __init__(self, driver: Driver, proposals: Proposals) -> None:
+    def __init__(self, driver: Driver, proposals: Proposals, config: Config) -> None:
         self.driver = driver
         self.proposals = proposals
+        self.asynchronous = config.search.asynchronous
+        self.commits_a_generation = config.search.commits(1)
 
     def is_over(self, effort: Effort) -> bool:
-        """See ``Phase.is_over``."""
+        """See ``Phase.is_over``; what is under way is waited for."""
         strategy, left = self.driver.strategy, effort.search_left
         # Less is left than replies under way will take only where a budget was made smaller.
         spent = left is not None and left <= self.proposals.reserved(strategy.generation)
-        return spent or strategy.finished or self.has_converged(effort)
+        return not effort.under_way and (spent or strategy.finished or self.has_converged(effort))
 
     def left(self, effort: Effort) -> int | None:
         """See ``Phase.left``; the first generation is whole, for a strategy begins with it."""
-        return None if self.driver.strategy.generation == 0 else effort.search_left
+        if self.driver.strategy.generation == 0:
+            return None
+        if effort.under_way and self.has_converged(effort):
+            return 0
+        return None if effort.search_left is None else effort.search_left - effort.under_way
 
     def has_converged(self, effort: Effort) -> bool:
         """See ``Phase.has_converged``; while nothing within the target is known, whatever is proposed is new."""
@@ -159,7 +176,7 @@ class SearchPhase:
 
     def work_s(self, effort: Effort) -> float:
         """See ``Phase.work_s``."""
-        rounds = max(0, effort.config.run.generations - self.driver.strategy.generation)
+        rounds = max(0, scheduled_generations(effort.config) - self.driver.strategy.generation)
         if effort.search_left is not None:
             rounds = min(rounds, math.ceil(effort.search_left / candidates_a_generation(effort.config)))
         return rounds * effort.pace_s + effort.polish_s
@@ -190,6 +207,8 @@ class PolishPhase:
     """
 
     name: PhaseName = "polish"
+    asynchronous = False
+    commits_a_generation = 1
 
     def __init__(self, polish: Polish, driver: Driver, proposals: Proposals, searched: int) -> None:
         self.driver = driver

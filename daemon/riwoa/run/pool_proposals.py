@@ -25,6 +25,7 @@ from riwoa.run.pool_requests import PoolComposer, read_patches
 from riwoa.run.prompt_choice import chosen_prompt
 from riwoa.run.proposals import Asking, Begin, TrainingFailure
 from riwoa.run.replies import NOT_BETTER, NOT_EVALUATED, Answer, JoinedReplies, Verdicts, Won, success
+from riwoa.run.strategy import scheduled_generations
 from riwoa.search.base import Elite, Proposal, Suggestion
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
@@ -154,7 +155,7 @@ class PoolProposals:
         joining = asking.generation + lag
         # A generation asks as many as this one until then, and one more at least when the reply joins.
         spent = lag > 1 and asking.left is not None and asking.left <= (lag - 1) * len(asking.proposals)
-        over = joining >= config.run.generations or spent or (asking.left is not None and asking.left <= 0)
+        over = joining >= scheduled_generations(config) or spent or (asking.left is not None and asking.left <= 0)
         return () if over or not self.learning.writes(asking.generation) else asking.elites(joining)
 
     async def _ask(self, asking: Asking, elites: Sequence[Elite]) -> None:
@@ -224,7 +225,7 @@ class PoolProposals:
         self, generation: int, individuals: Sequence[IndividualRecord], joined: JoinedReplies, verdicts: Verdicts
     ) -> None:
         """See ``Proposals.committed``."""
-        generations = self._reloader.config.run.generations
+        generations = scheduled_generations(self._reloader.config)
         await self.learning.committed(generation, individuals, generations=generations)
 
     async def stop(self) -> None:

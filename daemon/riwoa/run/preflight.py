@@ -12,7 +12,7 @@ from riwoa.config.schema import Config
 from riwoa.oracle.attainable import check_metrics, unattainable
 from riwoa.oracle.kind import Refusals
 from riwoa.oracle.kinds import kind_named
-from riwoa.run.strategy import check_front
+from riwoa.run.strategy import check_asynchronous, check_front
 from riwoa.search.space import Space
 from riwoa.surrogate.screening import prior_examples
 
@@ -31,6 +31,7 @@ def refusals(config: Config, latency_table: Path) -> list[str]:
         with oracle.blamed("check a configuration"):
             refused.ask(check_metrics, config, oracle.value.metrics)
             refused.ask(check_front, config)
+            refused.ask(check_asynchronous, config)
             for device in config.objective.devices:
                 found = refused.ask(oracle.value.device_latency, device.table, config)
                 if found is not None:

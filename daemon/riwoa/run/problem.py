@@ -17,7 +17,7 @@ from riwoa.oracle.attainable import check_metrics
 from riwoa.oracle.kind import OracleKind, Problem
 from riwoa.oracle.kinds import kind_named
 from riwoa.run.memory import Memory, with_memory
-from riwoa.run.strategy import check_front
+from riwoa.run.strategy import check_asynchronous, check_front
 from riwoa.run.task import SearchTask
 from riwoa.surrogate.gaussian_process import Examples
 
@@ -54,6 +54,7 @@ async def load_problem(config: Config, latency_table: Path, progress: ProgressCa
     with oracle.blamed("pose its problem"):
         check_metrics(config, oracle.value.metrics)
         check_front(config)
+        check_asynchronous(config)
         problem = await oracle.value.problem(config, latency_table, progress)
         return _of_front(with_devices(problem, oracle.value, config), config)
 

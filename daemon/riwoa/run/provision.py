@@ -10,24 +10,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from riwoa.cognition.chat_server import served_model
+from riwoa.cognition.endpoint import ServerError
 from riwoa.cognition.engine import LanguageModelProvider
+from riwoa.cognition.http_provider import HttpProvider
 from riwoa.cognition.model_process import EngineLimits
-from riwoa.cognition.models import Resolved, choose, recommended
+from riwoa.cognition.models import Recommended, Resolved, choose, recommended
 from riwoa.cognition.protocol import ModelSpec, OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.provider import ProposalProvider, ProviderStats, ScriptedProvider
+from riwoa.cognition.spending import Spending
 from riwoa.config.extended import plugin_of
 from riwoa.config.schema import Cognition
 from riwoa.errors import ConfigError, ModelError
 from riwoa.plugins import Plugin
 from riwoa.run.style import Style, style_of
+from riwoa.run.worth import why_not
 from riwoa_storage.records import ReplyRecord, RequestRecord, RunRecord
 
 Configured = Callable[[], Cognition]  # as in force now: limits may change in a run
 OnLog = Callable[[str], None]
-Provide = Callable[[Configured, RunRecord | None, OnLog, str | None], Awaitable["Provision"]]
+Provide = Callable[[Configured, RunRecord | None, OnLog, str | None, Path | None], Awaitable["Provision"]]
+# Whoever runs a server has a model that can be trusted with a long prompt, and knows its temperature better.
+SERVED = Recommended(temperature=0.7, top_p=0.95, thinking_tokens=1024, template="full", learning_rate=1e-3)
+_ON_A_SERVER = "http:"  # what the name of a model on a server begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +49,11 @@ class Provision:
     spec: ModelSpec | None = None  # of a language model that is here
     kind: str = "model"  # who writes, where somebody does: the value of cognition.provider
     missed: bool = False  # a language model was asked for, and there is none
+    learns: bool = True  # whether it can be trained
 
     @property
     def state(self) -> str:
-        """For the status: "model", "scripted", another package's name, "model gone" or "geometric only"."""
+        """For the status: "model", "http", "scripted", another package's name, "model gone" or "geometric only"."""
         if self.provider is None:
             return "geometric only"
         return "model gone" if isinstance(self.provider, AbsentProvider) else self.kind
@@ -61,10 +71,13 @@ class Provision:
 
     def event(self) -> dict[str, Any]:
         """What is journaled beside that, each time the daemon starts."""
-        return {**self.view(), "directory": None if self.spec is None else self.spec.directory}
+        return {**self._told(), "directory": None if self.spec is None else self.spec.directory}
 
     def view(self) -> dict[str, Any]:
         """For the status object."""
+        return {**self._told(), "learns": self.learns}
+
+    def _told(self) -> dict[str, Any]:
         return {
             "state": self.state,
             "model": None if self.provider is None else self.provider.model,
@@ -108,9 +121,15 @@ class AbsentProvider:
 
 
 async def provide(
-    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None = None
+    cognition: Configured,
+    run: RunRecord | None,
+    on_log: OnLog,
+    directory: str | None = None,
+    journal: Path | None = None,
 ) -> Provision:
     """Decide for a new run, or for the one that is continued, whose model lay in ``directory`` last.
+
+    ``journal`` knows what a model on a server has cost so far; without it nothing has been spent.
 
     Raises:
         ConfigError: the run was begun with another model than the one that is here, or nobody offers such a provider.
@@ -118,15 +137,19 @@ async def provide(
     """
     name = cognition().provider
     if name in _BUILT_IN:
-        return await _BUILT_IN[name](cognition, run, on_log, directory)
+        return await _BUILT_IN[name](cognition, run, on_log, directory, journal)
     return _of_plugin(cognition(), plugin_of("cognition", name))
 
 
-async def _nobody(cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None) -> Provision:
+async def _nobody(
+    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None, journal: Path | None
+) -> Provision:
     return Provision(None, style_of(cognition()), "cognition.provider = none")
 
 
-async def _script(cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None) -> Provision:
+async def _script(
+    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None, journal: Path | None
+) -> Provision:
     settings = cognition()
     provider = ScriptedProvider(settings.script)
     return Provision(provider, style_of(settings), "scripted, as configured", kind="scripted")
@@ -147,7 +170,7 @@ def _of_plugin(settings: Cognition, plugin: Plugin) -> Provision:
 
 
 async def _language_model(
-    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None
+    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None, journal: Path | None
 ) -> Provision:
     """The configured language model; who stands in for it where there is none.
 
@@ -167,7 +190,57 @@ async def _language_model(
     return Provision(provider, style, found.reason, found.spec)
 
 
-_BUILT_IN: Mapping[str, Provide] = {"model": _language_model, "scripted": _script, "none": _nobody}
+async def _worthwhile(
+    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None, journal: Path | None
+) -> Provision:
+    """The language model where it is worth its seconds; a run that is continued keeps to what was decided.
+
+    Raises:
+        ConfigError: see ``provide``.
+    """
+    settings = cognition()
+    if run is None:
+        try:
+            found = await asyncio.to_thread(_found, settings, None, directory)
+            reason = await asyncio.to_thread(why_not, settings, found.spec, journal)
+        except ModelError as error:
+            reason = str(error)
+        if reason is not None:
+            return Provision(None, style_of(settings), reason)
+    elif run.provenance.get("model") is None:
+        reason = f"run {run.run_id} was begun without a language model; --new-run decides anew"
+        return Provision(None, style_of(settings), reason)
+    return await _language_model(cognition, run, on_log, directory, journal)
+
+
+async def _server(
+    cognition: Configured, run: RunRecord | None, on_log: OnLog, directory: str | None, journal: Path | None
+) -> Provision:
+    """A model on a server, which need not run yet, unless it is to say which model it has."""
+    settings, style = cognition(), style_of(cognition(), SERVED)
+    begun_with = None if run is None else run.provenance.get("model")
+    if run is not None and begun_with is None:
+        reason = f"run {run.run_id} was begun without a language model; --new-run would use the server's"
+        return Provision(None, style, reason, missed=True)
+    try:
+        served_as = begun_with.removeprefix(_ON_A_SERVER) if begun_with else await served_model(settings)
+    except ServerError as error:
+        mend = "with cognition.http.model set a search begins all the same, and asks once the server is there"
+        return Provision(None, style, f"{error}; {mend}", missed=True)
+    run_id = None if run is None else run.run_id
+    spent = Spending if journal is None else partial(Spending.journaled, journal, run_id)
+    provider = HttpProvider(f"{_ON_A_SERVER}{served_as}", served_as, cognition, spent)
+    reason = f"on the server {settings.http.url}, as configured"
+    return Provision(provider, style, reason, kind="http", learns=False)
+
+
+_BUILT_IN: Mapping[str, Provide] = {
+    "model": _language_model,
+    "auto": _worthwhile,
+    "http": _server,
+    "scripted": _script,
+    "none": _nobody,
+}
 
 
 def _without_model(settings: Cognition, run: RunRecord | None, reason: str) -> Provision:

@@ -47,6 +47,7 @@ class RequestComposer:
         self.seed = config.run.seed
         self.lag = lag_of(config.cognition)
         self.most_genes = most_genes(config.cognition)
+        self._asynchronous = config.search.asynchronous
         self._codec = codec
         self._task = task
         self.objective = task.objective(config)  # while it has limits none of it changes in a run (``may_change``)
@@ -82,7 +83,9 @@ class RequestComposer:
             prompt=prompt,
             parameters=parameters_of(
                 system, offered, self.most_genes, situation.parent, self.style.settings, self.style.template.lead
-            ),
+            )
+            # No individual of this generation and slot tells the parent then.
+            | ({"parent_at": p.parent} if self._asynchronous else {}),
             created_unix_s=time.time(),
         )
 

@@ -17,6 +17,7 @@ from riwoa.run.limits import ReachedRanges
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import Json
 
 Progress = Callable[[int, int], None]  # generations read, of how many
 Place = tuple[int, int]  # (generation, slot)
@@ -72,16 +73,41 @@ def scan(
 ) -> Scanned:
     """Scan the first ``generations`` of a run, as an objective sees them."""
     found = Scanned()
+
+    def take(architecture_id: int, metrics: Json, place: Place) -> None:
+        standing = objective.standing({name: float(metrics[name]) for name in objective.metrics})
+        found.reached.take(objective, metrics)
+        found.add(architecture_id, *standing, place)
+
+    scan_each(reader, run_id, generations, take, progress)
+    return found
+
+
+def scan_each(
+    reader: JournalReader,
+    run_id: int,
+    generations: int,
+    take: Callable[[int, Json, Place], None],
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Hand out what was evaluated in full in the first ``generations`` of a run, in order; NOT checked.
+
+    Args:
+        reader: of the journal.
+        run_id: in it.
+        generations: how many.
+        take: is given the journal's number of an architecture, its metrics, and where it stands.
+        progress: is told how far it is.
+
+    Raises:
+        RowDamagedError: ``take`` could make nothing of a row, and its checksum says why.
+    """
     for start in range(0, generations, SLICE):
         end = min(start + SLICE, generations)
-        for architecture_id, metrics, *place in reader.by_place.scan(run_id, start, end):
+        for architecture_id, text, *place in reader.by_place.scan(run_id, start, end):
             try:
-                values = json.loads(metrics)
-                standing = objective.standing({name: float(values[name]) for name in objective.metrics})
-                found.reached.take(objective, values)
-                found.add(architecture_id, *standing, (place[0], place[1]))
-            except (ValueError, KeyError, TypeError):  # damaged: reading it says so
+                take(architecture_id, json.loads(text), (place[0], place[1]))
+            except (ValueError, KeyError, TypeError, AttributeError):  # damaged: reading it says so
                 reader.by_place.points_at(run_id, [(place[0], place[1])])
                 raise
         progress(end, generations)
-    return found

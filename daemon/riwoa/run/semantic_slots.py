@@ -207,12 +207,19 @@ class SemanticSlots:
             self._due.setdefault(request.join_generation, []).append(self._asked_before(reader, request))
 
     def _asked_before(self, reader: JournalReader, request: RequestRecord) -> Asked:
+        identity = self._parent_of(reader, request)
+        parent = reader.individual(self._journal.run_id, *identity)
+        assert parent is not None
+        return Asked(request, identity, genotype_of(parent), None)
+
+    def _parent_of(self, reader: JournalReader, request: RequestRecord) -> Identity:
+        if "parent_at" in request.parameters:
+            generation, slot = request.parameters["parent_at"]
+            return generation, slot
         fallback = reader.individual(self._journal.run_id, request.generation, request.slot)
         assert fallback is not None
         assert fallback.parent is not None
-        parent = reader.individual(self._journal.run_id, *fallback.parent)
-        assert parent is not None
-        return Asked(request, fallback.parent, genotype_of(parent), None)
+        return fallback.parent
 
     def drop(self) -> None:
         """Forget the requests under way: beyond the search there is nothing to join."""

@@ -17,7 +17,7 @@ from riwoa.run.proposals import Asking, Begin, TrainingFailure
 from riwoa.run.replies import JoinedReplies, Verdicts, Won, rejections, success
 from riwoa.run.requests import RequestComposer
 from riwoa.run.semantic_slots import SemanticSlots
-from riwoa.run.strategy import candidates_are_joint
+from riwoa.run.strategy import candidates_are_joint, scheduled_generations
 from riwoa.search.bandit import semantic_share
 from riwoa.search.base import GEOMETRIC, Suggestion
 from riwoa_storage.digest import relative_request_id
@@ -84,7 +84,7 @@ class SlotProposals:
         # What would join beyond the search is not asked for: each reply that joins later is an evaluation, and needs a
         # generation, which asks for one more at least.
         extra = sum(p.operator == "semantic" for p in proposals) + lag if lag else 0
-        joins = generation + lag < config.run.generations and (left is None or extra <= left)
+        joins = generation + lag < scheduled_generations(config) and (left is None or extra <= left)
         writes = joins and self.learning.writes(generation)
         slots = await patiently(partial(self._slots.begin, generation, proposals, writes=writes))
         await begin(slots.values())
@@ -123,7 +123,7 @@ class SlotProposals:
         told.succeeded(verdicts.entries)
         of = {relative_request_id(i.request_id): i for i in individuals if i.request_id is not None}
         told.failed(in_order(verdicts.rejected), of, joined.parents)
-        generations = self._reloader.config.run.generations
+        generations = scheduled_generations(self._reloader.config)
         await self.learning.committed(generation, individuals, generations=generations)
 
     async def stop(self) -> None:

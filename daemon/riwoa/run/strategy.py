@@ -96,8 +96,35 @@ def candidates_are_joint(config: Config) -> bool:
 
 
 def candidates_a_generation(config: Config) -> int:
-    """How many the configured strategy asks at once."""
+    """How many candidates of the configured strategy a generation commits."""
+    if config.search.asynchronous:
+        return 1
     return config.search.offspring if candidates_are_joint(config) else config.search.population
+
+
+def scheduled_generations(config: Config) -> int:
+    """Generations that the search commits, at most."""
+    return config.search.commits(config.run.generations)
+
+
+def check_asynchronous(config: Config) -> None:
+    """Refuse to ask asynchronously where nobody can.
+
+    Raises:
+        ConfigError: says what to set instead.
+    """
+    if not config.search.asynchronous:
+        return
+    if not candidates_are_joint(config):
+        raise ConfigError(
+            f"search.asynchronous: search.strategy = {config.search.strategy}, as it is set, asks for a whole "
+            "population; set riwoa, or gp, or search.asynchronous = false"
+        )
+    if config.oracle.rungs:
+        raise ConfigError(
+            "search.asynchronous: a generation gives up candidates on oracle.rungs together; leave oracle.rungs out, "
+            "or set search.asynchronous = false"
+        )
 
 
 def check_front(config: Config) -> None:

@@ -16,7 +16,7 @@ from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.race import Cut
 from riwoa.search.space import IntArray, Space
 
-GEOMETRIC = ("encircle", "search", "spiral", "recombine", "mutate", "climb")  # make a child of members
+GEOMETRIC = ("encircle", "search", "spiral", "recombine", "mutate", "climb", "dream")  # make a child of members
 OPERATORS = ("init", *GEOMETRIC, "semantic", "placebo", "restart", "polish")
 Identity = tuple[int, int]  # (generation, slot)
 Snapshot = dict[str, npt.NDArray[np.generic]]
@@ -134,6 +134,7 @@ class SearchParameters:
     generations: int = parameter(50, "the schedule of a strategy ends here", least=1)
     p_semantic: float = parameter(0.0, "share of attacks handed to the language model", least=0, most=1)
     placebo_share: float = parameter(0.1, "share of those handed to a uniform sample of its grammar", least=0, most=1)
+    asynchronous: bool = parameter(False, "told of each candidate as it arrives, and asked for another in its place")
 
     def __post_init__(self) -> None:
         """Refuse numbers out of bounds.
@@ -213,6 +214,8 @@ class Strategy(Protocol):
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Learn the outcomes of all asked slots; further slots are late joiners and compete for a place.
 
+        Asynchronous: of those that have arrived, whenever they were asked, slots 0, 1, ...
+
         Raises:
             CallOrderError: nothing was asked.
             SearchInputError: a slot is missing or told twice, a genotype is outside the unit cube, a metric is invalid.
@@ -233,6 +236,10 @@ class Strategy(Protocol):
 
     def set_objective(self, objective: Objective) -> None:
         """Judge from now on, and judge the stored raw metrics again, by ``objective``."""
+        ...
+
+    def set_under_way(self, genotypes: Sequence[FloatArray]) -> None:
+        """Count these, each (D,), as asked and not yet told of: nothing else is under way. For asynchronous asking."""
         ...
 
     def set_screen(self, screen: Screen | None) -> None:
@@ -331,6 +338,8 @@ class PopulationStrategy(ABC):
         self._best = Members.empty(self.codec.dimension)  # the leader, or nobody
         self._asked = 0  # slots asked and not yet told
         self._suggestions: Sequence[Suggestion] = ()  # to choose from in this generation
+        self._under_way: IntArray = np.empty((0, len(space)), dtype=np.int64)  # asynchronous: canonical indices
+        self._told = 0  # asynchronous: outcomes so far
 
     @abstractmethod
     def _propose(self) -> list[Proposal]:
@@ -350,7 +359,20 @@ class PopulationStrategy(ABC):
     @property
     def finished(self) -> bool:
         """Whether the schedule is over."""
-        return self.generation >= self.params.generations
+        return self._passed >= self.params.generations
+
+    @property
+    def _passed(self) -> float:
+        """Generations of the schedule that are over; asynchronous ones count as ``offspring`` outcomes each."""
+        return self._told / self.params.offspring if self.params.asynchronous else self.generation
+
+    @property
+    def _room(self) -> int:
+        """How many are asked at once: with those under way ``offspring``, and no more than the schedule has left."""
+        if not self.params.asynchronous:
+            return self.params.offspring
+        left = self.params.generations * self.params.offspring - self._told
+        return max(0, min(self.params.offspring, left) - len(self._under_way))
 
     @property
     def _size(self) -> int:
@@ -364,7 +386,7 @@ class PopulationStrategy(ABC):
     @property
     def tau(self) -> float:
         """Share of the schedule that is over, in [0, 1]."""
-        return min(1.0, self.generation / self.params.generations)
+        return min(1.0, self._passed / self.params.generations)
 
     @property
     def leader(self) -> Leader | None:
@@ -426,19 +448,22 @@ class PopulationStrategy(ABC):
         """See ``Strategy.ask``."""
         if self._asked:
             raise CallOrderError("asked twice; tell the outcomes of the first ask before asking again")
-        proposals = self._propose()[:most]
+        full = most == 0 or (self.params.asynchronous and not self._room)
+        proposals = [] if full else self._propose()[:most]
         self._asked = len(proposals)
         return proposals
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy.tell``."""
-        if not self._asked:
+        asked = len(outcomes) if self.params.asynchronous else self._asked
+        if not asked:
             raise CallOrderError("nothing was asked; ask before telling")
-        members = arrange(outcomes, self._asked, self.generation, self.codec)
+        members = arrange(outcomes, asked, self.generation, self.codec)
         rows = np.arange(len(members))
-        self._absorb(members.take(rows[: self._asked]), members.take(rows[self._asked :]))
+        self._absorb(members.take(rows[:asked]), members.take(rows[asked:]))
         self._crown(self._best.join(members))
         self.generation += 1
+        self._told += len(members)
         self._asked = 0
         self._suggestions = ()
 
@@ -448,7 +473,7 @@ class PopulationStrategy(ABC):
         for prefix, members in (("population", self.population), ("leader", self._best)):
             for field in dataclasses.fields(Members):
                 state[f"{prefix}.{field.name}"] = getattr(members, field.name).copy()
-        return state
+        return state | ({"told": np.array(self._told)} if self.params.asynchronous else {})
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
@@ -460,6 +485,7 @@ class PopulationStrategy(ABC):
         self.population = population
         self._best = self._members(snapshot, "leader")
         self.generation = int(np.asarray(snapshot["generation"], dtype=np.int64))
+        self._told = int(np.asarray(snapshot.get("told", 0), dtype=np.int64))
         self._asked = 0
 
     def set_objective(self, objective: Objective) -> None:
@@ -468,6 +494,11 @@ class PopulationStrategy(ABC):
             raise CallOrderError("the objective changes between generations; tell the outcomes first")
         self.objective = objective
         self._crown(self._best.join(self.population))
+
+    def set_under_way(self, genotypes: Sequence[FloatArray]) -> None:
+        """See ``Strategy.set_under_way``."""
+        vectors = np.array(genotypes, dtype=np.float64).reshape(-1, self.codec.dimension)
+        self._under_way = self.codec.decode(vectors)
 
     def set_screen(self, screen: Screen | None) -> None:
         """See ``Strategy.set_screen``."""

@@ -77,9 +77,9 @@ class BayesianSearch(PopulationStrategy):
         self._seen = SeenPhenotypes(space)
         self._variation = Variation(space)
         self._joint = JointChoice(space, self._seen, self._excess)
-        # Whether everything failed that was asked last. A failure teaches no surrogate anything, which would go on to
-        # expect most beyond the border where networks fail: uniform ones in between find back.
-        self._failed = False
+        # Those told last that failed, one after the other. A failure teaches no surrogate anything, which would go on
+        # to expect most beyond the border where networks fail: uniform ones in between find back.
+        self._failures = 0
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
@@ -88,7 +88,8 @@ class BayesianSearch(PopulationStrategy):
         if not self.of_scores(self.params):
             return ()
         known = max(len(self._seen.hashes), 0 if self.posterior is None else self.posterior.count)
-        if not len(self._best) or known + (joining - self.generation) * self.params.offspring < self._first:
+        told_a_generation = 1 if self.params.asynchronous else self.params.offspring
+        if not len(self._best) or known + (joining - self.generation) * told_a_generation < self._first:
             return ()
         order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)[:ELITES]
         return [Elite(self.origin(int(row)), self.population.genotype[row].copy()) for row in order]
@@ -116,25 +117,33 @@ class BayesianSearch(PopulationStrategy):
 
     def _chosen(self) -> Pool:
         """What to ask: uniform architectures at first, then the most promising."""
-        count = self.params.offspring
-        unknown = self.posterior is None or not len(self._best) or self.posterior.count < self._first
-        if self.posterior is None or unknown or self._failed:
-            return self._uniform(count, self._seen.hashes)
-        acquisition = self._acquisition(self.posterior)
+        count, posterior = self._room, self.posterior
+        taken = np.concatenate((self._seen.hashes, self._seen.hash(self._under_way)))
+        unknown = posterior is None or not len(self._best) or posterior.count < self._first
+        if posterior is None or unknown or self._failed:
+            return self._uniform(count, taken)
+        acquisition = self._acquisition(posterior)
+        for row in self._under_way[:, None]:
+            acquisition, posterior = acquisition.believing(posterior, row), posterior.believe(row)
         # Last: what other operators made, too, is theirs.
         pool = self._pool().join(self._suggested())
-        found = self._joint.choose(pool, count, self.posterior, acquisition, self._draws())
+        found = self._joint.choose(pool, count, taken, posterior, acquisition, self._draws())
         if len(found) == count:
             return found
         # Nothing new is within reach: what was met before costs nothing.
         hashes = self._seen.hash(self.space.canonical(found.raw))
-        return found.join(self._uniform(count - len(found), np.concatenate((self._seen.hashes, hashes))))
+        return found.join(self._uniform(count - len(found), np.concatenate((taken, hashes))))
+
+    @property
+    def _failed(self) -> bool:
+        """Whether everything failed that was told last; asynchronously, as many as are under way at a time."""
+        return self._failures >= (self.params.offspring if self.params.asynchronous else 1)
 
     def _acquisition(self, posterior: Posterior) -> Acquisition:
         """What is to grow: the front's area where one is wanted and loads are known, else the leader's score."""
         limit = self.objective.limit
         if self.objective.front and limit is not None and self.latency_of is not None:
-            asked = self.generation * self.params.offspring
+            asked = self._told if self.params.asynchronous else self.generation * self.params.offspring
             return FrontImprovement.of(self.population, limit, posterior, self.latency_of, asked)
         return BestImprovement(posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf)
 
@@ -214,12 +223,15 @@ class BayesianSearch(PopulationStrategy):
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
-        self._failed = bool(np.isnan(told.accuracy).all())
+        self._note_failures(told)
         candidates = self.population.join(told)
         order = self.objective.survival(candidates.accuracy, candidates.latency_ms)
-        self.population = candidates.take(order[: self._room(candidates)])
+        self.population = candidates.take(order[: self._survival(candidates)])
 
-    def _room(self, candidates: Members) -> int:
+    def _note_failures(self, told: Members) -> None:
+        self._failures = self._failures + len(told) if np.isnan(told.accuracy).all() else 0
+
+    def _survival(self, candidates: Members) -> int:
         """How many of them survive: a front stays whole, however many it has."""
         return max(self.params.population, self.objective.front_size(candidates.accuracy, candidates.latency_ms))
 
@@ -228,11 +240,12 @@ class BayesianSearch(PopulationStrategy):
 
     def snapshot(self) -> Snapshot:
         """See ``Strategy.snapshot``."""
-        failed = {"failed": np.array(True)} if self._failed else {}
+        failures = np.array(self._failures if self.params.asynchronous else True)
+        failed = {"failed": failures} if self._failures else {}
         return super().snapshot() | {"seen": self._seen.hashes.copy()} | failed
 
     def restore(self, snapshot: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """See ``Strategy.restore``."""
         super().restore(snapshot)
         self._seen.hashes = np.array(snapshot["seen"], dtype=np.uint64)
-        self._failed = "failed" in snapshot
+        self._failures = int(np.asarray(snapshot.get("failed", 0)))

@@ -7,7 +7,7 @@ would fail; each proposal is then moved to the nearest row that is left, so that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -75,15 +75,16 @@ class Catalogue:
         """Of the architecture of a row."""
         return self._space.key(self.indices[row])
 
-    def moved(self, indices: IntArray, objective: Objective) -> IntArray:
+    def moved(self, indices: IntArray, objective: Objective, under_way: Iterable[IntArray] = ()) -> IntArray:
         """Each architecture that does not exist as the nearest row, by gene, that is left. (n, genes) in and out.
 
-        No row is taken twice; where none is left, the nearest of all within the target stands in.
+        No row is taken twice, nor one that is ``under_way``, each (genes,); where none is left, the nearest of all
+        within the target stands in.
         """
         out = indices.copy()
         choices = (self.left(objective), np.flatnonzero(self.members(objective)), np.flatnonzero(self._usable))
         rows = next(rows for rows in choices if len(rows))
-        free = np.ones(len(rows), dtype=np.bool_)
+        free = ~np.isin(rows, [row for one in under_way if (row := self._row_of(one)) is not None])
         for n in [n for n, row in enumerate(indices) if not self.holds(row)]:
             among = np.flatnonzero(free) if free.any() else np.arange(len(rows))
             nearest = among[np.argmin(self._distances(indices[n], rows[among]))]

@@ -94,11 +94,14 @@ class Driver:
         """The strategy's, between genotypes and choices."""
         return self.strategy.codec
 
-    def ask(self, most: int | None = None, suggestions: Sequence[Suggestion] = ()) -> list[Proposal]:
+    def ask(
+        self, most: int | None = None, under_way: Sequence[FloatArray] = (), suggestions: Sequence[Suggestion] = ()
+    ) -> list[Proposal]:
         """The candidates of the next generation, at most so many; may take a second, as many children are screened.
 
         Args:
-            most: of them; None for any number.
+            most: how many.
+            under_way: genotypes that were asked before and are not yet told, of a strategy that is asked so.
             suggestions: children by others, to choose from.
 
         Raises:
@@ -106,11 +109,14 @@ class Driver:
         """
         if self.guide is not None:
             self.guide.guide(self.strategy)
+        self.strategy.set_under_way(under_way)
         self.strategy.suggest(suggestions)
         proposals = self.strategy.ask(most)
         if self._start is not None and self.strategy.generation == 0:
             proposals = self._begun(self._start, proposals)
-        return proposals if self._catalogue is None else self._moved(self._catalogue, proposals)
+        if self._catalogue is None or not proposals:
+            return proposals
+        return self._moved(self._catalogue, proposals, under_way)
 
     def _begun(self, start: IntArray, proposals: list[Proposal]) -> list[Proposal]:
         """The first candidates, up to half of which are those to start with: the others explore."""
@@ -118,13 +124,15 @@ class Driver:
         known = [Proposal(slot, "init", genotype, None) for slot, genotype in enumerate(genotypes)]
         return [*known, *proposals[len(known) :]]
 
-    def _moved(self, catalogue: Catalogue, proposals: list[Proposal]) -> list[Proposal]:
+    def _moved(
+        self, catalogue: Catalogue, proposals: list[Proposal], under_way: Sequence[FloatArray]
+    ) -> list[Proposal]:
         """Proposals, moved to what exists in a sparse space; and in any, while not one that exists was proposed."""
         indices = self.codec.decode(np.stack([p.genotype for p in proposals]))
         unanswered = self.strategy.leader is None
         if not catalogue.sparse and not (unanswered and not any(map(catalogue.holds, indices))):
             return proposals
-        moved = catalogue.moved(indices, self.strategy.objective)
+        moved = catalogue.moved(indices, self.strategy.objective, [self.codec.decode(g[None])[0] for g in under_way])
         changed, genotypes = (moved != indices).any(axis=1), self.codec.encode(moved)
         return [replace(p, genotype=genotypes[n]) if changed[n] else p for n, p in enumerate(proposals)]
 

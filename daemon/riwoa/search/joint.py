@@ -66,7 +66,7 @@ class JointChoice:
 
     Args:
         space: of the architectures.
-        seen: what was met before.
+        seen: hashes architectures.
         excess: by how much a limit is known to be exceeded.
     """
 
@@ -80,6 +80,7 @@ class JointChoice:
         self,
         pool: Pool,
         count: int,
+        taken: Hashes,
         posterior: Posterior,
         acquisition: Acquisition,
         draws: Iterator[np.random.Generator],
@@ -89,12 +90,12 @@ class JointChoice:
         Args:
             pool: to choose from.
             count: how many.
+            taken: what is not asked for again.
             posterior: what is believed.
             acquisition: what an architecture promises.
             draws: a stream a round.
         """
         chosen: list[Pool] = []
-        taken = self._seen.hashes
         for n in range(count):
             found = self._ranked(_Ranked.unknown(pool), taken, posterior, acquisition)
             for _ in range(LATER_ROUNDS if n else ROUNDS):

@@ -198,6 +198,9 @@ class Polish:
             raise SearchInputError(f"the polish budget must not be negative, got {budget}")
         self.budget = budget
 
+    def set_under_way(self, genotypes: Sequence[FloatArray]) -> None:
+        """A polish waits for all that it asks: nothing is."""
+
     def set_screen(self, screen: Screen | None) -> None:
         """See ``Strategy.set_screen``."""
         self._screen = screen

@@ -63,14 +63,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from riwoa.search import whale
-from riwoa.search.base import LatencyOf, Members, Proposal, SearchParameters, Snapshot, parameter
+from riwoa.search.base import LatencyOf, Members, Posterior, Proposal, SearchParameters, Snapshot, parameter
 from riwoa.search.bayesian import BayesianParameters, BayesianSearch
 from riwoa.search.covariance import eigenbasis, shrunk_covariance
+from riwoa.search.dreams import Dreams
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
 from riwoa.search.pool import Pool
 from riwoa.search.race import Cut
@@ -98,6 +100,12 @@ class RiwoaParameters(BayesianParameters):
     signed_spiral: bool = parameter(True, "the spiral keeps the sign of the distance")
     rotated_encircle: bool = parameter(True, "encircle in the eigenbasis too")
     p_recombine: float = parameter(0.3, "share of geometric moves that cross two elites instead", least=0, most=1)
+    dreams: float = parameter(
+        0.0,
+        "share of generations in which one candidate is a dream between distant elites; joint = true",
+        least=0,
+        most=1,
+    )
     screened: int = parameter(
         16,
         "without joint: children drawn a member, of which a predictor learned from the run chooses; 1 = none",
@@ -142,6 +150,7 @@ class RotationInvariantWhale(BayesianSearch):
         self._covariance: FloatArray = np.eye(d) / 12.0  # of the uniform distribution
         self._basis: FloatArray = np.eye(d)
         self._steppable = np.flatnonzero(space.cardinalities > 1)
+        self._dreams = Dreams(space, self._excess)
 
     # -- ask -----------------------------------------------------------------------------------------------------------
 
@@ -161,6 +170,29 @@ class RotationInvariantWhale(BayesianSearch):
                 p = Proposal(p.slot, operator, p.genotype, p.parent, parent, fallback=p.operator)
             out.append(p)
         return out
+
+    def _chosen(self) -> Pool:
+        """See ``BayesianSearch``; now and then a dream takes the place of the last."""
+        chosen, draw = super()._chosen(), generator(self.seed, self.generation, "riwoa.dreams")
+        awake = draw.random() >= self.params.dreams or bool((chosen.operators == "init").all())
+        if self.posterior is None or len(chosen) < 2 or awake:
+            return chosen
+        dream = self._dream(self.posterior, chosen, draw)
+        return chosen if dream is None else chosen.take(np.arange(len(chosen) - 1)).join(dream)
+
+    def _dream(self, posterior: Posterior, others: Pool, draw: np.random.Generator) -> Pool | None:
+        """The most promising dream that is new and within the limit; None where there is none."""
+        rows = self._elite_rows()
+        elites, acquisition = self.codec.raw_indices(self.population.genotype[rows]), self._acquisition(posterior)
+        met = self._dreams.between(elites, partial(acquisition.promise, posterior), draw)
+        canonical = self.space.canonical(met.raw)
+        hashes, taken = self._seen.hash(canonical), self._seen.hash(self.space.canonical(others.raw))
+        new = ~self._seen.hold(hashes) & ~np.isin(hashes, taken) & (self._excess(canonical) == 0.0)
+        if not new.any():
+            return None
+        promise = np.where(new, np.round(acquisition.promise(posterior, canonical), 9), -np.inf)
+        best = int(np.argmax(promise))
+        return Pool.of(met.raw[[best]], "dream", rows[met.parents[[best]]])
 
     def _pool(self) -> Pool:
         """Whale moves of the whole population beside mutants, crossings and uniform architectures."""
@@ -274,8 +306,21 @@ class RotationInvariantWhale(BayesianSearch):
         )
 
     def spirals(self, rows: IntArray, turns: FloatArray) -> FloatArray:
-        """The children that the spiral makes of some members now, (n, D); ``turns`` in [-1, 1], (n,)."""
-        return self._settle(self.codec.reflect(self._spiral(self.population.genotype[rows], turns[:, None])))
+        """The children that the spiral makes of some members now, (n, D).
+
+        ``turns`` in [-1, 1], (n, draws): of several the most promising, as a slot asks it, once there is a screen.
+        """
+        members, draws = self.population.genotype[rows], turns.shape[1]
+        drawn = np.stack(
+            [
+                self._settle(self.codec.reflect(self._spiral(members, turns[:, [variant]])), variant)
+                for variant in range(draws if self.screen is not None else 1)
+            ]
+        )  # (draws, n, D)
+        if self.screen is None:
+            return drawn[0]
+        places = self._places(self.codec.decode(drawn.reshape(-1, self.codec.dimension))).reshape(drawn.shape[:2])
+        return np.asarray(drawn[places.argmin(axis=0), np.arange(len(rows))])
 
     def _encircle(self, x: FloatArray, a: FloatArray, c: FloatArray) -> FloatArray:
         leader = self._best.genotype
@@ -355,7 +400,8 @@ class RotationInvariantWhale(BayesianSearch):
     def _absorb(self, children: Members, late: Members) -> None:
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
-        self._failed = self.params.joint and bool(np.isnan(told.accuracy).all())
+        if self.params.joint:
+            self._note_failures(told)
         keeps_best = self.params.elitism or self.params.joint
         self.population = self._survivors(self.population.join(told)) if keeps_best else self._replaced(children)
         elites = self.population.genotype[self._elite_rows()]
@@ -370,7 +416,7 @@ class RotationInvariantWhale(BayesianSearch):
         phenotypes = self.codec.decode(candidates.genotype[order])
         distinct = order[np.sort(np.unique(self._seen.hash(phenotypes), return_index=True)[1])]
         others = np.setdiff1d(np.arange(len(candidates)), distinct)
-        return candidates.take(np.concatenate((distinct, others))[: self._room(candidates)])
+        return candidates.take(np.concatenate((distinct, others))[: self._survival(candidates)])
 
     def _elite_rows(self) -> IntArray:
         """Rows of the best ``elite_fraction`` of the population, best first; failures only where all members are."""

@@ -282,6 +282,15 @@ _SPACE = ("name", "genes")
 _GENE = ("name", "choices", "kind", "active_if")
 
 
+def gene_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Genes in which two architectures differ: each with both choices, None where it is not active.
+
+    In the order of the second; what only the first has comes last.
+    """
+    names = dict.fromkeys((*after, *before))
+    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
 def _problems_of(gene: Gene, earlier: Mapping[str, Gene]) -> list[str]:
     """What is wrong with a gene that stands behind others."""
     where, problems = f"gene {gene.name!r}", []

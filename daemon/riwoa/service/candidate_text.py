@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from riwoa.cognition.parse import split_thinking
+from riwoa.search.space import gene_changes
 from riwoa.text import printable
 from riwoa_storage.history import JudgedReply
 
@@ -52,24 +53,24 @@ def _blocks(blocks: Mapping[int, Mapping[str, str]]) -> list[str]:
 
 def changes(parent: Mapping[str, Any], child: Mapping[str, Any]) -> list[str]:
     """What a child has otherwise: ``stage1.depth 3 → 4``, ``new stage1.block4 expand 6, kernel 7``, ``no stage3.x``."""
+    changed = gene_changes(parent, child)
     found = [
-        f"{printable(gene, _MOST_GENE_CHARACTERS)} {printable(parent[gene], 30)} → {printable(choice, 30)}"
-        for gene, choice in child.items()
-        if gene in parent and parent[gene] != choice
+        f"{printable(gene, _MOST_GENE_CHARACTERS)} {printable(old, 30)} → {printable(new, 30)}"
+        for gene, (old, new) in changed.items()
+        if old is not None and new is not None
     ]
-    found += [f"new {part} {words}".rstrip() for part, words in _parts(child, parent).items()]
-    return found + [f"no {part}" for part in _parts(parent, child)]
+    added = _parts({gene: new for gene, (old, new) in changed.items() if old is None})
+    gone = _parts({gene: old for gene, (old, new) in changed.items() if new is None})
+    return found + [f"new {part} {words}".rstrip() for part, words in added.items()] + [f"no {part}" for part in gone]
 
 
-def _parts(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, str]:
-    """Genes that only one has, those of a part together: part -> what they are."""
+def _parts(genes: Mapping[str, Any]) -> dict[str, str]:
+    """Genes, those of a part together: part -> what they are."""
     found: dict[str, list[str]] = {}
-    for gene, choice in ours.items():
-        if gene not in theirs:
-            part, _, what = gene.rpartition(".")
-            found.setdefault(printable(part or gene, _MOST_GENE_CHARACTERS), []).append(
-                f"{what if part else ''} {printable(choice)}"
-            )
+    for gene, choice in genes.items():
+        part, _, what = gene.rpartition(".")
+        words = f"{what if part else ''} {printable(choice)}"
+        found.setdefault(printable(part or gene, _MOST_GENE_CHARACTERS), []).append(words)
     return {part: printable(", ".join(words), 200).strip() for part, words in found.items()}
 
 

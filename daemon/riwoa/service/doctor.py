@@ -6,6 +6,7 @@ Every check is a function of a ``Patient``; one that has nothing to look at give
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -23,6 +24,7 @@ from typing import Literal
 import psutil
 
 import riwoa
+from riwoa.cognition.endpoint import ServerError
 from riwoa.cognition.models import choose, why_not_preferred
 from riwoa.config.schema import Config
 from riwoa.errors import ModelError, RiwoaError, TableError
@@ -38,6 +40,7 @@ from riwoa.oracle.kinds import measures_device
 from riwoa.oracle.workers import worker_count
 from riwoa.paths import StatePaths
 from riwoa.run.preflight import refusals
+from riwoa.run.server_check import check_server
 from riwoa.service.governor import judge, read_machine
 from riwoa.service.status_check import checked_status
 from riwoa.text import printable
@@ -114,13 +117,29 @@ def _model(patient: Patient) -> Finding:
     cognition = patient.config.cognition
     if cognition.provider == "none":
         return Finding("ok", "off: the search goes on without a language model")
-    if cognition.provider != "model":
+    if cognition.provider == "http":
+        return _server(patient.config)
+    if cognition.provider not in ("auto", "model"):
         return Finding("ok", f"the provider {cognition.provider}")
     try:
         model = choose(cognition.model, accelerator=lambda: patient.accelerator)
     except ModelError as error:
+        if cognition.provider == "auto":
+            return Finding("ok", f"{printable(error)}; the search goes on without it")
         return Finding("warn", f"{printable(error)}; the search goes on without it", "riwoactl model pull auto")
+    if cognition.provider == "auto":
+        return Finding("ok", f"{model.spec.name}: asked where an evaluation takes at least as long as its reply")
     return Finding("ok", f"{model.spec.name}: {model.reason}")
+
+
+def _server(config: Config) -> Finding:
+    """The model on the configured server: whether it answers as a search would ask it."""
+    try:
+        found = asyncio.run(check_server(config))
+    except ServerError as error:
+        return Finding("warn", f"{error}; the search goes on without it", "riwoactl model check, once that is mended")
+    says = f"{found.answered} at {found.url}: a reply takes {found.reply_s:.1f} s, the schema is {found.schema}"
+    return Finding("warn" if found.mends else "ok", says, "; ".join(found.mends))
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from riwoa.hardware.timed import Finalists, TimedNetwork, read_finalists
 from riwoa.ipc.job import run_job
 from riwoa.log import get_logger
 from riwoa.patience import patiently
-from riwoa.run.finalists import accuracy_decides, chosen, limit_ms, next_in_line, note_of, runners_up
-from riwoa.run.history import Best
+from riwoa.run.finalists import accuracy_decides, chosen, early, limit_ms, next_in_line, note_of, runners_up
+from riwoa.run.front import chosen_run, read_front
+from riwoa.run.history import Best, Identity
 from riwoa.run.journal import RunJournal
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoPoint
@@ -61,10 +62,10 @@ async def time_finalists(search: EndedSearch, tell: Tell) -> Json:
         tell: told what is done.
     """
     run, winner = search.run, search.winner
-    known, front = await patiently(lambda: _read(search))
+    known, front, equal = await patiently(lambda: _read(search))
     if known is not None:
         return winner.to_json() if known.leader is None else known.leader
-    others = runners_up(winner, front)
+    others = early(runners_up(winner, front), equal, search.most - 1)
     try:
         async with asyncio.timeout(None if search.left_s is None else max(0.0, search.left_s * _SHARE_OF_REST)):
             runtime, timed = await _timed_in_turns(search, others, tell)
@@ -116,13 +117,19 @@ def _event(search: EndedSearch, others: Sequence[Best], runtime: str, timed: Seq
     )
 
 
-def _read(search: EndedSearch) -> tuple[Finalists | None, list[Best]]:
-    """What the clock said before, and the front. For a thread."""
+def _read(search: EndedSearch) -> tuple[Finalists | None, list[Best], Identity | None]:
+    """What the clock said before, the front, and where the fastest that is as good as the winner stands.
+
+    For a thread.
+    """
     run_id = search.run.run_id
     with search.run.reader() as reader:
-        found = [(point.origin[0], reader.individual(run_id, *point.origin)) for point in search.front]
+        asked = [(point.origin[0], reader.individual(run_id, *point.origin)) for point in search.front]
+        found = [(at, individual) for at, individual in asked if individual is not None]
         known = read_finalists(reader, run_id)
-    return known, [Best.of(at, individual, search.objective) for at, individual in found if individual is not None]
+        equal = read_front(reader, chosen_run(reader, run_id), found).fastest_equal
+    front = [Best.of(at, individual, search.objective) for at, individual in found]
+    return known, front, None if equal is None else equal.point.origin
 
 
 async def _timed(run: RunJournal, networks: Sequence[Best], tell: Tell) -> tuple[str, list[TimedNetwork]]:

@@ -74,7 +74,7 @@ def improvement_view(found: dict[str, Any], leader: dict[str, Any], metric: str)
 
 
 def improvement_words(found: ImprovementStatus, leader: LeaderStatus | None, when: str) -> str:
-    """The last improvement, such as "12 min ago: +0.12 points, by small step (climb) in generation 190"."""
+    """The last improvement, such as "12 min ago: +0.12 points, by guided step (climb) in generation 190"."""
     by = f"by {operator_words(found['operator'])} in generation {found['generation']}"
     if found.get("reached_target"):
         return f"{when}: the first within the target, {by}"

@@ -24,6 +24,8 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import RunRecord
 from riwoa_storage.writer import JournalWriter
 
+_LAGS = ("cognition.lag", "cognition.train_lag")  # counted in generations as they are committed
+
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedRun:
@@ -57,7 +59,8 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
         revisions = reader.config_revisions(run.run_id)
     # Where nobody asked for it, a run begun before there was such a key, or such a default, goes on as it was.
     begun_with, in_force = keys_in_journal(revisions[0].config), from_journal(revisions[-1].config)
-    former = {**former_defaults(revisions[0].config), "search.offspring": in_force.search.offspring}
+    settled = ("search.offspring", *(_LAGS if in_force.search.asynchronous else ()))
+    former = {**former_defaults(revisions[0].config), **{key: value_of(in_force, key) for key in settled}}
     loaded = with_defaults(loaded, former)
     refused = difference(in_force, loaded.config).refused
     refused = {
@@ -78,11 +81,14 @@ def find_unfinished(journal_path: Path, loaded: Loaded, reloader: Reloader) -> U
 def settle_new_run(loaded: Loaded, reloader: Reloader) -> None:
     """Have a run that begins ask as many candidates at once as there are workers, unless somebody named a number.
 
-    One that is asked beside others knows less than one that is asked after them, hence no more than that.
+    One that is asked beside others knows less than one that is asked after them, hence no more than that. Where they
+    are told one by one, and so many generations pass in the time of one, the language model has as much more of them.
     """
-    together = {"search.offspring": max(OFFSPRING, worker_count(loaded.config.oracle))}
-    begun = with_defaults(loaded, together).config
-    reloader.continue_from(begun, begun, together)
+    settled = {"search.offspring": max(OFFSPRING, worker_count(loaded.config.oracle))}
+    search = with_defaults(loaded, settled).config.search
+    settled |= {key: search.commits(value_of(loaded.config, key)) for key in _LAGS}
+    begun = with_defaults(loaded, settled).config
+    reloader.continue_from(begun, begun, settled)
 
 
 async def begin_or_continue(

@@ -34,6 +34,7 @@ from riwoa.run.model_side import LanguageModel
 from riwoa.run.problem import load_problem, search_task
 from riwoa.run.provision import Provision, provide
 from riwoa.run.strategy import screens
+from riwoa.run.style import lag_of
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import (
     confirm_winner,
@@ -215,8 +216,9 @@ class Session:
     async def _provide(self, unfinished: UnfinishedRun | None) -> Provision:
         """Decide who writes proposals in this run, and show it from now on."""
         run = unfinished.run if unfinished is not None else None
-        directory = model_directory(self._parts.paths.journal, run)
-        provision = await provide(lambda: self._parts.config.cognition, run, log_model_line, directory)
+        journal = self._parts.paths.journal
+        directory = model_directory(journal, run)
+        provision = await provide(lambda: self._parts.config.cognition, run, log_model_line, directory, journal)
         self._board.sources.cognition = lambda: cognition_view(provision)
         if provision.missed:
             _log.warning("no_language_model", state=provision.state, reason=provision.reason)
@@ -304,10 +306,10 @@ class Session:
         proposal_queue = ProposalQueue(
             provision.provider,
             self._journal,
-            lag=parts.config.cognition.lag,
+            lag=lag_of(parts.config.cognition),
             timeout_s=lambda: parts.config.cognition.timeout_s,
             train_timeout_s=lambda: parts.config.cognition.train_timeout_s,
-            adapters=AdapterFiles(Path(parts.paths.name("cache")) / "adapters", journaled(parts.paths.journal)),
+            adapters=self._adapter_files() if provision.learns else None,
             progress=parts.progress.note,
         )
         parts.heartbeat.training = lambda: proposal_queue.stats().provider.state == "training"
@@ -315,6 +317,10 @@ class Session:
         # It stops before the provider closes (callbacks run backwards), or work cut short would be journaled as failed.
         _start_beside(group, stack, proposal_queue.run(), "proposals")
         return proposal_queue
+
+    def _adapter_files(self) -> AdapterFiles:
+        paths = self._parts.paths
+        return AdapterFiles(Path(paths.name("cache")) / "adapters", journaled(paths.journal))
 
     def _show_restore(self, done: int, total: int) -> None:
         """Show how far the journal is read; called from a thread."""

@@ -177,6 +177,22 @@ class LearningStatus(TypedDict, total=False):
     unusable: list[str] | None
 
 
+class ServerStatus(TypedDict, total=False):
+    """A language model on a server, and what it costs; tokens are read (in) and written (out)."""
+
+    url: Required[str]
+    model: str | None  # that answered last, by its own word
+    changed: str | None  # how that has changed in the run, in words
+    constrained: bool | None  # whether the server holds its texts to legal patches
+    night_in: Required[int]  # since noon
+    night_out: Required[int]
+    run_in: Required[int]
+    run_out: Required[int]
+    budget: int | None  # tokens of a night
+    night_cost: float | None  # by the prices that are given
+    run_cost: float | None
+
+
 class ProposalsStatus(TypedDict, total=False):
     """The language model and the queue of proposals in front of it."""
 
@@ -197,6 +213,7 @@ class ProposalsStatus(TypedDict, total=False):
     fallbacks: int | None
     successes: int | None
     learning: LearningStatus | None
+    server: ServerStatus | None  # of a language model on one
 
 
 class OperatorStatus(TypedDict, total=False):
@@ -230,6 +247,7 @@ class CognitionStatus(TypedDict, total=False):
     state: Required[str]
     model: str | None
     reason: str | None
+    learns: bool | None  # whether it can be trained
 
 
 class ConfigStatus(TypedDict, total=False):

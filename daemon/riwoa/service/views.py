@@ -18,6 +18,7 @@ from riwoa.run.limits import Range, journaled_objective, standings
 from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.phases import polish_budget
 from riwoa.run.provision import Provision
+from riwoa.run.strategy import scheduled_generations
 from riwoa.search.fitness import Objective
 from riwoa.service.governor import Governor
 from riwoa.service.limit_text import limits_view
@@ -34,6 +35,7 @@ from riwoa.service.status_object import (
     ProposalsStatus,
     RunStatus,
     ScreeningStatus,
+    ServerStatus,
     WorkerStatus,
 )
 from riwoa_storage.records import GenerationRecord, RunRecord
@@ -49,7 +51,7 @@ def run_view(conductor: Conductor, memory: str | None) -> RunStatus:
         "strategy": config.search.strategy,
         "phase": conductor.phase,
         "generation": conductor.generation,
-        "generations": config.run.generations,
+        "generations": scheduled_generations(config),
         "most_evaluations": config.run.evaluations,
         "digest": conductor.history.digest,
         "target_ms": conductor.objective.latency_target_ms,
@@ -148,6 +150,7 @@ def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -
         "fallbacks": counters["fallbacks"],
         "successes": counters["successes"],
         "learning": learning_view(conductor.learning, conductor.generation) if conductor.learning else None,
+        "server": cast(ServerStatus, asdict(provider.server)) if provider.server is not None else None,
     }
 
 

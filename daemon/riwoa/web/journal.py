@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from riwoa.errors import UsageError
 from riwoa.run.limits import journaled_objective
 from riwoa.search.fitness import Objective
+from riwoa.search.space import gene_changes
 from riwoa.web.cursor import Cursor
 from riwoa.web.views import (
     AdapterView,
@@ -358,15 +359,9 @@ def _ancestor(run: RunView, parent: PlacedIndividual, child: IndividualRecord) -
         value=record.metrics.get(run.metric),
         latency_ms=record.metrics.get("latency_ms"),
         fitness=record.fitness,
-        changed=_changes(record.architecture, child.architecture),
+        changed=gene_changes(record.architecture, child.architecture),
         gain=None if child.fitness is None or record.fitness is None else child.fitness - record.fitness,
     )
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Genes whose choice differs: [old, new], null where the gene is not active."""
-    names = [*old, *(name for name in new if name not in old)]
-    return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
 def _words(judged: JudgedReply | None) -> Words | None:

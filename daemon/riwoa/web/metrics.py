@@ -34,6 +34,10 @@ _GAUGES = (
     ("model_busy_ratio", "Share of the time that the language model works", "proposals.busy_share", 1.0),
     ("model_tokens_per_second", "Tokens that the language model writes", "proposals.tokens_per_s", 1.0),
     ("model_resident_bytes", "Memory of the language model's process", "proposals.resident_bytes", 1.0),
+    ("model_tokens_night_in", "Tokens that a server has read since noon", "proposals.server.night_in", 1.0),
+    ("model_tokens_night_out", "Tokens that it has written since noon", "proposals.server.night_out", 1.0),
+    ("model_tokens_night_budget", "Tokens of a night at most", "proposals.server.budget", 1.0),
+    ("model_cost_night", "What they cost, by the prices configured", "proposals.server.night_cost", 1.0),
     ("successes_unconsumed", "Successes that no training used yet", "proposals.learning.unconsumed", 1.0),
     ("disk_free_bytes", "Free where the journal lies", "governor.readings.disk_free_bytes", 1.0),
     ("memory_available_bytes", "Memory that is available", "governor.readings.memory_available_bytes", 1.0),
@@ -49,6 +53,8 @@ _COUNTERS = (
     ("replies", "Replies of the language model", "proposals.answered"),
     ("replies_fallback", "Requests that another operator answered", "proposals.fallbacks"),
     ("successes", "Proposals of the model that beat their parents", "proposals.successes"),
+    ("model_tokens_read", "Tokens that a server has read in this run", "proposals.server.run_in"),
+    ("model_tokens_written", "Tokens that it has written", "proposals.server.run_out"),
     ("model_restarts", "Restarts of the language model", "proposals.restarts"),
 )
 

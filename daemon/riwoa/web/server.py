@@ -54,7 +54,7 @@ class Place:
 
 
 def listener(place: Place) -> socket.socket:
-    """A socket that is bound; nobody is answered yet.
+    """A socket that listens: who connects is answered as soon as the page is served.
 
     Raises:
         UsageError: the address is none of this machine's, or somebody listens there.
@@ -68,6 +68,7 @@ def listener(place: Place) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen()
     except OSError as error:
         if found is not None:
             found.close()
@@ -87,6 +88,7 @@ def _unix_listener(path: Path) -> socket.socket:
     mask = os.umask(0o117)  # its user and group
     try:
         found.bind(str(path))
+        found.listen()
     except OSError as error:
         found.close()
         raise unwritable(path, error, "choose another with --socket") from None

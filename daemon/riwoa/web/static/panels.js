@@ -95,14 +95,16 @@ export function workersPanel(status) {
 }
 
 export function modelPanel(status) {
-  const proposals = status.proposals, learning = proposals?.learning;
+  const proposals = status.proposals, learning = proposals?.learning, server = proposals?.server;
   if (!proposals) return element("p", {}, status.cognition?.reason ?? "no language model proposes");
   const trainings = learning ? ["accepted", "rejected", "failed"].filter((name) => learning[name]).map((name) => `${learning[name]} ${name}`).join(", ") : "";
   return facts([
     ["model", proposals.model], ["state", [proposals.state, proposals.reason].filter(Boolean).join(": ")],
     ["answers", `${short(proposals.answered)}, ${short(proposals.successes ?? 0)} beat their parents${proposals.fallbacks ? `, ${proposals.fallbacks} came too late` : ""}`],
     ["pace", proposals.tokens_per_s ? `${proposals.tokens_per_s.toFixed(1)} tokens a second, busy ${percent(proposals.busy_share)}` : null],
-    ["trainings", trainings || null], ["adapter", learning?.adapter ? `${learning.adapter.slice(0, 12)} since generation ${learning.since_generation}` : null],
+    ["server", server ? `${server.url}${server.model ? `, answered by ${server.model}` : ""}` : null], ["model changed", server?.changed],
+    ["tokens since noon", server ? `${short(server.night_in + server.night_out)}${server.budget ? ` of ${short(server.budget)}` : ""}${typeof server.night_cost === "number" ? `, cost ${short(server.night_cost)}` : ""}` : null],
+    ["trainings", server ? "none: a model on a server is not trained" : trainings || null], ["adapter", learning?.adapter ? `${learning.adapter.slice(0, 12)} since generation ${learning.since_generation}` : null],
   ]);
 }
 

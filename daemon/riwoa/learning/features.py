@@ -1,0 +1,104 @@
+"""Steps as numbers: what changes in which part of a network, and in which direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from riwoa.search.fitness import BoolArray, FloatArray
+from riwoa.search.space import Choice, Gene, IntArray, Space
+
+MOST_COLUMNS = 32  # a run has some hundred steps to learn from
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Genes that are taken together: where they are ("stage1", "" for everywhere) and what they are ("kernel").
+
+    Attributes:
+        choice: of nominal genes, the one that is counted; None for positions of ordered ones.
+    """
+
+    where: str
+    what: str
+    choice: Choice | None = None
+
+
+def _finest(gene: Gene) -> tuple[str, str]:
+    where, _, what = gene.name.rpartition(".")
+    return where, what
+
+
+def _by_stage(gene: Gene) -> tuple[str, str]:
+    where, what = gene.name.split(".")[0], gene.name.rpartition(".")[2]
+    return ("" if where == what else where), ("" if what.isdigit() else what)
+
+
+def _by_kind(gene: Gene) -> tuple[str, str]:
+    name = gene.name.rpartition(".")[2]
+    return "", gene.name.rpartition(".")[0] if name.isdigit() else name
+
+
+class StepFeatures:
+    """Columns of steps from one network to another: a signed sum for each part of the space.
+
+    Of an ordered gene the distance in shares of its range; of a nominal one, for each choice, whether it comes (1) or
+    goes (−1). Genes are taken together by stage and kind, or by kind, where they would make too many columns.
+
+    Args:
+        space: of the networks.
+    """
+
+    def __init__(self, space: Space) -> None:
+        ordered = [i for i, gene in enumerate(space.genes) if gene.kind == "ordered"]
+        nominal = [i for i, gene in enumerate(space.genes) if gene.kind == "nominal"]
+        levels: list[Callable[[Gene], tuple[str, str]]] = [_by_stage, _by_kind]
+        if len(ordered) + sum(len(space.genes[i].choices) for i in nominal) <= MOST_COLUMNS:
+            levels = [_finest]
+        for level in levels:
+            found: dict[Part, list[int]] = {}
+            for i in ordered:
+                found.setdefault(Part(*level(space.genes[i])), []).append(i)
+            for i in nominal:
+                for choice in space.genes[i].choices:
+                    found.setdefault(Part(*level(space.genes[i]), choice), []).append(i)
+            if len(found) <= MOST_COLUMNS:
+                break
+        self.parts = tuple(found)
+        self._genes = [np.array(genes) for genes in found.values()]
+        self._chosen = [
+            [space.genes[gene].choices.index(part.choice) for gene in genes] if part.choice is not None else []
+            for part, genes in found.items()
+        ]
+        self._space = space
+
+    def steps(self, before: IntArray, after: IntArray) -> FloatArray:
+        """Of canonical indices (n, genes) and (n, genes), (n, parts)."""
+        return self.positions(after) - self.positions(before)
+
+    def positions(self, indices: IntArray) -> FloatArray:
+        """Of each part: sums of positions in [0, 1], or counts of a choice, (n, parts); an inactive gene adds none."""
+        out = np.empty((len(indices), len(self.parts)))
+        for column, (part, genes) in enumerate(zip(self.parts, self._genes, strict=True)):
+            chosen = indices[:, genes]
+            if part.choice is None:
+                each = (chosen + 1) / self._space.cardinalities[genes]  # an inactive gene is -1
+            else:
+                each = chosen == np.array(self._chosen[column])
+            out[:, column] = each.sum(axis=1)
+        return out
+
+    def room(self, indices: IntArray) -> BoolArray:
+        """Whether there may be less (column 0) and more (1) of each part in a network (genes,), (parts, 2)."""
+        out = np.zeros((len(self.parts), 2), dtype=np.bool_)
+        for row, (part, genes) in enumerate(zip(self.parts, self._genes, strict=True)):
+            chosen, last = indices[genes], self._space.cardinalities[genes] - 1
+            active = chosen >= 0
+            if part.choice is None:
+                out[row] = (chosen > 0).any(), (active & (chosen < last)).any()
+            else:
+                its = chosen == np.array(self._chosen[row])
+                out[row] = its.any(), (active & ~its).any()
+        return out
