@@ -272,6 +272,16 @@ class History:
         found = self._tables.rows(_ANCESTRY, run_id, *place, most)
         return self.individuals_at(run_id, [(generation, slot) for generation, slot in found])
 
+    def children_by_generation(self, run_id: int, *, before: int) -> list[tuple[int, int]]:
+        """How many individuals with a parent were evaluated in each generation before one: (generation, count)."""
+        rows = self._tables.rows(
+            "SELECT generation, count(*) FROM individuals WHERE run_id = ? AND generation < ? AND status = 'ok' "
+            "AND parent_generation IS NOT NULL GROUP BY generation ORDER BY generation",
+            run_id,
+            before,
+        )
+        return [(int(generation), int(count)) for generation, count in rows]
+
     def children(self, run_id: int, place: Place) -> list[Place]:
         """Where the individuals stand whose parent this is, ascending; NOT checked."""
         sql = (

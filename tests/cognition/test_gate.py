@@ -63,3 +63,38 @@ def test_a_training_that_diverged_is_rejected_even_where_nothing_is_held_out() -
 
 def test_a_verdict_is_json() -> None:
     assert json.loads(json.dumps(judge(trained(BETTER)).to_json()))["accepted"] is True
+
+
+COMPARED = replace(
+    BEFORE, held_out_loss=None, held_out_losses=(), top_gains=(0.0, 0.01, -0.01, 0.02, 0.0, -0.02), greedy_known=6
+)
+DECIDED = replace(COMPARED, top_gains=(0.03, 0.02, 0.01, 0.05, 0.02, 0.01), greedy=4)
+
+
+def test_an_adapter_that_decides_better_at_held_out_parents_is_accepted() -> None:
+    verdict = judge(trained(DECIDED, before=COMPARED))
+    assert verdict.accepted
+    # Differences 0.03, 0.01, 0.02, 0.03, 0.02, 0.03: mean 0.02333, t(5, 0.95) = 2.015, standard error 0.003333.
+    assert verdict.reasons[0] == "likeliest patches gain +0.02333 more, at least +0.01662, at 6 parents"
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        (replace(DECIDED, top_gains=COMPARED.top_gains), "gain +0 more, at least +0, at 6 parents (rejected)"),
+        (
+            replace(DECIDED, top_gains=(0.2, 0.01, -0.01, 0.02, 0.0, -0.02)),
+            "gain +0.03333 more, at least -0.03383, at 6 parents (rejected)",
+        ),
+        (replace(DECIDED, greedy=5), "the greedy rule's patch at 5 of 6 parents (rejected)"),
+    ],
+)
+def test_decisions_that_may_be_luck_or_greed_are_rejected(after: Measured, reason: str) -> None:
+    verdict = judge(trained(after, before=COMPARED))
+    assert not verdict.accepted
+    assert [r for r in verdict.reasons if r.endswith(reason)]
+
+
+def test_one_held_out_parent_judges_nothing() -> None:
+    few = replace(COMPARED, top_gains=(0.0,)), replace(DECIDED, top_gains=(0.5,), greedy=0)
+    assert not judge(trained(few[1], before=few[0])).accepted

@@ -26,7 +26,7 @@ POOL = (
     "cognition.provider=scripted",
     "cognition.role=pool",
     "cognition.lag=2",
-    "cognition.train_after=2",
+    "cognition.train_after=60",
     "run.generations=12",
     "run.polish_evaluations=0",
 )

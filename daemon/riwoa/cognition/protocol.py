@@ -154,6 +154,28 @@ class Example:
     lead: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What became of several patches of one parent: the prompt as it would be asked, answers, and what each gained.
+
+    ``gains`` are of fitness over the parent's, negative for a loss. ``greedy`` is the answer that a rule without a
+    model would choose (``riwoa.run.comparisons``); None where no rule is known.
+    """
+
+    id: str
+    system: str
+    prompt: str
+    answers: tuple[str, ...]
+    gains: tuple[float, ...]
+    greedy: int | None = None
+    lead: str = ""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Comparison:
+        """The comparison of ``asdict``, by way of JSON."""
+        return cls(**{**data, "answers": tuple(data["answers"]), "gains": tuple(data["gains"])})
+
+
 def one_of_each(examples: Iterable[Example]) -> tuple[Example, ...]:
     """The newest example of each answer, in order.
 
@@ -167,7 +189,8 @@ def one_of_each(examples: Iterable[Example]) -> tuple[Example, ...]:
 class TrainingJob:
     """One online training of the adapter.
 
-    ``held_out`` are successes that no training has seen or will see; ``probes`` are fixed for the whole run.
+    It imitates ``examples`` or, where there are any, prefers by ``comparisons``. ``held_out`` and ``judging`` are
+    successes and comparisons that no training has seen or will see; ``probes`` are fixed for the whole run.
     """
 
     examples: tuple[Example, ...]
@@ -181,6 +204,8 @@ class TrainingJob:
     batch: int = 4  # examples a step
     piece: int = 8  # examples in one backward pass at most: a step's gradient is summed over its pieces
     checkpointing: bool = False  # compute activations again in the backward pass: slower, in less memory
+    comparisons: tuple[Comparison, ...] = ()
+    judging: tuple[Comparison, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As sent."""
@@ -196,6 +221,8 @@ class TrainingJob:
                 "held_out": tuple(Example(**e) for e in data["held_out"]),
                 "probes": tuple(GenerationRequest.from_json(p) for p in data["probes"]),
                 "settings": GenerationSettings(**data["settings"]),
+                "comparisons": tuple(map(Comparison.from_json, data["comparisons"])),
+                "judging": tuple(map(Comparison.from_json, data["judging"])),
             }
         )
 
@@ -209,6 +236,9 @@ class Measured:
     valid_without_grammar: int  # of the probes, written without the grammar
     distinct_with_grammar: int  # different patches among the probes
     probes: int
+    top_gains: tuple[float, ...] | None = None  # of the likeliest answer of each judging comparison; None without any
+    greedy: int = 0  # of these answers, how many are the greedy rule's
+    greedy_known: int = 0  # of the judging comparisons, how many have a greedy answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +261,9 @@ class Trained:
         """The record of ``to_json``."""
 
         def measured(row: Mapping[str, Any]) -> Measured:
-            return Measured(**{**row, "held_out_losses": tuple(row["held_out_losses"])})
+            gains = row.get("top_gains")  # none in 0.1's first journals
+            listed = {"held_out_losses": tuple(row["held_out_losses"]), "top_gains": gains and tuple(gains)}
+            return Measured(**{**row, **listed})
 
         return cls(
             **{

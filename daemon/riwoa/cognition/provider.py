@@ -156,7 +156,7 @@ class ScriptedProvider:
         """See ``ProposalProvider.train``: weights and numbers are made up from the job's seed, examples and adapter."""
         await self._act("training")
         on_progress({"step": 1, "steps": 1})
-        ids = [e.id for e in (*job.examples, *job.held_out)]
+        ids = [e.id for e in (*job.examples, *job.held_out)] + [c.id for c in (*job.comparisons, *job.judging)]
         draw = hashlib.sha256(json.dumps([job.seed, ids, self._adapter]).encode()).digest()
         weights = _safetensors(draw)
         await asyncio.to_thread(Path(job.weights_path).write_bytes, weights)
@@ -166,8 +166,8 @@ class ScriptedProvider:
             losses=(2.0, 1.5),
             tokens=sum(len(e.text.split()) for e in job.examples),
             duration_s=0.0,
-            before=_measured(job, 2.0, 1.0),
-            after=_measured(job, 1.5, 0.5 if collapsed else 1.0),
+            before=_measured(job, 2.0, 1.0, best=False),
+            after=_measured(job, 1.5, 0.5 if collapsed else 1.0, best=True),
         )
 
     async def close(self) -> None:
@@ -223,13 +223,15 @@ class ScriptedProvider:
         return f"<think>{thought}</think>\n{in_json({gene: choice})}"
 
 
-def _measured(job: TrainingJob, loss: float, distinct_share: float) -> Measured:
+def _measured(job: TrainingJob, loss: float, distinct_share: float, *, best: bool) -> Measured:
+    choose = max if best else min
     return Measured(
         held_out_loss=loss if job.held_out else None,
         held_out_losses=(loss,) * len(job.held_out),
         valid_without_grammar=len(job.probes),
         distinct_with_grammar=round(distinct_share * len(job.probes)),
         probes=len(job.probes),
+        top_gains=tuple(choose(c.gains) for c in job.judging) if job.comparisons else None,
     )
 
 

@@ -1,4 +1,6 @@
-"""Online LoRA training on successful traces, and the measurements its gate judges by. Needs torch.
+"""Online LoRA training, and the measurements its gate judges by. Needs torch.
+
+A job has comparisons to prefer by (``riwoa.cognition.preference``) or successful traces to imitate, as follows.
 
 Causal language modelling with the prompt masked: only the reply's tokens (reasoning, patch, end of text) carry loss.
 The embedding of the prompt is still computed, but its logits are not (they would be most of the memory). In training
@@ -12,7 +14,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ import torch
 
 from riwoa.cognition.memory import as_memory_allows, free_memory, out_of_memory
 from riwoa.cognition.parse import PatchError, offered_patch
+from riwoa.cognition.preference import answers_likelihoods, learn, lessons
 from riwoa.cognition.protocol import CLOSING, Example, GenerationRequest, Measured, Trained, TrainingJob
 
 if TYPE_CHECKING:
@@ -50,13 +53,17 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
     """
     started = time.monotonic()
     model.piece = min(model.piece, job.piece)
-    if job.checkpointing and not model.lora.checkpointing:
-        model.lora.checkpoint()
+    if job.checkpointing and not job.comparisons and not model.lora.checkpointing:
+        model.lora.checkpoint()  # comparisons read the prompt into a cache, which that forbids
     in_use = model.lora.current()
     try:
         before = measure(model, job)
         samples = [_sample(model, e) for e in job.examples]
-        losses = _fit(model, samples, job)
+        compared = lessons(model, job.comparisons)
+        if compared:
+            losses = _fit(model, job, len(compared), lambda rows: learn(model, [compared[i] for i in rows]))
+        else:
+            losses = _fit(model, job, len(samples), lambda rows: _backward(model, [samples[i] for i in rows]))
         model.weights_changed()
         after = measure(model, job)
         if not all(map(math.isfinite, after.held_out_losses)):
@@ -71,7 +78,7 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
     return Trained(
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         losses=tuple(losses),
-        tokens=sum(map(_reply_tokens, samples)),
+        tokens=sum(map(_reply_tokens, samples)) + sum(len(answer) for c in compared for answer in c.answers),
         duration_s=time.monotonic() - started,
         before=before,
         after=after,
@@ -81,6 +88,7 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
 def measure(model: LanguageModel, job: TrainingJob) -> Measured:
     """Held-out loss, validity without the grammar and distinct patches with it, of the weights as they are."""
     losses = held_out_losses(model, job.held_out)
+    tops = [int(found.argmax()) for found in answers_likelihoods(model, job.judging)]
     valid, distinct = _probed(model, job)
     return Measured(
         held_out_loss=float(np.mean(losses)) if losses else None,
@@ -88,6 +96,9 @@ def measure(model: LanguageModel, job: TrainingJob) -> Measured:
         valid_without_grammar=valid,
         distinct_with_grammar=distinct,
         probes=len(job.probes),
+        top_gains=tuple(c.gains[top] for c, top in zip(job.judging, tops, strict=True)) if job.comparisons else None,
+        greedy=sum(c.greedy == top for c, top in zip(job.judging, tops, strict=True)),
+        greedy_known=sum(c.greedy is not None for c in job.judging),
     )
 
 
@@ -126,20 +137,23 @@ def held_out_losses(model: LanguageModel, examples: Sequence[Example]) -> list[f
 # -- fitting -----------------------------------------------------------------------------------------------------------
 
 
-def _fit(model: LanguageModel, samples: Sequence[_Sample], job: TrainingJob) -> list[float]:
-    """AdamW over the examples; the mean loss of each step."""
+def _fit(model: LanguageModel, job: TrainingJob, count: int, backward: Callable[[Sequence[int]], float]) -> list[float]:
+    """AdamW over ``count`` examples; the mean loss of each step.
+
+    ``backward`` adds the gradients of the mean loss of some of them, by number, and returns it.
+    """
     # The starting point is the adapter in use, or a fresh one, whose B is zero: the same function as the bare model.
     model.lora.begin_training()
     parameters = model.lora.parameters()
     optimiser = torch.optim.AdamW(parameters, lr=job.learning_rate, weight_decay=0.0)
-    batches = list(_batches(samples, job))
+    batches = list(_batches(count, job))
     warm_up = max(1, round(_WARM_UP_SHARE * len(batches)))
     losses: list[float] = []
     with _training(model, job.seed):
         for step, batch in enumerate(batches):
             for group in optimiser.param_groups:
                 group["lr"] = job.learning_rate * min((step + 1) / warm_up, (len(batches) - step) / len(batches))
-            losses.append(_backward(model, batch))
+            losses.append(backward(batch))
             torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -147,12 +161,12 @@ def _fit(model: LanguageModel, samples: Sequence[_Sample], job: TrainingJob) -> 
     return losses
 
 
-def _batches(samples: Sequence[_Sample], job: TrainingJob) -> Iterator[list[_Sample]]:
-    """Every example once an epoch, in an order of its own."""
+def _batches(count: int, job: TrainingJob) -> Iterator[list[int]]:
+    """Every example's number once an epoch, in an order of its own."""
     for epoch in range(job.epochs):
-        order = np.random.Generator(np.random.Philox(key=[job.seed, epoch])).permutation(len(samples))
+        order = np.random.Generator(np.random.Philox(key=[job.seed, epoch])).permutation(count)
         for start in range(0, len(order), job.batch):
-            yield [samples[i] for i in order[start : start + job.batch]]
+            yield order[start : start + job.batch].tolist()
 
 
 def _backward(model: LanguageModel, batch: Sequence[_Sample]) -> float:

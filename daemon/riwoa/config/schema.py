@@ -424,12 +424,14 @@ class Cognition(Choosing):
     )
     breaker_failures: Positive = Field(3, description="failed batches in a row after which the model is left alone")
     breaker_rest: Positive = Field(10, description="batches it is left alone for, before one trial")
-    train: bool = Field(True, description="learn from successes while the search goes on")
-    train_after: Positive = Field(16, description="new successes that start a training")
+    train: bool = Field(True, description="learn from what was evaluated while the search goes on")
+    train_after: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        "auto", description="new lessons that start a training; auto = 16 successes or 64 evaluated children"
+    )
     train_lag: Positive = Field(24, description="generations between a training's start and its adapter's swap")
     train_timeout_s: Seconds = live(1800.0, "longest training")
-    train_batch: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="successes an optimiser step")
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="passes over the successes of a training")
+    train_batch: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="lessons an optimiser step")
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="passes over the lessons of a training")
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0.0, le=10.0)] = Field(
         "auto", description="auto = what suits the size of the model"
     )
@@ -437,7 +439,7 @@ class Cognition(Choosing):
         0.05, description="dropout of the adapter in training"
     )
     held_out_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
-        0.25, description="share of successes that only judge adapters, never train one"
+        0.25, description="share of successes, or of parents, that only judge adapters"
     )
     keep_adapters: Annotated[int, Field(ge=2, le=10_000)] = restart(
         8, "newest adapters whose weights stay in the journal; of older ones, hash and training record"

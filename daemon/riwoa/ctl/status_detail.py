@@ -167,7 +167,8 @@ def _learning(learning: LearningStatus | None) -> Rows:
     if swap is not None:
         text += f"; one is under way for generation {swap}"
     else:
-        text += f"; {learning.get('unconsumed', 0)} successes to learn from"
+        after = f" of {learning['train_after']}" if learning.get("train_after") else ""
+        text += f"; {learning.get('unconsumed', 0)}{after} {learning.get('lessons') or 'successes'} to learn from"
     return [("adapter", text)]
 
 

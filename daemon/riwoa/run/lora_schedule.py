@@ -1,12 +1,12 @@
-"""Learning while the search goes on: successes in, adapters out, at generations that the journal alone decides.
+"""Learning while the search goes on: lessons in, adapters out, at generations that the journal alone decides.
 
 The schedule (rulings 9 and 10). After the commit of g, while no training is under way, one is triggered when the
-unconsumed successes reach ``train_after``, times one more for each training that failed since the last adapter, unless
-the search, as configured at g, would end before any reply written with its adapter could join. It takes the oldest of
-them, at most ``MOST_BATCHES`` times that many. Until g + train_lag no text is generated; there the search waits for the
-outcome. An adapter's row is journaled when the outcome arrives, with what it consumed and the gate's verdict, and says
-the generation g + train_lag; in force at any generation is the newest accepted one of that generation or before. A
-failed training consumes nothing and is an input of generation g + train_lag.
+unconsumed lessons (``riwoa.run.lessons``) reach ``train_after``, times one more for each training that failed since the
+last adapter, unless the search, as configured at g, would end before any reply written with its adapter could join. Of
+successes it takes the oldest, at most ``MOST_BATCHES`` times that many. Until g + train_lag no text is generated; there
+the search waits for the outcome. An adapter's row is journaled when the outcome arrives, with what it consumed and the
+gate's verdict, and says the generation g + train_lag; in force at any generation is the newest accepted one of that
+generation or before. A failed training consumes nothing and is an input of generation g + train_lag.
 
 So a restart needs no other memory than these rows: a triggered training without a row or a failure is submitted again,
 the same job; one with a row is not.
@@ -18,25 +18,24 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from riwoa.cognition.adapters import AdapterFiles
 from riwoa.cognition.gate import judge
 from riwoa.cognition.proposal_queue import ProposalQueue, TrainingOutcome
-from riwoa.cognition.protocol import Example, GenerationRequest, TrainingJob, one_of_each
+from riwoa.cognition.protocol import GenerationRequest, TrainingJob
 from riwoa.config.schema import Config
 from riwoa.log import get_logger
 from riwoa.patience import patiently
 from riwoa.run.adapters import Adapter, Adapters
 from riwoa.run.journal import RunJournal
+from riwoa.run.lessons import Lessons, Material, Taken
 from riwoa.run.offers import seed_of
 from riwoa.run.style import Style
-from riwoa.run.successes import Successes
-from riwoa_storage.digest import relative_request_id
 from riwoa_storage.events import AdapterAccepted, AdapterRejected, TrainingFailed, kind_of
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import AdapterRecord, BufferEntryRecord, ConfigRevisionRecord
+from riwoa_storage.records import AdapterRecord, ConfigRevisionRecord, IndividualRecord
 
 _log = get_logger("learning")
 MOST_BATCHES = 4  # of train_after, in one training
@@ -50,8 +49,7 @@ class Training:
     trigger: int
     swap: int
     parent: Adapter | None
-    taken: tuple[int, ...]  # entry ids that its adapter will have consumed
-    held_out: tuple[int, ...]  # entry ids that judge it
+    taken: Taken
     seed: int
 
 
@@ -63,11 +61,18 @@ class LoraSchedule:
         proposal_queue: where trainings go; needs ``adapters``.
         config: the run's.
         style: how the model writes and learns.
+        lessons: what it learns from.
         probes: the fixed requests that judge adapters; asked for once, at the first training.
     """
 
     def __init__(
-        self, journal: RunJournal, proposal_queue: ProposalQueue, config: Config, style: Style, probes: PrepareProbes
+        self,
+        journal: RunJournal,
+        proposal_queue: ProposalQueue,
+        config: Config,
+        style: Style,
+        lessons: Lessons,
+        probes: PrepareProbes,
     ) -> None:
         self._journal = journal
         self._proposal_queue = proposal_queue
@@ -75,7 +80,7 @@ class LoraSchedule:
         self._settings = config.cognition
         self._style = style
         self._probes = cache(probes)
-        self._successes = Successes(config.cognition.held_out_share)
+        self._lessons = lessons
         self._adapters = Adapters(journal)
         self._failed: list[int] = []  # generations that failed trainings were inputs of
         self.failed_s = 0.0  # what the last of them took, for its event
@@ -117,9 +122,9 @@ class LoraSchedule:
         return len(self._failed)
 
     @property
-    def unconsumed(self) -> int:
-        """Successes that no training has consumed."""
-        return len(self._successes.unconsumed())
+    def unconsumed(self) -> tuple[int, str]:
+        """How many lessons no training has consumed, and what they are."""
+        return self._lessons.unconsumed, self._lessons.each
 
     @property
     def unusable(self) -> list[str]:
@@ -143,20 +148,18 @@ class LoraSchedule:
         self._training, self._submitted = None, False
         return reason
 
-    async def committed(self, generation: int, *, successes: bool, generations: int) -> None:
-        """After the commit of a generation of the search: take in its successes, and train if they suffice.
+    async def committed(self, generation: int, individuals: Sequence[IndividualRecord], *, generations: int) -> None:
+        """After the commit of a generation of the search: take in what it teaches, and train if that suffices.
 
         ``generations``: of the search, by the configuration in force.
         """
-        if not successes and (self._training is not None or not self._due(generation, generations)):
-            return
-        await patiently(self._take_in_new)
+        await patiently(partial(self._take_in, generation, individuals))
         if self._training is None and self._due(generation, generations):
             await self._start(generation)
 
-    def _take_in_new(self) -> None:
+    def _take_in(self, generation: int, individuals: Sequence[IndividualRecord]) -> None:
         with self._journal.reader() as reader:
-            self._successes.take_in(reader, self._journal.run_id)
+            self._lessons.committed(generation, individuals, reader)
 
     def _due(self, generation: int, generations: int) -> bool:
         if generation + self._settings.train_lag + self._settings.lag >= generations:
@@ -164,25 +167,35 @@ class LoraSchedule:
         enough_since = self._enough_since()
         return enough_since is not None and generation >= enough_since
 
+    @property
+    def train_after(self) -> int:
+        """New lessons that start a training."""
+        after = self._settings.train_after
+        return self._lessons.after if after == "auto" else after
+
+    def trainings_possible(self, generations: int, lessons_a_generation: float) -> int:
+        """How many trainings a search of so many generations has room for, none of them failing."""
+        settings, first = self._settings, math.ceil(self.train_after / max(lessons_a_generation, 1e-9)) - 1
+        last = generations - settings.train_lag - settings.lag - 1  # that may trigger one
+        if not settings.train or self._proposal_queue.adapters is None or first > last:
+            return 0
+        return 1 + (last - first) // max(settings.train_lag, first + 1)
+
     def _enough_since(self) -> int | None:
-        """The generation from which on the unconsumed successes suffice for a training; None while they do not."""
+        """The generation from which on the unconsumed lessons suffice for a training; None while they do not."""
         last = max((a.generation for a in self._adapters.all), default=-1)
         failures = sum(g > last for g in self._failed)
-        enough = self._settings.train_after * (1 + failures)
+        enough = self.train_after * (1 + failures)
         if not self._settings.train or self._proposal_queue.adapters is None:
             return None
-        unconsumed = self._successes.unconsumed()
-        return unconsumed[enough - 1].generation if len(unconsumed) >= enough else None
+        return self._lessons.enough_since(enough)
 
     async def _start(self, generation: int) -> None:
-        taken = self._successes.unconsumed(generation)[: MOST_BATCHES * self._settings.train_after]
-        held_out = self._successes.judging(generation)
         self._training = Training(
             trigger=generation,
             swap=generation + self._settings.train_lag,
             parent=self.in_force(generation),
-            taken=tuple(s.entry_id for s in taken),
-            held_out=tuple(s.entry_id for s in held_out),
+            taken=self._lessons.take(generation, MOST_BATCHES * self.train_after),
             seed=seed_of(self._seed, generation, 0, "training"),
         )
         await self._submit()
@@ -191,22 +204,24 @@ class LoraSchedule:
         t, files = self._training, self._proposal_queue.adapters
         assert t is not None
         assert files is not None
-        job = await patiently(lambda: self._job(t, files, self._entries(t)))
+        material = await patiently(partial(self._material, t.taken))
+        job = await patiently(lambda: self._job(t, files, material))
         self._submitted = True
         await self._proposal_queue.submit_training(t.trigger, job, adapter_sha256=t.parent.sha256 if t.parent else None)
-        _log.info("training_submitted", generation=t.trigger, examples=len(job.examples), swap=t.swap)
+        _log.info(
+            "training_submitted", generation=t.trigger, examples=len(job.examples) + len(job.comparisons), swap=t.swap
+        )
 
-    def _entries(self, t: Training) -> dict[int, BufferEntryRecord]:
-        """What a training learns from and is judged by, by entry id."""
+    def _material(self, taken: Taken) -> Material:
         with self._journal.reader() as reader:
-            oldest = min((*t.taken, *t.held_out), default=1)
-            return {e.entry_id: e for e in reader.buffer(self._journal.run_id, after=oldest - 1)}
+            return self._lessons.material(reader, taken)
 
-    def _job(self, t: Training, files: AdapterFiles, entries: Mapping[int, BufferEntryRecord]) -> TrainingJob:
-        held_out = self._successes.held_out
+    def _job(self, t: Training, files: AdapterFiles, material: Material) -> TrainingJob:
         return TrainingJob(
-            examples=one_of_each(_example(entries[i]) for i in t.taken if i not in held_out),
-            held_out=tuple(_example(entries[i]) for i in t.held_out),
+            examples=material.examples,
+            held_out=material.held_out,
+            comparisons=material.comparisons,
+            judging=material.judging,
             probes=self._probes(),
             settings=self._style.settings,
             seed=t.seed,
@@ -228,8 +243,8 @@ class LoraSchedule:
             "trigger": trigger,
             "model": self._proposal_queue.provider.model,
             "parent_sha256": t.parent.sha256 if t.parent else None,
-            "consumed": list(t.taken),
-            "held_out": list(t.held_out),
+            "consumed": list(t.taken.entries),
+            "held_out": list(t.taken.held_out),
             "seed": t.seed,
             "epochs": self._settings.epochs,
             "learning_rate": self._style.learning_rate,
@@ -254,9 +269,9 @@ class LoraSchedule:
         event = judged(
             run_id=self._journal.run_id, generation=t.swap, sha256=row.sha256, reasons=tuple(verdict.reasons)
         )
-        adapter_id = await self._journal.writer.put_adapter(row, consumed=t.taken, events=[event])
+        adapter_id = await self._journal.writer.put_adapter(row, consumed=t.taken.entries, events=[event])
         self._adapters.add(Adapter(adapter_id, t.swap, row.sha256, verdict.accepted))
-        self._successes.consume(t.taken)
+        self._lessons.consume(t.taken)
         _log.info(kind_of(event), adapter=row.sha256[:12], generation=t.swap, reasons=list(verdict.reasons))
         await self._adapters.retire(keep=self._settings.keep_adapters)
 
@@ -269,8 +284,9 @@ class LoraSchedule:
             for event in reader.events(self._journal.run_id, TrainingFailed)
             if event.generation is not None and event.generation < generation
         ]
-        self._successes.take_in(reader, self._journal.run_id)
         self._adapters.restore(reader, generation)
+        swaps = [a.generation for a in self._adapters.all]
+        self._lessons.restore(reader, generation, max(swaps) - self._settings.train_lag if swaps else None)
 
     async def resume(self, generation: int, revisions: Sequence[ConfigRevisionRecord], *, searching: bool) -> None:
         """Tell of damaged adapters; a training that was under way goes to the proposal queue again, the same job."""
@@ -286,7 +302,7 @@ class LoraSchedule:
 
         swapped = max([a.generation for a in self._adapters.all] + self._failed, default=0)
         if swapped >= generation:  # its row is there, the swap is still to come
-            self._training = Training(swapped - lag, swapped, self.in_force(swapped - lag), (), (), 0)
+            self._training = Training(swapped - lag, swapped, self.in_force(swapped - lag), Taken(swapped - lag), 0)
             return
         enough_since = self._enough_since()
         if enough_since is None:
@@ -295,16 +311,6 @@ class LoraSchedule:
         trigger = next((g for g in later if self._due(g, generations(g))), None)
         if trigger is not None:
             await self._start(trigger)
-
-
-def _example(entry: BufferEntryRecord) -> Example:
-    return Example(
-        id=relative_request_id(entry.request_id),
-        system=entry.trace["system"],
-        prompt=entry.trace["prompt"],
-        text=entry.trace["text"],
-        lead=entry.trace.get("lead", ""),
-    )
 
 
 def _finite(value: Any) -> Any:

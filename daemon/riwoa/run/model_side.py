@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.reload import Reloader
+from riwoa.run.comparisons import Comparisons
 from riwoa.run.history import History
 from riwoa.run.journal import RunJournal
 from riwoa.run.lora_schedule import LoraSchedule
@@ -19,6 +20,7 @@ from riwoa.run.requests import RequestComposer
 from riwoa.run.semantic_slots import SemanticSlots
 from riwoa.run.slot_proposals import SlotProposals
 from riwoa.run.style import Style, style_of
+from riwoa.run.successes import Successes
 from riwoa.run.task import SearchTask
 from riwoa.search.codec import Codec
 
@@ -64,12 +66,26 @@ def model_proposals(
         begun_with = task.target_ms(journal.config_revisions()[0].config["objective"]["latency_ms"])
         return task.prompt_target_ms(begun_with)
 
-    learning = LoraSchedule(
-        journal, queue, config, style, probes=lambda: composer.probes(config.cognition.probes, first_target_ms())
+    is_slot, share = config.cognition.role == "slot", config.cognition.held_out_share
+    pool = PoolComposer(composer, codec, beliefs, config.cognition.patches)
+    comparisons = Comparisons(
+        journal.run_id,
+        codec,
+        composer.objective,
+        lambda parent: pool.alone(parent, first_target_ms()),
+        most_genes=composer.most_genes,
+        held_out_share=share,
     )
-    if config.cognition.role == "slot":
+    learning = LoraSchedule(
+        journal,
+        queue,
+        config,
+        style,
+        Successes(journal.run_id, share) if is_slot else comparisons,
+        probes=lambda: composer.probes(config.cognition.probes, first_target_ms()),
+    )
+    if is_slot:
         slots = SemanticSlots(journal, outbox, composer, codec, known, config)
         return SlotProposals(journal, slots, composer, learning, history, reloader)
-    pool = PoolComposer(composer, codec, beliefs, config.cognition.patches)
     parents = UniformParents(config.run.seed)
     return PoolProposals(journal, outbox, pool, learning, history, reloader, codec, parents)

@@ -226,7 +226,7 @@ class PoolProposals:
     ) -> None:
         """See ``Proposals.committed``."""
         generations = scheduled_generations(self._reloader.config)
-        await self.learning.committed(generation, successes=bool(verdicts.entries), generations=generations)
+        await self.learning.committed(generation, individuals, generations=generations)
 
     async def stop(self) -> None:
         """See ``Proposals.stop``."""

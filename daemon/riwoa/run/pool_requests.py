@@ -17,6 +17,7 @@ from riwoa.cognition.parse import PatchError, offered_patch
 from riwoa.cognition.prompt import Belief, EarlierPatch, Situation, Template, compose, parameters_of, spoken_choices
 from riwoa.cognition.protocol import Choice
 from riwoa.cognition.samples import unpacked
+from riwoa.run.history import genotype_of
 from riwoa.run.offers import Offered, offered_choices, seed_of
 from riwoa.run.prompt_history import PromptHistory
 from riwoa.run.replies import Answer
@@ -25,7 +26,7 @@ from riwoa.search.base import Elite
 from riwoa.search.codec import Codec
 from riwoa.search.rng import generator
 from riwoa.search.space import IntArray, Space
-from riwoa_storage.records import ReplyRecord, RequestRecord
+from riwoa_storage.records import IndividualRecord, ReplyRecord, RequestRecord
 
 _Change = tuple[str, Choice]
 
@@ -106,6 +107,13 @@ class PoolComposer:
             },
             created_unix_s=time.time(),
         )
+
+    def alone(self, parent: IndividualRecord, target_ms: float | None) -> tuple[str, str]:
+        """System message and prompt of a parent, with nothing of what is known beside it: what adapters learn from."""
+        genotype = genotype_of(parent)
+        situation = self.composer.situation(genotype, parent.metrics, target_ms, PromptHistory())
+        offered = offered_choices(self._codec, genotype, lambda _: ())
+        return compose(_in_words(situation), offered, self.composer.style.template, self.composer.most_genes)
 
     def _situation(
         self, generation: int, parent: Elite, offered: Offered, template: Template, target_ms: float | None

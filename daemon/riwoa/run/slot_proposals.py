@@ -124,7 +124,7 @@ class SlotProposals:
         of = {relative_request_id(i.request_id): i for i in individuals if i.request_id is not None}
         told.failed(in_order(verdicts.rejected), of, joined.parents)
         generations = scheduled_generations(self._reloader.config)
-        await self.learning.committed(generation, successes=bool(verdicts.entries), generations=generations)
+        await self.learning.committed(generation, individuals, generations=generations)
 
     async def stop(self) -> None:
         """See ``Proposals.stop``."""

@@ -170,7 +170,9 @@ class LearningStatus(TypedDict, total=False):
     accepted: int | None
     rejected: int | None
     failed: int | None
-    unconsumed: int | None  # successes that no training has used yet
+    unconsumed: int | None  # lessons that no training has used yet
+    lessons: str | None  # what they are: successes, evaluated children
+    train_after: int | None  # so many start a training
     swap: int | None  # the generation that the training under way is for
     unusable: list[str] | None
 

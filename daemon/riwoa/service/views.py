@@ -163,7 +163,9 @@ def learning_view(learning: LoraSchedule, generation: int) -> LearningStatus:
         "accepted": learning.accepted,
         "rejected": learning.rejected,
         "failed": learning.failed,
-        "unconsumed": learning.unconsumed,
+        "unconsumed": learning.unconsumed[0],
+        "lessons": learning.unconsumed[1],
+        "train_after": learning.train_after,
         "swap": training.swap if training else None,
         "unusable": list(learning.unusable),
     }

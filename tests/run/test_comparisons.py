@@ -1,0 +1,130 @@
+"""Adapters in the role of a pool learn from every evaluated child, whoever made it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from riwoa.cognition.protocol import OnTrainingStep, Trained, TrainingJob
+from riwoa.cognition.provider import ScriptedProvider
+from riwoa_storage.reader import JournalReader
+from riwoa_storage.replay import compare
+from tests.run.conduct import JOINT, conduct
+
+SUPPORT = Path(__file__).resolve().parent.parent / "support"
+SETTINGS = (
+    *JOINT,
+    "cognition.provider=scripted",
+    "cognition.role=pool",
+    "cognition.lag=1",
+    "cognition.train_after=18",
+    "cognition.held_out_share=0.5",
+    "run.generations=18",
+    "run.polish_evaluations=0",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _test_oracles() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SUPPORT))
+        patch.setenv("RIWOA_TEST_ORACLES", "1")
+        yield
+
+
+class Pupil(ScriptedProvider):
+    """Keeps the jobs that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__("good")
+        self.jobs: list[TrainingJob] = []
+
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
+        self.jobs.append(job)
+        return await super().train(job, on_progress)
+
+
+async def run(path: Path, **how: Any) -> list[TrainingJob]:
+    provider = Pupil()
+    await conduct(path, *SETTINGS, provider=provider, target_ms=100.0, **how)
+    return provider.jobs
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrainingJob]]:
+    path = tmp_path_factory.mktemp("once") / "whole.db"
+    return path, asyncio.run(run(path))
+
+
+def adapters(path: Path) -> list[Any]:
+    with JournalReader(path) as reader:
+        return [(a.generation, a.sha256, a.status, a.training["trigger"]) for a in reader.adapters(1)]
+
+
+def test_the_answers_are_patches_that_were_evaluated_with_what_they_gained(
+    once: tuple[Path, list[TrainingJob]],
+) -> None:
+    path, jobs = once
+    assert jobs
+    with JournalReader(path) as reader:
+        individuals = {(g, i.slot): i for g, i in reader.individuals(1)}
+    by_key = {i.architecture_key: i for i in individuals.values() if i.status == "ok"}
+    operators = set()
+    for comparison in jobs[-1].comparisons:
+        parent = by_key[comparison.id]
+        assert len(set(comparison.answers)) == len(comparison.answers) >= 3
+        children = [i for i in individuals.values() if i.parent is not None and individuals[i.parent] == parent]
+        for answer, gain in zip(comparison.answers, comparison.gains, strict=True):
+            patch = json.loads(answer)
+            assert 1 <= len(patch) <= 4
+            (child,) = {
+                c.architecture_key: c
+                for c in children
+                if all(c.architecture.get(gene) == choice for gene, choice in patch.items())
+                and sum(parent.architecture.get(g) != v for g, v in c.architecture.items() if g in parent.architecture)
+                == len(patch)
+            }.values()
+            assert child.fitness is not None
+            assert parent.fitness is not None
+            assert gain == pytest.approx(child.fitness - parent.fitness)
+            operators.add(child.operator)
+        assert comparison.lead.strip() == "</think>"
+    assert operators - {"semantic"}  # the model learns from what others made, too
+
+
+def test_parents_that_judge_never_train(once: tuple[Path, list[TrainingJob]]) -> None:
+    _, jobs = once
+    trained = {c.id for job in jobs for c in job.comparisons}
+    judged = {c.id for job in jobs for c in job.judging}
+    assert trained
+    assert judged
+    assert not trained & judged
+
+
+def test_so_many_new_children_start_a_training(once: tuple[Path, list[TrainingJob]]) -> None:
+    path, jobs = once
+    with JournalReader(path) as reader:
+        born = dict(reader.history.children_by_generation(1, before=18))
+    rows = adapters(path)
+    assert len(rows) == len(jobs) >= 2
+    consumed = -1
+    for generation, _, _, trigger in rows:
+        assert generation == trigger + 2
+        assert sum(count for g, count in born.items() if consumed < g <= trigger) >= 18
+        consumed = trigger
+
+
+@pytest.mark.parametrize("stop_after", [4, 7, 9])
+async def test_a_resumed_run_trains_on_the_same(
+    stop_after: int, once: tuple[Path, list[TrainingJob]], tmp_path: Path
+) -> None:
+    path = tmp_path / "killed.db"
+    await run(path, stop_after=stop_after)
+    await run(path)
+    assert compare(once[0], path).same
+    assert adapters(path) == adapters(once[0])
