@@ -161,7 +161,7 @@ def test_of_each_answer_the_newest_example_is_learned_whatever_its_reasoning() -
 class Stubborn(Pupil):
     """Makes the first gene larger that can be."""
 
-    def _text(self, request: RequestRecord, seed: int | str) -> str:
+    def _text(self, request: RequestRecord) -> str:
         parent, offered = request.parameters["parent"], request.parameters["choices"]
         larger = [(gene, max(choices)) for gene, choices in offered.items() if max(choices) > parent[gene]]
         return f"<think>{request.request_id}</think>\n{json.dumps(dict(larger[:1]))}"

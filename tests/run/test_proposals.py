@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +203,8 @@ async def test_evaluating_in_parts_counts_as_evaluating_at_once(tmp_path: Path) 
     class Echo(ScriptedProvider):
         """Answers the same request always the same."""
 
-        def _text(self, request: RequestRecord, seed: int | str) -> str:
-            return super()._text(request, 0)
+        def _text(self, request: RequestRecord) -> str:
+            return super()._text(replace(request, seed=0))
 
     settings = (*SEMANTIC, "cognition.lag=2", "run.generations=8", "search.population=12", "cognition.train=false")
     provider = Echo("good")
@@ -293,7 +294,7 @@ async def test_prompts_tell_of_the_best_successes_and_are_the_same_after_every_k
 class Chatty(ScriptedProvider):
     """Changes several genes at once, in the order of the offer."""
 
-    def _text(self, request: RequestRecord, seed: int | str) -> str:
+    def _text(self, request: RequestRecord) -> str:
         patch = {gene: choices[0] for gene, choices in list(request.parameters["choices"].items())[-3:]}
         return f"<think>{request.request_id}</think>{json.dumps(patch)}"
 
@@ -358,8 +359,8 @@ def entry(gain: float) -> BufferEntryRecord:
 class Terse(ScriptedProvider):
     """Writes its patch without a thought."""
 
-    def _text(self, request: RequestRecord, seed: int | str) -> str:
-        return super()._text(request, seed).partition("</think>")[2]
+    def _text(self, request: RequestRecord) -> str:
+        return super()._text(request).partition("</think>")[2]
 
 
 async def test_a_success_without_reasoning_counts_but_teaches_nothing(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ class Believed:
     def score(self, value: float) -> float:
         return max(value, -2.0)
 
+    def log_success(self, indices: IntArray) -> FloatArray:
+        return np.zeros(len(indices))
+
 
 def some_networks(seed: int, count: int = 12) -> tuple[FloatArray, FloatArray]:
     """Values and loads, some beyond the reference, some equal."""
