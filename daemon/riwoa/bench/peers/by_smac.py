@@ -24,15 +24,18 @@ def smac(arena: Arena, seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         optimiser, genes = _optimiser(arena, seed, Path(folder))
+        costs: list[float] = []
         while True:
             trial = optimiser.ask()
             suggested = np.array([trial.config[gene.name] for gene in arena.space.genes], dtype=np.int64)
             indices = moved_within(arena, suggested, rng)
             value = arena.query(indices).value
             told = TrialInfo(_configuration(arena.space, genes, indices), seed=trial.seed)
-            if math.isnan(value):
-                optimiser.tell(told, TrialValue(math.inf, status=StatusType.CRASHED), save=False)
+            if math.isnan(value):  # as bad as the worst: it takes no infinity
+                failed = TrialValue(max(costs, default=0.0), status=StatusType.CRASHED)
+                optimiser.tell(told, failed, save=False)
             else:
+                costs.append(-value)
                 optimiser.tell(told, TrialValue(-value), save=False)
 
 
