@@ -106,7 +106,7 @@ def test_a_search_of_another_package_that_is_killed_continues_as_if_it_had_not_b
     [
         (("oracle.kind=nothing",), "should be one of supernet, table, predictor, command, switches"),
         (("search.strategy=nothing",), "should be one of riwoa, gp, woa, random, flip; no installed package offers"),
-        (("cognition.provider=nothing",), "should be one of model, http, scripted, none, scribe; no installed package"),
+        (("cognition.provider=nothing",), "should be one of auto, model, http, scripted, none, scribe; no installed"),
         (("oracle.kind=switches", "oracle.switches.wanted=3"), "oracle.switches.wanted = 3, should be less than"),
         (("oracle.kind=switches", "oracle.switches.wamted=3"), "did you mean 'oracle.switches.wanted'?"),
         (("oracle.kind=switches", "oracle.rungs=[1]"), "this kind of oracle has none"),

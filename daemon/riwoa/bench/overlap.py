@@ -86,6 +86,10 @@ def ways(cores: int) -> tuple[Way, Way, Way]:
     )
 
 
+# The model is asked whatever it costs, in every generation.
+_ASKED = ("cognition.train=false", "cognition.provider=model", "cognition.role=slot")
+
+
 async def bench_overlap(
     table: LatencyTable,
     *,
@@ -109,7 +113,7 @@ async def bench_overlap(
         ModelError: no language model is here; the message says how to get one.
         RiwoaError: the oracle or the model fails.
     """
-    base = load(file, overrides).config
+    base = load(file, [*overrides, *_ASKED]).config
     model = (await _writer(base))[0].model  # says at once what is missing
     cores = whole_cores()
     rows = []
@@ -135,9 +139,7 @@ def _settings(base: Config, way: Way, seed: int, generations: int) -> list[str]:
         f"oracle.workers={way.workers}",
         "oracle.threads=1",
         f"cognition.threads={way.threads}",
-        "cognition.train=false",
-        "cognition.provider=model",
-        "cognition.role=slot",
+        *_ASKED,
     ]
 
 
