@@ -101,7 +101,7 @@ def test_what_was_left_behind_is_listed_with_sizes_and_goes_only_where_that_is_a
     assert main(["gc", "--keep", "2", "--state", str(state)]) == 0
     out = capsys.readouterr().out
     assert "2.0 MB  .export.0123abcd.riwoa: an export that was killed" in out
-    assert out.endswith("nothing is deleted yet: `riwoactl gc --yes --keep 2` deletes it\n")
+    assert " ".join(out.split()).endswith("nothing is deleted yet: `riwoactl gc --yes --keep 2` deletes it")
     assert gc(capsys, state, "--keep", "2", "--yes")["deleted"]
     assert [file for file in left if file.exists()] == []
     assert all(file.exists() for file in kept)

@@ -36,6 +36,7 @@ def test_a_daemon_writes_known_keys_alone_and_reads_back_what_it_wrote(tmp_path:
     board.sources.socket = lambda: None
     board.sources.operators = dict
     board.sources.screening = lambda: None
+    board.sources.experience = lambda: None
     status = board.look()
     assert {*status} == {*StatusObject.__annotations__} - {"source", "alive"}  # which riwoactl adds
     board.write()
