@@ -41,7 +41,7 @@ async def provided(settings: Cognition, run: RunRecord | None = None, directory:
 
 
 async def test_without_a_model_the_search_is_geometric_and_says_why() -> None:
-    found = await provided(Cognition())
+    found = await provided(Cognition(provider="model"))
     assert found.provider is None
     assert found.view()["state"] == "geometric only"
     assert "riwoactl model pull smollm2" in found.reason

@@ -297,9 +297,8 @@ def _wrong_model(status: StatusObject) -> list[str]:
     cognition, proposals = status.get("cognition"), status.get("proposals")
     rows = []
     if cognition and cognition["state"] in ("geometric only", "model gone"):
-        reason = str(cognition.get("reason"))
-        if not reason.startswith("cognition.provider = none"):  # as it was asked for
-            rows.append(f"{cognition['state']}: {reason}; the search goes on without a language model")
+        reason = cognition.get("reason")
+        rows.append(f"{cognition['state']}: {reason}; the search goes on without a language model")
     if status.get("alive") and proposals and proposals.get("state") in _TROUBLED:
         rows.append(f"the language model: {model_state(proposals)}; the search goes on without it")
     server = proposals.get("server") if proposals else None

@@ -53,9 +53,9 @@ class Provision:
 
     @property
     def state(self) -> str:
-        """For the status: "model", "http", "scripted", another package's name, "model gone" or "geometric only"."""
+        """For the status: "model", "http", "scripted", others' names, "off", "model gone", "geometric only"."""
         if self.provider is None:
-            return "geometric only"
+            return "geometric only" if self.missed else "off"
         return "model gone" if isinstance(self.provider, AbsentProvider) else self.kind
 
     @property

@@ -26,12 +26,12 @@ def why_not(settings: Cognition, spec: ModelSpec, journal: Path | None) -> str |
     """Why a model that is here is not asked; None where it is worth its seconds."""
     evaluation_s, reply_s = _measured(journal, spec.name)
     if evaluation_s is None:
-        return f"off: nobody knows yet what an evaluation takes here; {HOW_TO_TURN_ON}"
+        return f"nobody knows yet what an evaluation takes here; {HOW_TO_TURN_ON}"
     told, about = (reply_s, "") if reply_s is not None else (_estimated_s(settings, spec), "about ")
     if evaluation_s >= told:
         return None
     return (
-        f"off: an evaluation takes {duration(evaluation_s)}, a reply of {spec.name} {about}{duration(told)}; "
+        f"an evaluation takes {duration(evaluation_s)}, a reply of {spec.name} {about}{duration(told)}; "
         f"{HOW_TO_TURN_ON}"
     )
 
