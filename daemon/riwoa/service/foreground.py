@@ -142,7 +142,7 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     assert front.leader is not None
     counters = last.counters
     print(f"\nRun {run.run_id} finished after {last.generation + 1} generations: "
-          f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeats from the cache"
+          f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeat{'s'[: counters['cache_hits'] != 1]} from the cache"
           + (f", {counters['dropped']} given up early." if counters.get("dropped") else "."))  # fmt: skip
     if memory := run.provenance.get("memory"):
         print(f"It began with {words(memory)}.")
