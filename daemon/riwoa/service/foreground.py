@@ -140,9 +140,9 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
         confirmed = [event.metrics for event in reader.events(run.run_id, WinnerConfirmed) if not event.error]
     assert last is not None
     assert front.leader is not None
-    counters = last.counters
+    counters, repeats = last.counters, last.counters["cache_hits"]
     print(f"\nRun {run.run_id} finished after {last.generation + 1} generations: "
-          f"{counters['evaluations']} evaluations, {counters['cache_hits']} repeat{'s'[: counters['cache_hits'] != 1]} from the cache"
+          f"{counters['evaluations']} evaluations, {repeats} repeat{'' if repeats == 1 else 's'} from the cache"
           + (f", {counters['dropped']} given up early." if counters.get("dropped") else "."))  # fmt: skip
     if memory := run.provenance.get("memory"):
         print(f"It began with {words(memory)}.")
