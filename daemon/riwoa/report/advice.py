@@ -141,8 +141,8 @@ def _range(report: Report) -> str:
             return f"{explains}, and the winner has its {gene.at_end} choice ({gene.chosen}): consider a larger range."
         if gene.share >= _DECIDES:
             return (
-                f"{explains}, and the winner has {gene.chosen}: a space with that choice alone spends every "
-                "evaluation on what is left."
+                f"{explains}, and the winner has {gene.chosen}: a space in which that is the only choice "
+                "spends every evaluation on what is left."
             )
     return ""
 

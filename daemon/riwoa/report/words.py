@@ -248,17 +248,20 @@ def alternatives(report: Report) -> str:
     count = len(report.alike)
     if count == 0:
         return f"No other network was found to be as good {basis(report)}."
-    others = "One other network" if count == 1 else f"{count} other networks"
-    how = f"(paired test, p ≥ {LEVEL})" if tested(report) else "(less than 1.96 standard errors apart)"
+    among = sum(point.test is not None and not point.is_winner for point in report.front)
+    others = f"{count} of the {among} networks that were judged there" if tested(report) else f"{count} other networks"
+    others = "One other network" if count == among == 1 or (count == 1 and not tested(report)) else others
+    how = f"(paired, p ≥ {LEVEL} by an exact test)" if tested(report) else "(less than 1.96 standard errors apart)"
     told = f"{others} cannot be told from the winner {basis(report)} {how}. "
     if not report.aim.is_accuracy:
         return told.strip()
     told += "That is not to be as good: the last column says how much worse each may be. "
     if tested(report):
-        told += "Choose among them by latency, not by their test figures: what chooses, flatters. "
+        told += "Ranges are approximate: where p is just above, one may leave 0 out. "
+        told += "Choose among them by latency; one chosen by its test figure would look better than it is. "
         told += "On validation nobody knows which pictures each got right, so differences there have no range. "
     if any(point.measured_ms is None for point in report.alike) and any(p.measured_ms for p in report.front):
-        told += "The clock is asked of `run.finalists` networks at the end of a run."
+        told += "At the end of a run as many networks are timed as `run.finalists` says."
     return told.strip()
 
 
@@ -386,7 +389,8 @@ def _sure(report: Report, winner: Winner) -> tuple[str, str]:
         if not report.aim.is_accuracy:
             return named_measure(report.aim.metric, winner.validation.value), f"as the search saw it, {tries}"
         return value(report.aim, winner.validation.value), f"{shown} what chose it as {tries}, so it flatters: {why}."
-    on = f"{winner.test.pictures:,} test pictures that chose nothing" if winner.test.pictures else "test data"
+    views = f", {winner.test.views} views each," if winner.test.views > 1 else ""
+    on = f"{winner.test.pictures:,} test pictures{views} that chose nothing" if winner.test.pictures else "test data"
     sure = span(winner.test)
     chose = f"{value(report.aim, winner.validation.value)} on validation, which chose it as {tries}, flatters it"
     shown = f"95 %: {sure} %, on" if sure else "on"
