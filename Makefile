@@ -75,9 +75,9 @@ $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@ $(VENV)/.installed-run
 
-# Not compiled beforehand: of 16,000 modules the tests import a few thousand, and what is imported is compiled then.
+# pip compiles what it installs, and shall: where PYTHONDONTWRITEBYTECODE is set, each process of a test would do it again.
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-run $(VENV)/.installed-bench
 
 $(BIN)/python:
