@@ -30,17 +30,17 @@ state.parent.mkdir(parents=True, exist_ok=True)
 if last < 0:
     sys.exit(9)
 while (done := int(state.read_text()) if state.exists() else 0) < last:
-    state.with_name("new").write_text(str(done + 1))
-    state.with_name("new").replace(state)
     with open(sys.argv[3], "a") as log:
         log.write(f"{done + 1}\\n")
+    state.with_name("new").write_text(str(done + 1))
+    state.with_name("new").replace(state)
     time.sleep(0.02)
 """
 
 
 @pytest.fixture
 def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Measurement]:
-    """Makes a measurement that counts to a number in its folder; what it counts is in ``log``, once each."""
+    """Makes a measurement that counts to a number in its folder; what it counts is in ``log``."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules/counter.py").write_text(COUNTER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
@@ -86,7 +86,9 @@ def test_a_slice_ends_in_time_and_another_machine_goes_on_where_it_was(
         to_another_machine(places)
     assert slices >= 1
     counted = [int(line) for line in (tmp_path / "log").read_text().split()]
-    assert counted[:150] == list(range(1, 151))
+    # Ended between its line and its state, it counts that one again; none is left out.
+    assert list(dict.fromkeys(counted))[:150] == list(range(1, 151))
+    assert len(counted) <= 152 + slices
     assert evidence.record("long").slices == slices + 1
     evidence = go_on(places, plan)
     assert [evidence.record(m.name).done for m in plan] == [True, True]
