@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,18 +32,6 @@ def ask(i: int, most_genes: int = 1) -> GenerationRequest:
 
 
 REQUESTS = tuple(ask(i) for i in range(5))  # a whole batch, and one alone
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_llama: ModelSpec) -> ModelWriter:
-    return ModelWriter.load(tiny_llama)
-
-
-@pytest.fixture
-def model(loaded: ModelWriter) -> Iterator[ModelWriter]:
-    yield loaded
-    loaded.use_adapter(None)
-    loaded.piece = 8
 
 
 def examples(count: int) -> tuple[Example, ...]:

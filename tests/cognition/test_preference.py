@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 
 from riwoa.cognition import preference
 from riwoa.cognition.gate import judge
-from riwoa.cognition.protocol import CLOSING, Comparison, GenerationSettings, ModelSpec, TrainingJob
+from riwoa.cognition.protocol import CLOSING, Comparison, GenerationSettings, TrainingJob
 from riwoa.cognition.writer import ModelWriter
 
 ANSWERS = ('{"depth": 2}', '{"depth": 3}', '{"depth": 4}', '{"kernel": 7, "width": 5}')
@@ -29,18 +28,6 @@ def comparison(number: int, gains: tuple[float, ...] = (-0.02, 0.01, 0.03, 0.0))
         gains=gains,
         greedy=3,
     )
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_llama: ModelSpec) -> ModelWriter:
-    return ModelWriter.load(tiny_llama)
-
-
-@pytest.fixture
-def model(loaded: ModelWriter) -> Iterator[ModelWriter]:
-    yield loaded
-    loaded.use_adapter(None)
-    loaded.piece = 8
 
 
 def job(path: Path) -> TrainingJob:

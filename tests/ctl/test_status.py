@@ -32,7 +32,7 @@ PROPOSALS: dict[str, Any] = {
     "waiting": 1, "busy_share": 0.93, "tokens_per_s": 61.2, "restarts": 2, "answered": 40, "fallbacks": 3,
     "learning": {
         "adapter": "ab" * 32, "since_generation": 12, "accepted": 2, "rejected": 1, "failed": 0, "unconsumed": 7,
-        "swap": None, "unusable": ["cd" * 32],
+        "possible": 3, "swap": None, "unusable": ["cd" * 32],
     },
 }  # fmt: skip
 SERVER: dict[str, Any] = {

@@ -119,6 +119,20 @@ def test_so_many_new_children_start_a_training(once: tuple[Path, list[TrainingJo
         consumed = trigger
 
 
+async def test_a_run_knows_how_many_trainings_it_has_room_for(
+    once: tuple[Path, list[TrainingJob]], tmp_path: Path
+) -> None:
+    found: list[int | None] = []
+
+    def look(conductor: Any) -> None:
+        found.extend(conductor.learning.trainings_possible(generations, 6) for generations in (18, 5))
+
+    await run(tmp_path / "looked.db", at_commit=look, stop_after=1)
+    # Eighteen children are there after generation 2; the last that may trigger is 14, one every third generation.
+    assert found == [5, 0]
+    assert len(once[1]) <= 5
+
+
 @pytest.mark.parametrize("stop_after", [4, 7, 9])
 async def test_a_resumed_run_trains_on_the_same(
     stop_after: int, once: tuple[Path, list[TrainingJob]], tmp_path: Path

@@ -169,6 +169,10 @@ def _learning(learning: LearningStatus | None) -> Rows:
     else:
         after = f" of {learning['train_after']}" if learning.get("train_after") else ""
         text += f"; {learning.get('unconsumed', 0)}{after} {learning.get('lessons') or 'successes'} to learn from"
+    if learning.get("possible") is not None:
+        text += (
+            f"; room for {learning['possible']} in all" if learning["possible"] else "; no training fits into this run"
+        )
     return [("adapter", text)]
 
 

@@ -29,9 +29,9 @@ from riwoa.run.history import Best, History, unpack_state
 from riwoa.run.journal import RunJournal
 from riwoa.run.ledger import Ledger, evaluated
 from riwoa.run.lora_schedule import LoraSchedule
-from riwoa.run.model_side import LanguageModel, model_proposals
+from riwoa.run.model_side import LanguageModel, proposals_of
 from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase, polish_budget
-from riwoa.run.proposals import NoProposals, Proposals
+from riwoa.run.proposals import NoProposals
 from riwoa.run.scan import Progress
 from riwoa.run.strategy import configured_strategy, racing_of, screening_of
 from riwoa.run.task import KeptLatencies, SearchTask
@@ -93,18 +93,16 @@ class Conductor:
         self.racing, self.screening = racing_of(config), screening_of(config, task)
         self.ledger = Ledger(journal, self.history, task, reloader, raced=bool(self.racing.rungs))
         self.schedule = Schedule(now_unix_s)
-        self.proposals: Proposals = NoProposals(self.codec)
-        if model is not None:
-            self.proposals = model_proposals(
-                model,
-                journal,
-                task,
-                self.codec,
-                history=self.history,
-                known=evaluations.known,
-                beliefs=self.screening,
-                reloader=reloader,
-            )
+        self.proposals = proposals_of(
+            model,
+            journal,
+            task,
+            self.codec,
+            history=self.history,
+            known=evaluations.known,
+            beliefs=self.screening,
+            reloader=reloader,
+        )
         self._latencies = KeptLatencies(task.space, task.known_load(self.objective))
         self.existing = Existing(task.catalogue, self.codec, evaluations, self._latencies)
         self.endings = Endings(journal, self.existing)

@@ -173,13 +173,13 @@ class LoraSchedule:
         after = self._settings.train_after
         return self._lessons.after if after == "auto" else after
 
-    def trainings_possible(self, generations: int, lessons_a_generation: float) -> int:
-        """How many trainings a search of so many generations has room for, none of them failing."""
-        settings, first = self._settings, math.ceil(self.train_after / max(lessons_a_generation, 1e-9)) - 1
+    def trainings_possible(self, generations: int, lessons_a_generation: int) -> int | None:
+        """How many trainings a search of so many generations has room for at most; None where nothing is trained."""
+        settings, first = self._settings, math.ceil(self.train_after / lessons_a_generation) - 1
         last = generations - settings.train_lag - settings.lag - 1  # that may trigger one
-        if not settings.train or self._proposal_queue.adapters is None or first > last:
-            return 0
-        return 1 + (last - first) // max(settings.train_lag, first + 1)
+        if not settings.train or self._proposal_queue.adapters is None:
+            return None
+        return 0 if first > last else 1 + (last - first) // max(settings.train_lag, first + 1)
 
     def _enough_since(self) -> int | None:
         """The generation from which on the unconsumed lessons suffice for a training; None while they do not."""

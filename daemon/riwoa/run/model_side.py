@@ -15,7 +15,7 @@ from riwoa.run.outbox import Outbox
 from riwoa.run.parents import UniformParents
 from riwoa.run.pool_proposals import PoolProposals
 from riwoa.run.pool_requests import Beliefs, PoolComposer
-from riwoa.run.proposals import Proposals
+from riwoa.run.proposals import NoProposals, Proposals
 from riwoa.run.requests import RequestComposer
 from riwoa.run.semantic_slots import SemanticSlots
 from riwoa.run.slot_proposals import SlotProposals
@@ -33,8 +33,8 @@ class LanguageModel:
     style: Style | None = None
 
 
-def model_proposals(
-    model: LanguageModel,
+def proposals_of(
+    model: LanguageModel | None,
     journal: RunJournal,
     task: SearchTask,
     codec: Codec,
@@ -44,10 +44,10 @@ def model_proposals(
     beliefs: Beliefs | None,
     reloader: Reloader,
 ) -> Proposals:
-    """The proposals of a run's model.
+    """What a run's model proposes.
 
     Args:
-        model: who writes.
+        model: who writes; None where nobody does.
         journal: of the run.
         task: its space and latencies.
         codec: of the space and the run's seed.
@@ -56,6 +56,8 @@ def model_proposals(
         beliefs: what a surrogate expects; None where none is learned.
         reloader: the configuration in force.
     """
+    if model is None:
+        return NoProposals(codec)
     config, queue = reloader.config, model.proposal_queue
     style = model.style or style_of(config.cognition)
     composer = RequestComposer(journal.run_id, config, codec, task, style, history)

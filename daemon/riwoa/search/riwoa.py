@@ -76,6 +76,7 @@ from riwoa.search.dreams import Dreams
 from riwoa.search.fitness import BoolArray, FloatArray, Objective
 from riwoa.search.pool import Pool
 from riwoa.search.race import Cut
+from riwoa.search.repair import Repair
 from riwoa.search.rng import generator
 from riwoa.search.space import IntArray, Space
 
@@ -84,7 +85,6 @@ _ASKING = ("semantic", "placebo")
 MOVES = 4  # of each member, to choose jointly from
 ATTACKS = 0.5  # of the slots, of which ``p_semantic`` is a share
 NEWEST = 0.3  # weight of the newest elite covariance in the moving average
-MOST_REPAIRS = 100  # single-choice steps towards a new phenotype within the target
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class RotationInvariantWhale(BayesianSearch):
         d = self.codec.dimension
         self._covariance: FloatArray = np.eye(d) / 12.0  # of the uniform distribution
         self._basis: FloatArray = np.eye(d)
-        self._steppable = np.flatnonzero(space.cardinalities > 1)
+        self._repair = Repair(self.codec, seed, self._excess)
         self._dreams = Dreams(space, self._seen, self._excess)
 
     # -- ask -----------------------------------------------------------------------------------------------------------
@@ -330,38 +330,8 @@ class RotationInvariantWhale(BayesianSearch):
         return np.asarray(mean + whale.search(y[other], y, a, c) @ basis.T)
 
     def _settle(self, vectors: FloatArray, variant: int = 0) -> FloatArray:
-        """Step single genes at random until each child is new and, where that is known for free, within the target.
-
-        While a child is too slow, only steps that make it faster are taken.
-        """
-        out = vectors.copy()
-        indices = self.codec.decode(out)
-        excess = self._excess(indices)
-        for attempt in range(MOST_REPAIRS):
-            slow = excess > 0.0
-            rows = np.flatnonzero(slow | self._repeated(indices))
-            if not len(rows):
-                break
-            stream = attempt + MOST_REPAIRS * variant
-            draws = generator(self.seed, self.generation, "riwoa.repair", stream).random((len(out), 2))
-            stepped = out[rows]
-            for vector, row in zip(stepped, rows, strict=True):
-                self._step(vector, indices[row], draws[row])
-            new_indices = self.codec.decode(stepped)
-            new_excess = self._excess(new_indices)
-            taken = ~slow[rows] | (new_excess < excess[rows])
-            out[rows[taken]] = stepped[taken]
-            indices[rows[taken]] = new_indices[taken]
-            excess[rows[taken]] = new_excess[taken]
-        return out
-
-    def _step(self, vector: FloatArray, indices: IntArray, draws: FloatArray) -> None:
-        """Move one random active gene of a child, in place, to a neighbouring choice."""
-        active = self._steppable[indices[self._steppable] >= 0]
-        if len(active):
-            gene = int(active[int(draws[0] * len(active))])
-            choices = self.space.neighbours(gene, int(indices[gene]))
-            self.codec.set_choice(vector, gene, choices[int(draws[1] * len(choices))])
+        """Children, (n, D), stepped until each is new and within the target, as far as ``Repair`` gets them."""
+        return self._repair.settle(vectors, self._repeated, self.generation, variant)
 
     def _repeated(self, indices: IntArray) -> BoolArray:
         """Whether each phenotype was evaluated before or stands in an earlier slot. (n, G) in, (n,) out."""

@@ -173,6 +173,7 @@ class LearningStatus(TypedDict, total=False):
     unconsumed: int | None  # lessons that no training has used yet
     lessons: str | None  # what they are: successes, evaluated children
     train_after: int | None  # so many start a training
+    possible: int | None  # trainings that the whole search has room for at most
     swap: int | None  # the generation that the training under way is for
     unusable: list[str] | None
 

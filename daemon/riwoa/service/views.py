@@ -18,7 +18,7 @@ from riwoa.run.limits import Range, journaled_objective, standings
 from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.phases import polish_budget
 from riwoa.run.provision import Provision
-from riwoa.run.strategy import scheduled_generations
+from riwoa.run.strategy import candidates_a_generation, scheduled_generations
 from riwoa.search.fitness import Objective
 from riwoa.service.governor import Governor
 from riwoa.service.limit_text import limits_view
@@ -149,14 +149,15 @@ def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -
         "answered": counters["replies"],
         "fallbacks": counters["fallbacks"],
         "successes": counters["successes"],
-        "learning": learning_view(conductor.learning, conductor.generation) if conductor.learning else None,
+        "learning": learning_view(conductor.learning, conductor) if conductor.learning else None,
         "server": cast(ServerStatus, asdict(provider.server)) if provider.server is not None else None,
     }
 
 
-def learning_view(learning: LoraSchedule, generation: int) -> LearningStatus:
-    """The adapter in force and the trainings."""
-    adapter, training = learning.in_force(generation), learning.under_way
+def learning_view(learning: LoraSchedule, conductor: Conductor) -> LearningStatus:
+    """The adapter in force and the trainings, and how many the whole search has room for."""
+    adapter, training, config = learning.in_force(conductor.generation), learning.under_way, conductor.config
+    possible = learning.trainings_possible(scheduled_generations(config), candidates_a_generation(config))
     return {
         "adapter": adapter.sha256 if adapter else None,
         "since_generation": adapter.generation if adapter else None,
@@ -166,6 +167,7 @@ def learning_view(learning: LoraSchedule, generation: int) -> LearningStatus:
         "unconsumed": learning.unconsumed[0],
         "lessons": learning.unconsumed[1],
         "train_after": learning.train_after,
+        "possible": possible,
         "swap": training.swap if training else None,
         "unusable": list(learning.unusable),
     }
