@@ -326,6 +326,7 @@ def test_the_language_model_its_adapter_and_each_operators_credit_are_shown() ->
     assert "smollm2@1234 (breaker open, 4 batches left: killed by signal 9), lag 1: 40 answered, 1 waiting" in text
     assert "93 % busy, 61 tokens a second, 2 restarts" in text
     assert "abababababab, since generation 12; trainings: 2 accepted, 1 rejected, 0 failed" in text
+    assert "; room for 3 in all" in text
     assert "damaged, gone or refused, an older one is used: cdcdcdcdcdcd" in text
     semantic = "semantic  16 of 40 beat the parent: 40 % (26 to 55), 0.400 points gained a proposal of 2.00 s"
     assert f"{semantic}; 3 not valid; 2 repeats" in text
