@@ -257,7 +257,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         "embedded",
         _REAL,
         ("riwoa", "riwoa:joint=false", "gp", "random", "evolution", "optuna-tpe", "gumbel"),
-        seeds=10,
+        seeds=20,
         budget=200,
         targets=(Target("ahead of its former self, p < 0.05", ahead=0.05, against=("riwoa:joint=false",)),),
         picture="progress",
