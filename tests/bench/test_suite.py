@@ -19,10 +19,21 @@ import pytest
 from riwoa.bench import plots, suite
 from riwoa.bench.contest import Settings
 from riwoa.bench.contestants import contestants
-from riwoa.bench.experiments import ABLATION, EXPERIMENTS, FRONT, LIMITS, NB201, SECTIONS, Experiment, Target, reached
+from riwoa.bench.experiments import (
+    ABLATION,
+    EXPERIMENTS,
+    FRONT,
+    LIMITS,
+    NB201,
+    SECTIONS,
+    WHOLE,
+    Experiment,
+    Target,
+    reached,
+)
 from riwoa.bench.front import Reference, bench_front
 from riwoa.bench.functions import Ground, bench_functions
-from riwoa.bench.page import BEGIN, END, draw, rendered, write_page
+from riwoa.bench.page import BEGIN, END, WHOLE_BEGIN, WHOLE_END, draw, rendered, write_page
 from riwoa.bench.peers import PEERS
 from riwoa.bench.suite import Share, _commit, provenance, results, run_suite
 from riwoa.bench.table import Question, bench_table
@@ -41,7 +52,8 @@ ARGUMENTS = ("{data}/t.npz", "--genes", "ops", "--ordered", "--maximize", "value
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("suite")
-    np.savez(folder / "t.npz", ops=OPS, value=VALUE, ms=1.0 + (OPS**1.5).sum(axis=1))
+    hard = 50.0 + np.random.default_rng(0).permutation(len(OPS)) / 10.0
+    np.savez(folder / "t.npz", ops=OPS, value=VALUE, ms=1.0 + (OPS**1.5).sum(axis=1), hard=hard)
     return folder
 
 
@@ -80,7 +92,7 @@ def declared() -> list[Experiment]:
 # -- what is declared --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+@pytest.mark.parametrize("experiment", [*EXPERIMENTS, *WHOLE], ids=lambda e: e.name)
 def test_who_is_declared_can_take_part(experiment: Experiment) -> None:
     absent = {peer for peer in PEERS if find_spec(PEERS[peer].library) is None}
     if absent & set(experiment.strategies):
@@ -91,7 +103,7 @@ def test_who_is_declared_can_take_part(experiment: Experiment) -> None:
 
 
 def test_names_are_different_and_the_quick_share_is_a_part() -> None:
-    assert len({e.name for e in EXPERIMENTS}) == len(EXPERIMENTS)
+    assert len({e.name for e in (*EXPERIMENTS, *WHOLE)}) == len((*EXPERIMENTS, *WHOLE))
     quick = Share(Path("r"), quick=True).experiments
     assert 0 < len(quick) < len(EXPERIMENTS)
     assert {e.section for e in quick} >= {NB201, LIMITS, FRONT, ABLATION}
@@ -251,7 +263,35 @@ def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
 
 def test_the_results_page_has_a_place_for_it() -> None:
     page = read_page("results")
-    assert page.count(BEGIN) == page.count(END) == 1
+    assert page.count(BEGIN) == page.count(END) == page.count(WHOLE_BEGIN) == page.count(WHOLE_END) == 1
+
+
+def test_whole_searches_are_compared_by_the_verb_and_told_on_the_page(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real searches by the daemon's own loop, in commands of their own; two of them, and again without one."""
+    [cells] = (e for e in WHOLE if e.name == "rules-cells")
+    limit = ("{data}/t.npz", "--genes", "ops", "--ordered", "--maximize", "hard", "--constraint", "ms<=50%")
+    small = dataclasses.replace(cells, arguments=limit, strategies=("riwoa-none", "riwoa-greedy"))
+    monkeypatch.setattr(suite, "WHOLE", (small,))
+    monkeypatch.setattr(suite, "data_folder", lambda: place)
+    page = tmp_path / "results.md"
+    page.write_text(f"{WHOLE_BEGIN}\n{WHOLE_END}\n")
+    verb = ["bench", "cognition", "--whole", "--results", str(tmp_path / "r"), "--page", str(page), "--seeds", "2"]
+    assert main(verb) == 0
+    table = [line.split() for line in page.read_text().splitlines()]
+    assert ["60", "100", "250", "picked", "CPU,", "s", "trained"] in table
+    [none], [greedy] = ([row for row in table if row[:1] == [name]] for name in ("none", "greedy"))
+    [result] = results(Share(tmp_path / "r", whole=True)).values()
+    searches = {(s["strategy"], s["seed"]): s for s in result["searches"]}
+    best = [searches["riwoa-none", seed]["improvements"][-1][1] for seed in (0, 1)]
+    assert none[3] == f"{sum(best) / 2:.2f}"
+    joined = sum(searches["riwoa-greedy", seed]["joined"] for seed in (0, 1))
+    assert joined > 0
+    assert greedy[-2].endswith(f"/{joined}")
+    capsys.readouterr()
+    assert main(["bench", "cognition", "--whole", "--seeds", "0"]) == 64
+    assert "must be at least 1" in capsys.readouterr().err
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Found:
     """One search; ``improvements`` are (queries so far, score), each better than the one before.
 
     ``times`` (in the landscape's unit) and ``rows`` (see ``Measured``) belong to the improvements, one each.
+    ``joined``, ``picked`` and ``trainings`` are of whole searches (``riwoa.bench.whole.Whole``).
     """
 
     strategy: str
@@ -40,6 +41,9 @@ class Found:
     given_up: int = 0  # of the queries: after a cheap measurement
     times: tuple[float, ...] = ()
     rows: tuple[int | None, ...] = ()
+    joined: int = 0
+    picked: int = 0
+    trainings: int = 0
     own_s: float = field(default=0.0, compare=False)  # of the search's own computing
     time: float = field(default=0.0, compare=False)  # of the whole search, in the landscape's unit
 

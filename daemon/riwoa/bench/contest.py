@@ -12,9 +12,8 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -25,7 +24,7 @@ from riwoa.bench.crew import work
 from riwoa.bench.landscape import Landscape
 from riwoa.bench.own import OwnSearch, remembered_by
 from riwoa.bench.peers import search_by_peer
-from riwoa.bench.whole import WRITERS, search_whole
+from riwoa.bench.whole import WRITERS, processors_s, search_whole
 from riwoa.files.results import ResultFile
 
 Report = Callable[[int, int], None]
@@ -80,9 +79,10 @@ def search(contestant: Contestant, seed: int, landscape: Landscape, budget: int)
         return search_by_peer(contestant.base, seed, landscape, budget)
     known = remembered_by(contestant, seed, landscape, budget)  # before the account is opened
     if contestant.suffix in WRITERS:
-        arena = Arena(landscape, budget, clock=time.perf_counter)  # the model is another process
-        whole = search_whole(arena, seed, contestant.suffix, dict(contestant.settings))
-        return arena.found(contestant.name, seed, asyncio.run(whole))
+        arena = Arena(landscape, budget, clock=processors_s)  # the model is another process
+        whole = asyncio.run(search_whole(arena, seed, contestant.suffix, dict(contestant.settings)))
+        found = arena.found(contestant.name, seed, whole.generations)
+        return replace(found, joined=whole.joined, picked=whole.picked, trainings=whole.trainings)
     return OwnSearch(contestant, seed, Arena(landscape, budget), known).run()
 
 

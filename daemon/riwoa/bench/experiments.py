@@ -1,6 +1,7 @@
 """The experiments that ``make bench`` runs, declared: what is asked, who takes part, how often, what is aimed at.
 
-To add one, add an ``Experiment`` to ``EXPERIMENTS``; its section of the results page shows it. ``{data}`` in an
+``WHOLE`` are those of ``riwoactl bench cognition --whole``: searches with a writer beside, which take hours. To add an
+experiment, add an ``Experiment`` to one of both; its section of the results page shows it. ``{data}`` in an
 argument is the folder that RIWOA_DATA names, else ``../shared/data``; ``{table}`` the latency table of the reference
 machine; ``{results}`` the folder of the results.
 """
@@ -11,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from riwoa.bench.whole import WRITERS
+from riwoa.bench.whole import BASE, GREEDY, NONE, PAIRS, PLACEBO, SEMANTIC
 from riwoa.search.strategies import STRATEGIES
 
-Kind = Literal["contest", "grounds", "functions"]
+Kind = Literal["contest", "grounds", "functions", "writers"]
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
     """A part of the page: each experiment by itself ("contest"), or one table of all of its experiments ("grounds").
+
+    "writers" is a contest of what writers bring.
 
     Attributes:
         title: of it.
@@ -161,15 +164,19 @@ MEMORY = Section(
     "With what a search of the same budget found before: another data set's accuracies, or the same predictor's within "
     "another limit (`-after`). The earlier search's queries are not counted.",
 )
-MODEL = Section(
-    "Whole searches with the language model",
-    "model,",
-    "contest",
-    "OFA's predictor within a latency on the Note10. All but the first are made by the daemon's own loop with somebody "
-    "who proposes beside: the language model, or on the same path a random draw from what it is offered (placebo) or "
-    "the change that leaves least of the limit unused (greedy). own holds what the model takes.",
+WRITTEN = Section(
+    "Whole searches with a writer beside",
+    "",
+    "writers",
+    "The daemon's own loop. A writer is asked for 16 patches a generation, of one to four genes, which join what the "
+    "search chooses from: nobody (none), random draws from what is offered (placebo), random pairs of genes (pairs), "
+    "the changes that leave least of the limit unused (greedy), the language model without training (base) and "
+    "learning (semantic). Of nobody the mean best after so many queries, of the others the difference from that, "
+    "paired by seed, with its 95 % interval (Student's). picked: networks evaluated, of the patches that joined. CPU: "
+    "seconds of all processors a search, the model's included and evaluations not. trained: adapters accepted in all "
+    "searches.",
 )
-SECTIONS = (NB201, LIMITS, FRONT, PREDICTOR, MEMORY, EMBEDDED, MODEL, ABLATION, FUNCTIONS)
+SECTIONS = (NB201, LIMITS, FRONT, PREDICTOR, MEMORY, EMBEDDED, ABLATION, FUNCTIONS, WRITTEN)
 
 
 def _cells(dataset: str, *more: str) -> tuple[str, ...]:
@@ -293,16 +300,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         picture="fronts",
     ),
     Experiment(
-        "model-25",
-        MODEL,
-        "25 ms",
-        "predictor",
-        ("--target", "25"),
-        ("riwoa", *(f"riwoa{writer}" for writer in WRITERS)),
-        seeds=5,
-        budget=400,
-    ),
-    Experiment(
         "ablation",
         ABLATION,
         "CIFAR-100",
@@ -337,6 +334,35 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         budget=100,
         quick_seeds=1,
     ),
+)
+
+
+LOOKS = (60, 100, 250)  # queries after which writers are compared
+_RULES = tuple(f"riwoa{writer}" for writer in (NONE, PLACEBO, PAIRS, GREEDY))
+_MODELS = tuple(f"riwoa{writer}" for writer in (NONE, PAIRS, BASE, SEMANTIC))
+_PREDICTOR_25 = ("predictor", ("--target", "25"))
+_CELLS_WITHIN = (
+    "table",
+    _cells(
+        "CIFAR-100",
+        *("--join", "{data}/nas-bench-201/latency.npz", "--constraint", f"{_DEVICES['samsung']}<=50%"),
+    ),
+)
+_DIGITS = ("embedded", _REAL)
+
+
+def _written(name: str, title: str, ground: tuple[str, tuple[str, ...]], by: tuple[str, ...], seeds: int) -> Experiment:
+    bench, arguments = ground
+    return Experiment(name, WRITTEN, title, bench, arguments, by, seeds, budget=LOOKS[-1])
+
+
+WHOLE: tuple[Experiment, ...] = (
+    _written("rules-predictor", "OFA's predictor within 25 ms", _PREDICTOR_25, _RULES, 53),
+    _written("rules-cells", "NAS-Bench-201, CIFAR-100 within samsung 50 %", _CELLS_WITHIN, _RULES, 53),
+    _written("rules-digits", "The embedded task", _DIGITS, _RULES, 10),
+    _written("model-predictor", "OFA's predictor within 25 ms, with the language model", _PREDICTOR_25, _MODELS, 53),
+    _written("model-cells", "NAS-Bench-201 with names, with the language model", _CELLS_WITHIN, _MODELS, 53),
+    _written("model-digits", "The embedded task, with the language model", _DIGITS, _MODELS, 10),
 )
 
 

@@ -13,18 +13,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from riwoa.bench.experiments import SECTIONS, Experiment, reached
+import numpy as np
+
+from riwoa.bench.experiments import LOOKS, SECTIONS, Experiment, reached
 from riwoa.bench.functions import FINE_CELLS
+from riwoa.bench.measures import OURS
+from riwoa.bench.paired import student_interval
 from riwoa.bench.plots import mean_ranks, plot_ablation, plot_fronts, plot_progress, plot_ranks
 from riwoa.errors import InputError
 from riwoa_storage.durable import replace_durably
 
 BEGIN = "<!-- bench: what follows is written by `make bench`, and again the next time -->"
 END = "<!-- bench: end -->"
+WHOLE_BEGIN = "<!-- writers: what follows is written by `riwoactl bench cognition --whole`, and again the next time -->"
+WHOLE_END = "<!-- writers: end -->"
 _WIDTH = 79
 _INDENT = 4  # by which `riwoactl help` moves code
 _COLUMNS_A_TABLE = 5
 _PICTURES = {"progress": plot_progress, "fronts": plot_fronts, "ablation": plot_ablation}
+
+_READING = (
+    'A query trains a cell for 200 epochs, so search time in epochs is 200 times the queries. "own" is what the search '
+    "itself computes, in milliseconds of its processor a query. Differences are paired by seed; p is Wilcoxon's, "
+    "two-sided, after Holm; effect is the rank-biserial correlation, above 0 for riwoa; intervals are 95 %, by "
+    "bootstrap."
+)
 
 Result = dict[str, Any]
 Rows = list[tuple[Experiment, Result]]
@@ -48,11 +61,16 @@ def write_page(page: Path, text: str, begin_mark: str = BEGIN, end_mark: str = E
 
 
 def rendered(
-    experiments: Sequence[Experiment], found: Mapping[str, Result], failed: Mapping[str, str], *, quick: bool
+    experiments: Sequence[Experiment],
+    found: Mapping[str, Result],
+    failed: Mapping[str, str],
+    *,
+    quick: bool,
+    command: str = "make bench",
 ) -> str:
-    """The generated part, in Markdown."""
+    """The generated part, in Markdown; ``command`` makes it."""
     there = [(e, found[e.name]) for e in experiments if e.name in found]
-    parts = [*_head(experiments, there, failed, quick), *_targets(there)]
+    parts = [*_head(experiments, there, failed, quick, command), *_targets(there)]
     for section in SECTIONS:
         rows = [(e, r) for e, r in there if e.section == section]
         if rows:
@@ -78,20 +96,18 @@ def draw(experiments: Sequence[Experiment], found: Mapping[str, Result], folder:
     return drawn
 
 
-def _head(experiments: Sequence[Experiment], there: Rows, failed: Mapping[str, str], quick: bool) -> list[str]:
+def _head(
+    experiments: Sequence[Experiment], there: Rows, failed: Mapping[str, str], quick: bool, command: str
+) -> list[str]:
     """Of what code and machine the numbers are, and what is missing."""
     few = ": a few seeds of a part of the experiments, too few to conclude from"
-    facts = [f"By `make bench-quick`{few}." if quick else "By `make bench`."]
+    facts = [f"By `make bench-quick`{few}." if quick else f"By `{command}`."]
     for name, what in (("commit", "Commit"), ("libraries", "With"), ("machine", "On")):
         facts.append(f"{what} {'; '.join(dict.fromkeys(r['provenance'][name] for _, r in there))}.")
     took = sum(r["took_s"] for _, r in there) / 60.0
     facts.append(f"{took:.0f} minutes of one core when last run (searches that were kept are not repeated).")
-    facts.append(
-        'A query trains a cell for 200 epochs, so search time in epochs is 200 times the queries. "own" is what the '
-        "search itself computes, in milliseconds of its processor a query (of the clock, with a writer beside). "
-        "Differences are paired by seed; p is Wilcoxon's, two-sided, after Holm; effect is the rank-biserial "
-        "correlation, above 0 for riwoa; intervals are 95 %, by bootstrap."
-    )
+    if any(e.section.kind != "writers" for e, _ in there):
+        facts.append(_READING)
     measured = {e.name for e, _ in there}
     absent = [e.name for e in experiments if e.name not in measured]
     parts = [" ".join(facts), *([f"Not measured: {', '.join(absent)}."] if absent else [])]
@@ -209,7 +225,45 @@ def _ranks(there: Rows) -> list[str]:
     return ["### Ranks", says, _block(table)]
 
 
-_SECTIONS = {"contest": _contest, "grounds": _grounds, "functions": _functions}
+def _writers(rows: Rows) -> list[str]:
+    """One table each: the best after so many queries, and by how much a writer is ahead of nobody."""
+    parts = []
+    for e, result in rows:
+        seeds = result["settings"]["seeds"]
+        parts += [f"{e.title}, seeds: {seeds}", f"```\n{_command(e, result)}\n```", _writers_table(e, result)]
+    return parts
+
+
+def _writers_table(e: Experiment, result: Result) -> str:
+    """Of the first, whom the others are compared with, means; of the others differences with Student's intervals."""
+    control, *_ = e.strategies
+    table = [["", *map(str, LOOKS), "picked", "CPU, s", "trained"]]
+    for name in e.strategies:
+        searches = [s for s in result["searches"] if s["strategy"] == name]
+        cells = []
+        for queries in LOOKS:
+            reached, theirs = (_best_after(result, who, queries) for who in (name, control))
+            ahead = student_interval(np.subtract(reached, theirs).tolist())
+            half = ahead["high"] - ahead["mean"]
+            cells.append(f"{np.mean(reached):.2f}" if name == control else f"{ahead['mean']:+.2f} +-{half:.2f}")
+        joined, picked, trainings = (sum(s[which] for s in searches) for which in ("joined", "picked", "trainings"))
+        took_s = float(np.mean([s["own_s"] for s in searches]))
+        share, trained = (f"{picked}/{joined}" if joined else ""), (str(trainings) if trainings else "")
+        table.append([name.removeprefix(f"{OURS}-"), *cells, share, f"{took_s:.1f}", trained])
+    return _block(table)
+
+
+def _best_after(result: Result, name: str, queries: int) -> list[float]:
+    """What each search of a strategy had found by then, by seed; the worst of all finds where it had nothing."""
+    worst = min((value for s in result["searches"] for _, value in s["improvements"]), default=0.0)
+    return [
+        max((value for count, value in s["improvements"] if count <= queries), default=worst)
+        for s in result["searches"]
+        if s["strategy"] == name
+    ]
+
+
+_SECTIONS = {"contest": _contest, "grounds": _grounds, "functions": _functions, "writers": _writers}
 
 
 def _command(e: Experiment, result: Result) -> str:

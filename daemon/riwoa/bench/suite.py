@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import riwoa
-from riwoa.bench.experiments import EXPERIMENTS, Experiment
+from riwoa.bench.experiments import EXPERIMENTS, WHOLE, Experiment
 from riwoa.bench.tasks import data_folder
 from riwoa.errors import UsageError
 from riwoa.files.lock import lock_of
@@ -35,16 +35,26 @@ _LIBRARIES = ("numpy", "scipy", "optuna", "cmaes", "pymoo")
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which experiments, and where their files are: ``folder`` holds results, a folder beside it all searches."""
+    """Which experiments, and where their files are: ``folder`` holds results, a folder beside it all searches.
+
+    Attributes:
+        results: the folder of all.
+        quick: a few seeds of a part of ``EXPERIMENTS``.
+        only: names; all where there are none.
+        whole: those of ``WHOLE`` instead.
+        seeds: at most so many of each; None for all that are declared.
+    """
 
     results: Path
     quick: bool = False
     only: tuple[str, ...] = ()
+    whole: bool = False
+    seeds: int | None = None
 
     @property
     def folder(self) -> Path:
         """Of the results."""
-        return self.results / ("quick" if self.quick else "full")
+        return self.results / ("whole" if self.whole else "quick" if self.quick else "full")
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -53,11 +63,16 @@ class Share:
         Raises:
             UsageError: one is named that there is not.
         """
-        there = [e for e in EXPERIMENTS if not self.quick or e.quick_seeds]
+        there = [e for e in (WHOLE if self.whole else EXPERIMENTS) if not self.quick or e.quick_seeds]
         names = [e.name for e in there]
         if unknown := [name for name in self.only if name not in names]:
             raise UsageError(f"--only: no experiment {unknown[0]!r}; there are {', '.join(names)}")
         return [e for e in there if not self.only or e.name in self.only]
+
+    def seeds_of(self, experiment: Experiment) -> int:
+        """How many of an experiment."""
+        declared = experiment.quick_seeds if self.quick else experiment.seeds
+        return declared if self.seeds is None else min(self.seeds, declared)
 
     def result(self, experiment: Experiment) -> Path:
         """Where an experiment's result lies."""
@@ -97,7 +112,7 @@ def run_suite(share: Share, jobs: int, progress: Progress = lambda done, total, 
 
 def _run(share: Share, experiment: Experiment, places: dict[str, str], stdin: BinaryIO) -> str | None:
     """Run one and keep its result, unless it is what lies there; what it said where it failed."""
-    asked = experiment.command(places, experiment.quick_seeds if share.quick else experiment.seeds)
+    asked = experiment.command(places, share.seeds_of(experiment))
     command = child_command("riwoa.ctl", "--child", "--json", "bench", *asked, "--out", str(share.searches(experiment)))
     share.searches(experiment).parent.mkdir(parents=True, exist_ok=True)
     started_s = time.monotonic()

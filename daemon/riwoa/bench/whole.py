@@ -1,28 +1,35 @@
 """Whole searches as the daemon makes them, conductor and journal included, with somebody who proposes beside.
 
+- ``riwoa-none``: nobody; the control.
 - ``riwoa-semantic``: the language model of this machine, asked and trained as in a run.
+- ``riwoa-base``: the same, never trained.
 - ``riwoa-placebo``: in its place patches drawn uniformly from what is offered, of one to four genes.
 - ``riwoa-pairs``: in its place random changes of two genes.
 - ``riwoa-greedy``: in its place the changes on offer that leave least of the limit unused; while none comes within it,
   those that save most. A block that a change adds counts as the smallest.
 
-All go the same way: a request a generation with the same offer, as many patches in the reply, which join the pool as
-many generations later. So a difference is one of what is written, and not of how many candidates there are.
+All writers go the same way: a request a generation with the same offer, as many patches in the reply, which join the
+pool as many generations later. So a difference is one of what is written, and not of how many candidates there are.
+Time is that of processors, the model's process included.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from riwoa.bench.arena import POPULATION, Arena, SearchOver
 from riwoa.bench.landscape import Landscape
@@ -49,11 +56,12 @@ from riwoa.run.task import SearchTask
 from riwoa.search.riwoa import RiwoaParameters
 from riwoa.search.rng import generator
 from riwoa.search.space import Choice
+from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ReplyRecord, RequestRecord
 from riwoa_storage.writer import JournalWriter
 
-SEMANTIC, PLACEBO, PAIRS, GREEDY = "-semantic", "-placebo", "-pairs", "-greedy"
-WRITERS = (SEMANTIC, PLACEBO, PAIRS, GREEDY)
+NONE, SEMANTIC, BASE, PLACEBO, PAIRS, GREEDY = "-none", "-semantic", "-base", "-placebo", "-pairs", "-greedy"
+WRITERS = (NONE, SEMANTIC, BASE, PLACEBO, PAIRS, GREEDY)
 _MOST_DRAWS = 20  # of a patch that is to be different from those before
 
 Patch = Mapping[str, Choice]
@@ -62,10 +70,15 @@ Rule = Callable[[RequestRecord, int], Sequence[Patch]]  # so many different patc
 
 
 class ArenaBackend:
-    """An ``EvaluationBackend`` that queries an arena; what is beyond its budget fails."""
+    """An ``EvaluationBackend`` that queries an arena; what is asked once the search is over is never answered.
+
+    Attributes:
+        over: set when that is asked.
+    """
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
+        self.over = asyncio.Event()
 
     async def start(self) -> OracleInfo:
         """See ``EvaluationBackend``."""
@@ -79,7 +92,8 @@ class ArenaBackend:
         try:  # here and now: the order of queries is that of submissions
             value = self._arena.query(self._arena.space.indices(architecture)).value / 100.0
         except SearchOver:
-            value = math.nan
+            self.over.set()
+            return future
         ok = not math.isnan(value)
         metrics = {"accuracy": value} if ok else {}
         future.set_result(EvaluationResult(job_id, "ok" if ok else "failed", metrics, None if ok else "no value", 1, 0))
@@ -175,8 +189,35 @@ def greedy(landscape: Landscape) -> Rule:
     return rule
 
 
-async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[str, Any]) -> int:
-    """Search until the budget or the schedule is spent; the generations that it took.
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What a whole search came to, beside what it found.
+
+    Attributes:
+        generations: that it took.
+        joined: different patches that the search could choose from.
+        picked: networks of these that it evaluated, as written or what they led to.
+        trainings: whose adapter was accepted.
+    """
+
+    generations: int
+    joined: int
+    picked: int
+    trainings: int
+
+
+def processors_s() -> float:
+    """Processor time of this process and of all that it started, in seconds."""
+    here, process = os.times(), psutil.Process()
+    total = here.user + here.system + here.children_user + here.children_system
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # gone: it counts among the children that were waited for
+            total += sum(child.cpu_times()[:4])
+    return total
+
+
+async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[str, Any]) -> Whole:
+    """Search until the budget or the schedule is spent.
 
     Args:
         arena: where.
@@ -192,15 +233,19 @@ async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[s
     landscape, limit = arena.landscape, arena.aim.limit
     layers_ms: LayerMs = getattr(landscape, "layers_ms", lambda architecture: {})
     space = landscape.space
-    loaded = _configured(arena, seed, settings)
+    loaded = _configured(arena, seed, writer, settings)
     async with AsyncExitStack() as stack:
+        backend = ArenaBackend(arena)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-whole-")))
         path = folder / "journal.db"
-        provider, style = await _provider(loaded.config, landscape, writer)
-        stack.push_async_callback(provider.close)
         journal = await JournalWriter.open(path)
         stack.push_async_callback(journal.close)
-        queue = _queue(provider, journal, loaded.config.cognition, AdapterFiles(folder / "adapters", journaled(path)))
+        model = None
+        if writer != NONE:
+            provider, style = await _provider(loaded.config, landscape, writer)
+            stack.push_async_callback(provider.close)
+            adapters = AdapterFiles(folder / "adapters", journaled(path))
+            model = LanguageModel(_queue(provider, journal, loaded.config.cognition, adapters), style)
         run_id = await journal.begin_run({"seed": seed}, as_json(loaded.config))
         conductor = Conductor(
             journal=RunJournal(journal, path, run_id),
@@ -210,22 +255,48 @@ async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[s
                 auto_target_ms=limit,
                 layer_ms=layers_ms,
             ),
-            evaluations=Evaluations(ArenaBackend(arena), journal, path, "arena", run_id=run_id),
+            evaluations=Evaluations(backend, journal, path, "arena", run_id=run_id),
             reloader=Reloader(loaded, []),
-            model=LanguageModel(queue, style),
+            model=model,
         )
-        answering = asyncio.create_task(queue.run(), name="proposals")
-        try:
-            await conductor.run()
-        finally:
-            answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)
-        stats = queue.stats()
-        if 0 < stats.answered == stats.failed:
-            raise CognitionError(
-                f"no reply of {provider.model} came to anything: {stats.provider.reason or 'see above'}"
-            )
-        return conductor.generation
+        await _until_over(conductor, backend, None if model is None else model.proposal_queue)
+        return _what_came(path, run_id, conductor)
+
+
+async def _until_over(conductor: Conductor, backend: ArenaBackend, queue: ProposalQueue | None) -> None:
+    """Run a search, its requests answered by the queue, until it ends or the arena is over.
+
+    Raises:
+        CognitionError: no request was ever answered.
+    """
+    searching = asyncio.create_task(conductor.run(), name="search")
+    beside = [asyncio.create_task(backend.over.wait(), name="over")]
+    if queue is not None:
+        beside.append(asyncio.create_task(queue.run(), name="proposals"))
+    try:
+        await asyncio.wait([searching, beside[0]], return_when=asyncio.FIRST_COMPLETED)
+        if searching.done():
+            searching.result()
+    finally:
+        for task in (searching, *beside):
+            task.cancel()
+        await asyncio.gather(searching, *beside, return_exceptions=True)
+    stats = None if queue is None else queue.stats()
+    if queue is not None and stats is not None and 0 < stats.answered == stats.failed:
+        reason = stats.provider.reason or "see above"
+        raise CognitionError(f"no reply of {queue.provider.model} came to anything: {reason}")
+
+
+def _what_came(path: Path, run_id: int, conductor: Conductor) -> Whole:
+    with JournalReader(path) as reader:
+        each = [reader.generation(run_id, number) for number in range(conductor.generation)]
+        adapters = reader.adapters(run_id, weights=False)
+    return Whole(
+        generations=conductor.generation,
+        joined=conductor.history.counters["patches"],
+        picked=sum(i.request_id is not None for g in each for i in g.individuals),
+        trainings=sum(a.status != "rejected" for a in adapters),
+    )
 
 
 def _queue(
@@ -242,7 +313,7 @@ def _queue(
     )
 
 
-def _configured(arena: Arena, seed: int, settings: Mapping[str, Any]) -> Loaded:
+def _configured(arena: Arena, seed: int, writer: str, settings: Mapping[str, Any]) -> Loaded:
     """The configuration of a run that spends the budget, its schedule as long as that lasts without repeats."""
     given = {
         "run.seed": seed,
@@ -251,8 +322,9 @@ def _configured(arena: Arena, seed: int, settings: Mapping[str, Any]) -> Loaded:
         "search.population": POPULATION,
         "search.placebo_share": 0.0,
         "objective.latency_ms": arena.aim.limit if arena.aim.limit is not None else "none",
-        "cognition.provider": "model",
+        "cognition.provider": "none" if writer == NONE else "model",
         "cognition.role": "pool",
+        "cognition.train": writer != BASE,
         "objective.exponent": arena.aim.exponent,
     }
     for name, value in settings.items():
@@ -270,10 +342,10 @@ async def _provider(config: Config, landscape: Landscape, writer: str) -> tuple[
     Raises:
         ModelError: no language model is here.
     """
-    if writer != SEMANTIC:
+    if writer not in (SEMANTIC, BASE):
         rule = {PLACEBO: placebo, PAIRS: pairs}.get(writer) or greedy(landscape)
         return RuleProvider(rule), style_of(config.cognition)
     found = await provide(lambda: config.cognition, None, lambda _: None)
     if found.provider is None:
-        raise ModelError(f"--strategies: riwoa{SEMANTIC} needs a language model: {found.reason}")
+        raise ModelError(f"--strategies: riwoa{writer} needs a language model: {found.reason}")
     return found.provider, found.style

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 from pathlib import Path
@@ -86,7 +87,7 @@ _DESCRIPTIONS = {
     "ratio: the share of the targets that were met.",
     "plot": "SVG and PNG. ratio: pictures by results.",
     "cognition": "Proposals at the same parents. ratio: win rate over the parent after training by the placebo's. "
-    "Steps are kept in --out: killed and run again, it continues.",
+    "Steps are kept in --out: killed and run again, it continues. With --whole: searches, and what writers bring them.",
     "runtime": "Paired over seeds, on the embedded task; all is timed in onnxruntime. ratio: how many times as long "
     "the network of torch's table takes at equal accuracy, the geometric mean over seeds.",
     "overlap": "`make run`'s own generations at one thread a worker. ratio: seconds alternating by seconds overlapped, "
@@ -216,6 +217,22 @@ def _suite(parser: Parser, arguments: list[str], options: Options) -> dict[str, 
     }
 
 
+def _whole(given: argparse.Namespace) -> dict[str, Any]:
+    from riwoa.bench.page import WHOLE_BEGIN, WHOLE_END, rendered, write_page
+    from riwoa.bench.suite import Share, results, run_suite
+
+    share = Share(given.results, only=tuple(filter(None, given.only.split(","))), whole=True, seeds=given.seeds)
+    with bar("measuring", "experiment") as advance:
+        failed = run_suite(share, given.jobs, advance)
+    whole = Share(given.results, whole=True)
+    found = results(whole)
+    command = "riwoactl bench cognition --whole"
+    text = rendered(whole.experiments, found, failed, quick=False, command=command)
+    if given.page is not None:
+        write_page(given.page, text, WHOLE_BEGIN, WHOLE_END)
+    return {"bench": "cognition", "ratio": None, "failed": failed, "page": text, "pictures": []}
+
+
 def _suite_words(found: dict[str, Any]) -> str:
     """The generated part, the pictures, and what failed."""
     drawn = [f"drawn: {', '.join(found['pictures'])}"] if found["pictures"] else []
@@ -252,9 +269,19 @@ def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[s
     out_help = "where steps are kept (default: bench_cognition in the state directory)"
     parser.add_argument("--out", type=Path, metavar="DIR", help=out_help)
     contest.add_configuration(parser)
+    whole = parser.add_argument_group("--whole", "Whole searches with a writer beside, hours of them, resumable.")
+    whole.add_argument("--whole", action="store_true", help="measure these instead")
+    whole.add_argument("--results", type=Path, metavar="DIR", default=Path(".bench"), help="default: .bench")
+    whole.add_argument("--page", type=Path, metavar="FILE", help="the page whose generated part is to be written anew")
+    whole.add_argument("--only", default="", metavar="NAMES", help="these experiments alone, by commas")
+    whole.add_argument("--seeds", type=int, metavar="N", help="at most so many of each (default: 53, 10 on digits)")
+    whole.add_argument("--jobs", type=int, default=whole_cores(), help="experiments at once (default: the cores)")
     given = parser.parse_args(arguments)
-    if min(given.proposals, given.trainings, given.round) < 1:
-        parser.error("--proposals, --trainings and --round must be at least 1")
+    counts = (given.proposals, given.trainings, given.round, given.jobs, 1 if given.seeds is None else given.seeds)
+    if min(counts) < 1:
+        parser.error("--proposals, --trainings, --round, --seeds and --jobs must be at least 1")
+    if given.whole:
+        return _whole(given)
     from riwoa.bench.cognition import Settings, bench_cognition
     from riwoa.bench.embedded import load_table
 
@@ -268,6 +295,11 @@ def _cognition(parser: Parser, arguments: list[str], options: Options) -> dict[s
             return await bench_cognition(config, table, out, tasks=tasks, settings=settings, say=say)
 
     return asyncio.run(measure())
+
+
+def _cognition_words(found: dict[str, Any]) -> str:
+    """The generated part of whole searches; else the JSON object."""
+    return _suite_words(found) if "page" in found else json.dumps(found, allow_nan=False)
 
 
 def _overlap(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
@@ -332,6 +364,7 @@ _IN_WORDS = {
     "workers": contest.workers_words,
     "growth": _growth_words,
     "suite": _suite_words,
+    "cognition": _cognition_words,
     "plot": _plot_words,
     "runtime": bench_runtime.in_words,
     "transfer": _transfer_words,
