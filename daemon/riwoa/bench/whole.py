@@ -270,7 +270,7 @@ async def _until_over(conductor: Conductor, backend: ArenaBackend, queue: Propos
         CognitionError: no request was ever answered.
     """
     searching = asyncio.create_task(conductor.run(), name="search")
-    beside = [asyncio.create_task(backend.over.wait(), name="over")]
+    beside: list[asyncio.Task[Any]] = [asyncio.create_task(backend.over.wait(), name="over")]
     if queue is not None:
         beside.append(asyncio.create_task(queue.run(), name="proposals"))
     try:
