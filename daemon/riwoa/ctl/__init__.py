@@ -40,6 +40,7 @@ VERBS = {
     "events": ("events", "what happened to the runs; --follow waits for more"),
     "alerts": ("alerts", "try how you are told of what happens, and what was told"),
     "follow": ("follow", "tell MLflow or Weights & Biases of a run as it goes on"),
+    "mirror": ("mirror", "copy the journal into PostgreSQL as it grows, for dashboards"),
     "doctor": ("doctor", "whether machine, configuration and state are fit for a search; what mends them"),
     "logs": ("logs", "what the daemon logged, or where that is"),
     "dump": ("dump", "every candidate as CSV or Parquet"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import Any, Protocol, Self
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
@@ -44,22 +45,46 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     def begin() -> Follower:
         return Follower(paths.journal, run_id, open_sink())
 
-    told, is_over = _follow(begin, once=given.once)
+    told, is_over = follow(begin, once=given.once)
     ending = "; the run is over" if is_over else ""
     emit(options, {"run_id": run_id, "generations": told, "over": is_over}, f"told {told:,} generations{ending}")
     return 0
 
 
-def _follow(begin: Callable[[], Follower], *, once: bool) -> tuple[int, bool]:
-    """Tell all there is, and what comes, until the run is over; how many generations, and whether it is."""
+class Telling(Protocol):
+    """Who tells of a journal, in a context.
+
+    Attributes:
+        told: generations, so far.
+        is_over: whether nothing more will come.
+    """
+
+    told: int
+    is_over: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def look(self) -> bool:
+        """Tell what is new; whether that was all. Raises ``SinkError`` where nobody takes it."""
+        ...
+
+
+def follow(begin: Callable[[], Telling], *, once: bool) -> tuple[int, bool]:
+    """Tell all there is, and what comes, until it is over; how many generations, and whether it is.
+
+    Raises:
+        SinkError: nobody took it, and it was to be told once.
+    """
     backoff = Backoff()
     while True:
         began_s = time.monotonic()
         try:
-            with begin() as follower:
-                while not follower.look() and not once:
+            with begin() as telling:
+                while not telling.look() and not once:
                     time.sleep(_LOOK_EVERY_S)
-            return follower.told, follower.is_over
+            return telling.told, telling.is_over
         except SinkError as error:
             if once:
                 raise

@@ -19,7 +19,7 @@ from riwoa.service.sinks import Sink, SinkError, ToldEnd, ToldGeneration, ToldRu
 from riwoa_storage.durable import replace_durably
 from riwoa_storage.history import RunSummary, architecture_name
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import GenerationSummary, Json
+from riwoa_storage.records import GenerationSummary, Json, RunRecord
 
 CURSORS = "told.json"
 _BATCH = 200  # generations told at a time
@@ -133,11 +133,16 @@ def _summary(reader: JournalReader, run_id: int) -> RunSummary:
 
 def _told_run(reader: JournalReader, run_id: int) -> ToldRun:
     run = _summary(reader, run_id).record
-    known = json.dumps([run.run_id, run.created_unix_s, run.provenance], sort_keys=True)
     names = ("seed", "strategy", "model", "oracle_version", "latency_table_sha256", "riwoa")
     tags = {f"riwoa.{name}": str(run.provenance[name]) for name in names if run.provenance.get(name) is not None}
     settings = dict(_dotted("", reader.config_revisions(run_id)[0].config))
-    return ToldRun(sha256(known.encode()).hexdigest()[:16], f"riwoa run {run_id}", settings, tags)
+    return ToldRun(run_key(run), f"riwoa run {run_id}", settings, tags)
+
+
+def run_key(run: RunRecord) -> str:
+    """The same for the same run of the same journal, whoever reads it."""
+    known = json.dumps([run.run_id, run.created_unix_s, run.provenance], sort_keys=True)
+    return sha256(known.encode()).hexdigest()[:16]
 
 
 def _dotted(prefix: str, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
