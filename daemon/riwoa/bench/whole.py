@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from pydantic import BaseModel
 
 from riwoa.bench.arena import POPULATION, Arena, SearchOver
 from riwoa.bench.landscape import Landscape
@@ -63,6 +64,8 @@ from riwoa_storage.writer import JournalWriter
 NONE, SEMANTIC, BASE, PLACEBO, PAIRS, GREEDY = "-none", "-semantic", "-base", "-placebo", "-pairs", "-greedy"
 WRITERS = (NONE, SEMANTIC, BASE, PLACEBO, PAIRS, GREEDY)
 _MOST_DRAWS = 20  # of a patch that is to be different from those before
+
+_SETTINGS: Mapping[str, type[BaseModel]] = {"search": Search, "cognition": Cognition}
 
 Patch = Mapping[str, Choice]
 LayerMs = Callable[[Mapping[str, Any]], Mapping[str, float]]
@@ -328,7 +331,8 @@ def _configured(arena: Arena, seed: int, writer: str, settings: Mapping[str, Any
         "objective.exponent": arena.aim.exponent,
     }
     for name, value in settings.items():
-        given[f"search.{name}" if name in Search.model_fields else f"search.riwoa.{name}"] = value
+        of = next((of for of, known in _SETTINGS.items() if name in known.model_fields), "search.riwoa")
+        given[f"{of}.{name}"] = value
     words = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     parameters = search_parameters(load(None, words, {}).config, 0.0)
     assert isinstance(parameters, RiwoaParameters)
