@@ -248,3 +248,23 @@ def test_a_process_that_cannot_be_started_is_such_a_reason_too(tmp_path: Path, m
     assert found["architecture_key"] == "a"
     (event,) = events(tmp_path)
     assert "gone" in str(event.error)
+
+
+def test_anybody_may_have_networks_timed_and_nothing_is_journaled(
+    ended: Ended, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (ended.state / "journal.db").read_bytes()
+    assert main(["--state", str(ended.state), "--json", "time", "0/0", "0/2", "0/0"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    large, small = found["networks"]
+    assert (large["architecture_key"], small["architecture_key"]) == (ended.keys["large"], ended.keys["small"])
+    assert 0 < small["ms"] < large["ms"]
+    assert large["ms"] > 1.3 * large["predicted_ms"]  # the table says half
+    assert large["low_ms"] <= large["ms"] <= large["high_ms"]
+    assert main(["--state", str(ended.state), "time"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("onnxruntime")
+    assert [line.split()[0] for line in lines[2:3]] == [
+        "0/0" if ended.first["slot"] == 0 else f"0/{ended.first['slot']}"
+    ]
+    assert (ended.state / "journal.db").read_bytes() == before

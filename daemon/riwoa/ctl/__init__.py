@@ -47,6 +47,7 @@ VERBS = {
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
     "report": ("report", "the morning report: what a run found, on one page"),
     "check": ("check", "which limits of the objective an architecture keeps"),
+    "time": ("time", "networks of a run by the clock, as they would be exported"),
     "export": ("export", "write the winner's files, or another network's"),
     "finetune": ("finetune", "train the winner on, and export it with the weights it then has"),
     "classify": ("classify", "say what an exported model sees in pictures"),
