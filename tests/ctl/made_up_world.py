@@ -47,22 +47,34 @@ def drawn(count: int, seed: int = 0) -> IntArray:
     return SPACE.canonical(np.random.default_rng(seed).integers(0, 3, (count, len(SPACE))))
 
 
-async def _commit(state: Path, indices: IntArray, objective: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+async def _commit(
+    state: Path, indices: IntArray, values: FloatArray, config: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> None:
     by = LatencyTable.load(shipped_table())
-    found = zip(indices, truth(indices).tolist(), milliseconds(by, indices).tolist(), strict=True)
+    found = zip(indices, values.tolist(), milliseconds(by, indices).tolist(), strict=True)
     made = [individual(n, (SPACE.key(i), value, ms), SPACE.architecture(i)) for n, (i, value, ms) in enumerate(found)]
     sized = []
     for i in made:
         sizes = {"images": 3200, "parameters": geometry.parameters(ofa_config(i.architecture), BACKBONE)}
         sized.append(replace(i, metrics={**i.metrics, **sizes}))
     async with await JournalWriter.open(state / "journal.db") as journal:
-        run_id = await journal.begin_run(provenance, {"objective": objective})
+        run_id = await journal.begin_run(provenance, config)
         await journal.commit_generation(generation(run_id, 0, tuple(sized)))
 
 
-def commit(state: Path, indices: IntArray, objective: Mapping[str, Any] = {}, **provenance: Any) -> Path:
-    """One more run in a journal, of these architectures in the made-up world."""
-    asyncio.run(_commit(state, indices, objective, {**PROVENANCE, **provenance}))
+def commit(
+    state: Path,
+    indices: IntArray,
+    objective: Mapping[str, Any] = {},
+    *,
+    noise: float = 0.0,
+    oracle_settings: Mapping[str, Any] = {},
+    **provenance: Any,
+) -> Path:
+    """One more run in a journal, of these architectures in the made-up world; ``noise`` is a standard deviation."""
+    values = truth(indices) + noise * np.random.default_rng(3).normal(size=len(indices))
+    config = {"objective": objective, "oracle": oracle_settings}
+    asyncio.run(_commit(state, indices, values, config, {**PROVENANCE, **provenance}))
     return state
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,15 @@ import pytest
 from riwoa.ctl import main
 from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.obtain import shipped_table
-from riwoa.search.space import IntArray
+from riwoa.hardware.ofa_table import OfaLatencyTable
+from riwoa.search.space import IntArray, Space
 from riwoa.supernet import geometry
 from riwoa.supernet.geometry import Backbone
 from riwoa.supernet.space import ofa_config
-from riwoa_storage.writer import JournalWriter
-from tests.service.test_service import table, whole  # noqa: F401  (fixtures)
+from riwoa_storage.reader import JournalReader
+from tests.run.test_table_run import table_settings
+from tests.service.test_service import run, table, whole  # noqa: F401  (fixtures)
+from tests.support.ofa_files import write_tables
 
 from .made_up_world import BACKBONE, PROVENANCE, SPACE, commit, drawn, milliseconds, slower_table, truth
 from .support import write_journal
@@ -183,6 +186,26 @@ def test_what_it_says_of_one_device(state: Path, other: Path, capsys: pytest.Cap
     assert "`riwoactl export --arch 0/" in out
 
 
+def test_columns_of_a_table_answer_for_its_search(tmp_path: Path, ask: Ask) -> None:
+    ops = np.array(list(itertools.product(range(4), repeat=4)), dtype=np.uint8)
+    accuracy = 0.5 + 0.03 * ops.sum(axis=1) + 0.01 * np.cos(np.arange(256.0))
+    phone_ms, board_ms = (1.0 + ops @ np.array(costs) for costs in ([1.0, 0.5, 0.25, 2.0], [2.0, 0.25, 1.0, 0.5]))
+    np.savez(tmp_path / "cells.npz", ops=ops, acc=accuracy)
+    np.savez(tmp_path / "latency.npz", phone_ms=phone_ms, board_ms=board_ms)
+    settings = table_settings(tmp_path / "cells.npz", "oracle.table.latency=latency.npz:phone_ms")
+    done = run(tmp_path / "state", settings=(*settings, "objective.latency_ms=6", "run.finalists=0"))
+    assert done.returncode == 0, done.stderr
+    with JournalReader(tmp_path / "state" / "journal.db") as reader:
+        space = Space.from_json(reader.runs()[0].provenance["space"])
+        evaluated = {tuple(space.indices(i.architecture).tolist()) for _, i in reader.individuals(1)}
+    rows = [row for row, choices in enumerate(ops.tolist()) if tuple(choices) in evaluated and board_ms[row] <= 5.0]
+    (found,) = ask(tmp_path / "state", "--table", "latency.npz:board_ms", "--within", "5ms")["targets"]
+    assert found["best"]["value"] == pytest.approx(accuracy[rows].max())
+    predicted = ops.tolist().index(space.indices(found["predicted"]["architecture"]).tolist())
+    assert found["predicted"]["latency_ms"] == board_ms[predicted] <= 5.0
+    assert accuracy[predicted] >= accuracy[rows].max()
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -221,17 +244,28 @@ def test_what_cannot_be_answered_gets_one_line(
     assert len(err.splitlines()) == 1
 
 
-def test_a_journal_without_evaluations_and_a_space_without_tables_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_journal_without_evaluations_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_journal(tmp_path / "journal.db", [], **PROVENANCE)
     assert main(["answer", "--within", "1ms", "--state", str(tmp_path)]) == 66
     assert "run 1 has evaluated nothing yet" in capsys.readouterr().err
-    asyncio.run(_begin(tmp_path / "journal.db", {"oracle": {"kind": "table"}}))
-    assert main(["answer", "--within", "1ms", "--state", str(tmp_path), "--run", "2"]) != 0
-    assert "run 2 has evaluated nothing yet" in capsys.readouterr().err
 
 
-async def _begin(path: Path, config: Mapping[str, Any]) -> None:
-    async with await JournalWriter.open(path) as journal:
-        await journal.begin_run(PROVENANCE, config)
+def test_an_oracle_that_knows_no_tables_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commit(tmp_path, drawn(30), oracle_settings={"kind": "command"})
+    assert main(["answer", "--within", "1ms", "--state", str(tmp_path)]) == 64
+    assert "run 1 has no table of this device, of kind command; name --table" in capsys.readouterr().err
+    named = ("--table", str(shipped_table()))
+    assert main(["answer", *named, "--within", "1ms", "--state", str(tmp_path)]) == 78
+    assert "an oracle of kind command knows no tables of other devices; let it give" in capsys.readouterr().err
+
+
+def test_ofas_tables_answer_for_its_predictor(tmp_path: Path, ask: Ask) -> None:
+    write_tables(tmp_path / "tables", (24, 32, 40))
+    resolutions = {"kind": "predictor", "predictor": {"resolutions": [24, 32, 40]}}
+    commit(tmp_path, drawn(60), oracle_settings=resolutions)
+    by = OfaLatencyTable(tmp_path / "tables")
+    found_ms = np.array([by.latency_ms(ofa_config(SPACE.architecture(row))) for row in drawn(60)])
+    within_ms = float(np.median(found_ms))
+    (found,) = ask(tmp_path, "--table", tmp_path / "tables", "--within", f"{within_ms!r}ms")["targets"]
+    assert found["best"]["value"] == truth(drawn(60)[found_ms <= within_ms]).max()
+    assert (found["latency_interval"], found["predicted"]["latency_ms"] <= within_ms) == (None, True)

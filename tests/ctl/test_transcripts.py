@@ -155,7 +155,7 @@ def _devices(home: Path, past: Path) -> Iterator[None]:
     """A finished search, and the tables of two devices that it knew nothing of."""
     state = home / ".riwoa"
     state.mkdir()
-    commit(state, drawn(150))
+    commit(state, drawn(300), noise=0.004)
     LatencyTable.load(shipped_table()).save(home / "pi.json")
     slower_table().save(home / "jetson.json")
     yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from riwoa.hardware.interval import plus_minus
 from riwoa.text import measured, named_measure, number, printable
 
 if TYPE_CHECKING:
-    from riwoa.config.schema import Config
     from riwoa.run.answer import Answer, Evaluations, Target
     from riwoa.service.candidate_view import RunView
     from riwoa_storage.history import PlacedIndividual
@@ -37,9 +37,13 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         UsageError: there are not as many times as tables.
     """
     parser = Parser(verb, description=_DESCRIPTION)
-    more = "; several times for several devices"
     parser.add_argument(
-        "--table", action="append", default=[], metavar="FILE", help=f"a latency table (default: {_OWN}){more}"
+        "--table",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"a latency table (default: {_OWN}); of a table's search FILE:COLUMN, of OFA's predictor a folder of its "
+        "tables; several times for several devices",
     )
     parser.add_argument(
         "--within",
@@ -58,38 +62,31 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         tables = f"{count} table{'s' if count > 1 else ''}"
         raise UsageError(f"--within is given {len(given.within)} times for {tables}: name one for all, or one each")
     from riwoa.oracle.kinds import kind_named
-    from riwoa.run.answer import answer, read_evaluations
+    from riwoa.run.answer import Target, answer, read_evaluations
 
     with opened(options) as (reader, paths):
         record = chosen(reader, given.run).record
         config = in_force(reader, record)
+        kind = kind_named(config.oracle.kind)
+        if not given.table and not kind.value.measures_device:
+            raise UsageError(
+                f"run {record.run_id} has no table of this device, of kind {kind.value.name}; name --table"
+            )
         found = read_evaluations(reader, record, config, alone=given.run is not None)
         named = [(file, file) for file in given.table] or [(_OWN, str(paths.latency_table))]
-        targets = _targets(named, given.within * (count // len(given.within)), config)
-        known = kind_named(config.oracle.kind).value.known_metrics(config)
-        answers = [answer(found, target, known) for target in targets]
+        within_ms = given.within * (count // len(given.within))
+        with kind.blamed("read the latency table of another device"):
+            targets = [
+                Target(printable(name, _MOST_NAME), kind.value.device_latency(file, config), ms)
+                for (name, file), ms in zip(named, within_ms, strict=True)
+            ]
+            known = kind.value.known_metrics(config)
+            answers = [answer(found, target, known) for target in targets]
         pages = _Pages(reader, paths.latency_table, found)
         data = pages.to_json(answers)
         text = pages.one(answers[0]) if len(answers) == 1 else pages.fleet(answers)
     emit(options, data, text)
     return 0
-
-
-def _targets(named: Sequence[tuple[str, str]], within_ms: Sequence[float], config: Config) -> list[Target]:
-    """The targets that were asked for: tables by their names and files, each with its time.
-
-    Raises:
-        RiwoaError: a table is missing, damaged, or of other networks.
-    """
-    from riwoa.oracle.kinds import kind_named
-    from riwoa.run.answer import Target
-
-    kind = kind_named(config.oracle.kind)
-    with kind.blamed("read the latency table of another device"):
-        return [
-            Target(printable(name, _MOST_NAME), kind.value.device_latency(str(Path(file)), config), ms)
-            for (name, file), ms in zip(named, within_ms, strict=True)
-        ]
 
 
 class _Pages:
@@ -139,12 +136,9 @@ class _Pages:
         blocks.append(paragraph(f"to be sure: {self._effort_words(answer)}", "  ", ""))
         if best is not None:
             run_id, (generation, slot) = self._found.places[best]
-            of = "" if run_id == self._reader_latest() else f" --run {run_id}"
+            of = "" if run_id == self._reader.runs()[-1].run_id else f" --run {run_id}"
             blocks.append(f"`riwoactl export --arch {generation}/{slot}{of}` writes the best evaluated.")
         return "\n".join(blocks)
-
-    def _reader_latest(self) -> int:
-        return self._reader.runs()[-1].run_id
 
     def _runs(self) -> str:
         ids = self._found.run_ids
@@ -210,10 +204,9 @@ class _Pages:
         if not found.rivals:
             return f"none of the {found.met:,} other networks within that the climbs met may be better (95 %)"
         rivals = f"{found.rivals:,}{' or more' if found.rivals == MOST_RIVALS else ''}"
-        return (
-            f"at least {_effort_cell(answer)} more evaluations: of the {found.met:,} other networks within that the "
-            f"climbs met, {rivals} may be better (95 %)"
-        )
+        evaluations = f"{found.evaluations} more evaluation{'s' if found.evaluations > 1 else ''}"
+        met = f"of the {found.met:,} other networks within that the climbs met"
+        return f"at least {evaluations}: {met}, {rivals} may be better (95 %)"
 
     def fleet(self, answers: Sequence[Answer]) -> str:
         """Several targets: what each gets, what each winner takes elsewhere, and the best for all."""
@@ -285,20 +278,24 @@ class _Pages:
             "evaluated": len(self._found),
             "metric": self._metric,
             "targets": [self._target_view(a) for a in answers],
-            "for_all": None if row is None else self._evaluated_view(row),
+            "for_all": None
+            if row is None
+            else {**self._evaluated_view(row), "latencies_ms": [float(a.latencies_ms[row]) for a in answers]},
         }
 
     def _target_view(self, answer: Answer) -> dict[str, Any]:
-        latency, best = answer.target.latency, answer.best
+        latency, best, fastest_ms = answer.target.latency, answer.best, float(answer.latencies_ms.min())
         return {
             "table": answer.target.name,
             "table_sha256": latency.sha256,
             "measured_in": latency.measured_in,
             "latency_interval": latency.interval,
             "within_ms": answer.target.within_ms,
-            "fastest_ms": float(answer.latencies_ms.min()),
+            "fastest_ms": fastest_ms if math.isfinite(fastest_ms) else None,
             "evaluated_within": int(answer.within.sum()),
-            "best": None if best is None else self._evaluated_view(best) | _latency_view(answer, best),
+            "best": None
+            if best is None
+            else self._evaluated_view(best) | {"latency_ms": float(answer.latencies_ms[best])},
             "predicted": self._predicted_view(answer),
             "to_be_sure": self._effort_view(answer),
         }
@@ -360,10 +357,6 @@ def _latency_words(target: Target, ms: float) -> str:
     slowest_ms = ms * (1.0 + (interval or 0.0))
     beyond = f", so perhaps {slowest_ms:.3f} ms" if slowest_ms > target.within_ms else ""
     return f"{ms:.3f} ms{plus_minus(interval)}{beyond}"
-
-
-def _latency_view(answer: Answer, row: int) -> dict[str, float]:
-    return {"latency_ms": float(answer.latencies_ms[row])}
 
 
 def _effort_cell(answer: Answer) -> str:

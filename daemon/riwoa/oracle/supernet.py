@@ -109,12 +109,13 @@ class SupernetKind(OracleKind):
                 f"{table} lacks {len(missing)} operators of this space, first {missing[0]}; build it there with "
                 "`riwoactl lut build`"
             )
+        together = f", {found.settings.batch_size} images at once" if found.settings.batch_size > 1 else ""
         return DeviceLatency(
             lambda architecture: found.latency_ms(ofa_config(architecture)),
             found.range_ms(config.oracle.supernet.resolutions),
             found.sha256,
             None if found.interval is None else found.interval.half_width_percent / 100,
-            spoken(found.settings),
+            spoken(found.settings) + together,
         )
 
     def known_metrics(self, config: Config) -> Mapping[str, Callable[[Json], float]]:

@@ -41,7 +41,7 @@ class Effort:
         rivals: those of them whose upper bound is above the best evaluated value, at most ``MOST_RIVALS``.
         evaluations: of rivals, that with the highest upper bound first, until none is left, should each come out as
             expected; at most ``MOST_EVALUATIONS``. A least: five searches that were really carried on so, by OFA's
-            predictor within other limits than before, took 41 to 114, 1.4 to 3.2 times as many as that.
+            predictor, four within other limits than before, took 41 to 114, 1.4 to 3.2 times as many as that.
     """
 
     met: int
