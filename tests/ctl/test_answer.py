@@ -253,7 +253,7 @@ def test_a_journal_without_evaluations_is_told(tmp_path: Path, capsys: pytest.Ca
 def test_an_oracle_that_knows_no_tables_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commit(tmp_path, drawn(30), oracle_settings={"kind": "command"})
     assert main(["answer", "--within", "1ms", "--state", str(tmp_path)]) == 64
-    assert "run 1 has no table of this device, of kind command; name --table" in capsys.readouterr().err
+    assert "a run of kind command has no table of this device; name one: --table" in capsys.readouterr().err
     named = ("--table", str(shipped_table()))
     assert main(["answer", *named, "--within", "1ms", "--state", str(tmp_path)]) == 78
     assert "an oracle of kind command knows no tables of other devices; let it give" in capsys.readouterr().err

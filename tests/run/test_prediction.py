@@ -1,4 +1,4 @@
-"""What a surrogate expects within a limit, in small worlds that are known through and through."""
+"""What a surrogate expects within a limit, in small worlds that are known through and through, and in OFA's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ import itertools
 import numpy as np
 import pytest
 
+from riwoa.hardware.ofa_table import OfaLatencyTable
+from riwoa.oracle.predictor import AccuracyPredictor
 from riwoa.run.prediction import FEWEST, MOST_EVALUATIONS, Prediction, predict
-from riwoa.search.fitness import FloatArray
+from riwoa.run.task import KeptLatencies
+from riwoa.search.base import Outcome
+from riwoa.search.bayesian import BayesianParameters, BayesianSearch
+from riwoa.search.driver import Driver, Evaluated
+from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.space import Gene, IntArray, Space
+from riwoa.supernet.space import mobilenet_space, ofa_config
 from riwoa.surrogate.mixture import EXACT
+from riwoa.surrogate.screening import Screening
+from tests.support.official import official_data
 
 SPACE = Space("small", tuple(Gene(f"g{i}", (1, 2, 3)) for i in range(6)))
 EVERY = np.array(list(itertools.product(range(3), repeat=6)), dtype=np.int64)
@@ -78,3 +87,40 @@ def test_where_nothing_was_evaluated_within_a_start_is_stepped_to() -> None:
 def test_too_few_and_equal_values_predict_nothing() -> None:
     assert predicted(some(FEWEST - 1), 8.0) is None
     assert predicted(np.repeat(EVERY[:1], FEWEST, axis=0), 8.0) is None
+
+
+def test_after_a_search_of_ofas_predictor_its_intervals_hold_within_other_limits() -> None:
+    """Of one search within 25 ms; ``learn_values`` tells of four."""
+    predictor = AccuracyPredictor.load(official_data("once-for-all/acc_predictor.pth"))
+    tables = OfaLatencyTable(official_data("once-for-all/latency_table@note10"))
+    space = mobilenet_space((160, 176, 192, 208, 224))
+    load_of = KeptLatencies(space, lambda architecture: tables.latency_ms(ofa_config(architecture)))
+
+    def accuracy(row: IntArray) -> float:
+        return float(predictor.accuracies([ofa_config(space.architecture(row))])[0])
+
+    strategy = BayesianSearch(space, Objective(25.0), 2, BayesianParameters(offspring=8), load_of)
+    driver, met = Driver(strategy, guide=Screening(space, of_scores=True)), dict[bytes, IntArray]()
+    while len(met) < 100:
+        told = []
+        for p in driver.ask():
+            row = strategy.codec.decode(p.genotype[None])[0]
+            outcome = Outcome(p.slot, p.operator, p.genotype, accuracy(row), load_of(row), p.parent)
+            told.append(Evaluated(outcome, {}, row.tobytes() not in met))
+            met[row.tobytes()] = row
+        driver.tell(told)
+    known = np.array(list(met.values()))
+    values, loads = np.array([accuracy(row) for row in known]), np.array([load_of(row) for row in known])
+    held, gains = [], []
+    for limit in (16.0, 18.0, 20.0, 22.0, 28.0, 32.0, 36.0):
+        within = loads <= limit
+
+        def excess(rows: IntArray, most: float = limit) -> FloatArray:
+            return np.maximum(np.array([load_of(row) for row in rows]) / most - 1.0, 0.0)
+
+        found = predict(space, known, values, within, loads / limit, excess)
+        assert found is not None
+        held.append(found.low <= accuracy(found.indices) <= found.high)
+        gains.append(accuracy(found.indices) - values[within].max())
+    assert sum(held) >= len(held) - 1
+    assert min(gains) > 0.002

@@ -36,6 +36,40 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     Raises:
         UsageError: there are not as many times as tables.
     """
+    given = _parser(verb).parse_args(arguments)
+    count = max(1, len(given.table))
+    if not given.within:
+        raise UsageError("riwoactl answer needs --within TIME, for example --within 8ms")
+    if len(given.within) not in (1, count):
+        tables = f"{count} table{'s' if count > 1 else ''}"
+        raise UsageError(f"--within is given {len(given.within)} times for {tables}: name one for all, or one each")
+    from riwoa.oracle.kinds import kind_named
+    from riwoa.run.answer import Target, answer, read_evaluations
+
+    with opened(options) as (reader, paths):
+        record = chosen(reader, given.run).record
+        config = in_force(reader, record)
+        kind = kind_named(config.oracle.kind)
+        if not given.table and not kind.value.measures_device:
+            raise UsageError(f"a run of kind {kind.value.name} has no table of this device; name one: --table")
+        found = read_evaluations(reader, record, config, alone=given.run is not None)
+        named = [(file, file) for file in given.table] or [(_OWN, str(paths.latency_table))]
+        within_ms = given.within * (count // len(given.within))
+        with kind.blamed("read the latency table of another device"):
+            targets = [
+                Target(printable(name, _MOST_NAME), kind.value.device_latency(file, config), ms)
+                for (name, file), ms in zip(named, within_ms, strict=True)
+            ]
+            known = kind.value.known_metrics(config)
+            answers = [answer(found, target, known) for target in targets]
+        pages = _Pages(reader, paths.latency_table, found)
+        data = pages.to_json(answers)
+        text = pages.one(answers[0]) if len(answers) == 1 else pages.fleet(answers)
+    emit(options, data, text)
+    return 0
+
+
+def _parser(verb: str) -> Parser:
     parser = Parser(verb, description=_DESCRIPTION)
     parser.add_argument(
         "--table",
@@ -54,39 +88,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         help="the most that a network may take: 8ms, 0.5ms; one for all tables, or one each in their order",
     )
     add_run(parser, "the latest, with all others of its oracle")
-    given = parser.parse_args(arguments)
-    count = max(1, len(given.table))
-    if not given.within:
-        raise UsageError("riwoactl answer needs --within TIME, for example --within 8ms")
-    if len(given.within) not in (1, count):
-        tables = f"{count} table{'s' if count > 1 else ''}"
-        raise UsageError(f"--within is given {len(given.within)} times for {tables}: name one for all, or one each")
-    from riwoa.oracle.kinds import kind_named
-    from riwoa.run.answer import Target, answer, read_evaluations
-
-    with opened(options) as (reader, paths):
-        record = chosen(reader, given.run).record
-        config = in_force(reader, record)
-        kind = kind_named(config.oracle.kind)
-        if not given.table and not kind.value.measures_device:
-            raise UsageError(
-                f"run {record.run_id} has no table of this device, of kind {kind.value.name}; name --table"
-            )
-        found = read_evaluations(reader, record, config, alone=given.run is not None)
-        named = [(file, file) for file in given.table] or [(_OWN, str(paths.latency_table))]
-        within_ms = given.within * (count // len(given.within))
-        with kind.blamed("read the latency table of another device"):
-            targets = [
-                Target(printable(name, _MOST_NAME), kind.value.device_latency(file, config), ms)
-                for (name, file), ms in zip(named, within_ms, strict=True)
-            ]
-            known = kind.value.known_metrics(config)
-            answers = [answer(found, target, known) for target in targets]
-        pages = _Pages(reader, paths.latency_table, found)
-        data = pages.to_json(answers)
-        text = pages.one(answers[0]) if len(answers) == 1 else pages.fleet(answers)
-    emit(options, data, text)
-    return 0
+    return parser
 
 
 class _Pages:
@@ -142,9 +144,8 @@ class _Pages:
 
     def _runs(self) -> str:
         ids = self._found.run_ids
-        return (
-            f"run{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids)) if len(ids) < 4 else f'{ids[0]} to {ids[-1]}'}"
-        )
+        named = ", ".join(map(str, ids)) if len(ids) <= 3 else f"{len(ids)} runs, {ids[0]} to {ids[-1]}"
+        return f"run {named}" if len(ids) == 1 else f"runs {named}" if len(ids) <= 3 else named
 
     def _best_words(self, answer: Answer) -> str:
         from riwoa.service.candidate_view import test_words
