@@ -8,7 +8,15 @@ from scipy.stats import rankdata
 
 from riwoa.search.fitness import FloatArray
 from riwoa.search.space import Gene, IntArray, Space
-from riwoa.surrogate.mixture import EXACT, MixtureKernel, MixtureLearner, MixtureProcess, mean_ranks, normal_scores
+from riwoa.surrogate.mixture import (
+    EXACT,
+    MixtureKernel,
+    MixtureLearner,
+    MixtureProcess,
+    learn_values,
+    mean_ranks,
+    normal_scores,
+)
 
 NOMINAL = Space("nominal", tuple(Gene(f"op{i}", tuple("abcde"), "nominal") for i in range(6)))
 MIXED = Space(
@@ -110,3 +118,40 @@ def test_a_process_does_not_depend_on_those_learned_before_it(count: int) -> Non
         grown.learn(known[:n], values[:n])
     fresh = MixtureLearner(NOMINAL).learn(known, values)
     np.testing.assert_array_equal(grown.learn(known, values).predict(probe), fresh.predict(probe))
+
+
+def test_a_process_of_values_expects_more_than_the_best_it_knows_where_one_of_ranks_does_not() -> None:
+    space = Space("numbers", tuple(Gene(f"k{i}", (3, 5, 7)) for i in range(6)))
+    every = drawn(space, 200)
+    worth_of = every.sum(axis=1) / 12.0
+    known = every[worth_of <= 0.5]
+    best = np.full((1, 6), 2)
+    low, _, high = learn_values(space, known, known.sum(axis=1) / 12.0).quantiles(best, (-1.96, 0.0, 1.96))[:, 0]
+    assert low < 1.0 < high
+    assert low > 0.8
+    ranked = MixtureLearner(space).learn(known, known.sum(axis=1) / 12.0)
+    assert ranked.quantiles(best, (1.96,))[0, 0] < 0.9
+
+
+def test_joint_outcomes_agree_with_single_ones_and_narrow_as_belief_does() -> None:
+    known, asked = drawn(MIXED, 40)[:30], drawn(MIXED, 40)[30:]
+    process = MixtureLearner(MIXED).learn(known, worth(known))
+    means, covariance = process.outcomes(asked)
+    alone, deviations = process.predict(asked)
+    noise = float(covariance[0, 0] - deviations[0] ** 2)
+    assert means == pytest.approx(alone)
+    assert np.diag(covariance) == pytest.approx(deviations**2 + noise)
+    column = covariance[:, 0] / np.sqrt(covariance[0, 0])
+    narrowed = np.diag(covariance - np.outer(column, column))[1:]
+    assert narrowed == pytest.approx(process.believe(asked[:1]).predict(asked[1:])[1] ** 2 + noise)
+
+
+def test_left_out_errors_are_those_of_processes_that_never_saw_the_example() -> None:
+    known = drawn(MIXED, 25)
+    kernel, scores = MixtureKernel(MIXED), normal_scores(worth(known) + 0.1 * np.random.default_rng(2).normal(size=25))
+    whole = MixtureProcess(kernel, kernel.means, known, scores, scores)
+    for out in (0, 7, 24):
+        kept = np.arange(25) != out
+        rest = MixtureProcess(kernel, kernel.means, known[kept], scores[kept], scores[kept])
+        mean, covariance = rest.outcomes(known[[out]])
+        assert whole.left_out_z()[out] == pytest.approx((scores[out] - mean[0]) / np.sqrt(covariance[0, 0]), rel=1e-4)

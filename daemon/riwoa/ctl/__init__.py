@@ -45,6 +45,7 @@ VERBS = {
     "logs": ("logs", "what the daemon logged, or where that is"),
     "dump": ("dump", "every candidate as CSV or Parquet"),
     "pareto": ("pareto", "the networks that no other beats in accuracy and latency"),
+    "answer": ("answer", "the best network for any device, by its latency table and from any journal"),
     "report": ("report", "the morning report: what a run found, on one page"),
     "check": ("check", "which limits of the objective an architecture keeps"),
     "time": ("time", "networks of a run by the clock, as they would be exported"),

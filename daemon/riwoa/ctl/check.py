@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit
+from riwoa.ctl.past import in_force
 from riwoa.errors import InputError, UsageError
 from riwoa.paths import client_state
 from riwoa.service.limit_text import VERDICTS, limit_words, limits_view
 from riwoa.text import measured
 
 if TYPE_CHECKING:
-    from riwoa.config.schema import Config
     from riwoa_storage.reader import JournalReader
     from riwoa_storage.records import RunRecord
 
@@ -56,7 +56,7 @@ def checked(named: str, run_id: int | None, options: Options) -> dict[str, Any]:
     paths = client_state(options.state)
     with JournalReader(paths.journal) as reader:
         record = chosen_run(reader, run_id)
-        config = _in_force(reader, record)
+        config = in_force(reader, record)
         architecture = _architecture(named, reader, record)
         problem = asyncio.run(load_problem(config, paths.latency_table))
         try:
@@ -82,17 +82,6 @@ def render(data: dict[str, Any]) -> str:
         for row in data["limits"]
     ]
     return columns(rows)
-
-
-def _in_force(reader: JournalReader, record: RunRecord) -> Config:
-    """The configuration that a run stands on."""
-    from riwoa.config.loading import from_journal
-    from riwoa_storage.events import RunResumed
-
-    restarted: dict[str, Any] = {}  # keys that changed at a restart are in force without a revision
-    for event in reader.events(record.run_id, RunResumed):
-        restarted |= event.restarted
-    return from_journal(reader.config_revisions(record.run_id)[-1].config, restarted)
 
 
 def _architecture(named: str, reader: JournalReader, record: RunRecord) -> Mapping[str, Any]:

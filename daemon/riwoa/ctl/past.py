@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser
 from riwoa.errors import InputError, UsageError
 from riwoa.paths import StatePaths, client_state
 from riwoa.text import printable
+from riwoa_storage.events import RunResumed
 from riwoa_storage.history import PlacedIndividual, RunSummary
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import RunRecord
+
+if TYPE_CHECKING:
+    from riwoa.config.schema import Config
 
 ARCH_HELP = (
     "a candidate: GENERATION/SLOT as status and pareto print it (RUN/GENERATION/SLOT of another run), the beginning of "
@@ -55,6 +61,20 @@ def chosen(reader: JournalReader, run_id: int | None) -> RunSummary:
         raise InputError(f"{reader.name} holds no run yet; start riwoad (or make run) first")
     known = ", ".join(runs[-_MOST_SHOWN:])
     raise InputError(f"{reader.name} has no run {run_id}; it has {known} (`riwoactl runs` lists them)")
+
+
+def in_force(reader: JournalReader, record: RunRecord) -> Config:
+    """The configuration that a run stands on.
+
+    Raises:
+        ConfigError: it names an oracle of a package that is no longer installed.
+    """
+    from riwoa.config.loading import from_journal  # pydantic: only for verbs that need a configuration
+
+    restarted: dict[str, Any] = {}  # keys that changed at a restart are in force without a revision
+    for event in reader.events(record.run_id, RunResumed):
+        restarted |= event.restarted
+    return from_journal(reader.config_revisions(record.run_id)[-1].config, restarted)
 
 
 def candidate(reader: JournalReader, word: str, run_id: int | None) -> PlacedIndividual:

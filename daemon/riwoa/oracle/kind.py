@@ -100,11 +100,15 @@ class DeviceLatency:
         latency_of: milliseconds of an architecture.
         range_ms: least and greatest of the space.
         sha256: of everything that decides them.
+        interval: half the width of the table's prediction interval, relative to a latency; None where it has none.
+        measured_in: runtime and threads in words; "" where the table does not say.
     """
 
     latency_of: Callable[[Architecture], float]
     range_ms: Range
     sha256: str
+    interval: float | None = None
+    measured_in: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,15 +283,19 @@ class OracleKind(ABC):
         return problem.space
 
     def device_latency(self, table: str, config: Config) -> DeviceLatency:
-        """Latencies on another device (``objective.devices``), by a table that a user names; here: there are none.
+        """Latencies on another device, by a table that a user names; here: there are none.
 
         Raises:
             RiwoaError: the table is missing, damaged, or of other networks.
         """
         raise ConfigError(
-            f"objective.devices: an oracle of kind {self.name} knows no tables of other devices; let it give such "
-            "latencies under names of their own, and limit them in objective.constraints"
+            f"an oracle of kind {self.name} knows no tables of other devices; let it give such latencies under names "
+            "of their own, and limit them in objective.constraints"
         )
+
+    def known_metrics(self, config: Config) -> Mapping[str, Callable[[Architecture], float]]:
+        """Metrics other than latencies that cost nothing to ask of an architecture, by name; here: none."""
+        return {}
 
     def known_ranges(self, config: Config) -> Mapping[str, Range]:
         """Least and greatest, in the space, of metrics other than latencies that are known beforehand; here: none."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +169,7 @@ class PredictorKind(OracleKind):
             range_ms=(low_ms, high_ms),
             auto_target_ms=math.sqrt(low_ms * high_ms),
             latency_sha256=tables.sha256(settings.resolutions),
-            known=mobilenet_sizes(BACKBONE),
+            known=self.known_metrics(config),
         )
 
     def device_latency(self, table: str, config: Config) -> DeviceLatency:
@@ -178,6 +178,10 @@ class PredictorKind(OracleKind):
         sha256 = tables.sha256(config.oracle.predictor.resolutions)  # reads them all
         range_ms = tables.range_ms(config.oracle.predictor.resolutions)
         return DeviceLatency(lambda architecture: tables.latency_ms(ofa_config(architecture)), range_ms, sha256)
+
+    def known_metrics(self, config: Config) -> Mapping[str, Callable[[Mapping[str, Any]], float]]:
+        """See ``OracleKind.known_metrics``."""
+        return mobilenet_sizes(BACKBONE)
 
     def known_ranges(self, config: Config) -> Mapping[str, Range]:
         """See ``OracleKind.known_ranges``."""

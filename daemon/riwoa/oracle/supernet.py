@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ from riwoa.hardware.obtain import backbone_of, known_table, obtain_table
 from riwoa.hardware.probe import fastest_dtype
 from riwoa.hardware.process import ProgressCallback
 from riwoa.hardware.remarks import remarks
+from riwoa.hardware.runtime import spoken
 from riwoa.hardware.target import auto_target_ms
 from riwoa.ipc.job import Orders, RunJob
 from riwoa.limits import memory
@@ -88,7 +89,7 @@ class SupernetKind(OracleKind):
             latency_sha256=table.sha256,
             measured=latency_table,
             warnings=(*_warnings(spec), *remarks(table)),
-            known=mobilenet_sizes(backbone_of(config)),
+            known=self.known_metrics(config),
         )
 
     async def prepare(
@@ -105,14 +106,21 @@ class SupernetKind(OracleKind):
         missing = found.missing(config.oracle.supernet.resolutions, backbone_of(config))
         if missing:
             raise InputError(
-                f"objective.devices: {table} lacks {len(missing)} operators of this space, first {missing[0]}; "
-                "build it there with `riwoactl lut build`"
+                f"{table} lacks {len(missing)} operators of this space, first {missing[0]}; build it there with "
+                "`riwoactl lut build`"
             )
+        together = f", {found.settings.batch_size} images at once" if found.settings.batch_size > 1 else ""
         return DeviceLatency(
             lambda architecture: found.latency_ms(ofa_config(architecture)),
             found.range_ms(config.oracle.supernet.resolutions),
             found.sha256,
+            None if found.interval is None else found.interval.half_width_percent / 100,
+            spoken(found.settings) + together,
         )
+
+    def known_metrics(self, config: Config) -> Mapping[str, Callable[[Json], float]]:
+        """See ``OracleKind.known_metrics``."""
+        return mobilenet_sizes(backbone_of(config))
 
     def known_ranges(self, config: Config) -> Mapping[str, Range]:
         """See ``OracleKind.known_ranges``."""

@@ -186,24 +186,13 @@ class BayesianSearch(PopulationStrategy):
         new: list[IntArray] = []
         old: list[IntArray] = []
         for raw in drawn[: max(count, MOST_STEPPED)]:
-            one = self._stepped_within(raw)
+            one = self._variation.stepped_within(raw, self._excess)
             (met,) = self._seen.hash(self.space.canonical(one[None, :]))
             (old if met in taken else new).append(one)
             taken = np.append(taken, met)
             if len(new) == count:
                 break
         return [*new, *old][:count]
-
-    def _stepped_within(self, raw: IntArray) -> IntArray:
-        """Stepped by single choices to where the limit is exceeded least."""
-        excess = self._excess(self.space.canonical(raw[None, :]))[0]
-        while excess > 0.0:
-            steps = self._variation.neighbours(raw)
-            beyond = self._excess(self.space.canonical(steps))
-            if not len(beyond) or not beyond.min() < excess:
-                break
-            excess, raw = beyond.min(), steps[int(np.argmin(beyond))]
-        return raw
 
     @property
     def shares(self) -> Mapping[str, float]:

@@ -14,7 +14,7 @@ nothing that eight seeds at each of four limits, and 32 of six tables, could tel
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from riwoa.search.base import Posterior
 from riwoa.search.fitness import FloatArray
-from riwoa.search.pool import Pool, Variation
+from riwoa.search.pool import Excess, Pool, Variation
 from riwoa.search.seen import Hashes, SeenPhenotypes
 from riwoa.search.space import IntArray, Space
 
@@ -30,8 +30,6 @@ ROUNDS, LATER_ROUNDS = 5, 1  # of children, for the first that is asked and for 
 WIDTH, CHILDREN = 20, 150  # of the most promising, and how many children they have together a round
 CROSSED = CHILDREN // 4  # of these by crossing, the others by mutation
 MOST_LOOKED = 10  # times WIDTH so many are looked through for those within the limit
-
-Excess = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> by how much a limit is exceeded, (n,)
 
 
 class Acquisition(Protocol):

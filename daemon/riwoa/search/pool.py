@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 from riwoa.search.fitness import FloatArray
 from riwoa.search.space import IntArray, Space
+
+Excess = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> by how much a limit is exceeded, (n,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +81,14 @@ class Variation:
                 out.append(raw.copy())
                 out[-1][gene] = choice
         return np.array(out, dtype=np.int64).reshape(-1, len(raw))
+
+    def stepped_within(self, raw: IntArray, excess: Excess) -> IntArray:
+        """One architecture (genes,) stepped by single choices to where a limit is exceeded least."""
+        beyond = excess(self._space.canonical(raw[None, :]))[0]
+        while beyond > 0.0:
+            steps = self.neighbours(raw)
+            each = excess(self._space.canonical(steps))
+            if not len(each) or not each.min() < beyond:
+                break
+            beyond, raw = each.min(), steps[int(np.argmin(each))]
+        return raw

@@ -37,7 +37,7 @@ _HALF = 0.5  # between a success, 0, and a failure, 1
 _blas = functools.cache(ThreadpoolController)
 
 
-def _one_thread() -> AbstractContextManager[object]:
+def one_thread() -> AbstractContextManager[object]:
     """The last bits of sums depend on how many threads share them, and a resumed run may have other cores."""
     limit: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
     return limit
@@ -77,12 +77,12 @@ class _OneThread:
 
     def predict(self, indices: IntArray) -> tuple[FloatArray, FloatArray]:
         """See ``Posterior.predict``."""
-        with _one_thread():
+        with one_thread():
             return self._process.predict(indices)
 
     def believe(self, indices: IntArray) -> Posterior:
         """See ``Posterior.believe``."""
-        with _one_thread():
+        with one_thread():
             return _OneThread(self._process.believe(indices), self._failures)
 
     def score(self, value: float) -> float:
@@ -93,7 +93,7 @@ class _OneThread:
         """See ``Posterior.log_success``."""
         if self._failures is None:
             return np.zeros(len(indices))
-        with _one_thread():
+        with one_thread():
             return self._failures.log_chance_below(_HALF, indices)
 
 
@@ -169,7 +169,7 @@ class Screening:
         accuracies = np.concatenate((before.accuracies, values[~failed]))
         examples = Examples(self._space, np.concatenate((before.indices, indices)), accuracies)
         enough = len(examples) >= (FEWEST if self._scores is None else FEWEST_SCORES)
-        with _one_thread():
+        with one_thread():
             if not enough or not float(np.ptp(accuracies)) > 1e-9:
                 self._surrogate = None
             elif self._scores is not None:
@@ -196,7 +196,7 @@ class Screening:
         """Of canonical indices (n, genes); None while too little is known."""
         if self._surrogate is None:
             return None
-        with _one_thread():
+        with one_thread():
             means, deviations = self._surrogate.predict_indices(indices)
         return list(zip(means.tolist(), deviations.tolist(), strict=True))
 
@@ -220,7 +220,7 @@ class Screening:
 
     def _upper(self, indices: IntArray) -> FloatArray:
         assert self._surrogate is not None
-        with _one_thread():
+        with one_thread():
             means, deviations = self._surrogate.predict_indices(indices)
         return means + OPTIMISM * deviations
 
