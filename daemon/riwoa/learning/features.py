@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,13 +19,11 @@ class Part:
 
     Attributes:
         choice: of nominal genes, the one that is counted; None for positions of ordered ones.
-        word: what that is called.
     """
 
     where: str
     what: str
     choice: Choice | None = None
-    word: Choice | None = field(default=None, compare=False)
 
     def words(self, *, grows: bool) -> str:
         """More of it, or less."""
@@ -33,7 +31,7 @@ class Part:
         if self.choice is None:
             return f"{self.what} {'up' if grows else 'down'}{where}"
         named = f"{self.what}{where}".strip()
-        return f"{named} {'to' if grows else 'from'} {self.word}"
+        return f"{named} {'to' if grows else 'from'} {self.choice}"
 
 
 def _finest(gene: Gene) -> tuple[str, str]:
@@ -73,8 +71,7 @@ class StepFeatures:
                 found.setdefault(Part(*level(space.genes[i])), []).append(i)
             for i in nominal:
                 for choice in space.genes[i].choices:
-                    part = Part(*level(space.genes[i]), choice, space.genes[i].word(choice))
-                    found.setdefault(part, []).append(i)
+                    found.setdefault(Part(*level(space.genes[i]), choice), []).append(i)
             if len(found) <= MOST_COLUMNS:
                 break
         self.parts = tuple(found)

@@ -24,7 +24,6 @@ import json
 import math
 import os
 import re
-import zipfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,8 +46,6 @@ MAX_ROWS = 2_000_000
 MAX_COORDINATES = 2_048  # of a genotype: the search keeps a square matrix of them
 MAX_BYTES = 2 * 2**30  # of a CSV file, or of the arrays that are read
 _MAX_GENE_VALUE = 2**31
-_MAX_TEXT_BYTES = 256 * 2**20  # of what cells are called
-_OPERATION = re.compile(r"\|?([A-Za-z]\w{0,40})~\d")
 _WHOLE = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 
 
@@ -100,7 +97,7 @@ class Table:
         columns = {metric: read[file][1][name] for metric, (file, name) in places.items()}
         for metric, values in columns.items():
             _check_metric(path, metric, values, rows)
-        space, indices = _space(path, kind, found, _words(path, found))
+        space, indices = _space(path, kind, found)
         return cls(space, indices, columns, _sha256(wanted, kind, places, files), _numbered(path, indices))
 
     def row(self, indices: IntArray) -> int | None:
@@ -297,54 +294,7 @@ def _check_metric(path: Path, name: str, values: FloatArray, rows: int) -> None:
         raise InputError(f"{path}: {name} holds no number at all; name another column")
 
 
-def _words(path: Path, found: Mapping[str, IntArray]) -> dict[int, str]:
-    """What the numbers of an array of all genes stand for, where the file says so; {} where it does not.
-
-    NAS-Bench-201's files do, in a column of cells as text, ``arch`` ("|nor_conv_3x3~0|+|none~0|skip_connect~1|..."), or
-    in the list ``operations`` of their ``metadata``. A table whose texts and numbers contradict each other has none.
-    """
-    arrays = [values for values in found.values() if values.ndim == 2]
-    if len(arrays) != 1 or not _is_npz(path):
-        return {}
-    (numbers,) = arrays
-    with npz.opened(path) as archive:
-        there = npz.names(archive)
-        headers = {name: npz.header(archive, name, path) for name in ("arch", "metadata") if name in there}
-        texts = {
-            name: [
-                text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in _texts(archive, name)
-            ]
-            for name, header in headers.items()
-            if header.dtype.kind in "SU" and header.size_bytes <= _MAX_TEXT_BYTES
-        }
-    if "arch" in texts and len(texts["arch"]) == len(numbers):
-        return _of_cells(texts["arch"], numbers)
-    try:
-        operations = json.loads(texts["metadata"][0])["operations"] if "metadata" in texts else []
-        return dict(enumerate(map(str, operations)))
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return {}
-
-
-def _texts(archive: zipfile.ZipFile, name: str) -> list[Any]:
-    return list(np.atleast_1d(npz.values(archive, name)).tolist())
-
-
-def _of_cells(cells: Sequence[str], numbers: IntArray) -> dict[int, str]:
-    """What each number is called in cells as text, one operation an edge."""
-    words: dict[int, str] = {}
-    for cell, row in zip(cells, numbers.tolist(), strict=True):
-        operations = _OPERATION.findall(cell)
-        if len(operations) != len(row) or any(
-            words.setdefault(n, o) != o for n, o in zip(row, operations, strict=True)
-        ):
-            return {}
-    return words
-
-
-def _space(
-    path: Path, kind: GeneKind, found: Mapping[str, IntArray], words: Mapping[int, str]
-) -> tuple[Space, IntArray]:
+def _space(path: Path, kind: GeneKind, found: Mapping[str, IntArray]) -> tuple[Space, IntArray]:
     """The genes, and the rows as choice indices (rows, genes)."""
     columns: dict[str, IntArray] = {}
     for name, values in found.items():
@@ -359,15 +309,7 @@ def _space(
             raise InputError(f"{path}: gene {name} is {choices[0]} in every row: nothing to choose; leave it out")
         if len(choices) > MAX_COORDINATES:
             raise InputError(f"{path}: gene {name} has {len(choices)} choices, at most {MAX_COORDINATES} are searched")
-        named = tuple(words.get(int(c), "") for c in choices)
-        genes.append(
-            Gene(
-                name,
-                tuple(int(c) for c in choices),
-                kind,
-                words=named if all(named) and len(set(named)) == len(named) else None,
-            )
-        )
+        genes.append(Gene(name, tuple(int(c) for c in choices), kind))
         indices.append(positions)
     coordinates = sum(len(g.choices) for g in genes) if kind == "nominal" else len(genes)
     if coordinates > MAX_COORDINATES:
