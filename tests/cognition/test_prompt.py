@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from riwoa.cognition.prompt import EarlierPatch, Goal, Learned, Situation, compose, listed_changes, load_template
+from riwoa.cognition.prompt import EarlierPatch, Goal, Situation, compose, listed_changes, load_template
 from riwoa.search.fitness import Constraint
 from riwoa.search.space import Choice, Space
 from riwoa.supernet.space import mobilenet_space
@@ -194,20 +194,3 @@ def test_prompts_of_the_largest_network_stay_short(name: str, most: int) -> None
     said = Situation(space, largest, 0.8, 40.0, 25.0, layers, lambda patch: 39.0 - len(str(patch)) / 100)
     system, prompt = compose(said, choices, load_template(name))
     assert len(system) + len(prompt) < most
-
-
-def test_lessons_that_contradict_each_other_are_both_told_with_their_evidence() -> None:
-    example = EarlierPatch({"stage1.block1.kernel": 7}, {"stage1.block1.kernel": 5}, gain=0.002)
-    lessons = [
-        Learned("kernel up in stage1", 8, 6, "gains", 0.0012, 0.3, example),
-        Learned("kernel up in stage1", 9, 1, "loses", -0.004, None, None),
-    ]
-    _, prompt = compose(replace(situation(), lessons=lessons), CHOICES, load_template("pool_lessons"), 4)
-    assert prompt.splitlines()[-3:] == [
-        "Learned of changes like these:",
-        "kernel up in stage1: gains, 6 of 8 better, +0.12 % and +0.30 ms on average; "
-        "stage1.block1.kernel 5 to 7: +0.20 %",
-        "kernel up in stage1: loses, 1 of 9 better, -0.40 % on average",
-    ]
-    _, prompt = compose(replace(situation(), newest=[example]), CHOICES, load_template("pool_newest"), 4)
-    assert prompt.splitlines()[-2:] == ["Tried last:", "stage1.block1.kernel 5 to 7: +0.20 %"]

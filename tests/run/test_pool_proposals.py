@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from riwoa.cognition.prompt import load_template
 from riwoa.cognition.protocol import Sample
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.cognition.samples import packed
 from riwoa.run.offers import placebo_patch
 from riwoa.search.rng import generator
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import GenerationRecord, IndividualRecord, ReplyRecord, RequestRecord
+from riwoa_storage.records import GenerationRecord, ReplyRecord, RequestRecord
 from tests.run.conduct import JOINT, StopHere, conduct, latency_ms
 from tests.support.landscape_oracle import Landscape
 
@@ -32,7 +30,6 @@ POOL = (
     "run.generations=12",
     "run.polish_evaluations=0",
 )
-HEADINGS = {"pool_lessons": "Learned of changes like these:", "pool_newest": "Tried last:"}
 
 
 @pytest.fixture(autouse=True)
@@ -117,50 +114,6 @@ async def test_killed_and_resumed_the_digest_is_the_same(
     path = tmp_path / "killed.db"
     await conduct(path, *POOL, stop_after=stop_after, provider=Clairvoyant())
     assert await conduct(path, *POOL, provider=Clairvoyant()) == whole[1]
-    assert [(r.request_id, r.prompt) for r in read(path)[1]] == [(r.request_id, r.prompt) for r in read(whole[0])[1]]
-
-
-async def test_prompts_tell_of_what_steps_came_to_by_lessons_or_as_the_newest_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arms = tuple(map(load_template, ("pool_lessons", "pool_newest")))
-    monkeypatch.setattr("riwoa.run.style.pool_templates", lambda: arms)
-    await conduct(tmp_path / "told.db", *POOL, provider=Clairvoyant())
-    generations, requests = read(tmp_path / "told.db")
-    assert set(generations[-1].counters["prompts"]) == {"pool_lessons", "pool_newest"}
-    known = {(g.generation, i.slot): i for g in generations for i in g.individuals}
-    steps = {  # of every generation, what a patch may be, as it is told
-        _told(known[i.parent].architecture, i.architecture, known[i.parent], i): g.generation
-        for g in generations
-        for i in g.individuals
-        if i.parent is not None and not i.cache_hit
-    }
-    lessons = 0
-    for r in requests:
-        lines = r.prompt.partition(HEADINGS[r.parameters["strategy"]])[2].split("\n")[1:]
-        assert lines
-        if r.parameters["strategy"] == "pool_newest":
-            assert all(line == "nothing yet" or steps[_sorted(line)] < r.generation for line in lines)
-            assert len(lines) <= 6
-            continue
-        assert len(lines) <= 3
-        for line in lines:
-            about, _, rest = line.partition(": ")
-            assert line == "nothing yet" or re.match(r"(gains|loses|mixed), \d+ of \d+ better, [+-]\d", rest), line
-            assert "up" in about or "down" in about or line == "nothing yet"
-            lessons += line != "nothing yet"
-    assert lessons > 3
-
-
-def _told(before: Any, after: Any, parent: IndividualRecord, child: IndividualRecord) -> str:
-    changes = [f"{g} {before[g]} to {after[g]}" for g in after if g in before and before[g] != after[g]]
-    return _sorted(f"{', '.join(changes)}: {100 * (child.metrics['accuracy'] - parent.metrics['accuracy']):+.2f} %")
-
-
-def _sorted(line: str) -> str:
-    """Genes by name: the journal gives them back so, and a prompt has them as the space does."""
-    changes, _, gain = line.partition(": ")
-    return f"{', '.join(sorted(changes.split(', ')))}: {gain}"
 
 
 async def test_killed_while_it_writes_the_request_is_sent_again_and_not_asked_anew(

@@ -49,29 +49,6 @@ class Belief:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
-    """What came of changes that are alike.
-
-    Attributes:
-        about: what they changed: "kernel up in stage4".
-        tries: how many were evaluated.
-        wins: of them, fitter than their parents.
-        verdict: "gains", "loses" or "mixed", by the newer rather than the older.
-        gain: of the goal's metric, on average.
-        added_ms: on average; None where latencies are not known.
-        example: one that came out as the verdict says; None where it changed more than a patch may.
-    """
-
-    about: str
-    tries: int
-    wins: int
-    verdict: str
-    gain: float
-    added_ms: float | None
-    example: EarlierPatch | None
-
-
-@dataclass(frozen=True, slots=True)
 class Goal:
     """What a run looks for, where that is more than accuracy within a latency target.
 
@@ -109,8 +86,6 @@ class Situation:
     goal: Goal = Goal()
     neighbours: Sequence[EarlierPatch] = ()  # evaluated networks near the parent, as patches on it
     beliefs: Sequence[Belief] = ()
-    lessons: Sequence[Learned] = ()  # the nearest first
-    newest: Sequence[EarlierPatch] = ()  # what was evaluated last, whoever's child it is, newest last
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +100,6 @@ class Template:
     memories: int  # successes, and as many rejected patches
     neighbours: int = 0  # evaluated networks near the parent
     beliefs: int = 0  # changes of which the surrogate's belief is told
-    lessons: int = 0  # of the bank, for steps like those that the parent could take
-    newest: int = 0  # steps that were evaluated last, in the place of lessons
 
 
 @cache
@@ -177,8 +150,6 @@ def compose(situation: Situation, choices: Offered, template: Template, most_gen
         "genes": "1 gene" if most_genes == 1 else f"1 to {most_genes} genes",
         "neighbours": "\n".join(_memory(m, s.goal.metric) for m in s.neighbours[: template.neighbours]) or "none yet",
         "beliefs": "\n".join(_belief(b, s.goal.metric) for b in s.beliefs[: template.beliefs]) or "nothing yet",
-        "lessons": "\n".join(_learned(one, s.goal.metric) for one in s.lessons[: template.lessons]) or "nothing yet",
-        "newest": "\n".join(_memory(m, s.goal.metric) for m in s.newest[-template.newest :]) or "nothing yet",
     }
     system = Words(template.system).substitute({k: values[k] for k in _OF_A_RUN})
     return system, Words(template.user).substitute(values)
@@ -339,14 +310,6 @@ def _memory(m: EarlierPatch, metric: str) -> str:
     changes = _changes(m.patch, m.before)
     outcome = in_words(m.reason or "rejected") if m.gain is None else _gained(m.gain, metric)
     return f"{changes}: {outcome}" if changes else outcome
-
-
-def _learned(one: Learned, metric: str) -> str:
-    """A line: ``kernel up in stage4: gains, 6 of 8 better, +0.12 % and +0.80 ms on average``, and an example."""
-    cost = "" if one.added_ms is None else f" and {one.added_ms:+.2f} ms"
-    counted = f"{one.verdict}, {one.wins} of {one.tries} better, {_gained(one.gain, metric)}{cost} on average"
-    example = "" if one.example is None else f"; {_memory(one.example, metric)}"
-    return f"{in_words(one.about)}: {counted}{example}"
 
 
 def _belief(b: Belief, metric: str) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.reload import Reloader
 from riwoa.run.comparisons import Comparisons
-from riwoa.run.experience import Experience
 from riwoa.run.history import History
 from riwoa.run.journal import RunJournal
 from riwoa.run.lora_schedule import LoraSchedule
@@ -70,8 +69,7 @@ def proposals_of(
         return task.prompt_target_ms(begun_with)
 
     is_slot, share = config.cognition.role == "slot", config.cognition.held_out_share
-    experience = Experience(journal, codec.space, config.run.seed)
-    pool = PoolComposer(composer, codec, beliefs, experience, config.cognition.patches)
+    pool = PoolComposer(composer, codec, beliefs, config.cognition.patches)
     comparisons = Comparisons(
         journal.run_id,
         codec,

@@ -6,8 +6,6 @@ drawn at random and how surely, stand in a random order. Nominal choices go by t
 
 from __future__ import annotations
 
-import itertools
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,20 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from riwoa.cognition.parse import PatchError, offered_patch
-from riwoa.cognition.prompt import (
-    Belief,
-    EarlierPatch,
-    Learned,
-    Situation,
-    Template,
-    compose,
-    parameters_of,
-    spoken_choices,
-)
+from riwoa.cognition.prompt import Belief, EarlierPatch, Situation, Template, compose, parameters_of, spoken_choices
 from riwoa.cognition.protocol import Choice
 from riwoa.cognition.samples import unpacked
-from riwoa.learning.trajectories import Network, Trajectory
-from riwoa.run.experience import Experience
 from riwoa.run.history import genotype_of
 from riwoa.run.offers import Offered, offered_choices, seed_of
 from riwoa.run.prompt_history import PromptHistory
@@ -63,17 +50,13 @@ class PoolComposer:
         composer: of the run: what it writes of a parent is in these requests, too.
         codec: of the run's space and seed.
         beliefs: None where no surrogate is learned.
-        experience: what the run has learned of its steps; nobody else reads it.
         patches: that a request asks for.
     """
 
-    def __init__(
-        self, composer: RequestComposer, codec: Codec, beliefs: Beliefs | None, experience: Experience, patches: int
-    ) -> None:
+    def __init__(self, composer: RequestComposer, codec: Codec, beliefs: Beliefs | None, patches: int) -> None:
         self.composer = composer
         self._codec = codec
         self._beliefs = beliefs
-        self._experience = experience
         self._patches = patches
 
     def request(
@@ -86,7 +69,7 @@ class PoolComposer:
         model: str,
         adapter_sha256: str | None,
     ) -> RequestRecord | None:
-        """The request of a generation; None where there is nothing to change. For a thread.
+        """The request of a generation; None where there is nothing to change.
 
         Args:
             generation: that asks.
@@ -137,8 +120,6 @@ class PoolComposer:
     ) -> Situation:
         metrics = self.composer.metrics(parent)
         situation = self.composer.situation(parent.genotype, metrics, target_ms, PromptHistory())
-        if template.lessons or template.newest:
-            situation = self._with_experience(generation, parent, metrics, template, situation)
         value = self.composer.objective.value(metrics)
         if self._beliefs is None or np.isnan(value):
             return situation
@@ -150,43 +131,6 @@ class PoolComposer:
             situation,
             beliefs=self._believed(self._beliefs, parent, situation, value, told),
             neighbours=[neighbours[i] for i in draw.permutation(len(neighbours))],
-        )
-
-    def _with_experience(
-        self, generation: int, parent: Elite, metrics: Mapping[str, Any], template: Template, situation: Situation
-    ) -> Situation:
-        """What came of steps that were evaluated before, by the bank's lessons or as the newest are."""
-        experience, objective = self._experience, self.composer.objective
-        experience.read(generation, objective)
-        (indices,) = self._codec.decode(parent.genotype[None, :])
-        latency_ms = situation.latency_ms if situation.latency_ms is not None else math.nan
-        network = Network.of(indices, *objective.standing(metrics), latency_ms)
-        found = experience.lessons_for(network, template.lessons) if template.lessons else []
-        learned = [
-            Learned(
-                lesson.about,
-                lesson.tries,
-                lesson.wins,
-                lesson.verdict,
-                lesson.value_gain,
-                lesson.latency_change_ms,
-                self._step(lesson.example),
-            )
-            for lesson in found
-        ]
-        newest = filter(None, map(self._step, reversed(experience.steps)))
-        return replace(situation, lessons=learned, newest=list(itertools.islice(newest, template.newest))[::-1])
-
-    def _step(self, step: Trajectory) -> EarlierPatch | None:
-        """A step as a patch of its parent; None where it changed more than a patch may, as most descendants do."""
-        genes = self._codec.space.genes
-        changes = [(genes[c.gene], c) for c in step.changes]
-        if len(changes) > self.composer.most_genes:
-            return None
-        return EarlierPatch(
-            {gene.name: gene.choices[c.after] for gene, c in changes},
-            {gene.name: gene.choices[c.before] for gene, c in changes},
-            gain=step.value_gain,
         )
 
     def _believed(
@@ -266,16 +210,10 @@ def _words(space: Space, offered: Offered) -> dict[str, Any]:
 def _in_words(s: Situation) -> Situation:
     """A situation as it is told."""
     worded = s.space.worded
-
-    def told(one: EarlierPatch) -> EarlierPatch:
-        return replace(one, patch=worded(one.patch), before=worded(one.before))
-
     return replace(
         s,
         space=s.space.in_words,
         parent=worded(s.parent),
-        neighbours=list(map(told, s.neighbours)),
+        neighbours=[replace(n, patch=worded(n.patch), before=worded(n.before)) for n in s.neighbours],
         beliefs=[replace(b, patch=worded(b.patch), before=worded(b.before)) for b in s.beliefs],
-        lessons=[replace(one, example=one.example and told(one.example)) for one in s.lessons],
-        newest=list(map(told, s.newest)),
     )
