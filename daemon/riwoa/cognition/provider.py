@@ -165,7 +165,7 @@ class ScriptedProvider:
         collapsed = self._script == "mixed" and draw[0] % 2 == 1
         return Trained(
             sha256="" if job.trial else hashlib.sha256(weights).hexdigest(),
-            losses=() if job.trial else (2.0, 1.5),
+            losses=(2.0, 1.5) if job.examples or job.comparisons else (),
             tokens=sum(len(e.text.split()) for e in job.examples),
             duration_s=0.0,
             before=_measured(job, 2.0, 1.0, best=False),
