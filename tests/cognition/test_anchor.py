@@ -22,7 +22,7 @@ from tests.cognition.test_preference import comparison, job
 INPUTS = torch.tensor([[1.0, 0.01], [-1.0, 0.01], [2.0, -0.01], [-2.0, 0.01]])
 
 
-def named(layer: torch.nn.Linear) -> dict[str, torch.nn.Parameter]:
+def named(layer: torch.nn.Linear) -> dict[str, torch.Tensor]:
     return {"w": layer.weight}
 
 
@@ -35,14 +35,14 @@ def fitted(strength: float) -> tuple[torch.Tensor, torch.Tensor]:
     for row in INPUTS:
         layer.zero_grad()
         noisy = 3.0 * row[0] + 0.5
-        (layer(row) - noisy).square().sum().backward()
+        torch.autograd.backward((layer(row) - noisy).square().sum())
         fisher.add(named(layer), 1)
     first = layer.weight.detach().clone()
     held = Anchor.of({"w": first}, fisher.value())
     optimiser = torch.optim.AdamW(layer.parameters(), lr=0.05, weight_decay=0.0)
     for _ in range(200):
         optimiser.zero_grad()
-        (layer.weight - (first + 1.0)).square().sum().backward()
+        torch.autograd.backward((layer.weight - (first + 1.0)).square().sum())
         held.pull(named(layer), strength)
         optimiser.step()
     return first[0], layer.weight.detach()[0]

@@ -37,6 +37,7 @@ from riwoa.run.problem import load_problem, search_task
 from riwoa.run.provision import Provision, provide
 from riwoa.run.strategy import screens
 from riwoa.run.style import lag_of
+from riwoa.run.task import SearchTask
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import (
     confirm_winner,
@@ -91,6 +92,7 @@ class _Search:
 
     run_id: int
     inputs: RunInputs
+    task: SearchTask
     pool: WorkerPool
     proposal_queue: ProposalQueue | None
     evaluations: Evaluations
@@ -310,7 +312,7 @@ class Session:
         )
         await conductor.restore(self._show_restore)
         self.has_begun = True
-        search = _Search(run_id, inputs, pool, proposal_queue, evaluations, conductor)
+        search = _Search(run_id, inputs, task, pool, proposal_queue, evaluations, conductor)
         stack.enter_context(parts.pauses.applied_to(search))
         return search
 
@@ -364,7 +366,8 @@ class Session:
         _start_beside(group, stack, watched.watch(), "leader")
         conductor = search.conductor
         journal = RunJournal(self._journal, self._parts.paths.journal, search.run_id)
-        learned = ExperienceWatch(Experience(journal, conductor.codec.space, conductor.config.run.seed), conductor)
+        experience = Experience(journal, conductor.codec.space, conductor.config.run.seed, search.task)
+        learned = ExperienceWatch(experience, conductor)
         self._board.sources.experience = lambda: learned.found
         _start_beside(group, stack, learned.watch(), "experience")
         if search.inputs.problem.measured is not None:
