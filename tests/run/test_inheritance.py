@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,12 @@ from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
 from tests.run.conduct import SMALL, SPACE, conduct
 from tests.run.test_comparisons import SETTINGS, SUPPORT
+from tests.run.test_table_run import life, table, table_settings
+from tests.service.test_service import ctl
+from tests.service.test_service import run as daemon
 from tests.storage.samples import alter
+
+__all__ = ["table"]  # the fixture
 
 TARGET_MS = 100.0
 PROVENANCE: dict[str, Any] = {
@@ -345,3 +351,52 @@ async def test_a_run_that_inherits_nothing_is_the_search_that_it_was(path: Path,
     assert not any("inherited" in row.training for row in rows(path, 2))
     found = compare(path, alone)
     assert found.same, found.message
+
+
+# -- in the daemon -----------------------------------------------------------------------------------------------------
+
+LEARNING = (
+    "cognition.provider=scripted",
+    "cognition.role=pool",
+    "cognition.train_after=8",
+    "cognition.train_lag=2",
+    "cognition.held_out_share=0.5",
+    "run.generations=12",
+    "run.polish_evaluations=0",
+    "search.riwoa.first=12",
+    "search.memory=false",
+)
+
+
+def test_a_daemon_s_second_run_inherits_shows_it_and_ends_in_the_same_digest_after_kills(
+    table: Path, tmp_path: Path
+) -> None:
+    settings = table_settings(table, "oracle.table.latency=latency.npz:phone_ms", *LEARNING)
+    whole, state = tmp_path / "whole", tmp_path / "state"
+    done = daemon(whole, settings=[*settings, "objective.latency_ms=9.0"])
+    assert done.returncode == 0, done.stderr
+    assert "adapter_inherited" not in done.stderr
+    shutil.copytree(whole, state)
+    second = [*settings, "objective.latency_ms=8.0"]
+    done = daemon(whole, "--new-run", settings=second)
+    assert done.returncode == 0, done.stderr
+    sha256 = newest(whole / "journal.db").sha256
+    assert "adapter_inherited" in done.stderr
+    shown = ctl(whole, "status", "--verbose").stdout
+    assert f"inherited    {sha256[:12]} of run 1, another target" in shown
+    assert "first lessons" in shown
+    # Killed when the run is begun and nothing else is written, while it learns, and after its trial.
+    assert life(state, second, "journal.after_commit:2", "--new-run") == -signal.SIGKILL
+    for failpoint in ("conductor.evaluated:3", "proposals.adapter_in_use:2"):
+        assert life(state, second, failpoint) == -signal.SIGKILL
+    assert life(state, second, "") == 0
+    found = compare(whole / "journal.db", state / "journal.db")
+    assert found.same, found.message
+    assert told(whole / "journal.db", 2) == told(state / "journal.db", 2)
+    with JournalReader(whole / "journal.db") as reader:
+        assert reader.run(2).provenance["adapter"]["sha256"] == sha256
+        assert reader.events(2, AdapterTried)
+    unknowing = daemon(state, "--new-run", settings=[*second, "cognition.inherit=false"])
+    assert unknowing.returncode == 0
+    with JournalReader(state / "journal.db") as reader:
+        assert "adapter" not in reader.run(3).provenance

@@ -9,6 +9,11 @@ penalty is
 
 for the anchor's weights a and f, the Fisher diagonal divided by its mean: the strength is then a matter of how far
 weights move in a training, not of the scale of its loss.
+
+Measured with SmolLM2-135M on two made-up tasks of 16 parents each, of which the second wants the opposite of the first
+in one of four kinds of genes (two epochs, learning rate 1e-3; listwise loss on 12 other parents, 1.7918 for the bare
+model). After the first task 1.7771 on the first. After the second, by strength, on the first and on the second: 0:
+1.8264 and 1.7764; 0.1: 1.7969 and 1.7765; 1: 1.7798 and 1.7786; 10: 1.7769 and 1.7841.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from dataclasses import dataclass
 import torch
 
 DECAY = 0.95  # online EWC's
-STRENGTH = 1.0  # the gradient of a weight of usual importance is this times how far it is from the anchor
+STRENGTH = 1.0  # keeps most of what either task learns
 Tensors = Mapping[str, torch.Tensor]
 
 
