@@ -25,6 +25,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord
 from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
+from tests.run import test_lora_schedule as in_slots
 from tests.run.conduct import SMALL, SPACE, conduct
 from tests.run.test_comparisons import SETTINGS, SUPPORT
 from tests.run.test_table_run import life, table, table_settings
@@ -80,12 +81,13 @@ def heritage(path: Path, *, role: str = "pool", **changes: Any) -> Heritage:
         return heritage_of(reader, {**PROVENANCE, **changes}, role=role)
 
 
-async def begin(path: Path, *, inherit: bool = True, **changes: Any) -> Inherited | None:
+async def begin(path: Path, *, inherit: bool = True, role: str = "pool", **changes: Any) -> Inherited | None:
     """Begin a run as the daemon does."""
     async with await JournalWriter.open(path) as writer:
-        found = heritage(path, **changes).adapter if inherit else None
+        found = heritage(path, role=role, **changes).adapter if inherit else None
         told = {"adapter": found.to_json()} if found is not None else {}
-        config = load(None, [*SMALL, *SETTINGS], {}).config
+        settings = SETTINGS if role == "pool" else in_slots.LEARNING
+        config = load(None, [*SMALL, *settings], {}).config
         await writer.begin_run({**PROVENANCE, **changes, **told}, as_json(config))
     return found
 
@@ -212,6 +214,11 @@ async def test_what_does_not_fit_or_is_damaged_is_left_out_with_the_reason(tmp_p
         "the adapters of run 4: another shape (rank 16, 8 here)",
         "the adapters of run 5: another space",
     ]
+    alter(path, "UPDATE adapters SET training = '{}' WHERE run_id = 4")
+    (damaged_row,) = [
+        r for r in heritage(path, model="m@1", model_spec=shape).left_out if r.startswith("the adapters of run 4")
+    ]
+    assert "the row of adapters" in damaged_row
     in_a_slot = heritage(path, role="slot", model="m@1", model_spec=shape)
     assert "the adapters of runs 1, 2: trained in another role (pool)" in in_a_slot.left_out
 
@@ -244,6 +251,26 @@ async def test_it_is_tried_on_the_first_lessons_and_in_force_once_they_let_it_th
         found.sha256
     }
     assert verify(path).ok
+
+
+async def test_in_a_slot_the_first_successes_judge_it(tmp_path: Path) -> None:
+    path, provider = tmp_path / "journal.db", Pupil()
+    for number in (1, 2):
+        found = await begin(path, role="slot", target_ms=float(number))
+        assert (found is None) == (number == 1)
+        await conduct(path, *in_slots.LEARNING, provider=provider, target_ms=in_slots.EASY_MS)
+    (trial, base) = next((job, base) for job, base in provider.jobs if job.trial)
+    assert found is not None
+    assert base == found.sha256
+    assert trial.held_out
+    assert not trial.examples
+    first = rows(path, 2)[0]
+    assert (first.sha256, first.status) == (found.sha256, "superseded")
+    with JournalReader(path) as reader:
+        (event,) = reader.events(2, AdapterTried)
+        assert reader.buffer(2)[0].consumed_by == rows(path, 2)[1].adapter_id  # the trial took none
+    assert event.accepted
+    assert "held-out loss" in event.reasons[0]
 
 
 async def test_one_that_the_first_lessons_reject_is_never_used(path: Path) -> None:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from riwoa.run.memory import named_runs
+from riwoa_storage.errors import JournalCorruptError
 from riwoa_storage.events import AdapterUnusable
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, Json, RunRecord
@@ -129,16 +130,23 @@ class _Heirs:
         self._reader = reader
         self._provenance = provenance
         self._role = role
-        self._refused = {event.sha256 for event in reader.events(None, AdapterUnusable) if event.refused}
+        self._refused: set[str] = set()  # by the model
         self._rows: dict[int, AdapterRecord] = {}
         self._left_out: dict[str, list[int]] = {}  # reason -> runs
 
     def heritage(self) -> Heritage:
         runs = {run.run_id: run for run in self._reader.runs()}
-        found = [c for run in runs.values() for c in self._candidates(run)]
+        found: list[_Candidate] = []
         told: list[str] = []
+        for run in runs.values():
+            try:
+                found += self._candidates(run)
+            except JournalCorruptError as error:
+                told.append(f"the adapters of run {run.run_id}: {error}")
         chosen = None
         for c in sorted(found, key=lambda c: c.rank):
+            if c.record.sha256 in self._refused:
+                continue
             if (fault := self._fault(c.record)) is None:
                 chosen = self._inherited(c, runs[c.record.run_id], told)
                 break
@@ -148,6 +156,8 @@ class _Heirs:
 
     def _candidates(self, run: RunRecord) -> Iterator[_Candidate]:
         """Adapters of a run that were in service, if it was a like task of the same model."""
+        told = self._reader.events(run.run_id, AdapterUnusable)
+        self._refused |= {event.sha256 for event in told if event.refused}  # whichever run they are of
         rows = self._reader.adapters(run.run_id, weights=False)
         self._rows.update((row.adapter_id, row) for row in rows)
         served = [row for row in rows if row.status != "rejected"]
@@ -158,9 +168,7 @@ class _Heirs:
             return
         keys = BOUNDARIES.items()
         differs = tuple(what for what, key in keys if run.provenance.get(key) != self._provenance.get(key))
-        for row in served:
-            if row.sha256 not in self._refused:
-                yield _Candidate(row, self._gain(row), differs)
+        yield from (_Candidate(row, self._gain(row), differs) for row in served)
 
     def _stranger(self, run: RunRecord, newest: AdapterRecord) -> str | None:
         """Why the adapters of a run are of no use here; None where they are."""
