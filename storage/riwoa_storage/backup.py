@@ -151,10 +151,17 @@ def reclaimable_bytes(path: Path, *, adapters: int = 2) -> int:
 
 
 def _in_service(db: sqlite3.Connection, most: int) -> list[int]:
-    """Ids of the last ``most`` adapters of each run that a search would use: accepted, whole, not refused."""
+    """Ids of the last ``most`` adapters of each run that a search would use: accepted, whole, not refused.
+
+    And of those that a run that goes on was begun with.
+    """
     told = db.execute("SELECT run_id, payload FROM events WHERE kind = 'adapter_unusable'").fetchall()
     payloads = [(run, json.loads(payload)) for run, payload in told]
     refused = {(run, payload.get("sha256")) for run, payload in payloads if payload.get("refused")}
+    pinned = set[str | None]()
+    for (provenance,) in db.execute("SELECT provenance FROM runs WHERE status = 'running'"):
+        inherited = json.loads(provenance).get("adapter") or {}
+        pinned |= {inherited.get("sha256"), inherited.get("anchor")}
     kept: dict[int, list[int]] = {}
     rows = db.execute(
         "SELECT run_id, adapter_id, sha256, weights FROM adapters "
@@ -162,8 +169,9 @@ def _in_service(db: sqlite3.Connection, most: int) -> list[int]:
     )
     for run, adapter_id, digest, weights in rows:
         whole = hashlib.sha256(weights).hexdigest() == digest
-        if whole and (run, digest) not in refused and len(kept.setdefault(run, [])) < most:
-            kept[run].append(adapter_id)
+        useful = whole and (run, digest) not in refused
+        if useful and (digest in pinned or len(kept.setdefault(run, [])) < most):
+            kept.setdefault(run, []).append(adapter_id)
     return [adapter_id for ids in kept.values() for adapter_id in ids]
 
 

@@ -211,6 +211,21 @@ class AdapterRejected(AdapterJudged):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterTried(AdapterJudged):
+    """The gate judged by a run's first lessons the adapter that it inherited."""
+
+    accepted: bool
+    from_run: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptersLeftOut(Event):
+    """Why a run did not inherit adapters of earlier runs, a line each."""
+
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterUnusable(Event):
     """An adapter in service gave way to the one before; one that the model ``refused`` is never tried again."""
 
@@ -273,6 +288,8 @@ KINDS: Mapping[str, type[Event]] = {
     "training_failed": TrainingFailed,
     "adapter_accepted": AdapterAccepted,
     "adapter_rejected": AdapterRejected,
+    "adapter_tried": AdapterTried,
+    "adapters_left_out": AdaptersLeftOut,
     "adapter_unusable": AdapterUnusable,
     "tokens_spent": TokensSpent,
     "model_changed": ModelChanged,

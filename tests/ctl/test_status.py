@@ -33,6 +33,8 @@ PROPOSALS: dict[str, Any] = {
     "learning": {
         "adapter": "ab" * 32, "since_generation": 12, "accepted": 2, "rejected": 1, "failed": 0, "unconsumed": 7,
         "possible": 3, "swap": None, "unusable": ["cd" * 32],
+        "inherited": "0123456789ab of run 1, the same task", "trial": "waiting",
+        "left_out": ["the adapters of run 2: another base model (m@1)"],
     },
 }  # fmt: skip
 SERVER: dict[str, Any] = {
@@ -327,6 +329,8 @@ def test_the_language_model_its_adapter_and_each_operators_credit_are_shown() ->
     assert "93 % busy, 61 tokens a second, 2 restarts" in text
     assert "abababababab, since generation 12; trainings: 2 accepted, 1 rejected, 0 failed" in text
     assert "; room for 3 in all" in text
+    assert "inherited    0123456789ab of run 1, the same task; not in force before" in text
+    assert "not the adapters of run 2: another base model (m@1)" in text
     assert "damaged, gone or refused, an older one is used: cdcdcdcdcdcd" in text
     semantic = "semantic  16 of 40 beat the parent: 40 % (26 to 55), 0.400 points gained a proposal of 2.00 s"
     assert f"{semantic}; 3 not valid; 2 repeats" in text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ SETTINGS = (
     "cognition.lag=1",
     "cognition.train_after=18",
     "cognition.held_out_share=0.5",
-    "run.generations=18",
+    "run.generations=24",
     "run.polish_evaluations=0",
 )
 
@@ -78,7 +79,7 @@ def test_the_answers_are_patches_that_were_evaluated_with_what_they_gained(
     for comparison in jobs[-1].comparisons:
         parent = by_key[comparison.id]
         assert len(set(comparison.answers)) == len(comparison.answers) >= 3
-        children = [i for i in individuals.values() if i.parent is not None and individuals[i.parent] == parent]
+        children = list(by_key.values())
         for answer, gain in zip(comparison.answers, comparison.gains, strict=True):
             patch = json.loads(answer)
             assert 1 <= len(patch) <= 4
@@ -97,19 +98,45 @@ def test_the_answers_are_patches_that_were_evaluated_with_what_they_gained(
     assert operators - {"semantic"}  # the model learns from what others made, too
 
 
-def test_parents_that_judge_never_train(once: tuple[Path, list[TrainingJob]]) -> None:
-    _, jobs = once
+def test_networks_that_judge_never_train(once: tuple[Path, list[TrainingJob]]) -> None:
+    path, jobs = once
     trained = {c.id for job in jobs for c in job.comparisons}
     judged = {c.id for job in jobs for c in job.judging}
     assert trained
     assert judged
     assert not trained & judged
+    with JournalReader(path) as reader:
+        known = {i.architecture_key: i.architecture for _, i in reader.individuals(1) if i.status == "ok"}
+    for comparison in (c for job in jobs for c in job.comparisons):
+        for answer in comparison.answers:  # nor are they what a patch of a parent that trains leads to
+            given = {**known[comparison.id], **json.loads(answer)}
+            assert given not in [known[key] for key in judged]
+
+
+def test_more_parents_are_learned_from_than_have_children_within_a_patch(
+    once: tuple[Path, list[TrainingJob]],
+) -> None:
+    """Most children differ from their parent in more genes than a patch has."""
+    path, jobs = once
+    with JournalReader(path) as reader:
+        individuals = {(g, i.slot): i for g, i in reader.individuals(1)}
+    families = Counter(
+        individuals[i.parent].architecture_key
+        for i in individuals.values()
+        if i.parent is not None and 0 < differences(individuals[i.parent].architecture, i.architecture) <= 4
+    )
+    of_children = sum(count >= 3 for count in families.values())
+    assert len(jobs[-1].comparisons) + len(jobs[-1].judging) > of_children
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
+    return sum(one[gene] != other[gene] for gene in one.keys() & other.keys())
 
 
 def test_so_many_new_children_start_a_training(once: tuple[Path, list[TrainingJob]]) -> None:
     path, jobs = once
     with JournalReader(path) as reader:
-        born = dict(reader.history.children_by_generation(1, before=18))
+        born = dict(reader.history.children_by_generation(1, before=24))
     rows = adapters(path)
     assert len(rows) == len(jobs) >= 2
     consumed = -1

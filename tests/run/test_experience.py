@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from riwoa.run import earlier_steps as earlier
 from riwoa.run import experience as room
+from riwoa.run.earlier_steps import BEFORE, earlier_steps
 from riwoa.run.experience import Experience
 from riwoa.run.journal import RunJournal
+from riwoa.run.task import SearchTask
 from riwoa.search.fitness import Objective
 from riwoa_storage.records import GenerationRecord, IndividualRecord
 from riwoa_storage.writer import JournalWriter
 from tests.learning.support import SPACE
+from tests.storage.samples import alter
 
 GENERATIONS, SLOTS = 12, 4
 OBJECTIVE = Objective(20.0)
@@ -42,7 +47,13 @@ async def journal(tmp_path: Path) -> RunJournal:
     path = tmp_path / "journal.db"
     writer = await JournalWriter.open(path)
     run_id = await writer.begin_run({"seed": 0}, {})
-    for generation in range(GENERATIONS):
+    await commit(writer, run_id, GENERATIONS)
+    await writer.close()
+    return RunJournal(writer, path, run_id)
+
+
+async def commit(writer: JournalWriter, run_id: int, generations: int) -> None:
+    for generation in range(generations):
         record = GenerationRecord(
             run_id=run_id,
             generation=generation,
@@ -55,8 +66,6 @@ async def journal(tmp_path: Path) -> RunJournal:
             individuals=tuple(individual(generation, slot) for slot in range(SLOTS)),
         )
         await writer.commit_generation(record)
-    await writer.close()
-    return RunJournal(writer, path, run_id)
 
 
 def read_at(journal: RunJournal, *generations: int, objective: Objective = OBJECTIVE) -> Experience:
@@ -100,3 +109,68 @@ async def test_another_objective_judges_all_of_it_anew(journal: RunJournal) -> N
     moved.read(GENERATIONS, Objective(9.0))
     assert same(moved, read_at(journal, GENERATIONS, objective=Objective(9.0)))
     assert not same(moved, read_at(journal, GENERATIONS))
+
+
+# -- what earlier runs knew --------------------------------------------------------------------------------------------
+
+TASK = SearchTask(SPACE, lambda architecture: 2.0 * float(architecture["stage1.depth"]), 20.0)
+
+
+async def second(journal: RunJournal, generations: int = 2, **provenance: Any) -> RunJournal:
+    """Another run of the journal, which has just begun."""
+    async with await JournalWriter.open(journal.path) as writer:
+        run_id = await writer.begin_run({"seed": 1, **provenance}, {})
+        await commit(writer, run_id, generations)
+        return RunJournal(writer, journal.path, run_id)
+
+
+def known(journal: RunJournal, task: SearchTask | None = TASK, generation: int = 2) -> Experience:
+    found = Experience(journal, SPACE, 0, task)
+    found.read(generation, OBJECTIVE)
+    return found
+
+
+async def test_a_run_begins_with_the_lessons_of_the_runs_that_it_remembers(journal: RunJournal) -> None:
+    run = await second(journal, memory={"runs": [1]})
+    alone, taught = known(run, None), known(run)
+    assert alone.steps == taught.steps
+    assert not alone.lessons  # too few of its own
+    assert sum(lesson.tries for lesson in taught.lessons) > 2 * len(alone.steps)
+    assert all(lesson.example.child[0] in (BEFORE, 1) for lesson in taught.lessons)
+    again = known(run, generation=1)
+    again.read(2, OBJECTIVE)
+    assert same_lessons(again, taught)  # read in two lives or in one
+
+
+async def test_earlier_steps_are_the_newest_with_the_latencies_of_this_device(
+    journal: RunJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await second(journal, memory={"runs": [1]})
+    with run.reader() as reader:
+        whole = earlier_steps(reader, run.run_id, TASK, OBJECTIVE)
+        own = known(journal, None, GENERATIONS).steps
+        assert [(s.before.packed, s.after.packed) for s in whole] == [(s.before.packed, s.after.packed) for s in own]
+        assert {s.after.latency_ms for s in whole} == {2.0, 4.0, 6.0}
+        monkeypatch.setattr(earlier, "MOST", 5)
+        assert [s.after for s in earlier_steps(reader, run.run_id, TASK, OBJECTIVE)] == [s.after for s in whole[-5:]]
+
+
+async def test_a_run_that_remembers_nothing_learns_of_its_own_steps_alone(journal: RunJournal) -> None:
+    run = await second(journal, generations=6)
+    assert same_lessons(known(run, generation=6), known(run, None, 6))
+    assert known(run, generation=6).lessons
+
+
+async def test_damaged_generations_of_an_earlier_run_cost_its_steps_and_nothing_else(journal: RunJournal) -> None:
+    run, whole = await second(journal, memory={"runs": [1]}), known(journal, None, GENERATIONS).steps
+    alter(journal.path, "UPDATE individuals SET metrics = '{\"accuracy\": 1.0}' WHERE run_id = 1 AND generation = 5")
+    with run.reader() as reader:
+        found = earlier_steps(reader, run.run_id, TASK, OBJECTIVE)
+    intact = [s for s in whole if s.child[0] >= 7]  # generation 6 descends from the damaged one
+    assert [s.after.packed for s in found] == [s.after.packed for s in intact]
+    assert len(known(run).steps) == len(known(run, None).steps)
+
+
+def same_lessons(a: Experience, b: Experience) -> bool:
+    told = [[(lesson.about, lesson.gain, lesson.tries) for lesson in e.lessons] for e in (a, b)]
+    return told[0] == told[1]

@@ -15,6 +15,8 @@ from riwoa_storage.events import (
     KINDS,
     AdapterAccepted,
     AdapterRejected,
+    AdaptersLeftOut,
+    AdapterTried,
     AdapterUnusable,
     AlertDue,
     AlertSent,
@@ -134,6 +136,12 @@ STORED: list[tuple[Event, str, str]] = [
     (TrainingFailed(**AT, reason="r", duration_s=0.5), "training_failed", '{"duration_s":0.5,"reason":"r"}'),
     (AdapterAccepted(**AT, sha256="ab", reasons=()), "adapter_accepted", '{"reasons":[],"sha256":"ab"}'),
     (AdapterRejected(**AT, sha256="ab", reasons=("no",)), "adapter_rejected", '{"reasons":["no"],"sha256":"ab"}'),
+    (
+        AdapterTried(**AT, sha256="ab", reasons=("no",), accepted=False, from_run=1),
+        "adapter_tried",
+        '{"accepted":false,"from_run":1,"reasons":["no"],"sha256":"ab"}',
+    ),
+    (AdaptersLeftOut(**AT, reasons=("r",)), "adapters_left_out", '{"reasons":["r"]}'),
     (
         AdapterUnusable(**AT, sha256="ab", reason="gone", refused=True),
         "adapter_unusable",

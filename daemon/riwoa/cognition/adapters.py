@@ -48,6 +48,14 @@ class AdapterFiles:
         """
         return await asyncio.to_thread(self._file, sha256)
 
+    async def content(self, sha256: str) -> bytes:
+        """The bytes of an adapter, whole.
+
+        Raises:
+            AdapterError: as ``file``.
+        """
+        return await asyncio.to_thread(lambda: self._file(sha256).read_bytes())
+
     async def take(self, path: Path, sha256: str) -> bytes:
         """The weights that a training wrote to ``path``, which is then gone; a copy is kept.
 
@@ -94,8 +102,14 @@ def journaled(journal_path: Path) -> Stored:
     """Looks adapters up in a journal, by a connection of its own."""
 
     def stored(sha256: str) -> bytes | None:
+        found = None
         with JournalReader(journal_path) as reader:
-            return next((data for _, name, data in reader.integrity.adapter_weights() if name == sha256 and data), None)
+            for _, name, data in reader.integrity.adapter_weights():
+                if name == sha256 and data:  # of several runs, where one inherited it
+                    found = data
+                    if hashlib.sha256(data).hexdigest() == sha256:
+                        break
+        return found
 
     return stored
 

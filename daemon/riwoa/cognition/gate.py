@@ -46,11 +46,13 @@ class Verdict:
         return {**asdict(self), "reasons": list(self.reasons)}
 
 
-def judge(trained: Trained) -> Verdict:
-    """The verdict on a training."""
+def judge(trained: Trained, *, trial: bool = False) -> Verdict:
+    """The verdict on a training; in a trial, on an adapter of before."""
     before, after = trained.before, trained.after
     learned = [_decisions(before, after), _greed(after)] if after.top_gains is not None else [_loss(before, after)]
     checks = [*learned, _validity(before, after), _variety(before, after)]
+    if not trial and not trained.losses:
+        checks.append((False, "there was nothing to learn from (rejected)"))
     if not all(map(math.isfinite, trained.losses)):
         checks.append((False, "the training diverged: a loss is not finite"))
     return Verdict(all(passed for passed, _ in checks), tuple(reason for _, reason in checks))

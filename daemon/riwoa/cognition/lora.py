@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ if not torch.cuda.is_available():
 
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 
 from riwoa.cognition.protocol import ModelSpec
 from riwoa.errors import AdapterError
 from riwoa_storage.durable import flush, replace_durably
 
 State = dict[str, torch.Tensor]
+_FISHER = "fisher."  # before a tensor's name in a file: how much its weights matter (``riwoa.cognition.anchor``)
 
 
 def lora_config(spec: ModelSpec) -> LoraConfig:
@@ -44,14 +45,28 @@ def write_peft_directory(spec: ModelSpec, weights: bytes, directory: Path) -> No
     config.inference_mode = True
     directory.mkdir()
     config.save_pretrained(str(directory))
-    (directory / "adapter_model.safetensors").write_bytes(weights)
+    (directory / "adapter_model.safetensors").write_bytes(_weights_alone(weights))
     for file in directory.iterdir():
         flush(file)
     flush(directory)
 
 
+def _weights_alone(data: bytes) -> bytes:
+    """A file's bytes without a Fisher diagonal, which peft does not know."""
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError):
+        return data
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_FISHER)}
+    return data if len(kept) == len(tensors) else save(kept)
+
+
 class Lora:
-    """A model with one adapter, in use or not."""
+    """A model with one adapter, in use or not.
+
+    Attributes:
+        fisher: how much each weight in use mattered in its trainings; None where nobody noted it.
+    """
 
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self._fresh_seed = 0
@@ -61,6 +76,7 @@ class Lora:
         self._fresh = self.state()
         self.checkpointing = False
         self._bare = True
+        self.fisher: State | None = None
         self.model.disable_adapter_layers()  # spares the bare model thirty layers of additions of nothing
 
     def state(self) -> State:
@@ -73,7 +89,7 @@ class Lora:
         Raises:
             AdapterError: unreadable, or made for another model; what was in use stays in use.
         """
-        self.set(None if file is None else self._read(file))
+        self.set(*((None,) if file is None else self.read(file)))
 
     def current(self) -> State | None:
         """The weights in use; None for the bare model."""
@@ -83,18 +99,19 @@ class Lora:
         """The weights in use; a fresh adapter's, which change nothing, where the model is bare."""
         return self._fresh if self._bare else self.state()
 
-    def set(self, state: State | None) -> None:
+    def set(self, state: State | None, fisher: State | None = None) -> None:
         """Switch to these weights, or to the bare model."""
-        self._bare = state is None
+        self._bare, self.fisher = state is None, fisher
         set_peft_model_state_dict(self.model, state or self._fresh)
         if state is None:
             self.model.disable_adapter_layers()
         else:
             self.model.enable_adapter_layers()
 
-    def save(self, file: Path) -> None:
-        """Write the weights, whole or not at all."""
-        replace_durably(file, save({k: v.contiguous().cpu() for k, v in sorted(self.state().items())}))
+    def save(self, file: Path, fisher: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Write the weights and how much each matters (in bfloat16, half a weight's bytes), whole or not at all."""
+        noted = {_FISHER + name: f.to(torch.bfloat16) for name, f in (fisher or {}).items()}
+        replace_durably(file, save({k: v.contiguous().cpu() for k, v in sorted((self.state() | noted).items())}))
 
     def begin_training(self) -> None:
         """Enable the adapter where it is; a bare model's is a fresh one, which changes nothing yet."""
@@ -110,20 +127,31 @@ class Lora:
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """What is trained."""
-        return [p for name, p in self.model.named_parameters() if "lora_" in name]
+        return list(self.named_parameters().values())
 
-    def _read(self, file: Path) -> State:
+    def named_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What is trained, by the names of ``state``."""
+        adapter = f".{self.model.active_adapter}."
+        return {n.replace(adapter, "."): p for n, p in self.model.named_parameters() if "lora_" in n}
+
+    def read(self, file: Path) -> tuple[State, State | None]:
+        """Weights and, where it was noted, how much each matters.
+
+        Raises:
+            AdapterError: unreadable, or made for another model.
+        """
         try:
             state = load_file(file, device="cpu")
         except (OSError, SafetensorError, ValueError) as error:
             raise AdapterError(f"{file.name}: not a LoRA adapter ({error})") from None
+        fisher = {k.removeprefix(_FISHER): state.pop(k).float() for k in [*state] if k.startswith(_FISHER)}
         wanted = {k: tuple(v.shape) for k, v in self._fresh.items()}
-        given = {k: tuple(v.shape) for k, v in state.items()}
-        if wanted != given:
-            raise AdapterError(f"{file.name}: an adapter for another model: its tensors do not fit this one")
-        if not all(bool(torch.isfinite(v).all()) for v in state.values()):
-            raise AdapterError(f"{file.name}: holds weights that are not finite")
-        return state
+        for given in (state, *([fisher] if fisher else [])):
+            if wanted != {k: tuple(v.shape) for k, v in given.items()}:
+                raise AdapterError(f"{file.name}: an adapter for another model: its tensors do not fit this one")
+            if not all(bool(torch.isfinite(v).all()) for v in given.values()):
+                raise AdapterError(f"{file.name}: holds weights that are not finite")
+        return state, fisher or None
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from riwoa.cognition.adapters import AdapterFiles
@@ -30,7 +30,7 @@ _MAX_REASON_CHARACTERS = 500
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutcome:
-    """How a training ended: its record with the adapter's bytes (safetensors), or the reason why there are none."""
+    """How a training or a trial ended: its record with the adapter's bytes (safetensors), or the reason for none."""
 
     trained: Trained | None
     weights: bytes | None
@@ -255,7 +255,12 @@ class ProposalQueue:
                     trained = await self.provider.train(work.job, lambda _: self._progress())
             if self.adapters is None:
                 raise AdapterError("there is no place for the weights")
-            weights = await self.adapters.take(Path(work.job.weights_path), trained.sha256)
+            if work.job.trial:  # of the adapter as it is
+                assert work.adapter_sha256 is not None
+                trained = replace(trained, sha256=work.adapter_sha256)
+                weights = await self.adapters.content(work.adapter_sha256)
+            else:
+                weights = await self.adapters.take(Path(work.job.weights_path), trained.sha256)
             return TrainingOutcome(trained, weights, None, time.monotonic() - started)
         except TimeoutError:
             reason = f"no end of the training within {patience_s:g} s"

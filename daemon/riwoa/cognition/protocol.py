@@ -4,7 +4,7 @@ Frames are lines of JSON (``riwoa.ipc.frames``). In: ``{"spec": ...}`` once, the
 
 - ``{"op": "adapter", "path": ... | null}``: use these LoRA weights from now on (null: the bare model);
 - ``{"op": "generate", "requests": [...], "settings": {...}}``;
-- ``{"op": "train", "job": {...}}``: train a copy of the adapter in use; the adapter in use does not change.
+- ``{"op": "train", "job": {...}}``: train a copy of the adapter in use, or try it; it stays in use as it is.
 
 Out: ``{"ready": {...}}`` or ``{"fatal": ...}``, then for each frame any number of ``{"progress": {...}}`` and one
 ``{"ok": {...}}`` or ``{"error": {"class": ..., "message": ...}}``; "ok" holds ``replies`` or ``trained``, and the
@@ -191,6 +191,8 @@ class TrainingJob:
 
     It imitates ``examples`` or, where there are any, prefers by ``comparisons``. ``held_out`` and ``judging`` are
     successes and comparisons that no training has seen or will see; ``probes`` are fixed for the whole run.
+
+    A trial learns nothing: it measures the bare model and then the adapter in use, and writes no weights.
     """
 
     examples: tuple[Example, ...]
@@ -206,6 +208,13 @@ class TrainingJob:
     checkpointing: bool = False  # compute activations again in the backward pass: slower, in less memory
     comparisons: tuple[Comparison, ...] = ()
     judging: tuple[Comparison, ...] = ()
+    trial: bool = False
+    anchor_path: str | None = None  # the adapter of an earlier task that the new one is held to
+
+    @property
+    def compares(self) -> bool:
+        """Whether it is about comparisons, or else about imitation."""
+        return bool(self.comparisons or self.judging)
 
     def to_json(self) -> dict[str, Any]:
         """As sent."""
@@ -245,7 +254,7 @@ class Measured:
 class Trained:
     """What a training gave."""
 
-    sha256: str  # of the weights file
+    sha256: str  # of the weights file; of a trial "", until whoever asked for it says whose
     losses: tuple[float, ...]  # of each optimiser step
     tokens: int  # replies' tokens learned from, an epoch
     duration_s: float

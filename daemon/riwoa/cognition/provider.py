@@ -90,7 +90,7 @@ class ProposalProvider(Protocol):
         """
 
     async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
-        """Train a copy of the adapter in use and write it to ``job.weights_path``; the adapter in use stays.
+        """Train a copy of the adapter in use and write it to ``job.weights_path``, or try it; it stays in use.
 
         Args:
             job: what to learn.
@@ -157,13 +157,15 @@ class ScriptedProvider:
         await self._act("training")
         on_progress({"step": 1, "steps": 1})
         ids = [e.id for e in (*job.examples, *job.held_out)] + [c.id for c in (*job.comparisons, *job.judging)]
-        draw = hashlib.sha256(json.dumps([job.seed, ids, self._adapter]).encode()).digest()
+        anchored = [] if job.anchor_path is None else [Path(job.anchor_path).stem]
+        draw = hashlib.sha256(json.dumps([job.seed, ids, self._adapter, *anchored]).encode()).digest()
         weights = _safetensors(draw)
-        await asyncio.to_thread(Path(job.weights_path).write_bytes, weights)
+        if not job.trial:
+            await asyncio.to_thread(Path(job.weights_path).write_bytes, weights)
         collapsed = self._script == "mixed" and draw[0] % 2 == 1
         return Trained(
-            sha256=hashlib.sha256(weights).hexdigest(),
-            losses=(2.0, 1.5),
+            sha256="" if job.trial else hashlib.sha256(weights).hexdigest(),
+            losses=(2.0, 1.5) if job.examples or job.comparisons else (),
             tokens=sum(len(e.text.split()) for e in job.examples),
             duration_s=0.0,
             before=_measured(job, 2.0, 1.0, best=False),
@@ -231,7 +233,7 @@ def _measured(job: TrainingJob, loss: float, distinct_share: float, *, best: boo
         valid_without_grammar=len(job.probes),
         distinct_with_grammar=round(distinct_share * len(job.probes)),
         probes=len(job.probes),
-        top_gains=tuple(choose(c.gains) for c in job.judging) if job.comparisons else None,
+        top_gains=tuple(choose(c.gains) for c in job.judging) if job.compares else None,
     )
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from riwoa.cognition.anchor import Anchor, FisherDiagonal
 from riwoa.cognition.memory import as_memory_allows, free_memory, out_of_memory
 from riwoa.cognition.parse import PatchError, offered_patch
 from riwoa.cognition.preference import answers_likelihoods, learn, lessons
@@ -53,17 +54,19 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
     """
     started = time.monotonic()
     model.piece = min(model.piece, job.piece)
+    if job.trial:
+        return _trial(model, job)
     if job.checkpointing and not job.comparisons and not model.lora.checkpointing:
         model.lora.checkpoint()  # comparisons read the prompt into a cache, which that forbids
-    in_use = model.lora.current()
+    in_use = model.lora.current(), model.lora.fisher
     try:
         before = measure(model, job)
         samples = [_sample(model, e) for e in job.examples]
         compared = lessons(model, job.comparisons)
         if compared:
-            losses = _fit(model, job, len(compared), lambda rows: learn(model, [compared[i] for i in rows]))
+            losses, fisher = _fit(model, job, len(compared), lambda rows: learn(model, [compared[i] for i in rows]))
         else:
-            losses = _fit(model, job, len(samples), lambda rows: _backward(model, [samples[i] for i in rows]))
+            losses, fisher = _fit(model, job, len(samples), lambda rows: _backward(model, [samples[i] for i in rows]))
         model.weights_changed()
         after = measure(model, job)
         if not all(map(math.isfinite, after.held_out_losses)):
@@ -71,9 +74,9 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
                 "the training diverged: a held-out loss is no number; lower cognition.learning_rate"
             )
         file = Path(job.weights_path)
-        model.lora.save(file)
+        model.lora.save(file, fisher)
     finally:
-        model.lora.set(in_use)
+        model.lora.set(*in_use)
         model.weights_changed()
     return Trained(
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -83,6 +86,22 @@ def train(model: LanguageModel, job: TrainingJob) -> Trained:
         before=before,
         after=after,
     )
+
+
+def _trial(model: LanguageModel, job: TrainingJob) -> Trained:
+    """What the adapter in use is worth beside the bare model."""
+    started = time.monotonic()
+    in_use = model.lora.current(), model.lora.fisher
+    try:
+        model.lora.set(None)
+        model.weights_changed()
+        before = measure(model, job)
+    finally:
+        model.lora.set(*in_use)
+        model.weights_changed()
+    after = measure(model, job)
+    duration_s = time.monotonic() - started
+    return Trained(sha256="", losses=(), tokens=0, duration_s=duration_s, before=before, after=after)
 
 
 def measure(model: LanguageModel, job: TrainingJob) -> Measured:
@@ -96,7 +115,7 @@ def measure(model: LanguageModel, job: TrainingJob) -> Measured:
         valid_without_grammar=valid,
         distinct_with_grammar=distinct,
         probes=len(job.probes),
-        top_gains=tuple(c.gains[top] for c, top in zip(job.judging, tops, strict=True)) if job.comparisons else None,
+        top_gains=tuple(c.gains[top] for c, top in zip(job.judging, tops, strict=True)) if job.compares else None,
         greedy=sum(c.greedy == top for c, top in zip(job.judging, tops, strict=True)),
         greedy_known=sum(c.greedy is not None for c in job.judging),
     )
@@ -137,14 +156,19 @@ def held_out_losses(model: LanguageModel, examples: Sequence[Example]) -> list[f
 # -- fitting -----------------------------------------------------------------------------------------------------------
 
 
-def _fit(model: LanguageModel, job: TrainingJob, count: int, backward: Callable[[Sequence[int]], float]) -> list[float]:
-    """AdamW over ``count`` examples; the mean loss of each step.
+def _fit(
+    model: LanguageModel, job: TrainingJob, count: int, backward: Callable[[Sequence[int]], float]
+) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """AdamW over ``count`` examples, held to the job's anchor; the mean loss of each step, and the Fisher diagonal.
 
     ``backward`` adds the gradients of the mean loss of some of them, by number, and returns it.
     """
     # The starting point is the adapter in use, or a fresh one, whose B is zero: the same function as the bare model.
     model.lora.begin_training()
-    parameters = model.lora.parameters()
+    named = model.lora.named_parameters()
+    parameters = list(named.values())
+    fisher = FisherDiagonal(model.lora.fisher)
+    anchor = None if job.anchor_path is None else Anchor.of(*model.lora.read(Path(job.anchor_path)))
     optimiser = torch.optim.AdamW(parameters, lr=job.learning_rate, weight_decay=0.0)
     batches = list(_batches(count, job))
     warm_up = max(1, round(_WARM_UP_SHARE * len(batches)))
@@ -154,11 +178,14 @@ def _fit(model: LanguageModel, job: TrainingJob, count: int, backward: Callable[
             for group in optimiser.param_groups:
                 group["lr"] = job.learning_rate * min((step + 1) / warm_up, (len(batches) - step) / len(batches))
             losses.append(backward(batch))
+            fisher.add(named, len(batch))
+            if anchor is not None:
+                anchor.pull(named)
             torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             model.on_progress({"step": step + 1, "steps": len(batches), "loss": losses[-1]})
-    return losses
+    return losses, fisher.value()
 
 
 def _batches(count: int, job: TrainingJob) -> Iterator[list[int]]:

@@ -233,6 +233,7 @@ _BEFORE: Mapping[str, Any] = {
     "oracle.supernet.data_rules": 1,
     "run.finalists": 0,
     "cognition.role": "slot",
+    "cognition.inherit": False,
 }
 
 

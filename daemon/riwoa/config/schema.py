@@ -425,6 +425,11 @@ class Cognition(Choosing):
     breaker_failures: Positive = Field(3, description="failed batches in a row after which the model is left alone")
     breaker_rest: Positive = Field(10, description="batches it is left alone for, before one trial")
     train: bool = Field(True, description="learn from what was evaluated while the search goes on")
+    inherit: bool = Field(
+        True,
+        description="begin with the best adapter of earlier runs of this state directory: of the same model, on the "
+        "same space; in force once the new run's first lessons have let it through",
+    )
     train_after: Literal["auto"] | Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         "auto", description="new lessons that start a training; auto = 16 successes or 64 evaluated children"
     )

@@ -173,7 +173,23 @@ def _learning(learning: LearningStatus | None) -> Rows:
         text += (
             f"; room for {learning['possible']} in all" if learning["possible"] else "; no training fits into this run"
         )
-    return [("adapter", text)]
+    return [("adapter", text), *_inherited(learning)]
+
+
+_TRIALS = {
+    "waiting": "not in force before the run's first lessons have judged it",
+    "accepted": "let through by the run's first lessons",
+    "rejected": "rejected by the run's first lessons",
+    "failed": "left out: it could not be tried; the log says why",
+}
+
+
+def _inherited(learning: LearningStatus) -> Rows:
+    """What the run began with, and why other adapters were left out."""
+    inherited, trial = learning.get("inherited"), learning.get("trial")
+    told = [f"{inherited}; {_TRIALS.get(str(trial), trial)}"] if inherited else []
+    told += [f"not {why}" for why in learning.get("left_out") or []]
+    return [("" if n else "inherited", text) for n, text in enumerate(told)]
 
 
 def _operators(operators: dict[str, OperatorStatus] | None, leader: LeaderStatus | None) -> Rows:

@@ -11,6 +11,7 @@ from riwoa.text import duration
 from riwoa_storage.events import (
     AdapterAccepted,
     AdapterRejected,
+    AdapterTried,
     AdapterUnusable,
     ConfigApplied,
     DeadlineReached,
@@ -81,6 +82,9 @@ def _told(event: Event, course: Course) -> tuple[str, str] | None:
             return "training", "the language model was trained; the gate accepted the adapter"
         case AdapterRejected(reasons=reasons):
             return "training", f"the language model was trained; the gate rejected the adapter: {'; '.join(reasons)}"
+        case AdapterTried(from_run=run, accepted=accepted, reasons=reasons):
+            verdict = "accepted it" if accepted else f"rejected it: {'; '.join(reasons)}"
+            return "training", f"the adapter of run {run} was tried; the gate {verdict}"
         case TrainingFailed(reason=reason):
             return "incident", f"a training of the language model failed: {reason}"
         case AdapterUnusable(reason=reason):

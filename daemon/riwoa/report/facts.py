@@ -273,7 +273,10 @@ class OperatorCredit:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A training of the language model's adapter: its loss, and what the gate said of it."""
+    """A training of the language model's adapter: its loss, and what the gate said of it.
+
+    ``tried_of``: nothing was trained, the adapter that was inherited of that run was tried.
+    """
 
     generation: int
     accepted: bool
@@ -283,6 +286,7 @@ class Training:
     held_out_after: float | None
     examples: int
     duration_s: float | None
+    tried_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

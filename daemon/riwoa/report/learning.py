@@ -59,6 +59,7 @@ def _training(adapter: AdapterRecord) -> Training:
         held_out_after=_loss(trained.get("after")),
         examples=len(told.get("consumed", ())),
         duration_s=told.get("duration_s"),
+        tried_of=(told.get("inherited") or {}).get("run"),
     )
 
 

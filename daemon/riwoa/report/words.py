@@ -443,6 +443,8 @@ def training(found: Training) -> str:
     held = ""
     if found.held_out_before is not None and found.held_out_after is not None:
         held = f", loss on what was held out {found.held_out_before:.3f} → {found.held_out_after:.3f}"
+    if found.tried_of is not None:
+        return f"generation {found.generation:,}: the adapter of run {found.tried_of} was tried{took}{held}; {verdict}"
     return f"generation {found.generation:,}: {found.examples} examples{took}{held}; {verdict}"
 
 
@@ -465,7 +467,7 @@ def _served(found: ServerUse) -> str:
 
 def untrained(found: Learning) -> str:
     """Why the language model was not trained; "" where it was."""
-    if found.trainings:
+    if any(t.tried_of is None for t in found.trainings):
         return ""
     if found.server is not None:
         return "It was not trained: a model on a server cannot be."

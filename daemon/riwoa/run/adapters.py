@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from riwoa.log import get_logger
+from riwoa.run.inheritance import is_trial
 from riwoa.run.journal import RunJournal
 from riwoa_storage.events import AdapterUnusable
 from riwoa_storage.reader import JournalReader
@@ -21,6 +22,7 @@ class Adapter:
     generation: int  # from which on it is in force
     sha256: str
     accepted: bool
+    trial: bool = False  # of what was inherited, which taught nothing
 
 
 class Adapters:
@@ -39,6 +41,11 @@ class Adapters:
         self.unusable: list[str] = []
         self._journal = journal
         self._damaged: list[tuple[Adapter, str]] = []  # found at this start
+
+    @property
+    def trained(self) -> list[Adapter]:
+        """Those of the run's own trainings, oldest first."""
+        return [a for a in self.all if not a.trial]
 
     @property
     def usable(self) -> list[Adapter]:
@@ -81,7 +88,7 @@ class Adapters:
     def restore(self, reader: JournalReader, generation: int) -> None:
         """Read what the journal holds. For a thread."""
         rows = reader.adapters(self._journal.run_id, weights=False)
-        self.all = [Adapter(r.adapter_id, r.generation, r.sha256, r.status != "rejected") for r in rows]
+        self.all = [Adapter(r.adapter_id, r.generation, r.sha256, r.status != "rejected", is_trial(r)) for r in rows]
         told = reader.events(self._journal.run_id, AdapterUnusable)
         self.unusable = [event.sha256 for event in told if event.refused]
         self._damaged = self._find_damaged(reader, generation)

@@ -1,8 +1,9 @@
-"""Every evaluated child as something to learn from: patches of one parent, and what each gained.
+"""Every evaluated network as something to learn from: patches of one parent, and what each gained.
 
-Whoever made a child, if a patch of the parent gives it, the patch is an answer that a model could have written. Some
-parents never train: a hash of their architecture says which, so that they are the same in every training of a run and
-in a resumed one. They judge.
+Whoever made it and of whom, if a patch of one network gives another, the patch is an answer that a model could have
+written: most children differ from their own parent in more genes than a patch has, and yet lie near others. Some
+networks never train, neither as parents nor as answers: a hash of their architecture says which, so that they are the
+same in every training, in every run and in a resumed one. They judge.
 """
 
 from __future__ import annotations
@@ -17,23 +18,27 @@ import numpy as np
 
 from riwoa.cognition.protocol import CLOSING, Choice, Comparison
 from riwoa.cognition.spelling import in_json
-from riwoa.run.history import Identity, genotype_of
+from riwoa.run.history import genotype_of
 from riwoa.run.lessons import Material, Taken
 from riwoa.search.codec import Codec
-from riwoa.search.fitness import Objective
+from riwoa.search.fitness import BoolArray, Objective
+from riwoa.search.space import IntArray, Space
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord
 
-MOST_PARENTS, MOST_JUDGING = 32, 16  # of a training, and that judge it: those whose children are newest
+MOST_PARENTS, MOST_JUDGING = 32, 16  # of a training, and that judge it: the newest
 FEWEST_ANSWERS, MOST_ANSWERS = 3, 8  # of a parent
 WINDOW = 4_000  # individuals that a training looks through, the newest
+FEWEST_PARENTS, FEWEST_JUDGING = 4, 2  # before there are so many, there is no training
+FEWEST_TRIAL = 8  # parents that judge what was inherited
+MOST_WAITED = 2_000  # networks among which so many are waited for, the first
 
 Asked = Callable[[IndividualRecord], tuple[str, str]]  # a parent's system message and prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """An evaluated child, by the patch that gives it."""
+    """An evaluated network, by the patch of another that gives it."""
 
     answer: str  # the patch in JSON
     gain: float  # of fitness
@@ -41,7 +46,7 @@ class Child:
 
 
 class Comparisons:
-    """The evaluated children of a run, counted by generation; implements ``Lessons``.
+    """The evaluated networks of a run, children counted by generation; implements ``Lessons``.
 
     Args:
         run_id: the run.
@@ -66,6 +71,9 @@ class Comparisons:
         self._held_out_share = held_out_share
         self._generations: list[int] = []  # of each child, ascending
         self._consumed = -1  # the last generation that a training has learned from
+        self._parents = _Parents(codec.space, most_genes)
+        self._trains_since: int | None = None  # the generation from which on there are parents enough
+        self._trial_since: int | None = None
 
     @property
     def unconsumed(self) -> int:
@@ -79,17 +87,42 @@ class Comparisons:
     def committed(self, generation: int, individuals: Sequence[IndividualRecord], reader: JournalReader) -> None:
         """See ``Lessons``."""
         self._generations += [generation] * sum(i.status == "ok" and i.parent is not None for i in individuals)
+        self._look(generation, individuals)
 
     def restore(self, reader: JournalReader, generation: int, consumed: int | None) -> None:
         """See ``Lessons``."""
         counts = reader.history.children_by_generation(self._run_id, before=generation)
         self._generations = [g for g, count in counts for _ in range(count)]
         self._consumed = -1 if consumed is None else consumed
+        for number in range(generation):
+            if not self._is_waiting:
+                break
+            self._look(number, reader.generation(self._run_id, number).individuals)
+
+    @property
+    def _is_waiting(self) -> bool:
+        return len(self._parents) < MOST_WAITED and None in (self._trains_since, self._trial_since)
+
+    def _look(self, generation: int, individuals: Sequence[IndividualRecord]) -> None:
+        """Note when there are enough parents; from then on there always are."""
+        if not self._is_waiting:
+            return
+        for i in individuals:
+            if i.status == "ok":
+                indices = self._codec.space.indices(i.architecture)
+                held_out = self._is_held_out(i.architecture_key)
+                self._parents.add(indices, held_out=held_out, fresh=not i.cache_hit)
+        if self._trains_since is None and self._parents.suffice:
+            self._trains_since = generation
+        if self._trial_since is None and self._parents.suffice_for_trial:
+            self._trial_since = generation
 
     def enough_since(self, count: int) -> int | None:
         """See ``Lessons``."""
         last = self._first + count - 1
-        return self._generations[last] if last < len(self._generations) else None
+        if self._trains_since is None or last >= len(self._generations):
+            return None
+        return max(self._trains_since, self._generations[last])
 
     def take(self, generation: int, most: int) -> Taken:
         """See ``Lessons``: old ones too; how many is bounded by parents and answers."""
@@ -99,47 +132,75 @@ class Comparisons:
         """See ``Lessons``."""
         training: list[Comparison] = []
         judging: list[Comparison] = []
-        for parent, children in self._families(reader, taken.generation):
-            found, most = (judging, MOST_JUDGING) if self._judges(parent) else (training, MOST_PARENTS)
-            if len(found) < most and (comparison := self._comparison(parent, children)) is not None:
-                found.append(comparison)
+        networks = self._networks(reader, taken.generation)
+        held_out = [self._is_held_out(i.architecture_key) for i in networks]
+        rows = self._rows(networks)
+        for n, parent in enumerate(networks):
+            found, most = (judging, MOST_JUDGING) if held_out[n] else (training, MOST_PARENTS)
+            if len(found) < most:
+                near = [k for k in self._near(rows, n) if held_out[n] or not held_out[k]]
+                if (comparison := self._comparison(parent, [networks[k] for k in near])) is not None:
+                    found.append(comparison)
             if len(training) == MOST_PARENTS and len(judging) == MOST_JUDGING:
                 break
         return Material(comparisons=tuple(training), judging=tuple(judging))
+
+    @property
+    def trial_since(self) -> int | None:
+        """See ``Lessons``: so many parents judge that no earlier run can have learned from."""
+        return self._trial_since
+
+    def trial_material(self, reader: JournalReader, taken: Taken) -> Material:
+        """See ``Lessons``: the parents that this run evaluated first, or that never train."""
+        networks = self._networks(reader, taken.generation)
+        fresh = {i.architecture_key for i in self._individuals(reader, taken.generation) if not i.cache_hit}
+        rows, judging = self._rows(networks), list[Comparison]()
+        for n, parent in enumerate(networks):
+            key = parent.architecture_key
+            if len(judging) < MOST_PARENTS and (key in fresh or self._is_held_out(key)):
+                comparison = self._comparison(parent, [networks[k] for k in self._near(rows, n)])
+                judging += [] if comparison is None else [comparison]
+        return Material(judging=tuple(judging))
 
     def consume(self, taken: Taken) -> None:
         """See ``Lessons``."""
         self._consumed = taken.generation
 
-    # -- families ----------------------------------------------------------------------------------------------------
+    # -- neighbourhoods ----------------------------------------------------------------------------------------------
 
-    def _families(
-        self, reader: JournalReader, generation: int
-    ) -> Iterator[tuple[IndividualRecord, list[IndividualRecord]]]:
-        """Parents with their children up to a generation, those with the newest children first."""
-        children: dict[Identity, list[IndividualRecord]] = {}
+    def _individuals(self, reader: JournalReader, generation: int) -> Iterator[IndividualRecord]:
+        """What was evaluated in full up to a generation, the newest generations first."""
         seen = 0
         for g in range(generation, -1, -1):
-            for i in reader.generation(self._run_id, g).individuals:
-                seen += 1
-                if i.status == "ok" and i.parent is not None:
-                    children.setdefault(i.parent, []).append(i)
+            found = reader.generation(self._run_id, g).individuals
+            yield from (i for i in found if i.status == "ok")
+            seen += len(found)
             if seen >= WINDOW:
                 break
-        for (g, slot), family in children.items():
-            if len(family) >= FEWEST_ANSWERS:
-                parent = reader.individual(self._run_id, g, slot)
-                if parent is not None and parent.status == "ok":
-                    yield parent, family
 
-    def _judges(self, parent: IndividualRecord) -> bool:
-        drawn = int.from_bytes(hashlib.sha256(parent.architecture_key.encode()).digest()[:6], "big") / 2**48
+    def _networks(self, reader: JournalReader, generation: int) -> list[IndividualRecord]:
+        """Each architecture once."""
+        found: dict[str, IndividualRecord] = {}
+        for i in self._individuals(reader, generation):
+            found.setdefault(i.architecture_key, i)
+        return list(found.values())
+
+    def _rows(self, networks: Sequence[IndividualRecord]) -> IntArray:
+        found = [self._codec.space.indices(i.architecture) for i in networks]
+        return np.array(found, dtype=np.int64).reshape(-1, len(self._codec.space))
+
+    def _near(self, rows: IntArray, n: int) -> list[int]:
+        """Numbers of those that a patch may give of one."""
+        return [int(k) for k in np.flatnonzero(within_a_patch(rows, rows[n], self._most_genes))]
+
+    def _is_held_out(self, key: str) -> bool:
+        drawn = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
         return drawn < self._held_out_share
 
-    def _comparison(self, parent: IndividualRecord, family: Sequence[IndividualRecord]) -> Comparison | None:
-        """None where too few of the children are the parent with a patch."""
+    def _comparison(self, parent: IndividualRecord, near: Sequence[IndividualRecord]) -> Comparison | None:
+        """None where too few of those near are the parent with a patch."""
         found: dict[str, Child] = {}
-        for child in family:
+        for child in near:
             patch = self._patch(parent, child)
             if patch is not None:
                 answer = in_json(self._codec.space.worded(patch))
@@ -181,6 +242,50 @@ class Comparisons:
             return None
         over = [c.latency_ms > target_ms for c in children]
         return min(range(len(children)), key=lambda i: (over[i], abs(children[i].latency_ms - target_ms)))
+
+
+def within_a_patch(rows: IntArray, of: IntArray, most_genes: int) -> BoolArray:
+    """Which canonical indices (n, genes) differ from others (genes,) in few genes that both have, (n,)."""
+    apart = ((rows != of) & (rows >= 0) & (of >= 0)).sum(axis=1)
+    return np.asarray((apart > 0) & (apart <= most_genes))
+
+
+class _Parents:
+    """Networks as they come, and how many of them have enough others near to be learned from, or to judge."""
+
+    def __init__(self, space: Space, most_genes: int) -> None:
+        self._most_genes = most_genes
+        self._rows = np.empty((0, len(space)), dtype=np.int64)
+        self._held_out = np.empty(0, dtype=np.bool_)
+        self._fresh = np.empty(0, dtype=np.bool_)  # unknown to earlier runs
+        self._near = np.empty(0, dtype=np.int64)
+        self._near_to_train = np.empty(0, dtype=np.int64)  # of those that are not held out
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, indices: IntArray, *, held_out: bool, fresh: bool) -> None:
+        """Take in a network, canonical indices (genes,), once."""
+        if (self._rows == indices).all(axis=1).any():
+            return
+        near = within_a_patch(self._rows, indices, self._most_genes)
+        self._near = np.append(self._near + near, near.sum())
+        self._near_to_train = np.append(self._near_to_train + (near & (not held_out)), (near & ~self._held_out).sum())
+        self._rows = np.concatenate((self._rows, indices[None, :]))
+        self._held_out = np.append(self._held_out, held_out)
+        self._fresh = np.append(self._fresh, fresh)
+
+    @property
+    def suffice(self) -> bool:
+        """Whether there is something to learn from and to judge by."""
+        training = int((~self._held_out & (self._near_to_train >= FEWEST_ANSWERS)).sum())
+        judging = int((self._held_out & (self._near >= FEWEST_ANSWERS)).sum())
+        return training >= FEWEST_PARENTS and judging >= FEWEST_JUDGING
+
+    @property
+    def suffice_for_trial(self) -> bool:
+        """Whether enough of them judge that no earlier run can have learned from."""
+        return int(((self._held_out | self._fresh) & (self._near >= FEWEST_ANSWERS)).sum()) >= FEWEST_TRIAL
 
 
 def _differ(gene: str, before: Mapping[str, Choice], after: Mapping[str, Choice]) -> bool:

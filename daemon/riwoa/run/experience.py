@@ -15,7 +15,9 @@ import numpy as np
 from riwoa.learning.bank import Lesson, ReasoningBank
 from riwoa.learning.order import StepOrder
 from riwoa.learning.trajectories import Identity, Network, Trajectory
+from riwoa.run.earlier_steps import earlier_steps
 from riwoa.run.journal import RunJournal
+from riwoa.run.task import SearchTask
 from riwoa.search.fitness import Objective
 from riwoa.search.space import INACTIVE, Space
 from riwoa_storage.reader import JournalReader
@@ -31,14 +33,16 @@ class Experience:
         journal: of the run; read whenever more was committed, so only threads ask.
         space: of the run.
         seed: of the run.
+        task: of the run, where lessons are also drawn from earlier runs.
 
     Attributes:
         steps: that are remembered, oldest first.
         order: learned from them.
     """
 
-    def __init__(self, journal: RunJournal, space: Space, seed: int) -> None:
+    def __init__(self, journal: RunJournal, space: Space, seed: int, task: SearchTask | None = None) -> None:
         self._journal = journal
+        self._task = task
         self._space = space
         self._bank = ReasoningBank(space, seed)
         self._forget(0, Objective(None))
@@ -48,6 +52,7 @@ class Experience:
         self._objective = objective
         self._networks: dict[Identity, Network] = {}
         self.steps: list[Trajectory] = []
+        self._earlier: list[Trajectory] | None = None  # steps, which count as older than all of the run's own
         self.order = StepOrder(self._space, objective.limit)
         self._lessons: list[Lesson] | None = None
 
@@ -59,6 +64,8 @@ class Experience:
         if self._next == generation:
             return
         with self._journal.reader() as reader:
+            if self._earlier is None and self._task is not None:
+                self._earlier = earlier_steps(reader, self._journal.run_id, self._task, objective)
             for number in range(self._next, generation):
                 self._take(reader, number, reader.generation(self._journal.run_id, number).individuals)
         self._next = generation
@@ -86,9 +93,9 @@ class Experience:
 
     @property
     def lessons(self) -> list[Lesson]:
-        """Of the steps that are remembered, those of the most evidence first."""
+        """Of the steps that are remembered, and of earlier runs', those of the most evidence first."""
         if self._lessons is None:
-            self._lessons = self._bank.lessons(self.steps, self._objective)
+            self._lessons = self._bank.lessons([*(self._earlier or ()), *self.steps], self._objective)
         return self._lessons
 
     def lessons_for(self, parent: Network, most: int) -> list[Lesson]:

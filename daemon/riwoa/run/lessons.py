@@ -1,7 +1,7 @@
 """What the trainings of a run learn from: an interface with two answers.
 
-``Successes``: replies that beat their parents, with their reasoning, to be imitated. ``Comparisons``: every evaluated
-child of every operator, winners and losers, to be preferred one to another.
+``Successes``: replies that beat their parents, with their reasoning, to be imitated. ``Comparisons``: all that was
+evaluated, whoever proposed it, winners and losers, to be preferred one to another.
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ class Lessons(Protocol):
 
     def material(self, reader: JournalReader, taken: Taken) -> Material:
         """Its job's share. For a thread."""
+        ...
+
+    @property
+    def trial_since(self) -> int | None:
+        """The generation from which on an adapter of an earlier run can be judged; None while it cannot."""
+        ...
+
+    def trial_material(self, reader: JournalReader, taken: Taken) -> Material:
+        """What judges it: nothing that it can have learned from. For a thread."""
         ...
 
     def consume(self, taken: Taken) -> None:

@@ -8,6 +8,11 @@ the search waits for the outcome. An adapter's row is journaled when the outcome
 gate's verdict, and says the generation g + train_lag; in force at any generation is the newest accepted one of that
 generation or before. A failed training consumes nothing and is an input of generation g + train_lag.
 
+A run that inherits an adapter (``riwoa.run.inheritance``) tries it before it trains anything: its lessons judge it
+beside the bare model as soon as they suffice for that, at the latest when a training would begin. A trial takes the
+place of a training and consumes nothing; what the gate lets through is in force from g + train_lag on, and what it does
+not is never used. Trainings that go on from it are held to its anchor.
+
 So a restart needs no other memory than these rows: a triggered training without a row or a failure is submitted again,
 the same job; one with a row is not.
 """
@@ -17,40 +22,57 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from riwoa.cognition.adapters import AdapterFiles
-from riwoa.cognition.gate import judge
+from riwoa.cognition.gate import Verdict, judge
 from riwoa.cognition.proposal_queue import ProposalQueue, TrainingOutcome
 from riwoa.cognition.protocol import GenerationRequest, TrainingJob
 from riwoa.config.schema import Config
+from riwoa.errors import AdapterError
 from riwoa.log import get_logger
 from riwoa.patience import patiently
 from riwoa.run.adapters import Adapter, Adapters
+from riwoa.run.inheritance import Inherited, inherited_by
 from riwoa.run.journal import RunJournal
 from riwoa.run.lessons import Lessons, Material, Taken
 from riwoa.run.offers import seed_of
 from riwoa.run.style import Style
-from riwoa_storage.events import AdapterAccepted, AdapterRejected, TrainingFailed, kind_of
+from riwoa_storage.events import (
+    AdapterAccepted,
+    AdapterRejected,
+    AdaptersLeftOut,
+    AdapterTried,
+    Event,
+    TrainingFailed,
+    kind_of,
+)
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import AdapterRecord, ConfigRevisionRecord, IndividualRecord
 
 _log = get_logger("learning")
 MOST_BATCHES = 4  # of train_after, in one training
+TrialState = Literal["none", "waiting", "accepted", "rejected", "failed"]
 PrepareProbes = Callable[[], tuple[GenerationRequest, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A training under way: what triggered it, where its adapter is swapped in, what it takes."""
+    """A training under way: what triggered it, where its adapter is swapped in, what it takes.
+
+    ``trial``: nothing is trained, what was inherited is tried.
+    """
 
     trigger: int
     swap: int
     parent: Adapter | None
     taken: Taken
     seed: int
+    trial: bool = False
+    anchor_sha256: str | None = None  # of the adapter that it is held to
 
 
 class LoraSchedule:
@@ -84,6 +106,8 @@ class LoraSchedule:
         self._adapters = Adapters(journal)
         self._failed: list[int] = []  # generations that failed trainings were inputs of
         self.failed_s = 0.0  # what the last of them took, for its event
+        self.inherited: Inherited | None = None  # what the run was begun with
+        self.left_out: tuple[str, ...] = ()  # why other adapters of earlier runs were not
         self._training: Training | None = None
         self._submitted = False  # in this life
         proposal_queue.on_trained = self._journal_outcome
@@ -109,17 +133,27 @@ class LoraSchedule:
     @property
     def accepted(self) -> int:
         """Trainings whose adapter the gate let through."""
-        return sum(a.accepted for a in self._adapters.all)
+        return sum(a.accepted for a in self._adapters.trained)
 
     @property
     def rejected(self) -> int:
         """Trainings whose adapter it did not."""
-        return len(self._adapters.all) - self.accepted
+        return len(self._adapters.trained) - self.accepted
 
     @property
     def failed(self) -> int:
         """Trainings that came to no adapter."""
-        return len(self._failed)
+        return len(self._failed) - (self.trial == "failed")
+
+    @property
+    def trial(self) -> TrialState:
+        """How the trial of what was inherited stands; none comes after a training, so the first failure is its."""
+        if self.inherited is None:
+            return "none"
+        tried = next((a for a in self._adapters.all if a.trial), None)
+        if tried is not None:
+            return "accepted" if tried.accepted else "rejected"
+        return "failed" if self._failed else "waiting"
 
     @property
     def unconsumed(self) -> tuple[int, str]:
@@ -182,21 +216,28 @@ class LoraSchedule:
         return 0 if first > last else 1 + (last - first) // max(settings.train_lag, first + 1)
 
     def _enough_since(self) -> int | None:
-        """The generation from which on the unconsumed lessons suffice for a training; None while they do not."""
+        """The generation from which on lessons suffice for a training, or the trial; None while they do not."""
         last = max((a.generation for a in self._adapters.all), default=-1)
-        failures = sum(g > last for g in self._failed)
+        failures = sum(g > last for g in self._failed) - (self.trial == "failed")
         enough = self.train_after * (1 + failures)
         if not self._settings.train or self._proposal_queue.adapters is None:
             return None
-        return self._lessons.enough_since(enough)
+        trains_since = self._lessons.enough_since(enough)
+        if self.trial != "waiting":
+            return trains_since
+        return min((g for g in (trains_since, self._lessons.trial_since) if g is not None), default=None)
 
     async def _start(self, generation: int) -> None:
+        parent, tried = self.in_force(generation), None
+        if self.inherited is not None and self.trial == "waiting":
+            parent = tried = Adapter(self.inherited.adapter_id, 0, self.inherited.sha256, accepted=False, trial=True)
         self._training = Training(
             trigger=generation,
             swap=generation + self._settings.train_lag,
-            parent=self.in_force(generation),
+            parent=parent,
             taken=self._lessons.take(generation, MOST_BATCHES * self.train_after),
             seed=seed_of(self._seed, generation, 0, "training"),
+            trial=tried is not None,
         )
         await self._submit()
 
@@ -204,24 +245,43 @@ class LoraSchedule:
         t, files = self._training, self._proposal_queue.adapters
         assert t is not None
         assert files is not None
-        material = await patiently(partial(self._material, t.taken))
-        job = await patiently(lambda: self._job(t, files, material))
+        material = await patiently(partial(self._material, t))
+        anchor = await self._anchor(t, files)
+        if anchor is not None:
+            self._training = t = replace(t, anchor_sha256=anchor.stem)
+        job = await patiently(lambda: self._job(t, files, material, anchor))
         self._submitted = True
         await self._proposal_queue.submit_training(t.trigger, job, adapter_sha256=t.parent.sha256 if t.parent else None)
         _log.info(
-            "training_submitted", generation=t.trigger, examples=len(job.examples) + len(job.comparisons), swap=t.swap
+            "trial_submitted" if t.trial else "training_submitted",
+            generation=t.trigger,
+            examples=len(job.judging) + len(job.held_out) if t.trial else len(job.examples) + len(job.comparisons),
+            swap=t.swap,
         )
 
-    def _material(self, taken: Taken) -> Material:
-        with self._journal.reader() as reader:
-            return self._lessons.material(reader, taken)
+    async def _anchor(self, t: Training, files: AdapterFiles) -> Path | None:
+        """The file of the adapter that a training is held to; None for none, or where it is gone."""
+        if t.trial or t.parent is None or self.trial != "accepted":
+            return None
+        sha256 = None if self.inherited is None else self.inherited.anchor
+        try:
+            return None if sha256 is None else await files.file(sha256)
+        except AdapterError as error:
+            _log.warning("anchor_left_out", reason=str(error))
+            return None
 
-    def _job(self, t: Training, files: AdapterFiles, material: Material) -> TrainingJob:
+    def _material(self, t: Training) -> Material:
+        with self._journal.reader() as reader:
+            return (self._lessons.trial_material if t.trial else self._lessons.material)(reader, t.taken)
+
+    def _job(self, t: Training, files: AdapterFiles, material: Material, anchor: Path | None) -> TrainingJob:
         return TrainingJob(
             examples=material.examples,
             held_out=material.held_out,
             comparisons=material.comparisons,
             judging=material.judging,
+            trial=t.trial,
+            anchor_path=None if anchor is None else str(anchor),
             probes=self._probes(),
             settings=self._style.settings,
             seed=t.seed,
@@ -238,12 +298,13 @@ class LoraSchedule:
         t = self._training
         if outcome.trained is None or t is None or t.trigger != trigger:
             return
-        verdict = judge(outcome.trained)
+        verdict = judge(outcome.trained, trial=t.trial)
+        consumed = () if t.trial else t.taken.entries
         training = {
             "trigger": trigger,
             "model": self._proposal_queue.provider.model,
             "parent_sha256": t.parent.sha256 if t.parent else None,
-            "consumed": list(t.taken.entries),
+            "consumed": list(consumed),
             "held_out": list(t.taken.held_out),
             "seed": t.seed,
             "epochs": self._settings.epochs,
@@ -253,6 +314,7 @@ class LoraSchedule:
             "duration_s": outcome.duration_s,
             "trained": _finite(outcome.trained.to_json()),
             "verdict": verdict.to_json(),
+            **self._heritage(t),
         }
         row = AdapterRecord(
             adapter_id=0,
@@ -265,15 +327,29 @@ class LoraSchedule:
             training=training,
             created_unix_s=time.time(),
         )
-        judged = AdapterAccepted if verdict.accepted else AdapterRejected
-        event = judged(
-            run_id=self._journal.run_id, generation=t.swap, sha256=row.sha256, reasons=tuple(verdict.reasons)
-        )
-        adapter_id = await self._journal.writer.put_adapter(row, consumed=t.taken.entries, events=[event])
-        self._adapters.add(Adapter(adapter_id, t.swap, row.sha256, verdict.accepted))
-        self._lessons.consume(t.taken)
-        _log.info(kind_of(event), adapter=row.sha256[:12], generation=t.swap, reasons=list(verdict.reasons))
+        event = self._event(t, row.sha256, verdict)
+        adapter_id = await self._journal.writer.put_adapter(row, consumed=consumed, events=[event])
+        self._adapters.add(Adapter(adapter_id, t.swap, row.sha256, verdict.accepted, t.trial))
+        if not t.trial:
+            self._lessons.consume(t.taken)
+        state = "accepted" if verdict.accepted else "rejected"
+        _log.info(kind_of(event), adapter=row.sha256[:12], generation=t.swap, verdict=state, reasons=[*verdict.reasons])
         await self._adapters.retire(keep=self._settings.keep_adapters)
+
+    def _heritage(self, t: Training) -> dict[str, Any]:
+        """What a row says of what was inherited: of a trial whose adapter it is, of a training what it was held to."""
+        if self.inherited is None:
+            return {}
+        if t.trial:
+            return {"inherited": self.inherited.to_json()}
+        return {} if t.anchor_sha256 is None else {"anchor_sha256": t.anchor_sha256}
+
+    def _event(self, t: Training, sha256: str, verdict: Verdict) -> Event:
+        common: dict[str, Any] = {"run_id": self._journal.run_id, "generation": t.swap, "sha256": sha256}
+        common["reasons"] = tuple(verdict.reasons)
+        if t.trial and self.inherited is not None:
+            return AdapterTried(**common, accepted=verdict.accepted, from_run=self.inherited.run)
+        return (AdapterAccepted if verdict.accepted else AdapterRejected)(**common)
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
@@ -285,7 +361,10 @@ class LoraSchedule:
             if event.generation is not None and event.generation < generation
         ]
         self._adapters.restore(reader, generation)
-        swaps = [a.generation for a in self._adapters.all]
+        self.inherited = inherited_by(reader.run(self._journal.run_id))
+        told = reader.events(self._journal.run_id, AdaptersLeftOut)
+        self.left_out = tuple(reason for event in told for reason in event.reasons)
+        swaps = [a.generation for a in self._adapters.trained]
         self._lessons.restore(reader, generation, max(swaps) - self._settings.train_lag if swaps else None)
 
     async def resume(self, generation: int, revisions: Sequence[ConfigRevisionRecord], *, searching: bool) -> None:

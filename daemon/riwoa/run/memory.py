@@ -118,9 +118,9 @@ def words(provenance: Mapping[str, Any]) -> str:
     """What a run's record says of its memory, in a line."""
     parts = []
     if count := provenance["evaluations"]:
-        parts.append(f"{_count(count)} of {_runs(provenance['runs'])}")
+        parts.append(f"{_count(count)} of {named_runs(provenance['runs'])}")
     for other in provenance["related"]:
-        parts.append(f"{_count(other['evaluations'])} of {_runs(other['runs'])} by another oracle, as a hint")
+        parts.append(f"{_count(other['evaluations'])} of {named_runs(other['runs'])} by another oracle, as a hint")
     return f"{'; '.join(parts)} ({provenance['sha256'][:12]})"
 
 
@@ -128,7 +128,8 @@ def _count(evaluations: int) -> str:
     return f"{evaluations} evaluation{'s' if evaluations > 1 else ''}"
 
 
-def _runs(numbers: Sequence[int]) -> str:
+def named_runs(numbers: Sequence[int]) -> str:
+    """Runs by their numbers, ascending, in words."""
     named = ", ".join(map(str, numbers)) if len(numbers) <= 3 else f"{numbers[0]} to {numbers[-1]}"
     return f"run{'s' if len(numbers) > 1 else ''} {named}"
 
@@ -229,7 +230,7 @@ class _Remembering:
             if row is not None:
                 rows.append(row)
         if elsewhere:
-            whose = _runs([r.run_id for r in runs])
+            whose = named_runs([r.run_id for r in runs])
             self._left_out.append(f"{_count(elsewhere)} of {whose} outside the space")
         rows = rows[-MOST:]
         columns = [np.array([row[k] for row in rows], dtype=np.float64) for k in (1, 2, 3)]

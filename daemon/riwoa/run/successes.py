@@ -75,6 +75,16 @@ class Successes:
             held_out=tuple(_example(entries[i]) for i in taken.held_out),
         )
 
+    @property
+    def trial_since(self) -> int | None:
+        """See ``Lessons``: half of what starts a training."""
+        return self.enough_since(self.after // 2)
+
+    def trial_material(self, reader: JournalReader, taken: Taken) -> Material:
+        """See ``Lessons``: all of them."""
+        found = self.material(reader, taken)
+        return Material(held_out=found.held_out + found.examples)
+
     def consume(self, taken: Taken) -> None:
         """See ``Lessons``."""
         for s in self._entries:

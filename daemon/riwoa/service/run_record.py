@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from riwoa.errors import ConfigError, TableError
 from riwoa.hardware.probe import library_versions
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.workers import worker_count
+from riwoa.run.inheritance import Heritage
 from riwoa.run.memory import Memory
 from riwoa.run.provision import Provision
 from riwoa.run.task import target_ms
 from riwoa.surrogate.gaussian_process import Examples
-from riwoa_storage.events import CognitionProvided, MemoryInherited, RunResumed
+from riwoa_storage.events import AdaptersLeftOut, CognitionProvided, MemoryInherited, RunResumed
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import RunRecord
+from riwoa_storage.records import Json, RunRecord
 from riwoa_storage.writer import JournalWriter
 
+Inherit = Callable[[Json], Awaitable[Heritage]]
 _LAGS = ("cognition.lag", "cognition.train_lag")  # counted in generations as they are committed
 
 
@@ -91,18 +93,35 @@ def settle_new_run(loaded: Loaded, reloader: Reloader) -> None:
     reloader.continue_from(begun, begun, settled)
 
 
+def inherits(config: Config, provision: Provision) -> bool:
+    """Whether a run that is to begin may have an adapter of an earlier one."""
+    learns = config.cognition.train and provision.learns and provision.provider is not None
+    return config.cognition.inherit and learns
+
+
 async def begin_or_continue(
-    journal: JournalWriter, unfinished: UnfinishedRun | None, config: Config, inputs: RunInputs
+    journal: JournalWriter, unfinished: UnfinishedRun | None, config: Config, inputs: RunInputs, inherit: Inherit
 ) -> int:
     """Journal that a run begins, or that the unfinished one is continued; returns its number.
+
+    Args:
+        journal: the writer.
+        unfinished: the run to continue; None for a new one.
+        config: in force.
+        inputs: of the run.
+        inherit: looks for the adapter of a run by its provenance.
 
     Raises:
         TableError, ConfigError: the unfinished run was begun with other inputs.
     """
     if unfinished is None:
-        run_id = await journal.begin_run(
-            {**_provenance(config, inputs), **inputs.provision.provenance()}, as_json(config)
-        )
+        provenance = {**_provenance(config, inputs), **inputs.provision.provenance()}
+        heritage = await inherit(provenance) if inherits(config, inputs.provision) else Heritage(None)
+        if heritage.adapter is not None:
+            provenance["adapter"] = heritage.adapter.to_json()
+        run_id = await journal.begin_run(provenance, as_json(config))
+        if heritage.left_out:
+            await journal.put_event(AdaptersLeftOut(run_id=run_id, reasons=heritage.left_out))
     else:
         run_id = unfinished.run.run_id
         _require_same(unfinished.run, inputs)

@@ -29,6 +29,7 @@ from riwoa.run.credit import OperatorSeconds
 from riwoa.run.deadline import training_cut_unix_s
 from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.experience import Experience
+from riwoa.run.inheritance import Heritage, heritage_of
 from riwoa.run.journal import RunJournal
 from riwoa.run.memory import Memory, memory_of
 from riwoa.run.model_side import LanguageModel
@@ -36,6 +37,7 @@ from riwoa.run.problem import load_problem, search_task
 from riwoa.run.provision import Provision, provide
 from riwoa.run.strategy import screens
 from riwoa.run.style import lag_of
+from riwoa.run.task import SearchTask
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import (
     confirm_winner,
@@ -77,6 +79,7 @@ from riwoa.service.views import (
 )
 from riwoa.surrogate.screening import prior_examples
 from riwoa_storage.reader import JournalReader
+from riwoa_storage.records import Json
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
@@ -89,6 +92,7 @@ class _Search:
 
     run_id: int
     inputs: RunInputs
+    task: SearchTask
     pool: WorkerPool
     proposal_queue: ProposalQueue | None
     evaluations: Evaluations
@@ -147,7 +151,7 @@ class Session:
             prior = prior_examples(self._parts.config.search.predictor, problem.space)
             memory = await self._remember(unfinished, problem, version)
             inputs = RunInputs(problem, version, provision, prior, memory)
-            run_id = await begin_or_continue(self._journal, unfinished, self._parts.config, inputs)
+            run_id = await begin_or_continue(self._journal, unfinished, self._parts.config, inputs, self._inherit)
             bind_contextvars(run=run_id)  # in every line of the log from here on, and of the tasks begun from here
             search = await self._start_search(group, stack, inputs, pool, run_id)
             self._attend(group, stack, search)
@@ -245,6 +249,21 @@ class Session:
             self._board.show("starting", f"begins with {memory.words}")
         return memory
 
+    async def _inherit(self, provenance: Json) -> Heritage:
+        """The adapter of an earlier run that one with this provenance begins with; told."""
+        journal, role = self._parts.paths.journal, self._parts.config.cognition.role
+
+        def look() -> Heritage:
+            with JournalReader(journal) as reader:
+                return heritage_of(reader, provenance, role=role)
+
+        heritage = await patiently(look)
+        if heritage.adapter is not None:
+            _log.info("adapter_inherited", adapter=heritage.adapter.words)
+        if heritage.left_out:
+            _log.warning("adapters_left_out", reasons=list(heritage.left_out))
+        return heritage
+
     async def _start_pool(
         self, stack: contextlib.AsyncExitStack, problem: Problem, provision: Provision
     ) -> tuple[WorkerPool, str]:
@@ -293,7 +312,7 @@ class Session:
         )
         await conductor.restore(self._show_restore)
         self.has_begun = True
-        search = _Search(run_id, inputs, pool, proposal_queue, evaluations, conductor)
+        search = _Search(run_id, inputs, task, pool, proposal_queue, evaluations, conductor)
         stack.enter_context(parts.pauses.applied_to(search))
         return search
 
@@ -347,7 +366,8 @@ class Session:
         _start_beside(group, stack, watched.watch(), "leader")
         conductor = search.conductor
         journal = RunJournal(self._journal, self._parts.paths.journal, search.run_id)
-        learned = ExperienceWatch(Experience(journal, conductor.codec.space, conductor.config.run.seed), conductor)
+        experience = Experience(journal, conductor.codec.space, conductor.config.run.seed, search.task)
+        learned = ExperienceWatch(experience, conductor)
         self._board.sources.experience = lambda: learned.found
         _start_beside(group, stack, learned.watch(), "experience")
         if search.inputs.problem.measured is not None:

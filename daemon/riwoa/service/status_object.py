@@ -176,6 +176,9 @@ class LearningStatus(TypedDict, total=False):
     possible: int | None  # trainings that the whole search has room for at most
     swap: int | None  # the generation that the training under way is for
     unusable: list[str] | None
+    inherited: str | None  # the adapter that the run began with, in words, with its ancestry
+    trial: str | None  # how the run's first lessons judged it: waiting, accepted, rejected, failed
+    left_out: list[str] | None  # why other adapters of earlier runs were not inherited, a line each
 
 
 class ServerStatus(TypedDict, total=False):

@@ -170,6 +170,9 @@ def learning_view(learning: LoraSchedule, conductor: Conductor) -> LearningStatu
         "possible": possible,
         "swap": training.swap if training else None,
         "unusable": list(learning.unusable),
+        "inherited": learning.inherited.words if learning.inherited else None,
+        "trial": learning.trial if learning.inherited else None,
+        "left_out": list(learning.left_out),
     }
 
 
