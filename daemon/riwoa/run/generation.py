@@ -100,7 +100,7 @@ class GenerationRunner:
         state = driver.strategy.snapshot() | (self._under_way.snapshot() if phase.asynchronous else {})
         inputs |= arrivals.inputs
         commit = Commit(generation, phase.name, individuals, joined, inputs, state, shares, started_s)
-        await self._ledger.commit(commit, verdicts.rejected, verdicts.entries, events)
+        await self._ledger.commit(commit, verdicts, events)
         await proposals.committed(generation, individuals, joined, verdicts)
         self._existing.committed(individuals, objective)
 
