@@ -308,6 +308,20 @@ class History:
         )
         return [(generation, slot) for generation, slot in self._tables.rows(sql, run_id, place[0], *place)]
 
+    def leaders(self, run_id: int, start: int, end: int) -> dict[tuple[str, bool], int]:
+        """How often a new leader came in generations ``start`` to ``end`` (excluded); NOT checked.
+
+        By the operator that made it and whether it came of a language model's request.
+        """
+        sql = (
+            "SELECT i.operator, i.request_id IS NOT NULL, count(*) FROM generations AS g JOIN individuals AS i "
+            "ON i.run_id = g.run_id AND i.generation = g.generation AND i.slot = json_extract(g.leader, '$.slot') "
+            "WHERE g.run_id = ? AND g.generation >= ? AND g.generation < ? "
+            "AND json_extract(g.leader, '$.generation') = g.generation GROUP BY 1, 2"
+        )
+        rows = self._tables.rows(sql, run_id, start, end)
+        return {(operator, bool(of_request)): count for operator, of_request, count in rows}
+
     def rank(self, run_id: int, individual: IndividualRecord, limits: Sequence[Limit]) -> tuple[int, int]:
         """Its rank by fitness among a run's architectures within all limits, and how many those are; NOT checked.
 

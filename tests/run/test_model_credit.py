@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from riwoa.run.credit import OperatorSeconds
 from riwoa.run.greedy import GreedyRule
 from riwoa.run.model_credit import ModelCredit, credit_from_json, credit_to_json
 from riwoa.search import joint
+from riwoa.service.views import patches_view
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord, RequestRecord
 from tests.run.conduct import SPACE, conduct, gain_over_parent, latency_ms
@@ -137,6 +139,29 @@ def test_a_reply_says_how_much_was_picked_and_led_to_and_why_nothing_came_of_it(
     none = [r.reason for r in replies.values() if r.reason is not None and not (r.picked or r.led_to)]
     assert "none of its 11 patches was chosen, and nothing that they led to" in none
     assert "not better than its parent" in {r.reason for r in replies.values() if r.led_to}
+
+
+def test_the_status_tells_what_the_patches_were_worth(whole: tuple[Path, str]) -> None:
+    generations, _, theirs = made(whole[0])
+    seconds = OperatorSeconds(whole[0], 1, ["landscape-1"])
+    while seconds.count(len(generations)):
+        pass
+    credit = credit_from_json(generations[-1].counters["model"])
+    found = patches_view(credit, seconds)
+    assert found is not None
+    assert (found["joined"], found["picked"], found["led_to"]) == (credit.patches, credit.picked, credit.led_to)
+    assert found["share_picked"] == pytest.approx(credit.picked / credit.patches)
+    assert found["gain"] == pytest.approx(credit.gain / credit.pairs)
+    with JournalReader(whole[0]) as reader:
+        writing_s = reader.seconds.writing(1, 0, len(generations))
+    assert writing_s > 0.0
+    assert found["seconds_a_pick"] == pytest.approx(writing_s / len(theirs))
+    # The leader's own places, by those who made them.
+    places = {(g.leader["generation"], g.leader["slot"]) for g in generations if g.leader is not None}
+    of_patches = sum((generation, i.slot) in places for generation, i in theirs)
+    assert found["leaders"] == of_patches > 0
+    assert sum(seconds.leaders.values()) == len(places)
+    assert patches_view(ModelCredit(), seconds) is None
 
 
 @pytest.mark.parametrize("stop_after", [4, 8])

@@ -110,7 +110,7 @@ def test_a_suggestion_has_children_though_everything_else_promises_more(monkeypa
 
 
 def test_beside_what_a_suggestion_led_to_goes_what_would_have_been_asked_without_it() -> None:
-    plain = suggesting(begun(RARE))
+    plain = suggesting(begun(RARE, counterfactual_share=0.0))
     asked = suggesting(begun(RARE, counterfactual_share=1.0))
     assert len(asked) == len(plain) == 3
     assert [p.rival_of for p in plain] == [None] * 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from riwoa.config.outcome import changes_words
@@ -160,6 +160,11 @@ class Conductor:
     def p_semantic(self) -> float:
         """Share of attacks that are semantic: none without a model; what pays, if the configuration says so."""
         return self.proposals.share(self.history.tallies)
+
+    @property
+    def choosing_s(self) -> Mapping[str, float]:
+        """Seconds of choosing by operator that are not journaled yet."""
+        return self._generations.choice_time.unjournaled
 
     @property
     def polish_spent(self) -> int:

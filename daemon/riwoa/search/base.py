@@ -146,7 +146,7 @@ class SearchParameters:
     asynchronous: bool = parameter(False, "told of each candidate as it arrives, and asked for another in its place")
     first_share: float = parameter(0.0, "share of the first evaluations that suggestions take", least=0, most=1)
     counterfactual_share: float = parameter(
-        0.0,
+        0.05,
         "share of what is asked of suggestions beside which the next is what would have been asked without them",
         least=0,
         most=1,

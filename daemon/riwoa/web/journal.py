@@ -250,7 +250,8 @@ class Journal:
         before = 2**62 if cursor is None else cursor.number
         sql = (
             "SELECT event_id, run_id, generation, kind, payload, created_unix_s FROM events "
-            "WHERE event_id < ?1 AND (?2 IS NULL OR run_id = ?2) ORDER BY event_id DESC LIMIT ?3"
+            "WHERE event_id < ?1 AND (?2 IS NULL OR run_id = ?2) AND kind <> 'choice_timed' "  # numbers, and many
+            "ORDER BY event_id DESC LIMIT ?3"
         )
         with self._connected() as db:
             rows = db.execute(sql, (before, run_id, limit + 1)).fetchall()
