@@ -20,7 +20,7 @@ from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.model_credit import ModelCredit
 from riwoa.run.phases import polish_budget
 from riwoa.run.provision import Provision
-from riwoa.run.strategy import candidates_a_generation, scheduled_generations
+from riwoa.run.strategy import scheduled_generations
 from riwoa.search.fitness import Objective
 from riwoa.service.governor import Governor
 from riwoa.service.limit_text import limits_view
@@ -162,8 +162,7 @@ def proposals_view(
 
 def learning_view(learning: LoraSchedule, conductor: Conductor) -> LearningStatus:
     """The adapter in force and the trainings, and how many the whole search has room for."""
-    adapter, training, config = learning.in_force(conductor.generation), learning.under_way, conductor.config
-    possible = learning.trainings_possible(scheduled_generations(config), candidates_a_generation(config))
+    adapter, training = learning.in_force(conductor.generation), learning.under_way
     return {
         "adapter": adapter.sha256 if adapter else None,
         "since_generation": adapter.generation if adapter else None,
@@ -173,7 +172,7 @@ def learning_view(learning: LoraSchedule, conductor: Conductor) -> LearningStatu
         "unconsumed": learning.unconsumed[0],
         "lessons": learning.unconsumed[1],
         "train_after": learning.train_after,
-        "possible": possible,
+        "possible": conductor.trainings_possible,
         "swap": training.swap if training else None,
         "unusable": list(learning.unusable),
     }
