@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from riwoa.ctl import main
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.greedy import GreedyRule
 from riwoa.run.model_credit import ModelCredit, credit_from_json, credit_to_json
 from riwoa.search import joint
 from riwoa.service.views import patches_view
+from riwoa.web.journal import Journal
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord, IndividualRecord, RequestRecord
 from tests.run.conduct import SPACE, conduct, gain_over_parent, latency_ms
@@ -139,6 +142,26 @@ def test_a_reply_says_how_much_was_picked_and_led_to_and_why_nothing_came_of_it(
     none = [r.reason for r in replies.values() if r.reason is not None and not (r.picked or r.led_to)]
     assert "none of its 11 patches was chosen, and nothing that they led to" in none
     assert "not better than its parent" in {r.reason for r in replies.values() if r.led_to}
+
+
+def test_a_reply_is_listed_once_with_the_best_that_came_of_it(
+    whole: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, requests, theirs = made(whole[0])
+    found: dict[str, list[float]] = {request_id: [] for request_id in requests}
+    for _, i in theirs:
+        assert i.fitness is not None
+        found[i.request_id or ""].append(i.fitness)
+    assert max(map(len, found.values())) > 1
+    listed = Journal(whole[0]).replies(1, 100, None).items
+    assert [reply.request_id for reply in listed] == [*found][::-1]
+    assert [reply.fitness for reply in listed] == [max(found[reply.request_id], default=None) for reply in listed]
+    shutil.copy(whole[0], tmp_path / "journal.db")
+    assert main(["--state", str(tmp_path), "replies", "1/3/0"]) == 0
+    assert "; picked 3" in capsys.readouterr().out
+    led_to = next(i.request_id for _, i in theirs if i.operator == "climb")
+    assert main(["--state", str(tmp_path), "replies", str(led_to)]) == 0
+    assert "; led to 1" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_status_tells_what_the_patches_were_worth(whole: tuple[Path, str]) -> None:

@@ -33,6 +33,7 @@ ROUNDS, LATER_ROUNDS = 5, 1  # of children, for the first that is asked and for 
 WIDTH, CHILDREN = 20, 150  # of the most promising, and how many children they have together a round
 CROSSED = CHILDREN // 4  # of these by crossing, the others by mutation
 FAIR = 5  # suggestions that have children in the first round of the first choice, however little they promise
+FAIR_ROUNDS = 1
 MOST_LOOKED = 10  # times WIDTH so many are looked through for those within the limit
 
 Draws = Iterator[np.random.Generator]
@@ -152,9 +153,10 @@ class JointChoice:
     ) -> Pool:
         """The most promising of a pool, and of what rounds of children lead to from it; first the most."""
         found = self._ranked(_Ranked.unknown(pool), taken, posterior, acquisition, FAIR if is_first else 0)
-        for _ in range(ROUNDS if is_first else LATER_ROUNDS):
+        for n in range(1, 1 + (ROUNDS if is_first else LATER_ROUNDS)):
             both = found.join(self._children(found.pool, next(draws)))
-            found = self._ranked(both, taken, posterior, acquisition)
+            fair = FAIR if is_first and n < FAIR_ROUNDS else 0
+            found = self._ranked(both, taken, posterior, acquisition, fair)
         return found.pool
 
     def _ranked(
