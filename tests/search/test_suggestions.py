@@ -67,15 +67,17 @@ def begun(wide: Space = SPACE, **settings: Any) -> RotationInvariantWhale:
 
 
 class Deep(Fond):
-    """Believes least in what has a rare choice, and most in what has it with all of the next gene's others but one."""
+    """Believes least in what has a rare choice, and most in what has it with each of the next genes changed, too."""
 
-    def __init__(self, rare: int, written: int) -> None:
-        self._rare = rare
+    def __init__(self, written: Any, steps: int) -> None:
         self._written = written
+        self._steps = steps
 
     def predict(self, indices: Any) -> tuple[Any, Any]:
-        rare, changed = indices[:, 0] == self._rare, indices[:, 1] != self._written
-        return np.where(rare & changed, 1.0, np.where(rare, 0.0, 0.2)), np.full(len(indices), 1e-3)
+        rare = indices[:, 0] == self._written[0]
+        changed = (indices != self._written)[:, 1 : 1 + self._steps].sum(axis=1)
+        means = np.where(changed == self._steps, 1.0, 0.01 * changed)
+        return np.where(rare, means, 0.2), np.full(len(indices), 1e-3)
 
     def believe(self, indices: Any) -> Deep:
         return self
@@ -84,12 +86,12 @@ class Deep(Fond):
 RARE = Space("rare", (Gene("g0", tuple(range(5000))), *(Gene(f"g{i}", tuple(range(5))) for i in range(1, 8))))
 
 
-def suggesting(strategy: RotationInvariantWhale) -> list[Any]:
-    """What is asked where one of two suggestions has what only its children are worth having."""
+def suggesting(strategy: RotationInvariantWhale, steps: int = 1) -> list[Any]:
+    """What is asked where one of two suggestions has what is worth having some steps from it."""
     parent = strategy.elites(1)[0]
     plain = strategy.codec.patch(parent.genotype, {"g3": 1})
     rare = strategy.codec.patch(parent.genotype, {"g0": 4321})
-    strategy.set_posterior(Deep(4321, int(strategy.codec.decode(rare[None, :])[0][1])))
+    strategy.set_posterior(Deep(strategy.codec.decode(rare[None, :])[0], steps))
     strategy.suggest([Suggestion(plain, (0, 1)), Suggestion(rare, (7, 7))])
     return strategy.ask()
 
@@ -103,10 +105,14 @@ def test_what_descends_from_a_suggestion_says_so_and_names_its_parent() -> None:
     assert all((p.suggested is None) == (p.parent != (7, 7)) for p in asked)
 
 
-def test_a_suggestion_has_children_though_everything_else_promises_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert any(p.suggested == 1 for p in suggesting(begun(RARE)))
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_suggestion_has_children_and_these_have_though_everything_else_promises_more(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert any(p.suggested == 1 for p in suggesting(begun(RARE), steps))
+    assert not any(p.suggested == 1 for p in suggesting(begun(RARE), 99))  # nothing comes of it: promise decides
     monkeypatch.setattr(joint, "FAIR", 0)
-    assert not any(p.suggested == 1 for p in suggesting(begun(RARE)))
+    assert not any(p.suggested == 1 for p in suggesting(begun(RARE), steps))
 
 
 def test_beside_what_a_suggestion_led_to_goes_what_would_have_been_asked_without_it() -> None:

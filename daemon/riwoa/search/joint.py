@@ -11,7 +11,11 @@ surrogate is wrong. A pool twice as large and a second round for the later ones 
 nothing that eight seeds at each of four limits, and 32 of six tables, could tell.
 
 Five rounds of children outbid whatever stands in the pool as it is written, so a suggestion counts by what it leads to:
-the most promising few of them have children in the first round, whatever else is there, and after it promise decides.
+in each round of the first choice the most promising few that come of suggestions have children, whatever else is there;
+which of all is asked, promise decides. Measured on OFA's predictor within 25 ms, 16 patches in the pool of every
+generation, a clairvoyant's or random pairs (eight seeds each, 250 queries): with children in the first round alone 30 of
+3,264 candidates came of patches, and 12 beat their parents; in all rounds 204, and 127. The best of a search is the same
+by it: 0.13 ± 0.06 points after 100 queries, -0.03 ± 0.06 after 250.
 """
 
 from __future__ import annotations
@@ -32,8 +36,7 @@ from riwoa.search.space import IntArray, Space
 ROUNDS, LATER_ROUNDS = 5, 1  # of children, for the first that is asked and for each after it
 WIDTH, CHILDREN = 20, 150  # of the most promising, and how many children they have together a round
 CROSSED = CHILDREN // 4  # of these by crossing, the others by mutation
-FAIR = 5  # suggestions that have children in the first round of the first choice, however little they promise
-FAIR_ROUNDS = 1
+FAIR = 5  # that come of suggestions and have children in the first choice, however little they promise
 MOST_LOOKED = 10  # times WIDTH so many are looked through for those within the limit
 
 Draws = Iterator[np.random.Generator]
@@ -152,11 +155,11 @@ class JointChoice:
         is_first: bool,
     ) -> Pool:
         """The most promising of a pool, and of what rounds of children lead to from it; first the most."""
-        found = self._ranked(_Ranked.unknown(pool), taken, posterior, acquisition, FAIR if is_first else 0)
-        for n in range(1, 1 + (ROUNDS if is_first else LATER_ROUNDS)):
+        rounds, fair = (ROUNDS, FAIR) if is_first else (LATER_ROUNDS, 0)
+        found = self._ranked(_Ranked.unknown(pool), taken, posterior, acquisition, fair)
+        for left in reversed(range(rounds)):
             both = found.join(self._children(found.pool, next(draws)))
-            fair = FAIR if is_first and n < FAIR_ROUNDS else 0
-            found = self._ranked(both, taken, posterior, acquisition, fair)
+            found = self._ranked(both, taken, posterior, acquisition, fair if left else 0)
         return found.pool
 
     def _ranked(
