@@ -25,6 +25,7 @@ SETTINGS = (
     "cognition.lag=1",
     "cognition.train_after=18",
     "cognition.held_out_share=0.5",
+    "run.seed=2",
     "run.generations=18",
     "run.polish_evaluations=0",
 )

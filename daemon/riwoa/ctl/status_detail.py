@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 def detail_rows(status: StatusObject) -> Rows:
     """What follows the rows for everybody."""
+    proposals = status.get("proposals")
+    patches = proposals.get("patches") if proposals else None
     return [
         *_run(status),
         *_evaluations(status.get("evaluations")),
@@ -35,9 +37,9 @@ def detail_rows(status: StatusObject) -> Rows:
         *_experience(status.get("experience"), status.get("leader")),
         *[(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])],
         *_cognition(status),
-        *_patches((status.get("proposals") or {}).get("patches"), status.get("leader")),
+        *_patches(patches, status.get("leader")),
         *_operators(status.get("operators"), status.get("leader")),
-        *_leaders(status.get("operators"), (status.get("proposals") or {}).get("patches")),
+        *_leaders(status.get("operators"), patches),
         *_governor(status.get("governor")),
         *_drift(status.get("latency")),
         *_config(status.get("config")),

@@ -6,7 +6,6 @@ time, of which no digest knows: it lies in events, one for some generations. A k
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from riwoa_storage.events import ChoiceTimed, Event
@@ -18,7 +17,7 @@ class ChoiceTime:
     """Adds up seconds by operator, and has them journaled."""
 
     def __init__(self) -> None:
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
         self._commits = 0
 
     @property
@@ -29,7 +28,7 @@ class ChoiceTime:
     def took(self, seconds: float, operators: Sequence[str]) -> None:
         """Take in what it took to choose candidates of these operators; nothing where none was asked."""
         for operator in operators:
-            self._seconds[operator] += seconds / len(operators)
+            self._seconds[operator] = self._seconds.get(operator, 0.0) + seconds / len(operators)
 
     def due(self, run_id: int, generation: int) -> list[Event]:
         """What is to be journaled with a generation."""
