@@ -178,6 +178,13 @@ class AlertSent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceTimed(Event):
+    """What the search took to choose its candidates since the last of these; ``seconds``: operator -> wall seconds."""
+
+    seconds: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestsWithdrawn(Event):
     """So many requests of a generation that is asked anew were taken back."""
 
@@ -284,6 +291,7 @@ KINDS: Mapping[str, type[Event]] = {
     "asked": Asked,
     "alert_due": AlertDue,
     "alert_sent": AlertSent,
+    "choice_timed": ChoiceTimed,
     "requests_withdrawn": RequestsWithdrawn,
     "training_failed": TrainingFailed,
     "adapter_accepted": AdapterAccepted,

@@ -32,6 +32,7 @@ Verdict = Literal["waiting", "late", "rejected", "won"]
 
 ALL_BITS = (1 << 64) - 1
 _PAGE_ROWS = 1024  # read per statement where a table is streamed
+_WRITTEN = "semantic"  # the operator of what a language model wrote
 _ANCESTRY = """
 WITH RECURSIVE ancestry (depth, at_generation, at_slot) AS (
   SELECT 0, ?2, ?3
@@ -124,7 +125,9 @@ class JudgedReply:
             not committed), or "late" (it came to nothing, and no reason is on record).
         reason: why it was rejected.
         gain: the child's fitness less its parent's; None where no child was evaluated, or they were judged differently.
-        child: what came of it.
+        child: what came of it; of several the best.
+        picked: candidates that the search chose as they were written, of a pool's patches.
+        led_to: candidates that descend from its patches by the search's own steps.
     """
 
     request: RequestRecord
@@ -133,6 +136,21 @@ class JudgedReply:
     reason: str | None
     gain: float | None
     child: Place | None
+    picked: int = 0
+    led_to: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """What came of a request."""
+
+    place: Place
+    operator: str
+    gain: float | None
+
+    @property
+    def rank(self) -> tuple[bool, float, bool]:
+        return self.gain is not None, self.gain or 0.0, self.operator == _WRITTEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +308,20 @@ class History:
         )
         return [(generation, slot) for generation, slot in self._tables.rows(sql, run_id, place[0], *place)]
 
+    def leaders(self, run_id: int, start: int, end: int) -> dict[tuple[str, bool], int]:
+        """How often a new leader came in generations ``start`` to ``end`` (excluded); NOT checked.
+
+        By the operator that made it and whether it came of a language model's request.
+        """
+        sql = (
+            "SELECT i.operator, i.request_id IS NOT NULL, count(*) FROM generations AS g JOIN individuals AS i "
+            "ON i.run_id = g.run_id AND i.generation = g.generation AND i.slot = json_extract(g.leader, '$.slot') "
+            "WHERE g.run_id = ? AND g.generation >= ? AND g.generation < ? "
+            "AND json_extract(g.leader, '$.generation') = g.generation GROUP BY 1, 2"
+        )
+        rows = self._tables.rows(sql, run_id, start, end)
+        return {(operator, bool(of_request)): count for operator, of_request, count in rows}
+
     def rank(self, run_id: int, individual: IndividualRecord, limits: Sequence[Limit]) -> tuple[int, int]:
         """Its rank by fitness among a run's architectures within all limits, and how many those are; NOT checked.
 
@@ -336,26 +368,31 @@ class History:
         rows = self._tables.rows(f"SELECT generation, json_extract(inputs, '$.rejected') {of_run}", run_id, start)
         return {number: json.loads(text or "{}") for number, text in rows}
 
-    def _children_of_requests(self, run_id: int, start: int) -> dict[str, tuple[Place, float | None]]:
-        """Where the individuals of requests stand, and their gains."""
+    def _children_of_requests(self, run_id: int, start: int) -> dict[str, list[_Child]]:
+        """The individuals of requests."""
         sql = (
-            "SELECT i.request_id, i.generation, i.slot, "
+            "SELECT i.request_id, i.generation, i.slot, i.operator, "
             "CASE WHEN i.fitness_version_id = p.fitness_version_id THEN i.fitness - p.fitness END "
             "FROM individuals AS i LEFT JOIN individuals AS p ON p.run_id = i.run_id "
             "AND p.generation = i.parent_generation AND p.slot = i.parent_slot "
             "WHERE i.run_id = ? AND i.generation >= ? AND i.request_id IS NOT NULL"
         )
-        rows = self._tables.rows(sql, run_id, start)
-        return {request_id: ((generation, slot), gain) for request_id, generation, slot, gain in rows}
+        found: dict[str, list[_Child]] = {}
+        for request_id, generation, slot, operator, gain in self._tables.rows(sql, run_id, start):
+            found.setdefault(request_id, []).append(_Child((generation, slot), operator, gain))
+        return found
 
     @staticmethod
     def _verdict(
         request: RequestRecord,
         reply: ReplyRecord | None,
         rejected: dict[int, Json],
-        children: dict[str, tuple[Place, float | None]],
+        children: dict[str, list[_Child]],
     ) -> JudgedReply:
-        child, gain = children.get(request.request_id, (None, None))
+        theirs = children.get(request.request_id, [])
+        best = max(theirs, key=lambda c: c.rank, default=None)
+        pooled = "samples" in request.parameters
+        picked = sum(c.operator == _WRITTEN for c in theirs)
         reason = rejected.get(request.join_generation, {}).get(relative_request_id(request.request_id))
         verdict: Verdict
         if request.join_generation not in rejected:
@@ -363,8 +400,17 @@ class History:
         elif reason is not None:
             verdict = "rejected"
         else:
-            verdict = "won" if child is not None else "late"
-        return JudgedReply(request=request, reply=reply, verdict=verdict, reason=reason, gain=gain, child=child)
+            verdict = "won" if best is not None else "late"
+        return JudgedReply(
+            request=request,
+            reply=reply,
+            verdict=verdict,
+            reason=reason,
+            gain=None if best is None else best.gain,
+            child=None if best is None else best.place,
+            picked=picked if pooled else 0,
+            led_to=len(theirs) - picked if pooled else 0,
+        )
 
     # -- events ----------------------------------------------------------------------------------------------------
 

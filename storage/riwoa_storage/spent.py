@@ -41,6 +41,14 @@ class SpentSeconds:
         )
         return {name: float(spent_s) for name, spent_s in self._tables.rows(sql, oracle_version, run_id, start, end)}
 
+    def choosing(self, run_id: int, start: int, end: int) -> dict[str, float]:
+        """Wall seconds of choosing by operator, journaled with generations ``start`` to ``end`` (excluded)."""
+        sql = (
+            "SELECT s.key, total(s.value) FROM events, json_each(payload, '$.seconds') AS s "
+            "WHERE run_id = ? AND generation >= ? AND generation < ? AND kind = 'choice_timed' GROUP BY s.key"
+        )
+        return {name: float(spent_s) for name, spent_s in self._tables.rows(sql, run_id, start, end)}
+
     def writing(self, run_id: int, start: int, end: int) -> float:
         """Wall seconds that batches of requests took which joined generations ``start`` to ``end`` (excluded).
 

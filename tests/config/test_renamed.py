@@ -126,6 +126,7 @@ def test_a_configuration_that_an_older_version_journaled_reads_back_as_today_s(k
     # As pictures were read then, as a search chose, and as a run ended.
     then = ["oracle.supernet.data_rules=1", "search.riwoa.joint=false", "run.finalists=0", "run.generations=40"]
     then += ["search.memory=false", "cognition.inherit=false", "cognition.lag=1", "cognition.train_lag=6"]
+    then += ["cognition.counterfactual_share=0"]
     then += [f"search.{name}.learn_failures=false" for name in ("riwoa", "gp")]
     then += ["cognition.provider=model", "cognition.role=slot", "cognition.patch_genes=1", "cognition.train_after=16"]
     today = load(None, [*NEW[kind], *then], {}).config

@@ -41,6 +41,11 @@ SERVER: dict[str, Any] = {
     "url": "http://box:11434/v1", "model": "qwen2.5:7b", "changed": None, "constrained": True, "night_in": 12_000,
     "night_out": 690, "run_in": 40_000, "run_out": 2_000, "budget": 200_000, "night_cost": 0.0314, "run_cost": 1.5,
 }  # fmt: skip
+PATCHES: dict[str, Any] = {
+    "joined": 340, "picked": 12, "share_picked": 12 / 340, "picked_won": 5, "led_to": 31, "led_to_won": 9,
+    "greedy_share": 0.25, "pairs": 8, "gain": 0.0012, "gain_low": -0.0005, "gain_high": 0.003, "seconds_a_pick": 3.125,
+    "leaders": 2,
+}  # fmt: skip
 OPERATORS: dict[str, Any] = {
     "spiral": {
         "proposals": 50, "valid": 50, "repeats": 0, "wins": 10, "win_rate": 0.2, "win_rate_low": 0.112,
@@ -308,7 +313,7 @@ def test_a_damaged_journal_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
         {},
         {"run": None, "leader": None, "evaluations": None, "config": None, "workers": [], "time_left_s": None},
         {"proposals": {"model": "scripted:good", "lag": 1, "waiting": 2, "answered": 3, "fallbacks": 1}},
-        {"proposals": PROPOSALS, "operators": OPERATORS},
+        {"proposals": {**PROPOSALS, "patches": PATCHES}, "operators": OPERATORS},
         {"proposals": {**PROPOSALS, "server": SERVER}},
         {"proposals": {**PROPOSALS, "learning": {**PROPOSALS["learning"], "adapter": None, "swap": 9}}},
         {"state": "paused", "leader": {"accuracy": 0.5, "latency_ms": 3.0, "feasible": False, "origin": [0, 1]}},
@@ -335,6 +340,26 @@ def test_the_language_model_its_adapter_and_each_operators_credit_are_shown() ->
     semantic = "semantic  16 of 40 beat the parent: 40 % (26 to 55), 0.400 points gained a proposal of 2.00 s"
     assert f"{semantic}; 3 not valid; 2 repeats" in text
     assert text.index("semantic  16") < text.index("spiral    10")  # the most winning first
+
+
+def test_what_the_search_made_of_the_patches_and_who_brought_the_leaders_is_shown() -> None:
+    operators = {name: {**row, "leaders": n} for n, (name, row) in enumerate(OPERATORS.items(), start=1)}
+    operators["init"] = {**OPERATORS["spiral"], "proposals": 0, "win_rate": 0.0, "leaders": 4}
+    status = status_object(proposals={**PROPOSALS, "patches": PATCHES}, operators=operators)
+    checked = checked_status(json.loads(json.dumps(status)))
+    assert checked is not None
+    text = detailed({**checked, "alive": True})
+    assert (
+        "patches      12 of 340 picked (4 %), 5 beat the parent; led to 31, 9 beat it; 25 % of the picked are" in text
+    )
+    assert "the greedy rule's; 3.12 s of the model each" in text
+    assert "against what would have been asked without them: +0.12 points (-0.05 to +0.30, 8 pairs)" in text
+    assert "new leaders  init 4, semantic 2, spiral 1; 2 of them came of the model's patches" in text
+    assert "credit       init" not in text  # it has no parent to beat
+    few = {**PATCHES, "greedy_share": None, "pairs": 1, "gain": None, "gain_low": None, "gain_high": None}
+    text = detailed(status_object(proposals={**PROPOSALS, "patches": few}, operators=OPERATORS))
+    assert "against what would have been asked without them: 1 pair evaluated" in text
+    assert "new leaders" not in text
 
 
 def test_what_a_model_on_a_server_costs_and_that_it_does_not_learn_is_shown() -> None:

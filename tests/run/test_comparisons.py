@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from riwoa.cognition.protocol import OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.provider import ScriptedProvider
@@ -25,6 +26,7 @@ SETTINGS = (
     "cognition.lag=1",
     "cognition.train_after=18",
     "cognition.held_out_share=0.5",
+    "run.seed=2",
     "run.generations=24",
     "run.polish_evaluations=0",
 )
@@ -50,9 +52,9 @@ class Pupil(ScriptedProvider):
         return await super().train(job, on_progress)
 
 
-async def run(path: Path, **how: Any) -> list[TrainingJob]:
+async def run(path: Path, *more: str, **how: Any) -> list[TrainingJob]:
     provider = Pupil()
-    await conduct(path, *SETTINGS, provider=provider, target_ms=100.0, **how)
+    await conduct(path, *SETTINGS, *more, provider=provider, target_ms=100.0, **how)
     return provider.jobs
 
 
@@ -158,6 +160,28 @@ async def test_a_run_knows_how_many_trainings_it_has_room_for(
     # Eighteen children are there after generation 2; the last that may trigger is 14, one every third generation.
     assert found == [5, 0]
     assert len(once[1]) <= 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "level", "said"),
+    [
+        ((), "info", "this search has room for 7 trainings of its language model"),
+        (("run.evaluations=60",), "info", "this search has room for 2 trainings of its language model"),
+        (("run.evaluations=24",), "warning", "no training of the language model fits into this search"),
+        (("cognition.train=false",), None, ""),
+    ],
+)
+async def test_a_run_says_at_its_start_how_often_its_model_can_learn(
+    tmp_path: Path, settings: tuple[str, ...], level: str | None, said: str
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        await run(tmp_path / "said.db", *settings, stop_after=1)
+    events = [entry["event"] for entry in logs]
+    found = [entry for entry in logs if entry["event"] == "trainings_possible"]
+    assert [entry["log_level"] for entry in found] == ([] if level is None else [level])
+    if found:
+        assert found[0]["message"].startswith(said)
+        assert events.index("trainings_possible") < events.index("generation_committed")
 
 
 @pytest.mark.parametrize("stop_after", [4, 7, 9])

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from riwoa.cognition.protocol import OnTrainingStep, Trained, TrainingJob
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.errors import CognitionError
+from riwoa.run.choice_time import JOURNAL_EVERY
 from riwoa.run.credit import (
     Child,
     OperatorSeconds,
@@ -24,7 +26,7 @@ from riwoa.run.credit import (
     wilson,
 )
 from riwoa.service.views import operators_view
-from riwoa_storage.events import TrainingFailed
+from riwoa_storage.events import ChoiceTimed, TrainingFailed
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import GenerationRecord
 from tests.run.conduct import JOINT, conduct, gain_over_parent
@@ -102,6 +104,33 @@ async def test_the_credit_in_the_journal_is_that_of_its_individuals(tmp_path: Pa
     assert tallies["semantic"].valid < tallies["semantic"].proposals  # the script writes some garbage
 
 
+async def test_choosing_is_charged_to_all_that_is_asked_alike_and_leaders_to_who_made_them(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    looked: list[Any] = []
+    settings = (*JOINT, "run.generations=9", "run.polish_evaluations=0")
+    started_s = time.monotonic()
+    await conduct(path, *settings, at_commit=lambda conductor: looked.append(conductor.choosing_s))
+    lasted_s = time.monotonic() - started_s
+    with JournalReader(path) as reader:
+        (event,) = reader.events(1, ChoiceTimed)
+        generations = list(reader.generations(1))
+    asked = Counter(i.operator for g in generations[:JOURNAL_EVERY] for i in g.individuals)
+    assert event.generation == JOURNAL_EVERY - 1
+    assert event.seconds.keys() == asked.keys()
+    assert looked[JOURNAL_EVERY - 1] == {}
+    assert looked[0].keys() == {"init"}
+    assert 0.0 < looked[0]["init"] < looked[2]["climb"] + looked[2]["init"] < sum(event.seconds.values()) < lasted_s
+    seconds = OperatorSeconds(path, 1, ["landscape-1"])
+    whole = counted(seconds, len(generations))
+    assert all(whole[operator] > event.seconds[operator] for operator in asked)
+    leaders = [(g.leader["generation"], g.leader["slot"]) for g in generations if g.leader is not None]
+    made = {(g.generation, i.slot): i.operator for g in generations for i in g.individuals}
+    assert seconds.leaders == Counter(made[place] for place in dict.fromkeys(leaders))
+    assert seconds.model_leaders == 0
+    rows = credit_rows({"climb": Tally(10, 10, 0, 4, 0.5)}, whole, seconds.leaders)
+    assert {name: row["leaders"] for name, row in rows.items()} == {"climb": 0} | dict(seconds.leaders)
+
+
 def counted(seconds: OperatorSeconds, generations: int) -> dict[str, float]:
     """Seconds of the generations before, counted to the end."""
     while seconds.count(generations):
@@ -134,8 +163,9 @@ async def test_seconds_are_read_from_the_journal_once_a_generation_and_add_up(tm
             generation = int(request_id.split("/")[1])
             if generation + 1 < reader.generation_count(1):
                 batches[generation] = max(batches.get(generation, 0.0), reply.duration_s)
-    assert whole["spiral"] == pytest.approx(spent["spiral"])
-    assert whole["semantic"] == pytest.approx(spent["semantic"] + sum(batches.values()))
+        chosen = reader.seconds.choosing(1, 0, count)
+    assert whole["spiral"] == pytest.approx(spent["spiral"] + chosen.get("spiral", 0.0))
+    assert whole["semantic"] == pytest.approx(spent["semantic"] + sum(batches.values()) + chosen.get("semantic", 0.0))
 
 
 async def test_seconds_looked_at_within_a_commit_are_not_lost(tmp_path: Path) -> None:
@@ -156,7 +186,10 @@ async def test_seconds_looked_at_within_a_commit_are_not_lost(tmp_path: Path) ->
     seconds.count(conductor.history.generations)
     rows = operators_view(conductor, seconds)
     whole = counted(OperatorSeconds(path, 1, ["landscape-1"]), conductor.history.generations)
-    assert {name: row["seconds"] for name, row in rows.items()} == pytest.approx({n: whole.get(n, 0.0) for n in rows})
+    fresh = conductor.choosing_s  # of the generations since the last that journaled it
+    assert fresh
+    expected = {n: whole.get(n, 0.0) + fresh.get(n, 0.0) for n in rows}
+    assert {name: row["seconds"] for name, row in rows.items()} == pytest.approx(expected)
 
 
 class Slow(ScriptedProvider):
@@ -181,6 +214,7 @@ async def test_the_language_models_seconds_hold_its_trainings_failed_ones_too(tm
         lasted = [a.training["duration_s"] for a in reader.adapters(1)]
         count = reader.generation_count(1)
         spent = reader.seconds.evaluating(1, "landscape-1", 0, count)["semantic"] + reader.seconds.writing(1, 0, count)
+        spent += reader.seconds.choosing(1, 0, count)["semantic"]
     assert failed >= 0.3
     assert len(lasted) == provider.trainings - 1 >= 1
     whole = counted(OperatorSeconds(path, 1, ["landscape-1"]), count)

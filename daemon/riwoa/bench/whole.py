@@ -47,6 +47,7 @@ from riwoa.errors import CognitionError, ModelError, UsageError
 from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import Evaluations
+from riwoa.run.greedy import GreedyRule
 from riwoa.run.journal import RunJournal
 from riwoa.run.model_side import LanguageModel
 from riwoa.run.offers import Offered, placebo_patch
@@ -167,7 +168,7 @@ def _drawn(
 
 
 def greedy(landscape: Landscape) -> Rule:
-    """The single changes that leave least of the limit unused.
+    """The rule by which a run judges its model, too (``riwoa.run.greedy``).
 
     Raises:
         UsageError: there is no limit.
@@ -175,21 +176,7 @@ def greedy(landscape: Landscape) -> Rule:
     space, limit = landscape.space, landscape.aim.limit
     if limit is None:
         raise UsageError(f"--strategies: riwoa{GREEDY} spends what a limit leaves; name a --constraint or a target")
-
-    def load_after(architecture: Mapping[str, Choice], patch: Mapping[str, Choice]) -> float:
-        changed = {**architecture, **patch}
-        indices = [g.choices.index(changed[g.name]) if g.name in changed else 0 for g in space.genes]
-        return landscape.free_load(space.canonical(np.array(indices, dtype=np.int64))) or 0.0
-
-    def rule(request: RequestRecord, count: int) -> Sequence[Patch]:
-        parent = request.parameters["parent"]
-        every = [{gene: choice} for gene, offered in request.parameters["choices"].items() for choice in offered]
-        after = [(load_after(parent, patch), patch) for patch in every]
-        fits = [row for row in after if row[0] <= limit]
-        ranked = sorted(fits, key=lambda row: -row[0]) if fits else sorted(after, key=lambda row: row[0])
-        return [patch for _, patch in ranked[:count]]
-
-    return rule
+    return GreedyRule(space, lambda a: landscape.free_load(space.indices(a)) or 0.0, lambda: limit).patches
 
 
 @dataclass(frozen=True, slots=True)

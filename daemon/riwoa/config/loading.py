@@ -232,6 +232,7 @@ _BEFORE: Mapping[str, Any] = {
     "search.memory": False,
     "oracle.supernet.data_rules": 1,
     "run.finalists": 0,
+    "cognition.counterfactual_share": 0.0,
     "cognition.role": "slot",
     "cognition.inherit": False,
 }

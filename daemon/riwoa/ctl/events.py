@@ -24,7 +24,7 @@ from riwoa_storage.reader import JournalReader
 _DESCRIPTION = """What happened to the runs of the journal, oldest first: resumed, configured, judged, timed, trained,
 ended. --follow goes on with what is journaled next, until interrupted; with --json it prints an object a line."""
 _LOOK_EVERY_S = 1.0
-_NUMEROUS = ("tokens_spent",)  # one a request to a server: shown where they are asked for
+_NUMEROUS = ("tokens_spent", "choice_timed")  # one for some requests, or generations: shown where they are asked for
 _MOST_TEXT = 80
 _MOST_SENTENCE = 2000  # characters of what was told in words
 

@@ -114,13 +114,16 @@ def _line(reply: JudgedReply) -> str:
 def _verdict_words(reply: JudgedReply) -> str:
     gain = "" if reply.gain is None else f", fitness {reply.gain:+.4f} against its parent"
     child = "" if reply.child is None else "; candidate {}/{}".format(*reply.child)
+    made = [f"picked {reply.picked}"] if reply.picked else []
+    made += [f"led to {reply.led_to}"] if reply.led_to else []
+    of_pool = f"; {', '.join(made)}" if made else ""
     words = {
         "won": "won",
         "rejected": f"rejected: {printable(reply.reason or '', 200)}",
         "waiting": f"waiting for generation {reply.request.join_generation}",
         "late": "came to nothing",
     }[reply.verdict]
-    return f"{words}{gain}{child}"
+    return f"{words}{gain}{child}{of_pool}"
 
 
 def _changed(reply: JudgedReply, children: Mapping[Place, PlacedIndividual]) -> str:
@@ -149,6 +152,8 @@ def reply_view(reply: JudgedReply, children: Mapping[Place, PlacedIndividual]) -
         "reason": reply.reason,
         "gain": reply.gain,
         "child": None if reply.child is None else list(reply.child),
+        "picked": reply.picked,
+        "led_to": reply.led_to,
         "changed": [] if child is None or parent is None else changes(parent, child.record.architecture),
         "model": request.model,
         "adapter_sha256": request.adapter_sha256,

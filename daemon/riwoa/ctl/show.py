@@ -119,8 +119,12 @@ def _origin(view: RunView, found: PlacedIndividual, parent: PlacedIndividual | N
     when = f"{moment(found.committed_unix_s)}, {duration(since_s)} into the run"
     rows = [("made by", operator_words(record.operator)), ("committed", when)]
     if record.request_id is not None:
+        led = "" if record.operator == "semantic" or record.error else " led to it"  # a spiral in a slot has an error
         rows.append(
-            ("request", f"{record.request_id} (`riwoactl replies {record.request_id}` shows what the model wrote)")
+            (
+                "request",
+                f"{record.request_id}{led} (`riwoactl replies {record.request_id}` shows what the model wrote)",
+            )
         )
     if record.cache_hit:
         rows.append(("note", "known before: it cost no evaluation"))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         LearningStatus,
         LessonStatus,
         OperatorStatus,
+        PatchesStatus,
         ProposalsStatus,
         ScreeningStatus,
         ServerStatus,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 def detail_rows(status: StatusObject) -> Rows:
     """What follows the rows for everybody."""
+    proposals = status.get("proposals")
+    patches = proposals.get("patches") if proposals else None
     return [
         *_run(status),
         *_evaluations(status.get("evaluations")),
@@ -34,7 +37,9 @@ def detail_rows(status: StatusObject) -> Rows:
         *_experience(status.get("experience"), status.get("leader")),
         *[(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])],
         *_cognition(status),
+        *_patches(patches, status.get("leader")),
         *_operators(status.get("operators"), status.get("leader")),
+        *_leaders(status.get("operators"), patches),
         *_governor(status.get("governor")),
         *_drift(status.get("latency")),
         *_config(status.get("config")),
@@ -192,6 +197,25 @@ def _inherited(learning: LearningStatus) -> Rows:
     return [("" if n else "inherited", text) for n, text in enumerate(told)]
 
 
+def _patches(patches: PatchesStatus | None, leader: LeaderStatus | None) -> Rows:
+    """What the search made of the language model's patches."""
+    if not patches:
+        return []
+    text = f"{patches['picked']} of {patches['joined']} picked ({100 * patches['share_picked']:.0f} %), "
+    text += f"{patches['picked_won']} beat the parent; led to {patches['led_to']}, {patches['led_to_won']} beat it"
+    if (greedy := patches.get("greedy_share")) is not None:
+        text += f"; {100 * greedy:.0f} % of the picked are the greedy rule's"
+    if (seconds := patches.get("seconds_a_pick")) is not None:
+        text += f"; {seconds:.2f} s of the model each"
+    metric = (leader.get("metric") if leader else None) or "accuracy"
+    scale, unit = _unit_of(metric)
+    gain, low, high = patches.get("gain"), patches.get("gain_low"), patches.get("gain_high")
+    against = f"{patches['pairs'] or 'no'} pair{'' if patches['pairs'] == 1 else 's'} evaluated"
+    if gain is not None and low is not None and high is not None:
+        against = f"{scale * gain:+.2f} {unit} ({scale * low:+.2f} to {scale * high:+.2f}, {patches['pairs']} pairs)"
+    return [("patches", text), ("", f"against what would have been asked without them: {against}")]
+
+
 def _operators(operators: dict[str, OperatorStatus] | None, leader: LeaderStatus | None) -> Rows:
     """A row for each operator's credit, the most winning first."""
     counted = [(name, row) for name, row in (operators or {}).items() if row["proposals"]]
@@ -214,6 +238,15 @@ def _credit(name: str, row: OperatorStatus, scale: float, unit: str) -> str:
     if row["valid"] < row["proposals"]:
         text += f"; {row['proposals'] - row['valid']} not valid"
     return text + (f"; {row['repeats']} repeats" if row.get("repeats") else "")
+
+
+def _leaders(operators: dict[str, OperatorStatus] | None, patches: PatchesStatus | None) -> Rows:
+    """Who brought the leaders, most first."""
+    counts = [(row.get("leaders") or 0, name) for name, row in (operators or {}).items()]
+    told = [f"{name} {count}" for count, name in sorted(counts, key=lambda pair: (-pair[0], pair[1])) if count]
+    of_patches = patches.get("leaders") if patches else None
+    more = f"; {of_patches} of them came of the model's patches" if of_patches is not None else ""
+    return [("new leaders", ", ".join(told) + more)] if told else []
 
 
 def _governor(governor: GovernorStatus | None) -> Rows:

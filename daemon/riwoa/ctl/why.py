@@ -96,7 +96,8 @@ def _step_text(view: RunView, line: Sequence[PlacedIndividual], at: int, replies
     lines = [paragraph(head, "  ", "")]
     reply = replies.get(record.request_id or "")
     if reply is not None:
-        rows.append(("model", model_words(reply)))
+        led = "" if record.operator == "semantic" or record.error else "; its patch led to this"
+        rows.append(("model", f"{model_words(reply)}{led}"))
     lines.append(facts(rows))
     reasoning = reasoning_of(reply)
     if reasoning:

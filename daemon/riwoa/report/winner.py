@@ -163,7 +163,7 @@ def _descent(front: Front, lineage: list[PlacedIndividual]) -> tuple[Ancestor, .
             gain = record.fitness - before.fitness
         value = record.metrics.get(front.objective.raised)
         place = f"{child.generation}/{record.slot}"
-        steps.append(Ancestor(place, record.operator, value, gain, changes, record.request_id is not None))
+        steps.append(Ancestor(place, record.operator, value, gain, changes, record.operator == "semantic"))
     return tuple(steps)
 
 

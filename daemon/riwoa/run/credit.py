@@ -6,6 +6,7 @@ The tallies lie in the counters of each generation; seconds are wall times, join
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -112,15 +113,22 @@ def wilson(wins: int, proposals: int, z: float = CONFIDENCE_Z) -> tuple[float, f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def credit_rows(tallies: Tallies, seconds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+def credit_rows(
+    tallies: Tallies, seconds: Mapping[str, float], leaders: Mapping[str, int] | None = None
+) -> dict[str, dict[str, Any]]:
     """For those who look on: each operator's counts, win rate of its proposals with interval, and gain.
 
-    ``seconds``: what its proposals cost, writing, evaluation and training together; gain per second is None where that
-    is not known. ``mean_gain`` is what a proposal brought on average, losers bringing nothing: they leave the
-    population.
+    ``mean_gain`` is what a proposal brought on average, losers bringing nothing: they leave the population.
+
+    Args:
+        tallies: by operator.
+        seconds: what its proposals cost, choosing, writing, evaluation and training together; gain per second is None
+            where that is not known.
+        leaders: how often the leader came from it, an operator without a parent to beat, too; None where nobody knows.
     """
     rows = {}
-    for name, t in tallies.items():
+    for name in sorted({*tallies, *(leaders or {})}):
+        t = tallies.get(name, Tally())
         low, high = wilson(t.wins, t.proposals)
         spent_s = seconds.get(name, 0.0)
         rows[name] = {
@@ -128,22 +136,23 @@ def credit_rows(tallies: Tallies, seconds: Mapping[str, float]) -> dict[str, dic
             "valid": t.valid,
             "repeats": t.repeats,
             "wins": t.wins,
-            "win_rate": t.wins / t.proposals if t.proposals else None,
+            "win_rate": t.wins / max(1, t.proposals),
             "win_rate_low": low,
             "win_rate_high": high,
-            "mean_gain": t.gain / t.proposals if t.proposals else None,
+            "mean_gain": t.gain / max(1, t.proposals),
             "share": t.share,
             "seconds": spent_s,
             "gain_per_s": t.gain / spent_s if spent_s > 0 else None,
+            "leaders": None if leaders is None else leaders.get(name, 0),
         }
     return rows
 
 
 class OperatorSeconds:
-    """What each operator's proposals cost in wall time.
+    """What each operator's proposals cost in wall time, and which leaders they brought for it.
 
-    Evaluations, and for the language model's the writing and the trainings too, failed ones included: without them its
-    later proposals would not be what they are.
+    Choosing and evaluations, and for the language model's the writing and the trainings too, failed ones included:
+    without them its later proposals would not be what they are.
 
     Args:
         journal_path: where the times lie; read for generations that were committed since the last count.
@@ -156,7 +165,15 @@ class OperatorSeconds:
         self._run_id = run_id
         self._versions = tuple(oracle_versions)
         self._generations = 0  # counted so far
-        self._seconds: dict[str, float] = {}
+        self._seconds: Counter[str] = Counter()
+        self._leaders: Counter[str] = Counter()
+        self.model_s = 0.0  # of writing and training alone, as far as they are counted
+        self.model_leaders = 0  # leaders that came of a reply
+
+    @property
+    def leaders(self) -> Mapping[str, int]:
+        """How often a new leader came from an operator, as far as that is counted."""
+        return dict(self._leaders)
 
     @property
     def spent(self) -> Mapping[str, float]:
@@ -173,10 +190,15 @@ class OperatorSeconds:
             return False
         with JournalReader(self._path) as reader:
             each = [reader.seconds.evaluating(self._run_id, v, start, end) for v in self._versions]
-            spent = {name: sum(e.get(name, 0.0) for e in each) for name in sorted(set().union(*each))}
+            each.append(reader.seconds.choosing(self._run_id, start, end))
+            leaders = reader.history.leaders(self._run_id, start, end)
             model_s = reader.seconds.writing(self._run_id, start, end)
             model_s += reader.seconds.training(self._run_id, start, end)
         self._generations = end
-        for operator, seconds in {**spent, "semantic": spent.get("semantic", 0.0) + model_s}.items():
-            self._seconds[operator] = self._seconds.get(operator, 0.0) + seconds
+        self.model_s += model_s
+        for spent in (*each, {"semantic": model_s}):
+            self._seconds.update(spent)
+        for (operator, of_request), count in leaders.items():
+            self._leaders[operator] += count
+            self.model_leaders += count if of_request else 0
         return end < generation

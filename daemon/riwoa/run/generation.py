@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from structlog.contextvars import bind_contextvars
 from riwoa.errors import OracleError
 from riwoa.patience import patiently
 from riwoa.run.candidate import Candidate
+from riwoa.run.choice_time import ChoiceTime
 from riwoa.run.evaluations import EvaluationOutcome, EvaluationRequest, EvaluationRound, Evaluations
 from riwoa.run.existing import Existing
 from riwoa.run.history import History, Identity
@@ -46,6 +48,7 @@ class GenerationRunner:
 
     Attributes:
         barren: generations in a row, up to the last, in which everything failed.
+        choice_time: what it takes to choose what is asked.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class GenerationRunner:
         under_way: UnderWay,
     ) -> None:
         self.barren = 0
+        self.choice_time = ChoiceTime()
         self._under_way = under_way
         self._journal = journal
         self._task = task
@@ -100,7 +104,8 @@ class GenerationRunner:
         state = driver.strategy.snapshot() | (self._under_way.snapshot() if phase.asynchronous else {})
         inputs |= arrivals.inputs
         commit = Commit(generation, phase.name, individuals, joined, inputs, state, shares, started_s)
-        await self._ledger.commit(commit, verdicts.rejected, verdicts.entries, events)
+        timed = self.choice_time.due(self._journal.run_id, generation)
+        await self._ledger.commit(commit, verdicts, [*events, *timed])
         await proposals.committed(generation, individuals, joined, verdicts)
         self._existing.committed(individuals, objective)
 
@@ -135,7 +140,9 @@ class GenerationRunner:
         driver, proposals = phase.driver, phase.proposals
         generation = driver.strategy.generation
         suggested = await proposals.suggestions(generation)
+        begun_s = time.monotonic()
         asked = await asyncio.to_thread(driver.ask, free, under_way, suggested)  # may draw and screen many children
+        self.choice_time.took(time.monotonic() - begun_s, [p.operator for p in asked])
         await self._recall(p.parent for p in asked)
         target_ms = self._task.prompt_target_ms(self._history.objective.latency_target_ms)
         for_replies = None if free is None else free - len(asked)

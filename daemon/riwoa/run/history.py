@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from riwoa.run.credit import Tally, tallies_from_json
 from riwoa.run.limits import ReachedRanges
+from riwoa.run.model_credit import ModelCredit, credit_from_json
 from riwoa.run.scan import Scanned
 from riwoa.search.base import Leader
 from riwoa.search.codec import Codec
@@ -104,6 +105,7 @@ class History:
         self.counters: Counter[str] = Counter()
         self.tallies: dict[str, Tally] = {}  # by operator
         self.prompts: dict[str, tuple[int, int]] = {}  # by strategy of prompt (``riwoa.run.prompt_choice``)
+        self.model = ModelCredit()
         self.archive = ParetoArchive()
         self.digest = ""
         self.best: Best | None = None
@@ -141,6 +143,7 @@ class History:
         self.counters = Counter({name: count for name, count in counters.items() if isinstance(count, int)})
         self.tallies = tallies_from_json(counters.get("operators", {}))
         self.prompts = {name: (joined, won) for name, (joined, won) in counters.get("prompts", {}).items()}
+        self.model = credit_from_json(counters.get("model", {}))
         self.digest = digest
         while len(self._metrics) > KEPT:
             self._metrics.popitem(last=False)

@@ -15,15 +15,15 @@ from riwoa.run.credit import Child, tallied, tallies_to_json
 from riwoa.run.evaluations import EvaluationOutcome
 from riwoa.run.history import History, genotype_of, pack_state
 from riwoa.run.journal import RunJournal
+from riwoa.run.model_credit import credit_to_json
 from riwoa.run.prompt_choice import tallied_prompts
-from riwoa.run.replies import JoinedReplies
+from riwoa.run.replies import JoinedReplies, Verdicts
 from riwoa.run.task import SearchTask
 from riwoa.search.base import Outcome, Snapshot
 from riwoa.search.driver import Evaluated, Prediction
 from riwoa.search.fitness import Objective
 from riwoa_storage.events import ConfigRefused, Event
 from riwoa_storage.records import (
-    BufferEntryRecord,
     ConfigRevisionRecord,
     GenerationRecord,
     IndividualRecord,
@@ -120,20 +120,18 @@ class Ledger:
     async def commit(
         self,
         c: Commit,
-        rejected: Mapping[str, str],
-        entries: Sequence[BufferEntryRecord],
+        verdicts: Verdicts,
         events: Sequence[Event],
     ) -> None:
         """Make a generation durable, in one transaction, and stand on it.
 
         Args:
             c: the generation.
-            rejected: why each joined reply is no success, by "generation/slot" of its request.
-            entries: the successes.
+            verdicts: on the replies that joined it.
             events: to be stored with it.
         """
-        record = self._record(c, rejected)
-        digest = await self._journal.writer.commit_generation(record, buffer=entries, events=events)
+        record = self._record(c, verdicts)
+        digest = await self._journal.writer.commit_generation(record, buffer=verdicts.entries, events=events)
         self._history.committed(c.generation, record.counters, digest)
         leader, raised = self._history.best, self._history.objective.raised
         _log.info(
@@ -147,12 +145,15 @@ class Ledger:
             digest=digest[:12],
         )
 
-    def _record(self, c: Commit, rejected: Mapping[str, str]) -> GenerationRecord:
+    def _record(self, c: Commit, verdicts: Verdicts) -> GenerationRecord:
         failed = {str(i.slot): i.error for i in c.individuals if i.status == "failed"}
         children = [self._child(i) for i in c.individuals if i.parent is not None]
         tallies = tallied(self._history.tallies, children, {"semantic": len(c.joined.rejected)}, c.shares)
         won = {i.request_id for i in c.individuals if i.request_id is not None and self.won(i)}
         prompts = tallied_prompts(self._history.prompts, c.joined.prompts, won)
+        model = credit_to_json(self._history.model.later(verdicts.credit))
+        # JSON has no other keys than text.
+        rivals = {"rivals": {str(slot): of for slot, of in c.joined.rivals.items()}} if c.joined.rivals else {}
         leader = self._history.best
         return GenerationRecord(
             run_id=self._journal.run_id,
@@ -164,10 +165,11 @@ class Ledger:
                 **self._counters(c.individuals, c.joined),
                 "operators": tallies_to_json(tallies),
                 **({"prompts": prompts} if prompts else {}),
+                **({"model": model} if model else {}),
                 **self._hypervolume(),
             },
             leader=leader.to_json() if leader is not None else None,
-            inputs={"failed": failed, "rejected": dict(rejected), **c.inputs},
+            inputs={"failed": failed, "rejected": dict(verdicts.rejected), **rivals, **c.inputs},
             individuals=tuple(c.individuals),
             joined_requests=c.joined.request_ids,
             duration_s=time.monotonic() - c.started_s,

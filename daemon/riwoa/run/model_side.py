@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.reload import Reloader
 from riwoa.run.comparisons import Comparisons
+from riwoa.run.greedy import GreedyRule
 from riwoa.run.history import History
 from riwoa.run.journal import RunJournal
 from riwoa.run.lora_schedule import LoraSchedule
@@ -90,4 +91,9 @@ def proposals_of(
         slots = SemanticSlots(journal, outbox, composer, codec, known, config)
         return SlotProposals(journal, slots, composer, learning, history, reloader)
     parents = UniformParents(config.run.seed)
-    return PoolProposals(journal, outbox, pool, learning, history, reloader, codec, parents)
+    greedy = GreedyRule(
+        task.space,
+        lambda architecture: task.known_load(history.objective)(architecture),
+        lambda: history.objective.limit,
+    )
+    return PoolProposals(journal, outbox, pool, learning, history, reloader, parents, greedy)

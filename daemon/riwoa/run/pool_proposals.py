@@ -16,9 +16,11 @@ from riwoa.log import get_logger
 from riwoa.patience import patiently
 from riwoa.run.candidate import Candidate, candidate
 from riwoa.run.credit import Tally
+from riwoa.run.greedy import GreedyRule
 from riwoa.run.history import History, Identity, genotype_of
 from riwoa.run.journal import RunJournal
 from riwoa.run.lora_schedule import LoraSchedule
+from riwoa.run.model_credit import ModelCredit
 from riwoa.run.outbox import Outbox
 from riwoa.run.parents import ParentChoice
 from riwoa.run.pool_requests import PoolComposer, read_patches
@@ -27,7 +29,6 @@ from riwoa.run.proposals import Asking, Begin, TrainingFailure
 from riwoa.run.replies import NOT_BETTER, NOT_EVALUATED, Answer, JoinedReplies, Verdicts, Won, success
 from riwoa.run.strategy import scheduled_generations
 from riwoa.search.base import Elite, Proposal, Suggestion
-from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray
 from riwoa_storage.digest import relative_request_id
 from riwoa_storage.reader import JournalReader
@@ -50,7 +51,7 @@ class _Read:
     """What the replies that joined came to."""
 
     joined: JoinedReplies = field(default_factory=lambda: JoinedReplies(patches=0))
-    answers: Mapping[str, Answer] = field(default_factory=dict)  # by architecture key
+    answers: Mapping[str, Answer] = field(default_factory=dict)  # by architecture key, in the order of the suggestions
     unusable: Mapping[str, str] = field(default_factory=dict)  # request id -> reason
 
 
@@ -64,8 +65,8 @@ class PoolProposals:
         learning: trains the model.
         history: what the run has committed.
         reloader: the configuration in force.
-        codec: of the run's space and seed.
         parents: chooses of whom to ask.
+        greedy: what a model is to do better than.
     """
 
     def __init__(
@@ -76,8 +77,8 @@ class PoolProposals:
         learning: LoraSchedule,
         history: History,
         reloader: Reloader,
-        codec: Codec,
         parents: ParentChoice,
+        greedy: GreedyRule,
     ) -> None:
         self.learning = learning
         self._journal = journal
@@ -85,8 +86,9 @@ class PoolProposals:
         self._composer = composer
         self._history = history
         self._reloader = reloader
-        self._codec = codec
+        self._codec = composer.codec
         self._parents = parents
+        self._greedy = greedy
         self._due: dict[int, list[_Asked]] = {}  # by the generation that they join
         self._read = _Read()  # what joins the generation under way
 
@@ -142,12 +144,16 @@ class PoolProposals:
         elites = self._whom(asking)
         if elites:
             await self._ask(asking, elites)
-        return found, self._read.joined
+        rivals = {p.slot: p.rival_of for p in asking.proposals if p.rival_of is not None}
+        return found, replace(self._read.joined, rivals=rivals)
 
     def _candidate(self, p: Proposal) -> Candidate:
+        """A candidate; the reply's, where it is one of its patches or descends from one."""
         found = candidate(self._codec, p)
-        answer = self._read.answers.get(found.key) if p.operator == "semantic" else None
-        return found if answer is None else replace(found, request_id=answer.request.request_id)
+        if p.suggested is None:
+            return found
+        answer = list(self._read.answers.values())[p.suggested]
+        return replace(found, request_id=answer.request.request_id)
 
     def _whom(self, asking: Asking) -> Sequence[Elite]:
         """Of whom a reply could be chosen from; nobody where none would join, or the model is being trained."""
@@ -200,18 +206,53 @@ class PoolProposals:
             for request_id, theirs in chosen.items()
             if (reason := self._rejection(request_id, theirs, won)) is not None
         }
-        winners = [max(filter(won, theirs), key=_fitness) for theirs in chosen.values() if any(map(won, theirs))]
-        entries = [self._success(generation, i) for i in winners]
-        return Verdicts(rejected, [entry for entry in entries if entry is not None])
+        written = [[i for i in theirs if self._is_written(i) and won(i)] for theirs in chosen.values()]
+        entries = [self._success(generation, max(theirs, key=_fitness)) for theirs in written if theirs]
+        credit = self._credit(individuals, joined, won)
+        return Verdicts(rejected, [entry for entry in entries if entry is not None], credit)
+
+    def _is_written(self, i: IndividualRecord) -> bool:
+        """Whether it is a patch as it was written, and not what one led to."""
+        return i.operator == "semantic" and i.architecture_key in self._read.answers
+
+    def _credit(self, individuals: Sequence[IndividualRecord], joined: JoinedReplies, won: Won) -> ModelCredit:
+        """What the generation adds."""
+        theirs = [i for i in individuals if i.request_id is not None]
+        picked = [i for i in theirs if i.operator == "semantic"]
+        led_to = [i for i in theirs if i.operator != "semantic"]
+        greedy = [found for i in picked if (found := self._is_greedy(i)) is not None]
+        by_slot = {i.slot: i.fitness for i in individuals}
+        pairs = [(by_slot[of], by_slot[slot]) for slot, of in joined.rivals.items()]
+        gains = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
+        return ModelCredit(
+            patches=joined.patches or 0,
+            picked=len(picked),
+            led_to=len(led_to),
+            picked_won=sum(map(won, picked)),
+            led_to_won=sum(map(won, led_to)),
+            judged=len(greedy),
+            greedy=sum(greedy),
+            pairs=len(gains),
+            gain=sum(gains),
+            gain_squares=sum(gain**2 for gain in gains),
+        )
+
+    def _is_greedy(self, i: IndividualRecord) -> bool | None:
+        """Whether the greedy rule would have written it, too, among as many patches; None where the rule is silent."""
+        answer = self._read.answers.get(i.architecture_key)
+        if answer is None:
+            return None
+        patches = self._greedy.patches(answer.request, answer.request.parameters["samples"])
+        return dict(answer.patch) in patches if patches else None
 
     def _rejection(self, request_id: str, chosen: Sequence[IndividualRecord], won: Won) -> str | None:
-        """Why a reply brought nothing; None where one of its patches won."""
+        """Why a reply brought nothing; None where one of its patches won, or what one led to."""
         reason = self._read.unusable.get(request_id)
         if reason is not None:
             return reason
         if not chosen:
             written = sum(a.request.request_id == request_id for a in self._read.answers.values())
-            return f"none of its {written} patches was chosen"
+            return f"none of its {written} patches was chosen, and nothing that they led to"
         if any(map(won, chosen)):
             return None
         return NOT_EVALUATED if all(i.status == "failed" for i in chosen) else NOT_BETTER

@@ -55,7 +55,7 @@ class PoolComposer:
 
     def __init__(self, composer: RequestComposer, codec: Codec, beliefs: Beliefs | None, patches: int) -> None:
         self.composer = composer
-        self._codec = codec
+        self.codec = self._codec = codec
         self._beliefs = beliefs
         self._patches = patches
 

@@ -137,7 +137,7 @@ class _Prediction:
         pool = self._pool(indices, values, within, reach)
         nobody = np.empty(0, dtype=np.uint64)
         expected = _Climb(lambda means, deviations: means)
-        found = self._joint.choose(pool, 1, nobody, self._process, expected, self._draws("expected"))
+        found = self._joint.choose(pool, 1, nobody, self._process, expected, self._draws("expected")).pool
         if not len(found):
             return None
         chosen = self._space.canonical(found.raw)

@@ -10,6 +10,7 @@ from typing import Any
 from riwoa.cognition.parse import PatchError, parse_patch, split_thinking
 from riwoa.cognition.protocol import CLOSING, Choice
 from riwoa.run.candidate import Candidate
+from riwoa.run.model_credit import ModelCredit
 from riwoa.search.space import Space
 from riwoa_storage.digest import relative_request_id
 from riwoa_storage.records import BufferEntryRecord, IndividualRecord, ReplyRecord, RequestRecord
@@ -39,6 +40,7 @@ class JoinedReplies:
     parents: Mapping[str, Mapping[str, Choice]] = field(default_factory=dict)  # of written replies' requests
     patches: int | None = None  # that joined a pool; None where replies are candidates of their own
     prompts: Mapping[str, str] = field(default_factory=dict)  # strategies of a pool's requests, by request id
+    rivals: Mapping[int, int] = field(default_factory=dict)  # slots that stand for no model -> of what they stand for
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Verdicts:
 
     rejected: Mapping[str, str] = field(default_factory=dict)
     entries: Sequence[BufferEntryRecord] = ()  # the successes
+    credit: ModelCredit = field(default_factory=ModelCredit)  # what the search made of a pool's patches
 
 
 def read_reply(space: Space, request: RequestRecord, reply: ReplyRecord) -> Answer:

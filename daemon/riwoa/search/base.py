@@ -63,7 +63,8 @@ class Proposal:
 
     ``genotype`` has shape (D,). ``parent`` names the individual it derives from; for a "semantic" or "placebo" proposal
     ``parent_genotype`` is that individual's raw vector, to be patched, and ``genotype`` what to fall back to, made by
-    the operator ``fallback``.
+    the operator ``fallback``. ``suggested`` says which of the suggestions it is or descends from; ``rival_of`` is the
+    slot of such a one, beside which this is evaluated to learn what would have been asked in its place.
     """
 
     slot: int
@@ -72,6 +73,8 @@ class Proposal:
     parent: Identity | None
     parent_genotype: FloatArray | None = None
     fallback: str = "spiral"
+    suggested: int | None = None
+    rival_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,13 @@ class SearchParameters:
     p_semantic: float = parameter(0.0, "share of attacks handed to the language model", least=0, most=1)
     placebo_share: float = parameter(0.1, "share of those handed to a uniform sample of its grammar", least=0, most=1)
     asynchronous: bool = parameter(False, "told of each candidate as it arrives, and asked for another in its place")
+    first_share: float = parameter(0.0, "share of the first evaluations that suggestions take", least=0, most=1)
+    counterfactual_share: float = parameter(
+        0.05,
+        "share of what is asked of suggestions beside which the next is what would have been asked without them",
+        least=0,
+        most=1,
+    )
 
     def __post_init__(self) -> None:
         """Refuse numbers out of bounds.

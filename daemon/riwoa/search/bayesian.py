@@ -31,7 +31,7 @@ from riwoa.search.base import (
 from riwoa.search.fitness import Objective
 from riwoa.search.improvement import BestImprovement, FrontImprovement
 from riwoa.search.joint import Acquisition, JointChoice
-from riwoa.search.pool import Pool, Variation
+from riwoa.search.pool import SUGGESTED, Pool, Variation
 from riwoa.search.rng import generator
 from riwoa.search.seen import Hashes, SeenPhenotypes
 from riwoa.search.space import IntArray, Space
@@ -41,7 +41,6 @@ UNIFORM, MUTANTS, CROSSINGS = 50, 150, 75  # architectures to choose from
 MOST_DRAWN = 4_000  # uniform architectures looked through for those within a limit
 MOST_STEPPED = 20  # of them are stepped to within it where too few are
 LEAST_FIRST, MOST_FIRST = 5, 200
-_SUGGESTED = -2  # and below: the parents' rows of suggestions
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ class BayesianSearch(PopulationStrategy):
         self._seen = SeenPhenotypes(space)
         self._variation = Variation(space)
         self._joint = JointChoice(space, self._seen, self._excess)
+        self._rivals: Mapping[int, int] = {}  # of what is asked, by slot, the slots beside which they are
         # Those told last that failed, one after the other: uniform ones in between find back from beyond the border.
         self._failures = 0
         self._credit = PoolCredit.none()
@@ -97,7 +97,8 @@ class BayesianSearch(PopulationStrategy):
             return ()
         known = max(len(self._seen.hashes), 0 if self.posterior is None else self.posterior.count)
         told_a_generation = 1 if self.params.asynchronous else self.params.offspring
-        if not len(self._best) or known + (joining - self.generation) * told_a_generation < self._first:
+        is_known = known + (joining - self.generation) * told_a_generation >= self._first
+        if not len(self._best) or not (is_known or self.params.first_share):
             return ()
         order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)[:ELITES]
         return [Elite(self.origin(int(row)), self.population.genotype[row].copy()) for row in order]
@@ -106,14 +107,21 @@ class BayesianSearch(PopulationStrategy):
         pool = self._chosen()
         genotypes = self.codec.encode(pool.raw)
         return [
-            Proposal(slot, str(pool.operators[slot]), genotype, self._parent(row))
+            Proposal(
+                slot,
+                str(pool.operators[slot]),
+                genotype,
+                self._parent(row),
+                suggested=SUGGESTED - row if row <= SUGGESTED else None,
+                rival_of=self._rivals.get(slot),
+            )
             for slot, (genotype, row) in enumerate(zip(genotypes, pool.parents.tolist(), strict=True))
         ]
 
     def _parent(self, row: int) -> Identity | None:
         """Whom a row of the pool names as parent: a member, a suggestion's, or nobody."""
-        if row <= _SUGGESTED:
-            return self._suggestions[_SUGGESTED - row].parent
+        if row <= SUGGESTED:
+            return self._suggestions[SUGGESTED - row].parent
         return self.origin(row) if row >= 0 else None
 
     def _suggested(self) -> Pool:
@@ -121,21 +129,26 @@ class BayesianSearch(PopulationStrategy):
         genotypes = [s.genotype for s in self._suggestions]
         raw = self.codec.raw_indices(np.stack(genotypes)) if genotypes else np.empty((0, len(self.space)), np.int64)
         operators = np.array([s.operator for s in self._suggestions], dtype=np.str_)
-        return Pool(raw, _SUGGESTED - np.arange(len(raw)), operators)
+        return Pool(raw, SUGGESTED - np.arange(len(raw)), operators)
 
     def _chosen(self) -> Pool:
         """What to ask: uniform architectures at first, then the most promising."""
+        self._rivals = {}
         count, posterior = self._room, self.posterior
         taken = np.concatenate((self._seen.hashes, self._seen.hash(self._under_way)))
         unknown = posterior is None or not len(self._best) or posterior.count < self._first
         if posterior is None or unknown or self._failed:
-            return self._uniform(count, taken)
+            first = self._first_suggested(count, taken)
+            if len(first):
+                taken = np.concatenate((taken, self._seen.hash(self.space.canonical(first.raw))))
+            return first if len(first) == count else self._uniform(count - len(first), taken).join(first)
         acquisition = self._acquisition(posterior)
         for row in self._under_way[:, None]:
             acquisition, posterior = acquisition.believing(posterior, row), posterior.believe(row)
         # Last: what other operators made, too, is theirs.
         pool = self._pool().join(self._suggested())
-        found = self._joint.choose(pool, count, taken, posterior, acquisition, self._draws())
+        asked = self._joint.choose(pool, count, taken, posterior, acquisition, self._draws(), self._rival_draws)
+        found, self._rivals = asked.pool, asked.rivals
         if len(found) == count:
             return found
         # Nothing new is within reach: what was met before costs nothing.
@@ -165,6 +178,26 @@ class BayesianSearch(PopulationStrategy):
 
     def _draws(self) -> Iterator[np.random.Generator]:
         return (generator(self.seed, self.generation, "gp.children", n) for n in itertools.count())
+
+    def _rival_draws(self, slot: int) -> Iterator[np.random.Generator] | None:
+        """Streams for what a slot would have asked without suggestions, in a share of the cases."""
+        # Asynchronously one is asked at a time, and what is told together was not chosen together.
+        share = 0.0 if self.params.asynchronous else self.params.counterfactual_share
+        if generator(self.seed, self.generation, "gp.counterfactual", slot).random() >= share:
+            return None
+        return (generator(self.seed, self.generation, f"gp.rival.{slot}", n) for n in itertools.count())
+
+    def _first_suggested(self, count: int, taken: Hashes) -> Pool:
+        """Suggestions in the places of some of the first, uniform ones: nobody knows yet which promise most."""
+        pool, share = self._suggested(), self.params.first_share
+        if not len(pool) or not share or self._failed:
+            return pool.take([])
+        draw = generator(self.seed, self.generation, "gp.first")
+        most = int(share * count + draw.random())
+        pool = pool.take(draw.permutation(len(pool)))
+        canonical = self.space.canonical(pool.raw)
+        new = ~np.isin(self._seen.hash(canonical), taken)
+        return pool.take([i for i in np.flatnonzero(new) if self._excess(canonical[[i]])[0] == 0.0][:most])
 
     def _uniform(self, count: int, taken: Hashes) -> Pool:
         """Uniform architectures, new and within the limit as far as a number of draws finds them."""

@@ -9,12 +9,19 @@ Measured on OFA's predictor within 25 ms, mean best after 300 queries: 81.3 by c
 rounds (two seeds each). Twice as many rounds of nearly twice as many children were no better: they find out where the
 surrogate is wrong. A pool twice as large and a second round for the later ones took half as long again and changed
 nothing that eight seeds at each of four limits, and 32 of six tables, could tell.
+
+Five rounds of children outbid whatever stands in the pool as it is written, so a suggestion counts by what it leads to:
+in each round of the first choice the most promising few that come of suggestions have children, whatever else is there;
+which of all is asked, promise decides. Measured on OFA's predictor within 25 ms, 16 patches in the pool of every
+generation, a clairvoyant's or random pairs (eight seeds each, 250 queries): with children in the first round alone 30
+of 3,264 candidates came of patches, and 12 beat their parents; in all rounds 204, and 127. The best of a search gains
+0.13 ± 0.06 points by it after 100 queries, and -0.03 ± 0.06 after 250.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +36,10 @@ from riwoa.search.space import IntArray, Space
 ROUNDS, LATER_ROUNDS = 5, 1  # of children, for the first that is asked and for each after it
 WIDTH, CHILDREN = 20, 150  # of the most promising, and how many children they have together a round
 CROSSED = CHILDREN // 4  # of these by crossing, the others by mutation
+FAIR = 5  # that come of suggestions and have children in the first choice, however little they promise
 MOST_LOOKED = 10  # times WIDTH so many are looked through for those within the limit
+
+Draws = Iterator[np.random.Generator]
 
 
 class Acquisition(Protocol):
@@ -42,6 +52,19 @@ class Acquisition(Protocol):
     def believing(self, posterior: Posterior, indices: IntArray) -> Acquisition:
         """What the next is chosen by, once an architecture (1, G) is and counts as what is expected of it."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is asked together.
+
+    Attributes:
+        pool: of it, in the order in which it was chosen.
+        rivals: places in it of what would have been chosen instead of something that came of a suggestion -> its place.
+    """
+
+    pool: Pool
+    rivals: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +104,9 @@ class JointChoice:
         taken: Hashes,
         posterior: Posterior,
         acquisition: Acquisition,
-        draws: Iterator[np.random.Generator],
-    ) -> Pool:
+        draws: Draws,
+        rival_draws: Callable[[int], Draws | None] = lambda place: None,
+    ) -> Chosen:
         """At most ``count`` of the pool and its descendants; fewer where nothing new is within reach and the limit.
 
         Args:
@@ -92,25 +116,58 @@ class JointChoice:
             posterior: what is believed.
             acquisition: what an architecture promises.
             draws: a stream a round.
+            rival_draws: streams for what would be chosen in the place of what came of a suggestion, had nobody
+                suggested anything; by its place among the chosen, None where that is not asked, too.
         """
         chosen: list[Pool] = []
-        for n in range(count):
-            found = self._ranked(_Ranked.unknown(pool), taken, posterior, acquisition)
-            for _ in range(LATER_ROUNDS if n else ROUNDS):
-                both = found.join(self._children(found.pool, next(draws)))
-                found = self._ranked(both, taken, posterior, acquisition)
-            if not len(found.pool):
+        rivals: dict[int, int] = {}
+        own = pool.take(np.flatnonzero(~pool.suggested))
+        while len(chosen) < count:
+            place = len(chosen)
+            found = self._met(pool, taken, posterior, acquisition, draws, is_first=not chosen)
+            if not len(found):
                 break
-            one = found.pool.take([0])
-            chosen.append(one)
-            canonical = self._space.canonical(one.raw)
-            taken = np.concatenate((taken, self._seen.hash(canonical)))
-            acquisition = acquisition.believing(posterior, canonical)
-            posterior, pool = posterior.believe(canonical), found.pool
-        return chosen[0].join(*chosen[1:]) if chosen else pool.take([])
+            picked = [found.take([0])]
+            if picked[0].suggested[0] and place + 1 < count and (streams := rival_draws(place)) is not None:
+                others = np.concatenate((taken, self._seen.hash(self._space.canonical(picked[0].raw))))
+                met = self._met(own, others, posterior, acquisition, streams, is_first=True)
+                if len(met):
+                    picked.append(met.take([0]))
+                    rivals[place + 1] = place
+            for one in picked:
+                chosen.append(one)
+                canonical = self._space.canonical(one.raw)
+                taken = np.concatenate((taken, self._seen.hash(canonical)))
+                acquisition = acquisition.believing(posterior, canonical)
+                posterior = posterior.believe(canonical)
+            pool = found
+        return Chosen(chosen[0].join(*chosen[1:]) if chosen else pool.take([]), rivals)
 
-    def _ranked(self, known: _Ranked, taken: Hashes, posterior: Posterior, acquisition: Acquisition) -> _Ranked:
-        """The ``WIDTH`` most promising that are different, new and within the limit. A promise of NaN is asked for."""
+    def _met(
+        self,
+        pool: Pool,
+        taken: Hashes,
+        posterior: Posterior,
+        acquisition: Acquisition,
+        draws: Draws,
+        *,
+        is_first: bool,
+    ) -> Pool:
+        """The most promising of a pool, and of what rounds of children lead to from it; first the most."""
+        rounds, fair = (ROUNDS, FAIR) if is_first else (LATER_ROUNDS, 0)
+        found = self._ranked(_Ranked.unknown(pool), taken, posterior, acquisition, fair)
+        for left in reversed(range(rounds)):
+            both = found.join(self._children(found.pool, next(draws)))
+            found = self._ranked(both, taken, posterior, acquisition, fair if left else 0)
+        return found.pool
+
+    def _ranked(
+        self, known: _Ranked, taken: Hashes, posterior: Posterior, acquisition: Acquisition, fair: int = 0
+    ) -> _Ranked:
+        """The ``WIDTH`` most promising that are different, new and within the limit. A promise of NaN is asked for.
+
+        ``fair``: so many of the most promising that come of suggestions are among them in any case.
+        """
         canonical = self._space.canonical(known.pool.raw)
         hashes = self._seen.hash(canonical)
         _, first = np.unique(hashes, return_index=True)
@@ -121,10 +178,20 @@ class JointChoice:
         if new.any():
             asked = canonical[rows[new]]
             promise[new] = acquisition.promise(posterior, asked) + posterior.log_success(asked)
-        order = np.argsort(-np.round(promise, 9), kind="stable")[: MOST_LOOKED * WIDTH]
+        ranking = np.argsort(-np.round(promise, 9), kind="stable")
+        order = ranking[: MOST_LOOKED * WIDTH]
+
         # Loads are asked for one at a time, of those that may be kept: a table of 46 genes takes a while to sum.
-        within = (i for i in order if not new[i] or self._excess(canonical[rows[[i]]])[0] == 0.0)
-        kept = list(itertools.islice(within, WIDTH))
+        def is_within(i: int) -> bool:
+            return not new[i] or bool(self._excess(canonical[rows[[i]]])[0] == 0.0)
+
+        kept = list(itertools.islice(filter(is_within, order.tolist()), WIDTH))
+        if fair and known.pool.suggested.any():
+            suggested = known.pool.suggested[rows]
+            guests = list(itertools.islice(filter(is_within, ranking[suggested[ranking]].tolist()), fair))
+            hosts = [i for i in kept if i not in guests][: WIDTH - len(guests)]
+            both = {*guests, *hosts}
+            kept = [i for i in ranking.tolist() if i in both]
         return _Ranked(known.pool.take(rows[kept]), promise[kept])
 
     def _children(self, parents: Pool, draw: np.random.Generator) -> Pool:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from riwoa.search.fitness import FloatArray
+from riwoa.search.fitness import BoolArray, FloatArray
 from riwoa.search.space import IntArray, Space
 
 Excess = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> by how much a limit is exceeded, (n,)
+SUGGESTED = -2  # and below: the parents' rows of suggestions, and of what descends from them
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,11 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.raw)
+
+    @property
+    def suggested(self) -> BoolArray:
+        """Whether each is a suggestion, or descends from one by its first parent, (n,)."""
+        return np.asarray(self.parents <= SUGGESTED)
 
     def take(self, rows: npt.ArrayLike) -> Pool:
         """Those at some rows, in that order."""

@@ -182,6 +182,7 @@ class RotationInvariantWhale(BayesianSearch):
         def promise(indices: IntArray) -> FloatArray:
             return acquisition.promise(posterior, indices) + posterior.log_success(indices)
 
+        self._rivals = {slot: of for slot, of in self._rivals.items() if slot != len(chosen) - 1}
         return self._dreams.instead_of_last(chosen, elites, promise, draw)
 
     def _pool(self) -> Pool:

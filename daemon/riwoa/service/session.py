@@ -394,7 +394,7 @@ class Session:
         sources.time_left_s = conductor.time_left_s
         sources.leader = lambda: leader_view(conductor, latency_interval)
         sources.pareto = lambda: len(conductor.history.archive)
-        sources.proposals = lambda: proposals_view(conductor, search.proposal_queue)
+        sources.proposals = lambda: proposals_view(conductor, search.proposal_queue, seconds)
         sources.operators = lambda: operators_view(conductor, seconds)
         sources.screening = lambda: screening_view(conductor)
         sources.config = lambda: config_view(conductor, self._parts.reloader)

@@ -197,6 +197,24 @@ class ServerStatus(TypedDict, total=False):
     run_cost: float | None
 
 
+class PatchesStatus(TypedDict, total=False):
+    """What the search made of a pool's patches; gains are differences of fitness."""
+
+    joined: Required[int]  # different architectures
+    picked: Required[int]  # of them, as they were written
+    share_picked: Required[float]
+    picked_won: Required[int]  # fitter than their parents
+    led_to: Required[int]  # candidates that descend from patches by the search's own steps
+    led_to_won: Required[int]
+    greedy_share: float | None  # of the picked, those that the greedy rule would have written, too
+    pairs: Required[int]  # of what came of a patch and what would have been asked without it
+    gain: float | None  # mean of the pairs, None with fewer than two
+    gain_low: float | None  # 95 % interval
+    gain_high: float | None
+    seconds_a_pick: float | None  # of writing and training, a candidate that was picked or led to
+    leaders: int | None  # new leaders that came of patches
+
+
 class ProposalsStatus(TypedDict, total=False):
     """The language model and the queue of proposals in front of it."""
 
@@ -216,6 +234,7 @@ class ProposalsStatus(TypedDict, total=False):
     answered: Required[int]
     fallbacks: int | None
     successes: int | None
+    patches: PatchesStatus | None  # of a pool
     learning: LearningStatus | None
     server: ServerStatus | None  # of a language model on one
 
@@ -234,6 +253,7 @@ class OperatorStatus(TypedDict, total=False):
     share: float | None  # of the pool that was chosen from, its like included, where shares are learned
     seconds: float | None
     gain_per_s: float | None
+    leaders: int | None  # new leaders that came from it
 
 
 class ScreeningStatus(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -16,9 +17,10 @@ from riwoa.run.credit import OperatorSeconds, Tallies, credit_rows, tallies_from
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.limits import Range, journaled_objective, standings
 from riwoa.run.lora_schedule import LoraSchedule
+from riwoa.run.model_credit import ModelCredit
 from riwoa.run.phases import polish_budget
 from riwoa.run.provision import Provision
-from riwoa.run.strategy import candidates_a_generation, scheduled_generations
+from riwoa.run.strategy import scheduled_generations
 from riwoa.search.fitness import Objective
 from riwoa.service.governor import Governor
 from riwoa.service.limit_text import limits_view
@@ -32,6 +34,7 @@ from riwoa.service.status_object import (
     LeaderStatus,
     LearningStatus,
     OperatorStatus,
+    PatchesStatus,
     ProposalsStatus,
     RunStatus,
     ScreeningStatus,
@@ -126,7 +129,9 @@ def governor_view(governor: Governor) -> GovernorStatus:
     return {"holds": dict(governor.holds), "readings": asdict(governor.readings)}
 
 
-def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -> ProposalsStatus | None:
+def proposals_view(
+    conductor: Conductor, proposal_queue: ProposalQueue | None, seconds: OperatorSeconds | None = None
+) -> ProposalsStatus | None:
     """The language model and its queue; None where nobody writes proposals."""
     if proposal_queue is None:
         return None
@@ -149,6 +154,7 @@ def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -
         "answered": counters["replies"],
         "fallbacks": counters["fallbacks"],
         "successes": counters["successes"],
+        "patches": patches_view(conductor.history.model, seconds),
         "learning": learning_view(conductor.learning, conductor) if conductor.learning else None,
         "server": cast(ServerStatus, asdict(provider.server)) if provider.server is not None else None,
     }
@@ -156,8 +162,7 @@ def proposals_view(conductor: Conductor, proposal_queue: ProposalQueue | None) -
 
 def learning_view(learning: LoraSchedule, conductor: Conductor) -> LearningStatus:
     """The adapter in force and the trainings, and how many the whole search has room for."""
-    adapter, training, config = learning.in_force(conductor.generation), learning.under_way, conductor.config
-    possible = learning.trainings_possible(scheduled_generations(config), candidates_a_generation(config))
+    adapter, training = learning.in_force(conductor.generation), learning.under_way
     return {
         "adapter": adapter.sha256 if adapter else None,
         "since_generation": adapter.generation if adapter else None,
@@ -167,7 +172,7 @@ def learning_view(learning: LoraSchedule, conductor: Conductor) -> LearningStatu
         "unconsumed": learning.unconsumed[0],
         "lessons": learning.unconsumed[1],
         "train_after": learning.train_after,
-        "possible": possible,
+        "possible": conductor.trainings_possible,
         "swap": training.swap if training else None,
         "unusable": list(learning.unusable),
         "inherited": learning.inherited.words if learning.inherited else None,
@@ -183,11 +188,37 @@ def cognition_view(provision: Provision) -> CognitionStatus:
 
 def operators_view(conductor: Conductor, seconds: OperatorSeconds) -> dict[str, OperatorStatus]:
     """What each operator is worth so far."""
-    return _credit(conductor.history.tallies, seconds.spent)
+    spent = Counter(seconds.spent)
+    spent.update(conductor.choosing_s)
+    return _credit(conductor.history.tallies, spent, seconds.leaders)
 
 
-def _credit(tallies: Tallies, seconds: Mapping[str, float]) -> dict[str, OperatorStatus]:
-    return cast(dict[str, OperatorStatus], credit_rows(tallies, seconds))
+def _credit(
+    tallies: Tallies, seconds: Mapping[str, float], leaders: Mapping[str, int] | None = None
+) -> dict[str, OperatorStatus]:
+    return cast(dict[str, OperatorStatus], credit_rows(tallies, seconds, leaders))
+
+
+def patches_view(credit: ModelCredit, seconds: OperatorSeconds | None) -> PatchesStatus | None:
+    """What the search made of a pool's patches; None before the first joined. ``seconds``: None where nobody counts."""
+    if not credit.patches:
+        return None
+    chosen, against = credit.picked + credit.led_to, credit.against_rivals
+    return {
+        "joined": credit.patches,
+        "picked": credit.picked,
+        "share_picked": credit.picked / credit.patches,
+        "picked_won": credit.picked_won,
+        "led_to": credit.led_to,
+        "led_to_won": credit.led_to_won,
+        "greedy_share": credit.greedy / credit.judged if credit.judged else None,
+        "pairs": credit.pairs,
+        "gain": None if against is None else against.mean,
+        "gain_low": None if against is None else against.low,
+        "gain_high": None if against is None else against.high,
+        "seconds_a_pick": seconds.model_s / chosen if seconds is not None and chosen else None,
+        "leaders": None if seconds is None else seconds.model_leaders,
+    }
 
 
 def latency_view(drift: Drift, checked_unix_s: float) -> LatencyStatus:

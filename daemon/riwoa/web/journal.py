@@ -227,9 +227,10 @@ class Journal:
         sql = (
             "SELECT q.rowid, q.request_id, q.generation, q.slot, q.join_generation, q.model, q.adapter_sha256, "
             "q.prompt, a.status, a.text, a.reason, a.tokens, a.duration_s, a.created_unix_s, i.generation, i.slot, "
-            "i.fitness FROM requests AS q JOIN replies AS a USING (request_id) LEFT JOIN individuals AS i "
+            "max(i.fitness) FROM requests AS q JOIN replies AS a USING (request_id) LEFT JOIN individuals AS i "
             "ON i.run_id = q.run_id AND i.generation = q.join_generation AND i.request_id = q.request_id "
-            "WHERE q.run_id = ? AND q.rowid < ? ORDER BY q.rowid DESC LIMIT ?"
+            # Of several that came of a reply the best: SQLite takes the columns beside a max from its row.
+            "WHERE q.run_id = ? AND q.rowid < ? GROUP BY q.rowid ORDER BY q.rowid DESC LIMIT ?"
         )
         with self._connected() as db:
             rows = db.execute(sql, (run_id, before, limit + 1)).fetchall()
@@ -249,7 +250,8 @@ class Journal:
         before = 2**62 if cursor is None else cursor.number
         sql = (
             "SELECT event_id, run_id, generation, kind, payload, created_unix_s FROM events "
-            "WHERE event_id < ?1 AND (?2 IS NULL OR run_id = ?2) ORDER BY event_id DESC LIMIT ?3"
+            "WHERE event_id < ?1 AND (?2 IS NULL OR run_id = ?2) AND kind <> 'choice_timed' "  # numbers, and many
+            "ORDER BY event_id DESC LIMIT ?3"
         )
         with self._connected() as db:
             rows = db.execute(sql, (before, run_id, limit + 1)).fetchall()
