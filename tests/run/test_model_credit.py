@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from riwoa.ctl import main
 from riwoa.run.credit import OperatorSeconds
 from riwoa.run.greedy import GreedyRule
 from riwoa.run.model_credit import ModelCredit, credit_from_json, credit_to_json
-from riwoa.search import joint
+from riwoa.search import bayesian, joint, riwoa
 from riwoa.service.views import patches_view
 from riwoa.web.journal import Journal
 from riwoa_storage.reader import JournalReader
@@ -23,21 +24,28 @@ from riwoa_storage.records import GenerationRecord, IndividualRecord, RequestRec
 from tests.run.conduct import SPACE, conduct, gain_over_parent, latency_ms
 from tests.run.test_pool_proposals import POOL, SUPPORT, Clairvoyant, read
 
-# Patches take first places, and lead to what is chosen later; beside each of these goes what would have been chosen.
+# Beside all that comes of patches goes what would have been chosen without them.
 SETTINGS = (
     *POOL,
     "cognition.lag=1",
-    "cognition.first_share=0.5",
     "cognition.counterfactual_share=1.0",
-    "search.riwoa.first=30",
+    "search.riwoa.first=6",
+    "run.generations=20",
+    "run.seed=3",
+    "cognition.train=false",
 )
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_round() -> Iterator[None]:
-    """Five rounds of climbs lead far from any patch: with one, more of what is chosen comes of them."""
+def _few_others() -> Iterator[None]:
+    """Rounds of climbs from hundreds lead far from any patch: with fewer, more of what is chosen comes of patches."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(joint, "ROUNDS", 1)
+        for module, name, count in (
+            *((joint, name, count) for name, count in (("ROUNDS", 1), ("CHILDREN", 16), ("CROSSED", 4))),
+            *((bayesian, name, count) for name, count in (("UNIFORM", 10), ("MUTANTS", 10), ("CROSSINGS", 5))),
+            (riwoa, "MOVES", 1),
+        ):
+            patched.setattr(module, name, count)
         patched.setenv("PYTHONPATH", str(SUPPORT))
         patched.setenv("RIWOA_TEST_ORACLES", "1")
         yield
@@ -73,16 +81,9 @@ def test_what_descends_from_a_patch_is_its_replys_and_its_parent_is_the_evaluate
         assert i.parent == tuple(request.parameters["parent_at"])
 
 
-def test_patches_take_a_share_of_the_first_places(whole: tuple[Path, str]) -> None:
-    generations, _, _ = made(whole[0])
-    first = [[i.operator for i in g.individuals] for g in generations[:5]]
-    assert first[:3] == [["init"] * 6] * 3  # nobody is known yet; a reply that holds nothing
-    assert first[3:] == [["init"] * 3 + ["semantic"] * 3] * 2
-
-
 def test_beside_what_came_of_a_patch_another_is_evaluated_and_none_is_added(whole: tuple[Path, str]) -> None:
     generations, _, _ = made(whole[0])
-    assert [len(g.individuals) for g in generations] == [6] * 12
+    assert [len(g.individuals) for g in generations] == [6] * 20
     pairs = [(g, g.individuals[int(rival)], g.individuals[of]) for g in generations for rival, of in rivals(g)]
     assert len(pairs) >= 2
     for g, rival, theirs in pairs:
@@ -140,7 +141,7 @@ def test_a_reply_says_how_much_was_picked_and_led_to_and_why_nothing_came_of_it(
         request_id for request_id in won if replies[request_id].picked
     }  # but only what is written teaches
     none = [r.reason for r in replies.values() if r.reason is not None and not (r.picked or r.led_to)]
-    assert "none of its 11 patches was chosen, and nothing that they led to" in none
+    assert any(re.fullmatch(r"none of its \d+ patches was chosen, and nothing that they led to", r) for r in none)
     assert "not better than its parent" in {r.reason for r in replies.values() if r.led_to}
 
 
@@ -157,8 +158,9 @@ def test_a_reply_is_listed_once_with_the_best_that_came_of_it(
     assert [reply.request_id for reply in listed] == [*found][::-1]
     assert [reply.fitness for reply in listed] == [max(found[reply.request_id], default=None) for reply in listed]
     shutil.copy(whole[0], tmp_path / "journal.db")
-    assert main(["--state", str(tmp_path), "replies", "1/3/0"]) == 0
-    assert "; picked 3" in capsys.readouterr().out
+    written = [i.request_id for _, i in theirs if i.operator == "semantic"]
+    assert main(["--state", str(tmp_path), "replies", str(written[0])]) == 0
+    assert f"; picked {written.count(written[0])}" in capsys.readouterr().out
     led_to = next(i.request_id for _, i in theirs if i.operator == "climb")
     assert main(["--state", str(tmp_path), "replies", str(led_to)]) == 0
     assert "; led to 1" in " ".join(capsys.readouterr().out.split())

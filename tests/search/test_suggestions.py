@@ -126,21 +126,3 @@ def test_beside_what_a_suggestion_led_to_goes_what_would_have_been_asked_without
     assert (asked[0].genotype == plain[0].genotype).all()  # what is picked is picked anyway
     half = [suggesting(begun(RARE, counterfactual_share=share))[1].rival_of for share in (0.0, 0.5, 1.0)]
     assert half in ([None, None, 0], [None, 0, 0])  # a draw of the seed
-
-
-def test_suggestions_take_a_share_of_the_first_where_that_is_wanted() -> None:
-    for share, count in ((0.0, 0), (0.67, 2), (1.0, 3)):
-        params = RiwoaParameters(population=8, offspring=3, generations=9, first=30, first_share=share)
-        strategy = RotationInvariantWhale(SPACE, Objective(None), 0, params)
-        first = strategy.ask()
-        assert strategy.elites(1) == ()  # nobody is known
-        strategy.tell([Outcome(p.slot, p.operator, p.genotype, 0.1 * p.slot, 1.0, None) for p in first])
-        assert len(strategy.elites(2)) == (3 if share else 0)
-        children = [strategy.codec.patch(first[0].genotype, {"g0": i}) for i in range(3, 9)]
-        strategy.suggest([Suggestion(g, (0, 0)) for g in (first[1].genotype, *children)])
-        asked = strategy.ask()
-        theirs = [p for p in asked if p.operator == "semantic"]
-        assert len(asked) == 3
-        assert len(theirs) in (count, count + (share == 0.67))
-        assert all(p.parent == (0, 0) and p.suggested for p in theirs)  # the first of them was evaluated before
-        assert len({strategy.codec.decode(p.genotype[None, :])[0].tobytes() for p in asked}) == 3

@@ -401,11 +401,6 @@ class Cognition(Choosing):
     patches: Annotated[int, Field(ge=1, le=256)] = Field(
         16, description="patches a request for a pool, drawn in one batch from one prompt"
     )
-    first_share: Share = Field(
-        0.0,
-        description="of a pool: share of the first evaluations that patches of the best so far take, while too little "
-        "is known to choose by",
-    )
     counterfactual_share: Share = Field(
         0.05,
         description="of a pool: share of the candidates that came of patches beside which the next is what would have "

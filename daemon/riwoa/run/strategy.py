@@ -63,7 +63,7 @@ def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
     strategy = strategy_named(search.strategy)
     given: dict[str, Any] = search.model_dump() | (search.settings.model_dump() if search.settings is not None else {})
     given |= {"generations": config.run.generations, "p_semantic": p_semantic}
-    given |= {name: getattr(config.cognition, name) for name in ("first_share", "counterfactual_share")}
+    given |= {"counterfactual_share": config.cognition.counterfactual_share}
     with strategy.blamed("take its parameters"):
         known = {field.name for field in dataclasses.fields(strategy.value.parameters)}
         return strategy.value.parameters(**{name: value for name, value in given.items() if name in known})

@@ -144,7 +144,6 @@ class SearchParameters:
     p_semantic: float = parameter(0.0, "share of attacks handed to the language model", least=0, most=1)
     placebo_share: float = parameter(0.1, "share of those handed to a uniform sample of its grammar", least=0, most=1)
     asynchronous: bool = parameter(False, "told of each candidate as it arrives, and asked for another in its place")
-    first_share: float = parameter(0.0, "share of the first evaluations that suggestions take", least=0, most=1)
     counterfactual_share: float = parameter(
         0.05,
         "share of what is asked of suggestions beside which the next is what would have been asked without them",

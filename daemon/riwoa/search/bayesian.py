@@ -97,8 +97,7 @@ class BayesianSearch(PopulationStrategy):
             return ()
         known = max(len(self._seen.hashes), 0 if self.posterior is None else self.posterior.count)
         told_a_generation = 1 if self.params.asynchronous else self.params.offspring
-        is_known = known + (joining - self.generation) * told_a_generation >= self._first
-        if not len(self._best) or not (is_known or self.params.first_share):
+        if not len(self._best) or known + (joining - self.generation) * told_a_generation < self._first:
             return ()
         order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)[:ELITES]
         return [Elite(self.origin(int(row)), self.population.genotype[row].copy()) for row in order]
@@ -138,10 +137,7 @@ class BayesianSearch(PopulationStrategy):
         taken = np.concatenate((self._seen.hashes, self._seen.hash(self._under_way)))
         unknown = posterior is None or not len(self._best) or posterior.count < self._first
         if posterior is None or unknown or self._failed:
-            first = self._first_suggested(count, taken)
-            if len(first):
-                taken = np.concatenate((taken, self._seen.hash(self.space.canonical(first.raw))))
-            return first if len(first) == count else self._uniform(count - len(first), taken).join(first)
+            return self._uniform(count, taken)
         acquisition = self._acquisition(posterior)
         for row in self._under_way[:, None]:
             acquisition, posterior = acquisition.believing(posterior, row), posterior.believe(row)
@@ -186,18 +182,6 @@ class BayesianSearch(PopulationStrategy):
         if generator(self.seed, self.generation, "gp.counterfactual", slot).random() >= share:
             return None
         return (generator(self.seed, self.generation, f"gp.rival.{slot}", n) for n in itertools.count())
-
-    def _first_suggested(self, count: int, taken: Hashes) -> Pool:
-        """Suggestions in the places of some of the first, uniform ones: nobody knows yet which promise most."""
-        pool, share = self._suggested(), self.params.first_share
-        if not len(pool) or not share or self._failed:
-            return pool.take([])
-        draw = generator(self.seed, self.generation, "gp.first")
-        most = int(share * count + draw.random())
-        pool = pool.take(draw.permutation(len(pool)))
-        canonical = self.space.canonical(pool.raw)
-        new = ~np.isin(self._seen.hash(canonical), taken)
-        return pool.take([i for i in np.flatnonzero(new) if self._excess(canonical[[i]])[0] == 0.0][:most])
 
     def _uniform(self, count: int, taken: Hashes) -> Pool:
         """Uniform architectures, new and within the limit as far as a number of draws finds them."""
