@@ -163,7 +163,9 @@ def test_a_reply_is_listed_once_with_the_best_that_came_of_it(
     assert f"; picked {written.count(written[0])}" in capsys.readouterr().out
     led_to = next(i.request_id for _, i in theirs if i.operator == "climb")
     assert main(["--state", str(tmp_path), "replies", str(led_to)]) == 0
-    assert "; led to 1" in " ".join(capsys.readouterr().out.split())
+    counts = [sum(i.request_id == led_to and i.operator == o for _, i in theirs) for o in ("semantic", "climb")]
+    told = f"picked {counts[0]}, led to {counts[1]}" if counts[0] else f"led to {counts[1]}"
+    assert f"; {told}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_status_tells_what_the_patches_were_worth(whole: tuple[Path, str]) -> None:
