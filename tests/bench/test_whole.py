@@ -14,9 +14,11 @@ from riwoa.bench.contest import search
 from riwoa.bench.contestants import Contestant
 from riwoa.bench.landscape import Measured, Plain
 from riwoa.bench.whole import greedy, pairs, placebo
+from riwoa.cognition.gate import Verdict
 from riwoa.cognition.provider import ScriptedProvider
 from riwoa.config.schema import Config
 from riwoa.errors import CognitionError, ModelError, UsageError
+from riwoa.run.inheritance import Heritage, heritage_of
 from riwoa.run.style import style_of
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space
@@ -26,6 +28,7 @@ from riwoa_storage.records import RequestRecord
 from .support import RESOLUTIONS, a_table, accuracy_of
 
 TABLE = a_table()
+_NONE: dict[str, Any] = {"provider": None, "reason": "none is here", "provenance": lambda _: {}}
 SETTINGS = ":first=8"
 
 
@@ -92,7 +95,7 @@ def test_the_language_model_is_the_one_that_a_run_would_have(monkeypatch: pytest
     def with_model(**found: Any) -> Found:
         async def provide(*_: Any) -> Any:
             style = style_of(Config().cognition)
-            return type("Provision", (), {"provider": None, "reason": "none is here", "style": style, **found})()
+            return type("Provision", (), {**_NONE, "style": style, **found})()
 
         monkeypatch.setattr(whole, "provide", provide)
         return search(Contestant.parse("riwoa-semantic" + SETTINGS), 0, Slope(), 45)
@@ -102,6 +105,36 @@ def test_the_language_model_is_the_one_that_a_run_would_have(monkeypatch: pytest
         with_model(provider=ScriptedProvider("failing"))
     with pytest.raises(ModelError, match="riwoa-semantic needs a language model: none is here"):
         with_model()
+
+
+def test_a_second_search_inherits_the_firsts_adapter_and_none_of_its_evaluations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def provide(*_: Any) -> Any:
+        told = {"model": "scripted:good", "model_spec": None}
+        found = {
+            "provider": ScriptedProvider("good"),
+            "style": style_of(Config().cognition),
+            "provenance": lambda _: told,
+        }
+        return type("Provision", (), found)()
+
+    asked = []
+
+    def heritage(*given: Any, **named: Any) -> Heritage:
+        asked.append(heritage_of(*given, **named))
+        return asked[-1]
+
+    monkeypatch.setattr(whole, "provide", provide)
+    monkeypatch.setattr(whole, "heritage_of", heritage)
+    monkeypatch.setattr("riwoa.run.lora_schedule.judge", lambda *_, **__: Verdict(accepted=True, reasons=()))
+    settings = (("first", 8), ("train_after", 16), ("train_lag", 2), ("held_out_share", 0.5))
+    found = search(Contestant("riwoa-second", "riwoa", "-second", settings), 0, Slope(), 200)
+    first, second = asked
+    assert first.adapter is None
+    assert second.adapter is not None
+    assert second.adapter.run == 1
+    assert (found.queries, found.seed) == (200, 0)  # nothing was answered by what the first evaluated
 
 
 def test_greedy_takes_what_leaves_least_unused_and_placebo_anything() -> None:

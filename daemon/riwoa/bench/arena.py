@@ -94,6 +94,10 @@ class Arena:
         self._started_s = clock()
         self._measuring_s = 0.0
 
+    def begin(self) -> None:
+        """Have the search's time begin now, and not when the arena was made."""
+        self._started_s = self._clock()
+
     @property
     def space(self) -> Space:
         """The architectures."""

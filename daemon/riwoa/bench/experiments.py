@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from riwoa.bench.whole import BASE, GREEDY, NONE, PAIRS, PLACEBO, SEMANTIC
+from riwoa.bench.whole import BASE, GREEDY, NONE, PAIRS, PLACEBO, SECOND, SEMANTIC
 from riwoa.search.strategies import STRATEGIES
 
 Kind = Literal["contest", "grounds", "functions", "writers"]
@@ -170,11 +170,11 @@ WRITTEN = Section(
     "writers",
     "The daemon's own loop. A writer is asked for 16 patches a generation, of one to four genes, which join what the "
     "search chooses from: nobody (none), random draws from what is offered (placebo), random pairs of genes (pairs), "
-    "the changes that leave least of the limit unused (greedy), the language model without training (base) and "
-    "learning (semantic). Of nobody the mean best after so many queries, of the others the difference from that, "
-    "paired by seed, with its 95 % interval (Student's). picked: networks evaluated, of the patches that joined. CPU: "
-    "seconds of all processors a search, the model's included and evaluations not. trained: adapters accepted in all "
-    "searches.",
+    "the changes that leave least of the limit unused (greedy), the language model without training (base), learning "
+    "(semantic), and learning on from an adapter of another search (second). Of nobody the mean best after so many "
+    "queries, of the others the difference from that, paired by seed, with its 95 % interval (Student's). picked: "
+    "networks evaluated, of the patches that joined, as written or what they led to. CPU: seconds of all processors a "
+    "search, the model's included and evaluations not. trained: adapters accepted in all searches.",
 )
 SECTIONS = (NB201, LIMITS, FRONT, PREDICTOR, MEMORY, EMBEDDED, ABLATION, FUNCTIONS, WRITTEN)
 
@@ -339,7 +339,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 
 LOOKS = (60, 100, 250)  # queries after which writers are compared
 _RULES = tuple(f"riwoa{writer}" for writer in (NONE, PLACEBO, PAIRS, GREEDY))
-_MODELS = tuple(f"riwoa{writer}" for writer in (NONE, PAIRS, BASE, SEMANTIC))
+_MODELS = tuple(f"riwoa{writer}" for writer in (NONE, PAIRS, BASE, SEMANTIC, SECOND))
 _PREDICTOR_25 = ("predictor", ("--target", "25"))
 _CELLS_WITHIN = (
     "table",

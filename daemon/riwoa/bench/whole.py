@@ -3,6 +3,8 @@
 - ``riwoa-none``: nobody; the control.
 - ``riwoa-semantic``: the language model of this machine, asked and trained as in a run.
 - ``riwoa-base``: the same, never trained.
+- ``riwoa-second``: the same, and learning, after a search with another seed whose best adapter it inherits; what that
+  evaluated it does not know.
 - ``riwoa-placebo``: in its place patches drawn uniformly from what is offered, of one to four genes.
 - ``riwoa-pairs``: in its place random changes of two genes.
 - ``riwoa-greedy``: in its place the changes on offer that leave least of the limit unused; while none comes within it,
@@ -48,6 +50,7 @@ from riwoa.oracle.protocol import BackendStats, EvaluationResult, OracleInfo
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.greedy import GreedyRule
+from riwoa.run.inheritance import heritage_of
 from riwoa.run.journal import RunJournal
 from riwoa.run.model_side import LanguageModel
 from riwoa.run.offers import Offered, placebo_patch
@@ -62,8 +65,11 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import ReplyRecord, RequestRecord
 from riwoa_storage.writer import JournalWriter
 
-NONE, SEMANTIC, BASE, PLACEBO, PAIRS, GREEDY = "-none", "-semantic", "-base", "-placebo", "-pairs", "-greedy"
-WRITERS = (NONE, SEMANTIC, BASE, PLACEBO, PAIRS, GREEDY)
+NONE, SEMANTIC, BASE, SECOND = "-none", "-semantic", "-base", "-second"
+PLACEBO, PAIRS, GREEDY = "-placebo", "-pairs", "-greedy"
+WRITERS = (NONE, SEMANTIC, BASE, SECOND, PLACEBO, PAIRS, GREEDY)
+_MODELS = (SEMANTIC, BASE, SECOND)
+_EARLIER = 10_000  # beyond its seed that of the search before
 _MOST_DRAWS = 20  # of a patch that is to be different from those before
 
 _SETTINGS: Mapping[str, type[BaseModel]] = {"search": Search, "cognition": Cognition}
@@ -220,37 +226,60 @@ async def search_whole(arena: Arena, seed: int, writer: str, settings: Mapping[s
         ModelError: no language model is here.
         CognitionError: it never answered: this would be a search without it.
     """
-    landscape, limit = arena.landscape, arena.aim.limit
-    layers_ms: LayerMs = getattr(landscape, "layers_ms", lambda architecture: {})
-    space = landscape.space
-    loaded = _configured(arena, seed, writer, settings)
     async with AsyncExitStack() as stack:
-        backend = ArenaBackend(arena)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-whole-")))
-        path = folder / "journal.db"
-        journal = await JournalWriter.open(path)
+        journal = await JournalWriter.open(folder / "journal.db")
         stack.push_async_callback(journal.close)
-        model = None
-        if writer != NONE:
-            provider, style = await _provider(loaded.config, landscape, writer)
-            stack.push_async_callback(provider.close)
-            adapters = AdapterFiles(folder / "adapters", journaled(path))
-            model = LanguageModel(_queue(provider, journal, loaded.config.cognition, adapters), style)
-        run_id = await journal.begin_run({"seed": seed}, as_json(loaded.config))
-        conductor = Conductor(
-            journal=RunJournal(journal, path, run_id),
-            task=SearchTask(
-                space=space,
-                latency_ms=lambda a: landscape.free_load(space.indices(a)) or 0.0,
-                auto_target_ms=limit,
-                layer_ms=layers_ms,
-            ),
-            evaluations=Evaluations(backend, journal, path, "arena", run_id=run_id),
-            reloader=Reloader(loaded, []),
-            model=model,
-        )
-        await _until_over(conductor, backend, None if model is None else model.proposal_queue)
-        return _what_came(path, run_id, conductor)
+        config = _configured(arena, seed, writer, settings).config
+        author = await _author(config, arena.landscape, writer)
+        if author is not None:
+            stack.push_async_callback(author.provider.close)
+        if writer == SECOND:
+            before = Arena(arena.landscape, arena.budget)
+            await _searched(before, seed + _EARLIER, writer, settings, author, journal, folder)
+            arena.begin()
+        return await _searched(arena, seed, writer, settings, author, journal, folder)
+
+
+async def _searched(
+    arena: Arena,
+    seed: int,
+    writer: str,
+    settings: Mapping[str, Any],
+    author: _Author | None,
+    journal: JournalWriter,
+    folder: Path,
+) -> Whole:
+    """One search as a run of the journal."""
+    landscape, limit, path = arena.landscape, arena.aim.limit, folder / "journal.db"
+    layers_ms: LayerMs = getattr(landscape, "layers_ms", lambda architecture: {})
+    space, backend = landscape.space, ArenaBackend(arena)
+    loaded = _configured(arena, seed, writer, settings)
+    model, provenance = None, {"seed": seed, "space": space.to_json()}
+    if author is not None:
+        adapters = AdapterFiles(folder / "adapters", journaled(path))
+        queue = _queue(author.provider, journal, loaded.config.cognition, adapters)
+        model = LanguageModel(queue, author.style)
+        provenance |= author.provenance
+    if writer == SECOND:
+        with JournalReader(path) as reader:
+            found = heritage_of(reader, provenance, role="pool").adapter
+        provenance |= {} if found is None else {"adapter": found.to_json()}
+    run_id = await journal.begin_run(provenance, as_json(loaded.config))
+    conductor = Conductor(
+        journal=RunJournal(journal, path, run_id),
+        task=SearchTask(
+            space=space,
+            latency_ms=lambda a: landscape.free_load(space.indices(a)) or 0.0,
+            auto_target_ms=limit,
+            layer_ms=layers_ms,
+        ),
+        evaluations=Evaluations(backend, journal, path, f"arena {seed}", run_id=run_id),
+        reloader=Reloader(loaded, []),
+        model=model,
+    )
+    await _until_over(conductor, backend, None if model is None else model.proposal_queue)
+    return _what_came(path, run_id, conductor)
 
 
 async def _until_over(conductor: Conductor, backend: ArenaBackend, queue: ProposalQueue | None) -> None:
@@ -264,13 +293,14 @@ async def _until_over(conductor: Conductor, backend: ArenaBackend, queue: Propos
     if queue is not None:
         beside.append(asyncio.create_task(queue.run(), name="proposals"))
     try:
-        await asyncio.wait([searching, beside[0]], return_when=asyncio.FIRST_COMPLETED)
-        if searching.done():
-            searching.result()
+        done, _ = await asyncio.wait([searching, *beside], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
-        for task in (searching, *beside):
-            task.cancel()
-        await asyncio.gather(searching, *beside, return_exceptions=True)
+        for tasks in ([searching], beside):  # a search that ends takes back what it has asked for
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     stats = None if queue is None else queue.stats()
     if queue is not None and stats is not None and 0 < stats.answered == stats.failed:
         reason = stats.provider.reason or "see above"
@@ -327,16 +357,28 @@ def _configured(arena: Arena, seed: int, writer: str, settings: Mapping[str, Any
     return load(None, [*words, f"run.generations={max(1, math.ceil(arena.budget / at_once))}"], {})
 
 
-async def _provider(config: Config, landscape: Landscape, writer: str) -> tuple[ProposalProvider, Style]:
-    """Who writes, and how.
+@dataclass(frozen=True, slots=True)
+class _Author:
+    """Who writes, how, and what a run's record says of it."""
+
+    provider: ProposalProvider
+    style: Style
+    provenance: Mapping[str, Any]
+
+
+async def _author(config: Config, landscape: Landscape, writer: str) -> _Author | None:
+    """Who writes; None where nobody does.
 
     Raises:
+        UsageError: the writer needs a limit, and there is none.
         ModelError: no language model is here.
     """
-    if writer not in (SEMANTIC, BASE):
+    if writer == NONE:
+        return None
+    if writer not in _MODELS:
         rule = {PLACEBO: placebo, PAIRS: pairs}.get(writer) or greedy(landscape)
-        return RuleProvider(rule), style_of(config.cognition)
+        return _Author(RuleProvider(rule), style_of(config.cognition), {})
     found = await provide(lambda: config.cognition, None, lambda _: None)
     if found.provider is None:
         raise ModelError(f"--strategies: riwoa{writer} needs a language model: {found.reason}")
-    return found.provider, found.style
+    return _Author(found.provider, found.style, found.provenance())
