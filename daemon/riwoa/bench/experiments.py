@@ -339,7 +339,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 
 LOOKS = (60, 100, 250)  # queries after which writers are compared
 _RULES = tuple(f"riwoa{writer}" for writer in (NONE, PLACEBO, PAIRS, GREEDY))
-_MODELS = tuple(f"riwoa{writer}" for writer in (NONE, PAIRS, BASE, SEMANTIC, SECOND))
+_MODELS = tuple(f"riwoa{writer}" for writer in (NONE, PAIRS, BASE))
+_LEARNING = tuple(f"riwoa{writer}" for writer in (NONE, SEMANTIC, SECOND))
 _PREDICTOR_25 = ("predictor", ("--target", "25"))
 _CELLS_WITHIN = (
     "table",
@@ -363,6 +364,9 @@ WHOLE: tuple[Experiment, ...] = (
     _written("model-predictor", "OFA's predictor within 25 ms, with the language model", _PREDICTOR_25, _MODELS, 53),
     _written("model-cells", "NAS-Bench-201 with names, with the language model", _CELLS_WITHIN, _MODELS, 53),
     _written("model-digits", "The embedded task, with the language model", _DIGITS, _MODELS, 10),
+    _written("learning-predictor", "OFA's predictor within 25 ms, learning", _PREDICTOR_25, _LEARNING, 53),
+    _written("learning-cells", "NAS-Bench-201 with names, learning", _CELLS_WITHIN, _LEARNING, 53),
+    _written("learning-digits", "The embedded task, learning", _DIGITS, _LEARNING, 10),
 )
 
 
