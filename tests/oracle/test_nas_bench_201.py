@@ -7,8 +7,10 @@ import torch
 from nas_201_api import NASBench201API
 
 from riwoa.errors import InputError, StateDirectoryError
-from riwoa.oracle.nas_bench_201 import convert, load, operations
+from riwoa.oracle.cells import OPERATIONS, operations
+from riwoa.oracle.nas_bench_201 import convert, load
 from riwoa.oracle.table import TableOracle, TableSpec
+from riwoa.search.space import Space
 from tests.support.nas_bench_201_file import TRIALS, accuracy, arch_string, official, write
 from tests.support.official import official_data
 
@@ -124,3 +126,28 @@ def test_operations_are_numbered_as_in_the_published_table() -> None:
     table = np.load(official_data("nas-bench-201/accuracy.npz"))
     for row in (0, 6111, 9930, 15624):
         assert list(operations(table["arch"][row].decode())) == table["ops"][row].tolist()
+
+
+def test_the_numbers_of_a_table_that_says_what_it_is_go_by_their_words(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "nb.npz")
+    table = np.load(tmp_path / "nb.npz")
+    numbers = {"ops": table["ops"], "acc": table["c10v_val200"]}
+    written_out = np.array([arch_string(CELLS[i]).encode() for i in (0, 2, 3)])
+    np.savez(tmp_path / "written.npz", arch=written_out, **numbers)
+    np.savez(tmp_path / "other.npz", arch=written_out[::-1], **numbers)
+    np.savez(tmp_path / "pickled.npz", arch=written_out.astype(object), **numbers)  # never loaded, and not asked for
+    np.savez(tmp_path / "bare.npz", **numbers)
+
+    def space_of(name: str, accuracy: str = "acc") -> Space:
+        return TableOracle(TableSpec(path=str(tmp_path / name), genes="ops", accuracy=accuracy)).space
+
+    bare = space_of("bare.npz")
+    for found in (space_of("nb.npz", "c10v_val200"), space_of("written.npz")):
+        assert found == bare
+        assert found.sha256 == bare.sha256  # as runs of before know it
+        assert found.to_json() == bare.to_json()
+        for gene in found.genes:
+            assert gene.words == tuple(OPERATIONS[int(choice)] for choice in gene.choices)
+        assert found.worded({"ops.0": 3, "ops.1": 2}) == {"ops.0": "nor_conv_3x3", "ops.1": "nor_conv_1x1"}
+    for name in ("other.npz", "pickled.npz", "bare.npz"):
+        assert all(gene.words is None for gene in space_of(name).genes)

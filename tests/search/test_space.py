@@ -107,3 +107,35 @@ def test_a_number_that_no_float_holds_is_no_choice_and_no_limit(number: float) -
     genes[1] = {"name": "b", "choices": [1, 2], "active_if": {"gene": "a", "at_least": number}}
     with pytest.raises(SpaceError, match="at_least must be a number"):
         Space.from_json({"name": "s", "genes": genes})
+
+
+def declared(**gene: Any) -> dict[str, Any]:
+    first = {"name": "act", "choices": [0, 1, 2], "words": ["relu", "tanh", "silu"], **gene}
+    return {"name": "s", "genes": [first, {"name": "w", "choices": [8, 16], "active_if": {"gene": "act", "at_least": 1}}]}
+
+
+def test_choices_have_words_for_who_reads_and_the_space_is_the_same() -> None:
+    space, bare = Space.from_json(declared()), Space.from_json(declared(words=None))
+    assert (space, space.sha256, space.to_json()) == (bare, bare.sha256, bare.to_json())
+    assert space.worded({"act": 1, "w": 16}) == {"act": "tanh", "w": 16}
+    told = space.in_words
+    assert told.genes[0].choices == ("relu", "tanh", "silu")
+    for architecture in ({"act": 0}, {"act": 2, "w": 8}):  # who is active does not change
+        assert told.key(told.indices(space.worded(architecture))) == space.key(space.indices(architecture))
+
+
+@pytest.mark.parametrize(
+    ("gene", "words"),
+    [
+        ({"words": "relu"}, "words must be a list of texts"),
+        ({"words": [1, 2, 3]}, "words must be a list of texts"),
+        ({"words": ["relu", "tanh"]}, "a word of its own for each of its 3 choices"),
+        ({"words": ["relu", "relu", "silu"]}, "a word of its own for each of its 3 choices"),
+        ({"choices": ["a", "b", "c"], "words": ["b", "x", "y"], "kind": "nominal"}, "'b' is another of its choices"),
+    ],
+    ids=["text", "numbers", "few", "twice", "another"],
+)
+def test_words_that_do_not_tell_choices_apart_are_refused(gene: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpaceError) as error:
+        Space.from_json(declared(**gene))
+    assert any(words in problem for problem in error.value.problems)

@@ -19,19 +19,23 @@ class Part:
 
     Attributes:
         choice: of nominal genes, the one that is counted; None for positions of ordered ones.
+        word: what the choice is called.
     """
 
     where: str
     what: str
     choice: Choice | None = None
+    word: Choice | None = None
 
     def words(self, *, grows: bool) -> str:
         """More of it, or less."""
-        where = f" in {self.where}" if self.where else ""
+        numbered = self.what.isdigit()  # "ops.3": the number is part of the name
+        what, where = (f"{self.where}.{self.what}".lstrip("."), "") if numbered else (self.what, self.where)
+        where = f" in {where}" if where else ""
         if self.choice is None:
-            return f"{self.what} {'up' if grows else 'down'}{where}"
-        named = f"{self.what}{where}".strip()
-        return f"{named} {'to' if grows else 'from'} {self.choice}"
+            return f"{what} {'up' if grows else 'down'}{where}"
+        named = f"{what}{where}".strip()
+        return f"{named} {'to' if grows else 'from'} {self.word if self.word is not None else self.choice}"
 
 
 def _finest(gene: Gene) -> tuple[str, str]:
@@ -70,8 +74,10 @@ class StepFeatures:
             for i in ordered:
                 found.setdefault(Part(*level(space.genes[i])), []).append(i)
             for i in nominal:
-                for choice in space.genes[i].choices:
-                    found.setdefault(Part(*level(space.genes[i]), choice), []).append(i)
+                gene = space.genes[i]
+                for choice in gene.choices:
+                    word = None if gene.words is None else gene.word(choice)
+                    found.setdefault(Part(*level(gene), choice, word), []).append(i)
             if len(found) <= MOST_COLUMNS:
                 break
         self.parts = tuple(found)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import zipfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -35,17 +34,14 @@ from nas_201_api import NASBench201API
 from riwoa import __version__
 from riwoa.errors import InputError
 from riwoa.files.ownership import regular_file, unwritable
+from riwoa.oracle.cells import EDGES, OPERATIONS, operations
 from riwoa.supernet.checkpoint import unpickled, why_not_unpickled
 from riwoa_storage.durable import replace_durably
 
-OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-EDGES = ("1<-0", "2<-0", "2<-1", "3<-0", "3<-1", "3<-2")
 DATA = {"c10v": "cifar10-valid", "c10": "cifar10", "c100": "cifar100", "in16": "ImageNet16-120"}
 SPLITS = {"train": "train-accuracy", "val": "valid-accuracy", "test": "test-accuracy"}
 EPOCHS = {12: "less", 200: "full"}  # and what the file calls them
 
-_EDGE = re.compile(r"(\w+)~(\d)")
-_SOURCES = [edge.partition("<-")[2] for edge in EDGES]
 _READ_BYTES = 2**20
 
 Report = Callable[[str, int, int], None]  # what is under way, how much is done, of how much
@@ -125,18 +121,6 @@ class _Watched(io.FileIO):
         count = super().readinto(buffer)
         self._progress("reading", self.tell(), self._size)
         return count
-
-
-def operations(architecture: str) -> tuple[int, ...]:
-    """Indices into OPERATIONS, in the order of EDGES, of ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``.
-
-    Raises:
-        KeyError: it is no such text.
-    """
-    found = _EDGE.findall(architecture)
-    if [source for _, source in found] != _SOURCES or any(name not in OPERATIONS for name, _ in found):
-        raise KeyError(architecture[:100])
-    return tuple(OPERATIONS.index(name) for name, _ in found)
 
 
 def _accuracies(architecture: str, info: Mapping[str, Any], seeds: dict[str, set[int]]) -> dict[str, float]:

@@ -37,6 +37,7 @@ from riwoa.datasets import npz
 from riwoa.errors import InputError
 from riwoa.files.content import ZIP, beginning, is_text
 from riwoa.files.ownership import opened_file
+from riwoa.oracle.cells import OPERATIONS, holds_cells
 from riwoa.search.space import Gene, IntArray, Space
 
 FloatArray = npt.NDArray[np.float64]
@@ -297,11 +298,14 @@ def _check_metric(path: Path, name: str, values: FloatArray, rows: int) -> None:
 def _space(path: Path, kind: GeneKind, found: Mapping[str, IntArray]) -> tuple[Space, IntArray]:
     """The genes, and the rows as choice indices (rows, genes)."""
     columns: dict[str, IntArray] = {}
+    words: dict[str, Sequence[str]] = {}  # by gene: what its numbers stand for, where the file says so
     for name, values in found.items():
         each = {name: values} if values.ndim == 1 else {f"{name}.{i}": column for i, column in enumerate(values.T)}
         if taken := sorted(each.keys() & columns.keys()):
             raise InputError(f"{path}: two genes are called {taken[0]}; rename a column")
         columns |= each
+        if _is_npz(path) and holds_cells(path, values):
+            words |= dict.fromkeys(each, OPERATIONS)
     genes, indices = [], []
     for name, column in columns.items():
         choices, positions = np.unique(column, return_inverse=True)
@@ -309,7 +313,8 @@ def _space(path: Path, kind: GeneKind, found: Mapping[str, IntArray]) -> tuple[S
             raise InputError(f"{path}: gene {name} is {choices[0]} in every row: nothing to choose; leave it out")
         if len(choices) > MAX_COORDINATES:
             raise InputError(f"{path}: gene {name} has {len(choices)} choices, at most {MAX_COORDINATES} are searched")
-        genes.append(Gene(name, tuple(int(c) for c in choices), kind))
+        called = tuple(words[name][c] for c in choices.tolist()) if name in words else None
+        genes.append(Gene(name, tuple(choices.tolist()), kind, words=called))
         indices.append(positions)
     coordinates = sum(len(g.choices) for g in genes) if kind == "nominal" else len(genes)
     if coordinates > MAX_COORDINATES:

@@ -7,6 +7,7 @@ A space is written by a user as JSON, or in the same words as TOML::
        {"name": "depth",    "choices": [2, 3, 4]},
        {"name": "kernel.3", "choices": [3, 5, 7], "active_if": {"gene": "depth", "at_least": 3}},
        {"name": "op",       "choices": ["conv", "pool"], "kind": "nominal"},
+       {"name": "act",      "choices": [0, 1], "words": ["relu", "silu"], "kind": "nominal"},
        {"name": "groups",   "choices": [1, 2], "active_if": {"gene": "op", "among": ["conv"]}}]}
 
 Words: a *genotype* is a vector in the unit cube (see ``codec``); *indices* are one choice index a gene, ``-1`` where
@@ -70,7 +71,7 @@ class Gene:
     """A named position with its choices, in order when ``kind`` is "ordered".
 
     ``words``: what the choices are called where they are numbers that stand for something else, one a choice; for those
-    who read, a language model among them: it is no part of the declaration, and no gene differs by it.
+    who read, a language model among them. No gene differs by it, so neither hash nor journal holds it.
     """
 
     name: str
@@ -135,8 +136,10 @@ class Space:
 
         def told(gene: Gene) -> Gene:
             condition = gene.active_if
-            if condition is not None and condition.among is not None:
-                condition = replace(condition, among=tuple(map(genes[condition.gene].word, condition.among)))
+            if condition is not None and genes[condition.gene].words is not None:  # words are not "at least" anything
+                other = genes[condition.gene]
+                among = tuple(other.word(choice) for choice in other.choices if condition.holds(choice))
+                condition = Condition(condition.gene, among=among)
             return replace(gene, choices=tuple(map(gene.word, gene.choices)), active_if=condition, words=None)
 
         return Space(self.name, tuple(map(told, self.genes)))
@@ -233,7 +236,7 @@ class Space:
         return ".".join("_" if i < 0 else str(int(i)) for i in self.canonical(indices))
 
     def to_json(self) -> dict[str, Any]:
-        """The declaration as JSON; ``Space.from_json`` reads it back."""
+        """The declaration as JSON, without words; ``Space.from_json`` reads it back."""
         genes = []
         for g in self.genes:
             row: dict[str, Any] = {"name": g.name, "choices": list(g.choices)}
@@ -279,7 +282,7 @@ class Space:
 
 
 _SPACE = ("name", "genes")
-_GENE = ("name", "choices", "kind", "active_if")
+_GENE = ("name", "choices", "kind", "active_if", "words")
 
 
 def gene_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -332,7 +335,20 @@ def _gene(row: Mapping[str, Any], problems: list[str]) -> Gene | None:
     if row.get("active_if") is not None:
         active_if = _condition(row["active_if"], where, problems)
     kind = row.get("kind", "ordered")
-    return Gene(name, choices, kind, active_if) if len(problems) == before else None
+    words = None if row.get("words") is None else _words(row["words"], choices, where, problems)
+    return Gene(name, choices, kind, active_if, words) if len(problems) == before else None
+
+
+def _words(value: object, choices: Sequence[Choice], where: str, problems: list[str]) -> tuple[str, ...]:
+    """What choices are called: a text for each, by which no other choice goes."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(w, str) and w for w in value):
+        problems.append(f"{where}: words must be a list of texts, one a choice")
+        return ()
+    if len(value) != len(choices) or len(set(value)) != len(value):
+        problems.append(f"{where} needs a word of its own for each of its {len(choices)} choices, got {list(value)!r}")
+    taken = [w for i, w in enumerate(value) for j, choice in enumerate(choices) if w == choice and i != j]
+    problems += [f"{where}: the word {w!r} is another of its choices" for w in taken]
+    return tuple(value)
 
 
 def _choices(value: object, where: str, what: str, problems: list[str]) -> tuple[Choice, ...]:
