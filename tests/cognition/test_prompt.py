@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from riwoa.cognition.prompt import EarlierPatch, Goal, Situation, compose, listed_changes, load_template
+from riwoa.cognition.prompt import (
+    EarlierLesson,
+    EarlierPatch,
+    EarlierStep,
+    Goal,
+    Situation,
+    compose,
+    listed_changes,
+    load_template,
+)
 from riwoa.search.fitness import Constraint
 from riwoa.search.space import Choice, Space
 from riwoa.supernet.space import mobilenet_space
@@ -194,3 +203,29 @@ def test_prompts_of_the_largest_network_stay_short(name: str, most: int) -> None
     said = Situation(space, largest, 0.8, 40.0, 25.0, layers, lambda patch: 39.0 - len(str(patch)) / 100)
     system, prompt = compose(said, choices, load_template(name))
     assert len(system) + len(prompt) < most
+
+
+def test_lessons_that_contradict_each_other_are_told_as_one_that_is_mixed() -> None:
+    step = EarlierStep({"stage1.block1.kernel": 7}, {"stage1.block1.kernel": 5}, 0.002, added_ms=0.3)
+    lessons = [
+        EarlierLesson("kernel up in stage1", "gains", 8, 6, 0.0012, 0.3, step),
+        EarlierLesson("kernel up in stage1", "loses", 8, 1, -0.004, 0.1, step),
+        EarlierLesson("depth up in stage1", "loses", 3, 0, 0.001, 0.4, step),
+    ]
+    _, prompt = compose(replace(situation(), lessons=lessons), CHOICES, load_template("pool_lessons"), 4)
+    one = "one: stage1.block1.kernel 5 to 7: +0.20 %, +0.30 ms"
+    assert prompt.splitlines()[-3:] == [
+        "What changes came to in this search:",
+        f"kernel up in stage1: now better, now worse (7 of 16 better), on average -0.14 %, +0.20 ms; {one}",
+        f"depth up in stage1: mostly worse (3 of 3), beyond a limit, on average +0.10 %, +0.40 ms; {one}",
+    ]
+
+
+def test_a_long_step_is_told_in_part() -> None:
+    before: dict[str, Choice] = {f"stage1.block{n}.kernel": 3 for n in range(20)}
+    step = EarlierStep(dict.fromkeys(before, 5), before, -0.01, won=False)
+    _, prompt = compose(replace(situation(), newest=[step]), CHOICES, load_template("pool_newest"), 4)
+    line = prompt.splitlines()[-1]
+    assert line.startswith("stage1.block0.kernel 3 to 5, ")
+    assert line.endswith(" more: worse, -1.00 %")
+    assert len(line) <= 200

@@ -27,15 +27,24 @@ class Part:
     choice: Choice | None = None
     word: Choice | None = None
 
+    @property
+    def named(self) -> str:
+        """Where and what it is: "kernel in stage4"; of a gene whose name ends with a number, that name: "ops.3"."""
+        if self.what.isdigit():
+            return f"{self.where}.{self.what}".lstrip(".")
+        return f"{self.what}{f' in {self.where}' if self.where else ''}".strip()
+
+    @property
+    def called(self) -> Choice | None:
+        """The choice, by its word."""
+        return self.choice if self.word is None else self.word
+
     def words(self, *, grows: bool) -> str:
         """More of it, or less."""
-        numbered = self.what.isdigit()  # "ops.3": the number is part of the name
-        what, where = (f"{self.where}.{self.what}".lstrip("."), "") if numbered else (self.what, self.where)
-        where = f" in {where}" if where else ""
-        if self.choice is None:
-            return f"{what} {'up' if grows else 'down'}{where}"
-        named = f"{what}{where}".strip()
-        return f"{named} {'to' if grows else 'from'} {self.word if self.word is not None else self.choice}"
+        if self.choice is not None:
+            return f"{self.named} {'to' if grows else 'from'} {self.called}"
+        way = "up" if grows else "down"
+        return f"{self.named} {way}" if self.what.isdigit() else f"{self.what} {way}{self.named[len(self.what) :]}"
 
 
 def _finest(gene: Gene) -> tuple[str, str]:

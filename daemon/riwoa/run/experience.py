@@ -19,7 +19,7 @@ from riwoa.run.earlier_steps import earlier_steps
 from riwoa.run.journal import RunJournal
 from riwoa.run.task import SearchTask
 from riwoa.search.fitness import Objective
-from riwoa.search.space import INACTIVE, Space
+from riwoa.search.space import INACTIVE, IntArray, Space
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord, Json
 
@@ -98,6 +98,6 @@ class Experience:
             self._lessons = self._bank.lessons([*(self._earlier or ()), *self.steps], self._objective)
         return self._lessons
 
-    def lessons_for(self, parent: Network, most: int) -> list[Lesson]:
-        """The lessons of steps that began most like a parent, and that it could take."""
-        return self._bank.nearest(self.lessons, parent.indices, most)
+    def lessons_for(self, parent: IntArray, most: int) -> list[Lesson]:
+        """The most useful lessons for a parent of canonical indices (genes,)."""
+        return self._bank.useful(self.lessons, parent, most)
