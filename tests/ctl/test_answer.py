@@ -135,7 +135,7 @@ def test_several_tables_show_who_serves_which_device_and_who_serves_all(
     assert found["for_all"]["value"] == truth(evaluated[able[0] & able[1]]).max()
     assert main(["answer", *map(str, asked), "--state", str(state)]) == 0
     out = " ".join(capsys.readouterr().out.split())  # a table where it is narrow enough, else a list
-    first, second = out.index(str(own)), out.index(str(other))
+    first, second = out.index(own.name), out.index(other.name)
     assert first < second
     assert out.find("{generation}/{slot}".format(**found["targets"][1]["best"]), second) > 0
     assert "one for all: {generation}/{slot}, ".format(**found["for_all"]) in out

@@ -27,7 +27,6 @@ depend on the device, so every evaluation of the run's oracle in the journal cou
 network serves which device. Nothing is written; the daemon need not run. riwoactl help latency tells more."""
 _OWN = "this device's table"
 _Z = 1.96  # of a 95 % interval
-_MOST_NAME = 60
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -53,11 +52,11 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         if not given.table and not kind.value.measures_device:
             raise UsageError(f"a run of kind {kind.value.name} has no table of this device; name one: --table")
         found = read_evaluations(reader, record, config, alone=given.run is not None)
-        named = [(file, file) for file in given.table] or [(_OWN, str(paths.latency_table))]
+        named = _named(given.table) or [(_OWN, str(paths.latency_table))]
         within_ms = given.within * (count // len(given.within))
         with kind.blamed("read the latency table of another device"):
             targets = [
-                Target(printable(name, _MOST_NAME), kind.value.device_latency(file, config), ms)
+                Target(printable(name), kind.value.device_latency(file, config), ms)
                 for (name, file), ms in zip(named, within_ms, strict=True)
             ]
             known = kind.value.known_metrics(config)
@@ -67,6 +66,13 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         text = pages.one(answers[0]) if len(answers) == 1 else pages.fleet(answers)
     emit(options, data, text)
     return 0
+
+
+def _named(files: Sequence[str]) -> list[tuple[str, str]]:
+    """What tables are called, beside their files: by the last part of their paths where that tells them apart."""
+    short = [Path(file).name for file in files]
+    names = short if 1 < len(files) == len(set(short)) else files
+    return list(zip(names, files, strict=True))
 
 
 def _parser(verb: str) -> Parser:
