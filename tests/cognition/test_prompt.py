@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from riwoa.cognition.prompt import EarlierPatch, Goal, Situation, compose, listed_changes, load_template
+from riwoa.cognition.prompt import (
+    EarlierLesson,
+    EarlierPatch,
+    EarlierStep,
+    Goal,
+    Situation,
+    compose,
+    listed_changes,
+    load_template,
+)
 from riwoa.search.fitness import Constraint
 from riwoa.search.space import Choice, Space
 from riwoa.supernet.space import mobilenet_space
@@ -194,3 +204,51 @@ def test_prompts_of_the_largest_network_stay_short(name: str, most: int) -> None
     said = Situation(space, largest, 0.8, 40.0, 25.0, layers, lambda patch: 39.0 - len(str(patch)) / 100)
     system, prompt = compose(said, choices, load_template(name))
     assert len(system) + len(prompt) < most
+
+
+STEP = EarlierStep({"stage1.block1.kernel": 5}, {"stage1.block1.kernel": 3}, 0.003, 0.21)
+
+
+def lesson(about: str, verdict: Any, wins: int, tries: int, gain: float, step: EarlierStep = STEP) -> EarlierLesson:
+    return EarlierLesson(about, verdict, tries, wins, gain, 0.45, step)
+
+
+def lines_of(name: str, **told: Any) -> list[str]:
+    _, prompt = compose(replace(situation(), **told), CHOICES, load_template(name))
+    return prompt.splitlines()
+
+
+def test_lessons_are_told_in_words_with_their_verdicts_and_numbers() -> None:
+    lessons = [
+        lesson("kernel up in stage1", "gains", 7, 9, 0.0012),
+        lesson("depth down in stage1", "loses", 0, 5, -0.004),
+        lesson("resolution up", "loses", 1, 8, 0.002),
+        lesson("a fourth", "gains", 1, 1, 0.1),
+    ]
+    example = "one: stage1.block1.kernel 3 to 5: +0.30 %, +0.21 ms"
+    assert lines_of("pool_lessons", lessons=lessons)[-3:] == [
+        f"kernel up in stage1: mostly better (7 of 9), on average +0.12 %, +0.45 ms; {example}",
+        f"depth down in stage1: worse (5 of 5), on average -0.40 %, +0.45 ms; {example}",
+        f"resolution up: mostly worse (7 of 8), beyond a limit, on average +0.20 %, +0.45 ms; {example}",
+    ]
+    assert lines_of("pool_lessons")[-1] == "nothing yet"
+
+
+def test_verdicts_that_contradict_each_other_are_told_once_as_what_they_come_to_together() -> None:
+    lessons = [lesson("kernel up", "gains", 6, 8, 0.004), lesson("kernel up", "loses", 0, 8, -0.002)]
+    told = lines_of("pool_lessons", lessons=lessons)
+    assert sum(line.startswith("kernel up") for line in told) == 1
+    assert told[-1].startswith("kernel up: now better, now worse (6 of 16 better), on average +0.10 %, +0.45 ms; one: ")
+    lately = lines_of("pool_lessons", lessons=[lesson("kernel up", "gains", 200, 400, 0.004)])[-1]
+    assert "kernel up: lately better (200 of 400)" in lately  # the newer steps have decided
+
+
+def test_newest_steps_are_told_as_long_as_lessons() -> None:
+    genes = [f"stage{s}.block{b}.expand" for s in (1, 2, 3) for b in (1, 2, 3, 4)]
+    long = EarlierStep(dict.fromkeys(genes, 6), dict.fromkeys(genes, 4), -0.01, 1.5, won=False)
+    (newest,) = lines_of("pool_newest", newest=[long])[-1:]
+    (told,) = lines_of("pool_lessons", lessons=[lesson("expand up", "loses", 0, 3, -0.01, long)])[-1:]
+    assert newest.startswith("stage1.block1.expand 4 to 6, stage1.block2.expand 4 to 6, ")
+    assert newest.endswith(" more: worse, -1.00 %, +1.50 ms")
+    assert 150 < len(told) <= 200
+    assert 150 < len(newest) <= 200

@@ -111,7 +111,10 @@ def test_a_number_that_no_float_holds_is_no_choice_and_no_limit(number: float) -
 
 def declared(**gene: Any) -> dict[str, Any]:
     first = {"name": "act", "choices": [0, 1, 2], "words": ["relu", "tanh", "silu"], **gene}
-    return {"name": "s", "genes": [first, {"name": "w", "choices": [8, 16], "active_if": {"gene": "act", "at_least": 1}}]}
+    return {
+        "name": "s",
+        "genes": [first, {"name": "w", "choices": [8, 16], "active_if": {"gene": "act", "at_least": 1}}],
+    }
 
 
 def test_choices_have_words_for_who_reads_and_the_space_is_the_same() -> None:

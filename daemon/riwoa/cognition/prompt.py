@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template as Words
-from typing import Any
+from typing import Any, Literal
 
 from riwoa.cognition.protocol import Choice, GenerationRequest, GenerationSettings
 from riwoa.cognition.spelling import in_json, in_words
 from riwoa.search.fitness import Constraint
 from riwoa.search.space import Space
-from riwoa.text import measured
+from riwoa.text import measured, printable
 from riwoa_storage.records import RequestRecord
 
 _OF_A_RUN = ("space", "choices", "goal", "aim", "also", "within", "genes")  # the same in every prompt of a run
 Offered = Mapping[str, Sequence[Choice]]
 LatencyAfter = Callable[[Mapping[str, Choice]], float]  # of the parent with this patch, in milliseconds
 ListedChange = tuple[dict[str, Choice], float | None]  # a patch and the milliseconds that it adds, where they are known
+_EXAMPLE_CHARACTERS = 200  # of what a search learned and of a step alike: a strategy is not to win by its length
+_ABOUT_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,40 @@ class Belief:
     gain: float
     deviation: float
     added_ms: float | None = None  # where latencies are known
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierStep:
+    """From an evaluated network to its evaluated child."""
+
+    patch: Mapping[str, Choice]
+    before: Mapping[str, Choice]  # the parent's choices of the same genes
+    gain: float  # of the metric, the more the better
+    added_ms: float | None = None  # where latencies are known
+    won: bool = True  # whether the child is the better one, all limits considered
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierLesson:
+    """What steps that changed the same came to (``riwoa.learning.bank``).
+
+    Attributes:
+        about: what they changed.
+        verdict: by the newer rather than the older.
+        tries: steps.
+        wins: of them, better than their parents, all limits considered.
+        gain: of the metric, their mean.
+        added_ms: likewise; None where latencies are not known.
+        example: one of them.
+    """
+
+    about: str
+    verdict: Literal["gains", "loses", "mixed"]
+    tries: int
+    wins: int
+    gain: float
+    added_ms: float | None
+    example: EarlierStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +122,8 @@ class Situation:
     goal: Goal = Goal()
     neighbours: Sequence[EarlierPatch] = ()  # evaluated networks near the parent, as patches on it
     beliefs: Sequence[Belief] = ()
+    lessons: Sequence[EarlierLesson] = ()
+    newest: Sequence[EarlierStep] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +138,8 @@ class Template:
     memories: int  # successes, and as many rejected patches
     neighbours: int = 0  # evaluated networks near the parent
     beliefs: int = 0  # changes of which the surrogate's belief is told
+    lessons: int = 0  # of the bank
+    newest: int = 0  # steps, as they come: what lessons are compared with
 
 
 @cache
@@ -150,6 +190,8 @@ def compose(situation: Situation, choices: Offered, template: Template, most_gen
         "genes": "1 gene" if most_genes == 1 else f"1 to {most_genes} genes",
         "neighbours": "\n".join(_memory(m, s.goal.metric) for m in s.neighbours[: template.neighbours]) or "none yet",
         "beliefs": "\n".join(_belief(b, s.goal.metric) for b in s.beliefs[: template.beliefs]) or "nothing yet",
+        "lessons": "\n".join(_lesson(one, s) for one in _agreed(s.lessons)[: template.lessons]) or "nothing yet",
+        "newest": "\n".join(_step(one, s) for one in s.newest[: template.newest]) or "nothing yet",
     }
     system = Words(template.system).substitute({k: values[k] for k in _OF_A_RUN})
     return system, Words(template.user).substitute(values)
@@ -316,6 +358,70 @@ def _belief(b: Belief, metric: str) -> str:
     deviation = f"{100 * b.deviation:.2f} %" if metric == "accuracy" else f"{b.deviation:.2g}"
     cost = "" if b.added_ms is None else f", {b.added_ms:+.2f} ms"
     return f"{_changes(b.patch, b.before)}: {_gained(b.gain, metric)} ± {deviation}{cost}"
+
+
+def _agreed(lessons: Sequence[EarlierLesson]) -> list[EarlierLesson]:
+    """Lessons each about something else: where several say what the same changes came to, their sum, in place."""
+    found: dict[str, EarlierLesson] = {}
+    for lesson in lessons:
+        other = found.setdefault(lesson.about, lesson)
+        if other is lesson:
+            continue
+        share = lesson.tries / (lesson.tries + other.tries)
+        unknown = lesson.added_ms is None or other.added_ms is None
+        found[lesson.about] = EarlierLesson(
+            about=lesson.about,
+            verdict=lesson.verdict if lesson.verdict == other.verdict else "mixed",
+            tries=lesson.tries + other.tries,
+            wins=lesson.wins + other.wins,
+            gain=share * lesson.gain + (1.0 - share) * other.gain,
+            added_ms=None if unknown else share * (lesson.added_ms or 0.0) + (1.0 - share) * (other.added_ms or 0.0),
+            example=other.example,
+        )
+    return list(found.values())
+
+
+def _lesson(lesson: EarlierLesson, s: Situation) -> str:
+    """``kernel up in stage4: mostly better (7 of 9), on average +0.12 %, +0.45 ms; one: ...``, of its example."""
+    told = f"{in_words(printable(lesson.about, _ABOUT_CHARACTERS))}: {_verdict(lesson)}"
+    told += f", on average {_brought(lesson.gain, lesson.added_ms, s)}; one: "
+    outcome = f": {_brought(lesson.example.gain, lesson.example.added_ms, s)}"
+    return told + _shortened(lesson.example, _EXAMPLE_CHARACTERS - len(told) - len(outcome)) + outcome
+
+
+def _verdict(lesson: EarlierLesson) -> str:
+    """What a lesson says, with its count; the newer steps have decided, so the count of all may say otherwise."""
+    tries, wins = lesson.tries, lesson.wins
+    if lesson.verdict == "mixed":
+        return f"now better, now worse ({wins} of {tries} better)"
+    if lesson.verdict == "gains":
+        often = "" if wins == tries else "mostly " if 2 * wins > tries else "lately "
+        return f"{often}better ({wins} of {tries})"
+    why = ", beyond a limit" if lesson.gain > 0.0 else ""
+    often = "" if wins == 0 else "mostly " if 2 * wins < tries else "lately "
+    return f"{often}worse ({tries - wins} of {tries}){why}"
+
+
+def _step(step: EarlierStep, s: Situation) -> str:
+    outcome = f": {'better' if step.won else 'worse'}, {_brought(step.gain, step.added_ms, s)}"
+    return _shortened(step, _EXAMPLE_CHARACTERS - len(outcome)) + outcome
+
+
+def _brought(gain: float, added_ms: float | None, s: Situation) -> str:
+    cost = "" if added_ms is None or s.target_ms is None else f", {added_ms:+.2f} ms"
+    return _gained(gain, s.goal.metric) + cost
+
+
+def _shortened(step: EarlierStep, room: int) -> str:
+    """The changes of a step, as many as there is room for: one at least."""
+    told = [_changes({gene: choice}, step.before) for gene, choice in step.patch.items()]
+    shown = next((n for n in range(len(told), 1, -1) if len(_some(told, n)) <= room), 1)
+    return _some(told, shown)
+
+
+def _some(told: Sequence[str], shown: int) -> str:
+    more = f" and {len(told) - shown} more" if len(told) > shown else ""
+    return ", ".join(told[:shown]) + more
 
 
 def _changes(patch: Mapping[str, Choice], before: Mapping[str, Choice]) -> str:

@@ -44,8 +44,9 @@ class Lesson:
         gain: of fitness, their mean, the newer counting more.
         value_gain: of the value, likewise.
         latency_change_ms: likewise; None where it is not known.
-        example: the newest of those that came out as the verdict says.
+        example: of those that came out as the verdict says the one that changed the fewest genes, the newest of these.
         began: where they began, on average: positions of parts.
+        genes: numbers of those that make up the parts.
     """
 
     directions: tuple[tuple[Part, bool], ...]
@@ -57,10 +58,16 @@ class Lesson:
     latency_change_ms: float | None
     example: Trajectory
     began: FloatArray
+    genes: frozenset[int]
 
     @property
     def about(self) -> str:
-        """What the steps changed: "kernel up in stage4, depth down in stage5"."""
+        """What the steps changed: "kernel up in stage4, depth down in stage5", "op conv to pool"."""
+        if len(self.directions) == 2:
+            (first, up), (second, grows) = self.directions
+            if up != grows and first.choice is not None and (first.where, first.what) == (second.where, second.what):
+                old, new = (second, first) if up else (first, second)
+                return f"{old.named} {old.called} to {new.called}"
         return ", ".join(part.words(grows=grows) for part, grows in self.directions)
 
 
@@ -108,6 +115,18 @@ class ReasoningBank:
 
         return sorted(filter(possible, lessons), key=away)[:most]
 
+    def useful(self, lessons: Sequence[Lesson], parent: IntArray, most: int) -> list[Lesson]:
+        """The nearest lessons that tell a parent (genes,) what to do, and one that tells what not to do.
+
+        Most steps lose, and so do the nearest lessons; where few gain, mixed ones fill up, then those that lose.
+        """
+        ranked = self.nearest(lessons, parent, len(lessons))
+        gaining, losing, mixed = ([one for one in ranked if one.verdict == v] for v in ("gains", "loses", "mixed"))
+        told = gaining[: max(1, most - 1)] + losing[:1]
+        among = {id(one) for one in told}
+        rest = [one for one in (*gaining, *mixed, *losing) if id(one) not in among]
+        return (told + rest)[:most]
+
 
 class _Steps:
     """Steps as columns: what they changed, what they gained and what each counts."""
@@ -117,7 +136,7 @@ class _Steps:
     ) -> None:
         before, after = both_ends(trajectories, space)
         self._trajectories = trajectories
-        self._parts = features.parts
+        self._parts, self._genes = features.parts, features.genes
         self._began = features.positions(before)
         self._steps = features.steps(before, after)
         self._gains = np.array(gains(trajectories, objective))
@@ -147,7 +166,8 @@ class _Steps:
         elif share <= LOSES and gain < 0.0:
             verdict = "loses"
         as_said = won if verdict != "loses" else ~won
-        example = int(rows[np.flatnonzero(as_said)[-1]] if as_said.any() else rows[-1])
+        shown = rows[as_said] if as_said.any() else rows
+        example = min(shown.tolist(), key=lambda row: (len(self._trajectories[row].changes), -row))
         its = [self._trajectories[row] for row in rows]
         changes_ms = np.array([t.latency_change_ms for t in its])
         return Lesson(
@@ -160,6 +180,7 @@ class _Steps:
             latency_change_ms=None if np.isnan(changes_ms).any() else float(np.average(changes_ms, weights=weights)),
             example=self._trajectories[example],
             began=self._began[rows].mean(axis=0),
+            genes=frozenset(gene for part, _ in shared for gene in self._genes[part]),
         )
 
 

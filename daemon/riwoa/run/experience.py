@@ -17,7 +17,7 @@ from riwoa.learning.order import StepOrder
 from riwoa.learning.trajectories import Identity, Network, Trajectory
 from riwoa.run.journal import RunJournal
 from riwoa.search.fitness import Objective
-from riwoa.search.space import INACTIVE, Space
+from riwoa.search.space import INACTIVE, IntArray, Space
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord, Json
 
@@ -91,6 +91,6 @@ class Experience:
             self._lessons = self._bank.lessons(self.steps, self._objective)
         return self._lessons
 
-    def lessons_for(self, parent: Network, most: int) -> list[Lesson]:
-        """The lessons of steps that began most like a parent, and that it could take."""
-        return self._bank.nearest(self.lessons, parent.indices, most)
+    def lessons_for(self, parent: IntArray, most: int) -> list[Lesson]:
+        """The most useful lessons for a parent of canonical indices (genes,)."""
+        return self._bank.useful(self.lessons, parent, most)

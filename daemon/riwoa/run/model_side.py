@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.reload import Reloader
 from riwoa.run.comparisons import Comparisons
+from riwoa.run.examples import Examples
+from riwoa.run.experience import Experience
 from riwoa.run.history import History
 from riwoa.run.journal import RunJournal
 from riwoa.run.lora_schedule import LoraSchedule
@@ -69,7 +71,8 @@ def proposals_of(
         return task.prompt_target_ms(begun_with)
 
     is_slot, share = config.cognition.role == "slot", config.cognition.held_out_share
-    pool = PoolComposer(composer, codec, beliefs, config.cognition.patches)
+    examples = Examples(Experience(journal, task.space, config.run.seed), task.space)
+    pool = PoolComposer(composer, codec, beliefs, examples, config.cognition.patches)
     comparisons = Comparisons(
         journal.run_id,
         codec,

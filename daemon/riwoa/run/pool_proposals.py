@@ -171,6 +171,7 @@ class PoolProposals:
                 asking.generation,
                 parent,
                 template,
+                objective=self._history.objective,
                 target_ms=asking.target_ms,
                 model=self._outbox.model,
                 adapter_sha256=adapter.sha256 if adapter is not None else None,

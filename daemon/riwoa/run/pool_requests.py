@@ -1,7 +1,9 @@
 """What the language model is asked for a pool: many patches of one parent, from what the search knows around it.
 
 The prompt tells no order of merit: what was measured beside the parent, and what the surrogate believes of some changes
-drawn at random and how surely, stand in a random order. Nominal choices go by their words, where they have some.
+drawn at random and how surely, stand in a random order. One strategy tells what changes like some came to in the run so
+far (lessons of its bank), another the newest steps as they are, as long: what each has won says whether a bank pays.
+Nominal choices go by their words, where they have some.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from riwoa.cognition.parse import PatchError, offered_patch
 from riwoa.cognition.prompt import Belief, EarlierPatch, Situation, Template, compose, parameters_of, spoken_choices
 from riwoa.cognition.protocol import Choice
 from riwoa.cognition.samples import unpacked
+from riwoa.run.examples import Examples
 from riwoa.run.history import genotype_of
 from riwoa.run.offers import Offered, offered_choices, seed_of
 from riwoa.run.prompt_history import PromptHistory
@@ -24,6 +27,7 @@ from riwoa.run.replies import Answer
 from riwoa.run.requests import RequestComposer
 from riwoa.search.base import Elite
 from riwoa.search.codec import Codec
+from riwoa.search.fitness import Objective
 from riwoa.search.rng import generator
 from riwoa.search.space import IntArray, Space
 from riwoa_storage.records import IndividualRecord, ReplyRecord, RequestRecord
@@ -50,13 +54,17 @@ class PoolComposer:
         composer: of the run: what it writes of a parent is in these requests, too.
         codec: of the run's space and seed.
         beliefs: None where no surrogate is learned.
+        examples: of the run's steps.
         patches: that a request asks for.
     """
 
-    def __init__(self, composer: RequestComposer, codec: Codec, beliefs: Beliefs | None, patches: int) -> None:
+    def __init__(
+        self, composer: RequestComposer, codec: Codec, beliefs: Beliefs | None, examples: Examples, patches: int
+    ) -> None:
         self.composer = composer
         self._codec = codec
         self._beliefs = beliefs
+        self._examples = examples
         self._patches = patches
 
     def request(
@@ -65,6 +73,7 @@ class PoolComposer:
         parent: Elite,
         template: Template,
         *,
+        objective: Objective,
         target_ms: float | None,
         model: str,
         adapter_sha256: str | None,
@@ -75,6 +84,7 @@ class PoolComposer:
             generation: that asks.
             parent: whose metrics are held (``History.recall``).
             template: the strategy of prompt.
+            objective: in force.
             target_ms: the latency target in force.
             model: who will answer.
             adapter_sha256: the adapter in force.
@@ -84,6 +94,12 @@ class PoolComposer:
         if not offered:
             return None
         situation = self._situation(generation, parent, offered, template, target_ms)
+        decoded = self._codec.decode(parent.genotype[None, :])[0]
+        situation = replace(
+            situation,
+            lessons=self._examples.lessons(generation, objective, decoded, template.lessons),
+            newest=self._examples.newest(generation, objective, decoded, template.newest),
+        )
         system, prompt = compose(_in_words(situation), offered, template, composer.most_genes)
         parameters = parameters_of(
             system, offered, composer.most_genes, situation.parent, composer.style.settings, template.lead

@@ -194,6 +194,15 @@ class ServerStatus(TypedDict, total=False):
     run_cost: float | None
 
 
+class PromptStatus(TypedDict, total=False):
+    """What replies to one strategy of prompt came to."""
+
+    joined: Required[int]
+    won: Required[int]  # of them: a patch that was chosen from it beat its parent
+    win_rate_low: Required[float]  # 95 % interval
+    win_rate_high: Required[float]
+
+
 class ProposalsStatus(TypedDict, total=False):
     """The language model and the queue of proposals in front of it."""
 
@@ -215,6 +224,7 @@ class ProposalsStatus(TypedDict, total=False):
     successes: int | None
     learning: LearningStatus | None
     server: ServerStatus | None  # of a language model on one
+    prompts: dict[str, PromptStatus] | None  # by strategy of prompt, in a pool
 
 
 class OperatorStatus(TypedDict, total=False):
