@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -205,27 +206,49 @@ def test_prompts_of_the_largest_network_stay_short(name: str, most: int) -> None
     assert len(system) + len(prompt) < most
 
 
-def test_lessons_that_contradict_each_other_are_told_as_one_that_is_mixed() -> None:
-    step = EarlierStep({"stage1.block1.kernel": 7}, {"stage1.block1.kernel": 5}, 0.002, added_ms=0.3)
+STEP = EarlierStep({"stage1.block1.kernel": 5}, {"stage1.block1.kernel": 3}, 0.003, 0.21)
+
+
+def lesson(about: str, verdict: Any, wins: int, tries: int, gain: float, step: EarlierStep = STEP) -> EarlierLesson:
+    return EarlierLesson(about, verdict, tries, wins, gain, 0.45, step)
+
+
+def lines_of(name: str, **told: Any) -> list[str]:
+    _, prompt = compose(replace(situation(), **told), CHOICES, load_template(name))
+    return prompt.splitlines()
+
+
+def test_lessons_are_told_in_words_with_their_verdicts_and_numbers() -> None:
     lessons = [
-        EarlierLesson("kernel up in stage1", "gains", 8, 6, 0.0012, 0.3, step),
-        EarlierLesson("kernel up in stage1", "loses", 8, 1, -0.004, 0.1, step),
-        EarlierLesson("depth up in stage1", "loses", 3, 0, 0.001, 0.4, step),
+        lesson("kernel up in stage1", "gains", 7, 9, 0.0012),
+        lesson("depth down in stage1", "loses", 0, 5, -0.004),
+        lesson("resolution up", "loses", 1, 8, 0.002),
+        lesson("a fourth", "gains", 1, 1, 0.1),
     ]
-    _, prompt = compose(replace(situation(), lessons=lessons), CHOICES, load_template("pool_lessons"), 4)
-    one = "one: stage1.block1.kernel 5 to 7: +0.20 %, +0.30 ms"
-    assert prompt.splitlines()[-3:] == [
-        "What changes came to in this search:",
-        f"kernel up in stage1: now better, now worse (7 of 16 better), on average -0.14 %, +0.20 ms; {one}",
-        f"depth up in stage1: mostly worse (3 of 3), beyond a limit, on average +0.10 %, +0.40 ms; {one}",
+    example = "one: stage1.block1.kernel 3 to 5: +0.30 %, +0.21 ms"
+    assert lines_of("pool_lessons", lessons=lessons)[-3:] == [
+        f"kernel up in stage1: mostly better (7 of 9), on average +0.12 %, +0.45 ms; {example}",
+        f"depth down in stage1: worse (5 of 5), on average -0.40 %, +0.45 ms; {example}",
+        f"resolution up: mostly worse (7 of 8), beyond a limit, on average +0.20 %, +0.45 ms; {example}",
     ]
+    assert lines_of("pool_lessons")[-1] == "nothing yet"
 
 
-def test_a_long_step_is_told_in_part() -> None:
-    before: dict[str, Choice] = {f"stage1.block{n}.kernel": 3 for n in range(20)}
-    step = EarlierStep(dict.fromkeys(before, 5), before, -0.01, won=False)
-    _, prompt = compose(replace(situation(), newest=[step]), CHOICES, load_template("pool_newest"), 4)
-    line = prompt.splitlines()[-1]
-    assert line.startswith("stage1.block0.kernel 3 to 5, ")
-    assert line.endswith(" more: worse, -1.00 %")
-    assert len(line) <= 200
+def test_verdicts_that_contradict_each_other_are_told_once_as_what_they_come_to_together() -> None:
+    lessons = [lesson("kernel up", "gains", 6, 8, 0.004), lesson("kernel up", "loses", 0, 8, -0.002)]
+    told = lines_of("pool_lessons", lessons=lessons)
+    assert sum(line.startswith("kernel up") for line in told) == 1
+    assert told[-1].startswith("kernel up: now better, now worse (6 of 16 better), on average +0.10 %, +0.45 ms; one: ")
+    lately = lines_of("pool_lessons", lessons=[lesson("kernel up", "gains", 200, 400, 0.004)])[-1]
+    assert "kernel up: lately better (200 of 400)" in lately  # the newer steps have decided
+
+
+def test_newest_steps_are_told_as_long_as_lessons() -> None:
+    genes = [f"stage{s}.block{b}.expand" for s in (1, 2, 3) for b in (1, 2, 3, 4)]
+    long = EarlierStep(dict.fromkeys(genes, 6), dict.fromkeys(genes, 4), -0.01, 1.5, won=False)
+    (newest,) = lines_of("pool_newest", newest=[long])[-1:]
+    (told,) = lines_of("pool_lessons", lessons=[lesson("expand up", "loses", 0, 3, -0.01, long)])[-1:]
+    assert newest.startswith("stage1.block1.expand 4 to 6, stage1.block2.expand 4 to 6, ")
+    assert newest.endswith(" more: worse, -1.00 %, +1.50 ms")
+    assert 150 < len(told) <= 200
+    assert 150 < len(newest) <= 200

@@ -418,3 +418,13 @@ def test_the_journal_alone_tells_how_the_leader_was_found(tmp_path: Path) -> Non
     assert ": +1.00 points, by random draw (init) in generation 1" in render(status)
     assert f"go on        riwoad --state {tmp_path}" in render(status)
     assert "2 of" not in render(status)
+
+
+def test_what_each_strategy_of_prompt_has_won_is_shown_with_its_interval() -> None:
+    prompts = {
+        "pool_lessons": {"joined": 12, "won": 5, "win_rate_low": 0.193, "win_rate_high": 0.68},
+        "pool_newest": {"joined": 0, "won": 0, "win_rate_low": 0.0, "win_rate_high": 1.0},
+    }
+    text = detailed({**status_object(proposals={**PROPOSALS, "prompts": prompts}), "alive": True})
+    assert "pool_lessons: 5 of 12 replies won: 42 % (19 to 68)" in text
+    assert "pool_newest: 0 of 0 replies won: 0 % (0 to 100)" in text

@@ -5,6 +5,7 @@ import numpy as np
 from riwoa.learning.bank import ReasoningBank
 from riwoa.learning.features import Part
 from riwoa.search.fitness import Objective
+from riwoa.search.space import Gene, Space
 
 from .support import SPACE, drawn_steps, step
 
@@ -66,3 +67,23 @@ def test_a_thousand_steps_are_read_in_less_than_a_second() -> None:
     started_s = time.perf_counter()
     BANK.lessons(steps, OBJECTIVE)
     assert time.perf_counter() - started_s < 1.0  # 0.04 alone on a core of 2026
+
+
+def test_the_useful_ones_tell_what_to_do_and_one_what_not_to_do() -> None:
+    lessons, parent = BANK.lessons(drawn_steps(200), OBJECTIVE), np.array([1, 1, 1, 0])
+    found = BANK.useful(lessons, parent, 3)
+    assert [lesson.verdict for lesson in found] == ["gains", "gains", "loses"]
+    assert len({lesson.directions for lesson in found}) == 3
+    possible = BANK.nearest(lessons, parent, len(lessons))
+    assert {id(lesson) for lesson in found} <= {id(lesson) for lesson in possible}
+    assert len(BANK.useful(lessons, parent, 100)) == len(possible)
+
+
+def test_a_change_of_a_nominal_gene_is_told_by_its_words_and_shown_by_the_smallest_example() -> None:
+    gene = Gene("ops.0", (0, 1, 2), kind="nominal", words=("none", "conv", "pool"))
+    space = Space("cell", (gene, Gene("width", (1, 2))))
+    steps = [step(n, [0, 0], [2, n % 3 == 0], 0.01) for n in range(12)]
+    (lesson,) = ReasoningBank(space, 0).lessons(steps, OBJECTIVE)
+    assert lesson.about == "ops.0 none to pool"
+    assert lesson.genes == {0}
+    assert lesson.example == steps[11]

@@ -382,7 +382,7 @@ def _agreed(lessons: Sequence[EarlierLesson]) -> list[EarlierLesson]:
 
 
 def _lesson(lesson: EarlierLesson, s: Situation) -> str:
-    """``kernel up in stage4: mostly better (7 of 9), on average +0.12 %, +0.45 ms; one: ...``, as ``_step``."""
+    """``kernel up in stage4: mostly better (7 of 9), on average +0.12 %, +0.45 ms; one: ...``, of its example."""
     told = f"{in_words(printable(lesson.about, _ABOUT_CHARACTERS))}: {_verdict(lesson)}"
     told += f", on average {_brought(lesson.gain, lesson.added_ms, s)}; one: "
     outcome = f": {_brought(lesson.example.gain, lesson.example.added_ms, s)}"
@@ -395,9 +395,11 @@ def _verdict(lesson: EarlierLesson) -> str:
     if lesson.verdict == "mixed":
         return f"now better, now worse ({wins} of {tries} better)"
     if lesson.verdict == "gains":
-        return f"{'mostly' if 2 * wins > tries else 'lately'} better ({wins} of {tries})"
+        often = "" if wins == tries else "mostly " if 2 * wins > tries else "lately "
+        return f"{often}better ({wins} of {tries})"
     why = ", beyond a limit" if lesson.gain > 0.0 else ""
-    return f"{'mostly' if 2 * wins < tries else 'lately'} worse ({tries - wins} of {tries}){why}"
+    often = "" if wins == 0 else "mostly " if 2 * wins < tries else "lately "
+    return f"{often}worse ({tries - wins} of {tries}){why}"
 
 
 def _step(step: EarlierStep, s: Situation) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         LessonStatus,
         OperatorStatus,
         PatchesStatus,
+        PromptStatus,
         ProposalsStatus,
         ScreeningStatus,
         ServerStatus,
@@ -151,7 +152,18 @@ def _proposals(proposals: ProposalsStatus) -> Rows:
     text += f", {proposals['restarts']} restarts" if proposals.get("restarts") else ""
     server = proposals.get("server")
     more = _server(server) if server else _learning(proposals.get("learning"))
-    return [("proposals", text), *more]
+    return [("proposals", text), *more, *_prompts(proposals.get("prompts"))]
+
+
+def _prompts(prompts: dict[str, PromptStatus] | None) -> Rows:
+    """A row for each strategy of prompt: how many replies that joined held a patch that was chosen and won."""
+    rows: Rows = []
+    for name, row in (prompts or {}).items():
+        low, high = 100 * row["win_rate_low"], 100 * row["win_rate_high"]
+        share = 100 * row["won"] / row["joined"] if row["joined"] else 0.0
+        text = f"{name}: {row['won']} of {row['joined']} replies won: {share:.0f} % ({low:.0f} to {high:.0f})"
+        rows.append(("" if rows else "prompts", text))
+    return rows
 
 
 def _server(server: ServerStatus) -> Rows:

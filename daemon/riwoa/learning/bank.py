@@ -46,6 +46,7 @@ class Lesson:
         latency_change_ms: likewise; None where it is not known.
         example: of those that came out as the verdict says the one that changed the fewest genes, the newest of these.
         began: where they began, on average: positions of parts.
+        genes: numbers of those that make up the parts.
     """
 
     directions: tuple[tuple[Part, bool], ...]
@@ -57,6 +58,7 @@ class Lesson:
     latency_change_ms: float | None
     example: Trajectory
     began: FloatArray
+    genes: frozenset[int]
 
     @property
     def about(self) -> str:
@@ -134,7 +136,7 @@ class _Steps:
     ) -> None:
         before, after = both_ends(trajectories, space)
         self._trajectories = trajectories
-        self._parts = features.parts
+        self._parts, self._genes = features.parts, features.genes
         self._began = features.positions(before)
         self._steps = features.steps(before, after)
         self._gains = np.array(gains(trajectories, objective))
@@ -178,6 +180,7 @@ class _Steps:
             latency_change_ms=None if np.isnan(changes_ms).any() else float(np.average(changes_ms, weights=weights)),
             example=self._trajectories[example],
             began=self._began[rows].mean(axis=0),
+            genes=frozenset(gene for part, _ in shared for gene in self._genes[part]),
         )
 
 

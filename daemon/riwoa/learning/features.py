@@ -70,6 +70,10 @@ class StepFeatures:
 
     Args:
         space: of the networks.
+
+    Attributes:
+        parts: what the columns are.
+        genes: numbers of the genes of each.
     """
 
     def __init__(self, space: Space) -> None:
@@ -90,7 +94,8 @@ class StepFeatures:
             if len(found) <= MOST_COLUMNS:
                 break
         self.parts = tuple(found)
-        self._genes = [np.array(genes) for genes in found.values()]
+        self.genes = tuple(tuple(genes) for genes in found.values())
+        self._columns = [np.array(genes) for genes in found.values()]
         self._chosen = [
             [space.genes[gene].choices.index(part.choice) for gene in genes] if part.choice is not None else []
             for part, genes in found.items()
@@ -104,7 +109,7 @@ class StepFeatures:
     def positions(self, indices: IntArray) -> FloatArray:
         """Of each part: sums of positions in [0, 1], or counts of a choice, (n, parts); an inactive gene adds none."""
         out = np.empty((len(indices), len(self.parts)))
-        for column, (part, genes) in enumerate(zip(self.parts, self._genes, strict=True)):
+        for column, (part, genes) in enumerate(zip(self.parts, self._columns, strict=True)):
             chosen = indices[:, genes]
             if part.choice is None:
                 out[:, column] = ((chosen + 1) / self._space.cardinalities[genes]).sum(axis=1)  # an inactive gene is -1
@@ -115,7 +120,7 @@ class StepFeatures:
     def room(self, indices: IntArray) -> BoolArray:
         """Whether there may be less (column 0) and more (1) of each part in a network (genes,), (parts, 2)."""
         out = np.zeros((len(self.parts), 2), dtype=np.bool_)
-        for row, (part, genes) in enumerate(zip(self.parts, self._genes, strict=True)):
+        for row, (part, genes) in enumerate(zip(self.parts, self._columns, strict=True)):
             chosen, last = indices[genes], self._space.cardinalities[genes] - 1
             active = chosen >= 0
             if part.choice is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.reload import Reloader
 from riwoa.run.comparisons import Comparisons
+from riwoa.run.examples import Examples
 from riwoa.run.experience import Experience
 from riwoa.run.greedy import GreedyRule
 from riwoa.run.history import History
@@ -21,7 +22,6 @@ from riwoa.run.proposals import NoProposals, Proposals
 from riwoa.run.requests import RequestComposer
 from riwoa.run.semantic_slots import SemanticSlots
 from riwoa.run.slot_proposals import SlotProposals
-from riwoa.run.steps_told import StepsTold
 from riwoa.run.style import Style, style_of
 from riwoa.run.successes import Successes
 from riwoa.run.task import SearchTask
@@ -72,8 +72,8 @@ def proposals_of(
         return task.prompt_target_ms(begun_with)
 
     is_slot, share = config.cognition.role == "slot", config.cognition.held_out_share
-    steps = StepsTold(Experience(journal, task.space, config.run.seed, task), task.space)
-    pool = PoolComposer(composer, codec, beliefs, steps, config.cognition.patches)
+    examples = Examples(Experience(journal, task.space, config.run.seed, task), task.space)
+    pool = PoolComposer(composer, codec, beliefs, examples, config.cognition.patches)
     comparisons = Comparisons(
         journal.run_id,
         codec,

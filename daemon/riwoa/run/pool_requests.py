@@ -19,12 +19,12 @@ from riwoa.cognition.parse import PatchError, offered_patch
 from riwoa.cognition.prompt import Belief, EarlierPatch, Situation, Template, compose, parameters_of, spoken_choices
 from riwoa.cognition.protocol import Choice
 from riwoa.cognition.samples import unpacked
+from riwoa.run.examples import Examples
 from riwoa.run.history import genotype_of
 from riwoa.run.offers import Offered, offered_choices, seed_of
 from riwoa.run.prompt_history import PromptHistory
 from riwoa.run.replies import Answer
 from riwoa.run.requests import RequestComposer
-from riwoa.run.steps_told import StepsTold
 from riwoa.search.base import Elite
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import Objective
@@ -54,17 +54,17 @@ class PoolComposer:
         composer: of the run: what it writes of a parent is in these requests, too.
         codec: of the run's space and seed.
         beliefs: None where no surrogate is learned.
-        steps: what is told of the run's own.
+        examples: of the run's steps.
         patches: that a request asks for.
     """
 
     def __init__(
-        self, composer: RequestComposer, codec: Codec, beliefs: Beliefs | None, steps: StepsTold, patches: int
+        self, composer: RequestComposer, codec: Codec, beliefs: Beliefs | None, examples: Examples, patches: int
     ) -> None:
         self.composer = composer
         self.codec = self._codec = codec
         self._beliefs = beliefs
-        self._steps = steps
+        self._examples = examples
         self._patches = patches
 
     def request(
@@ -95,12 +95,10 @@ class PoolComposer:
             return None
         situation = self._situation(generation, parent, offered, template, target_ms)
         decoded = self._codec.decode(parent.genotype[None, :])[0]
-        lessons = self._steps.lessons(generation, objective, decoded, template.lessons)
-        order = generator(composer.seed, generation, "pool.lessons").permutation(len(lessons))
         situation = replace(
             situation,
-            lessons=[lessons[i] for i in order],
-            newest=self._steps.newest(generation, objective, template.newest),
+            lessons=self._examples.lessons(generation, objective, decoded, template.lessons),
+            newest=self._examples.newest(generation, objective, decoded, template.newest),
         )
         system, prompt = compose(_in_words(situation), offered, template, composer.most_genes)
         parameters = parameters_of(

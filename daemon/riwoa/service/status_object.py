@@ -215,6 +215,15 @@ class PatchesStatus(TypedDict, total=False):
     leaders: int | None  # new leaders that came of patches
 
 
+class PromptStatus(TypedDict, total=False):
+    """What replies to one strategy of prompt came to."""
+
+    joined: Required[int]
+    won: Required[int]  # of them: a patch that was chosen from it beat its parent
+    win_rate_low: Required[float]  # 95 % interval
+    win_rate_high: Required[float]
+
+
 class ProposalsStatus(TypedDict, total=False):
     """The language model and the queue of proposals in front of it."""
 
@@ -237,6 +246,7 @@ class ProposalsStatus(TypedDict, total=False):
     patches: PatchesStatus | None  # of a pool
     learning: LearningStatus | None
     server: ServerStatus | None  # of a language model on one
+    prompts: dict[str, PromptStatus] | None  # by strategy of prompt, in a pool
 
 
 class OperatorStatus(TypedDict, total=False):

@@ -13,12 +13,13 @@ from riwoa.config.reload import Reloader
 from riwoa.hardware.drift import Drift
 from riwoa.oracle.protocol import BackendStats, accuracy_error
 from riwoa.run.conductor import Conductor
-from riwoa.run.credit import OperatorSeconds, Tallies, credit_rows, tallies_from_json
+from riwoa.run.credit import OperatorSeconds, Tallies, credit_rows, tallies_from_json, wilson
 from riwoa.run.evaluations import Evaluations
 from riwoa.run.limits import Range, journaled_objective, standings
 from riwoa.run.lora_schedule import LoraSchedule
 from riwoa.run.model_credit import ModelCredit
 from riwoa.run.phases import polish_budget
+from riwoa.run.prompt_choice import PromptTallies
 from riwoa.run.provision import Provision
 from riwoa.run.strategy import scheduled_generations
 from riwoa.search.fitness import Objective
@@ -35,6 +36,7 @@ from riwoa.service.status_object import (
     LearningStatus,
     OperatorStatus,
     PatchesStatus,
+    PromptStatus,
     ProposalsStatus,
     RunStatus,
     ScreeningStatus,
@@ -157,7 +159,17 @@ def proposals_view(
         "patches": patches_view(conductor.history.model, seconds),
         "learning": learning_view(conductor.learning, conductor) if conductor.learning else None,
         "server": cast(ServerStatus, asdict(provider.server)) if provider.server is not None else None,
+        "prompts": prompts_view(conductor.history.prompts),
     }
+
+
+def prompts_view(tallies: PromptTallies) -> dict[str, PromptStatus] | None:
+    """What the strategies of prompt have won, with 95 % intervals; None where none has."""
+    found: dict[str, PromptStatus] = {}
+    for name, (joined, won) in tallies.items():
+        low, high = wilson(won, joined)
+        found[name] = {"joined": joined, "won": won, "win_rate_low": low, "win_rate_high": high}
+    return found or None
 
 
 def learning_view(learning: LoraSchedule, conductor: Conductor) -> LearningStatus:
