@@ -32,10 +32,6 @@ POOL = (
     "run.generations=12",
     "run.polish_evaluations=0",
 )
-HEADINGS = {
-    "pool_lessons": "What changes came to in this search:",
-    "pool_newest": "The latest changes in this search:",
-}
 
 
 @pytest.fixture(autouse=True)

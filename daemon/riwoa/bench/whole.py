@@ -344,7 +344,7 @@ def _configured(arena: Arena, seed: int, writer: str, settings: Mapping[str, Any
         "objective.latency_ms": arena.aim.limit if arena.aim.limit is not None else "none",
         "cognition.provider": "none" if writer == NONE else "model",
         "cognition.role": "pool",
-        "cognition.train": writer != BASE,
+        "cognition.train": writer in (SEMANTIC, SECOND),
         "objective.exponent": arena.aim.exponent,
     }
     for name, value in settings.items():
