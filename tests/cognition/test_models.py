@@ -224,7 +224,6 @@ def replaced(name: str, data: bytes) -> Callable[[Path], None]:
         (without("tokenizer.json"), "tokenizer"),
         (without("config.json"), "config.json"),
         (without("model.safetensors"), "model.safetensors"),
-        (without("chat_template.jinja"), "chat template"),
         (truncated("config.json"), "config.json"),
         (truncated("model.safetensors"), "model.safetensors"),
         (replaced("model.safetensors", b""), "model.safetensors"),

@@ -24,8 +24,6 @@ def convert(source: Path, directory: Path) -> None:
 
     folder, name = str(source.parent), source.name
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-    if tokenizer.chat_template is None:
-        raise ValueError("it holds no chat template; an instruct model is needed, not a base model")
     # Without dequantize=True the weights stay in GGUF blocks, and save_pretrained refuses them.
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)

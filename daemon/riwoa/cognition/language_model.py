@@ -97,7 +97,7 @@ class LanguageModel:
                 "shows what is here"
             ) from None
         if tokenizer.chat_template is None:
-            raise ModelError(f"{spec.directory}: its tokenizer has no chat template; an instruct model is needed")
+            tokenizer.chat_template = _plain_template(tokenizer)
         return loaded
 
     # -- Writer ------------------------------------------------------------------------------------------------------
@@ -424,6 +424,13 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 def _tokens_with(text: str, tokenizer: Any) -> list[int]:
     return sorted(i for token, i in tokenizer.get_vocab().items() if text in token)
+
+
+def _plain_template(tokenizer: Any) -> str:
+    """Of a base model, which knows no turns: the messages one after the other, as a text begins for it."""
+    begins = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+    start = "{{ bos_token }}" if begins else ""
+    return start + "{% for message in messages %}{{ message['content'] }}\n\n{% endfor %}"
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

@@ -58,7 +58,7 @@ class ModelFiles:
     directory: Path
     config: Mapping[str, Any]
     generation: Mapping[str, Any]  # generation_config.json, empty where there is none
-    template: str  # the chat template
+    template: str  # the chat template; empty for a base model
     parameters: int
     weights_bytes: int
     fingerprint: str  # first 8 hex digits of a SHA-256
@@ -348,11 +348,7 @@ def _json_file(path: Path) -> dict[str, Any]:
 
 
 def _chat_template(directory: Path) -> str:
-    """The template, from any of the three places where transformers keeps it.
-
-    Raises:
-        ModelError: there is none.
-    """
+    """The template, from any of the three places where transformers keeps it; empty for a base model."""
     plain = directory / "chat_template.jinja"
     if plain.is_file():
         return plain.read_text(encoding="utf-8", errors="replace")
@@ -360,7 +356,7 @@ def _chat_template(directory: Path) -> str:
         found = _json_file(directory / name).get("chat_template") if (directory / name).is_file() else None
         if found:
             return found if isinstance(found, str) else json.dumps(found)
-    raise ModelError(f"{directory} has no chat template; an instruct model is needed, not a base model")
+    return ""
 
 
 def _weight_files(directory: Path) -> list[Path]:
