@@ -160,7 +160,10 @@ def test_a_reply_is_listed_once_with_the_best_that_came_of_it(
     shutil.copy(whole[0], tmp_path / "journal.db")
     written = [i.request_id for _, i in theirs if i.operator == "semantic"]
     assert main(["--state", str(tmp_path), "replies", str(written[0])]) == 0
-    assert f"; picked {written.count(written[0])}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"; picked {written.count(written[0])}" in out
+    assert '| {"stage' in out  # patches, one a line
+    assert "log_probability" not in out
     led_to = next(i.request_id for _, i in theirs if i.operator == "climb")
     assert main(["--state", str(tmp_path), "replies", str(led_to)]) == 0
     counts = [sum(i.request_id == led_to and i.operator == o for _, i in theirs) for o in ("semantic", "climb")]

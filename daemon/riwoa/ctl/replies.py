@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from riwoa.cognition.parse import PatchError
+from riwoa.cognition.samples import samples_wanted, unpacked
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, emit
 from riwoa.ctl.past import add_run, chosen, opened
@@ -93,18 +95,32 @@ def _head(summary: RunSummary, found: Sequence[JudgedReply], counters: Mapping[s
 
 def _short(reply: JudgedReply, children: Mapping[Place, PlacedIndividual]) -> str:
     rows = [("changed", _changed(reply, children)), ("model", model_words(reply)), ("asked", _asked_words(reply))]
-    wrote = reasoning_of(reply) or ("" if reply.reply is None else reply.reply.text)
+    wrote = reasoning_of(reply) or _wrote(reply)
     lines = [_line(reply), facts(rows)]
     return "\n".join([*lines, *([quoted(wrote, "  ", _LINES)] if wrote.strip() else [])])
 
 
 def _whole(reply: JudgedReply, children: Mapping[Place, PlacedIndividual]) -> str:
     rows = [("changed", _changed(reply, children)), ("model", model_words(reply)), ("asked", _asked_words(reply))]
-    wrote = "" if reply.reply is None else reply.reply.text
+    wrote = _wrote(reply)
     parts = [_line(reply), facts(rows)]
     parts += ["  system", quoted(str(reply.request.parameters.get("system", "")), "  ")]
     parts += ["  prompt", quoted(reply.request.prompt, "  "), "  reply", quoted(wrote or "(nothing)", "  ")]
     return "\n".join(parts)
+
+
+def _wrote(reply: JudgedReply) -> str:
+    """What was written; of many texts one a line, with the logarithm of its probability where that is known."""
+    wrote = "" if reply.reply is None else reply.reply.text
+    if samples_wanted(reply.request) is None:
+        return wrote
+    try:
+        found = unpacked(wrote)
+    except PatchError:
+        return wrote
+    return "\n".join(
+        s.text.strip() + ("" if s.log_probability is None else f"  ({s.log_probability:.1f})") for s in found
+    )
 
 
 def _line(reply: JudgedReply) -> str:
