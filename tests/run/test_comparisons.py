@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.replay import compare
 from tests.run.conduct import JOINT, conduct
 
-SUPPORT = Path(__file__).resolve().parent.parent / "support"
 SETTINGS = (
     *JOINT,
     "cognition.provider=scripted",
@@ -32,12 +31,7 @@ SETTINGS = (
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _test_oracles() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SUPPORT))
-        patch.setenv("RIWOA_TEST_ORACLES", "1")
-        yield
+pytestmark = pytest.mark.usefixtures("landscape_oracles")
 
 
 class Pupil(ScriptedProvider):

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from riwoa_storage.replay import compare, verify
 from riwoa_storage.writer import JournalWriter
 from tests.run import test_lora_schedule as in_slots
 from tests.run.conduct import SMALL, SPACE, conduct
-from tests.run.test_comparisons import SETTINGS, SUPPORT
+from tests.run.test_comparisons import SETTINGS
 from tests.run.test_table_run import life, table, table_settings
 from tests.service.test_service import ctl
 from tests.service.test_service import run as daemon
@@ -48,12 +47,7 @@ PROVENANCE: dict[str, Any] = {
 LIVES = 60
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _test_oracles() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SUPPORT))
-        patch.setenv("RIWOA_TEST_ORACLES", "1")
-        yield
+pytestmark = pytest.mark.usefixtures("landscape_oracles")
 
 
 class Pupil(ScriptedProvider):

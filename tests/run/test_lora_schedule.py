@@ -22,7 +22,6 @@ from riwoa_storage.records import AdapterRecord, GenerationRecord, RequestRecord
 from riwoa_storage.replay import compare, verify
 from tests.run.conduct import JOINT, SMALL, StopHere, conduct
 
-SUPPORT = Path(__file__).resolve().parent.parent / "support"
 # A target that nothing misses: about half of all changes help, so there is much to learn from.
 EASY_MS = 100.0
 LEARNING = (
@@ -39,12 +38,7 @@ LIVES = 60
 MANY = "search.population=16"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _test_oracles() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SUPPORT))
-        patch.setenv("RIWOA_TEST_ORACLES", "1")
-        yield
+pytestmark = pytest.mark.usefixtures("landscape_oracles")
 
 
 class Pupil(ScriptedProvider):

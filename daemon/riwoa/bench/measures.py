@@ -105,7 +105,7 @@ def _row(name: str, landscape: Landscape, runs: Sequence[Found], budget: int, ti
 def _curves(landscape: Landscape, runs: Sequence[Found], budget: int) -> dict[str, Any]:
     """The best so far after each step of the ladder; what the winner so far is reported with; regret."""
     steps = ladder(budget)
-    curves = np.array([[_best_after(f, queries) for queries in steps] for f in runs])
+    curves = np.array([[best_after(f, queries) for queries in steps] for f in runs])
     credited = np.where(np.isfinite(curves), curves, landscape.worst)
     reports = np.array([[_report_after(landscape, f, queries) for queries in steps] for f in runs])
     return {
@@ -166,7 +166,7 @@ def _best_by(f: Found, time: float) -> float:
     return max((value for at, (_, value) in reached if at <= time), default=-math.inf)
 
 
-def _best_after(f: Found, queries: int) -> float:
+def best_after(f: Found, queries: int) -> float:
     """The score after so many queries, −inf for none."""
     return max((value for count, value in f.improvements if count <= queries), default=-math.inf)
 

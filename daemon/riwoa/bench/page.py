@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from riwoa.bench.arena import Found
 from riwoa.bench.experiments import LOOKS, SECTIONS, Experiment, reached
 from riwoa.bench.functions import FINE_CELLS
-from riwoa.bench.measures import OURS
+from riwoa.bench.measures import OURS, best_after
 from riwoa.bench.paired import student_interval
 from riwoa.bench.plots import mean_ranks, plot_ablation, plot_fronts, plot_progress, plot_ranks
 from riwoa.errors import InputError
@@ -242,7 +243,7 @@ def _writers_table(e: Experiment, result: Result) -> str:
         searches = [s for s in result["searches"] if s["strategy"] == name]
         cells = []
         for queries in LOOKS:
-            reached, theirs = (_best_after(result, who, queries) for who in (name, control))
+            reached, theirs = (_reached(result, who, queries) for who in (name, control))
             ahead = student_interval(np.subtract(reached, theirs).tolist())
             half = ahead["high"] - ahead["mean"]
             cells.append(f"{np.mean(reached):.2f}" if name == control else f"{ahead['mean']:+.2f} +-{half:.2f}")
@@ -253,14 +254,11 @@ def _writers_table(e: Experiment, result: Result) -> str:
     return _block(table)
 
 
-def _best_after(result: Result, name: str, queries: int) -> list[float]:
+def _reached(result: Result, name: str, queries: int) -> list[float]:
     """What each search of a strategy had found by then, by seed; the worst of all finds where it had nothing."""
     worst = min((value for s in result["searches"] for _, value in s["improvements"]), default=0.0)
-    return [
-        max((value for count, value in s["improvements"] if count <= queries), default=worst)
-        for s in result["searches"]
-        if s["strategy"] == name
-    ]
+    runs = [Found.from_json(s) for s in result["searches"] if s["strategy"] == name]
+    return [max(worst, best_after(f, queries)) for f in runs]
 
 
 _SECTIONS = {"contest": _contest, "grounds": _grounds, "functions": _functions, "writers": _writers}

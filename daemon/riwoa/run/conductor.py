@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -36,13 +34,12 @@ from riwoa.run.phases import Effort, Phase, PolishPhase, SearchPhase, polish_bud
 from riwoa.run.proposals import NoProposals
 from riwoa.run.scan import Progress
 from riwoa.run.strategy import (
-    candidates_a_generation,
     configured_strategy,
     racing_of,
-    scheduled_generations,
     screening_of,
 )
 from riwoa.run.task import KeptLatencies, SearchTask
+from riwoa.run.training_room import say_trainings, trainings_possible
 from riwoa.run.under_way import UnderWay
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
@@ -167,13 +164,7 @@ class Conductor:
     @property
     def trainings_possible(self) -> int | None:
         """How many trainings the search has room for at most, by schedule and budget; None where nothing is trained."""
-        if self.learning is None:
-            return None
-        config, at_once = self.config, candidates_a_generation(self.config)
-        budget = Effort(config, Counter(), pace_s=0.0, idle=0).search_left
-        scheduled = scheduled_generations(config)
-        generations = scheduled if budget is None else min(scheduled, math.ceil(budget / at_once))
-        return self.learning.trainings_possible(generations, at_once)
+        return None if self.learning is None else trainings_possible(self.learning, self.config)
 
     @property
     def p_semantic(self) -> float:
@@ -222,7 +213,8 @@ class Conductor:
             OracleError: everything fails; nothing of the generation under way is committed.
         """
         await self.restore()
-        self._say_trainings()
+        if self.phase == "search":
+            say_trainings(self.trainings_possible)
         async with self._under_way:
             while True:
                 await self._let_run()
@@ -246,21 +238,6 @@ class Conductor:
                 self.schedule.took(time.monotonic() - started_s)
                 self._hooks.on_commit()
         await self.endings.late(self.schedule.wanted, self.generation, self.phase)
-
-    def _say_trainings(self) -> None:
-        """Say how often the language model can learn, before its first request costs anything."""
-        possible = self.trainings_possible
-        if possible is None or self.phase != "search":
-            return
-        if possible:
-            said = f"this search has room for {possible} training{'' if possible == 1 else 's'} of its language model"
-            _log.info("trainings_possible", possible=possible, message=said)
-            return
-        said = (
-            "no training of the language model fits into this search: it writes as it came; more run.generations or "
-            "run.evaluations, or a lower cognition.train_after or cognition.train_lag, make room"
-        )
-        _log.warning("trainings_possible", possible=0, message=said)
 
     async def _let_run(self) -> None:
         """At a boundary: take what was edited, and wait while paused, but not beyond the deadline.

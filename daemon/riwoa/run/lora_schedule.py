@@ -314,7 +314,7 @@ class LoraSchedule:
             "duration_s": outcome.duration_s,
             "trained": _finite(outcome.trained.to_json()),
             "verdict": verdict.to_json(),
-            **self._heritage(t),
+            **_heritage(t, self.inherited),
         }
         row = AdapterRecord(
             adapter_id=0,
@@ -327,7 +327,7 @@ class LoraSchedule:
             training=training,
             created_unix_s=time.time(),
         )
-        event = self._event(t, row.sha256, verdict)
+        event = _event(self._journal.run_id, t, self.inherited, row.sha256, verdict)
         adapter_id = await self._journal.writer.put_adapter(row, consumed=consumed, events=[event])
         self._adapters.add(Adapter(adapter_id, t.swap, row.sha256, verdict.accepted, t.trial))
         if not t.trial:
@@ -335,21 +335,6 @@ class LoraSchedule:
         state = "accepted" if verdict.accepted else "rejected"
         _log.info(kind_of(event), adapter=row.sha256[:12], generation=t.swap, verdict=state, reasons=[*verdict.reasons])
         await self._adapters.retire(keep=self._settings.keep_adapters)
-
-    def _heritage(self, t: Training) -> dict[str, Any]:
-        """What a row says of what was inherited: of a trial whose adapter it is, of a training what it was held to."""
-        if self.inherited is None:
-            return {}
-        if t.trial:
-            return {"inherited": self.inherited.to_json()}
-        return {} if t.anchor_sha256 is None else {"anchor_sha256": t.anchor_sha256}
-
-    def _event(self, t: Training, sha256: str, verdict: Verdict) -> Event:
-        common: dict[str, Any] = {"run_id": self._journal.run_id, "generation": t.swap, "sha256": sha256}
-        common["reasons"] = tuple(verdict.reasons)
-        if t.trial and self.inherited is not None:
-            return AdapterTried(**common, accepted=verdict.accepted, from_run=self.inherited.run)
-        return (AdapterAccepted if verdict.accepted else AdapterRejected)(**common)
 
     # -- resume ------------------------------------------------------------------------------------------------------
 
@@ -390,6 +375,24 @@ class LoraSchedule:
         trigger = next((g for g in later if self._due(g, generations(g))), None)
         if trigger is not None:
             await self._start(trigger)
+
+
+def _heritage(t: Training, inherited: Inherited | None) -> dict[str, Any]:
+    """What a row says of what was inherited: of a trial whose adapter it is, of a training what it was held to."""
+    if inherited is None:
+        return {}
+    if t.trial:
+        return {"inherited": inherited.to_json()}
+    return {} if t.anchor_sha256 is None else {"anchor_sha256": t.anchor_sha256}
+
+
+def _event(run_id: int, t: Training, inherited: Inherited | None, sha256: str, verdict: Verdict) -> Event:
+    """That an adapter, or what was inherited, was let through or not."""
+    common: dict[str, Any] = {"run_id": run_id, "generation": t.swap, "sha256": sha256}
+    common["reasons"] = tuple(verdict.reasons)
+    if t.trial and inherited is not None:
+        return AdapterTried(**common, accepted=verdict.accepted, from_run=inherited.run)
+    return (AdapterAccepted if verdict.accepted else AdapterRejected)(**common)
 
 
 def _finite(value: Any) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.reload import Reloader
+from riwoa.config.schema import Config
 from riwoa.run.comparisons import Comparisons
 from riwoa.run.examples import Examples
 from riwoa.run.experience import Experience
@@ -66,30 +67,10 @@ def proposals_of(
     composer = RequestComposer(journal.run_id, config, codec, task, style, history)
     outbox = Outbox(journal, queue, composer)
 
-    def first_target_ms() -> float | None:
-        """The target that the run was begun with: probes stay the same whatever is configured since."""
-        begun_with = task.target_ms(journal.config_revisions()[0].config["objective"]["latency_ms"])
-        return task.prompt_target_ms(begun_with)
-
-    is_slot, share = config.cognition.role == "slot", config.cognition.held_out_share
+    is_slot = config.cognition.role == "slot"
     examples = Examples(Experience(journal, task.space, config.run.seed, task), task.space)
     pool = PoolComposer(composer, codec, beliefs, examples, config.cognition.patches)
-    comparisons = Comparisons(
-        journal.run_id,
-        codec,
-        composer.objective,
-        lambda parent: pool.alone(parent, first_target_ms()),
-        most_genes=composer.most_genes,
-        held_out_share=share,
-    )
-    learning = LoraSchedule(
-        journal,
-        queue,
-        config,
-        style,
-        Successes(journal.run_id, share) if is_slot else comparisons,
-        probes=lambda: composer.probes(config.cognition.probes, first_target_ms()),
-    )
+    learning = _learning(journal, queue, config, style, composer, pool, task, codec)
     if is_slot:
         slots = SemanticSlots(journal, outbox, composer, codec, known, config)
         return SlotProposals(journal, slots, composer, learning, history, reloader)
@@ -100,3 +81,39 @@ def proposals_of(
         lambda: history.objective.limit,
     )
     return PoolProposals(journal, outbox, pool, learning, history, reloader, parents, greedy)
+
+
+def _learning(
+    journal: RunJournal,
+    queue: ProposalQueue,
+    config: Config,
+    style: Style,
+    composer: RequestComposer,
+    pool: PoolComposer,
+    task: SearchTask,
+    codec: Codec,
+) -> LoraSchedule:
+    """What a model learns from, and when, by its role."""
+
+    def first_target_ms() -> float | None:
+        """The target that the run was begun with: probes stay the same whatever is configured since."""
+        begun_with = task.target_ms(journal.config_revisions()[0].config["objective"]["latency_ms"])
+        return task.prompt_target_ms(begun_with)
+
+    share = config.cognition.held_out_share
+    comparisons = Comparisons(
+        journal.run_id,
+        codec,
+        composer.objective,
+        lambda parent: pool.alone(parent, first_target_ms()),
+        most_genes=composer.most_genes,
+        held_out_share=share,
+    )
+    return LoraSchedule(
+        journal,
+        queue,
+        config,
+        style,
+        Successes(journal.run_id, share) if config.cognition.role == "slot" else comparisons,
+        probes=lambda: composer.probes(config.cognition.probes, first_target_ms()),
+    )

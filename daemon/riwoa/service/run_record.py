@@ -13,9 +13,11 @@ from riwoa.config.reload import Reloader, with_defaults, with_keys
 from riwoa.config.schema import OFFSPRING, Config, as_json, may_restart, value_of
 from riwoa.errors import ConfigError, TableError
 from riwoa.hardware.probe import library_versions
+from riwoa.log import get_logger
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.workers import worker_count
-from riwoa.run.inheritance import Heritage
+from riwoa.patience import patiently
+from riwoa.run.inheritance import Heritage, heritage_of
 from riwoa.run.memory import Memory
 from riwoa.run.provision import Provision
 from riwoa.run.task import target_ms
@@ -25,6 +27,7 @@ from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import Json, RunRecord
 from riwoa_storage.writer import JournalWriter
 
+_log = get_logger("service")
 Inherit = Callable[[Json], Awaitable[Heritage]]
 _LAGS = ("cognition.lag", "cognition.train_lag")  # counted in generations as they are committed
 
@@ -97,6 +100,21 @@ def inherits(config: Config, provision: Provision) -> bool:
     """Whether a run that is to begin may have an adapter of an earlier one."""
     learns = config.cognition.train and provision.learns and provision.provider is not None
     return config.cognition.inherit and learns
+
+
+async def inheritance(journal: Path, role: str, provenance: Json) -> Heritage:
+    """The adapter of an earlier run of the journal that one with this provenance begins with; told."""
+
+    def look() -> Heritage:
+        with JournalReader(journal) as reader:
+            return heritage_of(reader, provenance, role=role)
+
+    heritage = await patiently(look)
+    if heritage.adapter is not None:
+        _log.info("adapter_inherited", adapter=heritage.adapter.words)
+    if heritage.left_out:
+        _log.warning("adapters_left_out", reasons=list(heritage.left_out))
+    return heritage
 
 
 async def begin_or_continue(

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from riwoa.run.credit import OperatorSeconds
 from riwoa.run.deadline import training_cut_unix_s
 from riwoa.run.evaluations import Evaluations, version_at
 from riwoa.run.experience import Experience
-from riwoa.run.inheritance import Heritage, heritage_of
 from riwoa.run.journal import RunJournal
 from riwoa.run.memory import Memory, memory_of
 from riwoa.run.model_side import LanguageModel
@@ -58,6 +58,7 @@ from riwoa.service.run_record import (
     UnfinishedRun,
     begin_or_continue,
     find_unfinished,
+    inheritance,
     model_directory,
     settle_new_run,
 )
@@ -79,7 +80,6 @@ from riwoa.service.views import (
 )
 from riwoa.surrogate.screening import prior_examples
 from riwoa_storage.reader import JournalReader
-from riwoa_storage.records import Json
 from riwoa_storage.writer import JournalWriter
 
 _log = get_logger("service")
@@ -151,7 +151,9 @@ class Session:
             prior = prior_examples(self._parts.config.search.predictor, problem.space)
             memory = await self._remember(unfinished, problem, version)
             inputs = RunInputs(problem, version, provision, prior, memory)
-            run_id = await begin_or_continue(self._journal, unfinished, self._parts.config, inputs, self._inherit)
+            config = self._parts.config
+            inherit = partial(inheritance, self._parts.paths.journal, config.cognition.role)
+            run_id = await begin_or_continue(self._journal, unfinished, config, inputs, inherit)
             bind_contextvars(run=run_id)  # in every line of the log from here on, and of the tasks begun from here
             search = await self._start_search(group, stack, inputs, pool, run_id)
             self._attend(group, stack, search)
@@ -248,21 +250,6 @@ class Session:
             _log.info("remembered", evaluations=memory.words, **told)
             self._board.show("starting", f"begins with {memory.words}")
         return memory
-
-    async def _inherit(self, provenance: Json) -> Heritage:
-        """The adapter of an earlier run that one with this provenance begins with; told."""
-        journal, role = self._parts.paths.journal, self._parts.config.cognition.role
-
-        def look() -> Heritage:
-            with JournalReader(journal) as reader:
-                return heritage_of(reader, provenance, role=role)
-
-        heritage = await patiently(look)
-        if heritage.adapter is not None:
-            _log.info("adapter_inherited", adapter=heritage.adapter.words)
-        if heritage.left_out:
-            _log.warning("adapters_left_out", reasons=list(heritage.left_out))
-        return heritage
 
     async def _start_pool(
         self, stack: contextlib.AsyncExitStack, problem: Problem, provision: Provision
