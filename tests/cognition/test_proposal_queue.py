@@ -189,6 +189,51 @@ async def test_batches_and_trainings_are_done_in_the_order_of_their_submission(o
     assert (await proposal_queue.collect_training(1)).trained is not None
 
 
+class Slow(Recorded):
+    """Trains until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def train(self, job: TrainingJob, on_progress: OnTrainingStep) -> Trained:
+        self.begun.set()
+        await self.let_go.wait()
+        return await super().train(job, on_progress)
+
+
+async def test_a_trainer_of_its_own_trains_while_batches_are_answered_and_is_closed(office: Office) -> None:
+    writer, trainer, next_trainer = Recorded(), Slow(), Recorded()
+    trainers: list[Recorded] = [next_trainer, trainer]
+    queue = office.proposal_queue(writer, trainer=trainers.pop)
+    await queue.submit_training(0, office.job(1), adapter_sha256=None)
+    await trainer.begun.wait()
+    assert queue.stats().is_training
+    for generation in range(4):  # more than wait in the queue at once
+        await queue.submit(requests("p", generation=generation))
+        assert [r.status for r in await queue.collect([f"1/{generation}/0"])] == ["ok"]
+    trainer.let_go.set()
+    assert (await queue.collect_training(0)).reason is None
+    await queue.submit_training(4, office.job(2), adapter_sha256=None)
+    assert (await queue.collect_training(4)).reason is None
+    assert trainer.stats().state == "stopped"  # and its memory free, before the next begins
+    assert next_trainer.seen[-1] == "training 2"
+    assert not any(did.startswith("training") for did in writer.seen)
+
+
+async def test_without_room_for_a_trainer_the_writer_trains_between_two_batches(office: Office) -> None:
+    writer = Slow()
+    queue = office.proposal_queue(writer, trainer=lambda: None)
+    await queue.submit_training(0, office.job(1), adapter_sha256=None)
+    await writer.begun.wait()
+    await queue.submit(requests("p", generation=1))
+    await asyncio.sleep(0.1)
+    assert not any(did.startswith("batch") for did in writer.seen)
+    writer.let_go.set()
+    assert [r.status for r in await queue.collect(["1/1/0"])] == ["ok"]
+    assert [did for did in writer.seen if not did.startswith("adapter")] == ["training 1", "batch 1"]
+
+
 async def test_the_queue_is_bounded(office: Office) -> None:
     proposal_queue = office.proposal_queue(Recorded(delay_s=60), lag=0)
     await proposal_queue.submit(requests("a", generation=0))

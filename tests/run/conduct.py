@@ -60,6 +60,7 @@ async def conduct(
     target_ms: float = 4.5,
     stop_after: int | None = None,
     provider: ProposalProvider | None = None,
+    trainer: Callable[[], ProposalProvider | None] = lambda: None,
     oracle: Mapping[str, Any] | None = None,
     reloader: Reloader | None = None,
     at_commit: Any = None,
@@ -101,6 +102,7 @@ async def conduct(
                 timeout_s=lambda: cognition.timeout_s,
                 train_timeout_s=lambda: cognition.train_timeout_s,
                 adapters=AdapterFiles(path.parent / f"{path.stem}.adapters", journaled(path)),
+                trainer=trainer if cognition.train_beside else None,
             )
         conductor = Conductor(
             journal=RunJournal(journal, path, run_id),

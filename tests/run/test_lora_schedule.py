@@ -260,6 +260,42 @@ async def test_killed_before_every_commit_it_learns_the_same(
     assert len(killed) == generations
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["in a process of its own", "between two batches"])
+async def test_where_trainings_go_on_beside_text_is_written_meanwhile_with_the_adapter_before(
+    own: bool, tmp_path: Path
+) -> None:
+    """Killed before every commit it writes and learns the same, wherever it trains."""
+    settings = ("cognition.train_beside=true", "cognition.train_lag=3")
+    whole, parts, killed = tmp_path / "whole.db", tmp_path / "parts.db", set[int]()
+    trainers: list[Pupil] = []
+
+    def trainer() -> Pupil | None:
+        trainers.append(Pupil(Counter()))
+        return trainers[-1] if own else None
+
+    def kill(record: GenerationRecord) -> None:
+        if record.generation not in killed:
+            killed.add(record.generation)
+            raise StopHere
+
+    await run(whole, *settings, trainer=lambda: None)
+    for _ in range(LIVES):
+        await run(parts, *settings, trainer=trainer, before_commit=kill)
+        if compare(whole, parts).same:
+            break
+    assert told(parts) == told(whole)
+    assert trainers
+    assert all(len(t.jobs) == own for t in trainers)
+    with JournalReader(parts) as reader:
+        asked = {r.generation: r.adapter_sha256 for r in reader.requests(1)}
+    swapped = {a.generation: (a.training["trigger"], a.training["parent_sha256"]) for a in adapters(parts)}
+    assert swapped
+    for swap, (trigger, before) in swapped.items():
+        meanwhile = [asked[g] for g in range(trigger + 1, swap) if g in asked]
+        assert meanwhile, f"nothing was asked between {trigger} and {swap}"
+        assert set(meanwhile) == {before}
+
+
 async def test_killed_within_every_training_it_trains_again_and_learns_the_same(tmp_path: Path, whole: Path) -> None:
     parts, trained, seen = tmp_path / "parts.db", Counter[int](), 0
     with JournalReader(whole) as reader:

@@ -1,5 +1,8 @@
 """Where work for the language model waits (ruling 9): batches of requests and trainings, done one at a time, in order.
 
+With a trainer, trainings wait in a line of their own, and text is written meanwhile; what is written does not depend on
+that, since each piece of work names its adapter.
+
 A batch is journaled before it is sent and its replies before they are used, so a resumed run reads the same texts. What
 the clock decides here, a timeout or a provider's failure, becomes a reply too, with its status and reason: a journaled
 input like any other. A training's outcome goes to ``on_trained``, which journals it, before anybody may use it.
@@ -48,6 +51,7 @@ class ProposalQueueStats:
     answered: int  # replies, failed ones included
     failed: int
     trainings: int  # that ended, failed ones included
+    is_training: bool
     provider: ProviderStats
 
 
@@ -71,6 +75,8 @@ class ProposalQueue:
         timeout_s: patience for one batch, read anew for each; the provider's start is not counted.
         train_timeout_s: patience for one training, likewise.
         adapters: the files of the adapters that requests name; without it every one of them is refused.
+        trainer: called before each training: who trains while the provider writes, closed afterwards; None while there
+            is no room for another, and the provider trains between two batches. Without it trainings wait among them.
         progress: called at each sign of life (the watchdog's evidence).
 
     ``on_trained(generation, outcome)`` is awaited when a training has ended, before ``collect_training`` returns it;
@@ -87,6 +93,7 @@ class ProposalQueue:
         timeout_s: Callable[[], float],
         train_timeout_s: Callable[[], float] = lambda: 1800.0,
         adapters: AdapterFiles | None = None,
+        trainer: Callable[[], ProposalProvider | None] | None = None,
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.provider = provider
@@ -101,6 +108,10 @@ class ProposalQueue:
         self._progress = progress
         # A training beside the batches under way.
         self._queue: asyncio.Queue[_Work] = asyncio.Queue(maxsize=lag + 2)
+        self._trainer = trainer
+        self._own_line: asyncio.Queue[_Training] = asyncio.Queue()
+        self._provider_free = asyncio.Lock()
+        self._is_training = False
         self._replies: dict[str, asyncio.Future[ReplyRecord]] = {}
         self._outcomes: dict[int, asyncio.Future[TrainingOutcome]] = {}
         self._waiting = self._trainings_waiting = 0
@@ -125,6 +136,7 @@ class ProposalQueue:
             answered=self._answered,
             failed=self._failed,
             trainings=self._trainings,
+            is_training=self._is_training,
             provider=self.provider.stats(),
         )
 
@@ -160,7 +172,8 @@ class ProposalQueue:
         ``job.weights_path`` is ``adapters.new()``. Waits while the queue is full.
         """
         self._outcome(generation)
-        await self._queue.put(_Training(generation, job, adapter_sha256))
+        line = self._queue if self._trainer is None else self._own_line
+        await line.put(_Training(generation, job, adapter_sha256))
         self._trainings_waiting += 1
 
     async def collect_training(self, generation: int) -> TrainingOutcome:
@@ -173,19 +186,42 @@ class ProposalQueue:
         del self._outcomes[generation]
         return outcome
 
-    # -- the one consumer --------------------------------------------------------------------------------------------
+    # -- who does the work -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Do what is queued until cancelled."""
         self._opened_s = time.monotonic()
+        if self._trainer is None:
+            await self._work()
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._work(), name="proposals-work")
+            group.create_task(self._train_beside(self._trainer), name="proposals-trainings")
+
+    async def _work(self) -> None:
         while True:
             work = await self._queue.get()
-            self._busy_since_s = time.monotonic()
-            try:
-                await (self._train(work) if isinstance(work, _Training) else self._serve(work))
-            finally:
-                self._busy_s += time.monotonic() - self._busy_since_s
-                self._busy_since_s = None
+            async with self._provider_free:
+                self._busy_since_s = time.monotonic()
+                try:
+                    await (self._train(work, self.provider) if isinstance(work, _Training) else self._serve(work))
+                finally:
+                    self._busy_s += time.monotonic() - self._busy_since_s
+                    self._busy_since_s = None
+            self._progress()
+
+    async def _train_beside(self, trainer: Callable[[], ProposalProvider | None]) -> None:
+        while True:
+            work = await self._own_line.get()
+            own = trainer()
+            if own is None:
+                async with self._provider_free:
+                    await self._train(work, self.provider)
+            else:
+                try:
+                    await self._train(work, own)
+                finally:  # what it holds is wanted between trainings
+                    await own.close()
             self._progress()
 
     async def deliver(self, reply: ReplyRecord, events: Sequence[Event] = ()) -> None:
@@ -216,7 +252,7 @@ class ProposalQueue:
         patience_s = self._timeout_s()
         status: ReplyStatus
         try:
-            async with self._with_adapter(batch[0].generation, batch[0].adapter_sha256):
+            async with self._with_adapter(self.provider, batch[0].generation, batch[0].adapter_sha256):
                 async with asyncio.timeout(patience_s):
                     return await self.provider.generate(batch)
         except TimeoutError:
@@ -238,21 +274,25 @@ class ProposalQueue:
             for r in batch
         ]
 
-    async def _train(self, work: _Training) -> None:
+    async def _train(self, work: _Training, provider: ProposalProvider) -> None:
         self._trainings_waiting -= 1
-        outcome = await self._trained(work)
+        self._is_training = True
+        try:
+            outcome = await self._trained(work, provider)
+        finally:
+            self._is_training = False
         self._trainings += 1
         if self.on_trained is not None:
             await self.on_trained(work.generation, outcome)
         self._outcome(work.generation).set_result(outcome)
 
-    async def _trained(self, work: _Training) -> TrainingOutcome:
+    async def _trained(self, work: _Training, provider: ProposalProvider) -> TrainingOutcome:
         started = time.monotonic()
         patience_s = self._train_timeout_s()
         try:
-            async with self._with_adapter(work.generation, work.adapter_sha256):
+            async with self._with_adapter(provider, work.generation, work.adapter_sha256):
                 async with asyncio.timeout(patience_s):
-                    trained = await self.provider.train(work.job, lambda _: self._progress())
+                    trained = await provider.train(work.job, lambda _: self._progress())
             if self.adapters is None:
                 raise AdapterError("there is no place for the weights")
             if work.job.trial:  # of the adapter as it is
@@ -270,26 +310,28 @@ class ProposalQueue:
         return TrainingOutcome(None, None, reason, time.monotonic() - started)
 
     @contextlib.asynccontextmanager
-    async def _with_adapter(self, generation: int, adapter_sha256: str | None) -> AsyncIterator[None]:
+    async def _with_adapter(
+        self, provider: ProposalProvider, generation: int, adapter_sha256: str | None
+    ) -> AsyncIterator[None]:
         """Prepared for this work; a refusal of its adapter, which may also show later, is told."""
         try:
-            await self._prepare(adapter_sha256)
+            await self._prepare(provider, adapter_sha256)
             yield
         except AdapterError as error:
             if adapter_sha256 is not None and self.on_refused is not None:
                 await self.on_refused(generation, adapter_sha256, str(error)[:_MAX_REASON_CHARACTERS])
             raise
 
-    async def _prepare(self, adapter_sha256: str | None) -> None:
-        """Have the provider started, with this adapter in use."""
-        await self.provider.start()
+    async def _prepare(self, provider: ProposalProvider, adapter_sha256: str | None) -> None:
+        """Have a provider started, with this adapter in use."""
+        await provider.start()
         self._progress()
         path = None
         if adapter_sha256 is not None:
             if self.adapters is None:
                 raise AdapterError(f"adapter {adapter_sha256[:12]} is nowhere to be had")
             path = await self.adapters.file(adapter_sha256)
-        await self.provider.use_adapter(adapter_sha256, path)
+        await provider.use_adapter(adapter_sha256, path)
         failpoint("proposals.adapter_in_use")
 
     def _future(self, request_id: str) -> asyncio.Future[ReplyRecord]:

@@ -439,6 +439,11 @@ class Cognition(Choosing):
         "auto", description="new lessons that start a training; auto = 16 successes or 64 evaluated children"
     )
     train_lag: Positive = Field(24, description="generations between a training's start and its adapter's swap")
+    train_beside: bool = Field(
+        False,
+        description="go on writing during a training, with the adapter before it; in a process of its own where "
+        "memory_bytes are free, else between two batches",
+    )
     train_timeout_s: Seconds = live(1800.0, "longest training")
     train_batch: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="lessons an optimiser step")
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(2, description="passes over the lessons of a training")

@@ -3,10 +3,11 @@
 The schedule (rulings 9 and 10). After the commit of g, while no training is under way, one is triggered when the
 unconsumed lessons (``riwoa.run.lessons``) reach ``train_after``, times one more for each training that failed since the
 last adapter, unless the search, as configured at g, would end before any reply written with its adapter could join. Of
-successes it takes the oldest, at most ``MOST_BATCHES`` times that many. Until g + train_lag no text is generated; there
-the search waits for the outcome. An adapter's row is journaled when the outcome arrives, with what it consumed and the
-gate's verdict, and says the generation g + train_lag; in force at any generation is the newest accepted one of that
-generation or before. A failed training consumes nothing and is an input of generation g + train_lag.
+successes it takes the oldest, at most ``MOST_BATCHES`` times that many. Until g + train_lag no text is generated, or
+with ``train_beside`` it is written with the adapter before; there the search waits for the outcome. An adapter's row is
+journaled when the outcome arrives, with what it consumed and the gate's verdict, and says the generation g + train_lag;
+in force at any generation is the newest accepted one of that generation or before. A failed training consumes nothing
+and is an input of generation g + train_lag.
 
 A run that inherits an adapter (``riwoa.run.inheritance``) tries it before it trains anything: its lessons judge it
 beside the bare model as soon as they suffice for that, at the latest when a training would begin. A trial takes the
@@ -120,9 +121,12 @@ class LoraSchedule:
         return self._adapters.in_force(generation)
 
     def writes(self, generation: int) -> bool:
-        """Whether text is generated in this generation: not between a training's trigger and its swap."""
+        """Whether text is generated in this generation: not during a training, from its trigger to its swap.
+
+        It is all the same where trainings go on beside.
+        """
         t = self._training
-        return t is None or not t.trigger < generation < t.swap
+        return t is None or self._settings.train_beside or not t.trigger < generation < t.swap
 
     @property
     def under_way(self) -> Training | None:

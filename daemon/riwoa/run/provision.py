@@ -26,6 +26,7 @@ from riwoa.cognition.spending import Spending
 from riwoa.config.extended import plugin_of
 from riwoa.config.schema import Cognition
 from riwoa.errors import ConfigError, ModelError
+from riwoa.limits import memory
 from riwoa.plugins import Plugin
 from riwoa.run.style import Style, style_of
 from riwoa.run.worth import why_not
@@ -50,6 +51,7 @@ class Provision:
     kind: str = "model"  # who writes, where somebody does: the value of cognition.provider
     missed: bool = False  # a language model was asked for, and there is none
     learns: bool = True  # whether it can be trained
+    trainer: Callable[[], ProposalProvider | None] | None = None  # of trainings beside (``ProposalQueue``)
 
     @property
     def state(self) -> str:
@@ -186,8 +188,18 @@ async def _language_model(
         reason = f"run {run.run_id} was begun without a language model; --new-run would use {found.spec.name}"
         return Provision(None, style_of(settings), reason, missed=True)
     style = style_of(settings, recommended(found.spec))
-    provider = LanguageModelProvider(found.spec, limits=lambda: _limits(cognition()), on_log=on_log)
-    return Provision(provider, style, found.reason, found.spec)
+
+    def made() -> LanguageModelProvider:
+        return LanguageModelProvider(found.spec, limits=lambda: _limits(cognition()), on_log=on_log)
+
+    def trainer() -> LanguageModelProvider | None:
+        try:
+            free_bytes = memory().available_bytes
+        except Exception:  # as psutil fails where the machine does not tell
+            return None
+        return made() if free_bytes >= cognition().memory_bytes else None
+
+    return Provision(made(), style, found.reason, found.spec, trainer=trainer if settings.train_beside else None)
 
 
 async def _worthwhile(

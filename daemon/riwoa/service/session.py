@@ -318,9 +318,10 @@ class Session:
             timeout_s=lambda: parts.config.cognition.timeout_s,
             train_timeout_s=lambda: parts.config.cognition.train_timeout_s,
             adapters=self._adapter_files() if provision.learns else None,
+            trainer=provision.trainer,
             progress=parts.progress.note,
         )
-        parts.heartbeat.training = lambda: proposal_queue.stats().provider.state == "training"
+        parts.heartbeat.training = lambda: proposal_queue.stats().is_training
         stack.push_async_callback(provision.provider.close)
         # It stops before the provider closes (callbacks run backwards), or work cut short would be journaled as failed.
         _start_beside(group, stack, proposal_queue.run(), "proposals")
