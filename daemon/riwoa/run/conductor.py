@@ -162,11 +162,6 @@ class Conductor:
         return self.proposals.learning
 
     @property
-    def trainings_possible(self) -> int | None:
-        """How many trainings the search has room for at most, by schedule and budget; None where nothing is trained."""
-        return None if self.learning is None else trainings_possible(self.learning, self.config)
-
-    @property
     def p_semantic(self) -> float:
         """Share of attacks that are semantic: none without a model; what pays, if the configuration says so."""
         return self.proposals.share(self.history.tallies)
@@ -214,7 +209,7 @@ class Conductor:
         """
         await self.restore()
         if self.phase == "search":
-            say_trainings(self.trainings_possible)
+            say_trainings(trainings_possible(self.learning, self.config))
         async with self._under_way:
             while True:
                 await self._let_run()

@@ -14,8 +14,10 @@ from riwoa.run.strategy import candidates_a_generation, scheduled_generations
 _log = get_logger("conductor")
 
 
-def trainings_possible(learning: LoraSchedule, config: Config) -> int | None:
-    """How many trainings a search has room for at most; None where nothing is trained."""
+def trainings_possible(learning: LoraSchedule | None, config: Config) -> int | None:
+    """How many trainings a search has room for at most, by schedule and budget; None where nothing is trained."""
+    if learning is None:
+        return None
     at_once, scheduled = candidates_a_generation(config), scheduled_generations(config)
     budget = Effort(config, Counter(), pace_s=0.0, idle=0).search_left
     generations = scheduled if budget is None else min(scheduled, math.ceil(budget / at_once))

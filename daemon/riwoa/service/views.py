@@ -22,6 +22,7 @@ from riwoa.run.phases import polish_budget
 from riwoa.run.prompt_choice import PromptTallies
 from riwoa.run.provision import Provision
 from riwoa.run.strategy import scheduled_generations
+from riwoa.run.training_room import trainings_possible
 from riwoa.search.fitness import Objective
 from riwoa.service.governor import Governor
 from riwoa.service.limit_text import limits_view
@@ -184,7 +185,7 @@ def learning_view(learning: LoraSchedule, conductor: Conductor) -> LearningStatu
         "unconsumed": learning.unconsumed[0],
         "lessons": learning.unconsumed[1],
         "train_after": learning.train_after,
-        "possible": conductor.trainings_possible,
+        "possible": trainings_possible(learning, conductor.config),
         "swap": training.swap if training else None,
         "unusable": list(learning.unusable),
         "inherited": learning.inherited.words if learning.inherited else None,
