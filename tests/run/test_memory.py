@@ -28,7 +28,8 @@ from tests.storage.samples import alter, evaluation
 __all__ = ["table"]  # the fixture
 
 SPACE = Space("tiny", (Gene("width", (8, 16, 32), "ordered"), Gene("op", ("conv", "skip"), "nominal")))
-OTHER = Space("tiny", (Gene("width", (8, 16), "ordered"), Gene("op", ("conv", "skip"), "nominal")))
+OTHER = Space("tiny", (Gene("width", (8, 16), "ordered"), Gene("kernel", (3, 5), "ordered")))
+WIDER = Space("wider", (Gene("width", (8, 16, 64), "ordered"), Gene("op", ("conv", "skip", "pool"), "nominal")))
 TASK = SearchTask(SPACE, lambda architecture: float(architecture["width"]), None)
 FAST = Objective(20.0)
 
@@ -87,7 +88,7 @@ async def test_what_cannot_be_used_is_left_out_with_the_reason(tmp_path: Path) -
     assert "the row of evaluations" in damaged
     assert "is damaged" in damaged
     assert outside == "1 evaluation of run 1 outside the space"
-    assert other == "run 2 searched another space by another oracle"
+    assert other == "run 2 searched other genes by another oracle"
 
 
 async def test_another_oracle_of_the_space_is_a_hint_if_it_knows_enough(
@@ -104,6 +105,22 @@ async def test_another_oracle_of_the_space_is_a_hint_if_it_knows_enough(
     assert len(found.known.examples) == 0
     assert SPACE.architecture(found.start[0]) == {"width": 16, "op": "conv"}
     assert found.words == f"6 evaluations of run 1 by another oracle, as a hint ({found.sha256[:12]})"
+
+
+async def test_of_a_space_of_the_same_genes_what_lies_in_this_one_is_a_hint_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.db"
+    monkeypatch.setattr("riwoa.run.memory.FEWEST_RELATED", 6)
+    async with await JournalWriter.open(path) as writer:
+        await begin(writer, "digits", WIDER)
+        for op in ("conv", "pool"):
+            too_wide = {"width": 64, "op": op}
+            await writer.put_evaluation(evaluation(f"64.{op}", 0.9, oracle_version="digits", architecture=too_wide))
+    found = remembered(path)
+    assert found is not None
+    assert [(r.oracle_version, len(r.examples)) for r in found.related] == [("digits", 6)]
+    assert found.left_out == ("2 evaluations of run 1 outside the space",)
 
 
 async def test_a_begun_run_knows_what_it_knew_whatever_has_come_or_gone_since(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """What a new run knows from the earlier runs of its journal, pinned so that a resumed run knows exactly the same.
 
 An accuracy depends on neither target nor device: an evaluation of the same oracle is knowledge, whichever run made it
-(the newest 5,000 are). It counts as none of this run's. Evaluations by another oracle of the same space (other
-pictures, another resolution, a newer library) are a hint, which is followed while it predicts
-(``riwoa.surrogate.related``).
+(the newest 5,000 are). It counts as none of this run's. Evaluations by another oracle (other pictures, a newer library)
+are a hint, which is followed while it predicts (``riwoa.surrogate.related``); its space needs the same genes, and what
+lies in this run's space counts.
 """
 
 from __future__ import annotations
@@ -206,15 +206,15 @@ class _Remembering:
         return Memory(known, tuple(lessons for lessons, _ in related), rows, tuple(self._left_out))
 
     def _others(self, oracle_version: str) -> dict[str, list[RunRecord]]:
-        """The runs of the space by other oracles, by their versions."""
-        space, found = self._task.space.to_json(), dict[str, list[RunRecord]]()
+        """The runs of the space's genes by other oracles, by their versions."""
+        genes, found = [gene.name for gene in self._task.space.genes], dict[str, list[RunRecord]]()
         for run in self._runs:
             if _version(run) == oracle_version:
                 continue
-            if run.provenance.get("space") == space:
+            if _genes(run) == genes:
                 found.setdefault(_version(run), []).append(run)
             else:
-                self._left_out.append(f"run {run.run_id} searched another space by another oracle")
+                self._left_out.append(f"run {run.run_id} searched other genes by another oracle")
         return found
 
     def _lessons(self, oracle_version: str, runs: Sequence[RunRecord]) -> tuple[Lessons, IntArray]:
@@ -254,6 +254,11 @@ class _Remembering:
             return None
         value, load = self._objective.standing(metrics)
         return indices, lesson(self._objective, value, load, self._objective.known_load(known)), value, load
+
+
+def _genes(run: RunRecord) -> list[str]:
+    space = run.provenance.get("space") or {}
+    return [str(gene["name"]) for gene in space.get("genes", ())]
 
 
 def _version(run: RunRecord) -> str:
