@@ -19,6 +19,7 @@ from riwoa.service.limit_text import further, hypervolume_words, missed_words, v
 from riwoa.service.progress import steps
 from riwoa.service.state import DaemonState, State
 from riwoa.service.status_object import (
+    ClusterStatus,
     CognitionStatus,
     ConfigStatus,
     EvaluationsStatus,
@@ -89,6 +90,7 @@ class StatusSources:
     pareto: Callable[[], int] = int
     workers: Callable[[], list[WorkerStatus]] = list
     warnings: Callable[[], list[str]] = list
+    cluster: Callable[[], ClusterStatus] | None = None
     operators: Callable[[], dict[str, OperatorStatus]] | None = None
     screening: Callable[[], ScreeningStatus | None] | None = None
     experience: Callable[[], ExperienceStatus | None] | None = None
@@ -168,6 +170,8 @@ class StatusBoard:
             "pareto": of.pareto(),
             "workers": of.workers(),
         }
+        if of.cluster is not None:
+            status["cluster"] = of.cluster()
         if of.operators is not None:
             status["operators"] = of.operators()
         if of.screening is not None:

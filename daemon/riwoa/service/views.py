@@ -27,6 +27,7 @@ from riwoa.service.governor import Governor
 from riwoa.service.limit_text import limits_view
 from riwoa.service.status import Rate
 from riwoa.service.status_object import (
+    ClusterStatus,
     CognitionStatus,
     ConfigStatus,
     EvaluationsStatus,
@@ -121,9 +122,36 @@ def workers_view(stats: BackendStats) -> list[WorkerStatus]:
             "restarts": w.restarts,
             "busy_share": w.busy_share,
             "pid": w.pid,
+            **({} if stats.cluster is None else {"node": w.node, "says": w.says}),
         }
         for w in stats.workers
     ]
+
+
+def cluster_view(stats: BackendStats) -> ClusterStatus:
+    """The nodes of the cluster and its queue, as its driver told last."""
+    cluster = stats.cluster
+    assert cluster is not None, "the workers are this machine's own"
+    return {
+        "address": cluster.address,
+        "nodes": [
+            {
+                "name": node.name,
+                "address": node.address,
+                "cpus": node.cpus,
+                "gpus": node.gpus,
+                "workers": node.workers,
+                "busy": node.busy,
+                "refused": node.refused,
+            }
+            for node in cluster.nodes
+        ],
+        "queued": stats.queued,
+        "retried": stats.retried,
+        "asked_twice": cluster.asked_twice,
+        "connections": cluster.drivers,
+        "lost": cluster.lost,
+    }
 
 
 def governor_view(governor: Governor) -> GovernorStatus:

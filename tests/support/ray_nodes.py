@@ -1,0 +1,102 @@
+"""Ray clusters on this machine, of small nodes that are killed one by one: real `ray start` processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+SUPPORT = Path(__file__).resolve().parent
+PORTS = ("--min-worker-port=0", "--max-worker-port=0")  # any: several nodes share this machine
+SMALL = ("--object-store-memory=80000000", "--disable-usage-stats", "--block", *PORTS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RayCluster:
+    """A head without cores, and nodes beside it. ``home`` holds what their processes keep and print."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "RIWOA_TEST_ORACLES": "1",
+            "PYTHONPATH": os.pathsep.join([str(SUPPORT), str(SUPPORT.parent.parent)]),
+            "XDG_CACHE_HOME": str(self.home / "cache"),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.home / "token"),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DISABLE_IMPORT_WARNING": "1",
+        }
+
+    def start(self, name: str, *options: str, head: bool = False) -> None:
+        token = self.home / "token"
+        if not token.exists():
+            token.write_text("0" * 64)
+        where = (
+            ("--head", f"--port={self.port}", "--include-dashboard=false") if head else (f"--address={self.address}",)
+        )
+        ray = Path(sys.executable).parent / "ray"
+        program = [str(ray)] if ray.exists() else [sys.executable, "-m", "ray.scripts.scripts"]
+        log = (self.home / f"{name}.log").open("ab")
+        self.processes[name] = subprocess.Popen(
+            [*program, "start", *where, f"--node-name={name}", *SMALL, *options],
+            env=self.environment(),
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        log.close()
+        if head:
+            self._await_port()
+
+    def node(self, name: str, cpus: int = 2, *options: str) -> None:
+        self.start(name, f"--num-cpus={cpus}", *options)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL for all of a node's processes, as a power cut would."""
+        process = self.processes.pop(name)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def close(self) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+
+    def _await_port(self) -> None:
+        end_s = time.monotonic() + 60
+        while time.monotonic() < end_s:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.1)
+        raise AssertionError((self.home / "head.log").read_text())
+
+
+@contextmanager
+def ray_cluster(home: Path, **nodes: int) -> Iterator[RayCluster]:
+    """A cluster of nodes with so many cores each, by name."""
+    cluster = RayCluster(home)
+    try:
+        cluster.start("head", "--num-cpus=0", head=True)
+        for name, cpus in nodes.items():
+            cluster.node(name, cpus)
+        yield cluster
+    finally:
+        cluster.close()
