@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -40,11 +40,13 @@ class RayCluster:
             "XDG_CACHE_HOME": str(self.home / "cache"),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.home / "token"),
+            "RAY_raylet_start_wait_time_s": "90",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DISABLE_IMPORT_WARNING": "1",
         }
 
-    def start(self, name: str, *options: str, head: bool = False) -> None:
+    def start(self, name: str, *options: str, head: bool = False, within: Sequence[str] = ()) -> None:
+        """Start a node; ``within`` is a command that another is given to."""
         token = self.home / "token"
         if not token.exists():
             token.write_text("0" * 64)
@@ -53,9 +55,9 @@ class RayCluster:
         )
         ray = Path(sys.executable).parent / "ray"
         program = [str(ray)] if ray.exists() else [sys.executable, "-m", "ray.scripts.scripts"]
-        log = (self.home / f"{name}.log").open("ab")
+        log = (self.home / f"{name}.log").open("wb")
         self.processes[name] = subprocess.Popen(
-            [*program, "start", *where, f"--node-name={name}", *SMALL, *options],
+            [*within, *program, "start", *where, f"--node-name={name}", *SMALL, *options],
             env=self.environment(),
             stdout=log,
             stderr=log,
@@ -64,10 +66,10 @@ class RayCluster:
         )
         log.close()
         if head:
-            self._await_port()
+            self.started(name)
 
-    def node(self, name: str, cpus: int = 2, *options: str) -> None:
-        self.start(name, f"--num-cpus={cpus}", *options)
+    def node(self, name: str, cpus: int = 2, *options: str, within: Sequence[str] = ()) -> None:
+        self.start(name, f"--num-cpus={cpus}", *options, within=within)
 
     def kill(self, name: str) -> None:
         """SIGKILL for all of a node's processes, as a power cut would."""
@@ -80,13 +82,13 @@ class RayCluster:
         for name in list(self.processes):
             self.kill(name)
 
-    def _await_port(self) -> None:
-        end_s = time.monotonic() + 60
-        while time.monotonic() < end_s:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
+    def started(self, name: str) -> None:
+        """Wait until a node has joined."""
+        log, end_s = self.home / f"{name}.log", time.monotonic() + 90
+        while "Ray runtime started" not in log.read_text():
+            assert time.monotonic() < end_s, log.read_text()
+            assert self.processes[name].poll() is None, log.read_text()
             time.sleep(0.1)
-        raise AssertionError((self.home / "head.log").read_text())
 
 
 @contextmanager
@@ -97,6 +99,7 @@ def ray_cluster(home: Path, **nodes: int) -> Iterator[RayCluster]:
         cluster.start("head", "--num-cpus=0", head=True)
         for name, cpus in nodes.items():
             cluster.node(name, cpus)
+            cluster.started(name)  # two at once may want the same port
         yield cluster
     finally:
         cluster.close()

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import socket
 import statistics
 import sys
 import threading
@@ -25,9 +26,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 if "RAY_AUTH_TOKEN" in os.environ or os.path.exists(
     os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
 ):
-    os.environ.setdefault(
-        "RAY_AUTH_MODE", "token"
-    )  # as `ray start --head` does of itself; a cluster without ignores it
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start --head` does of itself
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # an actor without a GPU sees what its node shows
 
 import ray
@@ -490,6 +489,9 @@ def _connect(address: str) -> None:
     """
     ray.cloudpickle.register_pickle_by_value(ray_actor)
     try:
+        host, colon, port = address.rpartition(":")
+        if colon and port.isdecimal():  # Ray itself takes half a minute to find that nobody listens
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
         ray.init(address=address, log_to_driver=True, logging_level="ERROR", include_dashboard=False, namespace="riwoa")
     except (ConnectionError, RuntimeError, ValueError, RayError, OSError) as error:
         said = " ".join(str(error).split())

@@ -277,8 +277,7 @@ class Session:
         stack.push_async_callback(pool.close)
         info = await pool.start()
         self._board.sources.workers = lambda: workers_view(pool.stats())
-        if pool.stats().cluster is not None:
-            self._board.sources.cluster = lambda: cluster_view(pool.stats())
+        self._board.sources.cluster = lambda: cluster_view(pool.stats())
         return pool, info.version
 
     async def _start_search(

@@ -90,7 +90,7 @@ class StatusSources:
     pareto: Callable[[], int] = int
     workers: Callable[[], list[WorkerStatus]] = list
     warnings: Callable[[], list[str]] = list
-    cluster: Callable[[], ClusterStatus] | None = None
+    cluster: Callable[[], ClusterStatus | None] = _unknown
     operators: Callable[[], dict[str, OperatorStatus]] | None = None
     screening: Callable[[], ScreeningStatus | None] | None = None
     experience: Callable[[], ExperienceStatus | None] | None = None
@@ -169,9 +169,8 @@ class StatusBoard:
             "latency": of.latency(),
             "pareto": of.pareto(),
             "workers": of.workers(),
+            "cluster": of.cluster(),
         }
-        if of.cluster is not None:
-            status["cluster"] = of.cluster()
         if of.operators is not None:
             status["operators"] = of.operators()
         if of.screening is not None:

@@ -11,7 +11,7 @@ from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.outcome import changes_words
 from riwoa.config.reload import Reloader
 from riwoa.hardware.drift import Drift
-from riwoa.oracle.protocol import BackendStats, accuracy_error
+from riwoa.oracle.protocol import BackendStats, WorkerState, accuracy_error
 from riwoa.run.conductor import Conductor
 from riwoa.run.credit import OperatorSeconds, Tallies, credit_rows, tallies_from_json, wilson
 from riwoa.run.evaluations import Evaluations
@@ -112,26 +112,30 @@ def leader_view(conductor: Conductor, latency_interval: float | None) -> LeaderS
 
 def workers_view(stats: BackendStats) -> list[WorkerStatus]:
     """What each worker process is doing."""
-    return [
-        {
-            "name": f"oracle-{w.slot}",
-            "state": w.state,
-            "job": w.job_id,
-            "since_s": w.since_s,
-            "done": w.evaluations,
-            "restarts": w.restarts,
-            "busy_share": w.busy_share,
-            "pid": w.pid,
-            **({} if stats.cluster is None else {"node": w.node, "says": w.says}),
-        }
-        for w in stats.workers
-    ]
+    return [_worker_view(worker, clustered=stats.cluster is not None) for worker in stats.workers]
 
 
-def cluster_view(stats: BackendStats) -> ClusterStatus:
-    """The nodes of the cluster and its queue, as its driver told last."""
+def _worker_view(w: WorkerState, *, clustered: bool) -> WorkerStatus:
+    seen: WorkerStatus = {
+        "name": f"oracle-{w.slot}",
+        "state": w.state,
+        "job": w.job_id,
+        "since_s": w.since_s,
+        "done": w.evaluations,
+        "restarts": w.restarts,
+        "busy_share": w.busy_share,
+        "pid": w.pid,
+    }
+    if clustered:
+        seen |= {"node": w.node, "says": w.says}
+    return seen
+
+
+def cluster_view(stats: BackendStats) -> ClusterStatus | None:
+    """The nodes of the cluster and its queue, as its driver told last; None where the workers are this machine's."""
     cluster = stats.cluster
-    assert cluster is not None, "the workers are this machine's own"
+    if cluster is None:
+        return None
     return {
         "address": cluster.address,
         "nodes": [
