@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 SUPPORT = Path(__file__).resolve().parent
 PORTS = ("--min-worker-port=0", "--max-worker-port=0")  # any: several nodes share this machine
@@ -74,8 +75,11 @@ class RayCluster:
     def kill(self, name: str) -> None:
         """SIGKILL for all of a node's processes, as a power cut would."""
         process = self.processes.pop(name)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            # First those that start others; they are groups of their own.
+            for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
         process.wait()
 
     def close(self) -> None:
