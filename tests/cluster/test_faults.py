@@ -135,6 +135,33 @@ async def test_nodes_with_another_oracle_version_are_not_mixed_unless_told(clust
         assert len({result.worker for result in results}) == 2
 
 
+async def test_nodes_with_other_libraries_are_named_and_left_out(own_cluster: MakeCluster, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "numpy-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0.1\n")
+    cluster = own_cluster()
+    cluster.start("odd", "--num-cpus=2", path=other.parent)
+    cluster.started("odd")
+    with pytest.raises(OracleError, match=r"no node of the cluster can be used: odd: it has numpy 0\.0\.1, this"):
+        await a_pool(cluster, workers=2).start()
+    cluster.node("one", 2)
+    cluster.started("one")
+    async with a_pool(cluster, workers=2) as pool:
+        assert {(await (await pool.submit(f"{i}", {}))).worker for i in range(8)} == {"one"}
+        await until(lambda: all(w.state == "idle" for w in pool.stats().workers))
+        assert {w.node for w in pool.stats().workers} == {"one"}
+    async with a_pool(cluster, workers=4, mixed=True) as pool:
+        await until(lambda: {w.node for w in pool.stats().workers if w.state == "idle"} == {"one", "odd"})
+
+
+async def test_another_token_is_no_way_in(cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("1" * 64)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(OracleError, match=r"wants another token: copy ~/\.ray/auth_token") as failed:
+        await a_pool(cluster).start()
+    assert "\n" not in str(failed.value)
+
+
 async def test_an_oracle_that_cannot_be_made_ends_the_start_with_its_own_error(cluster: RayCluster) -> None:
     with pytest.raises(OracleError, match="gone") as failed:
         await a_pool(cluster, spec=ModuleSpec(factory="pool_oracles:gone")).start()

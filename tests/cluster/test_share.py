@@ -101,6 +101,9 @@ def test_a_daemon_on_a_cluster_ends_in_the_local_digest_and_sends_its_table_once
         nodes = {node for (node,) in db.execute("SELECT DISTINCT worker FROM evaluations")}
     assert nodes
     assert nodes <= {"one", "two"}
+    report = json.loads(ctl(tmp_path / "ray", "report", "--json").stdout)
+    assert {node["node"] for node in report["nodes"]} == nodes
+    assert json.loads(ctl(tmp_path / "local", "report", "--json").stdout)["nodes"] == []
     status = json.loads(ctl(tmp_path / "ray", "status", "--json").stdout)
     assert status["cluster"] is None  # it is done with
 

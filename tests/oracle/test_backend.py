@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import GivenSpec
 from riwoa.oracle.ray_pool import RayPool
 from riwoa.oracle.workers import pool_settings, worker_count
+from riwoa.run.preflight import refusals
 from riwoa.supernet.spec import SupernetSpec
 
 
@@ -45,12 +47,16 @@ def test_a_resource_that_is_no_name_and_amount_is_refused(text: str) -> None:
         config(f'ray.resources=["{text}"]')
 
 
-async def test_without_ray_the_start_is_refused_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_ray_the_start_is_refused_with_the_way_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "ray" else found(name, *more))
     clustered = config("oracle.pool=ray")
     with pytest.raises(ConfigError, match=r'pip install "riwoa\[ray\]"'):
         await make_pool(clustered, SupernetSpec(), pool_settings(clustered.oracle)).start()
+    assert any("riwoa[ray]" in line for line in refusals(clustered, tmp_path / "none.json"))
+    assert not any("riwoa[ray]" in line for line in refusals(config(), tmp_path / "none.json"))
 
 
 def test_an_oracle_on_a_gpu_that_reserves_none_is_refused() -> None:

@@ -46,8 +46,15 @@ class RayCluster:
             "RAY_DISABLE_IMPORT_WARNING": "1",
         }
 
-    def start(self, name: str, *options: str, head: bool = False, within: Sequence[str] = ()) -> None:
-        """Start a node; ``within`` is a command that another is given to."""
+    def start(
+        self,
+        name: str,
+        *options: str,
+        head: bool = False,
+        within: Sequence[str] = (),
+        path: Path | None = None,
+    ) -> None:
+        """Start a node; ``within``: a command that another is given to, ``path``: looked at for modules before all."""
         token = self.home / "token"
         if not token.exists():
             token.write_text("0" * 64)
@@ -56,10 +63,13 @@ class RayCluster:
         )
         ray = Path(sys.executable).parent / "ray"
         program = [str(ray)] if ray.exists() else [sys.executable, "-m", "ray.scripts.scripts"]
+        environment = self.environment()
+        if path is not None:
+            environment["PYTHONPATH"] = f"{path}{os.pathsep}{environment['PYTHONPATH']}"
         log = (self.home / f"{name}.log").open("wb")
         self.processes[name] = subprocess.Popen(
             [*within, *program, "start", *where, f"--node-name={name}", *SMALL, *options],
-            env=self.environment(),
+            env=environment,
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,

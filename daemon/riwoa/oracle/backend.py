@@ -7,7 +7,7 @@ from riwoa.errors import ConfigError
 from riwoa.oracle.pool import LogLine, PoolSettings, WorkerPool
 from riwoa.oracle.protocol import OracleSpec, Pool
 from riwoa.oracle.ray_nodes import DriverSettings
-from riwoa.oracle.ray_pool import OnEvent, RayPool
+from riwoa.oracle.ray_pool import OnEvent, RayPool, require_ray
 
 
 def make_pool(
@@ -41,6 +41,16 @@ def make_pool(
         )
     driver = driver_settings(config, settings.workers)
     return RayPool(spec, settings, driver, config.ray.address, on_log, on_event, oracle_version=oracle_version)
+
+
+def check_pool(config: Config) -> None:
+    """Refuse a pool that cannot be had here, before anything is measured or trained for it.
+
+    Raises:
+        ConfigError: Ray is chosen and not installed.
+    """
+    if config.oracle.pool == "ray":
+        require_ray()
 
 
 def driver_settings(config: Config, workers: int) -> DriverSettings:

@@ -48,6 +48,7 @@ _AGAIN_S = 20.0  # before another actor is tried, where one could not be had
 _GRACE_S = 30.0  # beyond all limits of a node's own, before an actor is given up
 _FACTS_S = 60.0
 _SILENT_S = 30.0  # of the head, before the cluster is given up
+_MISSED = 2  # times in a row that nobody listens there, before the same
 
 
 class _Job:
@@ -403,9 +404,15 @@ class Driver:
         return self._nodes.get(node_id) or Node(node_id, node_id[:8], "?", 0.0, 0.0, {})
 
     async def _watch_nodes(self) -> None:
-        began_s = time.monotonic()
+        began_s, missed, head = time.monotonic(), 0, ray.get_runtime_context().gcs_address
         while True:
             await asyncio.sleep(_NODES_S)
+            # A head that is gone would show in Ray's own time, a minute: nobody listens where it was.
+            missed = 0 if await asyncio.to_thread(_listens, head) else missed + 1
+            if missed >= _MISSED:
+                raise OracleError(f"the head of the cluster at {head} is gone")
+            if missed:
+                continue
             try:
                 async with asyncio.timeout(_SILENT_S):
                     self._nodes = await asyncio.to_thread(nodes_of, ray.nodes)
@@ -468,10 +475,7 @@ def main() -> int:
             pipe.send({"cluster": look(settings)})
             return 0
 
-        async def serve() -> None:
-            await Driver(pipe, frame).run()
-
-        asyncio.run(serve())
+        asyncio.run(_serve(pipe, frame))
     except RiwoaError as error:
         pipe.send({"fatal": error_to_json(error)})
         return error.exit_code
@@ -479,6 +483,15 @@ def main() -> int:
         pipe.send({"fatal": error_to_json(_as_error(error))})
         return OracleError.exit_code
     return 0
+
+
+async def _serve(pipe: ParentPipe, frame: Mapping[str, Any]) -> None:
+    """Serve, and end the process with what it ends for: threads that ask a lost head would keep it for long."""
+    try:
+        await Driver(pipe, frame).run()
+    except RiwoaError as error:
+        pipe.send({"fatal": error_to_json(error)})
+        os._exit(error.exit_code)
 
 
 def _connect(address: str) -> None:
@@ -489,9 +502,8 @@ def _connect(address: str) -> None:
     """
     ray.cloudpickle.register_pickle_by_value(ray_actor)
     try:
-        host, colon, port = address.rpartition(":")
-        if colon and port.isdecimal():  # Ray itself takes half a minute to find that nobody listens
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
+        if address.rpartition(":")[2].isdecimal() and not _listens(address):
+            raise ConnectionError("nobody listens there")  # Ray itself takes half a minute to find out
         ray.init(address=address, log_to_driver=True, logging_level="ERROR", include_dashboard=False, namespace="riwoa")
     except (ConnectionError, RuntimeError, ValueError, RayError, OSError) as error:
         said = " ".join(str(error).split())
@@ -509,6 +521,16 @@ def _connect(address: str) -> None:
             f"no Ray cluster answers at {address} ({printable(said, 200) or type(error).__name__}); start one with "
             "`ray start --head`, join this machine to it with `ray start --address=HOST:PORT`, or set ray.address"
         ) from None
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody accepts connections at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_NODES_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def look(settings: DriverSettings) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from riwoa.hardware.interval import interval_of
 from riwoa.hardware.obtain import BuildProgress
 from riwoa.hardware.process import ProgressCallback
 from riwoa.log import get_logger
-from riwoa.oracle.backend import make_pool
+from riwoa.oracle.backend import check_pool, make_pool
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.kinds import kind_named
 from riwoa.oracle.protocol import Pool
@@ -202,6 +202,7 @@ class Session:
 
     async def _load_problem(self) -> Problem:
         """Load what is searched, which may train a supernet and measure this device; refuse an unattainable target."""
+        check_pool(self._parts.config)
         self._board.show("measuring", str(BuildProgress(0, 0, None)))
 
         def tell(p: BuildProgress) -> None:
