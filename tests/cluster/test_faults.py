@@ -62,6 +62,16 @@ async def test_a_node_that_dies_costs_its_evaluations_a_second_try_and_nothing_e
         assert {result.worker for result in results[-2:]} == {"one"}
 
 
+async def test_idle_workers_of_a_dead_node_cost_no_candidate_its_tries(own_cluster: MakeCluster) -> None:
+    cluster = own_cluster(one=1, two=6)
+    async with a_pool(cluster, workers=7, straggler_quantile=0.0) as pool:
+        await until(lambda: sum(w.state == "idle" for w in pool.stats().workers) == 7)
+        cluster.kill("two")
+        results = [await future for future in await sleepers(pool, 3, 0.2)]
+        assert [(result.status, result.worker) for result in results] == [("ok", "one")] * 3
+        assert max(result.attempts for result in results) <= 3
+
+
 async def test_a_head_that_dies_and_comes_back_costs_no_result(own_cluster: MakeCluster) -> None:
     cluster = own_cluster(one=2)
     async with a_pool(cluster, workers=2) as pool:
@@ -157,7 +167,9 @@ async def test_nodes_with_other_libraries_are_named_and_left_out(own_cluster: Ma
 async def test_another_token_is_no_way_in(cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("1" * 64)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    with pytest.raises(OracleError, match=r"wants another token: copy ~/\.ray/auth_token") as failed:
+    with pytest.raises(
+        OracleError, match=r"does not let this machine in; .* copy ~/\.ray/auth_token from its head"
+    ) as failed:
         await a_pool(cluster).start()
     assert "\n" not in str(failed.value)
 

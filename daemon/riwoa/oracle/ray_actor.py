@@ -86,6 +86,9 @@ class NodeWorker:
 
         return {**facts(), "node": ray.get_runtime_context().get_node_id()}
 
+    async def alive(self) -> None:
+        """Answer."""
+
     # -- files that are sent -------------------------------------------------------------------------------------------
 
     async def place(self, tree: str) -> str | None:

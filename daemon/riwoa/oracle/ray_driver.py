@@ -36,6 +36,7 @@ from riwoa.errors import OracleError, RiwoaError
 from riwoa.ipc.child import error_from_json, error_to_json
 from riwoa.ipc.frames import ParentPipe
 from riwoa.oracle import ray_actor
+from riwoa.oracle.protocol import OWN_ERROR
 from riwoa.oracle.ray_nodes import DriverSettings, Durations, Node, nodes_of, unsuitable, without_room
 from riwoa.oracle.shipping import Tree, trees_of, with_places
 from riwoa.text import printable
@@ -52,7 +53,7 @@ _MISSED = 2  # times in a row that nobody listens there, before the same
 
 
 class _Job:
-    __slots__ = ("answers", "architecture", "asked_twice", "copies", "done", "how", "id", "losses", "tries")
+    __slots__ = ("architecture", "asked_twice", "copies", "done", "how", "id", "losses", "tries")
 
     def __init__(self, frame: Mapping[str, Any]) -> None:
         self.id: str = frame["id"]
@@ -60,7 +61,7 @@ class _Job:
         self.how: dict[str, Any] = {key: frame[key] for key in ("rung", "judging") if key in frame}
         self.copies: dict[_Slot, float] = {}  # who evaluates it, since when
         self.done = self.asked_twice = False
-        self.losses = self.tries = self.answers = 0
+        self.losses = self.tries = 0
 
     @property
     def rung(self) -> str:
@@ -228,13 +229,13 @@ class Driver:
         self._dispatch()
 
     def _answered(self, slot: _Slot, job: _Job, answer: dict[str, Any]) -> None:
-        job.answers += 1
         node = slot.node.name if slot.node else "?"
+        final = answer["status"] == "ok" or str(answer["reason"]).startswith(OWN_ERROR)
+        counts = not job.done and (final or not job.copies)  # what a node failed at, the other may still answer
         if job.asked_twice:
-            first = not job.done
-            told = {"job": job.id, "node": node, "first": first, "status": answer["status"]}
+            told = {"job": job.id, "node": node, "first": counts, "status": answer["status"]}
             self._pipe.send({"event": {"kind": "answered", **told, "duration_s": answer["duration_s"]}})
-        if job.done:
+        if not counts:
             return
         if answer["status"] == "ok":
             self._durations.add(job.rung, answer["duration_s"])
@@ -247,6 +248,9 @@ class Driver:
         job.losses += 1
         slot.drop()
         slot.enter("starting", says=f"lost on {node}: {reason}")
+        for other in [other for other in self._idle if other.node is slot.node]:
+            self._idle.remove(other)  # nothing is given to it before it is known to live
+            self._spawn(self._check(other), f"check-{other.index}")
         self._spawn(self._settle(slot), f"slot-{slot.index}")
         if job.done or job.copies:
             return  # somebody else has answered, or will
@@ -303,6 +307,19 @@ class Driver:
         self._begin(other, job)
 
     # -- slots ---------------------------------------------------------------------------------------------------------
+
+    async def _check(self, slot: _Slot) -> None:
+        """Have an idle slot whose node lost another worker back, or settle it anew."""
+        try:
+            async with asyncio.timeout(_SILENT_S):
+                await slot.actor.alive.remote()
+        except (RayError, TimeoutError) as error:
+            slot.drop()
+            slot.enter("starting", says=_reason(error))
+            await self._settle(slot)
+        else:
+            self._idle.append(slot)
+            self._dispatch()
 
     async def _settle(self, slot: _Slot) -> None:
         """Have a worker in a slot, however often it takes."""
@@ -512,10 +529,11 @@ def _connect(address: str) -> None:
                 f"the Ray cluster at {address} has another version than riwoa's environment (Ray {ray.__version__}, "
                 f"Python {sys.version.split()[0]}): {printable(said, 300)}"
             ) from None
-        if "uthenticat" in said or "AuthToken" in said:
+        if "uthenticat" in said or "Failed to connect" in said:  # somebody listens there
             raise OracleError(
-                f"the Ray cluster at {address} wants another token: copy ~/.ray/auth_token from its head, or name the "
-                "file in RAY_AUTH_TOKEN_PATH"
+                f"the Ray cluster at {address} does not let this machine in; if it has a token, copy "
+                "~/.ray/auth_token from its head, or name that file in RAY_AUTH_TOKEN_PATH "
+                f"({printable(said, 200)})"
             ) from None
         raise OracleError(
             f"no Ray cluster answers at {address} ({printable(said, 200) or type(error).__name__}); start one with "

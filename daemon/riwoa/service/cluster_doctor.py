@@ -39,7 +39,7 @@ def examined_cluster(config: Config) -> Iterator[tuple[str, Finding]]:
     for node in nodes:
         yield f"node {node['name']}", _node(node)
         if node["offset_s"] is not None:
-            yield "  clock", _clock(node["offset_s"])
+            yield f"node {node['name']}, clock", _clock(node["offset_s"])
     yield "object store", _store(found)
 
 
