@@ -24,7 +24,7 @@ from tests.support.ray_nodes import free_port
 __all__ = ["table"]  # a fixture
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 PAGE = read_page("cluster")
-MARK = "RIWOA_TEST_QUICKSTART"
+MARK = "QUICKSTART_OF"
 
 
 def block(after: str) -> list[str]:

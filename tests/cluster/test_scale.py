@@ -77,6 +77,16 @@ async def test_scale_on_one_machine_is_that_of_its_own_pool(
     assert there >= 0.9 * here
 
 
+async def test_scale_of_calls_that_take_no_time(cluster: RayCluster) -> None:
+    async with a_pool(cluster, 4, straggler_quantile=0.0) as pool:
+        await rate_of(pool, 4, 200, 0.0)
+        before_s = cpu_s(pool)
+        per_s, ms = await rate_of(pool, 4, 2000, 0.0)
+        driver_ms = 1000 * (cpu_s(pool) - before_s) / 2000
+    print(f"\n4 workers, 0 s: {per_s:.0f} a second, {ms:.2f} ms conductor, {driver_ms:.2f} ms driver")
+    assert ms <= 2.0
+
+
 async def test_scale_to_a_thousand_simulated_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("riwoa.oracle.ray_pool._DRIVER", "simulated_driver")
     monkeypatch.setenv("PYTHONPATH", f"{SUPPORT}{os.pathsep}{SUPPORT.parent.parent}")
