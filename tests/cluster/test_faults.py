@@ -21,6 +21,7 @@ from riwoa.oracle.ray_pool import RayPool
 from riwoa_storage.events import EvaluationAnsweredTwice, EvaluationAskedAgain, Event
 from riwoa_storage.replay import compare, verify
 from tests.cluster.conftest import a_pool
+from tests.run.test_table_run import life, table_settings, write_table
 from tests.service.test_service import SMALL, command, state, status, table, wait_for, whole
 from tests.support.ray_nodes import RayCluster
 
@@ -207,6 +208,21 @@ def test_a_run_whose_nodes_and_head_die_ends_in_the_local_digest(
     assert found.same, (found.message, said)
     assert verify(state / "journal.db").ok
     assert status(state)["state"] == "finished"
+
+
+def test_a_run_goes_from_this_machine_to_a_cluster_and_back_and_ends_in_the_same_digest(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    settings = table_settings(write_table(tmp_path))
+    clustered = (*settings, "oracle.pool=ray", "oracle.workers=2", f"ray.address={cluster.address}")
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    assert life(whole, settings, "") == 0
+    assert life(moved, settings, "journal.after_commit:2") == -signal.SIGKILL
+    assert life(moved, clustered, "journal.before_commit:2") == -signal.SIGKILL
+    assert life(moved, clustered, "conductor.evaluated:1") == -signal.SIGKILL
+    assert life(moved, settings, "") == 0
+    found = compare(whole / "journal.db", moved / "journal.db")
+    assert found.same, found.message
 
 
 # -- a partition -------------------------------------------------------------------------------------------------------

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from riwoa.ipc.frames import ParentPipe
 from riwoa.oracle.ray_driver import Driver
 from riwoa.oracle.ray_nodes import Node
+from riwoa.oracle.ray_placement import Placer
+from riwoa.oracle.ray_slots import Slot
 
 
 class _Method:
@@ -33,17 +36,17 @@ class _Worker:
         return {"job_id": job_id, "metrics": {"accuracy": 0.5}, "pid": 1, **ended}
 
 
-class SimulatedDriver(Driver):
+class SimulatedPlacer(Placer):
     """Every slot has a worker at once, ten on each node."""
 
-    async def _look(self) -> None:
-        self._nodes = {f"{i}": Node(f"{i}", f"node-{i}", "10.0.0.1", 10.0, 0.0, {}) for i in range(100)}
+    async def look(self) -> None:
+        self.nodes = {f"{i}": Node(f"{i}", f"node-{i}", "10.0.0.1", 10.0, 0.0, {}) for i in range(100)}
 
-    async def _watch_nodes(self) -> None:
+    async def watch(self, slots: Sequence[Slot]) -> None:
         await asyncio.Event().wait()
 
-    async def _place(self, slot: Any) -> None:
-        slot.actor, slot.node = _Worker(), self._nodes[f"{slot.index // 10}"]
+    async def place(self, slot: Slot) -> None:
+        slot.actor, slot.node = _Worker(), self.nodes[f"{slot.index // 10}"]
         self._accept(slot.node, {"oracle_version": "simulated", "threads": 1, "load_s": 0.0})
 
 
@@ -52,7 +55,7 @@ def main() -> int:
     frame = pipe.frame()
 
     async def serve() -> None:
-        await SimulatedDriver(pipe, frame).run()
+        await Driver(pipe, frame, SimulatedPlacer).run()
 
     asyncio.run(serve())
     return 0

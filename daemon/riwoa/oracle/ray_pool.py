@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -55,6 +56,15 @@ def require_ray() -> None:
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError('oracle.pool = "ray" needs Ray, which is not installed: pip install "riwoa[ray]"')
+
+
+def _environment() -> dict[str, str]:
+    """A driver's: it reports to nobody, shows a token where there is one, and takes no GPU from an actor."""
+    token = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
+    has_token = "RAY_AUTH_TOKEN" in os.environ or os.path.exists(token)
+    usual = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    usual |= {"RAY_AUTH_MODE": "token"} if has_token else {}  # as `ray start --head` does of itself
+    return {**usual, **child_environment(1)}
 
 
 class RayPool:
@@ -237,7 +247,7 @@ class RayPool:
             RiwoaError: what it ended for.
         """
         driver = self._driver = await ChildProcess.spawn(
-            _DRIVER, child_environment(1), self._log_line, name="oracle-driver", max_frame_bytes=64 * MAX_FRAME_BYTES
+            _DRIVER, _environment(), self._log_line, name="oracle-driver", max_frame_bytes=64 * MAX_FRAME_BYTES
         )
         self._drivers += 1
         try:
@@ -367,7 +377,7 @@ async def look_at_cluster(address: str, driver: DriverSettings) -> dict[str, Any
     """
     require_ray()
     process = await ChildProcess.spawn(
-        _DRIVER, child_environment(1), lambda line: None, name="ray-look", max_frame_bytes=64 * MAX_FRAME_BYTES
+        _DRIVER, _environment(), lambda line: None, name="ray-look", max_frame_bytes=64 * MAX_FRAME_BYTES
     )
     try:
         process.send(encode_frame({"address": address, "look": True, "settings": asdict(driver)}))
