@@ -59,12 +59,11 @@ def require_ray() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """A driver's: it reports to nobody, shows a token where there is one, and takes no GPU from an actor."""
+    """A driver's: it reports to nobody, and shows a token where there is one."""
     token = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
     has_token = "RAY_AUTH_TOKEN" in os.environ or os.path.exists(token)
-    usual = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    usual |= {"RAY_AUTH_MODE": "token"} if has_token else {}  # as `ray start --head` does of itself
-    return {**usual, **child_environment(1)}
+    shown = {"RAY_AUTH_MODE": "token"} if has_token else {}  # as `ray start --head` does of itself
+    return {"RAY_USAGE_STATS_ENABLED": "0", **shown, **child_environment(1)}
 
 
 class RayPool:
