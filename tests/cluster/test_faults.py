@@ -16,13 +16,18 @@ import pytest
 
 from riwoa.errors import OracleError
 from riwoa.ipc.child import child_environment
+from riwoa.oracle.kinds import build_oracle
 from riwoa.oracle.protocol import EvaluationResult, ModuleSpec
 from riwoa.oracle.ray_pool import RayPool
+from riwoa.oracle.supernet_oracle import checkpoint_path
+from riwoa.supernet.space import mobilenet_space
+from riwoa.supernet.spec import SupernetSpec
 from riwoa_storage.events import EvaluationAnsweredTwice, EvaluationAskedAgain, Event
 from riwoa_storage.replay import compare, verify
 from tests.cluster.conftest import a_pool
 from tests.run.test_table_run import life, table_settings, write_table
 from tests.service.test_service import SMALL, command, state, status, table, wait_for, whole
+from tests.support.picture_files import picture_folder
 from tests.support.ray_nodes import RayCluster
 
 __all__ = ["state", "table", "whole"]  # fixtures
@@ -208,6 +213,28 @@ def test_a_run_whose_nodes_and_head_die_ends_in_the_local_digest(
     assert found.same, (found.message, said)
     assert verify(state / "journal.db").ok
     assert status(state)["state"] == "finished"
+
+
+async def test_weights_and_pictures_reach_nodes_that_lack_them_and_are_judged_there_as_here(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    folder = picture_folder(tmp_path / "pictures", 10, 12, 6)
+    weights = tmp_path / "mine.safetensors"
+    shutil.copy(checkpoint_path(SupernetSpec()), weights)
+    spec = SupernetSpec(checkpoint=str(weights), data=str(folder), resolutions=(24,), recalibration_images=60)
+    here = build_oracle(spec.to_json())
+    architecture = {gene.name: gene.choices[0] for gene in mobilenet_space((24,)).genes}
+    cache = tmp_path / "cache"
+    async with a_pool(cluster, workers=2, spec=spec, cache=str(cache), straggler_quantile=0.0) as pool:
+        info = await pool.start()
+        await until(lambda: all(w.state == "idle" for w in pool.stats().workers))
+        shutil.rmtree(folder)  # what is there is enough
+        weights.unlink()
+        results = [await future for future in [await pool.submit(f"{i}", architecture) for i in range(4)]]
+    assert info.version == here.version
+    assert [dict(result.metrics) for result in results] == [dict(here.evaluate(architecture))] * 4
+    assert sorted(file.name for file in cache.glob("*/*")) == ["mine.safetensors", "pictures"]
+    assert len(list(cache.glob("*/pictures/*/*/*.png"))) == 180
 
 
 def test_a_run_goes_from_this_machine_to_a_cluster_and_back_and_ends_in_the_same_digest(

@@ -20,7 +20,7 @@ from typing import Any
 
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError
 
-from riwoa.errors import OracleError, RiwoaError
+from riwoa.errors import InputError, OracleError, RiwoaError
 from riwoa.ipc.child import error_to_json
 from riwoa.ipc.frames import ParentPipe
 from riwoa.oracle.protocol import OWN_ERROR
@@ -256,6 +256,10 @@ class Driver:
             except UnfitError as unfit:
                 reason = str(unfit)
                 self._placer.refuse(slot, reason)
+            except InputError as error:  # what is to be sent is gone meanwhile: those who have it go on
+                if self._placer.version is None:
+                    raise
+                reason = str(error)
             except (RayError, TimeoutError) as error:
                 if isinstance(error, ObjectStoreFullError | OutOfDiskError):
                     raise store_full() from None
