@@ -13,7 +13,7 @@ SHARED := -n $(JOBS) --dist worksteal
 FUZZED := tests/service/test_control.py tests/cognition/test_parse.py tests/config/test_config.py tests/config/test_hours.py \
 	tests/config/test_reload.py
 
-.PHONY: run test test-slow test-crash test-systemd test-gpu bench bench-quick gpu-evidence pictures check lint clean
+.PHONY: run test test-slow test-crash test-systemd test-cluster test-gpu bench bench-quick gpu-evidence pictures check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -37,6 +37,10 @@ test-crash: $(VENV)/.installed-dev
 # Boots a container: needs root, and Debian's systemd-container and debootstrap; skips with the reason otherwise.
 test-systemd: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m systemd tests/systemd $(ARGS)
+
+# Starts Ray clusters on this machine, kills their nodes and heads, and says how fast they are (-s).
+test-cluster: $(VENV)/.installed-ray
+	$(BIN)/python -m pytest -m "cluster or not cluster" tests/cluster $(ARGS)
 
 # Needs a CUDA GPU.
 test-gpu: $(VENV)/.installed-dev
@@ -79,6 +83,10 @@ $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-run $(VENV)/.installed-bench
+
+$(VENV)/.installed-ray: pyproject.toml | $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "riwoa needs Python 3.11 or newer; make PYTHON=python3.11 ..."; exit 1; }

@@ -268,6 +268,28 @@ class ModelChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationAskedAgain(Event):
+    """An evaluation took far longer than others, and was asked of another worker, too."""
+
+    job: str
+    after_s: float
+    limit_s: float  # beyond which it was late
+    node: str  # of the slow one
+    again_on: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationAnsweredTwice(Event):
+    """One of the two answers of an evaluation that was asked twice; the ``first`` counts."""
+
+    job: str
+    node: str
+    first: bool
+    status: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownEvent(Event):
     """An event of a kind that this version does not know, as it is stored."""
 
@@ -301,6 +323,8 @@ KINDS: Mapping[str, type[Event]] = {
     "adapter_unusable": AdapterUnusable,
     "tokens_spent": TokensSpent,
     "model_changed": ModelChanged,
+    "evaluation_asked_again": EvaluationAskedAgain,
+    "evaluation_answered_twice": EvaluationAnsweredTwice,
 }
 _KIND_OF = {of: kind for kind, of in KINDS.items()}
 _COMMON = frozenset(f.name for f in fields(Event))

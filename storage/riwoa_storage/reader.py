@@ -216,6 +216,13 @@ class JournalReader:
                     raise
                 yield from self._intact_evaluations(oracle_version, numbers, on_damage)
 
+    def work_by_worker(self, oracle_version: str, since_unix_s: float) -> dict[str, tuple[int, float]]:
+        """How many evaluations of an oracle were stored since a time, and their seconds, by who evaluated."""
+        rest = "WHERE oracle_id = (SELECT text_id FROM texts WHERE text = ?) AND created_unix_s >= ? GROUP BY worker"
+        query = f"SELECT worker, COUNT(*), SUM(duration_s) FROM evaluations {rest}"
+        rows = self._tables.rows(query, oracle_version, since_unix_s)
+        return {str(worker): (int(count), float(seconds)) for worker, count, seconds in rows}
+
     def _evaluations(self, oracle_version: str, first: int, last: int) -> list[EvaluationRecord]:
         """Those of architectures in a range of numbers."""
         rest = f"{_OF_ORACLE} BETWEEN ? AND ? ORDER BY architecture_id"

@@ -428,3 +428,46 @@ def test_what_each_strategy_of_prompt_has_won_is_shown_with_its_interval() -> No
     text = detailed({**status_object(proposals={**PROPOSALS, "prompts": prompts}), "alive": True})
     assert "pool_lessons: 5 of 12 replies won: 42 % (19 to 68)" in text
     assert "pool_newest: 0 of 0 replies won: 0 % (0 to 100)" in text
+
+
+CLUSTER = {
+    "address": "auto",
+    "queued": 3,
+    "retried": 1,
+    "asked_twice": 2,
+    "connections": 2,
+    "lost": None,
+    "nodes": [
+        {"name": "first", "address": "10.0.0.1", "cpus": 8.0, "gpus": 0.0, "workers": 2, "busy": 1, "refused": None},
+        {"name": "second", "address": "10.0.0.2", "cpus": 4.0, "gpus": 1.0, "workers": 0, "busy": 0,
+         "refused": "it has numpy 1.26.4, this machine 2.4.0; install the same there"},
+    ],
+}  # fmt: skip
+
+
+def test_a_cluster_s_nodes_queue_and_workers_are_shown() -> None:
+    workers: list[Any] = [
+        {"name": "oracle-0", "state": "busy", "job": "x", "since_s": 1.0, "done": 4, "restarts": 0, "busy_share": 0.5,
+         "pid": 5, "node": "first", "says": None},
+        {"name": "oracle-1", "state": "starting", "job": None, "since_s": 1.0, "done": 0, "restarts": 0,
+         "busy_share": 0.0, "pid": None, "node": None, "says": "the worker or its node died"},
+    ]  # fmt: skip
+    status: StatusObject = {**status_object(cluster=CLUSTER, workers=workers), "alive": True}
+    checked = checked_status(json.loads(json.dumps(status)))
+    assert checked is not None
+    assert checked["cluster"] == CLUSTER
+    more = " ".join(detailed(checked).split())
+    assert "2 nodes, 1 of 2 workers evaluate, 3 evaluations wait; 1 given to another worker; 2 asked twice" in more
+    assert "connected 2 times" in more
+    assert "first 10.0.0.1, 8 cores; 1 of 2 workers evaluate" in more
+    assert "second 10.0.0.2, 4 cores, 1 GPUs; not used: it has numpy 1.26.4" in more
+    assert "oracle-0 busy for 1.0 s; 4 done, 50 % busy, on first" in more
+    assert "; the worker or its node died" in more
+    assert "node second is not used: it has numpy 1.26.4" in " ".join(render(checked).split())
+
+
+def test_a_cluster_that_is_lost_is_among_what_is_wrong() -> None:
+    lost = {**CLUSTER, "nodes": [], "lost": "no Ray cluster answers at auto"}
+    status: StatusObject = {**status_object(cluster=lost), "alive": True}
+    assert "the cluster is lost, for now: no Ray cluster answers at auto" in " ".join(render(status).split())
+    assert "lost: no Ray cluster answers at auto" in " ".join(detailed(status).split())

@@ -26,6 +26,8 @@ from riwoa_storage.events import (
     ConfigApplied,
     ConfigRefused,
     DeadlineReached,
+    EvaluationAnsweredTwice,
+    EvaluationAskedAgain,
     Event,
     FinalistsTimed,
     LatencyDrift,
@@ -113,6 +115,16 @@ STORED: list[tuple[Event, str, str]] = [
         Asked(**AT, verb="pause", user="eva", by="token phone", answer="pausing"),
         "asked",
         '{"answer":"pausing","by":"token phone","user":"eva","verb":"pause"}',
+    ),
+    (
+        EvaluationAskedAgain(**AT, job="k", after_s=9.5, limit_s=9.0, node="a", again_on="b"),
+        "evaluation_asked_again",
+        '{"after_s":9.5,"again_on":"b","job":"k","limit_s":9.0,"node":"a"}',
+    ),
+    (
+        EvaluationAnsweredTwice(**AT, job="k", node="b", first=True, status="ok", duration_s=2.5),
+        "evaluation_answered_twice",
+        '{"duration_s":2.5,"first":true,"job":"k","node":"b","status":"ok"}',
     ),
     (AlertSent(**AT, key="1 held 5", by=("command",)), "alert_sent", '{"by":["command"],"key":"1 held 5"}'),
     (

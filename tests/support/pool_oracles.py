@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from riwoa.errors import InputError
+from riwoa.errors import InputError, OracleError
 from riwoa.oracle.answers import pack_answers
 from riwoa.oracle.protocol import CandidateError, Judgement
 
@@ -44,6 +44,13 @@ class ScriptedOracle:
 
     def _sleep(self, architecture: Mapping[str, Any]) -> None:
         time.sleep(architecture["seconds"])
+
+    def _lag_once(self, architecture: Mapping[str, Any]) -> None:
+        """Slow for whoever comes first, as on a node that somebody else uses."""
+        marker = Path(architecture["marker"])
+        if not marker.exists():
+            marker.touch()
+            time.sleep(architecture["seconds"])
 
     def _die(self, _: Mapping[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -93,6 +100,10 @@ def different_versions() -> ScriptedOracle:
 
 def bad_checkpoint() -> ScriptedOracle:
     raise InputError("checkpoint /x.pth is truncated; download it again")
+
+
+def gone() -> ScriptedOracle:
+    raise OracleError("the checkpoint is gone; check oracle.supernet.checkpoint")
 
 
 def crash_at_start(log: str) -> ScriptedOracle:

@@ -275,9 +275,12 @@ class Oracle(Choosing):
         0.9, description="that an accuracy stays below what a rung says it can reach"
     )
     workers: Literal["auto"] | Processes = restart(
-        "auto", description="worker processes; auto = cores / threads, 1 on a GPU"
+        "auto", description="worker processes; auto = cores / threads, 1 on a GPU; 4 on a cluster"
     )
     threads: Processes = Field(1, description="threads a worker")
+    pool: Literal["local", "ray"] = restart(
+        "local", "who runs the workers: local, this machine; ray, the cluster of [ray] (the extra `riwoa[ray]`)"
+    )
     timeout_s: Seconds = live(120.0, "longest evaluation before the worker is killed")
     memory_bytes: PositiveBytes = live(4 * 2**30, "resident memory above which a worker is killed")
     supernet: SupernetSettings = SupernetSettings()
@@ -297,6 +300,44 @@ class Oracle(Choosing):
         if self.kind in self.choices:
             self.settings.check_rungs(self.rungs)
         return self
+
+
+Resource = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}=[0-9]{1,6}(\.[0-9]{1,4})?$")]
+
+
+class Ray(Section):
+    """The Ray cluster that evaluates, where ``oracle.pool`` is ray."""
+
+    address: str = restart(
+        "auto", "its head, HOST:PORT; auto = $RAY_ADDRESS, or the cluster that this machine is part of", min_length=1
+    )
+    cpus: Literal["auto"] | Annotated[float, Field(gt=0, le=1024)] = restart(
+        "auto", "cores that one evaluation reserves; auto = oracle.threads"
+    )
+    gpus: Annotated[float, Field(ge=0, le=64)] = restart(0.0, "GPUs that one evaluation reserves, or a part of one")
+    resources: Annotated[tuple[Resource, ...], Field(strict=False)] = restart(
+        (), 'further resources that one reserves, by the names that `ray start` gave them: "board=1"'
+    )
+    spread: bool = restart(True, "workers go to as many nodes as there are; false: as few nodes as hold them")
+    ship: bool = restart(
+        True,
+        "checkpoint, data and table go to the nodes that lack them, by their hash; false: they lie there already, at "
+        "the same paths",
+    )
+    cache: str | None = restart(None, "directory on the nodes for these files; not set: ~/.cache/riwoa/nodes")
+    mixed: bool = restart(
+        False, "use nodes with other library or oracle versions, too: a result then depends on who computed it"
+    )
+    straggler_quantile: Annotated[float, Field(ge=0, lt=1)] = restart(
+        0.95,
+        "an evaluation that takes half as long again as this share of those before it is asked of an idle worker, too, "
+        "and the first answer counts; 0: never",
+    )
+
+    @property
+    def reserved(self) -> dict[str, float]:
+        """Further resources by name."""
+        return {name: float(amount) for name, _, amount in (text.rpartition("=") for text in self.resources)}
 
 
 class Train(Section):
@@ -563,6 +604,7 @@ class Config(Section):
     objective: ObjectiveSection = ObjectiveSection()
     search: Search = Search()
     oracle: Oracle = Oracle()
+    ray: Ray = Ray()
     train: Train = Train()
     latency: Latency = Latency()
     cognition: Cognition = Cognition()

@@ -153,7 +153,8 @@ def _fresh(status: StatusObject) -> bool:
 
 def _after_the_daemon(last: StatusObject) -> StatusObject:
     """The status after its daemon has ended: one that says goodbye leaves another state behind than a killed one."""
-    status: StatusObject = {**last, "source": "file", "alive": False, "workers": [], "time_left_s": None}
+    status: StatusObject = {**last, "source": "file", "alive": False, "workers": [], "cluster": None}
+    status["time_left_s"] = None
     if last["state"] not in _ENDED:
         status["state"] = KILLED
         status["state_since_unix_s"] = last.get("updated_unix_s")

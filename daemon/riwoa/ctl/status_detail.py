@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from riwoa.ctl.status_text import Rows
     from riwoa.service.status_object import (
+        ClusterStatus,
         ConfigStatus,
         EvaluationsStatus,
         ExperienceStatus,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         LeaderStatus,
         LearningStatus,
         LessonStatus,
+        NodeStatus,
         OperatorStatus,
         PatchesStatus,
         PromptStatus,
@@ -37,6 +39,7 @@ def detail_rows(status: StatusObject) -> Rows:
         *_screening(status.get("screening")),
         *_experience(status.get("experience"), status.get("leader")),
         *[(("workers" if i == 0 else ""), _worker(w)) for i, w in enumerate(status.get("workers") or [])],
+        *_cluster(status.get("cluster")),
         *_cognition(status),
         *_patches(patches, status.get("leader")),
         *_operators(status.get("operators"), status.get("leader")),
@@ -128,7 +131,30 @@ def _worker(worker: WorkerStatus) -> str:
     busy_share = worker.get("busy_share")
     if busy_share is not None:
         text += f", {100 * busy_share:.0f} % busy"
-    return text + (f", {worker['restarts']} restarts" if worker.get("restarts") else "")
+    text += f", {worker['restarts']} restarts" if worker.get("restarts") else ""
+    text += f", on {worker['node']}" if worker.get("node") else ""
+    return text + (f"; {worker['says']}" if worker.get("says") else "")
+
+
+def _cluster(cluster: ClusterStatus | None) -> Rows:
+    if not cluster:
+        return []
+    nodes = cluster["nodes"]
+    busy, workers = sum(node["busy"] for node in nodes), sum(node["workers"] for node in nodes)
+    text = f"{len(nodes)} nodes, {busy} of {workers} workers evaluate, {cluster.get('queued') or 0} evaluations wait"
+    text += f"; {cluster['retried']} given to another worker" if cluster.get("retried") else ""
+    text += f"; {cluster['asked_twice']} asked twice" if cluster.get("asked_twice") else ""
+    text += f"; connected {cluster['connections']} times" if (cluster.get("connections") or 1) > 1 else ""
+    rows = [("cluster", f"lost: {cluster['lost']}" if cluster.get("lost") else text)]
+    return rows + [("", _node(node)) for node in nodes]
+
+
+def _node(node: NodeStatus) -> str:
+    text = f"{node['name']}  {node.get('address')}, {node.get('cpus') or 0:g} cores"
+    text += f", {node['gpus']:g} GPUs" if node.get("gpus") else ""
+    if node.get("refused"):
+        return f"{text}; not used: {node['refused']}"
+    return f"{text}; {node['busy']} of {node['workers']} workers evaluate"
 
 
 def _cognition(status: StatusObject) -> Rows:

@@ -284,6 +284,10 @@ def _wrong_workers(status: StatusObject) -> list[str]:
     failed, unique = (counts.get("failed") or 0, counts["unique"]) if counts else (0, 0)
     if failed and failed >= _FAILED_SHARE * (failed + unique):
         rows.append(f"{failed} of {failed + unique} evaluations failed; the log says why")
+    if cluster := status.get("cluster"):
+        rows += [f"the cluster is lost, for now: {cluster['lost']}"] if cluster.get("lost") else []
+        refused = [node for node in cluster["nodes"] if node.get("refused")]
+        rows += [f"node {node['name']} is not used: {node['refused']}" for node in refused]
     rows += [_restarted(worker) for worker in status.get("workers") or [] if worker.get("restarts")]
     return rows
 

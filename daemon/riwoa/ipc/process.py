@@ -145,6 +145,27 @@ class ChildProcess:
                 return answer
             on_progress(answer["progress"])
 
+    def send(self, frame: bytes) -> None:
+        """Send a frame to a process that answers when it likes (``receive``)."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(ConnectionError):  # a dead process shows as the end of its output
+            self._process.stdin.write(frame)
+
+    async def receive(self, timeout_s: float) -> dict[str, Any]:
+        """The next frame of a process that sends when it likes.
+
+        Raises:
+            ProcessLostError: there is none in time; the process may still live.
+        """
+        assert self._process.stdout is not None
+        line = asyncio.ensure_future(self._process.stdout.readline())
+        try:
+            if not (await asyncio.wait({line}, timeout=timeout_s))[0]:
+                raise ProcessLateError(f"said nothing for {timeout_s:g} s")
+            return await self._parse(line)
+        finally:
+            line.cancel()
+
     async def _answer(self, end_s: float, limits: AnswerLimits, late: str) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = asyncio.ensure_future(self._process.stdout.readline())

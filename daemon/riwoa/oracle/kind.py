@@ -309,6 +309,17 @@ class OracleKind(ABC):
         """How long a worker may take to be ready; None for the usual."""
         return None
 
+    def shipped(self, spec: Json) -> Mapping[str, Sequence[Path]]:
+        """What the nodes of a cluster must be sent, by keys of a specification's JSON form whose value names a place.
+
+        Of each key the place itself, a file or a directory, first; then files that must lie beside it. Here: nothing,
+        what the specification names lies on every node.
+
+        Raises:
+            InputError: a file is missing.
+        """
+        return {}
+
     # -- in the worker -------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -195,6 +195,10 @@ class PredictorKind(OracleKind):
         refusals.ask(PredictorOracle, spec)
         return super().check(refusals, config, latency_table)
 
+    def shipped(self, spec: Mapping[str, Any]) -> Mapping[str, Sequence[Path]]:
+        """See ``OracleKind.shipped``: the weights."""
+        return {"predictor": [Path(spec["predictor"])]}
+
     def build(self, spec: Mapping[str, Any]) -> PredictorOracle:
         """See ``OracleKind.build``."""
         return PredictorOracle(PredictorSpec.from_json(spec))

@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from riwoa.errors import RiwoaError
 
@@ -55,6 +55,22 @@ class SettingsSpec:
     def to_json(self) -> dict[str, Any]:
         """The first frame that a worker gets; a part of a run's digest."""
         return {"kind": self.kind, "settings": dict(self.settings), "threads": self.threads}
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSpec:
+    """A specification by its JSON form, as a node of a cluster is given it."""
+
+    frame: Mapping[str, Any]
+
+    @property
+    def threads(self) -> int:
+        """Threads of the worker."""
+        return int(self.frame["threads"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The first frame that a worker gets."""
+        return dict(self.frame)
 
 
 class CandidateError(RiwoaError):
@@ -130,6 +146,7 @@ class EvaluationResult:
     attempts: int
     duration_s: float  # of the last attempt
     correct: str = ""  # of a judgement: which pictures were read right (``riwoa.oracle.answers``)
+    worker: str = "pool"  # who evaluated: a cluster names its node
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +161,32 @@ class WorkerState:
     evaluations: int
     restarts: int
     busy_share: float
+    node: str | None = None  # of a cluster
+    says: str | None = None  # why it cannot work, where it cannot
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node of a cluster, and what of it works for this run."""
+
+    name: str
+    address: str
+    cpus: float
+    gpus: float
+    workers: int
+    busy: int
+    refused: str | None = None  # why nothing is asked of it
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """A cluster as its driver last saw it."""
+
+    address: str
+    nodes: tuple[NodeState, ...]
+    asked_twice: int
+    drivers: int  # connections made since the start: 1 where none was lost
+    lost: str | None = None  # why there is no connection now
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +198,7 @@ class BackendStats:
     completed: int
     failed: int
     retried: int
+    cluster: ClusterState | None = None
 
 
 class EvaluationBackend(Protocol):
@@ -185,3 +229,24 @@ class EvaluationBackend(Protocol):
 
     async def close(self) -> None:
         """Stop everything; what is pending ends as "cancelled". Idempotent."""
+
+
+class Pool(EvaluationBackend, Protocol):
+    """A backend of workers that a daemon holds, limits and closes: of this machine, or of a cluster."""
+
+    async def __aenter__(self) -> Self:
+        """Started."""
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closed."""
+
+    async def submit(
+        self, job_id: str, architecture: Mapping[str, Any], rung: str | None = None, *, judging: bool = False
+    ) -> asyncio.Future[EvaluationResult]:
+        """See ``EvaluationBackend.submit``; ``judging``: of a ``JudgingOracle``, with the answer to every picture."""
+
+    def set_limits(self, evaluation_timeout_s: float, memory_limit_bytes: int | None) -> None:
+        """Other limits, for the evaluations that begin from now on."""
+
+    def hold(self, held: bool) -> None:
+        """Begin nothing while held; what is under way ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -154,6 +154,16 @@ class SupernetKind(OracleKind):
     def start_timeout_s(self, oracle: OracleTable) -> float | None:
         """An hour where a folder of pictures must be decoded first."""
         return _DECODING_TIMEOUT_S if Path(oracle.supernet.data).is_dir() else None
+
+    def shipped(self, spec: Json) -> Mapping[str, Sequence[Path]]:
+        """See ``OracleKind.shipped``: the checkpoint and the pictures, but for what is in the package."""
+        found = SupernetSpec.from_json(spec)
+        places = {"checkpoint": [checkpoint_path(found)]} if found.checkpoint is not None else {}
+        if found.data != "digits":
+            places["data"] = [Path(found.data)]
+        if found.recalibration_data is not None:
+            places["recalibration_data"] = [Path(found.recalibration_data)]
+        return places
 
     def build(self, spec: Mapping[str, Any]) -> Oracle:
         """See ``OracleKind.build``."""

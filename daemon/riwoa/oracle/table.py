@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +106,13 @@ class TableKind(OracleKind):
         """See ``OracleKind.device_latency``: a column of milliseconds, or FILE:COLUMN, as of this device."""
         found = TableOracle(replace(self.spec(config.oracle), latency=table))
         return DeviceLatency(found.latency_ms, found.range_ms, found.latency_sha256)
+
+    def shipped(self, spec: Mapping[str, Any]) -> Mapping[str, Sequence[Path]]:
+        """See ``OracleKind.shipped``: the file, and those beside it that hold columns."""
+        path = Path(spec["path"])
+        columns = [spec.get(role) for role in ("accuracy", "report", "latency", "low_fidelity")]
+        beside = dict.fromkeys(path.parent / c.rpartition(":")[0] for c in columns if c is not None and ":" in c)
+        return {"path": [path, *beside]}
 
     def build(self, spec: Mapping[str, Any]) -> TableOracle:
         """See ``OracleKind.build``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from riwoa.config.schema import Oracle
+from riwoa.config.schema import OFFSPRING, Oracle
 from riwoa.limits import usable_cores
 from riwoa.oracle.kinds import kind_named
 from riwoa.oracle.pool import PoolSettings
@@ -28,6 +28,8 @@ def worker_count(oracle: Oracle, kept_cores: int = 0) -> int:
     """
     if oracle.workers != "auto":
         return int(oracle.workers)
+    if oracle.pool == "ray":
+        return OFFSPRING  # what a search asks at once by itself; how many a cluster could hold changes while it runs
     by_cores = int(usable_cores() - kept_cores) // oracle.threads
     by_kind = kind_named(oracle.kind).value.most_workers(oracle)
     return max(1, by_cores if by_kind is None else min(by_cores, by_kind))

@@ -463,6 +463,15 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeWork:
+    """What a node of a cluster evaluated for the run in full, and the seconds that it took together."""
+
+    node: str
+    evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Since:
     """What happened after a time: evaluations, working seconds, and the best then and now."""
 
@@ -483,6 +492,7 @@ class Report:
     aim: Aim
     task: Task
     cost: Cost
+    nodes: tuple[NodeWork, ...]  # of a cluster; none where this machine evaluated alone
     since: Since | None
     winner: Winner | None
     front: tuple[FrontPoint, ...]

@@ -80,7 +80,10 @@ def _alike(report: Report) -> list[str]:
 
 def _course(report: Report) -> list[str]:
     told = [f"evaluation {i.evaluations:,}: {i.words}" for i in report.incidents]
-    return _list("How the search went", (words.counted(report), *told, *report.findings, *report.remarks))
+    return _list(
+        "How the search went",
+        (words.counted(report), *filter(None, [words.nodes(report)]), *told, *report.findings, *report.remarks),
+    )
 
 
 def _front(report: Report) -> list[str]:

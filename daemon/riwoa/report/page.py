@@ -228,6 +228,7 @@ def _course(report: Report) -> str:
         _figure(drawn, _BEGUN, [best, *(random if charts.draws_random(report) else []), *marks]),
         _figure(charts.best_over_time(report), "Pauses and stops are left out.", [best, *marks]),
         "</div>",
+        _p(nodes) if (nodes := words.nodes(report)) else "",
         "".join(map(_p, report.findings)),
         _details("What happened on the way", f"<ul>{listed}</ul>" if listed else ""),
         _details("The best so far as a table", _rows(("evaluations", "network", "best", "by"), steps)),

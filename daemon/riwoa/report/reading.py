@@ -21,6 +21,7 @@ from riwoa.report.facts import (
     Cloud,
     Cost,
     DriftCheck,
+    NodeWork,
     OperatorCredit,
     Report,
     Shadow,
@@ -113,6 +114,7 @@ class _Reading:
             aim=self._aim(),
             task=task_of(self._reader, self._run),
             cost=self._cost(counters),
+            nodes=self._nodes(),
             since=None if since_unix_s is None else self._since(since_unix_s),
             winner=winner,
             front=front_points(self._front, self._course.evaluations),
@@ -170,6 +172,14 @@ class _Reading:
             else None,
             stopped_s=stopped_s(self._reader, self._run, self._course),
         )
+
+    def _nodes(self) -> tuple[NodeWork, ...]:
+        """Who evaluated, the busiest first."""
+        work = self._reader.work_by_worker(str(self._run.provenance.get("oracle_version")), self._run.created_unix_s)
+        if set(work) <= {"pool"}:
+            return ()
+        named = {"this machine" if name == "pool" else name: of for name, of in work.items()}
+        return tuple(NodeWork(name, *named[name]) for name in sorted(named, key=lambda name: -named[name][1]))
 
     def _happened(self) -> list[float]:
         """When the winner was judged and timed, which comes after the last generation."""

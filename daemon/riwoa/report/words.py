@@ -223,6 +223,18 @@ def counted(report: Report) -> str:
     return told
 
 
+def nodes(report: Report) -> str:
+    """Which nodes of a cluster evaluated, and their shares of the time; "" where this machine did alone."""
+    if not report.nodes:
+        return ""
+    total_s = sum(node.seconds for node in report.nodes) or 1.0
+    told = [
+        f"{node.node} {node.evaluations:,} ({100 * node.seconds / total_s:.0f} % of the seconds)"
+        for node in report.nodes
+    ]
+    return f"Evaluated on {len(told)} {'node' if len(told) == 1 else 'nodes'}: {', '.join(told)}."
+
+
 def since(report: Report) -> str:
     """What happened since the time that was named; "" where none was."""
     s = report.since

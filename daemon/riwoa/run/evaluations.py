@@ -372,7 +372,7 @@ class Evaluations:
             metrics=result.metrics,
             error=None,
             attempts=result.attempts,
-            worker="pool",
+            worker=result.worker,
             duration_s=result.duration_s,
             created_unix_s=time.time(),
         )

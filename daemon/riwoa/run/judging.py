@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from riwoa.log import get_logger
 from riwoa.oracle.answers import unpack_answers
 from riwoa.oracle.pool import PoolSettings, WorkerPool
-from riwoa.oracle.protocol import EvaluationResult, OracleInfo, OracleSpec, views_of
+from riwoa.oracle.protocol import EvaluationResult, OracleInfo, OracleSpec, Pool, views_of
 from riwoa.run.history import Best
 from riwoa.run.journal import RunJournal
 from riwoa.search.paired import accuracy_of
@@ -35,12 +35,13 @@ class Judges:
 
     spec: OracleSpec
     settings: PoolSettings
+    make: Callable[[OracleSpec, PoolSettings], Pool] = WorkerPool
 
     @property
-    def pool(self) -> WorkerPool:
+    def pool(self) -> Pool:
         """Workers that are not started yet."""
         timeout_s = self.settings.evaluation_timeout_s * _SLOWER
-        return WorkerPool(self.spec, replace(self.settings, evaluation_timeout_s=timeout_s))
+        return self.make(self.spec, replace(self.settings, evaluation_timeout_s=timeout_s))
 
 
 def unjudged(journal: RunJournal, winner: Best, front: Iterable[ParetoPoint]) -> list[IndividualRecord]:

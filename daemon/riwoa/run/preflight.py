@@ -10,6 +10,7 @@ from pathlib import Path
 
 from riwoa.config.schema import Config
 from riwoa.oracle.attainable import check_metrics, unattainable
+from riwoa.oracle.backend import check_pool
 from riwoa.oracle.kind import Refusals
 from riwoa.oracle.kinds import kind_named
 from riwoa.run.strategy import check_asynchronous, check_front
@@ -32,6 +33,7 @@ def refusals(config: Config, latency_table: Path) -> list[str]:
             refused.ask(check_metrics, config, oracle.value.metrics)
             refused.ask(check_front, config)
             refused.ask(check_asynchronous, config)
+            refused.ask(check_pool, config)
             for device in config.objective.devices:
                 found = refused.ask(oracle.value.device_latency, device.table, config)
                 if found is not None:

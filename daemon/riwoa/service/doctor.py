@@ -148,6 +148,8 @@ def _server(config: Config) -> Finding:
 def _processor(patient: Patient) -> Finding:
     usable, whole = usable_cores(), os.cpu_count() or 1
     workers = worker_count(patient.config.oracle)
+    if patient.config.oracle.pool == "ray":
+        return Finding("ok", f"{usable:.3g} of {whole} cores may be used; a cluster evaluates (doctor --cluster)")
     says = f"{usable:.3g} of {whole} cores may be used, {workers} {'worker' if workers == 1 else 'workers'}"
     if workers * patient.config.oracle.threads > usable + 0.5:
         wanted = f"oracle.workers = {workers} of {patient.config.oracle.threads} threads"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from riwoa.errors import RiwoaError
@@ -12,9 +13,9 @@ from riwoa.files.ownership import json_object
 from riwoa.hardware.interval import interval_of
 from riwoa.ipc.child import child_command, child_environment
 from riwoa.log import get_logger
+from riwoa.oracle.backend import make_pool
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.kinds import kind_named
-from riwoa.oracle.pool import WorkerPool
 from riwoa.oracle.protocol import OracleSpec
 from riwoa.oracle.workers import pool_settings
 from riwoa.paths import StatePaths
@@ -53,7 +54,8 @@ async def confirm_winner(
     if exact_spec is None or winner is None:
         return
     parts.board.change(lambda shown: shown.saying("confirming the winner in float32"))
-    async with WorkerPool(exact_spec, replace(pool_settings(parts.config.oracle), workers=1)) as pool:
+    settings = replace(pool_settings(parts.config.oracle), workers=1)
+    async with make_pool(parts.config, exact_spec, settings) as pool:
         info = await pool.start()
         evaluations = Evaluations(pool, journal, parts.paths.journal, info.version, on_result=parts.progress.note)
         request = EvaluationRequest(winner["architecture_key"], winner["architecture"])
@@ -103,7 +105,7 @@ async def judge_front(parts: DaemonParts, journal: JournalWriter, spec: OracleSp
         if test_spec is None:
             reason = NO_TEST_PICTURES
         else:
-            judges = Judges(test_spec, pool_settings(parts.config.oracle))
+            judges = Judges(test_spec, pool_settings(parts.config.oracle), partial(make_pool, parts.config))
             await judge_networks(run, judges, networks, left_s=lambda: conductor.schedule.left_s, tell=tell)
     except* RiwoaError as failed:
         reason = str(first_error(failed))

@@ -20,9 +20,10 @@ from riwoa.hardware.interval import interval_of
 from riwoa.hardware.obtain import BuildProgress
 from riwoa.hardware.process import ProgressCallback
 from riwoa.log import get_logger
+from riwoa.oracle.backend import check_pool, make_pool
 from riwoa.oracle.kind import Problem
 from riwoa.oracle.kinds import kind_named
-from riwoa.oracle.pool import WorkerPool
+from riwoa.oracle.protocol import Pool
 from riwoa.oracle.workers import pool_settings
 from riwoa.patience import BestEffort, patiently
 from riwoa.run.conductor import Conductor, Hooks
@@ -38,6 +39,7 @@ from riwoa.run.provision import Provision, provide
 from riwoa.run.strategy import screens
 from riwoa.run.style import lag_of
 from riwoa.run.task import SearchTask
+from riwoa.service.cluster_events import ClusterEvents
 from riwoa.service.drift_watch import DriftWatch
 from riwoa.service.ending import (
     confirm_winner,
@@ -67,6 +69,7 @@ from riwoa.service.status import Rate
 from riwoa.service.tasks import stop_task
 from riwoa.service.trainings import Trainings
 from riwoa.service.views import (
+    cluster_view,
     cognition_view,
     config_view,
     evaluations_view,
@@ -93,7 +96,7 @@ class _Search:
     run_id: int
     inputs: RunInputs
     task: SearchTask
-    pool: WorkerPool
+    pool: Pool
     proposal_queue: ProposalQueue | None
     evaluations: Evaluations
     conductor: Conductor
@@ -129,6 +132,7 @@ class Session:
         self._new_run = new_run
         self._rate = Rate()
         self._proof = JournalProof(journal, parts.paths.journal)
+        self._cluster_events = ClusterEvents(journal)
         self._shown_proof: DaemonState | None = None  # the last that was shown of the proof
 
     async def run(self, group: asyncio.TaskGroup) -> None:
@@ -146,7 +150,7 @@ class Session:
         problem = await self._load_problem()
         provision = await self._provide(unfinished)
         async with contextlib.AsyncExitStack() as stack:
-            pool, version = await self._start_pool(stack, problem, provision)
+            pool, version = await self._start_pool(stack, problem, provision, unfinished)
             await checking
             prior = prior_examples(self._parts.config.search.predictor, problem.space)
             memory = await self._remember(unfinished, problem, version)
@@ -154,6 +158,7 @@ class Session:
             config = self._parts.config
             inherit = partial(inheritance, self._parts.paths.journal, config.cognition.role)
             run_id = await begin_or_continue(self._journal, unfinished, config, inputs, inherit)
+            self._cluster_events.run_id = run_id
             bind_contextvars(run=run_id)  # in every line of the log from here on, and of the tasks begun from here
             search = await self._start_search(group, stack, inputs, pool, run_id)
             self._attend(group, stack, search)
@@ -197,6 +202,7 @@ class Session:
 
     async def _load_problem(self) -> Problem:
         """Load what is searched, which may train a supernet and measure this device; refuse an unattainable target."""
+        check_pool(self._parts.config)
         self._board.show("measuring", str(BuildProgress(0, 0, None)))
 
         def tell(p: BuildProgress) -> None:
@@ -252,8 +258,12 @@ class Session:
         return memory
 
     async def _start_pool(
-        self, stack: contextlib.AsyncExitStack, problem: Problem, provision: Provision
-    ) -> tuple[WorkerPool, str]:
+        self,
+        stack: contextlib.AsyncExitStack,
+        problem: Problem,
+        provision: Provision,
+        unfinished: UnfinishedRun | None,
+    ) -> tuple[Pool, str]:
         """Start the workers; returns their pool and the oracle's version."""
         self._board.show("starting", "starting the workers")
         # Limits decide no result: an edit that mends them must not wait for a boundary that they keep from coming.
@@ -261,10 +271,14 @@ class Session:
         limits = {"timeout_s": newest.timeout_s, "memory_bytes": newest.memory_bytes}
         oracle = self._parts.config.oracle.model_copy(update=limits)
         settings = pool_settings(oracle, kept_cores=provision.busy_cores)
-        pool = WorkerPool(problem.spec, settings, on_log=log_worker_line)
+        version = str(unfinished.run.provenance["oracle_version"]) if unfinished is not None else None
+        told = self._cluster_events
+        stack.push_async_callback(told.written)
+        pool = make_pool(self._parts.config, problem.spec, settings, log_worker_line, told.tell, oracle_version=version)
         stack.push_async_callback(pool.close)
         info = await pool.start()
         self._board.sources.workers = lambda: workers_view(pool.stats())
+        self._board.sources.cluster = lambda: cluster_view(pool.stats())
         return pool, info.version
 
     async def _start_search(
@@ -272,7 +286,7 @@ class Session:
         group: asyncio.TaskGroup,
         stack: contextlib.AsyncExitStack,
         inputs: RunInputs,
-        pool: WorkerPool,
+        pool: Pool,
         run_id: int,
     ) -> _Search:
         """Restore a conductor from the journal; from here on what pauses the search holds it."""
@@ -404,7 +418,7 @@ class Session:
         self._parts.pauses.show()
         self._board.write()
 
-    def _on_config(self, pool: WorkerPool, config: Config) -> None:
+    def _on_config(self, pool: Pool, config: Config) -> None:
         pool.set_limits(config.oracle.timeout_s, config.oracle.memory_bytes)
         configure_log(config, foreground=self._parts.foreground)
 

@@ -19,6 +19,7 @@ from riwoa.service.limit_text import further, hypervolume_words, missed_words, v
 from riwoa.service.progress import steps
 from riwoa.service.state import DaemonState, State
 from riwoa.service.status_object import (
+    ClusterStatus,
     CognitionStatus,
     ConfigStatus,
     EvaluationsStatus,
@@ -89,6 +90,7 @@ class StatusSources:
     pareto: Callable[[], int] = int
     workers: Callable[[], list[WorkerStatus]] = list
     warnings: Callable[[], list[str]] = list
+    cluster: Callable[[], ClusterStatus | None] = _unknown
     operators: Callable[[], dict[str, OperatorStatus]] | None = None
     screening: Callable[[], ScreeningStatus | None] | None = None
     experience: Callable[[], ExperienceStatus | None] | None = None
@@ -167,6 +169,7 @@ class StatusBoard:
             "latency": of.latency(),
             "pareto": of.pareto(),
             "workers": of.workers(),
+            "cluster": of.cluster(),
         }
         if of.operators is not None:
             status["operators"] = of.operators()

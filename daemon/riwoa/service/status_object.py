@@ -160,6 +160,32 @@ class WorkerStatus(TypedDict, total=False):
     restarts: int | None
     busy_share: float | None
     pid: int | None
+    node: str | None  # of a cluster
+    says: str | None  # why it does not work, where a cluster has no worker here
+
+
+class NodeStatus(TypedDict, total=False):
+    """A node of the cluster that is alive."""
+
+    name: Required[str]
+    address: str | None
+    cpus: float | None
+    gpus: float | None
+    workers: Required[int]  # of this run
+    busy: Required[int]
+    refused: str | None  # why nothing is asked of it
+
+
+class ClusterStatus(TypedDict, total=False):
+    """The Ray cluster that evaluates, where ``oracle.pool`` is ray."""
+
+    address: Required[str]  # as configured
+    nodes: Required[list[NodeStatus]]
+    queued: int | None  # evaluations that wait for a worker
+    retried: int | None
+    asked_twice: int | None  # evaluations that took far longer than others
+    connections: int | None  # 1, and one more for each time that the cluster was lost
+    lost: str | None  # why there is no connection now
 
 
 class LearningStatus(TypedDict, total=False):
@@ -383,6 +409,7 @@ class StatusObject(TypedDict, total=False):
     timed: TimedStatus | None
     pareto: int | None  # networks on the front
     workers: list[WorkerStatus] | None
+    cluster: ClusterStatus | None
     proposals: ProposalsStatus | None
     operators: dict[str, OperatorStatus] | None
     screening: ScreeningStatus | None

@@ -11,7 +11,7 @@ from riwoa.cognition.proposal_queue import ProposalQueue
 from riwoa.config.outcome import changes_words
 from riwoa.config.reload import Reloader
 from riwoa.hardware.drift import Drift
-from riwoa.oracle.protocol import BackendStats, accuracy_error
+from riwoa.oracle.protocol import BackendStats, WorkerState, accuracy_error
 from riwoa.run.conductor import Conductor
 from riwoa.run.credit import OperatorSeconds, Tallies, credit_rows, tallies_from_json, wilson
 from riwoa.run.evaluations import Evaluations
@@ -28,6 +28,7 @@ from riwoa.service.governor import Governor
 from riwoa.service.limit_text import limits_view
 from riwoa.service.status import Rate
 from riwoa.service.status_object import (
+    ClusterStatus,
     CognitionStatus,
     ConfigStatus,
     EvaluationsStatus,
@@ -112,19 +113,50 @@ def leader_view(conductor: Conductor, latency_interval: float | None) -> LeaderS
 
 def workers_view(stats: BackendStats) -> list[WorkerStatus]:
     """What each worker process is doing."""
-    return [
-        {
-            "name": f"oracle-{w.slot}",
-            "state": w.state,
-            "job": w.job_id,
-            "since_s": w.since_s,
-            "done": w.evaluations,
-            "restarts": w.restarts,
-            "busy_share": w.busy_share,
-            "pid": w.pid,
-        }
-        for w in stats.workers
-    ]
+    return [_worker_view(worker, clustered=stats.cluster is not None) for worker in stats.workers]
+
+
+def _worker_view(w: WorkerState, *, clustered: bool) -> WorkerStatus:
+    seen: WorkerStatus = {
+        "name": f"oracle-{w.slot}",
+        "state": w.state,
+        "job": w.job_id,
+        "since_s": w.since_s,
+        "done": w.evaluations,
+        "restarts": w.restarts,
+        "busy_share": w.busy_share,
+        "pid": w.pid,
+    }
+    if clustered:
+        seen |= {"node": w.node, "says": w.says}
+    return seen
+
+
+def cluster_view(stats: BackendStats) -> ClusterStatus | None:
+    """The nodes of the cluster and its queue, as its driver told last; None where the workers are this machine's."""
+    cluster = stats.cluster
+    if cluster is None:
+        return None
+    return {
+        "address": cluster.address,
+        "nodes": [
+            {
+                "name": node.name,
+                "address": node.address,
+                "cpus": node.cpus,
+                "gpus": node.gpus,
+                "workers": node.workers,
+                "busy": node.busy,
+                "refused": node.refused,
+            }
+            for node in cluster.nodes
+        ],
+        "queued": stats.queued,
+        "retried": stats.retried,
+        "asked_twice": cluster.asked_twice,
+        "connections": cluster.drivers,
+        "lost": cluster.lost,
+    }
 
 
 def governor_view(governor: Governor) -> GovernorStatus:
