@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from riwoa.config.extended import GROUPS, chooser, config_type
 from riwoa.config.inferred import inferred
-from riwoa.config.renamed import RENAMED, new_name
+from riwoa.config.renamed import RENAMED, SHORT, new_name
 from riwoa.config.schema import Config, as_json, leaves, may_change, value_of
 from riwoa.errors import ConfigError
 from riwoa.parsing import MOST_TOML_BYTES, decode_text, parse_toml, read_once
@@ -372,10 +372,14 @@ def _known(
     unknown: set[str] = set()
     given_as: dict[str, str] = {}
     for given, value in layer.values(chosen.model):
-        section = given.partition(".")[0]
         empty = isinstance(value, Mapping) and not value
-        key = given if empty else new_name(given, chosen.names["oracle"])
-        if section not in sections:
+        key = given if empty else SHORT.get(given) or new_name(given, chosen.names["oracle"])
+        section = key.partition(".")[0]
+        if section in SHORT:
+            if section not in unknown:
+                problems.append(f"{layer.where}: each {section} is a table of its own: [[{section}]], in two brackets")
+            unknown.add(section)
+        elif section not in sections:
             if section not in unknown:
                 problems.append(f"{layer.where}: unknown section {printable(section)!r}{_nearest(section, sections)}")
             unknown.add(section)
@@ -388,9 +392,10 @@ def _known(
             problems.append(f"{layer.where}: {given} holds a NUL character, which no name may")
         elif given_as.setdefault(key, given) != given:
             old = next(name for name in (given, given_as[key]) if name != key)
-            problems.append(f"{layer.where}: {old} is the old name of {key}, and both are given; leave {old} out")
+            called = "short for" if old in SHORT else "the old name of"
+            problems.append(f"{layer.where}: {old} is {called} {key}, and both are given; leave {old} out")
         elif key not in chosen.unusable:
-            if key != given:
+            if key != given and given not in SHORT:
                 renamed.append((layer.where, given, key))
             yield key, value
 

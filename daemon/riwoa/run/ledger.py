@@ -154,7 +154,6 @@ class Ledger:
         model = credit_to_json(self._history.model.later(verdicts.credit))
         # JSON has no other keys than text.
         rivals = {"rivals": {str(slot): of for slot, of in c.joined.rivals.items()}} if c.joined.rivals else {}
-        leader = self._history.best
         return GenerationRecord(
             run_id=self._journal.run_id,
             generation=c.generation,
@@ -168,7 +167,7 @@ class Ledger:
                 **({"model": model} if model else {}),
                 **self._hypervolume(),
             },
-            leader=leader.to_json() if leader is not None else None,
+            leader=self._history.leader_json,
             inputs={"failed": failed, "rejected": dict(verdicts.rejected), **rivals, **c.inputs},
             individuals=tuple(c.individuals),
             joined_requests=c.joined.request_ids,

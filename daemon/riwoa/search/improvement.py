@@ -11,6 +11,7 @@ from riwoa.search.base import LatencyOf, Members, Posterior
 from riwoa.search.fitness import FloatArray
 from riwoa.search.hypervolume import Staircase
 from riwoa.search.space import IntArray
+from riwoa.search.targets import NOBODY, LoadsEach, leaders
 
 BEYOND = 1.05  # of the largest load of interest: so far a front's last network counts, too
 MEDIAN, QUARTILE = 0.0, -0.67  # scores of these, the lower quartile's
@@ -81,6 +82,40 @@ class FrontImprovement:
         expected, load = float(posterior.predict(indices)[0][0]), self.load_of(indices[0])
         fronts = tuple(f if load is None else f.with_network(expected, load) for f in self.fronts)
         return replace(self, fronts=fronts, turn=self.turn + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetsImprovement:
+    """Of the best score for each of several devices, summed over those that a network serves (an ``Acquisition``).
+
+    Attributes:
+        tops: the best score for each target, the least there is where nobody serves it yet, (targets,).
+        loads_each: loads for each target.
+    """
+
+    tops: FloatArray
+    loads_each: LoadsEach
+
+    @classmethod
+    def of(
+        cls, values: FloatArray, loads: FloatArray, posterior: Posterior, loads_each: LoadsEach
+    ) -> TargetsImprovement:
+        """That of the best of some individuals, of values (n,) and loads (n, targets)."""
+        best = (-np.inf if row == NOBODY else float(values[row]) for row in leaders(values, loads).tolist())
+        return cls(np.array([posterior.score(value) for value in best]), loads_each)
+
+    def promise(self, posterior: Posterior, indices: IntArray) -> FloatArray:
+        """See ``Acquisition``: the logarithm of the sum of expected improvements, −inf of what serves no target."""
+        means, deviations = posterior.predict(indices)
+        gains = log_expected_improvement(means[:, None], deviations[:, None], self.tops)
+        served = self.loads_each(indices) <= 1.0
+        return np.asarray(np.logaddexp.reduce(np.where(served, gains, -np.inf), axis=1))
+
+    def believing(self, posterior: Posterior, indices: IntArray) -> TargetsImprovement:
+        """With the architecture as the best for each target that it serves, if more is expected of it."""
+        expected = float(posterior.predict(indices)[0][0])
+        raised = (self.loads_each(indices)[0] <= 1.0) & (self.tops < expected)
+        return replace(self, tops=np.where(raised, expected, self.tops))
 
 
 def log_expected_improvement(means: FloatArray, deviations: FloatArray, level: npt.ArrayLike) -> FloatArray:
