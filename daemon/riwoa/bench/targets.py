@@ -55,17 +55,22 @@ class Settings:
 
 
 class _Ground(Protocol):
-    """Where it is compared.
+    """Where it is compared."""
 
-    Attributes:
-        space: of the architectures.
-        devices: their names.
-        best: the best value within each device's limit, where that is known.
-    """
+    @property
+    def space(self) -> Space:
+        """Of the architectures."""
+        ...
 
-    space: Space
-    devices: tuple[str, ...]
-    best: FloatArray | None
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+    @property
+    def best(self) -> FloatArray | None:
+        """The best value within each device's limit, where that is known."""
+        ...
 
     def value(self, indices: IntArray) -> float:
         """Of an architecture, in per cent; NaN where it does not exist."""
@@ -79,7 +84,7 @@ class _Ground(Protocol):
 class _Predictor:
     """OFA's predictor, with the Note10 and devices made up of its table."""
 
-    best = None
+    best: FloatArray | None = None
 
     def __init__(self, folder: Path, within: float) -> None:
         self._landscape = PredictorLandscape(folder)
@@ -104,7 +109,7 @@ class _Predictor:
 
     def _latencies_ms(self, indices: IntArray) -> FloatArray:
         layers = self._landscape.layers_ms(self.space.architecture(indices))
-        return np.sum([ms * self._factor(name) for name, ms in layers.items()], axis=0)
+        return np.asarray(np.sum([ms * self._factor(name) for name, ms in layers.items()], axis=0))
 
     def _factor(self, layer: str) -> FloatArray:
         if layer not in self._factors:
@@ -246,9 +251,7 @@ WAYS: dict[str, Callable[[_Ground, int, int], FloatArray]] = {
 }
 
 
-def bench_targets(
-    settings: Settings, folder: Path, *, progress: Report = lambda done, total: None
-) -> dict[str, Any]:
+def bench_targets(settings: Settings, folder: Path, *, progress: Report = lambda done, total: None) -> dict[str, Any]:
     """The ways, over the same seeds: by the mean over devices of the best value within each one's limit, in per cent.
 
     ``ratio``: what the best within a limit lacks of 100 % apart by what it lacks together, over all seeds and devices.
@@ -261,8 +264,8 @@ def bench_targets(
     Raises:
         RiwoaError: a file is missing or damaged.
     """
-    make: type[_Predictor | _Table] = _Predictor if settings.on == "predictor" else _Table
-    ground = make(folder, settings.within)
+    made = _Predictor if settings.on == "predictor" else _Table
+    ground: _Ground = made(folder, settings.within)
     found: dict[str, list[FloatArray]] = {way: [] for way in WAYS}
     for seed in range(settings.seeds):
         progress(seed, settings.seeds)

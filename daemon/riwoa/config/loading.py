@@ -455,7 +455,7 @@ def _wrong_values(error: ValidationError, origin: Mapping[str, str], model: type
     """One line a wrong key, in the order of the file's tables."""
     known = {key for key, _ in leaves(model)}
     for key, alike in _by_key(error, model).items():  # a key that takes several kinds of values has an error of each
-        reason = " or ".join(dict.fromkeys(_wanted(e["type"], e["msg"]) for e in alike))
+        reason = " or ".join(dict.fromkeys(_inside(key, e) + _wanted(e["type"], e["msg"]) for e in alike))
         if key not in known:  # of several keys together
             yield reason if key else f"configuration: {reason}"
             continue
@@ -464,6 +464,12 @@ def _wrong_values(error: ValidationError, origin: Mapping[str, str], model: type
         quoted = key in _text_keys(model) and isinstance(given, int | float)
         hint = f'; write it in quotes: "{shown}"' if quoted else ""
         yield f"{where}: {key} = {shown}, should be {reason}{hint}"
+
+
+def _inside(key: str, found: ErrorDetails) -> str:
+    """Which key of which table is meant, of an array of tables; "" for any other value."""
+    row, *names = found["loc"][key.count(".") + 1 :] or ("",)
+    return f"{'.'.join(map(str, names))} of the table number {row + 1}: " if names and isinstance(row, int) else ""
 
 
 def _shown(value: Any) -> str:

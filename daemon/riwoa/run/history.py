@@ -78,7 +78,7 @@ class Best:
         }
 
     def to_target_json(self) -> dict[str, Any]:
-        """As journaled of the best for one of several devices, beside the leader."""
+        """As journaled of the best for one of several devices."""
         found = {"generation": self.generation, "slot": self.individual.slot, "metrics": dict(self.metrics)}
         return {**found, "architecture_key": self.individual.architecture_key}
 
@@ -146,13 +146,10 @@ class History:
                 self.of_targets = _better_each(self.of_targets, generation, i, self.objective)
 
     @property
-    def leader_json(self) -> dict[str, Any] | None:
-        """The leader as journaled with each generation, with the best for each target where there are targets."""
-        if self.best is None:
-            return None
+    def targets_json(self) -> dict[str, Any]:
+        """The best for each target, as journaled with each generation; empty without targets."""
         pairs = zip(self.objective.targets, self.of_targets, strict=True)
-        each = {target.name: None if best is None else best.to_target_json() for target, best in pairs}
-        return {**self.best.to_json(), **({"targets": each} if each else {})}
+        return {target.name: None if best is None else best.to_target_json() for target, best in pairs}
 
     def committed(self, generation: int, counters: Mapping[str, Any], digest: str) -> None:
         """Stand on a committed generation's totals; only here, between two generations, are individuals let go."""

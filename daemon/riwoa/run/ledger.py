@@ -154,6 +154,7 @@ class Ledger:
         model = credit_to_json(self._history.model.later(verdicts.credit))
         # JSON has no other keys than text.
         rivals = {"rivals": {str(slot): of for slot, of in c.joined.rivals.items()}} if c.joined.rivals else {}
+        leader, targets = self._history.best, self._history.targets_json
         return GenerationRecord(
             run_id=self._journal.run_id,
             generation=c.generation,
@@ -166,8 +167,9 @@ class Ledger:
                 **({"prompts": prompts} if prompts else {}),
                 **({"model": model} if model else {}),
                 **self._hypervolume(),
+                **({"targets": targets} if targets else {}),
             },
-            leader=self._history.leader_json,
+            leader=leader.to_json() if leader is not None else None,
             inputs={"failed": failed, "rejected": dict(verdicts.rejected), **rivals, **c.inputs},
             individuals=tuple(c.individuals),
             joined_requests=c.joined.request_ids,

@@ -51,6 +51,13 @@ def standings(
     return tuple(map(standing, objective.limits))
 
 
+def target_standings(objective: Objective, metrics: Mapping[str, Any]) -> tuple[LimitStanding, ...]:
+    """The latency of each target, with what a network of these metrics makes of it."""
+    limits = (target.limit for target in objective.targets)
+    found = ((limit, metrics.get(limit.metric)) for limit in limits)
+    return tuple(LimitStanding(limit, None if value is None else float(value), None) for limit, value in found)
+
+
 def target_ranks(objective: Objective, metrics: Mapping[str, Any]) -> tuple[tuple[float, float] | None, ...]:
     """How good a network is for each target, the greater the better: its value, then how little it takes there.
 

@@ -12,8 +12,7 @@ from riwoa.config.schema import Config
 from riwoa.oracle.attainable import check_metrics, unattainable
 from riwoa.oracle.kind import Refusals
 from riwoa.oracle.kinds import kind_named
-from riwoa.run.problem import NO_TABLE
-from riwoa.run.strategy import check_asynchronous, check_front, check_targets
+from riwoa.run.strategy import NO_LATENCIES, check_asynchronous, check_front, check_targets
 from riwoa.search.space import Space
 from riwoa.surrogate.screening import prior_examples
 
@@ -41,7 +40,7 @@ def refusals(config: Config, latency_table: Path) -> list[str]:
             space = oracle.value.check(refused, config, latency_table)
             of_this_device = any(target.table is None for target in config.objective.targets)
             if of_this_device and not oracle.value.measures_device and "latency_ms" not in refused.ranges:
-                refused.found.append(NO_TABLE)
+                refused.found.append(NO_LATENCIES)
             refused.found += unattainable(config, {**oracle.value.known_ranges(config), **refused.ranges})
             return space
 

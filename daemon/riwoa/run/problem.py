@@ -17,12 +17,9 @@ from riwoa.oracle.attainable import check_metrics
 from riwoa.oracle.kind import OracleKind, Problem
 from riwoa.oracle.kinds import kind_named
 from riwoa.run.memory import Memory, with_memory
-from riwoa.run.strategy import check_asynchronous, check_front, check_targets
+from riwoa.run.strategy import NO_LATENCIES, check_asynchronous, check_front, check_targets
 from riwoa.run.task import SearchTask
 from riwoa.surrogate.gaussian_process import Examples
-
-
-NO_TABLE = "[[target]]: there are no latencies of this device; name the table of each target"
 
 
 def search_task(
@@ -70,7 +67,7 @@ def with_devices(problem: Problem, kind: OracleKind, config: Config) -> Problem:
         RiwoaError: a table is missing, damaged or of other networks.
     """
     if problem.auto_target_ms is None and any(target.table is None for target in config.objective.targets):
-        raise ConfigError(NO_TABLE)
+        raise ConfigError(NO_LATENCIES)
     devices = {name: kind.device_latency(table, config) for name, table in config.objective.tables.items()}
     ranges = {**kind.known_ranges(config), **{name: device.range_ms for name, device in devices.items()}}
     problem = replace(problem, ranges=ranges)

@@ -19,6 +19,8 @@ from riwoa.search.strategies import STRATEGIES
 from riwoa.search.targets import LoadsEach
 from riwoa.surrogate.screening import Screening
 
+NO_LATENCIES = "[[target]]: there are no latencies of this device; name the table of each target"
+
 
 def strategy_named(name: str) -> Named[type[PopulationStrategy]]:
     """The class of a strategy.

@@ -126,7 +126,7 @@ class KeptLatencies(Generic[_Ms]):
 
 
 class KeptTargetLoads:
-    """Loads for each target by choice indices (``riwoa.search.targets.LoadsEach``), as far as they are known beforehand.
+    """Loads for each target by choice indices (``riwoa.search.targets.LoadsEach``), by what is known beforehand.
 
     Args:
         task: what is searched.

@@ -123,7 +123,8 @@ class Polish:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to ask."""
-        return not self._asked and (self._left <= 0 or next(self._fast_enough(np.arange(len(self._near))), None) is None)
+        able = self._fast_enough(np.arange(len(self._near)))
+        return not self._asked and (self._left <= 0 or next(able, None) is None)
 
     @property
     def cut(self) -> Cut | None:
