@@ -150,7 +150,7 @@ ONE = '[[target]]\nname = "phone"\ntable = "latency.npz:phone_ms"\nlatency_ms = 
         (f'{ONE}[objective]\nkind = "front"\n', "[[target]]: a front is of one device"),
         (f'{ONE}[search]\nstrategy = "woa"\n', "search.strategy = woa, as it is set, looks for one network"),
         (f"{ONE}[objective]\ntargets = []\n", "target is short for objective.targets, and both are given"),
-        (f'{ONE}[search]\npopulation = 4\n{"".join(ONE.replace("phone", f"d{n}", 1) for n in range(4))}', "at least"),
+        (f"{ONE}[search]\npopulation = 4\n{''.join(ONE.replace('phone', f'd{n}', 1) for n in range(4))}", "at least"),
     ],
     ids=[
         *("same_name", "one_bracket", "out_of_reach", "no_table", "no_column", "other_space", "no_limit", "front"),

@@ -23,7 +23,7 @@ import numpy as np
 from riwoa.bench.contestants import Contestant
 from riwoa.bench.earlier import Remembered
 from riwoa.bench.own import screening_of
-from riwoa.bench.paired import bootstrap_interval, compare
+from riwoa.bench.paired import bootstrap_interval, compare, compare_all
 from riwoa.bench.predictor import PredictorLandscape
 from riwoa.bench.table import Question, TableLandscape
 from riwoa.run.memory import START
@@ -274,14 +274,13 @@ def bench_targets(settings: Settings, folder: Path, *, progress: Report = lambda
     progress(settings.seeds, settings.seeds)
     best = {way: np.stack(rows) for way, rows in found.items()}  # (seeds, devices) each
     means = {way: rows.mean(axis=1) for way, rows in best.items()}
+    others = {way: rows.tolist() for way, rows in means.items() if way != "together"}
     return {
         "bench": "targets",
         "ratio": float((100.0 - best["apart"]).mean() / (100.0 - best["together"]).mean()),
         "settings": {**asdict(settings), "devices": list(ground.devices)},
         "rows": [_row(way, rows, ground.best) for way, rows in best.items()],
-        "comparisons": [
-            compare(means["together"].tolist(), way, means[way].tolist()) for way in WAYS if way != "together"
-        ],
+        "comparisons": compare_all(means["together"].tolist(), others),
         "by_device": {
             device: compare(best["together"][:, d].tolist(), "apart", best["apart"][:, d].tolist())
             for d, device in enumerate(ground.devices)

@@ -162,12 +162,16 @@ class BayesianSearch(PopulationStrategy):
         """What is to grow: the front's area where one is wanted and loads are known, else the leader's score."""
         limit = self.objective.limit
         if self.loads_each is not None:
-            loads = self.target_loads(self.population)
-            return TargetsImprovement.of(self.population.accuracy, loads, posterior, self.loads_each)
+            known = self.population.accuracy, self.target_loads(self.population)
+            return TargetsImprovement.of(*known, posterior, self.loads_each, self._asked_before)
         if self.objective.front and limit is not None and self.latency_of is not None:
-            asked = self._told if self.params.asynchronous else self.generation * self.params.offspring
-            return FrontImprovement.of(self.population, limit, posterior, self.latency_of, asked)
+            return FrontImprovement.of(self.population, limit, posterior, self.latency_of, self._asked_before)
         return BestImprovement(posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf)
+
+    @property
+    def _asked_before(self) -> int:
+        """Candidates of the generations before."""
+        return self._told if self.params.asynchronous else self.generation * self.params.offspring
 
     @property
     def _first(self) -> int:
@@ -209,9 +213,8 @@ class BayesianSearch(PopulationStrategy):
         self, drawn: IntArray, new: IntArray, count: int, taken: Hashes, loads_each: LoadsEach
     ) -> list[IntArray]:
         """The first of those drawn that serves the next target, and so on: no target waits for chance to serve it."""
-        begun = self._told if self.params.asynchronous else self.generation * self.params.offspring
         left, chosen = new.tolist(), list[IntArray]()
-        for turn in range(begun, begun + count):
+        for turn in range(self._asked_before, self._asked_before + count):
             target = turn % len(self.objective.targets)
 
             def excess(indices: IntArray, target: int = target) -> FloatArray:

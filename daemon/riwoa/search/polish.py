@@ -306,11 +306,16 @@ class Polish:
             top = self._posterior.score(self.leader.accuracy)
             promise = log_expected_improvement(*self._posterior.predict(canonical), top)
             promise = promise + self._posterior.log_success(canonical)
-        elif self._screen is not None:
+        elif self._screen is not None and self._loads_each is None:
             promise = self._screen(canonical)
         else:
-            return np.arange(len(canonical))
+            return self._as_they_come()
         return np.argsort(-np.round(promise, 9), kind="stable")  # what differs by less is no reason for a choice
+
+    def _as_they_come(self) -> IntArray:
+        """Rows of what is near, of each leader's in turn."""
+        within = np.concatenate([np.arange(n) for n in np.bincount(self._near_whom, minlength=1)])
+        return np.argsort(within, kind="stable")
 
     def _fast_enough(self, rows: IntArray) -> Iterator[int]:
         """Rows of what is near that are not known to be beyond the target, where the leader is within it."""

@@ -26,7 +26,7 @@ def leaders(values: FloatArray, loads: FloatArray) -> IntArray:
 
 
 def in_turns(values: FloatArray, loads: FloatArray, others: IntArray) -> IntArray:
-    """Rows in the order in which they survive: each target in turn names its best that is not named yet.
+    """Rows in the order in which they survive: the best for each target, then the second best for each, and so on.
 
     Those that serve no target come last, in the order of ``others``. Shapes (n,), (n, targets) and (m,) in.
     """
