@@ -15,7 +15,7 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.race import Cut
 from riwoa.search.space import IntArray, Space
-from riwoa.search.targets import LoadsEach, in_turns
+from riwoa.search.targets import LoadsEach, in_turns, with_told
 
 GEOMETRIC = ("encircle", "search", "spiral", "recombine", "mutate", "climb", "dream")  # make a child of members
 OPERATORS = ("init", *GEOMETRIC, "semantic", "placebo", "restart", "polish")
@@ -465,11 +465,9 @@ class PopulationStrategy(ABC):
         return np.array([0.0 if load is None else max(0.0, load - limit) for load in loads])
 
     def target_loads(self, members: Members) -> FloatArray:
-        """Loads for each target, (n, targets): of one beyond a limit that only its evaluation told, that for all."""
+        """Loads for each target, (n, targets)."""
         assert self.loads_each is not None, "asked only where there are targets"
-        loads = self.loads_each(self.codec.decode(members.genotype))
-        beyond = (members.latency_ms > 1.0)[:, None]
-        return np.where(beyond, np.maximum(loads, members.latency_ms[:, None]), loads)
+        return with_told(self.loads_each(self.codec.decode(members.genotype)), members.latency_ms)
 
     def ranking(self, members: Members) -> IntArray:
         """Rows of the successful ones, best first; of several targets each one's best in turn."""

@@ -49,7 +49,7 @@ from riwoa.search.pool import Variation
 from riwoa.search.race import Cut
 from riwoa.search.rng import generator
 from riwoa.search.space import IntArray, Space
-from riwoa.search.targets import NOBODY, LoadsEach, leaders
+from riwoa.search.targets import NOBODY, LoadsEach, leaders, with_told
 
 BATCH = 4  # asked at a time: fewer find more (first improvement), more keep workers busy
 PAIRS = 1000  # of two changes, drawn anew for each batch
@@ -259,10 +259,9 @@ class Polish:
         )
 
     def _of_targets(self, known: Sequence[_Record], loads_each: LoadsEach) -> tuple[FloatArray, FloatArray]:
-        """Values (n,) and loads for each target (n, targets); beyond one limit that was told is beyond all."""
-        values, told = np.array([r.accuracy for r in known]), np.array([[r.latency_ms] for r in known])
-        loads = loads_each(self.codec.decode(np.stack([r.genotype for r in known])))
-        return values, np.where(told > 1.0, np.maximum(loads, told), loads)
+        """Values (n,) and loads for each target (n, targets)."""
+        values, told = np.array([r.accuracy for r in known]), np.array([r.latency_ms for r in known])
+        return values, with_told(loads_each(self.codec.decode(np.stack([r.genotype for r in known]))), told)
 
     def _neighbourhood(self) -> tuple[IntArray, IntArray]:
         """What is one change away from a leader, then what is two, without what was asked, (n, genes); near whom, (n,).

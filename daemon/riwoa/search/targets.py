@@ -17,6 +17,15 @@ LoadsEach = Callable[[IntArray], FloatArray]  # canonical indices (n, G) -> load
 NOBODY = -1
 
 
+def with_told(loads: FloatArray, told: FloatArray) -> FloatArray:
+    """Known loads for each target (n, targets), and of what was told to be beyond a limit, (n,), that for all of them.
+
+    The limit is one that all must keep and only an evaluation tells.
+    """
+    beyond = told[:, None]
+    return np.where(beyond > 1.0, np.maximum(loads, beyond), loads)
+
+
 def leaders(values: FloatArray, loads: FloatArray) -> IntArray:
     """The row of the best network for each target, the first of equals; ``NOBODY`` where none serves it.
 
