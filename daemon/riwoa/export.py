@@ -375,12 +375,14 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m riwoa.export JOURNAL DIRECTORY``: the daemon's child, which does not outlive it."""
+    """``python -m riwoa.export JOURNAL DIRECTORY [GENERATION/SLOT]``: the daemon's child, which does not outlive it."""
     die_with_parent()
     watch_stdin()
     deny_writing_to_others()
     try:
-        export_run(Path(arguments[0]), Path(arguments[1]))
+        generation, _, slot = arguments[2].partition("/") if len(arguments) > 2 else ("", "", "")
+        place = (int(generation), int(slot)) if slot else None
+        export_run(Path(arguments[0]), Path(arguments[1]), place=place)
     except (RiwoaError, StorageError) as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from riwoa.config.extended import GROUPS, chooser, config_type
 from riwoa.config.inferred import inferred
-from riwoa.config.renamed import RENAMED, new_name
+from riwoa.config.renamed import RENAMED, SHORT, new_name
 from riwoa.config.schema import Config, as_json, leaves, may_change, value_of
 from riwoa.errors import ConfigError
 from riwoa.parsing import MOST_TOML_BYTES, decode_text, parse_toml, read_once
@@ -372,10 +372,14 @@ def _known(
     unknown: set[str] = set()
     given_as: dict[str, str] = {}
     for given, value in layer.values(chosen.model):
-        section = given.partition(".")[0]
         empty = isinstance(value, Mapping) and not value
-        key = given if empty else new_name(given, chosen.names["oracle"])
-        if section not in sections:
+        key = given if empty else SHORT.get(given) or new_name(given, chosen.names["oracle"])
+        section = key.partition(".")[0]
+        if section in SHORT:
+            if section not in unknown:
+                problems.append(f"{layer.where}: each {section} is a table of its own: [[{section}]], in two brackets")
+            unknown.add(section)
+        elif section not in sections:
             if section not in unknown:
                 problems.append(f"{layer.where}: unknown section {printable(section)!r}{_nearest(section, sections)}")
             unknown.add(section)
@@ -388,9 +392,10 @@ def _known(
             problems.append(f"{layer.where}: {given} holds a NUL character, which no name may")
         elif given_as.setdefault(key, given) != given:
             old = next(name for name in (given, given_as[key]) if name != key)
-            problems.append(f"{layer.where}: {old} is the old name of {key}, and both are given; leave {old} out")
+            called = "short for" if old in SHORT else "the old name of"
+            problems.append(f"{layer.where}: {old} is {called} {key}, and both are given; leave {old} out")
         elif key not in chosen.unusable:
-            if key != given:
+            if key != given and given not in SHORT:
                 renamed.append((layer.where, given, key))
             yield key, value
 
@@ -450,7 +455,7 @@ def _wrong_values(error: ValidationError, origin: Mapping[str, str], model: type
     """One line a wrong key, in the order of the file's tables."""
     known = {key for key, _ in leaves(model)}
     for key, alike in _by_key(error, model).items():  # a key that takes several kinds of values has an error of each
-        reason = " or ".join(dict.fromkeys(_wanted(e["type"], e["msg"]) for e in alike))
+        reason = " or ".join(dict.fromkeys(_inside(key, e) + _wanted(e["type"], e["msg"]) for e in alike))
         if key not in known:  # of several keys together
             yield reason if key else f"configuration: {reason}"
             continue
@@ -459,6 +464,12 @@ def _wrong_values(error: ValidationError, origin: Mapping[str, str], model: type
         quoted = key in _text_keys(model) and isinstance(given, int | float)
         hint = f'; write it in quotes: "{shown}"' if quoted else ""
         yield f"{where}: {key} = {shown}, should be {reason}{hint}"
+
+
+def _inside(key: str, found: ErrorDetails) -> str:
+    """Which key of which table is meant, of an array of tables; "" for any other value."""
+    row, *names = found["loc"][key.count(".") + 1 :] or ("",)
+    return f"{'.'.join(map(str, names))} of the table number {row + 1}: " if names and isinstance(row, int) else ""
 
 
 def _shown(value: Any) -> str:

@@ -1,5 +1,7 @@
 """Keys that were once called something else: they are still read, from files, the environment, ``--set``, journals.
 
+And the one that a file may write in short.
+
 Until each kind of oracle and each strategy had a table, all of its keys stood in ``[oracle]`` and ``[search]``.
 """
 
@@ -27,6 +29,8 @@ RENAMED: Mapping[str, str] = {
     **{f"search.{name}": f"search.riwoa.{name}" for name in _RIWOA},
     "search.gp.offspring": "search.offspring",
 }
+# An array of tables that a file may write without its section: [[target]].
+SHORT: Mapping[str, str] = {"target": "objective.targets"}
 _OF_A_PREDICTOR = {"oracle.resolutions": "oracle.predictor.resolutions"}  # the one key that two kinds shared
 
 

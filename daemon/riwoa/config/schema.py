@@ -38,7 +38,7 @@ from riwoa.config.server import ServerSettings
 from riwoa.config.strategies import strategy_table
 from riwoa.search.baselines import Whale
 from riwoa.search.bayesian import BayesianSearch
-from riwoa.search.fitness import METRIC_NAME, Constraint, Objective
+from riwoa.search.fitness import METRIC_NAME, Constraint, DeviceTarget, Objective
 from riwoa.search.riwoa import RotationInvariantWhale
 
 
@@ -121,6 +121,24 @@ class OtherDevice(Section):
         return Constraint(self.metric, self.at_most_ms)
 
 
+class Target(Section):
+    """A device that the run is to find a network for."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,40}$")]
+    table: Annotated[str, Field(min_length=1)] | None = None
+    latency_ms: Annotated[float, Field(gt=0, le=1e9)]
+
+    @property
+    def metric(self) -> str:
+        """What a latency on this device is called."""
+        return "latency_ms" if self.table is None else f"latency_ms_{self.name}"
+
+    @property
+    def target(self) -> DeviceTarget:
+        """As an objective takes it."""
+        return DeviceTarget(self.name, Constraint(self.metric, self.latency_ms))
+
+
 class ObjectiveSection(Section):
     """What to look for."""
 
@@ -132,7 +150,7 @@ class ObjectiveSection(Section):
     latency_ms: Literal["auto", "none"] | Annotated[float, Field(gt=0, le=1e9)] = live(
         "auto",
         "latency target of one image in milliseconds; auto = the geometric mean of the attainable range (of a table: "
-        "the median; of a command: none; of a front: the whole range); none = no target",
+        "the median; of a command, and beside [[target]]: none; of a front: the whole range); none = no target",
     )
     exponent: Annotated[float, Field(ge=-100, lt=0)] = live(-1.0, "w of accuracy*(latency/target)^w beyond the target")
     maximize: Metric = Field("accuracy", description="the metric to raise, of those that the oracle gives")
@@ -147,6 +165,12 @@ class ObjectiveSection(Section):
         description="limits on other devices, each a table [[objective.devices]] with name, table (its latencies, a "
         "file as of this device) and at_most_ms",
     )
+    targets: Annotated[tuple[Target, ...], Field(strict=False)] = Field(
+        (),
+        description="devices each of which is to have its best network, by one search; in a file each a table "
+        "[[target]] with name, table (its latencies, a file as of this device; without one this device itself) and "
+        "latency_ms",
+    )
 
     @property
     def limits(self) -> tuple[Constraint, ...]:
@@ -158,16 +182,29 @@ class ObjectiveSection(Section):
         """The metric, and whether it is to be made smaller."""
         return self.minimize or self.maximize, self.minimize is not None
 
+    @property
+    def tables(self) -> dict[str, str]:
+        """The latency tables of other devices, by what a latency on the device is called."""
+        targets = ((target.metric, target.table) for target in self.targets)
+        named = {metric: table for metric, table in targets if table is not None}
+        return {**{device.metric: device.table for device in self.devices}, **named}
+
+    @property
+    def wanted_ms(self) -> float | str:
+        """The latency target, where "auto" beside targets of devices means that there is no further one."""
+        return "none" if self.targets and self.latency_ms == "auto" else self.latency_ms
+
     def objective(
         self, target_ms: float | None, known: frozenset[str] = frozenset({"latency_ms"}), *, as_limit: bool = False
     ) -> Objective:
         """What a search looks for under a target, which is the first limit where there are others or ``as_limit``."""
         metric, lowered = self.optimised
         limits = self.limits
-        if target_ms is not None and (limits or as_limit):
+        if target_ms is not None and (limits or self.targets or as_limit):
             limits = (Constraint("latency_ms", target_ms), *limits)
         front = self.kind == "front" and target_ms is not None  # None: of a journal without a generation
-        return Objective(target_ms, self.exponent, metric, lowered, limits, known, front)
+        targets = tuple(target.target for target in self.targets)
+        return Objective(target_ms, self.exponent, metric, lowered, limits, known, front, targets)
 
     def to_json(self) -> dict[str, Any]:
         """As a run's provenance names it: what is as it always was is left out."""
@@ -183,6 +220,12 @@ class ObjectiveSection(Section):
         names = [device.name for device in self.devices]
         if len(set(names)) != len(names):
             raise ValueError(f"objective.devices: two have the same name, of {', '.join(names)}")
+        targets = [target.name for target in self.targets]
+        if len({*names, *targets}) != len(names) + len(targets):
+            names += targets
+            raise ValueError(f"[[target]]: two devices have the same name, of {', '.join(names)}; rename one")
+        if self.targets and self.kind == "front":
+            raise ValueError('[[target]]: a front is of one device; leave them out, or set objective.kind = "best"')
         return self
 
 
@@ -635,7 +678,7 @@ def leaves(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[
 def may_change(config: Config, key: str, info: Any) -> bool:
     """Whether a key may change in a run of a configuration."""
     # What was evaluated is judged anew by another target, but not by another share of all limits.
-    fixed = config.objective.limits or config.oracle.settings.answers_latency
+    fixed = config.objective.limits or config.objective.targets or config.oracle.settings.answers_latency
     return is_live(info) and not (key == "objective.latency_ms" and fixed)
 
 

@@ -24,6 +24,7 @@ _KNOWN = {
     "table": "strategies on any table, NAS-Bench-201's or your own",
     "front": "strategies on a table with two aims: the share of its hypervolume that they find",
     "workers": "search.asynchronous on a table, in simulated time: asking at each arrival against whole generations",
+    "targets": "one search for several devices ([[target]]) against a search a device, on a table or OFA's predictor",
     "predictor": "strategies on OFA's accuracy predictor and its Note10 latency tables",
     "functions": "strategies on rotated functions of real numbers: RI-IWOA's moves against WOA's and CMA-ES",
     "suite": "every declared experiment, then the generated part of the results page (make bench)",
@@ -49,6 +50,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         "table": contest.table,
         "front": contest.front,
         "workers": contest.workers,
+        "targets": contest.targets,
         "predictor": contest.predictor,
         "functions": contest.functions,
         "suite": _suite,
@@ -79,6 +81,8 @@ _DESCRIPTIONS = {
     "front": "Share of the hypervolume of the table's true front, up to --reference, after a budget of unique queries.",
     "workers": "Until the best is met or the budget spent, paired over seeds. A query takes 1 on average, log-normal; "
     "the search's own time does not count. ratio: how many times as long generations take.",
+    "targets": "The mean over devices of the best accuracy within each one's limit, after as many queries together, "
+    "paired over seeds. RIWOA_DATA names the folder of the files. ratio: what is lacking of 100 % apart by together.",
     "functions": "Rotated, shifted ellipsoid, Rosenbrock and Rastrigin; a score of 8 is the optimum. The budget is a "
     "dimension's. ratio: how many times as far above the optimum random's best is, the median over seeds and grounds.",
     "predictor": "Best predicted accuracy within the target after a budget of unique queries, population 20, paired "
@@ -362,6 +366,7 @@ _IN_WORDS = {
     **dict.fromkeys(("embedded", "table", "front", "predictor"), contest.contest_words),
     "functions": contest.functions_words,
     "workers": contest.workers_words,
+    "targets": contest.targets_words,
     "growth": _growth_words,
     "suite": _suite_words,
     "cognition": _cognition_words,

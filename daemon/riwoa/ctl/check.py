@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NOT_MET = 3
 _DESCRIPTION = """Lists the limits of a run's objective, each with the architecture's value. Metrics that only an
 evaluation tells are those of the journal; "not known" where it was not evaluated. Exits 0 when every limit is met, 3
-when one is not, or is not known."""
+when one is not, or is not known; of several devices (targets) it must serve one."""
 _PLACE = re.compile(r"(\d{1,9})/(\d{1,9})")
 
 
@@ -38,7 +38,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     given = parser.parse_args(arguments)
     data = checked(given.architecture, given.run, options)
     emit(options, data, render(data))
-    return 0 if all(limit["met"] for limit in data["limits"]) else NOT_MET
+    serves = any(target["met"] for target in data["targets"]) if "targets" in data else True
+    return 0 if serves and all(limit["met"] for limit in data["limits"]) else NOT_MET
 
 
 def checked(named: str, run_id: int | None, options: Options) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def checked(named: str, run_id: int | None, options: Options) -> dict[str, Any]:
         InputError: it is none of the run's space, or cannot be read.
     """
     from riwoa.run.front import chosen_run
-    from riwoa.run.limits import standings
+    from riwoa.run.limits import standings, target_standings
     from riwoa.run.problem import load_problem, search_task
     from riwoa.search.space import SpaceError
     from riwoa_storage.reader import JournalReader
@@ -70,17 +71,25 @@ def checked(named: str, run_id: int | None, options: Options) -> dict[str, Any]:
         metrics = {**evaluated, **task.known_metrics(architecture, objective)}
     found = standings(objective, metrics)
     limits = [{"limit": str(s.limit), **row} for s, row in zip(found, limits_view(found), strict=True)]
-    return {"run_id": record.run_id, "architecture": dict(architecture), "evaluated": bool(evaluated), "limits": limits}
+    told = {"run_id": record.run_id, "architecture": dict(architecture), "evaluated": bool(evaluated), "limits": limits}
+    if not objective.targets:
+        return told
+    of_devices = target_standings(objective, metrics)
+    each = zip(objective.targets, of_devices, limits_view(of_devices), strict=True)
+    return told | {"targets": [{"name": t.name, "limit": str(s.limit), **row} for t, s, row in each]}
 
 
 def render(data: dict[str, Any]) -> str:
     """A line each limit."""
-    if not data["limits"]:
+    limits = [*data["limits"], *data.get("targets", [])]
+    if not limits:
         return "the objective of this run sets no limits"
     rows = [
         [limit_words(row), "-" if row["value"] is None else measured(row["metric"], row["value"]), VERDICTS[row["met"]]]
-        for row in data["limits"]
+        for row in limits
     ]
+    if "targets" in data:
+        rows = [[row.get("name", ""), *cells] for row, cells in zip(limits, rows, strict=True)]
     return columns(rows)
 
 

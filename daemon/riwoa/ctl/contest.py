@@ -116,6 +116,28 @@ def workers(parser: Parser, arguments: list[str], options: Options) -> dict[str,
         )
 
 
+def targets(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
+    """One search for several devices against a search a device."""
+    from riwoa.bench.targets import GROUNDS
+
+    on_help = "OFA's predictor with the Note10 and three devices made up of its table, or a table with four devices"
+    parser.add_argument("--on", choices=GROUNDS, default=GROUNDS[0], help=on_help)
+    for name, usual in (("seeds", 20), ("budget", 400)):
+        parser.add_argument(f"--{name}", type=int, default=usual, help=f"default {usual}")
+    within = "share of the space that keeps each device's limit (default 0.25)"
+    parser.add_argument("--within", type=float, default=0.25, help=within)
+    given = parser.parse_args(arguments)
+    if given.seeds < 1 or given.budget < 20 or not 0 < given.within <= 1:
+        parser.error("--seeds must be at least 1, --budget 20, --within above 0 and at most 1")
+    from riwoa.bench.targets import Settings, bench_targets
+    from riwoa.bench.tasks import data_folder, predictor_folder
+
+    folder = predictor_folder() if given.on == "predictor" else data_folder()
+    settings = Settings(given.on, given.seeds, given.budget, given.within)
+    with bar("searching", "seed") as advance:
+        return bench_targets(settings, folder, progress=lambda d, t: advance(d, t, ""))
+
+
 def predictor(parser: Parser, arguments: list[str], options: Options) -> dict[str, Any]:
     """Strategies on OFA's predictor."""
     parser.add_argument("--target", type=float, default=25.0, metavar="MS", help="latency on the Note10 (default 25)")
@@ -256,6 +278,25 @@ def workers_words(found: dict[str, Any]) -> str:
         rows.append([row["asked"], queries, str(row["missed"]), time, f"{100 * row['busy_mean']:.0f} %"])
     p = ", ".join(f"{what} p = {found[what]['wilcoxon_p_two_sided']:.2g}" for what in ("queries", "time"))
     return f"{head}\n{columns(rows)}\ngenerations take {found['ratio']:.2f} times as long; {p}"
+
+
+def targets_words(found: dict[str, Any]) -> str:
+    """What each way finds for each device."""
+    s = found["settings"]
+    head = f"{s['on']}: {s['budget']} queries together, {s['seeds']} seeds, limits that {100 * s['within']:g} % keep"
+    rows = [["searched", "best: mean (95 %)", *s["devices"], *(["met the best"] if _met(found) else [])]]
+    for row in found["rows"]:
+        met = [f"{100 * row['met']:.0f} %"] if _met(found) else []
+        low, high = row["interval"] or (row["mean"], row["mean"])
+        mean = f"{row['mean']:.2f} ({low:.2f} to {high:.2f})"
+        rows.append([row["way"], mean, *(f"{value:.2f}" for value in row["by_device"]), *met])
+    pairs = [["together against", "won", "tied", "lost", "ahead by (95 %)", "effect", "p", "Holm"]]
+    pairs += map(_pair, found["comparisons"])
+    return f"{head}\n{columns(rows)}\n\n{columns(pairs)}"
+
+
+def _met(found: dict[str, Any]) -> bool:
+    return found["rows"][0]["met"] is not None
 
 
 def _summary_words(found: dict[str, Any]) -> list[str]:

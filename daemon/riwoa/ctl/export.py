@@ -13,7 +13,7 @@ from riwoa.ctl.command import Parser, columns, emit
 from riwoa.ctl.wanted import WEIGHTS, add_within, weighed
 from riwoa.errors import InputError, UsageError
 from riwoa.paths import StatePaths, client_state
-from riwoa.run.front import chosen_run, fastest_equal, read_front
+from riwoa.run.front import chosen_run, fastest_equal, read_front, target_place
 from riwoa.run.limits import journaled_objective
 from riwoa.run.preference import Preference, chosen_network
 from riwoa.text import against_float32, named_measure, printable
@@ -45,6 +45,8 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     wish = Preference(given.within, weights)
     if given.arch is not None and (wish or given.prefer != WINNER):
         raise UsageError("--arch, --within and --prefer all name a network; leave --arch out, or the others")
+    if given.target is not None and (given.arch is not None or wish or given.prefer != WINNER):
+        raise UsageError("--target names a network; leave out --arch, --within and --prefer, or it")
     if given.prefer == FASTEST_EQUAL and wish:
         raise UsageError(f"--prefer {FASTEST_EQUAL} is as good as the winner within the run's own target; no --within")
     paths = client_state(options.state)
@@ -52,7 +54,10 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
     if given.prefer == FASTEST_EQUAL or wish:
         chose = fastest_equal(paths.journal, given.run) if not wish else chosen_network(paths.journal, given.run, wish)
         place = None if chose.is_winner else chose.point.origin
-    out = given.out or (paths.export if place is None else paths.export.with_name(f"export-{place[0]}-{place[1]}"))
+    if given.target is not None:
+        place = target_place(paths.journal, given.run, given.target)
+    own = "export" if place is None else f"export-{given.target or '{}-{}'.format(*place)}"
+    out = given.out or paths.export.with_name(own)
     from riwoa.export import export_run  # torch: only once the command line is known to be right
     from riwoa.oracle.kind import ExportForm
 
@@ -82,6 +87,7 @@ def _parser(verb: str) -> Parser:
         metavar="N|GENERATION/SLOT|KEY",
         help="another network than the winner: row N of riwoactl pareto, a place as its last column tells, or a key",
     )
+    add("--target", metavar="NAME", help="the best network for this [[target]] of the run")
     add_within(parser)
     add(
         "--prefer",

@@ -10,7 +10,7 @@ from riwoa.ctl.wanted import PREFER_HELP, WEIGHTS, add_within, wanted_view, want
 from riwoa.hardware.interval import advice, interval_of, plus_minus
 from riwoa.oracle.protocol import accuracy_error
 from riwoa.paths import client_state
-from riwoa.run.front import Front, FrontNetwork, chosen_run, read_front
+from riwoa.run.front import Front, FrontNetwork, TargetWinner, chosen_run, read_front
 from riwoa.run.preference import Preference, preferred
 from riwoa.service.front_view import (
     LEGEND,
@@ -19,6 +19,7 @@ from riwoa.service.front_view import (
     limit_lines,
     measured_cell,
     measured_words,
+    target_table,
     test_cell,
     test_view,
     test_words,
@@ -76,6 +77,20 @@ def to_json(front: Front, latency_interval: float | None) -> dict[str, Any]:
         "timed": timed_view(front),
         "latency_interval": latency_interval,
         "front": [_row(network) for network in front.networks],
+        "targets": [_target(target) for target in front.targets],
+    }
+
+
+def _target(target: TargetWinner) -> dict[str, Any]:
+    test = target.test
+    return {
+        "name": target.name,
+        "within_ms": target.within_ms,
+        "generation": target.place[0] if target.place else None,
+        "slot": target.place[1] if target.place else None,
+        "latency_ms": target.latency_ms,
+        "metrics": dict(target.metrics),
+        "test": None if test is None else {"accuracy": test.value, "accuracy_error": test.error},
     }
 
 
@@ -107,7 +122,8 @@ def render(front: Front, latency_interval: float | None) -> str:
     aim = "no latency target" if target is None else f"latency target {target:.3f} ms"
     head = f"run {front.run.run_id}, {front.run.generations} generations, {aim}"
     legend = LEGEND if front.test is not None else ""
-    lines = (head, _table(front, target, latency_interval), legend, *_leader(front), fastest_line(front))
+    targets = target_table(front)
+    lines = (head, _table(front, target, latency_interval), legend, *_leader(front), fastest_line(front), targets)
     return "\n".join(filter(None, (*lines, advice(latency_interval))))
 
 

@@ -17,6 +17,7 @@ from riwoa.files.lock import holder
 from riwoa.files.ownership import json_object
 from riwoa.paths import StatePaths, client_state
 from riwoa.service.status_check import checked_status
+from riwoa.service.target_text import targets_view
 from riwoa.service.timed_status import timed_status
 
 TYPE_CHECKING = False
@@ -189,6 +190,7 @@ def _from_journal(paths: StatePaths) -> StatusObject:
         },
         "evaluations": _journaled_counts(seen["counters"] or {}),
         "leader": _journaled_leader(seen) if seen["leader"] else None,
+        "targets": targets_view(seen["objective"], seen["counters"] or {}),
         "improvement": _journaled_improvement(seen),
         "test": _journaled_test(seen["test"]) if seen["test"] else None,
         "timed": _journaled_timed(seen["timed"], seen["leader"] or {}) if seen["timed"] else None,

@@ -10,6 +10,7 @@ import time
 from riwoa.hardware.interval import advice, plus_minus
 from riwoa.service.limit_text import further, hypervolume_words, limit_line, value_words
 from riwoa.service.progress import improvement_words, steps, time_left_words
+from riwoa.service.target_text import target_lines
 from riwoa.text import broken, duration, points, printable
 
 TYPE_CHECKING = False
@@ -45,7 +46,7 @@ def render(status: StatusObject, more: Sequence[tuple[str, str]] = (), *, column
         more: rows to follow those for everybody.
         columns: of the terminal, into which long rows are broken; None leaves each row a line.
     """
-    rows = [("state", _state(status)), *_now(status), *_best(status), *_latency(status)]
+    rows = [("state", _state(status)), *_now(status), *_best(status), *_latency(status), *_targets(status)]
     rows += [*_progress(status), *_improvement(status), *_served(status), *_wrong(status), *_next(status)]
     rows += [*more, ("files", str(status.get("state_directory")))]
     lines = [f"{name:<{_NAME_COLUMNS}}{printable(value, _MOST_CHARACTERS)}" for name, value in rows]
@@ -147,6 +148,12 @@ def _latency(status: StatusObject) -> Rows:
     rows += _timed(timed)
     rows += [limit_line(row) for row in _further(leader)]
     return [("" if i else "latency", text) for i, text in enumerate(rows)]
+
+
+def _targets(status: StatusObject) -> Rows:
+    """The best network for each of several devices."""
+    lines = target_lines(status.get("targets") or [])
+    return [("" if i else "targets", line) for i, line in enumerate(lines)]
 
 
 def _further(leader: LeaderStatus | None) -> Sequence[LimitStatus]:

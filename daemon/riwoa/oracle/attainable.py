@@ -24,7 +24,8 @@ def unattainable(config: Config, ranges: Mapping[str, Range]) -> list[str]:
         config: with the limits.
         ranges: by metric.
     """
-    return [*_target(config, ranges.get("latency_ms")), *_limits(config, ranges), *_contradictions(config)]
+    target = _target(config, ranges.get("latency_ms"))
+    return [*target, *_targets(config, ranges), *_limits(config, ranges), *_contradictions(config)]
 
 
 def check_attainable(config: Config, ranges: Mapping[str, Range]) -> None:
@@ -48,7 +49,7 @@ def check_metrics(config: Config, given: frozenset[str] | None) -> None:
     if given is None:
         return
     objective = config.objective
-    given = given | {device.metric for device in objective.devices}
+    given = given | set(objective.tables)
     metric, lowered = objective.optimised
     optimised = ("minimize" if lowered else "maximize", metric)
     named = [optimised, *(("constraints", Constraint.parse(text).metric) for text in objective.constraints)]
@@ -66,6 +67,19 @@ def _target(config: Config, range_ms: Range | None) -> list[str]:
         f"objective.latency_ms = {float(wanted):g} ms is out of reach: the space attains "
         f"{range_ms[0]:.3f} to {range_ms[1]:.3f} ms; set a target in this range"
     ]
+
+
+def _targets(config: Config, ranges: Mapping[str, Range]) -> list[str]:
+    """Of devices each of which is to have its best network."""
+    found = []
+    for target in config.objective.targets:
+        least_ms, most_ms = ranges.get(target.metric, (0.0, math.inf))
+        if target.latency_ms < least_ms:
+            found.append(
+                f"[[target]] {target.name}: latency_ms = {target.latency_ms:g} is out of reach: the space attains "
+                f"{least_ms:.3f} to {most_ms:.3f} ms there; set a target in this range"
+            )
+    return found
 
 
 def _limits(config: Config, ranges: Mapping[str, Range]) -> list[str]:

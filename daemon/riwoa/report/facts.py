@@ -168,6 +168,27 @@ class Winner:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceWinner:
+    """The best network for one of several devices.
+
+    Attributes:
+        device: its name.
+        within_ms: the most that a network may take there.
+        place: "generation/slot", as ``riwoactl export --arch`` takes it; "" where no network serves the device.
+        value: as the search saw it; None for none.
+        latency_ms: there; None for none.
+        test: on pictures that chose nothing; None where it was not judged.
+    """
+
+    device: str
+    within_ms: float
+    place: str
+    value: Judged | None
+    latency_ms: float | None
+    test: Judged | None
+
+
+@dataclass(frozen=True, slots=True)
 class FrontPoint:
     """A network that no other beats in both value and latency.
 
@@ -495,6 +516,7 @@ class Report:
     nodes: tuple[NodeWork, ...]  # of a cluster; none where this machine evaluated alone
     since: Since | None
     winner: Winner | None
+    devices: tuple[DeviceWinner, ...]
     front: tuple[FrontPoint, ...]
     cloud: Cloud
     steps: tuple[Step, ...]

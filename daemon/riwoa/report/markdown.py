@@ -26,6 +26,7 @@ def render(report: Report) -> str:
         _answers(report, report.winner),
         _list("What to do next", report.advice),
         _alike(report),
+        _devices(report),
         _winner(report, report.winner),
         _course(report),
         _front(report),
@@ -58,6 +59,11 @@ def _answers(report: Report, winner: Winner) -> list[str]:
         for ask, big, rest in words.answers(report, winner)
     ]
     return ["", *rows]
+
+
+def _devices(report: Report) -> list[str]:
+    rows = words.device_rows(report)
+    return ["", f"## {words.DEVICES_TITLE}", "", *_table(words.DEVICES_HEAD, rows)] if rows else []
 
 
 def _winner(report: Report, winner: Winner) -> list[str]:

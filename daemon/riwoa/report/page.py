@@ -31,6 +31,7 @@ def render(report: Report) -> str:
         _short(report),
         _advice(report),
         _alike(report),
+        _devices(report),
         _winner(report),
         _course(report),
         _front(report),
@@ -144,6 +145,12 @@ def _advice(report: Report) -> str:
     if not report.advice:
         return ""
     return _section("What to do next", "<ul>" + "".join(f"<li>{prose(a)}</li>" for a in report.advice) + "</ul>")
+
+
+def _devices(report: Report) -> str:
+    """The network for each of several devices."""
+    rows = words.device_rows(report)
+    return _section(words.DEVICES_TITLE, _rows(words.DEVICES_HEAD, rows)) if rows else ""
 
 
 def _winner(report: Report) -> str:

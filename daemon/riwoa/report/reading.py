@@ -40,7 +40,7 @@ from riwoa.report.journal import (
 from riwoa.report.landscape import Sample, gene_shares, shadow_of, spread_evenly, visited_map
 from riwoa.report.learning import learning_of
 from riwoa.report.task import task_of
-from riwoa.report.winner import front_points, used_table, winner_of
+from riwoa.report.winner import device_winners, front_points, used_table, winner_of
 from riwoa.run.credit import tallies_from_json, wilson
 from riwoa.run.front import chosen_run, read_front
 from riwoa.search.fitness import Objective
@@ -117,6 +117,7 @@ class _Reading:
             nodes=self._nodes(),
             since=None if since_unix_s is None else self._since(since_unix_s),
             winner=winner,
+            devices=device_winners(self._front),
             front=front_points(self._front, self._course.evaluations),
             cloud=self._cloud(),
             steps=steps,
@@ -153,6 +154,9 @@ class _Reading:
         o = self._objective
         journaled = self._run.provenance.get("objective") or {}
         limits = tuple(map(str, o.constraints))
+        if o.targets:
+            names = ", ".join(target.name for target in o.targets)
+            limits += (f"the latency of one device at least, the best for each of {names}",)
         whole, chosen = journaled.get("kind") == "front", journaled.get("latency_ms") == "auto"
         return Aim(o.raised, o.lowered, o.latency_target_ms, limits, whole, chosen)
 
@@ -189,7 +193,8 @@ class _Reading:
     def _ties(self) -> int | None:
         """How many other networks within the latency target have the winner's value; None where others limits count."""
         leader, target_ms = self._front.leader, self._objective.latency_target_ms
-        if leader is None or self._objective.constraints or not leader["feasible"]:
+        further = self._objective.constraints or self._objective.targets
+        if leader is None or further or not leader["feasible"]:
             return None
         c = self._columns
         equal = np.isclose(c.values, self._objective.value(leader["metrics"]), rtol=1e-12, atol=0.0)

@@ -17,6 +17,7 @@ from riwoa.report.facts import (
     Z95,
     Ancestor,
     Change,
+    DeviceWinner,
     Files,
     FrontPoint,
     Judged,
@@ -94,6 +95,21 @@ def winner_of(
         ties=ties,
         files=_files(export, front.run.digest, leader["architecture_key"]),
         note=finalists.note if finalists is not None else "",
+    )
+
+
+def device_winners(front: Front) -> tuple[DeviceWinner, ...]:
+    """The best network for each of several devices; none where the run serves one."""
+    return tuple(
+        DeviceWinner(
+            device=target.name,
+            within_ms=target.within_ms,
+            place="" if target.place is None else "{}/{}".format(*target.place),
+            value=None if target.place is None else validated(front, target.metrics),
+            latency_ms=target.latency_ms,
+            test=None if target.test is None else _judged(target.test),
+        )
+        for target in front.targets
     )
 
 

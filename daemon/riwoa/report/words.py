@@ -8,7 +8,19 @@ from __future__ import annotations
 import time
 
 from riwoa.operators import DESCRIPTIONS, operator_words
-from riwoa.report.facts import Aim, Change, FrontPoint, Judged, Learning, Report, ServerUse, Timed, Training, Winner
+from riwoa.report.facts import (
+    Aim,
+    Change,
+    DeviceWinner,
+    FrontPoint,
+    Judged,
+    Learning,
+    Report,
+    ServerUse,
+    Timed,
+    Training,
+    Winner,
+)
 from riwoa.search.paired import LEVEL
 from riwoa.text import duration, measured, named_measure
 
@@ -298,6 +310,23 @@ def tie(report: Report, winner: Winner) -> str:
     others = "One other network has" if winner.ties == 1 else f"{winner.ties:,} other networks have"
     by = "the fastest by the latency table" if winner.latency_ms is not None else "the first that was found"
     return f"{others} the same {judged_on(report)}: of equals {by} is taken."
+
+
+DEVICES_TITLE = "The network for each device"
+DEVICES_HEAD = ("device", "within", "test", "validation", "takes", "network")
+
+
+def device_rows(report: Report) -> list[tuple[str, ...]]:
+    """A row each of several devices, below ``DEVICES_HEAD``; none where the run serves one."""
+    return [_device_row(report, found) for found in report.devices]
+
+
+def _device_row(report: Report, found: DeviceWinner) -> tuple[str, ...]:
+    within = f"{found.within_ms:g} ms"
+    if found.value is None or found.latency_ms is None:
+        return (found.device, within, "", "none found", "", "")
+    test = "" if found.test is None else judged(report.aim, found.test)
+    return (found.device, within, test, judged(report.aim, found.value), milliseconds(found.latency_ms), found.place)
 
 
 def alike_head(report: Report) -> tuple[str, ...]:

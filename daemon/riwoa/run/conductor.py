@@ -38,9 +38,10 @@ from riwoa.run.strategy import (
     racing_of,
     screening_of,
 )
-from riwoa.run.task import KeptLatencies, SearchTask
+from riwoa.run.task import KeptLatencies, KeptTargetLoads, SearchTask
 from riwoa.run.training_room import say_trainings, trainings_possible
 from riwoa.run.under_way import UnderWay
+from riwoa.search.base import LatencyOf
 from riwoa.search.codec import Codec
 from riwoa.search.driver import Driver
 from riwoa.search.fitness import Objective
@@ -108,14 +109,17 @@ class Conductor:
             beliefs=self.screening,
             reloader=reloader,
         )
-        self._latencies = KeptLatencies(task.space, task.known_load(self.objective))
+        self._targets = KeptTargetLoads(task, self.objective) if self.objective.targets else None
+        self._latencies: LatencyOf = KeptLatencies(task.space, task.known_load(self.objective))
+        if self._targets is not None:
+            self._latencies = self._targets.least
         self.existing = Existing(task.catalogue, self.codec, evaluations, self._latencies)
         self.endings = Endings(journal, self.existing)
         self._under_way = UnderWay(self.codec, evaluations)
         self._generations = GenerationRunner(
             journal, task, evaluations, self.history, self.existing, self.ledger, self._under_way
         )
-        if task.catalogue is not None and self.objective.constraints:
+        if task.catalogue is not None and (self.objective.constraints or self.objective.targets):
             task.catalogue.judge_by(self._latencies)
         self._phase: Phase = self._search_phase()
         self.resumed_from: int | None = None
@@ -295,7 +299,9 @@ class Conductor:
 
     def _search_phase(self) -> SearchPhase:
         config, task = self.config, self._task
-        strategy = configured_strategy(config, task.space, self.objective, self.p_semantic, self._latencies)
+        strategy = configured_strategy(
+            config, task.space, self.objective, self.p_semantic, self._latencies, self._targets
+        )
         driver = Driver(
             strategy,
             guide=self.screening,
@@ -310,6 +316,7 @@ class Conductor:
     def _polish_phase(self, best: Best, start_generation: int, searched: int) -> PolishPhase:
         seed, budget = self.config.run.seed, polish_budget(self.config, searched)
         leader = best.as_leader(self.codec, self.objective)
+        others = [b.as_leader(self.codec, self.objective) for b in self.history.of_targets if b is not None]
         polish = Polish(
             self._task.space,
             self.objective,
@@ -319,6 +326,8 @@ class Conductor:
             start_generation=start_generation,
             latency_of=self._latencies,
             pairs=self.screening is not None,
+            loads_each=self._targets,
+            others=[other for other in others if other.origin != leader.origin],
         )
         driver = Driver(polish, guide=self.screening, archive=self.history.archive, known=self._latencies)
         return PolishPhase(polish, driver, NoProposals(self.codec), searched)

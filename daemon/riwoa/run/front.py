@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from riwoa.errors import InputError
@@ -12,9 +12,10 @@ from riwoa.hardware.timed import Finalists, TimedNetwork, read_finalists
 from riwoa.oracle.answers import unpack_answers
 from riwoa.run.limits import LimitStanding, Range, ReachedRanges, journaled_objective, standings
 from riwoa.run.scan import Place, scan_each
-from riwoa.search.fitness import Objective
+from riwoa.search.fitness import BoolArray, Objective
 from riwoa.search.paired import Accuracy, Difference, accuracy_of, difference_of
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
+from riwoa.text import printable
 from riwoa_storage.events import NetworkJudged
 from riwoa_storage.reader import JournalReader
 from riwoa_storage.records import IndividualRecord, Json, RunRecord
@@ -47,6 +48,27 @@ class FrontNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetWinner:
+    """The best network for one of several devices.
+
+    Attributes:
+        name: of the device.
+        within_ms: the most that a network may take there.
+        place: where it was found; None where no network serves the device.
+        metrics: as journaled; {} for none.
+        latency_ms: there; None for none.
+        test: accuracy on pictures that chose nothing; None where it was not judged.
+    """
+
+    name: str
+    within_ms: float
+    place: Place | None = None
+    metrics: Json = field(default_factory=dict)
+    latency_ms: float | None = None
+    test: Accuracy | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Front:
     """The front of a run, fastest first, and its winner, which may lie off it.
 
@@ -61,6 +83,7 @@ class Front:
         objective: what the run looks for.
         reached: what its evaluated networks have of each limited metric.
         finalists: what the clock said; None where nobody asked it.
+        targets: the winner for each of several devices; empty for a run of one.
     """
 
     run: RunRecord
@@ -73,6 +96,7 @@ class Front:
     objective: Objective
     reached: Mapping[str, Range]
     finalists: Finalists | None = None
+    targets: tuple[TargetWinner, ...] = ()
 
     @property
     def limits(self) -> tuple[LimitStanding, ...]:
@@ -174,7 +198,53 @@ def read_front(reader: JournalReader, run: RunRecord) -> Front:
         objective=objective,
         reached=scanned.reached,
         finalists=finalists,
+        targets=tuple(_target_winners(objective, {} if last is None else last.counters, answers)),
     )
+
+
+def _target_winners(objective: Objective, counters: Json, answers: Mapping[str, BoolArray]) -> Iterator[TargetWinner]:
+    """The winner for each target; ``answers`` to the test pictures by architecture."""
+    leaders = counters.get("targets", {})
+    for target in objective.targets:
+        found, metric = leaders.get(target.name), target.limit.metric
+        if found is None:
+            yield TargetWinner(target.name, target.limit.limit)
+            continue
+        place, ours = (int(found["generation"]), int(found["slot"])), answers.get(found["architecture_key"])
+        test, latency_ms = None if ours is None else accuracy_of(ours), float(found["metrics"][metric])
+        yield TargetWinner(target.name, target.limit.limit, place, found["metrics"], latency_ms, test)
+
+
+def target_winners(journal: Path, run_id: int | None = None) -> tuple[int, tuple[TargetWinner, ...]]:
+    """A run (the latest) and the winner for each of its targets, as the search has them.
+
+    Raises:
+        InputError: no run was begun.
+        StorageError: the journal cannot be read, or there is no such run.
+    """
+    with JournalReader(journal) as reader:
+        run = chosen_run(reader, run_id)
+        last = reader.last_generation(run.run_id)
+    objective = journaled_objective(run.provenance, None)
+    return run.run_id, tuple(_target_winners(objective, {} if last is None else last.counters, {}))
+
+
+def target_place(journal: Path, run_id: int | None, name: str) -> Place:
+    """Where the best network for a target of a run (the latest) stands.
+
+    Raises:
+        InputError: the run has no such target, or no network serves it.
+        StorageError: the journal cannot be read, or there is no such run.
+    """
+    run, found = target_winners(journal, run_id)
+    one = next((target for target in found if target.name == name), None)
+    if one is None:
+        names = ", ".join(target.name for target in found)
+        known = f"it has {names}" if names else "it has none: [[target]] names some for a new run"
+        raise InputError(f"run {run} has no target {printable(name, 40)}; {known}")
+    if one.place is None:
+        raise InputError(f"run {run} has found no network within {one.within_ms:g} ms for {name} yet; let it run on")
+    return one.place
 
 
 def _fastest_first(networks: Iterable[FrontNetwork]) -> tuple[FrontNetwork, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.run.credit import Tally, tallies_from_json
-from riwoa.run.limits import ReachedRanges
+from riwoa.run.limits import ReachedRanges, target_ranks
 from riwoa.run.model_credit import ModelCredit, credit_from_json
 from riwoa.run.scan import Scanned
 from riwoa.search.base import Leader
@@ -77,6 +77,11 @@ class Best:
             "architecture_key": self.individual.architecture_key,
         }
 
+    def to_target_json(self) -> dict[str, Any]:
+        """As journaled of the best for one of several devices."""
+        found = {"generation": self.generation, "slot": self.individual.slot, "metrics": dict(self.metrics)}
+        return {**found, "architecture_key": self.individual.architecture_key}
+
     def as_leader(self, codec: Codec, objective: Objective) -> Leader:
         """As the polish takes it."""
         genotype = genotype_of(self.individual)
@@ -109,6 +114,7 @@ class History:
         self.archive = ParetoArchive()
         self.digest = ""
         self.best: Best | None = None
+        self.of_targets: tuple[Best | None, ...] = (None,) * len(objective.targets)  # the best for each device
         self.objective = objective
         self.reached = ReachedRanges()  # of the limited metrics
         # None where it was not evaluated in full.
@@ -136,6 +142,14 @@ class History:
             self._keep((generation, i.slot), i.metrics)
             self.reached.take(self.objective, i.metrics)
             self.best = _better(self.best, generation, i, self.objective)
+            if self.of_targets:
+                self.of_targets = _better_each(self.of_targets, generation, i, self.objective)
+
+    @property
+    def targets_json(self) -> dict[str, Any]:
+        """The best for each target, as journaled with each generation; empty without targets."""
+        pairs = zip(self.objective.targets, self.of_targets, strict=True)
+        return {target.name: None if best is None else best.to_target_json() for target, best in pairs}
 
     def committed(self, generation: int, counters: Mapping[str, Any], digest: str) -> None:
         """Stand on a committed generation's totals; only here, between two generations, are individuals let go."""
@@ -188,6 +202,7 @@ class History:
         """
         self.committed(last.generation, last.counters, last.digest)
         self.reached = scanned.reached
+        self.of_targets = _of_targets(reader, last.run_id, scanned, self.objective)
         for key, metrics, *place in reader.by_place.points_at(last.run_id, scanned.front()):
             self.archive.add(ParetoPoint(key, *self.objective.standing(metrics), (place[0], place[1])))
         # The objective may have changed after this generation was committed and before the kill.
@@ -203,6 +218,7 @@ class History:
         In a thread: until it is chosen, whoever looks sees the one before.
         """
         best = _best_of(reader, run_id, scanned.rivals(objective), objective)
+        self.of_targets = _of_targets(reader, run_id, scanned, objective)
         self.objective, self.best, self.reached = objective, best, scanned.reached
 
 
@@ -214,6 +230,25 @@ def _best_of(reader: JournalReader, run_id: int, identities: Iterable[Identity],
         assert individual is not None, "a leader is committed"
         best = _better(best, generation, individual, objective)
     return best
+
+
+def _of_targets(reader: JournalReader, run_id: int, scanned: Scanned, objective: Objective) -> tuple[Best | None, ...]:
+    """The best for each target among committed individuals."""
+    places = scanned.of_targets or (None,) * len(objective.targets)
+    return tuple(None if place is None else _best_of(reader, run_id, [place], objective) for place in places)
+
+
+def _better_each(
+    best: Sequence[Best | None], generation: int, i: IndividualRecord, objective: Objective
+) -> tuple[Best | None, ...]:
+    """An individual in the place of those that it is better than for their targets."""
+    ranks = target_ranks(objective, i.metrics)
+    known = (None if b is None else target_ranks(objective, b.metrics)[t] for t, b in enumerate(best))
+    new = Best.of(generation, i, objective)
+    return tuple(
+        new if rank is not None and (old is None or rank > old) else b
+        for rank, old, b in zip(ranks, known, best, strict=True)
+    )
 
 
 def _better(best: Best | None, generation: int, i: IndividualRecord, objective: Objective) -> Best:

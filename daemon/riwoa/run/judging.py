@@ -44,14 +44,17 @@ class Judges:
         return self.make(self.spec, replace(self.settings, evaluation_timeout_s=timeout_s))
 
 
-def unjudged(journal: RunJournal, winner: Best, front: Iterable[ParetoPoint]) -> list[IndividualRecord]:
+def unjudged(
+    journal: RunJournal, winner: Best, front: Iterable[ParetoPoint], others: Iterable[Best] = ()
+) -> list[IndividualRecord]:
     """The winner and the front, but for what is judged already: the winner first, then by nearness in latency.
 
-    Reads the journal: for a thread.
+    ``others``: the winners for further devices, which come after the first. Reads the journal: for a thread.
     """
     target_ms = float(winner.metrics["latency_ms"])
     near = sorted(front, key=lambda point: (abs(point.latency_ms - target_ms), point.latency_ms, point.key))
-    places = {winner.individual.architecture_key: winner.origin, **{point.key: point.origin for point in near}}
+    winners = {best.individual.architecture_key: best.origin for best in (winner, *others)}
+    places = {**winners, **{point.key: point.origin for point in near}}
     with journal.reader() as reader:
         events = reader.events(journal.run_id, NetworkJudged)
         judged = {event.architecture_key for event in events if event.error is None}

@@ -154,7 +154,7 @@ class Ledger:
         model = credit_to_json(self._history.model.later(verdicts.credit))
         # JSON has no other keys than text.
         rivals = {"rivals": {str(slot): of for slot, of in c.joined.rivals.items()}} if c.joined.rivals else {}
-        leader = self._history.best
+        leader, targets = self._history.best, self._history.targets_json
         return GenerationRecord(
             run_id=self._journal.run_id,
             generation=c.generation,
@@ -167,6 +167,7 @@ class Ledger:
                 **({"prompts": prompts} if prompts else {}),
                 **({"model": model} if model else {}),
                 **self._hypervolume(),
+                **({"targets": targets} if targets else {}),
             },
             leader=leader.to_json() if leader is not None else None,
             inputs={"failed": failed, "rejected": dict(verdicts.rejected), **rivals, **c.inputs},

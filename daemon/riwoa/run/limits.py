@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from riwoa.config.schema import ObjectiveSection
 from riwoa.search.fitness import Constraint, Objective
 
 Range = tuple[float, float]  # least and greatest
-_KEYS = ("kind", "maximize", "minimize", "constraints", "devices")
+_KEYS = ("kind", "maximize", "minimize", "constraints", "devices", "targets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,26 @@ def standings(
         return LimitStanding(limit, None if value is None else float(value), (reached or {}).get(limit.metric))
 
     return tuple(map(standing, objective.limits))
+
+
+def target_standings(objective: Objective, metrics: Mapping[str, Any]) -> tuple[LimitStanding, ...]:
+    """The latency of each target, with what a network of these metrics makes of it."""
+    limits = (target.limit for target in objective.targets)
+    found = ((limit, metrics.get(limit.metric)) for limit in limits)
+    return tuple(LimitStanding(limit, None if value is None else float(value), None) for limit, value in found)
+
+
+def target_ranks(objective: Objective, metrics: Mapping[str, Any]) -> tuple[tuple[float, float] | None, ...]:
+    """How good a network is for each target, the greater the better: its value, then how little it takes there.
+
+    None where it does not serve the target.
+    """
+    value = objective.value(metrics)
+    loads = objective.target_loads(metrics)
+    return tuple(
+        (value, -float(metrics[target.limit.metric])) if load <= 1.0 and math.isfinite(value) else None
+        for target, load in zip(objective.targets, loads, strict=True)
+    )
 
 
 class ReachedRanges(dict[str, Range]):

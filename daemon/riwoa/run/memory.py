@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from riwoa.errors import ConfigError
-from riwoa.run.task import SearchTask
+from riwoa.run.task import KeptTargetLoads, SearchTask
 from riwoa.search.driver import lesson
 from riwoa.search.fitness import Objective
 from riwoa.search.space import IntArray, Space, SpaceError
+from riwoa.search.targets import in_turns, with_told
 from riwoa.surrogate.gaussian_process import Examples
 from riwoa_storage.events import MemoryInherited
 from riwoa_storage.reader import JournalReader
@@ -236,9 +237,12 @@ class _Remembering:
         columns = [np.array([row[k] for row in rows], dtype=np.float64) for k in (1, 2, 3)]
         space = self._task.space
         indices = np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, len(space))
-        order = self._objective.survival(columns[1], columns[2])[:START]
+        order = self._objective.survival(columns[1], columns[2])
+        if self._objective.targets and len(rows):
+            loads = with_told(KeptTargetLoads(self._task, self._objective)(indices), columns[2])
+            order = in_turns(columns[1], loads, order)
         lessons = Lessons(oracle_version, tuple(r.run_id for r in runs), Examples(space, indices, columns[0]))
-        return lessons, indices[order]
+        return lessons, indices[order[:START]]
 
     def _row(self, record: EvaluationRecord) -> tuple[IntArray, float, float, float] | None:
         """Indices, lesson, value and load; None where this run's objective cannot judge it.

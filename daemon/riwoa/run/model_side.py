@@ -97,8 +97,10 @@ def _learning(
 
     def first_target_ms() -> float | None:
         """The target that the run was begun with: probes stay the same whatever is configured since."""
-        begun_with = task.target_ms(journal.config_revisions()[0].config["objective"]["latency_ms"])
-        return task.prompt_target_ms(begun_with)
+        wanted_ms = journal.config_revisions()[0].config["objective"]["latency_ms"]
+        if config.objective.targets:  # then nothing of it changes in a run
+            wanted_ms = config.objective.wanted_ms
+        return task.prompt_target_ms(task.target_ms(wanted_ms))
 
     share = config.cognition.held_out_share
     comparisons = Comparisons(

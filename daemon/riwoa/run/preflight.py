@@ -13,7 +13,7 @@ from riwoa.oracle.attainable import check_metrics, unattainable
 from riwoa.oracle.backend import check_pool
 from riwoa.oracle.kind import Refusals
 from riwoa.oracle.kinds import kind_named
-from riwoa.run.strategy import check_asynchronous, check_front
+from riwoa.run.strategy import NO_LATENCIES, check_asynchronous, check_front, check_targets
 from riwoa.search.space import Space
 from riwoa.surrogate.screening import prior_examples
 
@@ -34,11 +34,15 @@ def refusals(config: Config, latency_table: Path) -> list[str]:
             refused.ask(check_front, config)
             refused.ask(check_asynchronous, config)
             refused.ask(check_pool, config)
-            for device in config.objective.devices:
-                found = refused.ask(oracle.value.device_latency, device.table, config)
+            refused.ask(check_targets, config)
+            for metric, table in config.objective.tables.items():
+                found = refused.ask(oracle.value.device_latency, table, config)
                 if found is not None:
-                    refused.ranges[device.metric] = found.range_ms
+                    refused.ranges[metric] = found.range_ms
             space = oracle.value.check(refused, config, latency_table)
+            of_this_device = any(target.table is None for target in config.objective.targets)
+            if of_this_device and not oracle.value.measures_device and "latency_ms" not in refused.ranges:
+                refused.found.append(NO_LATENCIES)
             refused.found += unattainable(config, {**oracle.value.known_ranges(config), **refused.ranges})
             return space
 

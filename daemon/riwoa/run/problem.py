@@ -17,7 +17,7 @@ from riwoa.oracle.attainable import check_metrics
 from riwoa.oracle.kind import OracleKind, Problem
 from riwoa.oracle.kinds import kind_named
 from riwoa.run.memory import Memory, with_memory
-from riwoa.run.strategy import check_asynchronous, check_front
+from riwoa.run.strategy import NO_LATENCIES, check_asynchronous, check_front, check_targets
 from riwoa.run.task import SearchTask
 from riwoa.surrogate.gaussian_process import Examples
 
@@ -55,17 +55,20 @@ async def load_problem(config: Config, latency_table: Path, progress: ProgressCa
         check_metrics(config, oracle.value.metrics)
         check_front(config)
         check_asynchronous(config)
+        check_targets(config)
         problem = await oracle.value.problem(config, latency_table, progress)
         return _of_front(with_devices(problem, oracle.value, config), config)
 
 
 def with_devices(problem: Problem, kind: OracleKind, config: Config) -> Problem:
-    """The problem with the latencies of other devices that the configuration names (``objective.devices``).
+    """The problem with the latencies of other devices that the configuration names: limits and targets.
 
     Raises:
         RiwoaError: a table is missing, damaged or of other networks.
     """
-    devices = {d.metric: kind.device_latency(d.table, config) for d in config.objective.devices}
+    if problem.auto_target_ms is None and any(target.table is None for target in config.objective.targets):
+        raise ConfigError(NO_LATENCIES)
+    devices = {name: kind.device_latency(table, config) for name, table in config.objective.tables.items()}
     ranges = {**kind.known_ranges(config), **{name: device.range_ms for name, device in devices.items()}}
     problem = replace(problem, ranges=ranges)
     if not devices:

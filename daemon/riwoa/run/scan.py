@@ -9,11 +9,11 @@ not used are checked by the verification, once at the first start after they wer
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from riwoa.run.limits import ReachedRanges
+from riwoa.run.limits import ReachedRanges, target_ranks
 from riwoa.search.fitness import Objective
 from riwoa.search.pareto import ParetoArchive, ParetoPoint
 from riwoa_storage.reader import JournalReader
@@ -31,9 +31,12 @@ class Scanned:
     Attributes:
         architecture_ids: the journal's numbers of their architectures.
         reached: what they have of each limited metric.
+        of_targets: where the best for each target stands, None where nobody serves it; empty without targets.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, targets: int = 0) -> None:
+        self.of_targets: list[Place | None] = [None] * targets
+        self._ranks: list[tuple[float, float] | None] = [None] * targets
         self.architecture_ids: set[int] = set()
         self.reached = ReachedRanges()
         self._archive = ParetoArchive()
@@ -48,6 +51,12 @@ class Scanned:
         self._accuracies.append(accuracy)
         self._latencies_ms.append(latency_ms)
         self._places.append(place)
+
+    def take_targets(self, ranks: Sequence[tuple[float, float] | None], place: Place) -> None:
+        """Take in how good the next individual is for each target (``riwoa.run.limits.target_ranks``)."""
+        for n, (rank, best) in enumerate(zip(ranks, self._ranks, strict=True)):
+            if rank is not None and (best is None or rank > best):
+                self._ranks[n], self.of_targets[n] = rank, place
 
     def front(self) -> list[Place]:
         """Where the Pareto front's individuals stand, in order."""
@@ -72,12 +81,14 @@ def scan(
     progress: Progress = lambda done, total: None,
 ) -> Scanned:
     """Scan the first ``generations`` of a run, as an objective sees them."""
-    found = Scanned()
+    found = Scanned(len(objective.targets))
 
     def take(architecture_id: int, metrics: Json, place: Place) -> None:
         standing = objective.standing({name: float(metrics[name]) for name in objective.metrics})
         found.reached.take(objective, metrics)
         found.add(architecture_id, *standing, place)
+        if objective.targets:
+            found.take_targets(target_ranks(objective, metrics), place)
 
     scan_each(reader, run_id, generations, take, progress)
     return found

@@ -16,7 +16,10 @@ from riwoa.search.fitness import Objective
 from riwoa.search.racing import Racing
 from riwoa.search.space import Space
 from riwoa.search.strategies import STRATEGIES
+from riwoa.search.targets import LoadsEach
 from riwoa.surrogate.screening import Screening
+
+NO_LATENCIES = "[[target]]: there are no latencies of this device; name the table of each target"
 
 
 def strategy_named(name: str) -> Named[type[PopulationStrategy]]:
@@ -70,7 +73,12 @@ def search_parameters(config: Config, p_semantic: float) -> SearchParameters:
 
 
 def configured_strategy(
-    config: Config, space: Space, objective: Objective, p_semantic: float, latency_of: LatencyOf
+    config: Config,
+    space: Space,
+    objective: Objective,
+    p_semantic: float,
+    latency_of: LatencyOf,
+    loads_each: LoadsEach | None = None,
 ) -> Strategy:
     """A fresh strategy, as the configuration names it.
 
@@ -80,6 +88,7 @@ def configured_strategy(
         objective: what a candidate is worth.
         p_semantic: share of attacks that are semantic.
         latency_of: tells the latency of a phenotype where it costs nothing; for strategies that use it.
+        loads_each: tells the loads for each target, where there are several devices.
 
     Raises:
         ConfigError: there is no such strategy.
@@ -89,7 +98,8 @@ def configured_strategy(
     parameters = search_parameters(config, p_semantic)
     with strategy.blamed("make its strategy"):
         known = latency_of if strategy.value.uses_latency else None
-        return strategy.value(space, objective, config.run.seed, parameters, known)
+        of_targets = {} if loads_each is None else {"loads_each": loads_each}
+        return strategy.value(space, objective, config.run.seed, parameters, known, **of_targets)
 
 
 def candidates_are_joint(config: Config) -> bool:
@@ -146,6 +156,34 @@ def check_front(config: Config) -> None:
         raise ConfigError(
             "objective.kind = front: latencies must be known before a network is evaluated, and this oracle answers "
             "them; set objective.kind = best, and a latency_ms"
+        )
+
+
+def check_targets(config: Config) -> None:
+    """Refuse targets of several devices where nobody can search for them.
+
+    Raises:
+        ConfigError: says what to set instead.
+    """
+    targets, search = config.objective.targets, config.search
+    if not targets:
+        return
+    if not candidates_are_joint(config):
+        raise ConfigError(
+            f"[[target]]: search.strategy = {search.strategy}, as it is set, looks for one network; set riwoa, or gp"
+        )
+    if config.oracle.settings.answers_latency:
+        raise ConfigError(
+            "[[target]]: latencies must be known before a network is evaluated, and this oracle answers them; limit "
+            "them in objective.constraints, a run a device"
+        )
+    if config.oracle.rungs:
+        raise ConfigError(
+            "[[target]]: what oracle.rungs would give up may be the best for one of the devices; leave oracle.rungs out"
+        )
+    if len(targets) > search.population:
+        raise ConfigError(
+            f"[[target]]: {len(targets)} devices need a search.population of at least as many, not {search.population}"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from riwoa.config.schema import Config
 from riwoa.search.catalogue import Catalogue
-from riwoa.search.fitness import Objective
+from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.space import IntArray, Space
 from riwoa.surrogate.gaussian_process import Examples
 
@@ -18,7 +18,7 @@ LatencyMs = Callable[[Mapping[str, Any]], float]  # architecture -> milliseconds
 LayerMs = Callable[[Mapping[str, Any]], Mapping[str, float]]  # architecture -> layer -> milliseconds
 MetricOf = Callable[[Mapping[str, Any]], float]  # architecture -> a metric
 LoadOf = Callable[[Mapping[str, Any]], float | None]  # architecture -> load, None where nobody knows
-_Ms = TypeVar("_Ms", float, float | None)
+_Ms = TypeVar("_Ms", float, float | None, tuple[float, ...])
 KEPT_LATENCIES = 50_000
 
 
@@ -64,7 +64,7 @@ class SearchTask:
 
     def objective(self, config: Config) -> Objective:
         """The objective of a configuration."""
-        target_ms = self.target_ms(config.objective.latency_ms)
+        target_ms = self.target_ms(config.objective.wanted_ms)
         known = frozenset({*self.known, *(() if self.answers_latency else ("latency_ms",))})
         return config.objective.objective(target_ms, known, as_limit=self.answers_latency)
 
@@ -77,7 +77,7 @@ class SearchTask:
 
     def known_load(self, objective: Objective) -> LoadOf:
         """What an architecture's load is known to be at least, before it is evaluated."""
-        if not objective.constraints:
+        if not objective.constraints and not objective.targets:
             return self.known_latency_ms
         return lambda architecture: objective.known_load(self.known_metrics(architecture, objective))
 
@@ -123,3 +123,28 @@ class KeptLatencies(Generic[_Ms]):
                 self._known_ms.clear()
             self._known_ms[key] = self._latency_ms(self._space.architecture(indices))
         return self._known_ms[key]
+
+
+class KeptTargetLoads:
+    """Loads for each target by choice indices (``riwoa.search.targets.LoadsEach``), by what is known beforehand.
+
+    Args:
+        task: what is searched.
+        objective: with targets.
+    """
+
+    def __init__(self, task: SearchTask, objective: Objective) -> None:
+        def loads(architecture: Mapping[str, Any]) -> tuple[float, ...]:
+            known = task.known_metrics(architecture, objective)
+            return objective.target_loads(known)
+
+        self._count = len(objective.targets)
+        self._loads = KeptLatencies(task.space, loads)
+
+    def __call__(self, indices: IntArray) -> FloatArray:
+        """Of canonical indices (n, genes), (n, targets)."""
+        return np.array([self._loads(row) for row in indices]).reshape(len(indices), self._count)
+
+    def least(self, indices: IntArray) -> float | None:
+        """The least of them, of canonical indices (genes,): what a search takes for the latency."""
+        return min(self._loads(indices))

@@ -15,6 +15,7 @@ from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
 from riwoa.search.race import Cut
 from riwoa.search.space import IntArray, Space
+from riwoa.search.targets import LoadsEach, in_turns, with_told
 
 GEOMETRIC = ("encircle", "search", "spiral", "recombine", "mutate", "climb", "dream")  # make a child of members
 OPERATORS = ("init", *GEOMETRIC, "semantic", "placebo", "restart", "polish")
@@ -344,9 +345,11 @@ class PopulationStrategy(ABC):
         seed: int,
         params: SearchParameters,
         latency_of: LatencyOf | None = None,
+        loads_each: LoadsEach | None = None,
     ) -> None:
         self.space = space
         self.objective = objective
+        self.loads_each = loads_each if objective.targets else None
         self.seed = seed
         self.params = self.parameters.of(params)
         self.latency_of = latency_of
@@ -460,6 +463,24 @@ class PopulationStrategy(ABC):
             return np.zeros(len(indices))
         loads = [self.latency_of(row) for row in indices]
         return np.array([0.0 if load is None else max(0.0, load - limit) for load in loads])
+
+    def target_loads(self, members: Members) -> FloatArray:
+        """Loads for each target, (n, targets)."""
+        assert self.loads_each is not None, "asked only where there are targets"
+        return with_told(self.loads_each(self.codec.decode(members.genotype)), members.latency_ms)
+
+    def ranking(self, members: Members) -> IntArray:
+        """Rows of the successful ones, best first; of several targets each one's best in turn."""
+        return self._of_targets(members, self.objective.ranking(members.accuracy, members.latency_ms))
+
+    def survival(self, members: Members) -> IntArray:
+        """Rows of the successful ones, in the order in which the search lets them go last."""
+        return self._of_targets(members, self.objective.survival(members.accuracy, members.latency_ms))
+
+    def _of_targets(self, members: Members, order: IntArray) -> IntArray:
+        if self.loads_each is None:
+            return order
+        return in_turns(members.accuracy, self.target_loads(members), order)
 
     def elites(self, joining: int) -> Sequence[Elite]:
         """See ``Strategy.elites``."""

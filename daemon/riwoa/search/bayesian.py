@@ -28,13 +28,14 @@ from riwoa.search.base import (
     Snapshot,
     parameter,
 )
-from riwoa.search.fitness import Objective
-from riwoa.search.improvement import BestImprovement, FrontImprovement
+from riwoa.search.fitness import FloatArray, Objective
+from riwoa.search.improvement import BestImprovement, FrontImprovement, TargetsImprovement
 from riwoa.search.joint import Acquisition, JointChoice
-from riwoa.search.pool import SUGGESTED, Pool, Variation
+from riwoa.search.pool import SUGGESTED, Excess, Pool, Variation
 from riwoa.search.rng import generator
 from riwoa.search.seen import Hashes, SeenPhenotypes
 from riwoa.search.space import IntArray, Space
+from riwoa.search.targets import LoadsEach
 
 ELITES = 10  # of the best, from which children are made
 UNIFORM, MUTANTS, CROSSINGS = 50, 150, 75  # architectures to choose from
@@ -79,8 +80,9 @@ class BayesianSearch(PopulationStrategy):
         seed: int,
         params: SearchParameters,
         latency_of: LatencyOf | None = None,
+        loads_each: LoadsEach | None = None,
     ) -> None:
-        super().__init__(space, objective, seed, params, latency_of)
+        super().__init__(space, objective, seed, params, latency_of, loads_each)
         self._seen = SeenPhenotypes(space)
         self._variation = Variation(space)
         self._joint = JointChoice(space, self._seen, self._excess)
@@ -99,7 +101,7 @@ class BayesianSearch(PopulationStrategy):
         told_a_generation = 1 if self.params.asynchronous else self.params.offspring
         if not len(self._best) or known + (joining - self.generation) * told_a_generation < self._first:
             return ()
-        order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)[:ELITES]
+        order = self.ranking(self.population)[:ELITES]
         return [Elite(self.origin(int(row)), self.population.genotype[row].copy()) for row in order]
 
     def _propose(self) -> list[Proposal]:
@@ -159,10 +161,17 @@ class BayesianSearch(PopulationStrategy):
     def _acquisition(self, posterior: Posterior) -> Acquisition:
         """What is to grow: the front's area where one is wanted and loads are known, else the leader's score."""
         limit = self.objective.limit
+        if self.loads_each is not None:
+            known = self.population.accuracy, self.target_loads(self.population)
+            return TargetsImprovement.of(*known, posterior, self.loads_each, self._asked_before)
         if self.objective.front and limit is not None and self.latency_of is not None:
-            asked = self._told if self.params.asynchronous else self.generation * self.params.offspring
-            return FrontImprovement.of(self.population, limit, posterior, self.latency_of, asked)
+            return FrontImprovement.of(self.population, limit, posterior, self.latency_of, self._asked_before)
         return BestImprovement(posterior.score(float(self._best.accuracy[0])) if self._is_led else -np.inf)
+
+    @property
+    def _asked_before(self) -> int:
+        """Candidates of the generations before."""
+        return self._told if self.params.asynchronous else self.generation * self.params.offspring
 
     @property
     def _first(self) -> int:
@@ -191,19 +200,39 @@ class BayesianSearch(PopulationStrategy):
         _, first = np.unique(canonical, axis=0, return_index=True)
         first = np.sort(first)
         new = first[~np.isin(self._seen.hash(canonical[first]), taken)]
+        if self.loads_each is not None:
+            return Pool.of(np.stack(self._in_turns(drawn, new, count, taken, self.loads_each)), "init")
         within = (i for i in new if self._excess(canonical[[i]])[0] == 0.0)
         chosen = [drawn[i] for i in itertools.islice(within, count)]
         if len(chosen) < count:
             met = self._seen.hash(self.space.canonical(np.array(chosen, dtype=np.int64).reshape(-1, len(self.space))))
-            chosen += self._stepped(drawn, count - len(chosen), np.concatenate((taken, met)))
+            chosen += self._stepped(drawn, count - len(chosen), np.concatenate((taken, met)), self._excess)
         return Pool.of(np.stack(chosen), "init")
 
-    def _stepped(self, drawn: IntArray, count: int, taken: Hashes) -> list[IntArray]:
+    def _in_turns(
+        self, drawn: IntArray, new: IntArray, count: int, taken: Hashes, loads_each: LoadsEach
+    ) -> list[IntArray]:
+        """The first of those drawn that serves the next target, and so on: no target waits for chance to serve it."""
+        left, chosen = new.tolist(), list[IntArray]()
+        for turn in range(self._asked_before, self._asked_before + count):
+            target = turn % len(self.objective.targets)
+
+            def excess(indices: IntArray, target: int = target) -> FloatArray:
+                return np.maximum(loads_each(indices)[:, target] - 1.0, 0.0)
+
+            row = next((i for i in left if excess(self.space.canonical(drawn[[i]]))[0] == 0.0), None)
+            if row is not None:
+                left.remove(row)
+            chosen += [drawn[row]] if row is not None else self._stepped(drawn, 1, taken, excess)
+            taken = np.append(taken, self._seen.hash(self.space.canonical(chosen[-1][None, :])))
+        return chosen
+
+    def _stepped(self, drawn: IntArray, count: int, taken: Hashes, excess: Excess) -> list[IntArray]:
         """Architectures stepped to within a limit that is hard to meet, new ones first."""
         new: list[IntArray] = []
         old: list[IntArray] = []
         for raw in drawn[: max(count, MOST_STEPPED)]:
-            one = self._variation.stepped_within(raw, self._excess)
+            one = self._variation.stepped_within(raw, excess)
             (met,) = self._seen.hash(self.space.canonical(one[None, :]))
             (old if met in taken else new).append(one)
             taken = np.append(taken, met)
@@ -230,7 +259,7 @@ class BayesianSearch(PopulationStrategy):
         """Architectures to choose from."""
         uniforms, mutations, crossings = self._quotas()[:3]
         draw = generator(self.seed, self.generation, "gp.pool")
-        order = self.objective.survival(self.population.accuracy, self.population.latency_ms)
+        order = self.survival(self.population)
         order = order if self.objective.front else order[:ELITES]  # a front is searched along all of it
         elites = self.codec.raw_indices(self.population.genotype[order])
         uniform = self._variation.uniform(draw, uniforms)
@@ -265,10 +294,10 @@ class BayesianSearch(PopulationStrategy):
         told = children.join(late)
         self._seen.add(self.codec.decode(told.genotype))
         candidates = self.population.join(told)
-        order = self.objective.survival(candidates.accuracy, candidates.latency_ms)
-        self.population = candidates.take(order[: self._survival(candidates)])
+        order = self.survival(candidates)
+        self.population = candidates.take(order[: self._survivors_count(candidates)])
 
-    def _survival(self, candidates: Members) -> int:
+    def _survivors_count(self, candidates: Members) -> int:
         """How many of them survive: a front stays whole, however many it has."""
         return max(self.params.population, self.objective.front_size(candidates.accuracy, candidates.latency_ms))
 

@@ -67,6 +67,22 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceTarget:
+    """A device that a network may serve, and what it may take there.
+
+    Attributes:
+        name: of the device.
+        limit: of its latency.
+    """
+
+    name: str
+    limit: Constraint
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.limit}"
+
+
+@dataclass(frozen=True, slots=True)
 class Objective:
     """Fitness = value · (load / limit)^w, w = 0 within the limit and ``exponent`` beyond it (Tan et al., 2019).
 
@@ -77,6 +93,9 @@ class Objective:
     Of a front every trade between value and latency up to the target is wanted, not one network. Its load is the
     latency, or the share of the target that it takes; that of a further limit only where that is not kept.
 
+    Of several devices the best network for each is wanted (``targets``). The load for one is the greatest share of its
+    limit, or of one that all must keep; the load is the least of these, so what serves one device is within the limit.
+
     Args:
         latency_target_ms: the target, None for none.
         exponent: w beyond the limit, negative. −1 makes a network that is 10 % too slow lose 9 % of its accuracy;
@@ -86,10 +105,11 @@ class Objective:
         constraints: limits of metrics.
         known: the metrics that are known of an architecture before it is evaluated.
         front: whether a front is wanted; the target is then the largest latency of interest.
+        targets: devices, each of which is to have its best network; none where one network is wanted.
 
     Raises:
         ValueError: a target that is not positive and finite, an exponent that is not negative and finite, or a front
-            without a target.
+            without a target, or of several devices.
     """
 
     latency_target_ms: float | None
@@ -99,6 +119,7 @@ class Objective:
     constraints: tuple[Constraint, ...] = ()
     known: frozenset[str] = frozenset({"latency_ms"})
     front: bool = False
+    targets: tuple[DeviceTarget, ...] = ()
 
     def __post_init__(self) -> None:
         target = self.latency_target_ms
@@ -108,15 +129,17 @@ class Objective:
             raise ValueError(f"exponent must be negative and finite, got {self.exponent!r}")
         if self.front and target is None:
             raise ValueError("a front needs latency_target_ms, the largest latency of interest")
+        if self.front and self.targets:
+            raise ValueError("a front is of one device")
 
     @property
     def limit(self) -> float | None:
         """What a load must not exceed, in its unit; None for nothing."""
-        return 1.0 if self.constraints else self.latency_target_ms
+        return 1.0 if self.constraints or self.targets else self.latency_target_ms
 
     @property
     def limits(self) -> tuple[Constraint, ...]:
-        """Every limit, the latency target among them."""
+        """Every limit that all must keep, the latency target among them."""
         if self.constraints or self.latency_target_ms is None:
             return self.constraints
         return (Constraint("latency_ms", self.latency_target_ms),)
@@ -133,7 +156,7 @@ class Objective:
 
     @property
     def _limited(self) -> list[str]:
-        return [c.metric for c in self.constraints] or ["latency_ms"]
+        return [c.metric for c in (*self.constraints, *(t.limit for t in self.targets))] or ["latency_ms"]
 
     def value(self, metrics: Mapping[str, Any]) -> float:
         """What is to be made larger of an evaluation's metrics; NaN where it is not there."""
@@ -142,6 +165,8 @@ class Objective:
 
     def standing(self, metrics: Mapping[str, Any]) -> tuple[float, float]:
         """Value and load of an evaluated network; NaN where a metric is not there."""
+        if self.targets:
+            return self.value(metrics), min(self.target_loads(metrics))
         if not self.constraints:
             return self.value(metrics), float(metrics.get("latency_ms", math.nan))
         loads = {c: c.load(float(metrics.get(c.metric, math.nan))) for c in self.constraints}
@@ -149,10 +174,18 @@ class Objective:
 
     def known_load(self, metrics: Mapping[str, float]) -> float | None:
         """Load by what is known before an evaluation; None where nothing is. The load itself may only be greater."""
+        if self.targets:
+            return min(self.target_loads({name: value for name, value in metrics.items() if name in self.known}))
         if not self.constraints:
             return metrics.get("latency_ms")
         loads = {c: c.load(metrics[c.metric]) for c in self.constraints if c.metric in self.known}
         return self._joined(loads) if loads else None
+
+    def target_loads(self, metrics: Mapping[str, Any]) -> tuple[float, ...]:
+        """The load for each target, at most 1 where a network serves it; of limits, those of metrics that are there."""
+        kept = [c.load(float(metrics[c.metric])) for c in self.constraints if c.metric in metrics]
+        shares = [t.limit.load(float(metrics.get(t.limit.metric, math.nan))) for t in self.targets]
+        return tuple(max([share, *kept]) for share in shares)
 
     def _joined(self, loads: Mapping[Constraint, float]) -> float:
         """One load of several limits': the greatest; of a front the latency's, while every limit is kept."""
@@ -166,9 +199,10 @@ class Objective:
         """Stored with each fitness; two fitnesses are comparable only where their versions are equal."""
         target = "none" if self.latency_target_ms is None else repr(float(self.latency_target_ms))
         plain = f"v1:T={target}:w={float(self.exponent)!r}"
-        if (self.raised, self.lowered, self.constraints) == ("accuracy", False, ()):
+        if (self.raised, self.lowered, self.constraints, self.targets) == ("accuracy", False, (), ()):
             return plain
-        return ":".join((plain, f"{'min' if self.lowered else 'max'}={self.raised}", *map(str, self.constraints)))
+        direction = f"{'min' if self.lowered else 'max'}={self.raised}"
+        return ":".join((plain, direction, *map(str, self.constraints), *map(str, self.targets)))
 
     def fitness(self, accuracy: npt.ArrayLike, latency_ms: npt.ArrayLike) -> FloatArray:
         """Fitness of values and loads, elementwise; −inf where the value is NaN (a failed evaluation)."""

@@ -11,8 +11,10 @@ from riwoa.search.base import LatencyOf, Members, Posterior
 from riwoa.search.fitness import FloatArray
 from riwoa.search.hypervolume import Staircase
 from riwoa.search.space import IntArray
+from riwoa.search.targets import NOBODY, LoadsEach, leaders
 
 BEYOND = 1.05  # of the largest load of interest: so far a front's last network counts, too
+LITTLE = -7.0  # log of a thousandth
 MEDIAN, QUARTILE = 0.0, -0.67  # scores of these, the lower quartile's
 
 
@@ -81,6 +83,53 @@ class FrontImprovement:
         expected, load = float(posterior.predict(indices)[0][0]), self.load_of(indices[0])
         fronts = tuple(f if load is None else f.with_network(expected, load) for f in self.fronts)
         return replace(self, fronts=fronts, turn=self.turn + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetsImprovement:
+    """Of the best score for each of several devices, of those that a network serves (an ``Acquisition``).
+
+    Every other network is asked for what it promises all targets together, each one in between for what it promises one
+    of them, in turn; of the others a little, which decides where it promises nothing. Against searches of one device
+    each with as many queries together, four devices, percentage points of the mean best: OFA's predictor, 400 queries
+    and limits that a quarter of the space keeps (8 seeds): all together 0.46, the most improved 0.41, one in turn 0.39,
+    half and half 0.51; limits that 2 to 50 per cent keep (6 seeds): 0.22, -, 0.36, 0.30. NAS-Bench-201, 200 queries (15
+    seeds): 0.14, 0.14, 0.10, 0.07; 0.18, -, 0.20, 0.29. None is clearly the best, half and half never far from it:
+    the sum goes where improvement is easy, and leaves tight limits behind.
+
+    Attributes:
+        tops: the best score for each target, the least there is where nobody serves it yet, (targets,).
+        loads_each: loads for each target.
+        turn: how many were asked before.
+    """
+
+    tops: FloatArray
+    loads_each: LoadsEach
+    turn: int = 0
+
+    @classmethod
+    def of(
+        cls, values: FloatArray, loads: FloatArray, posterior: Posterior, loads_each: LoadsEach, turn: int = 0
+    ) -> TargetsImprovement:
+        """That of the best of some individuals, of values (n,) and loads (n, targets)."""
+        best = (-np.inf if row == NOBODY else float(values[row]) for row in leaders(values, loads).tolist())
+        return cls(np.array([posterior.score(value) for value in best]), loads_each, turn)
+
+    def promise(self, posterior: Posterior, indices: IntArray) -> FloatArray:
+        """See ``Acquisition``: the logarithm of expected improvements, −inf of what serves no target."""
+        means, deviations = posterior.predict(indices)
+        gains = log_expected_improvement(means[:, None], deviations[:, None], self.tops)
+        gains = np.where(self.loads_each(indices) <= 1.0, gains, -np.inf)
+        together = np.asarray(np.logaddexp.reduce(gains, axis=1))
+        if self.turn % 2 == 0:
+            return together
+        return np.asarray(np.logaddexp(gains[:, self.turn // 2 % len(self.tops)], together + LITTLE))
+
+    def believing(self, posterior: Posterior, indices: IntArray) -> TargetsImprovement:
+        """With the architecture as the best for each target that it serves, if more is expected of it."""
+        expected = float(posterior.predict(indices)[0][0])
+        raised = (self.loads_each(indices)[0] <= 1.0) & (self.tops < expected)
+        return replace(self, tops=np.where(raised, expected, self.tops), turn=self.turn + 1)
 
 
 def log_expected_improvement(means: FloatArray, deviations: FloatArray, level: npt.ArrayLike) -> FloatArray:

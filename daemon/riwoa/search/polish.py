@@ -44,11 +44,12 @@ from riwoa.search.base import (
 )
 from riwoa.search.codec import Codec
 from riwoa.search.fitness import FloatArray, Objective
-from riwoa.search.improvement import log_expected_improvement
+from riwoa.search.improvement import TargetsImprovement, log_expected_improvement
 from riwoa.search.pool import Variation
 from riwoa.search.race import Cut
 from riwoa.search.rng import generator
 from riwoa.search.space import IntArray, Space
+from riwoa.search.targets import NOBODY, LoadsEach, leaders, with_told
 
 BATCH = 4  # asked at a time: fewer find more (first improvement), more keep workers busy
 PAIRS = 1000  # of two changes, drawn anew for each batch
@@ -76,6 +77,8 @@ class Polish:
         start_generation: number of the first batch.
         latency_of: latency where it is free to know; candidates known to miss the target are then never asked.
         pairs: look at two changes at once, too, which is of use where something is believed of them.
+        loads_each: loads for each target, where there are targets.
+        others: the leaders for the other targets: of several devices what is near any of them is polished.
 
     Raises:
         SearchInputError: a negative budget.
@@ -96,6 +99,8 @@ class Polish:
         start_generation: int,
         latency_of: LatencyOf | None = None,
         pairs: bool = False,
+        loads_each: LoadsEach | None = None,
+        others: Sequence[Leader] = (),
     ) -> None:
         if budget < 0:
             raise SearchInputError(f"the polish budget must not be negative, got {budget}")
@@ -109,7 +114,8 @@ class Polish:
         self._pairs = pairs
         self._screen: Screen | None = None
         self._posterior: Posterior | None = None
-        self._start = _Record(leader.genotype, leader.accuracy, leader.latency_ms, leader.origin)
+        self._loads_each = loads_each if objective.targets else None
+        self._starts = [_Record(one.genotype, one.accuracy, one.latency_ms, one.origin) for one in (leader, *others)]
         self._memo: dict[str, _Record] = {}  # of what was evaluated, by key
         self._asked = 0  # slots asked and not yet told
         self._look_around()
@@ -117,7 +123,8 @@ class Polish:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to ask."""
-        return not self._asked and (self._left <= 0 or next(self._fast_enough(self._near), None) is None)
+        able = self._fast_enough(np.arange(len(self._near)))
+        return not self._asked and (self._left <= 0 or next(able, None) is None)
 
     @property
     def cut(self) -> Cut | None:
@@ -136,11 +143,14 @@ class Polish:
         if self.finished:
             raise CallOrderError("the polish is finished; take its leader")
         count = min(BATCH, self._left, BATCH if most is None else most)
-        order = self._fast_enough(self._near[self._order()])
-        rows = np.stack(list(itertools.islice(order, count)))
-        self._asked = len(rows)
-        parent = self.leader.origin
-        return [Proposal(slot, "polish", g, parent) for slot, g in enumerate(self.codec.encode(rows))]
+        order = self._fast_enough(self._order())
+        chosen = list(itertools.islice(order, count))
+        self._asked = len(chosen)
+        genotypes = self.codec.encode(self._near[chosen])
+        parents = [self._around[around].origin for around in self._near_whom[chosen].tolist()]
+        return [
+            Proposal(slot, "polish", g, parent) for slot, (g, parent) in enumerate(zip(genotypes, parents, strict=True))
+        ]
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """See ``Strategy.tell``. Late joiners compete for the lead."""
@@ -161,7 +171,7 @@ class Polish:
             "strategy": np.array(self.name),
             "generation": np.array(self.generation),
             "pairs": np.array(self._pairs),  # missing where an older version began
-            **_columns("start", [self._start]),
+            **_columns("start", self._starts),
             **_columns("memo", [*self._memo.values()], self.codec.dimension),
         }
 
@@ -169,12 +179,12 @@ class Polish:
         """See ``Strategy.restore``."""
         if str(snapshot.get("strategy")) != self.name:
             raise SearchInputError(f"a snapshot of {snapshot.get('strategy')!s} cannot continue as {self.name}")
-        (start,) = _records(snapshot, "start")
-        if start.genotype.shape != (self.codec.dimension,):
+        starts = _records(snapshot, "start")
+        if starts[0].genotype.shape != (self.codec.dimension,):
             raise SearchInputError(
-                f"the snapshot has {start.genotype.size} coordinates, this space {self.codec.dimension}"
+                f"the snapshot has {starts[0].genotype.size} coordinates, this space {self.codec.dimension}"
             )
-        self._start = start
+        self._starts = starts
         self._memo = {}
         for record in _records(snapshot, "memo"):
             self._remember(record)
@@ -224,9 +234,16 @@ class Polish:
     # -- what is near ----------------------------------------------------------------------------------------------
 
     def _look_around(self) -> None:
-        """Find the leader of what is known, and what is near it."""
-        self._leader = self._best([self._start, *self._memo.values()])
-        self._near = self._neighbourhood()
+        """Find the leader of what is known, those for each target, and what is near them."""
+        known = [*self._starts, *self._memo.values()]
+        self._leader = self._best(known)
+        lead = self._leader
+        self._around = [_Record(lead.genotype, lead.accuracy, lead.latency_ms, lead.origin)]
+        if self._loads_each is not None:
+            values, loads = self._of_targets(known, self._loads_each)
+            rows = [row for row in dict.fromkeys(leaders(values, loads).tolist()) if row != NOBODY]
+            self._around = [known[row] for row in rows] or self._around
+        self._near, self._near_whom = self._neighbourhood()
 
     def _best(self, known: Sequence[_Record]) -> Leader:
         """Of equals the first."""
@@ -241,25 +258,35 @@ class Polish:
             origin=best.origin,
         )
 
-    def _neighbourhood(self) -> IntArray:
-        """What is one change away from the leader, then what is two, without what was asked, (n, genes).
+    def _of_targets(self, known: Sequence[_Record], loads_each: LoadsEach) -> tuple[FloatArray, FloatArray]:
+        """Values (n,) and loads for each target (n, targets)."""
+        values, told = np.array([r.accuracy for r in known]), np.array([r.latency_ms for r in known])
+        return values, with_told(loads_each(self.codec.decode(np.stack([r.genotype for r in known]))), told)
+
+    def _neighbourhood(self) -> tuple[IntArray, IntArray]:
+        """What is one change away from a leader, then what is two, without what was asked, (n, genes); near whom, (n,).
 
         A change is by ±1 or, where a gene is nominal, to any other choice.
         """
-        raw = self.codec.raw_indices(self._leader.genotype[None, :])[0]
         draw = generator(self.seed, self.generation, "polish.near")
-        one = self._variation.neighbours(raw)
-        near = one[draw.permutation(len(one))]
-        if self._pairs and len(one):
-            first, second = draw.integers(len(one), size=(2, PAIRS))
-            near = np.concatenate((near, np.where(one[second] != raw, one[second], one[first])))
-        known = {self._key(self._start.genotype), self._key(self._leader.genotype), *self._memo}
+        all_near, whom = [], []
+        for place, leader in enumerate(self._around):
+            raw = self.codec.raw_indices(leader.genotype[None, :])[0]
+            one = self._variation.neighbours(raw)
+            near = one[draw.permutation(len(one))]
+            if self._pairs and len(one):
+                first, second = draw.integers(len(one), size=(2, PAIRS))
+                near = np.concatenate((near, np.where(one[second] != raw, one[second], one[first])))
+            all_near.append(near)
+            whom += [place] * len(near)
+        near = np.concatenate(all_near)
+        known = {self._key(r.genotype) for r in (*self._starts, *self._around)} | {*self._memo}
         new = []
         for i, key in enumerate(map(self.codec.space.key, near)):
             if key not in known:
                 new.append(i)
                 known.add(key)
-        return near[new]
+        return near[new], np.array(whom, dtype=np.int64)[new]
 
     def _order(self) -> IntArray:
         """Rows of what is near, most promising first; as they come while nothing is believed of them.
@@ -269,21 +296,31 @@ class Polish:
         canonical = self.codec.space.canonical(self._near)
         if not self._is_led:
             return np.arange(len(canonical))
-        if self._posterior is not None:
+        if self._posterior is not None and self._loads_each is not None:
+            known = [*self._starts, *self._memo.values()]
+            values, loads = self._of_targets(known, self._loads_each)
+            aim = TargetsImprovement.of(values, loads, self._posterior, self._loads_each)
+            promise = aim.promise(self._posterior, canonical) + self._posterior.log_success(canonical)
+        elif self._posterior is not None:
             top = self._posterior.score(self.leader.accuracy)
             promise = log_expected_improvement(*self._posterior.predict(canonical), top)
             promise = promise + self._posterior.log_success(canonical)
-        elif self._screen is not None:
+        elif self._screen is not None and self._loads_each is None:
             promise = self._screen(canonical)
         else:
-            return np.arange(len(canonical))
+            return self._as_they_come()
         return np.argsort(-np.round(promise, 9), kind="stable")  # what differs by less is no reason for a choice
 
-    def _fast_enough(self, rows: IntArray) -> Iterator[IntArray]:
-        """Those that are not known to be beyond the target, where the leader is within it."""
+    def _as_they_come(self) -> IntArray:
+        """Rows of what is near, of each leader's in turn."""
+        within = np.concatenate([np.arange(n) for n in np.bincount(self._near_whom, minlength=1)])
+        return np.argsort(within, kind="stable")
+
+    def _fast_enough(self, rows: IntArray) -> Iterator[int]:
+        """Rows of what is near that are not known to be beyond the target, where the leader is within it."""
         latency_of = self._latency_of if self._is_led else None
-        for row in rows:
-            load = latency_of(self.codec.space.canonical(row)) if latency_of is not None else None
+        for row in rows.tolist():
+            load = latency_of(self.codec.space.canonical(self._near[row])) if latency_of is not None else None
             if load is None or bool(self.objective.feasible(load)):
                 yield row
 

@@ -79,6 +79,7 @@ from riwoa.search.race import Cut
 from riwoa.search.repair import Repair
 from riwoa.search.rng import generator
 from riwoa.search.space import IntArray, Space
+from riwoa.search.targets import NOBODY, LoadsEach, leaders
 
 Children = tuple[FloatArray, npt.NDArray[np.str_], IntArray]  # vectors (n, D), operators and parents' rows (n,)
 _ASKING = ("semantic", "placebo")
@@ -144,8 +145,9 @@ class RotationInvariantWhale(BayesianSearch):
         seed: int,
         params: SearchParameters,
         latency_of: LatencyOf | None = None,
+        loads_each: LoadsEach | None = None,
     ) -> None:
-        super().__init__(space, objective, seed, params, latency_of)
+        super().__init__(space, objective, seed, params, latency_of, loads_each)
         d = self.codec.dimension
         self._covariance: FloatArray = np.eye(d) / 12.0  # of the uniform distribution
         self._basis: FloatArray = np.eye(d)
@@ -295,7 +297,7 @@ class RotationInvariantWhale(BayesianSearch):
         return moved, operators[:, 0], parents
 
     def _spiral(self, x: FloatArray, turn: FloatArray) -> FloatArray:
-        leader, b = self._best.genotype, self.params.spiral_b
+        leader, b = self._led_by(), self.params.spiral_b
         return (
             whale.signed_spiral(leader, x, turn, b) if self.params.signed_spiral else whale.spiral(leader, x, turn, b)
         )
@@ -318,11 +320,19 @@ class RotationInvariantWhale(BayesianSearch):
         return np.asarray(drawn[places.argmin(axis=0), np.arange(len(rows))])
 
     def _encircle(self, x: FloatArray, a: FloatArray, c: FloatArray) -> FloatArray:
-        leader = self._best.genotype
+        leader = self._led_by()
         if not self.params.rotated_encircle:
             return whale.encircle(leader, x, a, c)
         mean, basis = self._elite_mean(), self._basis
         return np.asarray(mean + whale.encircle((leader - mean) @ basis, (x - mean) @ basis, a, c) @ basis.T)
+
+    def _led_by(self) -> FloatArray:
+        """Whom the moves follow, (1, D): the leader; of several targets that of another one each generation."""
+        if self.loads_each is None:
+            return self._best.genotype
+        turn = self.generation % len(self.objective.targets)
+        row = int(leaders(self.population.accuracy, self.target_loads(self.population))[turn])
+        return self._best.genotype if row == NOBODY else self.population.genotype[[row]]
 
     def _search(self, x: FloatArray, other: IntArray, a: FloatArray, c: FloatArray) -> FloatArray:
         """The rotation-invariant search move, shape (n, D)."""
@@ -352,7 +362,8 @@ class RotationInvariantWhale(BayesianSearch):
         """
         hashes = self._seen.hash(self.codec.decode(self.population.genotype))
         full = len(np.unique(hashes)) == self.params.population
-        keeps_best = self.params.elitism and not self.objective.front  # a front has room for whatever widens it
+        # A front has room for whatever widens it, and the worst of all may be the best for a device.
+        keeps_best = self.params.elitism and not self.objective.front and not self.objective.targets
         return self._cut_at(self.population) if keeps_best and full else None
 
     @property
@@ -375,15 +386,15 @@ class RotationInvariantWhale(BayesianSearch):
 
     def _survivors(self, candidates: Members) -> Members:
         """The best ``population`` candidates of different phenotypes, best first; repeats and failures fill up."""
-        order = self.objective.survival(candidates.accuracy, candidates.latency_ms)
+        order = self.survival(candidates)
         phenotypes = self.codec.decode(candidates.genotype[order])
         distinct = order[np.sort(np.unique(self._seen.hash(phenotypes), return_index=True)[1])]
         others = np.setdiff1d(np.arange(len(candidates)), distinct)
-        return candidates.take(np.concatenate((distinct, others))[: self._survival(candidates)])
+        return candidates.take(np.concatenate((distinct, others))[: self._survivors_count(candidates)])
 
     def _elite_rows(self) -> IntArray:
         """Rows of the best ``elite_fraction`` of the population, best first; failures only where all members are."""
-        order = self.objective.ranking(self.population.accuracy, self.population.latency_ms)
+        order = self.ranking(self.population)
         if not len(order):  # only without elitism: the leader lives on, its population failed
             return np.arange(len(self.population))
         size = len(self.population) if self.params.joint else self.params.population

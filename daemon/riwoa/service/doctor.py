@@ -109,8 +109,11 @@ def _configuration(patient: Patient) -> Finding:
     if problems := refusals(patient.config, patient.paths.latency_table):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return Finding("fail", f"{problems[0]}{more}", "riwoactl config check FILE tells all of it")
-    target = patient.config.objective.latency_ms
-    return Finding("ok", f"{patient.config.oracle.kind}, target {target}{' ms' if isinstance(target, float) else ''}")
+    objective = patient.config.objective
+    target = f"{objective.wanted_ms}{' ms' if isinstance(objective.wanted_ms, float) else ''}"
+    if objective.targets:
+        target = ", ".join(f"{t.name} {t.latency_ms:g} ms" for t in objective.targets)
+    return Finding("ok", f"{patient.config.oracle.kind}, target {target}")
 
 
 def _model(patient: Patient) -> Finding:

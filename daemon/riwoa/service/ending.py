@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from riwoa.errors import RiwoaError
@@ -22,8 +23,10 @@ from riwoa.paths import StatePaths
 from riwoa.patience import patiently
 from riwoa.run.conductor import Conductor
 from riwoa.run.evaluations import EvaluationRequest, Evaluations
+from riwoa.run.front import target_winners
 from riwoa.run.journal import RunJournal
 from riwoa.run.judging import Judges, judge_networks, unjudged
+from riwoa.run.scan import Place
 from riwoa.service.countdown import Countdown
 from riwoa.service.finalists import EndedSearch, time_finalists
 from riwoa.service.finetuning import finetuned, usual_threads
@@ -87,7 +90,8 @@ async def judge_front(parts: DaemonParts, journal: JournalWriter, spec: OracleSp
     if winner is None:
         return False
     front = conductor.history.archive.front()
-    networks = await patiently(lambda: unjudged(run, winner, front))
+    others = [best for best in conductor.history.of_targets if best is not None]
+    networks = await patiently(lambda: unjudged(run, winner, front, others))
     if not networks:
         return True
 
@@ -158,7 +162,7 @@ def _test_spec(parts: DaemonParts, spec: OracleSpec) -> OracleSpec | None:
 
 
 async def export_winner(parts: DaemonParts) -> str | None:
-    """Write the winner's files, if the configuration asks for them.
+    """Write the winner's files, if the configuration asks for them; of several devices each one's beside, too.
 
     Returns:
         What to tell people when they could not be written: the search is safe in the journal, and the files can be
@@ -168,7 +172,13 @@ async def export_winner(parts: DaemonParts) -> str | None:
         return None
     parts.board.show("exporting")
     try:
-        reason = await _export_in_child(parts.paths)
+        reason = await _export_in_child(parts.paths, parts.paths.export)
+        _, targets = await patiently(lambda: target_winners(parts.paths.journal))
+        for target in targets:
+            if reason is None and target.place is not None:
+                parts.board.show("exporting", f"the network for {target.name}")
+                out = parts.paths.export.with_name(f"export-{target.name}")
+                reason = await _export_in_child(parts.paths, out, target.place)
     except OSError as error:
         reason = str(error)
     if reason is None:
@@ -219,9 +229,10 @@ async def finetune_winner(parts: DaemonParts, due_unix_s: float | None = None) -
     return await export_winner(parts)
 
 
-async def _export_in_child(paths: StatePaths) -> str | None:
-    """Why the files could not be written; None where they are."""
-    code, lines = await _run_child("riwoa.export", str(paths.journal), str(paths.export))
+async def _export_in_child(paths: StatePaths, out: Path, place: Place | None = None) -> str | None:
+    """Why the files could not be written; None where they are. ``place``: of another network than the winner."""
+    which = [] if place is None else ["{}/{}".format(*place)]
+    code, lines = await _run_child("riwoa.export", str(paths.journal), str(out), *which)
     if code != 0:
         return _last_words(code, lines)
     for line in lines:

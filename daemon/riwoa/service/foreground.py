@@ -32,6 +32,7 @@ from riwoa.service.front_view import (
     limit_lines,
     measured_cell,
     measured_words,
+    target_table,
     test_cell,
     test_words,
     told_apart,
@@ -154,6 +155,10 @@ def show_end(status: StatusObject, paths: StatePaths) -> None:
     if (tuned := finetuned(paths.journal, run.run_id)) is not None:
         told = tuned.told["test" if "test" in tuned.told else "validation"]
         print(f"  fine-tuned   {gain_line(told)}")
+    if targets := target_table(front):
+        print("\nThe best for each target")
+        for line in targets.splitlines():
+            _say(f"  {line}")
     if front.leader["target_ms"] is not None:  # without latencies there is no front
         _show_front(front, interval)
     exported = exported_digest(paths) == last.digest

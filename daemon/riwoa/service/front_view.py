@@ -11,7 +11,7 @@ from riwoa.run.front import Front, FrontNetwork, read_front
 from riwoa.service.limit_text import further, limit_line, limits_view
 from riwoa.service.status_object import EqualStatus, JudgementStatus, TimedStatus
 from riwoa.service.timed_status import timed_status
-from riwoa.text import measured, named_measure, points
+from riwoa.text import measured, named_measure, number, points
 from riwoa_storage.reader import JournalReader
 
 LEGEND = "± standard error, paired by picture; = cannot be told from the winner"
@@ -193,6 +193,34 @@ def int8_words(exported: Mapping[str, Any]) -> str:
         f"{percent(found['accuracy'])} on the {split} pictures, {percent(exact)} in float32, "
         f"paired {points(less['value'], less['error'])}"
     )
+
+
+def target_rows(front: Front) -> list[list[str]]:
+    """A row each target of several devices, below a head: what is known of none has no column; empty without them."""
+    if not front.targets:
+        return []
+    metric = front.objective.raised
+    tested = any(target.test is not None for target in front.targets)
+    rows = [["target", "within", *(["test"] if tested else []), value_head(front), "takes", "network"]]
+    for target in front.targets:
+        cells = [target.name, f"{number(target.within_ms)} ms"]
+        if target.place is None or target.latency_ms is None:
+            rows.append([*cells, *([""] if tested else []), "none found", "", ""])
+            continue
+        test = [] if not tested else ["" if target.test is None else percent(target.test.value)]
+        value, place = measured(metric, target.metrics[metric]), "{}/{}".format(*target.place)
+        rows.append([*cells, *test, value, f"{target.latency_ms:.3f} ms", place])
+    return rows
+
+
+def target_table(front: Front) -> str:
+    """``target_rows`` in columns, and which command writes the files; "" where the run serves one device."""
+    rows = target_rows(front)
+    if not rows:
+        return ""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "`riwoactl export --target NAME` writes the files of one."])
 
 
 def front_line(front: Front) -> str:

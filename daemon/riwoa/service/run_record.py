@@ -174,7 +174,7 @@ def _require_same(run: RunRecord, inputs: RunInputs) -> None:
 
 def _provenance(config: Config, inputs: RunInputs) -> dict[str, Any]:
     problem, answers = inputs.problem, config.oracle.settings.answers_latency
-    target = target_ms(config.objective.latency_ms, problem.auto_target_ms, answers_latency=answers)
+    target = target_ms(config.objective.wanted_ms, problem.auto_target_ms, answers_latency=answers)
     race = {"rungs": list(config.oracle.rungs), "confidence": config.oracle.rung_confidence}
     return {
         "riwoa": __version__,

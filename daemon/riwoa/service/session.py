@@ -77,6 +77,7 @@ from riwoa.service.views import (
     leader_view,
     operators_view,
     proposals_view,
+    run_targets_view,
     run_view,
     screening_view,
     workers_view,
@@ -395,6 +396,7 @@ class Session:
         sources.evaluations = lambda: evaluations_view(conductor, search.evaluations, self._rate)
         sources.time_left_s = conductor.time_left_s
         sources.leader = lambda: leader_view(conductor, latency_interval)
+        sources.targets = lambda: run_targets_view(conductor)
         sources.pareto = lambda: len(conductor.history.archive)
         sources.proposals = lambda: proposals_view(conductor, search.proposal_queue, seconds)
         sources.operators = lambda: operators_view(conductor, seconds)

@@ -34,9 +34,11 @@ from riwoa.service.status_object import (
     RunStatus,
     ScreeningStatus,
     StatusObject,
+    TargetStatus,
     TimedStatus,
     WorkerStatus,
 )
+from riwoa.service.target_text import target_value
 from riwoa.text import duration
 
 SCHEMA = 1
@@ -78,6 +80,7 @@ class StatusSources:
     run: Callable[[], RunStatus | None] = _unknown
     time_left_s: Callable[[], float | None] = _unknown
     leader: Callable[[], LeaderStatus | None] = _unknown
+    targets: Callable[[], list[TargetStatus]] = list
     improvement: Callable[[], ImprovementStatus | None] = _unknown
     timed: Callable[[], TimedStatus | None] = _unknown
     test: Callable[[], JudgementStatus | None] = _unknown
@@ -158,6 +161,7 @@ class StatusBoard:
             # Nobody knows how much longer: what was to be done by now goes on.
             "time_left_s": None if left_s is None or left_s < _LEAST_LEFT_S else left_s,
             "leader": of.leader(),
+            "targets": of.targets(),
             "improvement": of.improvement(),
             "test": of.test(),
             "timed": of.timed(),
@@ -215,6 +219,8 @@ def one_line(status: StatusObject) -> str:
         interval = plus_minus(leader.get("latency_interval"))
         at = f" at {leader['latency_ms']:.3f}{target} ms{interval}" if leader["latency_ms"] else ""
         parts.append(f"leader {_accuracy(status, leader)}{at}{mark}")
+    if targets := status.get("targets"):
+        parts.append(", ".join(f"{t['name']} {target_value(t)}" for t in targets))
     if front := hypervolume_words(status):
         parts.append(f"front of {status.get('pareto')}{front}")
     if status.get("message") and status["state"] in ("running", "polishing"):  # what is done beside it, or after

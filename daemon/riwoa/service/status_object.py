@@ -98,6 +98,18 @@ class LeaderStatus(TypedDict, total=False):
     origin: tuple[int, int] | None  # generation and slot
 
 
+class TargetStatus(TypedDict, total=False):
+    """One of several devices, and the best network for it so far; its value is None while nothing serves it."""
+
+    name: Required[str]
+    within_ms: Required[float]  # the most that a network may take there
+    metric: str | None  # that is optimised
+    value: float | None  # of that metric
+    latency_ms: float | None  # there
+    architecture_key: str | None
+    origin: tuple[int, int] | None  # generation and slot
+
+
 class ImprovementStatus(TypedDict, total=False):
     """How the best individual so far was found."""
 
@@ -404,6 +416,7 @@ class StatusObject(TypedDict, total=False):
     run: RunStatus | None
     evaluations: EvaluationsStatus | None
     leader: LeaderStatus | None
+    targets: list[TargetStatus] | None  # where the run serves several devices
     improvement: ImprovementStatus | None
     test: JudgementStatus | None
     timed: TimedStatus | None

@@ -190,6 +190,7 @@ class Supervisor:
         sources.evaluations = lambda: found.evaluations
         sources.operators = lambda: found.operators
         sources.leader = lambda: found.leader
+        sources.targets = lambda: found.targets
         if last.leader is not None and (how := leader_found(self._parts.paths.journal, run.run_id, dict(last.leader))):
             improvement = improvement_view(how, dict(last.leader), front.objective.raised)
             sources.improvement = lambda: improvement

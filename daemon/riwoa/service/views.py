@@ -43,8 +43,10 @@ from riwoa.service.status_object import (
     RunStatus,
     ScreeningStatus,
     ServerStatus,
+    TargetStatus,
     WorkerStatus,
 )
+from riwoa.service.target_text import targets_view
 from riwoa_storage.records import GenerationRecord, RunRecord
 
 
@@ -109,6 +111,11 @@ def leader_view(conductor: Conductor, latency_interval: float | None) -> LeaderS
         tries=history.counters["evaluations"],
         reached=history.reached,
     )
+
+
+def run_targets_view(conductor: Conductor) -> list[TargetStatus]:
+    """The best network for each of several devices so far; empty where the run has one objective."""
+    return targets_view(conductor.config.objective.to_json(), {"targets": conductor.history.targets_json})
 
 
 def workers_view(stats: BackendStats) -> list[WorkerStatus]:
@@ -293,6 +300,7 @@ class FinishedRun:
     evaluations: EvaluationsStatus
     operators: dict[str, OperatorStatus]
     leader: LeaderStatus | None
+    targets: list[TargetStatus]
 
 
 def finished_view(
@@ -329,6 +337,7 @@ def finished_view(
         evaluations=_counted(last.counters, per_s=0.0, queued=0),
         operators=_credit(tallies_from_json(last.counters.get("operators", {})), {}),
         leader=journaled_leader(leader, provenance, latency_interval, last.counters.get("evaluations"), reached),
+        targets=targets_view(provenance.get("objective", {}), last.counters),
     )
 
 
