@@ -88,6 +88,10 @@ def test_status_front_export_and_check_tell_of_each_device(measured: Path, tmp_p
             assert f"{100 * best[name]['accuracy']:.2f} %" in line
             assert f"{within_ms:g} ms" in line
             assert f"{best[name][f'latency_ms_{name}']:.3f}" in line
+    answered = json.loads(ctl(state, "answer", "--json").stdout)["targets"]  # those of the run, unless others are named
+    assert [(row["table"], row["within_ms"], row["best"]["value"]) for row in answered] == [
+        (name, within_ms, best[name]["accuracy"]) for name, within_ms in (PHONE, BOARD)
+    ]
     report = ctl(state, "report", "--markdown").stdout
     assert "## The network for each device" in report
     for name, _ in (PHONE, BOARD):
@@ -177,3 +181,13 @@ def test_lower_rungs_and_an_oracle_that_answers_latencies_are_refused(measured: 
     told = ("oracle.kind=command", "oracle.command.function=math:sqrt", space)
     refused = run(tmp_path / "told", settings=(*told, 'objective.targets=[{name="a", latency_ms=8}]'))
     assert "[[target]]: latencies must be known before a network is evaluated" in refused.stderr
+
+
+def test_asked_asynchronously_each_device_gets_its_network_too(measured: Path, tmp_path: Path) -> None:
+    more = ("search.asynchronous=true", "oracle.workers=2")
+    done = run(tmp_path / "state", settings=of_targets(measured, PHONE, BOARD, more=more))
+    assert done.returncode == 0, done.stderr
+    for name, within_ms in (PHONE, BOARD):
+        found = leaders(tmp_path / "state")[name]
+        assert found[f"latency_ms_{name}"] <= within_ms
+        assert found["accuracy"] > brute_force(name, within_ms) - 0.03

@@ -16,6 +16,7 @@ from riwoa.hardware.interval import plus_minus
 from riwoa.text import measured, named_measure, number, printable
 
 if TYPE_CHECKING:
+    from riwoa.config.schema import Config
     from riwoa.run.answer import Answer, Evaluations, Target
     from riwoa.service.candidate_view import RunView
     from riwoa_storage.history import PlacedIndividual
@@ -36,12 +37,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         UsageError: there are not as many times as tables.
     """
     given = _parser(verb).parse_args(arguments)
-    count = max(1, len(given.table))
-    if not given.within:
-        raise UsageError("riwoactl answer needs --within TIME, for example --within 8ms")
-    if len(given.within) not in (1, count):
-        tables = f"{count} table{'s' if count > 1 else ''}"
-        raise UsageError(f"--within is given {len(given.within)} times for {tables}: name one for all, or one each")
+    _check_counts(given.table, given.within)
     from riwoa.oracle.kinds import kind_named
     from riwoa.run.answer import Target, answer, read_evaluations
 
@@ -49,16 +45,12 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         record = chosen(reader, given.run).record
         config = in_force(reader, record)
         kind = kind_named(config.oracle.kind)
-        if not given.table and not kind.value.measures_device:
+        asked = _asked(given.table, given.within, config, str(paths.latency_table))
+        if any(file == str(paths.latency_table) for _, file, _ in asked) and not kind.value.measures_device:
             raise UsageError(f"a run of kind {kind.value.name} has no table of this device; name one: --table")
         found = read_evaluations(reader, record, config, alone=given.run is not None)
-        named = _named(given.table) or [(_OWN, str(paths.latency_table))]
-        within_ms = given.within * (count // len(given.within))
         with kind.blamed("read the latency table of another device"):
-            targets = [
-                Target(printable(name), kind.value.device_latency(file, config), ms)
-                for (name, file), ms in zip(named, within_ms, strict=True)
-            ]
+            targets = [Target(printable(name), kind.value.device_latency(file, config), ms) for name, file, ms in asked]
             known = kind.value.known_metrics(config)
             answers = [answer(found, target, known) for target in targets]
         pages = _Pages(reader, paths.latency_table, found)
@@ -66,6 +58,41 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
         text = pages.one(answers[0]) if len(answers) == 1 else pages.fleet(answers)
     emit(options, data, text)
     return 0
+
+
+def _check_counts(tables: Sequence[str], within_ms: Sequence[float]) -> None:
+    """Refuse times that are not one for all tables, nor one each; without either they are those of the run's targets.
+
+    Raises:
+        UsageError: there are not as many times as tables.
+    """
+    count = max(1, len(tables))
+    if tables and not within_ms:
+        raise UsageError("riwoactl answer needs --within TIME, for example --within 8ms")
+    if len(within_ms) not in (0, 1, count):
+        named = f"{count} table{'s' if count > 1 else ''}"
+        raise UsageError(f"--within is given {len(within_ms)} times for {named}: name one for all, or one each")
+
+
+def _asked(tables: Sequence[str], within_ms: Sequence[float], config: Config, own: str) -> list[tuple[str, str, float]]:
+    """Each target's name, the file of its latencies and its milliseconds.
+
+    Args:
+        tables: as named; none for this device's.
+        within_ms: one for all of them, or one each; none for the targets that the run looked for.
+        config: of the run.
+        own: the file of this device's table.
+
+    Raises:
+        UsageError: no time is given, and the run has no targets.
+    """
+    if not within_ms:
+        if not config.objective.targets:
+            raise UsageError("riwoactl answer needs --within TIME, for example --within 8ms")
+        return [(target.name, target.table or own, target.latency_ms) for target in config.objective.targets]
+    named = _named(tables) or [(_OWN, own)]
+    each_ms = list(within_ms) * (len(named) // len(within_ms))
+    return [(name, file, ms) for (name, file), ms in zip(named, each_ms, strict=True)]
 
 
 def _named(files: Sequence[str]) -> list[tuple[str, str]]:
@@ -91,7 +118,8 @@ def _parser(verb: str) -> Parser:
         default=[],
         type=milliseconds,
         metavar="TIME",
-        help="the most that a network may take: 8ms, 0.5ms; one for all tables, or one each in their order",
+        help="the most that a network may take: 8ms, 0.5ms; one for all tables, or one each in their order (default: "
+        "the targets of the run, where it has some)",
     )
     add_run(parser, "the latest, with all others of its oracle")
     return parser
