@@ -31,7 +31,7 @@ from riwoa.paths import StatePaths
 from riwoa_storage.durable import flush
 from riwoa_storage.failpoint import failpoint
 
-PROMOTED, REFUSED, ROLLED_BACK = "promoted", "refused", "rolled back"
+PROMOTED, REFUSED, ROLLED_BACK, SEARCHING = "promoted", "refused", "rolled back", "searching"
 _START = b'{"decision"'
 _NAME_CHARACTERS = 12
 _PART = ".part"
@@ -42,7 +42,7 @@ class Decision:
     """One line of the record.
 
     Attributes:
-        decision: PROMOTED, REFUSED or ROLLED_BACK.
+        decision: PROMOTED, REFUSED, ROLLED_BACK or SEARCHING: a challenger is sought.
         champion: its name from then on; of a refusal the name of the export that was refused.
         why: in a sentence.
         unix_s: when.
@@ -156,6 +156,15 @@ class Champions:
             StateDirectoryError, FullDiskError: the store cannot be written.
         """
         return self._decide(Decision(REFUSED, export_name(export), why, time.time(), gate))
+
+    def begin_search(self, why: str, facts: Mapping[str, Any]) -> Decision:
+        """Write down that a challenger is sought; until the next decision, it is.
+
+        Raises:
+            StateDirectoryError, FullDiskError: the store cannot be written.
+        """
+        champion = self.champion
+        return self._decide(Decision(SEARCHING, champion.champion if champion else "", why, time.time(), facts))
 
     def roll_back(self, why: str) -> Decision:
         """Return to the champion before.

@@ -6,9 +6,11 @@ compared on the same pictures, by McNemar's exact test (``search.paired``), and 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,18 @@ from riwoa.text import points
 LEAST_PICTURES = 30  # below, an interval is as wide as what it should find
 _Z = 1.96  # standard errors either way of a 95 % interval
 _MOST_PICTURES = 10**9
+
+
+class Half(Enum):
+    """Of the pictures, by the hash of their bytes: one that watches a champion, one that is kept for the gate."""
+
+    WATCHED = 0
+    KEPT = 1
+
+    def has(self, picture: bytes) -> bool:
+        """Whether a picture is in it."""
+        return hashlib.sha256(picture).digest()[0] % 2 == self.value
+
 
 HOLDS, FALLEN, TOO_FEW = "holds", "fallen", "too few"
 
@@ -51,8 +65,8 @@ class FreshAnswers:
         return len(self.right[0])
 
 
-def answers_of(models: Sequence[Classifier], folder: Path) -> FreshAnswers:
-    """Show the labelled pictures of a folder to networks; a class that a network lacks it gets wrong.
+def answers_of(models: Sequence[Classifier], folder: Path, half: Half | None = None) -> FreshAnswers:
+    """Show the labelled pictures of a folder, or one half, to networks; a class that a network lacks it gets wrong.
 
     Raises:
         InputError: no folder of class folders, or no picture in it of a class that one of them knows.
@@ -71,6 +85,8 @@ def answers_of(models: Sequence[Classifier], folder: Path) -> FreshAnswers:
             continue
         try:
             picture = decoding.read_picture(folder / name)
+            if half is not None and not half.has(picture):
+                continue
             said = [model.class_names[int(np.argmax(model.probabilities(picture)))] for model in models]
         except Exception as error:  # the decoders of hostile files raise whatever they met
             unreadable[name] = decoding.reason(error)
@@ -128,6 +144,7 @@ def judge(
     fresh: Path | None,
     within_ms: float | None,
     progress: ProgressCallback | None = None,
+    half: Half | None = None,
 ) -> Gate:
     """Whether a challenger may take the champion's place: clearly better on fresh pictures, and fast enough.
 
@@ -137,6 +154,7 @@ def judge(
         fresh: a folder of class folders; needed where there is a champion.
         within_ms: milliseconds that the challenger may take; None: as many as the champion.
         progress: told of each round of the timing.
+        half: of the pictures; None: all.
 
     Raises:
         InputError: an export or the folder is none.
@@ -146,7 +164,7 @@ def judge(
     models = [Classifier.load(export) for export in exports]
     if champion is not None and fresh is None:
         raise InputError("there is a champion: name labelled pictures that neither was trained on with --fresh FOLDER")
-    answers = None if fresh is None else answers_of(models, fresh)
+    answers = None if fresh is None else answers_of(models, fresh, half)
     timed = [] if champion is None and within_ms is None else _timed(models, progress)
     limit_ms = within_ms if within_ms is not None or not timed else timed[-1].high_ms
     accuracies = [] if answers is None else [accuracy_of(right) for right in answers.right]
@@ -221,18 +239,19 @@ class Watch:
         return asdict(self)
 
 
-def watch(champion: Path, gate: Mapping[str, Any], fresh: Path) -> Watch:
+def watch(champion: Path, gate: Mapping[str, Any], fresh: Path, half: Half | None = None) -> Watch:
     """Whether the champion's accuracy has fallen by more than the interval of the difference.
 
     Args:
         champion: its files.
         gate: what was measured when it was promoted.
         fresh: a folder of class folders, as of today.
+        half: of the pictures; None: all.
 
     Raises:
         InputError: the files or the folder are none.
     """
-    answers = answers_of([Classifier.load(champion)], fresh)
+    answers = answers_of([Classifier.load(champion)], fresh, half)
     now = accuracy_of(answers.right[0])
     then = _accuracy(gate.get("challenger"))
     acts_below = None if then is None else then.value - _Z * math.hypot(now.error, then.error)
