@@ -73,7 +73,7 @@ class Rounds:
         """
         while not self._stopped.is_set():
             with Champions(self._plan.paths) as champions:
-                due = self._due(champions)
+                due = self.due(champions)
             if not due:
                 self._stopped.wait(_LOOK_EVERY_S)
                 continue
@@ -86,8 +86,12 @@ class Rounds:
                     return _REFUSED
         return 0
 
-    def _due(self, champions: Champions) -> Decision | None:
-        """The search that is to be done or to go on; None while the champion holds."""
+    def due(self, champions: Champions) -> Decision | None:
+        """The search that is to be done or to go on; None while the champion holds.
+
+        Raises:
+            StateDirectoryError, FullDiskError: the store cannot be written.
+        """
         last = champions.decisions[-1] if champions.decisions else None
         if last is not None and last.decision == SEARCHING:
             return last
