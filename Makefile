@@ -13,7 +13,8 @@ SHARED := -n $(JOBS) --dist worksteal
 FUZZED := tests/service/test_control.py tests/cognition/test_parse.py tests/config/test_config.py tests/config/test_hours.py \
 	tests/config/test_reload.py
 
-.PHONY: run test test-slow test-crash test-systemd test-cluster test-gpu bench bench-quick gpu-evidence pictures check lint clean
+.PHONY: run test test-slow test-crash test-systemd test-cluster test-container test-gpu bench bench-quick gpu-evidence \
+	pictures check lint clean
 
 # The language model that suits this machine, once: the embedded one (94 MB), or with a CUDA GPU a larger one (8 GB). It
 # goes where `riwoactl model list` says; without any the search is geometric.
@@ -41,6 +42,11 @@ test-systemd: $(VENV)/.installed-dev
 # Starts Ray clusters on this machine, kills their nodes and heads, and says how fast they are (-s).
 test-cluster: $(VENV)/.installed-ray
 	$(BIN)/python -m pytest -m "cluster or not cluster" tests/cluster $(ARGS)
+
+# Builds the image and runs it: needs root, and Debian's podman, buildah, mmdebstrap and runc; skips with the reason
+# otherwise. Five minutes the first time, so no part of CI; base and wheels are kept in RIWOA_TEST_ROOT.
+test-container: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m container tests/container $(ARGS)
 
 # Needs a CUDA GPU.
 test-gpu: $(VENV)/.installed-dev

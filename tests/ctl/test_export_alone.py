@@ -18,7 +18,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from riwoa.ctl import main
-from riwoa.ctl.classify import Classifier
 from riwoa.ctl.export import _place
 from riwoa.datasets.arrays import Split
 from riwoa.datasets.catalogue import task_of
@@ -26,6 +25,7 @@ from riwoa.datasets.digits import load_digits_task
 from riwoa.oracle.onnx_files import Session
 from riwoa.oracle.supernet_export import load_exported, weights_licence
 from riwoa.paths import StatePaths
+from riwoa.service.classifier import Classifier
 from riwoa.supernet.space import mobilenet_space
 from riwoa.supernet.spec import SupernetSpec
 

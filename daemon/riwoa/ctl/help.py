@@ -15,6 +15,7 @@ TOPICS = {
     "export": "the winner's files, and how to use them without riwoa",
     "service": "systemd, nights, deadlines, and when the search pauses",
     "cluster": "evaluations on several machines, with Ray",
+    "containers": "an image without root or network, its health, a GPU, the page",
     "model": "the language model: which one, how it proposes and learns",
     "latency": "the table of this device: build, check, drift",
     "recovery": "what survives what, backup, verify, exit codes",

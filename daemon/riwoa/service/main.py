@@ -71,6 +71,8 @@ def _main(options: argparse.Namespace) -> int:
             f"{loaded.file or 'a file for --config'}; `riwoactl init FOLDER --out FILE` writes them for a folder of "
             "pictures"
         )
+    if options.continuous:
+        return _go_round(options, loaded, paths)
     renew_before_unix_s = 0.0
     if options.nightly:
         plan = plan_night(options.nightly, paths, loaded)
@@ -115,6 +117,21 @@ def _main(options: argparse.Namespace) -> int:
         if not options.foreground:
             raise
         return asyncio.run(attach(paths))
+
+
+def _go_round(options: argparse.Namespace, loaded: Loaded, paths: StatePaths) -> int:
+    """Searches, each a process of its own, and the watch between them."""
+    from riwoa.service.continuous import Plan, serve  # onnxruntime: only here
+
+    if options.nightly or options.new_run:
+        raise UsageError("--continuous goes round by itself: without --nightly and --new-run")
+    configure_log(loaded.config, foreground=options.foreground)
+    config = [] if options.config is None else ["--config", str(options.config)]
+    sets = [part for setting in options.set for part in ("--set", setting)]
+    search = [sys.executable, "-P", "-m", "riwoa.service.main", "--foreground", "--state", paths.directory]
+    target = loaded.config.objective.latency_ms
+    within_ms = float(target) if isinstance(target, int | float) else None
+    return serve(Plan(paths, options.continuous, within_ms, [*search, *config, *sets]))
 
 
 def _say_place(paths: StatePaths) -> None:
@@ -177,6 +194,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FROM-UNTIL",
         help="search within these hours alone, 21:00-07:00: go on with the unfinished run or begin another, and have "
         "the best answer exported by their end; outside of them, do nothing",
+    )
+    parser.add_argument(
+        "--continuous",
+        type=Path,
+        metavar="FOLDER",
+        help="search, deploy, watch what is deployed by FOLDER's labelled pictures, search again when it has fallen",
     )
     parser.add_argument("--foreground", action="store_true", help="show progress; attach where a daemon is alive")
     parser.add_argument("--version", action="version", version=f"riwoad {__version__}")

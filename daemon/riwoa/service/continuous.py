@@ -1,0 +1,219 @@
+"""``riwoad --continuous FRESH``: search, deploy, watch what is deployed, and search again when it has fallen.
+
+A process without a state of its own around the daemon: what it does next follows from the record of champions and from
+the journal. Killed anywhere and started again, it goes on with the search that it began, or judges what that left.
+
+Of the fresh pictures one half, by the hash of each picture's bytes, says whether the champion has fallen; the other is
+kept for the gate, so that what called for a search does not judge its outcome. On the same pictures it searches once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from riwoa.errors import InputError, UsageError
+from riwoa.files.ownership import json_object
+from riwoa.log import get_logger
+from riwoa.paths import StatePaths
+from riwoa.service.champions import REFUSED, SEARCHING, Champions, Decision
+from riwoa.service.promotion import FALLEN, Gate, Half, Watch, judge, watch
+from riwoa_storage.durable import replace_durably
+from riwoa_storage.errors import JournalMissingError
+from riwoa_storage.reader import JournalReader
+
+_log = get_logger("service")
+_LOOK_EVERY_S = 60.0
+_ASK_EVERY_S = 0.2
+_REFUSED = 1
+LAST_LOOK = "watch.json"  # beside the record: what was seen of the champion last
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What goes round.
+
+    Attributes:
+        paths: of the state directory.
+        fresh: labelled pictures, a folder a class, that are in no training data.
+        within_ms: milliseconds that a champion may take; None: as many as the one before.
+        search: the command line of one search; ``--new-run`` is added for another.
+    """
+
+    paths: StatePaths
+    fresh: Path
+    within_ms: float | None
+    search: Sequence[str]
+
+
+class Rounds:
+    """The rounds of a plan, until it is told to stop."""
+
+    def __init__(self, plan: Plan, stopped: threading.Event) -> None:
+        self._plan = plan
+        self._stopped = stopped
+        self._seen = ""  # fingerprint of the pictures at the last look
+
+    def serve(self) -> int:
+        """Go round; the exit code.
+
+        0 when told to stop, else that of a search that failed, or 1 where the gate refuses a first champion.
+
+        Raises:
+            InputError: a search ended without an export.
+        """
+        while not self._stopped.is_set():
+            with Champions(self._plan.paths) as champions:
+                due = self.due(champions)
+            if not due:
+                self._stopped.wait(_LOOK_EVERY_S)
+                continue
+            code = self._search(due)
+            if code or self._stopped.is_set():
+                return code
+            with Champions(self._plan.paths) as champions:
+                decision = self._judge(champions)
+                if decision.decision == REFUSED and champions.champion is None:
+                    return _REFUSED
+        return 0
+
+    def due(self, champions: Champions) -> Decision | None:
+        """The search that is to be done or to go on; None while the champion holds.
+
+        Raises:
+            StateDirectoryError, FullDiskError: the store cannot be written.
+        """
+        last = champions.decisions[-1] if champions.decisions else None
+        if last is not None and last.decision == SEARCHING:
+            return last
+        if champions.champion is None:
+            return champions.begin_search("there is no champion", self._facts(""))
+        fingerprint = fingerprint_of(self._plan.fresh)
+        if fingerprint == self._seen:
+            return None
+        self._seen = fingerprint
+        try:
+            seen = watch(
+                champions.files(champions.champion.champion), champions.champion.gate, self._plan.fresh, Half.WATCHED
+            )
+        except InputError as error:
+            _log.warning("champion_not_watched", reason=str(error))
+            return None
+        self._tell(champions, seen)
+        asked = [d for d in champions.decisions if d.decision == SEARCHING and d.gate.get("fresh") == fingerprint]
+        if seen.verdict != FALLEN or seen.acts_below is None or asked:
+            return None
+        why = (
+            f"{100 * seen.now.value:.2f} % on {seen.now.pictures:,} fresh pictures, below {100 * seen.acts_below:.2f} %"
+        )
+        return champions.begin_search(why, self._facts(fingerprint))
+
+    def _facts(self, fingerprint: str) -> dict[str, object]:
+        latest = latest_run(self._plan.paths)
+        after = 0 if latest is None else latest[0] if latest[1] else latest[0] - 1
+        return {"after_run": after, "fresh": fingerprint}
+
+    def _tell(self, champions: Champions, seen: Watch) -> None:
+        told = {"folder": str(self._plan.fresh), "unix_s": time.time(), **seen.to_json()}
+        replace_durably(champions.folder / LAST_LOOK, json.dumps(told).encode())
+        _log.info("champion_watched", verdict=seen.verdict, accuracy=seen.now.value, pictures=seen.now.pictures)
+
+    def _search(self, due: Decision) -> int:
+        """Have the search that is due finished; the exit code."""
+        after, latest = int(due.gate.get("after_run", 0)), latest_run(self._plan.paths)
+        if latest is not None and latest[0] > after and latest[1] and self._exported_run() == latest[0]:
+            return 0
+        new = latest is not None and latest[0] <= after and latest[1]
+        _log.info("searching", why=due.why, new_run=new)
+        process = subprocess.Popen([*self._plan.search, *(["--new-run"] if new else [])], stdin=subprocess.DEVNULL)
+        while process.poll() is None:
+            if self._stopped.wait(_ASK_EVERY_S):
+                process.terminate()
+                process.wait()
+                return 0
+        return process.returncode
+
+    def _exported_run(self) -> object:
+        return json_object(self._plan.paths.export / "provenance.json").get("run_id")
+
+    def _judge(self, champions: Champions) -> Decision:
+        champion = None if champions.champion is None else champions.files(champions.champion.champion)
+        export, latest = self._plan.paths.export, latest_run(self._plan.paths)
+        if latest is None or self._exported_run() != latest[0]:
+            raise InputError(
+                f"the search left no export in {export}; run.export must be true, and the oracle a supernet"
+            )
+        try:
+            gate = judge(export, champion, self._plan.fresh, self._plan.within_ms, half=Half.KEPT)
+        except InputError as error:
+            gate = self._without_pictures(champion, error)
+        decide = champions.promote if gate.is_open else champions.refuse
+        decision = decide(export, gate.why, gate.to_json())
+        _log.info("champion_decided", decision=decision.decision, why=decision.why)
+        return decision
+
+    def _without_pictures(self, champion: Path | None, error: InputError) -> Gate:
+        """What the gate says where the pictures cannot be shown: a first champion needs none."""
+        _log.warning("gate_without_pictures", reason=str(error))
+        if champion is not None:
+            return Gate(False, str(error))
+        try:
+            return judge(self._plan.paths.export, None, None, self._plan.within_ms)
+        except InputError as worse:
+            return Gate(False, str(worse))
+
+
+def serve(plan: Plan) -> int:
+    """Go round until SIGTERM or SIGINT; the exit code.
+
+    Raises:
+        UsageError: there is no such folder of fresh pictures.
+    """
+    if not plan.fresh.is_dir():
+        raise UsageError(f"--continuous {plan.fresh}: there is no such folder; make it, with a folder a class in it")
+    stopped = threading.Event()
+    with _stopping(stopped):
+        return Rounds(plan, stopped).serve()
+
+
+@contextmanager
+def _stopping(stopped: threading.Event) -> Iterator[None]:
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def latest_run(paths: StatePaths) -> tuple[int, bool] | None:
+    """Number of the latest run, and whether it has finished; None where none was begun."""
+    try:
+        with JournalReader(paths.journal) as reader:
+            run = reader.latest_run()
+    except JournalMissingError:
+        return None
+    return None if run is None else (run.run_id, run.status == "finished")
+
+
+def fingerprint_of(folder: Path) -> str:
+    """A hash of the names, sizes and times of what lies in a folder: another where pictures came or went."""
+    rows = []
+    for directory, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            try:
+                found = os.stat(os.path.join(directory, name))
+            except OSError:
+                continue
+            rows.append((os.path.relpath(os.path.join(directory, name), folder), found.st_size, found.st_mtime_ns))
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]

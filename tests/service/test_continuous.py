@@ -1,0 +1,135 @@
+"""``riwoad --continuous``: real searches of the embedded supernet, digits as the fresh pictures, fog as their drift."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from riwoa.datasets.digits import load_digits_task
+from riwoa.hardware.build import build_table_in_child
+from riwoa.hardware.runtime import Runtime
+from riwoa.ipc.child import child_environment
+from riwoa.paths import StatePaths
+from riwoa.service.champions import Champions
+from riwoa.service.continuous import Plan, Rounds, latest_run
+from riwoa.supernet.geometry import Backbone
+from riwoa.validate.corruptions import corrupt, frost_procedural
+
+SETTINGS = (
+    "run.generations=1",
+    "run.polish_evaluations=1",
+    "run.finalists=0",
+    "oracle.workers=1",
+    "search.population=4",
+    "search.offspring=4",
+    "search.riwoa.first=4",
+    "cognition.provider=none",
+    "oracle.supernet.validation_views=1",
+    "oracle.supernet.recalibration_images=100",
+)
+
+
+def digits(root: Path, *, foggy: bool = False) -> Path:
+    task = load_digits_task()
+    canvases = task.canvas("test", 0).transpose(0, 2, 3, 1)
+    pictures = corrupt(canvases, "fog", 5, 0, frost_procedural()) if foggy else canvases
+    for number, (pixels, label) in enumerate(zip(pictures, task.labels("test").tolist(), strict=True)):
+        (root / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / str(label) / f"{number}.png")
+    return root
+
+
+def begin(state: Path, fresh: Path) -> subprocess.Popen[bytes]:
+    sets = [part for setting in SETTINGS for part in ("--set", setting)]
+    command = [sys.executable, "-m", "riwoa.service", "--state", str(state), *sets, "--continuous", str(fresh)]
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(command, env=child_environment(1), stdout=nowhere, stderr=nowhere)
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    end_s = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end_s
+        assert process.poll() is None
+        time.sleep(0.2)
+
+
+def record(state: Path) -> list[dict[str, Any]]:
+    """As it is on the disk, also while somebody writes."""
+    file = state / "champions/record.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def decided(state: Path) -> list[str]:
+    return [row["decision"] for row in record(state)]
+
+
+def test_it_finds_a_champion_and_when_that_falls_a_challenger_whatever_kills_it(tmp_path: Path) -> None:
+    state, fresh = tmp_path / "state", digits(tmp_path / "fresh")
+    state.mkdir()
+    table = state / "latency_lut.json"
+    asyncio.run(build_table_in_child(table, Backbone(0.25, 10), (24, 32, 40), Runtime(), repeats=10, sessions=0))
+    process = begin(state, fresh)
+    until(lambda: (state / "champions/watch.json").exists(), process)
+    assert decided(state) == ["searching", "promoted"]
+    assert latest_run(StatePaths(state)) == (1, True)
+    look = json.loads((state / "champions/watch.json").read_text())
+    gate = record(state)[1]["gate"]["challenger"]
+    assert look["now"]["pictures"] + gate["pictures"] == 400  # no picture is in both halves
+    assert min(look["now"]["pictures"], gate["pictures"]) > 150
+    assert (state / "champion/model.onnx").is_file()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    shutil.rmtree(fresh)
+    digits(fresh, foggy=True)
+    champion = (state / "champion").resolve()
+    process = begin(state, fresh)
+    until(lambda: latest_run(StatePaths(state)) == (2, False), process)
+    process.kill()
+    process.wait()
+    assert (state / "champion").resolve() == champion
+    process = begin(state, fresh)
+    until(lambda: len(decided(state)) == 4, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert decided(state)[:3] == ["searching", "promoted", "searching"]
+    assert "below" in record(state)[2]["why"]
+    look = json.loads((state / "champions/watch.json").read_text())
+    gate = record(state)[3]["gate"]
+    assert look["now"]["pictures"] + gate["challenger"]["pictures"] == 400
+    assert gate["challenger"]["pictures"] == gate["champion"]["pictures"]
+    assert (gate["difference"]["p"] < 0.05) or decided(state)[3] == "refused"
+    assert latest_run(StatePaths(state)) == (2, True)  # the killed search was gone on with, no third was begun
+    with Champions(StatePaths(state)) as champions:
+        assert champions.champion is not None
+        deployed = champions.files(champions.champion.champion)
+        again = Rounds(Plan(StatePaths(state), fresh, None, ["false"]), threading.Event()).due(champions)
+    assert again is None  # the same pictures call for one search
+    assert (state / "champion").resolve() == deployed.resolve()
+
+
+@pytest.mark.parametrize("arguments", [("--nightly", "21:00-07:00"), ("--new-run",)])
+def test_it_goes_round_by_itself(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "riwoa.service", "--state", str(tmp_path), "--continuous", str(tmp_path)]
+    done = subprocess.run([*command, *arguments], env=child_environment(1), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 64
+    assert "without --nightly and --new-run" in done.stderr
+
+
+def test_without_a_folder_of_pictures_it_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "riwoa.service", "--state", str(tmp_path), "--continuous", str(tmp_path / "no")]
+    done = subprocess.run(command, env=child_environment(1), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 64
+    assert "there is no such folder" in done.stderr
