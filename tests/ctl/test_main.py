@@ -104,6 +104,7 @@ _ALLOWED_OF_RIWOA = {
         "riwoa.service.progress",
         "riwoa.service.status_check",
         "riwoa.service.status_object",
+        "riwoa.service.target_text",
         "riwoa.service.timed_status",
     ),
 }
