@@ -7,6 +7,7 @@ columns.
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -246,7 +247,8 @@ def _writers_table(e: Experiment, result: Result) -> str:
             reached, theirs = (_reached(result, who, queries) for who in (name, control))
             ahead = student_interval(np.subtract(reached, theirs).tolist())
             half = ahead["high"] - ahead["mean"]
-            cells.append(f"{np.mean(reached):.2f}" if name == control else f"{ahead['mean']:+.2f} +-{half:.2f}")
+            sure = f" +-{half:.2f}" if math.isfinite(half) else ""  # one seed knows no interval
+            cells.append(f"{np.mean(reached):.2f}" if name == control else f"{ahead['mean']:+.2f}{sure}")
         joined, picked, trainings = (sum(s[which] for s in searches) for which in ("joined", "picked", "trainings"))
         took_s = float(np.mean([s["own_s"] for s in searches]))
         share, trained = (f"{picked}/{joined}" if joined else ""), (str(trainings) if trainings else "")
