@@ -144,13 +144,13 @@ ONE = '[[target]]\nname = "phone"\ntable = "latency.npz:phone_ms"\nlatency_ms = 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (ONE + ONE, "[[target]]: two devices have the same name, of phone, phone; rename one"),
+        (ONE + ONE, "[[target]]: two devices are called phone; rename one"),
         (ONE.replace("[[", "[").replace("]]", "]"), "each target is a table of its own: [[target]], in two brackets"),
         (ONE.replace("4.0", "1e-3"), "[[target]] phone: latency_ms = 0.001 is out of reach: the space attains 1.000"),
         (ONE.replace('table = "latency.npz:phone_ms"\n', ""), "name the table of each target"),
         (ONE.replace("phone_ms", "watch_ms"), "watch_ms"),
         (ONE.replace("latency.npz", "wide.npz"), "wide.npz"),
-        (ONE.replace("latency_ms", "at_most_ms"), "latency_ms of the table number 1: field required"),
+        (ONE.replace("latency_ms", "at_most_ms"), "objective.targets[1].latency_ms is missing"),
         (f'{ONE}[objective]\nkind = "front"\n', "[[target]]: a front is of one device"),
         (f'{ONE}[search]\nstrategy = "woa"\n', "search.strategy = woa, as it is set, looks for one network"),
         (f"{ONE}[objective]\ntargets = []\n", "target is short for objective.targets, and both are given"),

@@ -455,21 +455,35 @@ def _wrong_values(error: ValidationError, origin: Mapping[str, str], model: type
     """One line a wrong key, in the order of the file's tables."""
     known = {key for key, _ in leaves(model)}
     for key, alike in _by_key(error, model).items():  # a key that takes several kinds of values has an error of each
-        reason = " or ".join(dict.fromkeys(_inside(key, e) + _wanted(e["type"], e["msg"]) for e in alike))
         if key not in known:  # of several keys together
+            reason = _reason(alike)
             yield reason if key else f"configuration: {reason}"
             continue
-        given = alike[0]["input"]
-        where, shown = origin.get(key, "configuration"), _shown(given)
-        quoted = key in _text_keys(model) and isinstance(given, int | float)
-        hint = f'; write it in quotes: "{shown}"' if quoted else ""
-        yield f"{where}: {key} = {shown}, should be {reason}{hint}"
+        where = origin.get(key, "configuration")
+        for place, of_place in _by_place(key, alike).items():
+            given = of_place[0]["input"]
+            about_keys = {"missing": f"{place} is missing", "extra_forbidden": f"unknown key {place}"}
+            if said := about_keys.get(of_place[0]["type"]):
+                yield f"{where}: {said}"
+                continue
+            shown, quoted = _shown(given), place in _text_keys(model) and isinstance(given, int | float)
+            hint = f'; write it in quotes: "{shown}"' if quoted else ""
+            yield f"{where}: {place} = {shown}, should be {_reason(of_place)}{hint}"
 
 
-def _inside(key: str, found: ErrorDetails) -> str:
-    """Which key of which table is meant, of an array of tables; "" for any other value."""
-    row, *names = found["loc"][key.count(".") + 1 :] or ("",)
-    return f"{'.'.join(map(str, names))} of the table number {row + 1}: " if names and isinstance(row, int) else ""
+def _by_place(key: str, found: Sequence[ErrorDetails]) -> dict[str, list[ErrorDetails]]:
+    """By the key, or for an array of tables by the key of one of them: ``objective.targets[2].latency_ms``."""
+    by_place: dict[str, list[ErrorDetails]] = {}
+    for error in found:
+        row, *names = error["loc"][key.count(".") + 1 :] or ("",)
+        inside = names and isinstance(row, int)
+        place = f"{key}[{int(row) + 1}].{'.'.join(map(str, names))}" if inside else key
+        by_place.setdefault(place, []).append(error)
+    return by_place
+
+
+def _reason(found: Sequence[ErrorDetails]) -> str:
+    return " or ".join(dict.fromkeys(_wanted(e["type"], e["msg"]) for e in found))
 
 
 def _shown(value: Any) -> str:

@@ -217,13 +217,10 @@ class ObjectiveSection(Section):
             raise ValueError("objective.maximize and objective.minimize are both given; leave one out")
         if self.kind == "front" and self.latency_ms == "none":
             raise ValueError('objective.latency_ms: a front has an end; "auto" is the whole range')
-        names = [device.name for device in self.devices]
-        if len(set(names)) != len(names):
-            raise ValueError(f"objective.devices: two have the same name, of {', '.join(names)}")
-        targets = [target.name for target in self.targets]
-        if len({*names, *targets}) != len(names) + len(targets):
-            names += targets
-            raise ValueError(f"[[target]]: two devices have the same name, of {', '.join(names)}; rename one")
+        names = [*(device.name for device in self.devices), *(target.name for target in self.targets)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            where = "[[target]]" if self.targets else "objective.devices"
+            raise ValueError(f"{where}: two devices are called {', '.join(twice)}; rename one")
         if self.targets and self.kind == "front":
             raise ValueError('[[target]]: a front is of one device; leave them out, or set objective.kind = "best"')
         return self
