@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from riwoa.ctl.status import collect
 from riwoa.datasets.digits import load_digits_task
 from riwoa.hardware.build import build_table_in_child
 from riwoa.hardware.runtime import Runtime
@@ -88,6 +89,11 @@ def test_it_finds_a_champion_and_when_that_falls_a_challenger_whatever_kills_it(
     look = json.loads((state / "champions/watch.json").read_text())
     gate = record(state)[1]["gate"]["challenger"]
     assert look["now"]["pictures"] + gate["pictures"] == 400  # no picture is in both halves
+    shown = collect(StatePaths(state))["champion"]
+    assert shown is not None
+    assert shown["watched"] is not None
+    assert shown["name"] == record(state)[1]["champion"]
+    assert (shown["watched"]["accuracy"], shown["watched"]["verdict"]) == (look["now"]["value"], "holds")
     assert min(look["now"]["pictures"], gate["pictures"]) > 150
     assert (state / "champion/model.onnx").is_file()
     process.send_signal(signal.SIGTERM)

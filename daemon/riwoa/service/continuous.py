@@ -25,6 +25,7 @@ from riwoa.errors import InputError, UsageError
 from riwoa.files.ownership import json_object
 from riwoa.log import get_logger
 from riwoa.paths import StatePaths
+from riwoa.service.champion_status import LAST_LOOK
 from riwoa.service.champions import REFUSED, SEARCHING, Champions, Decision
 from riwoa.service.promotion import FALLEN, Gate, Half, Watch, judge, watch
 from riwoa_storage.durable import replace_durably
@@ -35,7 +36,6 @@ _log = get_logger("service")
 _LOOK_EVERY_S = 60.0
 _ASK_EVERY_S = 0.2
 _REFUSED = 1
-LAST_LOOK = "watch.json"  # beside the record: what was seen of the champion last
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Rounds:
     def __init__(self, plan: Plan, stopped: threading.Event) -> None:
         self._plan = plan
         self._stopped = stopped
-        self._seen = ""  # fingerprint of the pictures at the last look
+        self._seen = ("", "")  # champion, and fingerprint of the pictures, at the last look
 
     def serve(self) -> int:
         """Go round; the exit code.
@@ -98,9 +98,9 @@ class Rounds:
         if champions.champion is None:
             return champions.begin_search("there is no champion", self._facts(""))
         fingerprint = fingerprint_of(self._plan.fresh)
-        if fingerprint == self._seen:
+        seen_before, self._seen = self._seen, (champions.champion.champion, fingerprint)
+        if seen_before == self._seen:
             return None
-        self._seen = fingerprint
         try:
             seen = watch(
                 champions.files(champions.champion.champion), champions.champion.gate, self._plan.fresh, Half.WATCHED
@@ -108,7 +108,7 @@ class Rounds:
         except InputError as error:
             _log.warning("champion_not_watched", reason=str(error))
             return None
-        self._tell(champions, seen)
+        self._tell(champions, champions.champion.champion, seen)
         asked = [d for d in champions.decisions if d.decision == SEARCHING and d.gate.get("fresh") == fingerprint]
         if seen.verdict != FALLEN or seen.acts_below is None or asked:
             return None
@@ -122,8 +122,8 @@ class Rounds:
         after = 0 if latest is None else latest[0] if latest[1] else latest[0] - 1
         return {"after_run": after, "fresh": fingerprint}
 
-    def _tell(self, champions: Champions, seen: Watch) -> None:
-        told = {"folder": str(self._plan.fresh), "unix_s": time.time(), **seen.to_json()}
+    def _tell(self, champions: Champions, name: str, seen: Watch) -> None:
+        told = {"champion": name, "folder": str(self._plan.fresh), "unix_s": time.time(), **seen.to_json()}
         replace_durably(champions.folder / LAST_LOOK, json.dumps(told).encode())
         _log.info("champion_watched", verdict=seen.verdict, accuracy=seen.now.value, pictures=seen.now.pictures)
 
