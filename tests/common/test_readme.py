@@ -30,7 +30,7 @@ def test_the_readme_can_be_read_in_ten_minutes() -> None:
 
 
 def test_the_readme_names_every_verb() -> None:
-    commands = README.split("## What one sees")[1].split("## What it promises")[0]
+    commands = README.split("## What you see")[1].split("## What it promises")[0]
     assert [verb for verb in VERBS if not re.search(rf"\b{verb}\b", commands)] == []
 
 
