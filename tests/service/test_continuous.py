@@ -31,6 +31,7 @@ from riwoa.service.champions import Champions
 from riwoa.service.continuous import Plan, Rounds, latest_run
 from riwoa.supernet.geometry import Backbone
 from riwoa.validate.corruptions import corrupt, frost_procedural
+from riwoa_storage.reader import JournalReader
 
 SETTINGS = (
     "run.generations=1",
@@ -153,15 +154,16 @@ def test_a_drifted_table_is_measured_anew_and_a_search_begins(tmp_path: Path, mo
     paths = StatePaths(state)
     runtime = Runtime(networks=10)
     build = asyncio.run(
-        build_table_in_child(paths.latency_table, Backbone(0.25, 10), (24,), runtime, repeats=10, sessions=0)
+        build_table_in_child(paths.latency_table, Backbone(0.25, 10), (24, 32, 40), runtime, repeats=10, sessions=0)
     )
     halved = [replace(network, ms=network.ms / 2) for network in build.known]
     old = replace(build, known=tuple(halved))
     old.save(paths.latency_table)
-    options = "--resolutions 24 --width 0.25 --networks 10 --repeats 10 --sessions 0"
+    options = "--networks 10 --repeats 10 --sessions 0"
     measure = [sys.executable, "-m", "riwoa.ctl", "lut", "build", "--state", str(state), *options.split()]
-    searched = tmp_path / "searched"
-    plan = Plan(paths, tmp_path, None, ["touch", str(searched)], measure, 0.0)
+    sets = [part for setting in SETTINGS for part in ("--set", setting)]
+    search = [sys.executable, "-m", "riwoa.service.main", "--foreground", "--state", str(state), *sets]
+    plan = Plan(paths, tmp_path, None, search, measure, 0.0)
     load = 0.9 * (os.cpu_count() or 1)
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
     rounds = Rounds(plan, threading.Event())
@@ -180,9 +182,12 @@ def test_a_drifted_table_is_measured_anew_and_a_search_begins(tmp_path: Path, mo
     with Champions(paths) as champions:
         assert again.due(champions) == due
     assert again._search(due) == 0
-    assert searched.exists()
+    assert latest_run(paths) == (1, True)
     new = LatencyTable.load(paths.latency_table)
     assert LatencyTable.load(paths.latency_table.with_suffix(".previous.json")).sha256 == old.sha256
     assert new.known[0].ms > 1.3 * old.known[0].ms
-    assert again._search(due) == 0
-    assert LatencyTable.load(paths.latency_table) == new  # measured once
+    with JournalReader(paths.journal) as reader:
+        run = reader.latest_run()
+    assert run is not None
+    assert run.provenance["latency_table_sha256"] == new.sha256
+    assert not again._needs_table(due)
