@@ -27,8 +27,8 @@ there are too few pictures to tell."""
 _PROMOTE = """Has an export take the champion's place: the link `champion` in the state directory then leads to a copy
 of its files. It must read labelled pictures that trained neither (FOLDER/CLASS/*) clearly better than the champion, and
 take no longer, or no longer than --within; both are timed in turns. Where the champion misses --within, it must not be
-clearly worse. The first champion needs no pictures, but with them
-it is known later whether it has fallen. Exits 0 where it was promoted, 1 where it was refused; why is written down."""
+clearly worse. The first champion needs no pictures, but with them it is known later whether it has fallen. Exits 0
+where it was promoted, 1 where it was refused; why is written down."""
 _ROLLBACK = """Returns to the champion before; asked again, to the one before that. The files of all are kept."""
 _FRESH = "labelled pictures that trained no network: a folder a class"
 
