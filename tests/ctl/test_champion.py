@@ -138,17 +138,42 @@ def test_the_better_but_slower_is_refused_and_why_is_kept(
 def test_what_may_be_chance_is_refused_and_told_how_many_pictures_would_tell(
     state: Path, exports: dict[str, Path], digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = tmp_path / "few"
-    for label in range(10):
-        (few / str(label)).mkdir(parents=True)
-        for file in sorted((digits / str(label)).iterdir())[:4]:
-            shutil.copy(file, few / str(label))
+    few = some_of(digits, tmp_path / "few")
     promote = ("promote", "--state", state, "--fresh", few, "--within", "50ms", "--export")
     refused = told(capsys, 1, *promote, exports["large"])
     assert refused["gate"]["difference"]["p"] >= 0.05
     assert "may be chance" in refused["why"]
     same = told(capsys, 1, *promote, exports["small"])
     assert same["gate"]["difference"] == {"value": 0.0, "error": 0.0, "p": 1.0}
+
+
+def some_of(digits: Path, few: Path) -> Path:
+    """Four of each class."""
+    for label in range(10):
+        (few / str(label)).mkdir(parents=True)
+        for file in sorted((digits / str(label)).iterdir())[:4]:
+            shutil.copy(file, few / str(label))
+    return few
+
+
+def test_where_the_champion_became_too_slow_a_faster_one_need_not_be_better_but_not_clearly_worse(
+    tmp_path: Path, exports: dict[str, Path], digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    told(capsys, 0, "promote", "--state", state, "--export", exports["large"])
+    promote = ("promote", "--state", state, "--export", exports["small"], "--fresh")
+    few = some_of(digits, tmp_path / "few")
+    gate = told(capsys, 1, *promote, few)["gate"]  # the champion's own time is the limit
+    assert gate["difference"]["p"] >= 0.05
+    fast_ms, slow_ms = gate["latency"]["ms"], gate["limit_ms"]
+    assert fast_ms < 0.7 * slow_ms
+    within = ("--within", f"{(fast_ms * slow_ms) ** 0.5:.4f}ms")
+    worse = told(capsys, 1, *promote, digits, *within)
+    assert worse["decision"] == "refused"
+    assert worse["gate"]["difference"]["value"] < 0
+    done = told(capsys, 0, *promote, few, *within)
+    assert done["decision"] == "promoted"
+    assert done["why"].startswith("the champion takes 0.")
 
 
 def test_the_worse_is_refused_however_sure_that_is(

@@ -100,6 +100,7 @@ _ALLOWED_OF_RIWOA = {
     *("riwoa.operators",),  # a table of names, for the last improvement
     *(
         "riwoa.service",
+        "riwoa.service.champion_status",
         "riwoa.service.limit_text",
         "riwoa.service.progress",
         "riwoa.service.status_check",

@@ -471,3 +471,39 @@ def test_a_cluster_that_is_lost_is_among_what_is_wrong() -> None:
     status: StatusObject = {**status_object(cluster=lost), "alive": True}
     assert "the cluster is lost, for now: no Ray cluster answers at auto" in " ".join(render(status).split())
     assert "lost: no Ray cluster answers at auto" in " ".join(detailed(status).split())
+
+
+def test_the_champion_is_shown_and_how_it_did_on_fresh_pictures(tmp_path: Path) -> None:
+    paths, folder = StatePaths(tmp_path), tmp_path / "champions"
+    assert collect(paths)["champion"] is None
+    folder.mkdir()
+    decisions = [("promoted", "aa"), ("promoted", "bb"), ("rolled back", "aa"), ("refused", "cc"), ("searching", "aa")]
+    rows = [
+        {"decision": decision, "champion": name, "why": f"why {i}", "unix_s": 1e9 + i}
+        for i, (decision, name) in enumerate(decisions)
+    ]
+    record = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "record.jsonl").write_text(record + '{"decision": "promoted", "cham')  # torn by a kill
+    status = collect(paths)
+    assert status["champion"] == {"name": "aa", "since_unix_s": 1e9, "why": "why 0", "watched": None}
+    assert "watched" not in render(status)
+    now = {"value": 0.91, "error": 0.012, "pictures": 1200, "views": 1}
+    look = {"folder": "today", "unix_s": 1e9 + 9, "verdict": "holds", "now": now, "acts_below": 0.88}
+    (folder / "watch.json").write_text(json.dumps({"champion": "bb", **look}))  # of the one before
+    assert collect(paths) == status
+    (folder / "watch.json").write_text(json.dumps({"champion": "aa", **look}))
+    status = collect(paths)
+    text = render(status)
+    assert "champion     aa, since 2001-09-" in text
+    assert ": holds, 91.00 % ± 1.20 on 1,200 pictures; it searches again below 88.00 %" in text
+    assert (status["state"], exit_code(status["state"])) == ("none", 3)
+
+
+@pytest.mark.parametrize("content", ODD_BYTES.values(), ids=ODD_BYTES)
+def test_a_record_of_champions_that_is_none_is_no_champion(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "champions").mkdir()
+    (tmp_path / "champions/record.jsonl").write_bytes(content)
+    assert collect(StatePaths(tmp_path))["champion"] is None
+    (tmp_path / "champions/record.jsonl").write_text('{"decision": "promoted", "champion": "a", "unix_s": 1e15}\n')
+    (tmp_path / "champions/watch.json").write_bytes(content)
+    assert "champion     a, since " in render(collect(StatePaths(tmp_path)))

@@ -14,7 +14,8 @@ import pytest
 
 from riwoa.errors import InputError, StateDirectoryError, StateLockedError
 from riwoa.paths import StatePaths
-from riwoa.service.champions import PROMOTED, REFUSED, ROLLED_BACK, Champions, export_name
+from riwoa.service.champion_status import PROMOTED, ROLLED_BACK
+from riwoa.service.champions import REFUSED, Champions, export_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMOTE = """\

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,14 +12,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 from PIL import Image
 
+from riwoa.ctl.status import collect
 from riwoa.datasets.digits import load_digits_task
 from riwoa.hardware.build import build_table_in_child
+from riwoa.hardware.lut import LatencyTable
 from riwoa.hardware.runtime import Runtime
 from riwoa.ipc.child import child_environment
 from riwoa.paths import StatePaths
@@ -26,6 +31,7 @@ from riwoa.service.champions import Champions
 from riwoa.service.continuous import Plan, Rounds, latest_run
 from riwoa.supernet.geometry import Backbone
 from riwoa.validate.corruptions import corrupt, frost_procedural
+from riwoa_storage.reader import JournalReader
 
 SETTINGS = (
     "run.generations=1",
@@ -88,6 +94,11 @@ def test_it_finds_a_champion_and_when_that_falls_a_challenger_whatever_kills_it(
     look = json.loads((state / "champions/watch.json").read_text())
     gate = record(state)[1]["gate"]["challenger"]
     assert look["now"]["pictures"] + gate["pictures"] == 400  # no picture is in both halves
+    shown = collect(StatePaths(state))["champion"]
+    assert shown is not None
+    assert shown["watched"] is not None
+    assert shown["name"] == record(state)[1]["champion"]
+    assert (shown["watched"]["accuracy"], shown["watched"]["verdict"]) == (look["now"]["value"], "holds")
     assert min(look["now"]["pictures"], gate["pictures"]) > 150
     assert (state / "champion/model.onnx").is_file()
     process.send_signal(signal.SIGTERM)
@@ -115,7 +126,9 @@ def test_it_finds_a_champion_and_when_that_falls_a_challenger_whatever_kills_it(
     with Champions(StatePaths(state)) as champions:
         assert champions.champion is not None
         deployed = champions.files(champions.champion.champion)
-        again = Rounds(Plan(StatePaths(state), fresh, None, ["false"]), threading.Event()).due(champions)
+        again = Rounds(Plan(StatePaths(state), fresh, None, ["false"], ["false"], None), threading.Event()).due(
+            champions
+        )
     assert again is None  # the same pictures call for one search
     assert (state / "champion").resolve() == deployed.resolve()
 
@@ -133,3 +146,48 @@ def test_without_a_folder_of_pictures_it_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, env=child_environment(1), capture_output=True, text=True, timeout=60)
     assert done.returncode == 64
     assert "there is no such folder" in done.stderr
+
+
+def test_a_drifted_table_is_measured_anew_and_a_search_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    paths = StatePaths(state)
+    runtime = Runtime(networks=10)
+    build = asyncio.run(
+        build_table_in_child(paths.latency_table, Backbone(0.25, 10), (24, 32, 40), runtime, repeats=10, sessions=0)
+    )
+    halved = [replace(network, ms=network.ms / 2) for network in build.known]
+    old = replace(build, known=tuple(halved))
+    old.save(paths.latency_table)
+    options = "--networks 10 --repeats 10 --sessions 0"
+    measure = [sys.executable, "-m", "riwoa.ctl", "lut", "build", "--state", str(state), *options.split()]
+    sets = [part for setting in SETTINGS for part in ("--set", setting)]
+    search = [sys.executable, "-m", "riwoa.service.main", "--foreground", "--state", str(state), *sets]
+    plan = Plan(paths, tmp_path, None, search, measure, 0.0)
+    load = 0.9 * (os.cpu_count() or 1)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    rounds = Rounds(plan, threading.Event())
+    with structlog.testing.capture_logs() as said:
+        assert rounds.due_to_drift() is None
+        assert rounds.due_to_drift() is None
+    assert [line["reason"] for line in said] == ["the machine is busy: 0.90 runnable threads a core"]
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert Rounds(replace(plan, drift_every_s=3600.0), threading.Event()).due_to_drift() is None  # not yet
+    due = rounds.due_to_drift()
+    assert due is not None
+    assert due.why.startswith("the latency table has drifted: every latency and the target: networks take ")
+    assert record(state)[-1]["gate"]["drift"]["table_sha256"] == old.sha256
+    paths.latency_table.rename(paths.latency_table.with_suffix(".previous.json"))  # killed while it measured
+    again = Rounds(plan, threading.Event())
+    with Champions(paths) as champions:
+        assert again.due(champions) == due
+    assert again._search(due) == 0
+    assert latest_run(paths) == (1, True)
+    new = LatencyTable.load(paths.latency_table)
+    assert LatencyTable.load(paths.latency_table.with_suffix(".previous.json")).sha256 == old.sha256
+    assert new.known[0].ms > 1.3 * old.known[0].ms
+    with JournalReader(paths.journal) as reader:
+        run = reader.latest_run()
+    assert run is not None
+    assert run.provenance["latency_table_sha256"] == new.sha256
+    assert not again._needs_table(due)

@@ -38,7 +38,7 @@ def test_a_daemon_writes_known_keys_alone_and_reads_back_what_it_wrote(tmp_path:
     board.sources.screening = lambda: None
     board.sources.experience = lambda: None
     status = board.look()
-    assert {*status} == {*StatusObject.__annotations__} - {"source", "alive"}  # which riwoactl adds
+    assert {*status} == {*StatusObject.__annotations__} - {"source", "alive", "champion"}  # which riwoactl adds
     board.write()
     written = json.loads((tmp_path / "status.json").read_text())
     checked = checked_status(written)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,12 @@ from riwoa.console.bar import bar
 from riwoa.ctl import Options
 from riwoa.ctl.command import Parser, columns, emit, milliseconds
 from riwoa.errors import InputError
-from riwoa.files.ownership import json_object
 from riwoa.paths import client_state
 from riwoa.search.paired import Accuracy
-from riwoa.service.champions import PROMOTED, Champions, Decision, export_name
-from riwoa.service.continuous import LAST_LOOK
+from riwoa.service.champion_status import PROMOTED, champion_status, day_words, last_look, look_words
+from riwoa.service.champions import Champions, Decision, export_name
 from riwoa.service.promotion import FALLEN, LEAST_PICTURES, TOO_FEW, Gate, Watch, judge, watch
+from riwoa.service.status_object import ChampionStatus
 from riwoa.text import printable
 
 _REFUSED = _FALLEN = 1
@@ -28,8 +26,9 @@ promoted, and below which accuracy it would be time to search again. Exits 1 whe
 there are too few pictures to tell."""
 _PROMOTE = """Has an export take the champion's place: the link `champion` in the state directory then leads to a copy
 of its files. It must read labelled pictures that trained neither (FOLDER/CLASS/*) clearly better than the champion, and
-take no longer, or no longer than --within; both are timed in turns. The first champion needs no pictures, but with them
-it is known later whether it has fallen. Exits 0 where it was promoted, 1 where it was refused; why is written down."""
+take no longer, or no longer than --within; both are timed in turns. Where the champion misses --within, it must not be
+clearly worse. The first champion needs no pictures, but with them it is known later whether it has fallen. Exits 0
+where it was promoted, 1 where it was refused; why is written down."""
 _ROLLBACK = """Returns to the champion before; asked again, to the one before that. The files of all are kept."""
 _FRESH = "labelled pictures that trained no network: a folder a class"
 
@@ -109,23 +108,23 @@ def _champion(verb: str, arguments: list[str], options: Options) -> int:
         seen = None
         if given.fresh is not None:
             seen = watch(champions.files(champion.champion), champion.gate, given.fresh)
-        last_look = json_object(champions.folder / LAST_LOOK) or None
+        look, now = last_look(champions.folder, champion.champion), champion_status(paths)
     data: dict[str, Any] = {
         **champion.to_json(),
-        "last_look": last_look,
+        "last_look": look,
         "watch": None if seen is None else seen.to_json(),
         "decisions": [decision.to_json() for decision in decisions],
     }
-    emit(options, data, _champion_words(champion, decisions, seen, last_look))
+    emit(options, data, _champion_words(champion, decisions, seen, now))
     return _FALLEN if seen is not None and seen.verdict == FALLEN else 0
 
 
 def _champion_words(
-    champion: Decision, decisions: tuple[Decision, ...], seen: Watch | None, last_look: Mapping[str, Any] | None
+    champion: Decision, decisions: tuple[Decision, ...], seen: Watch | None, status: ChampionStatus | None
 ) -> str:
-    rows = [["champion", f"{champion.champion}, since {_time_words(champion.unix_s)}: {champion.why}"]]
-    if last_look is not None:
-        rows.append(["watched", _look_words(last_look)])
+    rows = [["champion", f"{champion.champion}, since {day_words(champion.unix_s)}: {champion.why}"]]
+    if status is not None and (look := status.get("watched")):
+        rows.append(["watched", look_words(look)])
     if seen is not None:
         rows.append(["now", f"{_accuracy_words(seen.now)}: {_verdict_words(seen)}"])
         if seen.then is not None and seen.acts_below is not None:
@@ -135,20 +134,9 @@ def _champion_words(
             rows.append(["new class", said])
         rows += [["pictures", printable(remark, _MOST_CHARACTERS)] for remark in seen.remarks]
     for decision in reversed(decisions[-_SHOWN:]):
-        said = f"{_time_words(decision.unix_s)}  {decision.champion}: {printable(decision.why, _MOST_CHARACTERS)}"
+        said = f"{day_words(decision.unix_s)}  {decision.champion}: {printable(decision.why, _MOST_CHARACTERS)}"
         rows.append([decision.decision, said])
     return columns(rows)
-
-
-def _look_words(look: Mapping[str, Any]) -> str:
-    """What ``riwoad --continuous`` saw last."""
-    try:
-        now, below = look["now"], look["acts_below"]
-        words = f"{printable(look['folder'])}, at {_time_words(look['unix_s'])}: {look['verdict']}, "
-        words += f"{100 * now['value']:.2f} % ± {100 * now['error']:.2f} on {now['pictures']:,} pictures"
-        return words if below is None else f"{words}; it searches again below {100 * below:.2f} %"
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return "the last look cannot be read"
 
 
 def _verdict_words(seen: Watch) -> str:
@@ -163,7 +151,3 @@ def _verdict_words(seen: Watch) -> str:
 
 def _accuracy_words(accuracy: Accuracy) -> str:
     return f"{100 * accuracy.value:.2f} % ± {100 * accuracy.error:.2f} on {accuracy.pictures:,} pictures"
-
-
-def _time_words(unix_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix_s))

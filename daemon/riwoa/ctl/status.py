@@ -16,6 +16,7 @@ from riwoa.errors import ControlError, DaemonUnavailableError
 from riwoa.files.lock import holder
 from riwoa.files.ownership import json_object
 from riwoa.paths import StatePaths, client_state
+from riwoa.service.champion_status import champion_status
 from riwoa.service.status_check import checked_status
 from riwoa.service.target_text import targets_view
 from riwoa.service.timed_status import timed_status
@@ -41,7 +42,8 @@ _ENDED = ("finished", "stopped", "unhealthy")  # what a daemon may leave behind 
 KILLED = "killed"  # it left another state behind
 _DESCRIPTION = """Show what the daemon does: over its socket where it runs, else from status.json or the journal.
 Exits 0 running or finished, 3 stopped, killed or no run here, 4 unhealthy. The JSON object holds what the daemon wrote,
-and "source": "daemon", "file", "journal" or "none", and "alive": whether a daemon holds the state directory."""
+and "source": "daemon", "file", "journal" or "none", "alive": whether a daemon holds the state directory, and
+"champion": the export that is deployed, or null."""
 
 
 def run(verb: str, arguments: list[str], options: Options) -> int:
@@ -84,12 +86,16 @@ def exit_code(state: str) -> int:
 
 
 def collect(paths: StatePaths) -> StatusObject:
-    """The status object as it is at this moment, with ``source`` and ``alive`` added.
+    """The status object as it is at this moment, with ``source``, ``alive`` and ``champion`` added.
 
     Raises:
         ControlError: this user may not ask the daemon.
         StorageError: only the journal is left, and it cannot be read.
     """
+    return {**_collect(paths), "champion": champion_status(paths)}
+
+
+def _collect(paths: StatePaths) -> StatusObject:
     silent = False
     try:
         return {**ask_status(paths, ANSWER_TIMEOUT_S), "source": "daemon", "alive": True}

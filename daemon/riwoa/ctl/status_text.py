@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from riwoa.hardware.interval import advice, plus_minus
+from riwoa.service.champion_status import champion_words, look_words
 from riwoa.service.limit_text import further, hypervolume_words, limit_line, value_words
 from riwoa.service.progress import improvement_words, steps, time_left_words
 from riwoa.service.target_text import target_lines
@@ -47,7 +48,14 @@ def render(status: StatusObject, more: Sequence[tuple[str, str]] = (), *, column
         columns: of the terminal, into which long rows are broken; None leaves each row a line.
     """
     rows = [("state", _state(status)), *_now(status), *_best(status), *_latency(status), *_targets(status)]
-    rows += [*_progress(status), *_improvement(status), *_served(status), *_wrong(status), *_next(status)]
+    rows += [
+        *_progress(status),
+        *_improvement(status),
+        *_served(status),
+        *_champion(status),
+        *_wrong(status),
+        *_next(status),
+    ]
     rows += [*more, ("files", str(status.get("state_directory")))]
     lines = [f"{name:<{_NAME_COLUMNS}}{printable(value, _MOST_CHARACTERS)}" for name, value in rows]
     return "\n".join(
@@ -252,6 +260,18 @@ def _served(status: StatusObject) -> Rows:
 def cost_words(cost: float) -> str:
     """A cost by the prices that are configured, which name no currency."""
     return f"cost {cost:,.2f}" if cost >= 1 else f"cost {cost:.2g}"
+
+
+# -- what is deployed ------------------------------------------------------------------------------------------------
+
+
+def _champion(status: StatusObject) -> Rows:
+    """What is deployed, and how it did on fresh pictures when ``riwoad --continuous`` looked last."""
+    champion = status.get("champion")
+    if not champion:
+        return []
+    look = champion.get("watched")
+    return [("champion", champion_words(champion)), *([("watched", look_words(look))] if look else [])]
 
 
 # -- what is wrong, and what to do -------------------------------------------------------------------------------------

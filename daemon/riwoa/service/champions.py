@@ -28,10 +28,11 @@ from riwoa.files.lock import Lock, lock_of
 from riwoa.files.ownership import irregular, json_object, unwritable
 from riwoa.files.results import ResultFile
 from riwoa.paths import StatePaths
+from riwoa.service.champion_status import FOLDER, PROMOTED, RECORD, ROLLED_BACK, reigns
 from riwoa_storage.durable import flush
 from riwoa_storage.failpoint import failpoint
 
-PROMOTED, REFUSED, ROLLED_BACK, SEARCHING = "promoted", "refused", "rolled back", "searching"
+REFUSED, SEARCHING = "refused", "searching"
 _START = b'{"decision"'
 _NAME_CHARACTERS = 12
 _PART = ".part"
@@ -91,7 +92,7 @@ class Champions:
 
     def __init__(self, paths: StatePaths) -> None:
         self.link = paths.state / "champion"
-        self.folder = paths.state / "champions"
+        self.folder = paths.state / FOLDER
         self._lock: Lock | None = None
         self._decisions: list[Decision] = []
 
@@ -122,7 +123,7 @@ class Champions:
     @property
     def reigns(self) -> tuple[Decision, ...]:
         """The promotions in force: the last is the champion's, those before it are what a rollback returns to."""
-        return tuple(_reigns(self._decisions))
+        return tuple(reigns(self._decisions, lambda decision: decision.decision))
 
     @property
     def champion(self) -> Decision | None:
@@ -215,7 +216,7 @@ class Champions:
         return decision
 
     def _record(self) -> ResultFile:
-        return ResultFile(self.folder / "record.jsonl", "a record of champions", _START)
+        return ResultFile(self.folder / RECORD, "a record of champions", _START)
 
     def _follow(self) -> None:
         """Have the link lead to the champion."""
@@ -268,14 +269,4 @@ def _decisions(rows: Iterable[Mapping[str, Any]]) -> list[Decision]:
             found.append(Decision.from_json(row))
         except (KeyError, TypeError, ValueError):
             continue
-    return found
-
-
-def _reigns(decisions: Iterable[Decision]) -> list[Decision]:
-    found: list[Decision] = []
-    for decision in decisions:
-        if decision.decision == PROMOTED:
-            found.append(decision)
-        elif decision.decision == ROLLED_BACK and len(found) > 1:
-            found.pop()
     return found

@@ -3,12 +3,16 @@
 A process without a state of its own around the daemon: what it does next follows from the record of champions and from
 the journal. Killed anywhere and started again, it goes on with the search that it began, or judges what that left.
 
+Once in a while, on a quiet machine, the latency table is checked as a run does; one that has drifted is measured
+anew, and a search with the new one begins: what was best under the old one need not be.
+
 Of the fresh pictures one half, by the hash of each picture's bytes, says whether the champion has fallen; the other is
 kept for the gate, so that what called for a search does not judge its outcome. On the same pictures it searches once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -21,10 +25,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from riwoa.errors import InputError, UsageError
+from riwoa.errors import InputError, RiwoaError, TableError, UsageError
+from riwoa.files.lock import holder
 from riwoa.files.ownership import json_object
+from riwoa.hardware.drift import check_drift_in_child
+from riwoa.hardware.lut import LatencyTable
 from riwoa.log import get_logger
 from riwoa.paths import StatePaths
+from riwoa.service.champion_status import LAST_LOOK
 from riwoa.service.champions import REFUSED, SEARCHING, Champions, Decision
 from riwoa.service.promotion import FALLEN, Gate, Half, Watch, judge, watch
 from riwoa_storage.durable import replace_durably
@@ -35,7 +43,7 @@ _log = get_logger("service")
 _LOOK_EVERY_S = 60.0
 _ASK_EVERY_S = 0.2
 _REFUSED = 1
-LAST_LOOK = "watch.json"  # beside the record: what was seen of the champion last
+_QUIET_LOAD_PER_CORE = 0.5  # runnable threads over a minute: above, times are of the neighbours, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +55,16 @@ class Plan:
         fresh: labelled pictures, a folder a class, that are in no training data.
         within_ms: milliseconds that a champion may take; None: as many as the one before.
         search: the command line of one search; ``--new-run`` is added for another.
+        build: the command line that sets the latency table aside and measures another; ``--runtime`` is added.
+        drift_every_s: between two checks of the table; None: it is not checked.
     """
 
     paths: StatePaths
     fresh: Path
     within_ms: float | None
     search: Sequence[str]
+    build: Sequence[str]
+    drift_every_s: float | None
 
 
 class Rounds:
@@ -61,7 +73,9 @@ class Rounds:
     def __init__(self, plan: Plan, stopped: threading.Event) -> None:
         self._plan = plan
         self._stopped = stopped
-        self._seen = ""  # fingerprint of the pictures at the last look
+        self._seen = ("", "")  # champion, and fingerprint of the pictures, at the last look
+        self._checked_s = time.monotonic()  # the latency table, or the start
+        self._is_busy = False  # and has said so
 
     def serve(self) -> int:
         """Go round; the exit code.
@@ -74,6 +88,8 @@ class Rounds:
         while not self._stopped.is_set():
             with Champions(self._plan.paths) as champions:
                 due = self.due(champions)
+            if not due:
+                due = self.due_to_drift()
             if not due:
                 self._stopped.wait(_LOOK_EVERY_S)
                 continue
@@ -98,9 +114,9 @@ class Rounds:
         if champions.champion is None:
             return champions.begin_search("there is no champion", self._facts(""))
         fingerprint = fingerprint_of(self._plan.fresh)
-        if fingerprint == self._seen:
+        seen_before, self._seen = self._seen, (champions.champion.champion, fingerprint)
+        if seen_before == self._seen:
             return None
-        self._seen = fingerprint
         try:
             seen = watch(
                 champions.files(champions.champion.champion), champions.champion.gate, self._plan.fresh, Half.WATCHED
@@ -108,7 +124,7 @@ class Rounds:
         except InputError as error:
             _log.warning("champion_not_watched", reason=str(error))
             return None
-        self._tell(champions, seen)
+        self._tell(champions, champions.champion.champion, seen)
         asked = [d for d in champions.decisions if d.decision == SEARCHING and d.gate.get("fresh") == fingerprint]
         if seen.verdict != FALLEN or seen.acts_below is None or asked:
             return None
@@ -117,13 +133,59 @@ class Rounds:
         )
         return champions.begin_search(why, self._facts(fingerprint))
 
+    def due_to_drift(self) -> Decision | None:
+        """The search that a drifted latency table calls for; None where it holds, or where nobody can tell now.
+
+        Raises:
+            StateDirectoryError, FullDiskError: the store cannot be written.
+        """
+        paths, every_s = self._plan.paths, self._plan.drift_every_s
+        if every_s is None or time.monotonic() - self._checked_s < every_s or self._is_in_use():
+            return None
+        self._checked_s = time.monotonic()
+        try:
+            runtime = LatencyTable.load(paths.latency_table).settings.runtime
+            drift = asyncio.run(check_drift_in_child(paths.latency_table))
+        except (RiwoaError, OSError) as error:
+            _log.warning("drift_not_checked", reason=str(error))
+            return None
+        _log.info(
+            "latency_drift", verdict=drift.verdict, networks=round(drift.networks, 3), affects=list(drift.affects)
+        )
+        if drift.verdict != "drifted":
+            return None
+        facts = {**self._facts(""), "drift": drift.to_json(), "runtime": runtime}
+        with Champions(paths) as champions:
+            return champions.begin_search(f"the latency table has drifted: {'; '.join(drift.affects)}", facts)
+
+    def _is_in_use(self) -> bool:
+        """Whether others use the machine, so that times tell nothing, or a run uses the table."""
+        latest, paths = latest_run(self._plan.paths), self._plan.paths
+        if not paths.latency_table.exists() or holder(paths) is not None or (latest is not None and not latest[1]):
+            return True
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+        was_busy, self._is_busy = self._is_busy, load > _QUIET_LOAD_PER_CORE
+        if self._is_busy and not was_busy:
+            _log.warning("drift_not_checked", reason=f"the machine is busy: {load:.2f} runnable threads a core")
+        return self._is_busy
+
+    def _needs_table(self, due: Decision) -> bool:
+        """Whether the table that called for a search still lies there, or was set aside and has no successor yet."""
+        drift, table = due.gate.get("drift"), self._plan.paths.latency_table
+        if not isinstance(drift, dict) or "runtime" not in due.gate:
+            return False
+        try:
+            return LatencyTable.load(table).sha256 == drift.get("table_sha256")
+        except TableError:
+            return True
+
     def _facts(self, fingerprint: str) -> dict[str, object]:
         latest = latest_run(self._plan.paths)
         after = 0 if latest is None else latest[0] if latest[1] else latest[0] - 1
         return {"after_run": after, "fresh": fingerprint}
 
-    def _tell(self, champions: Champions, seen: Watch) -> None:
-        told = {"folder": str(self._plan.fresh), "unix_s": time.time(), **seen.to_json()}
+    def _tell(self, champions: Champions, name: str, seen: Watch) -> None:
+        told = {"champion": name, "folder": str(self._plan.fresh), "unix_s": time.time(), **seen.to_json()}
         replace_durably(champions.folder / LAST_LOOK, json.dumps(told).encode())
         _log.info("champion_watched", verdict=seen.verdict, accuracy=seen.now.value, pictures=seen.now.pictures)
 
@@ -133,8 +195,17 @@ class Rounds:
         if latest is not None and latest[0] > after and latest[1] and self._exported_run() == latest[0]:
             return 0
         new = latest is not None and latest[0] <= after and latest[1]
+        if self._needs_table(due):
+            _log.info("measuring", why=due.why)
+            code = self._done([*self._plan.build, "--runtime", str(due.gate["runtime"])])  # as that of the old one
+            if code or self._stopped.is_set():
+                return code
         _log.info("searching", why=due.why, new_run=new)
-        process = subprocess.Popen([*self._plan.search, *(["--new-run"] if new else [])], stdin=subprocess.DEVNULL)
+        return self._done([*self._plan.search, *(["--new-run"] if new else [])])
+
+    def _done(self, command: Sequence[str]) -> int:
+        """Have a command finished, or stopped when this is; the exit code."""
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         while process.poll() is None:
             if self._stopped.wait(_ASK_EVERY_S):
                 process.terminate()

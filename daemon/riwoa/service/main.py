@@ -131,7 +131,9 @@ def _go_round(options: argparse.Namespace, loaded: Loaded, paths: StatePaths) ->
     search = [sys.executable, "-P", "-m", "riwoa.service.main", "--foreground", "--state", paths.directory]
     target = loaded.config.objective.latency_ms
     within_ms = float(target) if isinstance(target, int | float) else None
-    return serve(Plan(paths, options.continuous, within_ms, [*search, *config, *sets]))
+    build = [sys.executable, "-P", "-m", "riwoa.ctl", "lut", "build", "--state", paths.directory, *config, *sets]
+    every_s = loaded.config.latency.drift_every_s
+    return serve(Plan(paths, options.continuous, within_ms, [*search, *config, *sets], build, every_s))
 
 
 def _say_place(paths: StatePaths) -> None:

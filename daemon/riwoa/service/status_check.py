@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from riwoa.service.status_object import StatusObject
+from riwoa.service.status_object import ChampionStatus, StatusObject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,10 +109,16 @@ def _kind(annotation: Any) -> Kind:
 
 
 _PLAIN: dict[type, Kind] = {str: _text, bool: _flag, int: _count, float: _number}
-_STATUS = _kind(StatusObject)
+_STATUS, _CHAMPION = _kind(StatusObject), _kind(ChampionStatus)
 
 
 def checked_status(found: Any) -> StatusObject | None:
     """The status object that a JSON value holds; None where it is none."""
     status: StatusObject | None = _STATUS(found)
     return status
+
+
+def checked_champion(found: Any) -> ChampionStatus | None:
+    """The champion's part of it that a JSON value holds; None where it is none."""
+    champion: ChampionStatus | None = _CHAMPION(found)
+    return champion

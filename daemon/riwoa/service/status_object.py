@@ -395,6 +395,27 @@ class LatencyStatus(TypedDict, total=False):
     checked_unix_s: float | None
 
 
+class LookStatus(TypedDict, total=False):
+    """What ``riwoad --continuous`` saw of the champion last, on fresh pictures."""
+
+    folder: str | None  # of the pictures
+    unix_s: Required[float]
+    verdict: Required[str]  # holds, fallen or too few
+    accuracy: Required[float]  # a fraction
+    accuracy_error: float | None  # its standard error
+    pictures: Required[int]
+    acts_below: float | None  # accuracy below which it has fallen, with so many pictures
+
+
+class ChampionStatus(TypedDict, total=False):
+    """The export that is deployed."""
+
+    name: Required[str]
+    since_unix_s: Required[float]
+    why: str | None  # in a sentence
+    watched: LookStatus | None  # None: nobody looked since
+
+
 class StatusObject(TypedDict, total=False):
     """The whole."""
 
@@ -432,5 +453,6 @@ class StatusObject(TypedDict, total=False):
     governor: GovernorStatus | None
     latency: LatencyStatus | None
     # Added by riwoactl:
+    champion: ChampionStatus | None
     source: str | None  # "daemon", "file", "journal" or "none"
     alive: bool | None  # whether a daemon holds the state directory
