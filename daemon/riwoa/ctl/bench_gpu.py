@@ -33,9 +33,7 @@ def measured(parser: Parser, arguments: list[str], options: Options) -> dict[str
         help="the workplace, the same on every machine (default: in the system's folder for temporary files)",
     )
     parser.add_argument("--again", action="append", default=[], metavar="NAME", help="begin a measurement anew")
-    parser.add_argument(
-        "--rehearse", action="store_true", help="all of it on a processor, in a tiny setting: no results"
-    )
+    parser.add_argument("--rehearse", action="store_true", help="all of it on a CPU, in a tiny setting: no results")
     given = parser.parse_args(arguments)
     if not given.minutes > 0:
         parser.error("--minutes must be more than 0")

@@ -67,7 +67,13 @@ def _build(arguments: list[str], options: Options) -> int:
     parser.add_argument(
         "--regime", choices=("eager", "graph"), help="how kernels are launched; graph is CUDA's default"
     )
-    parser.add_argument("--sessions", type=int, default=SESSIONS, metavar="N", help="processes that measure again")
+    parser.add_argument(
+        "--sessions",
+        type=int,
+        default=SESSIONS,
+        metavar="N",
+        help=f"processes that measure again (default: {SESSIONS})",
+    )
     given = parser.parse_args(arguments)
     config = loaded(given.config, given.set).config
     paths = daemon_state(options.state)

@@ -82,11 +82,11 @@ def _train(arguments: list[str], options: Options) -> int:
     parser.add_argument("--stem", choices=["small", "imagenet"], help="strides: small is for pictures of some 32 px")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step")
     parser.add_argument("--random", type=int, metavar="N", help="random subnets a step, besides the two extreme ones")
-    parser.add_argument("--learning-rate", type=float, metavar="X")
+    parser.add_argument("--learning-rate", type=float, metavar="X", help="of SGD, at its highest")
     precisions = ["auto", "float32", "bfloat16"]
     parser.add_argument("--precision", choices=precisions, default="auto", help="auto = bfloat16 on a GPU alone")
     parser.add_argument("--cudnn-benchmark", action="store_true", help="try cuDNN's algorithms; not reproducible")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and subnets (default: 0)")
     _add_machine(parser)
     given = parser.parse_args(arguments)
     _check_numbers(parser, given)
@@ -320,7 +320,7 @@ def _add_machine(parser: Parser) -> None:
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto = a GPU if there is one"
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
 
 
 def _check_numbers(parser: Parser, given: Namespace) -> None:

@@ -59,7 +59,7 @@ def run(verb: str, arguments: list[str], options: Options) -> int:
 
 def _parser() -> Parser:
     description = """Trains the supernet for oracle.supernet.data as [train] says, into the state directory; killed and
-    run again, it continues, on a processor to the same bytes. A search does the same by itself where it is missing."""
+    run again, it continues, on a CPU to the same bytes. A search does the same by itself where it is missing."""
     parser = Parser("train", description=description)
     parser.add_argument("--config", type=Path, metavar="FILE", help="default: $RIWOA_CONFIG, else ./riwoa.toml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")

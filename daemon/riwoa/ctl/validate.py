@@ -87,7 +87,7 @@ def _parser(cifar100: bool) -> Parser:
     add("--corrupted", type=Path, metavar="DIR", help="the published CIFAR-100-C: <corruption>.npy and labels.npy")
     add("--frost", type=Path, metavar="DIR", help="frost1.png to frost5.jpg of the published set (default: made here)")
     add("--images", type=int, metavar="N", help="corrupt N of the test images (default all; smoke 200)")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto = a GPU if there is one")
     add("--threads", type=int, metavar="N", help="of a training, whose last bits they decide (default 1; GPU 4)")
     jobs = whole_cores()
     add("--jobs", type=int, default=jobs, metavar="N", help="processes that make corruptions; on a GPU, retrain")

@@ -94,7 +94,8 @@ def without_room(nodes: Iterable[Node], needs: Mapping[str, float]) -> str | Non
 def unsuitable(here: Mapping[str, Any], there: Mapping[str, Any], *, mixed: bool) -> str | None:
     """Why a node cannot evaluate for this machine, by the facts of both (``ray_actor.facts``); None where it can."""
     if there["riwoa"] is None or there["code"] is None:
-        return f"the package riwoa is not installed in its Python {there['python']}; pip install 'riwoa[ray]' there"
+        missing = f"the package riwoa is not installed in its Python {there['python']}"
+        return f"{missing}; in a clone there: pip install '.[ray]'"
     if mixed:
         return None
     for name, wanted in {"riwoa": here["riwoa"], **here["libraries"]}.items():
