@@ -124,11 +124,14 @@ def test_a_table_of_another_version_is_used_and_said_to_be_in_a_line(table: Late
     assert "`riwoactl lut build` measures anew" in line
 
 
-def test_the_handbooks_program_reads_what_trtexec_prints(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("place", "called"), [(1, ("trtexec",)), (2, ("scp", "ssh"))], ids=["there", "over ssh"])
+def test_the_handbooks_program_reads_what_trtexec_prints(place: int, called: tuple[str, ...], tmp_path: Path) -> None:
     text = (shipped("handbook") / "latency.md").read_text(encoding="utf-8")
-    (tmp_path / "trt.sh").write_text(text.partition("```sh\n")[2].partition("```")[0])
-    (tmp_path / "trtexec").write_text(f"#!/bin/sh\ncat <<'end'\n{TRTEXEC}end\n")
-    (tmp_path / "trtexec").chmod(0o755)
+    (tmp_path / "trt.sh").write_text(text.split("```sh\n")[place].partition("```")[0])
+    for name in called:
+        said = "" if name == "scp" else TRTEXEC
+        (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'end'\n{said}end\n")
+        (tmp_path / name).chmod(0o755)
     command = shlex.join(["env", f"PATH={tmp_path}:/usr/bin:/bin", "sh", str(tmp_path / "trt.sh")])
     clock = CommandClock(Runtime("command", command=command, timeout_s=10, retries=0))
     assert clock.file_ms(tmp_path / "model.onnx") == 0.734375
