@@ -7,8 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +124,3 @@ def compose() -> dict[str, Any]:
 def _mount(places: dict[str, str], told: str) -> str:
     source, _, rest = told.partition(":")
     return f"{places[source]}:{rest}"
-
-
-def until(condition: Callable[[], bool], what: str, within_s: float) -> None:
-    """Wait for something to come true.
-
-    Raises:
-        AssertionError: it did not.
-    """
-    end_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end_s, f"not within {within_s:g} s: {what}"
-        time.sleep(0.5)

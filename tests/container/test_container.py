@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.podman import IMAGE, Podman, compose, until, why_not
+from tests.container.podman import IMAGE, Podman, compose, why_not
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1200)]
 DAEMON, PAGE, VOLUME = "riwoa-test-daemon", "riwoa-test-page", "riwoa-test-state"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -138,15 +138,3 @@ def booted(root: Path, binds: Mapping[Path, str]) -> Iterator[Machine]:
         yield machine
     finally:
         machine.cut_power()
-
-
-def until(condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
-    """Wait for something to come true.
-
-    Raises:
-        AssertionError: it did not.
-    """
-    end_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end_s, f"not within {within_s:g} s: {what}"
-        time.sleep(0.5)

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.systemd.machine import Machine, booted, make_root, until, why_not
+from tests.support.waiting import until
+from tests.systemd.machine import Machine, booted, make_root, why_not
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(900)]
 UNIT = "riwoa.service"

@@ -47,8 +47,8 @@ def _parser(name: str, description: str) -> Parser:
     return parser
 
 
-def _build(arguments: list[str], options: Options) -> int:
-    from riwoa.supernet.geometry import STEMS, Backbone
+def _build_parser() -> Parser:
+    from riwoa.supernet.geometry import STEMS
 
     parser = _parser("build", "Measure this device, with the daemon stopped and the machine otherwise idle.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="where space, threads and repeats come from")
@@ -74,6 +74,13 @@ def _build(arguments: list[str], options: Options) -> int:
         metavar="N",
         help=f"processes that measure again (default: {SESSIONS})",
     )
+    return parser
+
+
+def _build(arguments: list[str], options: Options) -> int:
+    from riwoa.supernet.geometry import Backbone
+
+    parser = _build_parser()
     given = parser.parse_args(arguments)
     config = loaded(given.config, given.set).config
     paths = daemon_state(options.state)

@@ -110,9 +110,8 @@ class Conductor:
             reloader=reloader,
         )
         self._targets = KeptTargetLoads(task, self.objective) if self.objective.targets else None
-        self._latencies: LatencyOf = KeptLatencies(task.space, task.known_load(self.objective))
-        if self._targets is not None:
-            self._latencies = self._targets.least
+        alone = KeptLatencies(task.space, task.known_load(self.objective))
+        self._latencies: LatencyOf = alone if self._targets is None else self._targets.least
         self.existing = Existing(task.catalogue, self.codec, evaluations, self._latencies)
         self.endings = Endings(journal, self.existing)
         self._under_way = UnderWay(self.codec, evaluations)

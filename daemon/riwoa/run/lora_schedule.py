@@ -121,10 +121,7 @@ class LoraSchedule:
         return self._adapters.in_force(generation)
 
     def writes(self, generation: int) -> bool:
-        """Whether text is generated in this generation: not during a training, from its trigger to its swap.
-
-        It is all the same where trainings go on beside.
-        """
+        """Whether text is generated in this generation: not from a training's trigger to its swap, unless beside."""
         t = self._training
         return t is None or self._settings.train_beside or not t.trigger < generation < t.swap
 
